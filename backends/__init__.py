@@ -1,0 +1,91 @@
+"""Devices behind one contract: ``backends.get("cpu")``, ``backends.get("cuda")``.
+
+A backend is usable on its own: ``device.xp`` is numpy or cupy, ``device.signal`` is scipy.signal
+or cupyx.scipy.signal, and ``device.asarray`` and ``device.to_host`` are the ways there and back.
+"""
+
+import os
+import re
+from typing import Any
+
+from backends.backend import Array, Backend, Timer
+from backends.cpu import CpuBackend, limit_threads
+from backends.errors import ArgumentError, DeviceUnavailable
+from backends.kernels import Window
+
+__all__ = ["ArgumentError", "Backend", "DeviceUnavailable", "Timer", "Window", "available", "get", "of"]
+
+_made: dict[tuple[str, str], Backend] = {}
+
+
+def get(spec: str = "auto", kernels: str = "auto", threads: int | None = None) -> Backend:
+    """The backend for ``spec``: "auto", "cpu", "cuda" or "cuda:N".
+
+    "auto" takes what the environment variable CNN_DEVICE names, else CUDA where it works, else the
+    CPU; the backend's ``reason`` says which and why. An explicit "cuda" never falls back.
+    ``kernels`` is "auto", "portable" or "signal"; ``threads`` limits the linear algebra library of
+    the whole process (None leaves it as it is: all cores).
+
+    Raises DeviceUnavailable where the device cannot be used, ArgumentError for a name that is none.
+    """
+    asked = spec
+    if spec == "auto":
+        asked = os.environ.get("CNN_DEVICE") or "auto"
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
+        where = "" if asked == spec else " in the environment variable CNN_DEVICE"
+        raise ArgumentError(f"unknown device {asked!r}{where}: expected auto, cpu, cuda or cuda:N")
+    if threads is not None:
+        limit_threads(threads)
+    if asked == "auto":
+        return _best(kernels)
+    return _get(asked, kernels, "asked for" if asked == spec else "set by CNN_DEVICE")
+
+
+def of(array: Array) -> Backend:
+    """The backend that ``array`` lies on."""
+    for backend in list(_made.values()):
+        if backend.owns(array):
+            return backend
+    if type(array).__module__.split(".")[0] == "cupy":
+        return _get(f"cuda:{array.device.id}", "auto", "of an array")
+    cpu = _get("cpu", "auto", "of an array")
+    if not cpu.owns(array):
+        raise ArgumentError(f"no backend owns a {type(array).__name__}: expected a numpy or cupy array")
+    return cpu
+
+
+def available() -> dict[str, Backend | DeviceUnavailable]:
+    """Every device by name: its backend, or the error that says why it cannot be used."""
+    devices: dict[str, Backend | DeviceUnavailable] = {"cpu": _get("cpu", "auto", "always there")}
+    try:
+        from backends import cuda
+
+        for index in range(cuda.count()):
+            devices[f"cuda:{index}"] = _get(f"cuda:{index}", "auto", "asked for")
+    except DeviceUnavailable as error:
+        devices["cuda"] = error
+    return devices
+
+
+def _best(kernels: str) -> Backend:
+    try:
+        return _get("cuda:0", kernels, "CUDA works here")
+    except DeviceUnavailable as error:
+        return _get("cpu", kernels, f"no CUDA: {error}")
+
+
+def _get(name: str, kernels: str, reason: str) -> Backend:
+    name = "cuda:0" if name == "cuda" else name
+    if (name, kernels) not in _made:
+        _made[name, kernels] = _make(name, kernels)
+    backend = _made[name, kernels]
+    backend.reason = reason
+    return backend
+
+
+def _make(name: str, kernels: str) -> Backend:
+    if name == "cpu":
+        return CpuBackend(kernels)
+    from backends.cuda import CudaBackend
+
+    return CudaBackend(int(name.split(":")[1]), kernels)

@@ -1,0 +1,111 @@
+"""The contract that every device keeps."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from types import ModuleType
+from typing import Any
+
+from backends import kernels as kernel_sets
+
+Array = Any  # numpy.ndarray, cupy.ndarray, or whatever a further backend computes with
+
+
+class Timer(ABC):
+    """Measures device time: ``with backend.timer() as timer: ...``, then ``timer.seconds``."""
+
+    @abstractmethod
+    def __enter__(self) -> "Timer": ...
+
+    @abstractmethod
+    def __exit__(self, *exception: object) -> None: ...
+
+    @property
+    @abstractmethod
+    def seconds(self) -> float:
+        """What the block took on the device, queued work included."""
+
+
+class Backend(ABC):
+    """One device: its array module, its kernels, and the two ways on and off it.
+
+    Arrays of other devices never mix with this one's. Data comes on in :meth:`asarray` and goes
+    off in :meth:`to_host`; ``crossings`` counts both.
+    """
+
+    xp: ModuleType
+    """The array module: numpy or cupy."""
+    column_bytes: int
+    """How large a block of convolution columns may be: what stays in fast memory."""
+
+    def __init__(self, name: str, kernels: str = "auto") -> None:
+        self.name = name
+        self.reason = "asked for"  # why this device was taken
+        self.crossings = 0
+        self._thread = threading.local()
+        self.kernels = kernel_sets.make(kernels, self)
+
+    @property
+    @abstractmethod
+    def signal(self) -> ModuleType:
+        """scipy.signal or its counterpart, imported when first asked for."""
+
+    @abstractmethod
+    def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
+        """Bring host data onto the device, as ``dtype`` or into ``out``; it may share memory there."""
+
+    @abstractmethod
+    def to_host(self, array: Array) -> Any:
+        """A numpy copy of a device array that the caller owns; waits for the device."""
+
+    @abstractmethod
+    def owns(self, array: object) -> bool:
+        """Whether ``array`` is this device's."""
+
+    @abstractmethod
+    def zeros(self, size: int, dtype: Any) -> Array:
+        """A vector of zeros that starts on a 256-byte boundary."""
+
+    @abstractmethod
+    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
+        """``out = a @ b`` or ``out += a @ b`` for matrices; transposed views are taken as they are."""
+
+    @abstractmethod
+    def take(self, array: Array, indices: Array, out: Array) -> Array:
+        """``out`` = the rows ``array[indices]``; the caller has checked the indices."""
+
+    def workspace(self, nbytes: int) -> Array:
+        """Scratch bytes, shared by all that runs on this thread and valid until the next call."""
+        held = getattr(self._thread, "workspace", None)
+        if held is None or held.nbytes < nbytes:
+            self._thread.workspace = held = None  # freed before its successor is made
+            self._thread.workspace = held = self.xp.empty(nbytes, dtype=self.xp.uint8)
+        return held[:nbytes]
+
+    @abstractmethod
+    def active(self) -> AbstractContextManager[object]:
+        """``with backend.active():`` makes this the device that ``xp`` computes on."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until all queued work is done."""
+
+    @abstractmethod
+    def timer(self) -> Timer:
+        """A timer of device time."""
+
+    @abstractmethod
+    def memory(self) -> dict[str, int]:
+        """Bytes ``used`` by this process and ``total`` on the device."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What a bug report needs to know of the device: name, versions, libraries."""
+
+    def graph(self, step: Callable[[], None], state: Sequence[Array] = ()) -> Callable[[], None]:
+        """A callable that repeats ``step`` with the same arrays; here it is ``step`` itself.
+
+        A device that records steps warms up first and then puts the arrays in ``state`` back.
+        """
+        return step

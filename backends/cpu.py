@@ -1,0 +1,148 @@
+"""NumPy and scipy.signal on the processor."""
+
+import os
+import platform
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+from backends.backend import Array, Backend, Timer
+from backends.errors import ArgumentError
+
+
+class CpuBackend(Backend):
+    """The processor, with as many threads as the linear algebra library has been given."""
+
+    xp = np
+    column_bytes = 1 << 20  # a core's L2 cache; larger blocks were no faster, smaller ones slower
+
+    def __init__(self, kernels: str = "auto") -> None:
+        super().__init__("cpu", kernels)
+
+    @property
+    def signal(self) -> ModuleType:
+        import scipy.signal
+
+        return scipy.signal
+
+    def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
+        self.crossings += 1
+        if out is None:
+            return np.asarray(host, dtype=dtype)
+        out[...] = host
+        return out
+
+    def to_host(self, array: Array) -> Any:
+        self.crossings += 1
+        return np.array(array)
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, np.ndarray)
+
+    def zeros(self, size: int, dtype: Any) -> Array:
+        itemsize = np.dtype(dtype).itemsize
+        room = np.zeros(size + 256 // itemsize, dtype=dtype)
+        start = -room.ctypes.data % 256 // itemsize
+        return room[start : start + size]
+
+    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
+        if accumulate:
+            return np.add(out, np.matmul(a, b), out=out)
+        return np.matmul(a, b, out=out)
+
+    def take(self, array: Array, indices: Array, out: Array) -> Array:
+        return np.take(array, indices, axis=0, out=out, mode="clip")  # "raise" would go through a copy
+
+    def active(self) -> AbstractContextManager[object]:
+        return _ACTIVE
+
+    def synchronize(self) -> None:
+        """Nothing is ever queued here."""
+
+    def timer(self) -> Timer:
+        return CpuTimer()
+
+    def memory(self) -> dict[str, int]:
+        return {"used": _resident_bytes(), "total": _total_bytes()}
+
+    def describe(self) -> dict[str, Any]:
+        libraries = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+        return {
+            "device": self.name,
+            "processor": _processor(),
+            "cores": available_cores(),
+            "threads": max((pool["num_threads"] for pool in libraries), default=1),
+            "blas": ", ".join(sorted({f"{pool['internal_api']} {pool['version']}" for pool in libraries}))
+            or "unknown",
+            "kernels": self.kernels.name,
+            "numpy": np.__version__,
+            "scipy": version("scipy"),
+        }
+
+
+class CpuTimer(Timer):
+    """Wall-clock time: work on the processor is done when its call returns."""
+
+    def __enter__(self) -> "CpuTimer":
+        self._start = self._end = time.perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._end - self._start
+
+
+def limit_threads(threads: int) -> None:
+    """Let the linear algebra library of this process use so many threads."""
+    if threads < 1:
+        raise ArgumentError(f"threads is {threads}: expected at least 1")
+    threadpoolctl.threadpool_limits(limits=threads)
+
+
+_ACTIVE: AbstractContextManager[object] = nullcontext()
+
+
+def available_cores() -> int:
+    """The processor cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        models = []
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", encoding="utf-8") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _total_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0

@@ -1,0 +1,238 @@
+"""Convolution and pooling in plain ``xp``: the same lines on every device.
+
+Arrays are batch last: ``x`` (C, H, W, N), ``y`` (O, OH, OW, N), ``weight`` (O, C/groups, KH, KW).
+A convolution is a matrix product with the columns of its input (Chellapilla et al. 2006, "High
+performance convolutional neural networks for document processing"). The columns of a few output
+rows at a time go through one small buffer that stays in fast memory; with the batch last they are
+copied along contiguous runs, and the product is the output itself.
+"""
+
+from collections.abc import Iterator
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from backends.kernels.window import Window
+
+if TYPE_CHECKING:
+    from backends.backend import Backend
+
+Array = Any
+Shape = tuple[int, ...]
+
+
+class PortableKernels:
+    """The kernel set that runs wherever an array module does; the others override parts of it."""
+
+    name = "portable"
+
+    def __init__(self, backend: "Backend") -> None:
+        self.backend = backend
+
+    def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
+        """``out`` = the cross-correlation of ``x`` with ``weight``."""
+        border, columns = self._convolution_scratch(x, out, window, groups)
+        x = with_border(x, window, 0, border)
+        for x_g, w_g, y_g in split(groups, x, weight, out):
+            w, y = as_matrix(w_g), as_matrix(y_g)
+            for run, block in self._column_blocks(x_g, out, window, columns):
+                self.backend.matmul(w, block, out=y[:, run])
+
+    def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
+        """``out`` = the gradient of the weight; building the columns again is cheaper than keeping them."""
+        border, columns = self._convolution_scratch(x, dy, window, groups)
+        x = with_border(x, window, 0, border)
+        for x_g, dy_g, dw_g in split(groups, x, dy, out):
+            dy_matrix, dw = as_matrix(dy_g), as_matrix(dw_g)
+            for run, block in self._column_blocks(x_g, dy, window, columns):
+                self.backend.matmul(dy_matrix[:, run], block.T, out=dw, accumulate=run.start > 0)
+
+    def conv2d_grad_input(
+        self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
+    ) -> None:
+        """``out`` = the gradient of the input: columns of it, added up where they came from."""
+        xp = self.backend.xp
+        _, OH, OW, N = dy.shape
+        border, columns = self._convolution_scratch(out, dy, window, groups)
+        dx = border if window.has_padding else out
+        dx.fill(0)
+        for dy_g, w_g, dx_g in split(groups, dy, weight, dx):
+            dy_matrix, w = as_matrix(dy_g), as_matrix(w_g)
+            for first, rows in self._row_blocks(w.shape[1], dy):
+                run = slice(first * OW * N, (first + rows) * OW * N)
+                block = columns[: w.shape[1] * rows * OW * N].reshape(w.shape[1], -1)
+                self.backend.matmul(w.T, dy_matrix[:, run], out=block)
+                block = block.reshape(len(dx_g), *window.size, rows, OW, N)
+                below = dx_g[:, first * window.stride[0] :]
+                for i, j in window.tap_positions:
+                    seen = window.tap(below, i, j, rows, OW)
+                    xp.add(seen, block[:, i, j], out=seen)
+        if dx is border:
+            out[...] = without_border(dx, window)
+
+    def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
+        """``out`` = each window's maximum, ``winner`` = the tap that gave it (None: not wanted).
+
+        The first maximum in row-major order wins; NaN wins over every number.
+        """
+        xp = self.backend.xp
+        flags = xp.uint8 if winner is None else winner.dtype
+        border, better, nan = carve(
+            self.backend, (border_shape(x, window), x.dtype), (out.shape, flags), (out.shape, flags)
+        )
+        x = with_border(x, window, -xp.inf, border)
+        if winner is not None:
+            winner.fill(0)
+        for tap, (i, j) in enumerate(window.tap_positions):
+            seen = window.tap(x, i, j, *out.shape[1:3])
+            if tap == 0:
+                out[...] = seen
+                continue
+            if winner is not None:
+                xp.greater(seen, out, out=better)
+                xp.not_equal(seen, seen, out=nan)
+                xp.bitwise_or(better, nan, out=better)
+                xp.multiply(better, tap, out=better)
+                xp.maximum(winner, better, out=winner)  # taps only rise, so the last better one stays
+            xp.maximum(out, seen, out=out)
+
+    def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
+        """``out`` = the gradient of the input: each dy goes to its window's winner."""
+        xp = self.backend.xp
+        border, mask, share = carve(
+            self.backend, (border_shape(out, window), dy.dtype), (dy.shape, xp.bool_), (dy.shape, dy.dtype)
+        )
+        dx = border if window.has_padding else out
+        dx.fill(0)
+        for tap, (i, j) in enumerate(window.tap_positions):
+            xp.equal(winner, tap, out=mask)
+            xp.multiply(dy, mask, out=share)
+            seen = window.tap(dx, i, j, *dy.shape[1:3])
+            xp.add(seen, share, out=seen)
+        if dx is border:
+            out[...] = without_border(dx, window)
+
+    def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
+        """``out`` = each window's mean; padding counts as zeros."""
+        xp = self.backend.xp
+        (border,) = carve(self.backend, (border_shape(x, window), x.dtype))
+        x = with_border(x, window, 0, border)
+        out.fill(0)
+        for i, j in window.tap_positions:
+            xp.add(out, window.tap(x, i, j, *out.shape[1:3]), out=out)
+        xp.multiply(out, 1 / window.taps, out=out)
+
+    def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
+        """``out`` = the gradient of the input: each dy is shared out evenly."""
+        xp = self.backend.xp
+        border, share = carve(self.backend, (border_shape(out, window), dy.dtype), (dy.shape, dy.dtype))
+        dx = border if window.has_padding else out
+        dx.fill(0)
+        xp.multiply(dy, 1 / window.taps, out=share)
+        for i, j in window.tap_positions:
+            seen = window.tap(dx, i, j, *dy.shape[1:3])
+            xp.add(seen, share, out=seen)
+        if dx is border:
+            out[...] = without_border(dx, window)
+
+    def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
+        """``out`` = ``images[indices]``, (N, C, H, W) -> (C, H, W, n); bytes are scaled to 0..1."""
+        (chosen,) = carve(self.backend, ((len(indices), *images.shape[1:]), images.dtype))
+        self.backend.take(images, indices, out=chosen)
+        out[...] = chosen.transpose(1, 2, 3, 0)
+        if images.dtype == self.backend.xp.uint8:
+            self.backend.xp.multiply(out, 1 / 255, out=out)
+
+    def _convolution_scratch(self, x: Array, y: Array, window: Window, groups: int) -> list[Array]:
+        """Room for ``x`` with its border, and for one block of columns."""
+        depth = x.shape[0] // groups * window.taps
+        rows = next(self._row_blocks(depth, y))[1]
+        return carve(
+            self.backend,
+            (border_shape(x, window), x.dtype),
+            ((depth * rows * prod(y.shape[2:]),), x.dtype),
+        )
+
+    def _row_blocks(self, depth: int, y: Array) -> Iterator[tuple[int, int]]:
+        """(first, count) of the output rows whose columns, ``depth`` deep, fit the buffer together."""
+        _, OH, OW, N = y.shape
+        most = max(1, self.backend.column_bytes // (depth * OW * N * y.dtype.itemsize))
+        for first in range(0, OH, most):
+            yield first, min(most, OH - first)
+
+    def _column_blocks(
+        self, x: Array, y: Array, window: Window, columns: Array
+    ) -> Iterator[tuple[slice, Array]]:
+        """For each block of output rows: their run in ``y`` as a matrix, and their columns."""
+        xp = self.backend.xp
+        C = len(x)
+        _, OH, OW, N = y.shape
+        c, h, w, n = x.strides
+        windows = xp.lib.stride_tricks.as_strided(
+            x,
+            (C, *window.size, OH, OW, N),
+            (
+                c,
+                h * window.dilation[0],
+                w * window.dilation[1],
+                h * window.stride[0],
+                w * window.stride[1],
+                n,
+            ),
+        )
+        for first, rows in self._row_blocks(C * window.taps, y):
+            block = columns[: C * window.taps * rows * OW * N].reshape(C, *window.size, rows, OW, N)
+            block[...] = windows[:, :, :, first : first + rows]
+            yield slice(first * OW * N, (first + rows) * OW * N), block.reshape(C * window.taps, -1)
+
+
+def carve(backend: "Backend", *parts: tuple[Shape, Any]) -> list[Array]:
+    """Arrays of these (shape, dtype), side by side in the backend's workspace."""
+    sizes = [prod(shape) * backend.xp.dtype(dtype).itemsize for shape, dtype in parts]
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + -(-size // 256) * 256)
+    workspace = backend.workspace(starts[-1])
+    return [
+        workspace[start : start + size].view(dtype).reshape(shape)
+        for (shape, dtype), start, size in zip(parts, starts, sizes, strict=False)
+    ]
+
+
+def border_shape(x: Array, window: Window) -> Shape:
+    """The shape of ``x`` with its padding around it; nothing where there is no padding."""
+    C, H, W, N = x.shape
+    return (C, *window.padded(H, W), N) if window.has_padding else (0,)
+
+
+def with_border(x: Array, window: Window, value: float, border: Array) -> Array:
+    """``x`` with its padding around it, in ``border``; ``x`` itself where there is no padding."""
+    if not window.has_padding:
+        return x
+    top, left = window.padding
+    bottom, right = border.shape[1] - top, border.shape[2] - left
+    border[:, :top] = value
+    border[:, bottom:] = value
+    border[:, top:bottom, :left] = value
+    border[:, top:bottom, right:] = value
+    border[:, top:bottom, left:right] = x
+    return border
+
+
+def without_border(padded: Array, window: Window) -> Array:
+    """What lies inside the padding."""
+    top, left = window.padding
+    return padded[:, top : padded.shape[1] - top, left : padded.shape[2] - left]
+
+
+def split(groups: int, *arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """The arrays' first axes cut into ``groups``, one group at a time."""
+    sizes = [len(array) // groups for array in arrays]
+    for group in range(groups):
+        yield tuple(
+            array[group * size : (group + 1) * size] for array, size in zip(arrays, sizes, strict=True)
+        )
+
+
+def as_matrix(array: Array) -> Array:
+    """(A, B, C, ...) -> (A, B*C*...), a view."""
+    return array.reshape(len(array), -1)

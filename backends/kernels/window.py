@@ -1,0 +1,62 @@
+"""The geometry that convolution and pooling share."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window that slides over height and width: each field is a pair (vertical, horizontal)."""
+
+    size: Pair
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+
+    @property
+    def taps(self) -> int:
+        """How many numbers of one channel lie under the window."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def tap_positions(self) -> Iterator[Pair]:
+        """(row, column) of every tap, in row-major order."""
+        return product(range(self.size[0]), range(self.size[1]))
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether there is anything around the input."""
+        return any(self.padding)
+
+    @property
+    def extent(self) -> Pair:
+        """The height and width that the window covers, gaps included."""
+        return (
+            self.dilation[0] * (self.size[0] - 1) + 1,
+            self.dilation[1] * (self.size[1] - 1) + 1,
+        )
+
+    def padded(self, height: int, width: int) -> Pair:
+        """The input's height and width with its padding."""
+        return height + 2 * self.padding[0], width + 2 * self.padding[1]
+
+    def output_size(self, height: int, width: int) -> Pair:
+        """How often the window fits, down and across; below 1 where it does not fit at all."""
+        padded = self.padded(height, width)
+        return (
+            (padded[0] - self.extent[0]) // self.stride[0] + 1,
+            (padded[1] - self.extent[1]) // self.stride[1] + 1,
+        )
+
+    def tap(self, padded: Any, row: int, column: int, rows: int, columns: int) -> Any:
+        """What the tap (row, column) sees of a padded (C, H, W, N) array: a view, (C, rows, columns, N)."""
+        top, left = row * self.dilation[0], column * self.dilation[1]
+        return padded[
+            :,
+            top : top + self.stride[0] * (rows - 1) + 1 : self.stride[0],
+            left : left + self.stride[1] * (columns - 1) + 1 : self.stride[1],
+        ]
