@@ -51,7 +51,7 @@ class PortableKernels:
     ) -> None:
         """``out`` = the gradient of the input: columns of it, added up where they came from."""
         xp = self.backend.xp
-        _, OH, OW, N = dy.shape
+        OW, N = dy.shape[2:]
         border, columns = self._convolution_scratch(out, dy, window, groups)
         dx = border if window.has_padding else out
         dx.fill(0)
