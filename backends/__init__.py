@@ -6,7 +6,6 @@ or cupyx.scipy.signal, and ``device.asarray`` and ``device.to_host`` are the way
 
 import os
 import re
-from typing import Any
 
 from backends.backend import Array, Backend, Timer
 from backends.cpu import CpuBackend, limit_threads
