@@ -1,0 +1,24 @@
+"""The layers: one file a concept."""
+
+from cnn.layers.activation import Activation, ReLU, Softmax, Tanh
+from cnn.layers.convolution import Conv2D
+from cnn.layers.dense import Dense
+from cnn.layers.layer import Context, Layer, Parameter
+from cnn.layers.pooling import AvgPool2D, MaxPool2D
+from cnn.layers.shape import Flatten, Reshape
+
+__all__ = [
+    "Activation",
+    "AvgPool2D",
+    "Context",
+    "Conv2D",
+    "Dense",
+    "Flatten",
+    "Layer",
+    "MaxPool2D",
+    "Parameter",
+    "ReLU",
+    "Reshape",
+    "Softmax",
+    "Tanh",
+]

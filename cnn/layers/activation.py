@@ -1,0 +1,99 @@
+"""Activations: a function of each number, and softmax."""
+
+from collections.abc import Callable
+from typing import Any
+
+from cnn.layers.layer import Array, Layer
+
+
+class Activation(Layer):
+    """Any elementwise function: ``y = f(x)``, ``dx = dy * f_prime(x)``.
+
+    ``f`` and ``f_prime`` take and give arrays of the network's device, of one shape. A network with
+    functions in it cannot be rebuilt from a file alone; load its weights with ``network=``.
+    """
+
+    def __init__(self, f: Callable[[Array], Array], f_prime: Callable[[Array], Array]) -> None:
+        self.f, self.f_prime = f, f_prime
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = self.output(x, training)
+        self.function(x, y)
+        if training:
+            self._x, self._y = x, y
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        if not input_grad:
+            return None
+        dx = self.input_gradient(dy)
+        self.gradient(dy, dx)
+        return dx
+
+    def function(self, x: Array, out: Array) -> None:
+        """``out = f(x)``."""
+        out[...] = self.f(x)
+
+    def gradient(self, dy: Array, out: Array) -> None:
+        """``out = dy * f'(x)`` for the ``x`` and ``y`` of the latest training forward."""
+        self.backend.xp.multiply(dy, self.f_prime(self._x), out=out)
+
+
+class ReLU(Activation):
+    """``y = max(x, 0)``; the gradient at 0 is 0 (Nair & Hinton 2010)."""
+
+    def __init__(self) -> None:
+        """Take no arguments."""
+
+    def function(self, x: Array, out: Array) -> None:
+        self.backend.xp.maximum(x, 0, out=out)
+
+    def gradient(self, dy: Array, out: Array) -> None:
+        xp = self.backend.xp
+        mask = self.backend.workspace(dy.size).view(xp.bool_).reshape(dy.shape)
+        xp.greater(self._y, 0, out=mask)
+        xp.multiply(dy, mask, out=out)
+
+
+class Tanh(Activation):
+    """``y = tanh(x)``, without overflow at either end; ``dx = dy (1 - y^2)``."""
+
+    def __init__(self) -> None:
+        """Take no arguments."""
+
+    def function(self, x: Array, out: Array) -> None:
+        self.backend.xp.tanh(x, out=out)
+
+    def gradient(self, dy: Array, out: Array) -> None:
+        xp = self.backend.xp
+        xp.multiply(self._y, self._y, out=out)
+        xp.subtract(1, out, out=out)
+        xp.multiply(out, dy, out=out)
+
+
+class Softmax(Activation):
+    """Probabilities along the first axis: ``y = exp(x - max x) / sum exp(x - max x)``.
+
+    ``dx = y (dy - sum(y dy))``: the product with the Jacobian without the matrix. For training,
+    CrossEntropy on the numbers before a softmax is more exact.
+    """
+
+    def __init__(self) -> None:
+        """Take no arguments."""
+
+    def function(self, x: Array, out: Array) -> None:
+        softmax(self.backend.xp, x, out)
+
+    def gradient(self, dy: Array, out: Array) -> None:
+        xp = self.backend.xp
+        xp.multiply(self._y, dy, out=out)
+        total = xp.sum(out, axis=0, keepdims=True)
+        xp.subtract(dy, total, out=out)
+        xp.multiply(out, self._y, out=out)
+
+
+def softmax(xp: Any, x: Array, out: Array) -> None:
+    """``out`` = the softmax of ``x`` along the first axis, safe from overflow."""
+    xp.subtract(x, xp.max(x, axis=0, keepdims=True), out=out)
+    xp.exp(out, out=out)
+    xp.divide(out, xp.sum(out, axis=0, keepdims=True), out=out)

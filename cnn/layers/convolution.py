@@ -1,0 +1,136 @@
+"""Convolution."""
+
+from typing import Any
+
+from backends import Window
+from cnn.errors import ArgumentError, ShapeError
+from cnn.layers.arguments import pair, whole
+from cnn.layers.layer import Array, Context, Layer, Shape
+
+
+class Conv2D(Layer):
+    """A bank of filters slid over an image: (C, H, W) -> (O, OH, OW).
+
+    ``y[o] = bias[o] + sum_c weight[o, c] * x[c]``, a cross-correlation, as PyTorch's Conv2d in
+    arguments, weight layout (O, C/groups, KH, KW) and meaning; named as in Keras.
+
+    Parameters
+    ----------
+    out_channels : int
+        O, the number of filters.
+    kernel_size, stride, padding, dilation : int or (int, int)
+        Vertical and horizontal; the padding is zeros on both sides.
+    groups : int
+        Output channels see the input channels of their own group only.
+    bias : bool
+        One number per output channel.
+    untied_bias : bool
+        A bias per output position instead, (O, OH, OW), as in the notebook.
+    initializer : str
+        The weight's, by name (see :mod:`cnn.initializers`); biases start at zero.
+
+    Raises
+    ------
+    ArgumentError
+        For an argument out of range.
+    ShapeError
+        When built on an input that is no image, too small, or not divisible into groups.
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        untied_bias: bool = False,
+        initializer: str = "he_normal",
+    ) -> None:
+        self.out_channels = whole("Conv2D", "out_channels", out_channels)
+        self.groups = whole("Conv2D", "groups", groups)
+        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
+        self.bias, self.untied_bias, self.initializer = bias, untied_bias, initializer
+        self.window = make_window("Conv2D", kernel_size, stride, padding, dilation)
+        if self.out_channels % self.groups:
+            raise ArgumentError(
+                f"Conv2D: out_channels is {out_channels}, expected a multiple of groups, {groups}"
+            )
+
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        super().build(input_shape, context)
+        rows, columns = window_output(self, self.window, input_shape)
+        channels = input_shape[0]
+        if channels % self.groups:
+            raise ShapeError(
+                f"layer {self.label}: an input of {channels} channels cannot be cut into {self.groups} "
+                f"groups; choose groups that divide {channels}"
+            )
+        self.output_shape = (self.out_channels, rows, columns)
+        self.weight_shape = (self.out_channels, channels // self.groups, *self.window.size)
+        fan_in = channels // self.groups * self.window.taps
+        self._weight = self.parameter("weight", self.weight_shape, self.initializer, fan_in)
+        if self.untied_bias:
+            self._bias = self.parameter("bias", self.output_shape, "zeros")
+        elif self.bias:
+            self._bias = self.parameter("bias", (self.out_channels,), "zeros")
+        return self.output_shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = self.output(x, training)
+        self.backend.kernels.conv2d(x, self._weight.value, y, self.window, self.groups)
+        if self.untied_bias:
+            y += self._bias.value[..., None]
+        elif self.bias:
+            y += self._bias.value[:, None, None, None]
+        if training:
+            self._x = x
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        self.backend.kernels.conv2d_grad_weight(self._x, dy, self._weight.grad, self.window, self.groups)
+        if self.untied_bias:
+            self.backend.xp.sum(dy, axis=-1, out=self._bias.grad)
+        elif self.bias:
+            self.backend.xp.sum(dy.reshape(self.out_channels, -1), axis=1, out=self._bias.grad)
+        if not input_grad:
+            return None
+        dx = self.input_gradient(dy)
+        self.backend.kernels.conv2d_grad_input(dy, self._weight.value, dx, self.window, self.groups)
+        return dx
+
+    @property
+    def multiply_adds(self) -> int:
+        filters, channels, height, width = self.weight_shape
+        return filters * channels * height * width * self.output_shape[1] * self.output_shape[2]
+
+
+def make_window(layer: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:
+    """The window that a layer's arguments describe."""
+    return Window(
+        pair(layer, "kernel_size", kernel_size),
+        pair(layer, "stride", stride),
+        pair(layer, "padding", padding, least=0),
+        pair(layer, "dilation", dilation),
+    )
+
+
+def window_output(layer: Layer, window: Window, input_shape: Shape) -> tuple[int, int]:
+    """(rows, columns) of a sliding window's output on ``input_shape``, or ShapeError."""
+    if len(input_shape) != 3:
+        raise ShapeError(
+            f"layer {layer.label}: the input is {input_shape}, expected an image (channels, height, width); "
+            "put a Reshape before it"
+        )
+    height, width = window.padded(*input_shape[1:])
+    if window.extent[0] > height or window.extent[1] > width:
+        kernel, image = f"{window.extent[0]}x{window.extent[1]}", f"{height}x{width}"
+        with_padding = ", padding included" if window.has_padding else ""
+        with_dilation = ", dilation included" if window.dilation != (1, 1) else ""
+        raise ShapeError(
+            f"layer {layer.label}: a {kernel} kernel{with_dilation} does not fit a {image} input"
+            f"{with_padding}; the largest that fits is {image}, or add padding"
+        )
+    return window.output_size(*input_shape[1:])

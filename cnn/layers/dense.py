@@ -1,0 +1,55 @@
+"""The fully connected layer."""
+
+from cnn.errors import ShapeError
+from cnn.layers.arguments import whole
+from cnn.layers.layer import Array, Context, Layer, Shape
+
+
+class Dense(Layer):
+    """Every output a weighted sum of every input: (F,) -> (O,), ``y = weight @ x + bias``.
+
+    As PyTorch's Linear: the weight is (O, F), the bias (O,); named as in Keras. ``initializer`` names
+    the weight's (see :mod:`cnn.initializers`); the bias starts at zero. Raises ShapeError when built
+    on an image.
+    """
+
+    def __init__(self, out_features: int, bias: bool = True, initializer: str = "he_normal") -> None:
+        self.out_features = whole("Dense", "out_features", out_features)
+        self.bias, self.initializer = bias, initializer
+
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        super().build(input_shape, context)
+        if len(input_shape) != 1:
+            raise ShapeError(
+                f"layer {self.label}: the input is {input_shape}, expected a vector (features,); "
+                "put a Flatten before it"
+            )
+        features = input_shape[0]
+        self.output_shape = (self.out_features,)
+        self._weight = self.parameter("weight", (self.out_features, features), self.initializer, features)
+        if self.bias:
+            self._bias = self.parameter("bias", (self.out_features,), "zeros")
+        return self.output_shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = self.output(x, training)
+        self.backend.matmul(self._weight.value, x, out=y)
+        if self.bias:
+            y += self._bias.value[:, None]
+        if training:
+            self._x = x
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        self.backend.matmul(dy, self._x.T, out=self._weight.grad)
+        if self.bias:
+            self.backend.xp.sum(dy, axis=1, out=self._bias.grad)
+        if not input_grad:
+            return None
+        dx = self.input_gradient(dy)
+        self.backend.matmul(self._weight.value.T, dy, out=dx)
+        return dx
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.out_features * self.input_shape[0]

@@ -1,0 +1,135 @@
+"""What a layer is: build, forward, backward."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from backends import Backend
+from cnn import initializers
+from cnn.errors import ArgumentError
+from cnn.layers.buffers import Array, Buffers, Scratch, Shape
+
+
+@dataclass
+class Parameter:
+    """What training changes: ``value`` and ``grad`` are views of the network's two flat vectors."""
+
+    shape: Shape
+    initializer: str = "zeros"
+    fan_in: int = 1
+    value: Array = None
+    grad: Array = None
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a network shares with its layers when it builds them."""
+
+    backend: Backend
+    dtype: Any
+    scratch: Scratch
+    path: str = ""
+
+
+class Layer:
+    """One step of a network: shapes of one sample in :meth:`build`, batch-last arrays from then on.
+
+    A layer object has one place in one network. It writes into arrays of its own, never into its
+    input or into ``dy``; what it hands out stays valid until its next call. A new layer
+    overrides :meth:`build` where it has parameters or changes the shape, :meth:`forward` and
+    :meth:`backward`.
+    """
+
+    built = False
+    path = ""  # its place in the network: "3", or "3.1" inside a container
+
+    @property
+    def label(self) -> str:
+        """How messages call it: "3 Conv2D"."""
+        return f"{self.path} {type(self).__name__}".strip()
+
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        """Take up the place in a network: shapes and parameters, no data. -> the output's shape."""
+        if self.built:
+            raise ArgumentError(
+                f"layer {self.label} is built already: a layer object has one place in one network, "
+                "make another for this one"
+            )
+        self.built = True
+        self.path = context.path
+        self.context = context
+        self.backend = context.backend
+        self.dtype = context.dtype
+        self.input_shape = self.output_shape = input_shape
+        self._buffers = Buffers(context.backend, context.dtype)
+        self._own_parameters: dict[str, Parameter] = {}
+        return input_shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """The output for ``x``; a training forward keeps what :meth:`backward` needs."""
+        raise NotImplementedError
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        """Write the parameters' gradients; -> the input's gradient, or None where it is not wanted.
+
+        ``dy`` is the gradient of the output of the latest training forward.
+        """
+        raise NotImplementedError
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """The parameters by name."""
+        return self._own_parameters
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, so that the layer can be made again."""
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiplications with an addition, forward, for one sample."""
+        return 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that training keeps for one sample."""
+        return prod(self.output_shape) * self.backend.xp.dtype(self.dtype).itemsize
+
+    def walk(self) -> Iterator["Layer"]:
+        """This layer, or the layers inside it."""
+        yield self
+
+    def fresh(self) -> "Layer":
+        """The same layer, not yet built."""
+        return type(self)(**self.config)
+
+    def parameter(self, name: str, shape: Shape, initializer: str, fan_in: int = 1) -> Parameter:
+        """Declare a parameter; the network gives it its place and its first value."""
+        initializers.get(initializer)
+        self._own_parameters[name] = Parameter(shape, initializer, fan_in)
+        return self._own_parameters[name]
+
+    def buffer(self, name: str, shape: Shape, dtype: Any = None) -> Array:
+        """An array of this layer's own, made once per name; its contents are whatever was there."""
+        return self._buffers.view(name, shape, dtype)
+
+    def output(self, x: Array, training: bool) -> Array:
+        """Room for the output: the layer's own where training will need it again, else scratch."""
+        shape = (*self.output_shape, x.shape[-1])
+        return self.buffer("y", shape) if training else self.context.scratch.beside(x, shape)
+
+    def input_gradient(self, dy: Array) -> Array:
+        """Room for the input's gradient, which lives until the layer before has used it."""
+        return self.context.scratch.beside(dy, (*self.input_shape, dy.shape[-1]))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config.items())})"

@@ -1,0 +1,96 @@
+"""Pooling."""
+
+from math import prod
+
+from cnn.errors import ArgumentError
+from cnn.layers.convolution import make_window, window_output
+from cnn.layers.layer import Array, Context, Layer, Shape
+
+
+class _Pool2D(Layer):
+    """What sliding-window layers without parameters share: their window and the output's shape."""
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+    ) -> None:
+        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
+        name = type(self).__name__
+        self.window = make_window(
+            name, kernel_size, kernel_size if stride is None else stride, padding, dilation
+        )
+        if any(2 * p > k for p, k in zip(self.window.padding, self.window.size, strict=True)):
+            raise ArgumentError(
+                f"{name}: padding is {padding}, expected at most half of the kernel size {kernel_size}, "
+                "so that no window lies in the padding alone"
+            )
+
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        super().build(input_shape, context)
+        self.output_shape = (input_shape[0], *window_output(self, self.window, input_shape))
+        return self.output_shape
+
+
+class MaxPool2D(_Pool2D):
+    """The largest number under each window: (C, H, W) -> (C, OH, OW), as PyTorch's MaxPool2d.
+
+    Windows may overlap (``stride`` less than ``kernel_size``) and reach into padding, which never
+    wins. ``stride=None`` means the kernel size. Among equals the first in row-major order wins and
+    alone gets the gradient; NaN propagates.
+    """
+
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        super().build(input_shape, context)
+        xp = self.backend.xp
+        self._winner_type = xp.dtype(xp.uint8 if self.window.taps <= 256 else xp.int32)
+        return self.output_shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = self.output(x, training)
+        winner = None
+        if training:
+            winner = self._winner = self.buffer("winner", y.shape, self._winner_type)
+        self.backend.kernels.max_pool2d(x, y, winner, self.window)
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        if not input_grad:
+            return None
+        dx = self.input_gradient(dy)
+        self.backend.kernels.max_pool2d_grad(dy, self._winner, dx, self.window)
+        return dx
+
+    @property
+    def kept_bytes(self) -> int:
+        return super().kept_bytes + prod(self.output_shape) * self._winner_type.itemsize
+
+
+class AvgPool2D(_Pool2D):
+    """The mean under each window: (C, H, W) -> (C, OH, OW), as PyTorch's AvgPool2d.
+
+    Padding counts as zeros (PyTorch's ``count_include_pad=True``). ``stride=None`` means the
+    kernel size.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = self.output(x, training)
+        self.backend.kernels.avg_pool2d(x, y, self.window)
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        if not input_grad:
+            return None
+        dx = self.input_gradient(dy)
+        self.backend.kernels.avg_pool2d_grad(dy, dx, self.window)
+        return dx

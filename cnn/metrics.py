@@ -1,0 +1,30 @@
+"""Sums over many batches that stay on the device until they are read."""
+
+from cnn.layers.buffers import Array
+from cnn.network import Sequential
+
+
+class Totals:
+    """The loss and the accuracy over all samples since the last reset."""
+
+    def __init__(self, network: Sequential) -> None:
+        self.backend = network.backend
+        self._sums = self.backend.xp.zeros(2, dtype=self.backend.xp.float64)  # losses, correct answers
+        self.count = 0
+
+    def reset(self) -> None:
+        """Start again."""
+        self._sums.fill(0)
+        self.count = 0
+
+    def add(self, losses: Array, y: Array, labels: Array) -> None:
+        """Count a batch: its losses (N,), the network's outputs (classes, N) and the labels (N,)."""
+        xp = self.backend.xp
+        self._sums[0] += xp.sum(losses, dtype=xp.float64)
+        self._sums[1] += xp.sum(xp.equal(xp.argmax(y, axis=0), labels))
+        self.count += len(labels)
+
+    def read(self) -> dict[str, float]:
+        """{"loss": mean loss, "accuracy": share of correct answers}; waits for the device."""
+        loss, correct = self.backend.to_host(self._sums)
+        return {"loss": float(loss) / self.count, "accuracy": float(correct) / self.count}

@@ -1,0 +1,244 @@
+"""Sequential: layers one after the other, on two flat vectors."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import backends
+from backends import Backend
+from cnn import initializers, random
+from cnn.errors import ArgumentError, CheckpointError, ShapeError
+from cnn.layers.activation import Softmax
+from cnn.layers.buffers import Array, Scratch, Shape
+from cnn.layers.layer import Context, Layer, Parameter
+
+DTYPES = ("float32", "float64")
+
+
+class Sequential(Layer):
+    """A network: each layer's output is the next one's input.
+
+    ``net.flat`` holds all parameters in one vector and all gradients in another; each parameter
+    starts on a 256-byte boundary. A Sequential inside another is a layer like the rest. Networks
+    are not thread-safe: take ``net.copy()`` for another thread.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        for position, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise ArgumentError(f"Sequential: item {position} is {layer!r}, expected a layer")
+        self.layers = list(layers)
+
+    def build(
+        self,
+        input_shape: Shape,
+        context: Context | None = None,
+        *,
+        backend: Backend | str = "auto",
+        seed: int = 0,
+        dtype: str = "float32",
+    ) -> Shape:
+        """Give the layers their places, and the parameters their memory and first values.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            One sample's: (C, H, W) or (F,).
+        context : Context
+            Given by the network that this one is a layer of; leave it out otherwise.
+        backend : Backend or str
+            The device, or its name.
+        seed : int
+            Of the first weights; the same on every device.
+        dtype : str
+            "float32" or "float64".
+
+        Returns
+        -------
+        tuple of int
+            The shape of one sample's output.
+
+        Raises
+        ------
+        ShapeError
+            Where a layer does not fit its input; the network can then be built on another.
+        ArgumentError
+            If it is built already, or an argument is out of range.
+        """
+        if context is None:
+            return self._build_root(tuple(input_shape), backend, seed, dtype)
+        super().build(input_shape, context)
+        shape = input_shape
+        prefix = f"{context.path}." if context.path else ""
+        for index, layer in enumerate(self.layers):
+            shape = layer.build(shape, replace(context, path=f"{prefix}{index}"))
+        self.output_shape = shape
+        trained = [index for index, layer in enumerate(self.layers) if layer.parameters]
+        self._first_trained = trained[0] if trained else len(self.layers)
+        return shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """The output for device arrays, batch last: (*input_shape, N) -> (*output_shape, N).
+
+        A training output stays valid until the next training forward, another until the next call.
+        """
+        self._check(x)
+        with self.backend.active():
+            x = x.astype(self.dtype, copy=False)
+            for layer in self.layers:
+                x = layer.forward(x, training)
+        return x
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        """Write all gradients for the latest training forward; -> the input's, valid until the next call.
+
+        Without ``input_grad`` the layers up to the first with parameters are spared their part.
+        """
+        with self.backend.active():
+            for index in reversed(range(len(self.layers))):
+                if not input_grad and index < self._first_trained:
+                    return None
+                dy = self.layers[index].backward(dy, input_grad or index > self._first_trained)
+        return dy
+
+    def predict(self, images: Any, batch_size: int = 256) -> Any:
+        """Probabilities for host images: (N, C, H, W) -> (N, classes).
+
+        Bytes are scaled as in training, floats are taken as they are. The output of a network that
+        does not end in Softmax goes through one. Raises ShapeError for images of another shape.
+        """
+        from cnn.training import predict
+
+        return predict(self, images, batch_size)
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """The parameters by PyTorch's names: "0.weight", "0.bias", "3.weight", ..."""
+        return {
+            f"{index}.{name}": parameter
+            for index, layer in enumerate(self.layers)
+            for name, parameter in layer.parameters.items()
+        }
+
+    @property
+    def ends_in_softmax(self) -> bool:
+        """Whether the output is probabilities."""
+        return bool(self.layers) and isinstance(list(self.walk())[-1], Softmax)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Host copies of the parameters by name."""
+        self.require_built()
+        return {name: self.backend.to_host(parameter.value) for name, parameter in self.parameters.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over host arrays by name, cast to the network's dtype; all of them or none.
+
+        Raises CheckpointError, which names the first parameter that is missing, unknown or of another shape.
+        """
+        self.require_built()
+        parameters = self.parameters
+        for name, parameter in parameters.items():
+            if name not in state:
+                raise CheckpointError(
+                    f"the weights lack {name}, which this network has with shape {parameter.shape}"
+                )
+            if tuple(state[name].shape) != parameter.shape:
+                raise CheckpointError(
+                    f"the weights have {name} with shape {tuple(state[name].shape)}, "
+                    f"this network has it with shape {parameter.shape}"
+                )
+        for name in state:
+            if name not in parameters:
+                raise CheckpointError(f"the weights have {name}, which this network does not have")
+        for name, parameter in parameters.items():
+            self.backend.asarray(state[name], out=parameter.value)
+
+    def save(self, path: Any) -> None:
+        """Write the weights and the architecture to a safetensors file, whole or not at all."""
+        from cnn.checkpoints import save
+
+        save(self, path)
+
+    def copy(self) -> "Sequential":
+        """The same network with buffers of its own: same device, same weights."""
+        self.require_built()
+        twin = self.fresh()
+        twin.build(self.input_shape, backend=self.backend, dtype=self.dtype)
+        with self.backend.active():
+            twin.flat.value[...] = self.flat.value
+        return twin
+
+    def fresh(self) -> "Sequential":
+        """The same layers, not yet built."""
+        return Sequential(*(layer.fresh() for layer in self.layers))
+
+    def summary(self) -> None:
+        """Print layer, output shape, parameters, multiply-adds and memory."""
+        from cnn.summary import show
+
+        show(self)
+
+    def walk(self) -> Iterator[Layer]:
+        """All layers, those inside containers included."""
+        for layer in self.layers:
+            yield from layer.walk()
+
+    def require_built(self) -> None:
+        """Raise where the network has not been built."""
+        if not self.built:
+            raise ArgumentError("the network is not built yet: call net.build(input_shape) first")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The layers."""
+        return {"layers": self.layers}
+
+    def _build_root(self, input_shape: Shape, backend: Backend | str, seed: int, dtype: str) -> Shape:
+        if dtype not in DTYPES:
+            raise ArgumentError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
+        if any(size < 1 for size in input_shape):
+            raise ShapeError(f"the network's input shape is {input_shape}, expected sizes of at least 1")
+        if isinstance(backend, str):
+            backend = backends.get(backend)
+        was_built = [layer for layer in (self, *self.walk()) if layer.built]
+        try:
+            with backend.active():
+                self.build(input_shape, Context(backend, dtype, Scratch(backend, dtype)))
+                self._allocate(seed)
+        except Exception:
+            for layer in (self, *self.walk()):
+                layer.built = layer in was_built
+            raise
+        return self.output_shape
+
+    def _allocate(self, seed: int) -> None:
+        """Lay all parameters side by side in one vector, all gradients in another."""
+        boundary = 256 // self.backend.xp.dtype(self.dtype).itemsize
+        starts, size = [], 0
+        for parameter in self.parameters.values():
+            starts.append(size)
+            size += -(-parameter.size // boundary) * boundary
+        self.flat = Parameter(
+            (size,),
+            value=self.backend.zeros(size, self.dtype),
+            grad=self.backend.zeros(size, self.dtype),
+        )
+        generator = random.generator(seed, random.WEIGHTS)
+        for start, parameter in zip(starts, self.parameters.values(), strict=True):
+            place = slice(start, start + parameter.size)
+            parameter.value = self.flat.value[place].reshape(parameter.shape)
+            parameter.grad = self.flat.grad[place].reshape(parameter.shape)
+            first = initializers.get(parameter.initializer)(generator, parameter.shape, parameter.fan_in)
+            self.backend.asarray(first, out=parameter.value)
+
+    def _check(self, x: Array) -> None:
+        self.require_built()
+        if not self.backend.owns(x):
+            raise ArgumentError(
+                f"the input is a {type(x).__module__}.{type(x).__name__}, the network is on "
+                f"{self.backend.name}: bring it there with net.backend.asarray(...)"
+            )
+        if x.shape[:-1] != self.input_shape:
+            raise ShapeError(
+                f"the input is {x.shape}, the network expects {(*self.input_shape, 'N')}, batch last"
+            )

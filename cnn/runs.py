@@ -1,0 +1,170 @@
+"""A run's folder: what was asked for, where it ran, how it went, and the weights."""
+
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import cnn
+from backends import Backend
+from cnn import checkpoints, models
+from cnn.callbacks import Callback, Checkpoint, CSVLog, Run
+from cnn.data import Dataset
+from cnn.errors import ArgumentError, CheckpointError
+from cnn.files import write_json
+from cnn.network import Sequential
+from cnn.optimizers import OPTIMIZERS, Optimizer
+from cnn.schedules import SCHEDULES, Schedule
+
+PACKAGES = ("numpy", "scipy", "threadpoolctl", "safetensors", "rich", "typer")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides how a run goes; its defaults are the command's."""
+
+    model: str = "lenet5"
+    data: str = "mnist"
+    classes: list[str] | None = None  # names; None: all
+    per_class: int | None = None  # training images of each class; None: all
+    epochs: int = 3
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    learning_rate: float = 0.05
+    schedule: str = "linear"
+    warmup: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    seed: int = 0
+    device: str = "auto"
+    kernels: str = "auto"
+    threads: int | None = None
+    dtype: str = "float32"
+
+    def load_data(self) -> tuple[Dataset, Dataset]:
+        """(train, test): the chosen classes, the training set cut to ``per_class``."""
+        train, test = cnn.data.load(self.data)
+        return train.only(self.classes, self.per_class), test.only(self.classes)
+
+    def make_network(self, shape: tuple[int, ...], classes: int, backend: Backend) -> Sequential:
+        """The model, built for images of ``shape``."""
+        network = models.get(self.model, classes)
+        network.build(shape, backend=backend, seed=self.seed, dtype=self.dtype)
+        return network
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer by name; momentum goes to the one that has it."""
+        if self.optimizer not in OPTIMIZERS:
+            raise ArgumentError(f"unknown optimizer {self.optimizer!r}: expected {', '.join(OPTIMIZERS)}")
+        arguments: dict[str, Any] = {"weight_decay": self.weight_decay}
+        if self.optimizer == "sgd":
+            arguments["momentum"] = self.momentum
+        return OPTIMIZERS[self.optimizer](self.learning_rate, **arguments)
+
+    def make_schedule(self) -> Schedule:
+        """The schedule by name."""
+        if self.schedule not in SCHEDULES:
+            raise ArgumentError(f"unknown schedule {self.schedule!r}: expected {', '.join(SCHEDULES)}")
+        return SCHEDULES[self.schedule](warmup=self.warmup)
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.csv"
+        self.weights = self.path / "model.safetensors"
+
+    @classmethod
+    def default(cls, model: str) -> "RunFolder":
+        """runs/MODEL-TIME, with a number behind it where that exists."""
+        name = f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+        path, number = Path("runs") / name, 2
+        while path.exists():
+            path, number = Path("runs") / f"{name}-{number}", number + 1
+        return cls(path)
+
+    def start(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
+        """Make the folder and write down what is about to run, and where.
+
+        Raises ArgumentError where the folder exists or cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True)
+            shape = {"input_shape": network.input_shape, "class_names": class_names}
+            write_json(self.config, asdict(config) | shape)
+            backend = network.backend
+            device = {**backend.describe(), "reason": backend.reason}
+            write_json(self.environment, environment() | {"device": device, "command": sys.argv})
+        except FileExistsError:
+            raise ArgumentError(f"the output folder {self.path} exists: give --out another name") from None
+        except OSError as error:
+            raise ArgumentError(
+                f"the output folder {self.path} cannot be written ({error.strerror}): "
+                "give --out a folder that you can write"
+            ) from None
+
+    def read(self) -> tuple[Config, tuple[int, ...], tuple[str, ...]]:
+        """(configuration, image shape, class names); CheckpointError where this is no run's folder."""
+        try:
+            values = json.loads(self.config.read_text(encoding="utf-8"))
+            config = Config(**{field.name: values[field.name] for field in fields(Config)})
+            return config, tuple(values["input_shape"]), tuple(values["class_names"])
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{self.path} is no run's folder, it has no config.json: "
+                "give the folder that `cnn train` wrote"
+            ) from None
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            raise CheckpointError(f"{self.config} cannot be read: {error!r}") from None
+
+    def load_network(self, backend: Backend) -> Sequential:
+        """The run's network with its weights, on ``backend``."""
+        config, shape, class_names = self.read()
+        network = config.make_network(shape, len(class_names), backend)
+        return checkpoints.load(self.weights, network=network)
+
+
+class RunLog(Callback):
+    """Keeps the run's folder: made when training starts, metrics and weights after each epoch."""
+
+    def __init__(self, folder: RunFolder, config: Config, class_names: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.config = config
+        self.class_names = class_names
+        self._parts = CSVLog(folder.metrics), Checkpoint(folder.weights)
+
+    def on_start(self, run: Run) -> None:
+        self.folder.start(self.config, run.network, self.class_names)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        for part in self._parts:
+            part.on_epoch(run, record)
+
+
+def environment() -> dict[str, Any]:
+    """What a bug report needs beside the devices: versions, system, what is set in the environment."""
+    set_here = ("CNN_DEVICE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {
+        "xpcnn": cnn.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "variables": {name: os.environ[name] for name in set_here if name in os.environ},
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,73 @@
+"""A network as a table: layer, output shape, parameters, multiply-adds, memory."""
+
+from math import prod
+from typing import Any
+
+from cnn.network import Sequential
+
+
+def rows(network: Sequential) -> list[dict[str, Any]]:
+    """One dict a layer; multiply-adds and bytes are for one image, bytes are what training keeps."""
+    network.require_built()
+    return [
+        {
+            "layer": layer.label,
+            "output_shape": list(layer.output_shape),
+            "parameters": sum(parameter.size for parameter in layer.parameters.values()),
+            "multiply_adds": layer.multiply_adds,
+            "bytes": layer.kept_bytes,
+        }
+        for layer in network.walk()
+    ]
+
+
+def totals(network: Sequential) -> dict[str, int]:
+    """The whole network's figures; bytes an image include the two arrays that layers pass gradients in."""
+    table = rows(network)
+    itemsize = network.backend.xp.dtype(network.dtype).itemsize
+    largest = max((prod(row["output_shape"]) for row in table), default=0)
+    return {
+        "parameters": sum(row["parameters"] for row in table),
+        "multiply_adds": sum(row["multiply_adds"] for row in table),
+        "parameter_bytes": network.flat.value.nbytes + network.flat.grad.nbytes,
+        "bytes_per_image": sum(row["bytes"] for row in table) + 2 * largest * itemsize,
+    }
+
+
+def show(network: Sequential) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_footer=True)
+    whole = totals(network)
+    table.add_column("layer", footer="total")
+    table.add_column("output shape", justify="right")
+    table.add_column("parameters", justify="right", footer=f"{whole['parameters']:,}")
+    table.add_column("multiply-adds", justify="right", footer=f"{whole['multiply_adds']:,}")
+    table.add_column("memory an image", justify="right", footer=readable_bytes(whole["bytes_per_image"]))
+    for row in rows(network):
+        table.add_row(
+            row["layer"],
+            "x".join(map(str, row["output_shape"])),
+            f"{row['parameters']:,}",
+            f"{row['multiply_adds']:,}",
+            readable_bytes(row["bytes"]),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"{network.dtype} on {network.backend.name}; parameters and their gradients take "
+        f"{readable_bytes(whole['parameter_bytes'])}; the total memory an image includes "
+        "what gradients are passed in",
+        soft_wrap=True,
+    )
+
+
+def readable_bytes(count: float) -> str:
+    """1536 -> "1.5 KB"."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1024 or unit == "GB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
