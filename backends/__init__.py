@@ -12,7 +12,17 @@ from backends.cpu import CpuBackend, limit_threads
 from backends.errors import ArgumentError, DeviceUnavailable
 from backends.kernels import Window
 
-__all__ = ["ArgumentError", "Backend", "DeviceUnavailable", "Timer", "Window", "available", "get", "of"]
+__all__ = [
+    "ArgumentError",
+    "Backend",
+    "CpuBackend",
+    "DeviceUnavailable",
+    "Timer",
+    "Window",
+    "available",
+    "get",
+    "of",
+]
 
 _made: dict[tuple[str, str], Backend] = {}
 

@@ -43,20 +43,19 @@ class SignalKernels(PortableKernels):
         self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
     ) -> None:
         """``out[c]`` = convolve(dy, weight[:, c]) with gaps for the stride, cropped to the input."""
-        xp = self.backend.xp
         O, OH, OW, N = dy.shape
         _, H, W, _ = out.shape
         top, left = window.extent[0] - 1, window.extent[1] - 1
         height, width = window.padded(H, W)
         # zeros around dy, so that "valid" gives every position of the padded input
-        around = xp.zeros((O, height + top, width + left, N), dtype=dy.dtype)
+        around = self.backend.xp.zeros((O, height + top, width + left, N), dtype=dy.dtype)
         inside = around[:, top:, left:]
         inside[:, : window.stride[0] * OH : window.stride[0], : window.stride[1] * OW : window.stride[1]] = dy
         for dy_g, w_g, dx_g in split(groups, around, weight, out):
             spread = self._spread(w_g, window.dilation)
             for channel, dx in enumerate(dx_g):
                 # convolve flips every axis; the output channels are to meet their own
-                w = xp.ascontiguousarray(spread[::-1, channel, :, :, None])
+                w = spread[::-1, channel, :, :, None].copy()
                 # (O, H'+KH'-1, W'+KW'-1, N) * (O, KH', KW', 1) -> (1, H', W', N)
                 full = self.backend.signal.convolve(dy_g, w, mode="valid", method="direct")
                 rows = slice(window.padding[0], window.padding[0] + H)
