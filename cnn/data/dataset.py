@@ -1,0 +1,282 @@
+"""A data set: images, labels and the names of the classes, checked once, when it is made."""
+
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from cnn.errors import DataError
+from cnn.random import SPLIT, generator
+
+Array = np.ndarray
+Classes = int | Iterable[str] | None
+
+# A label beyond this is a mistake, and a name for each class below it would fill the memory.
+MOST_CLASSES = 1 << 16
+
+
+class Dataset:
+    """Images with their labels.
+
+    Parameters
+    ----------
+    images
+        (N, H, W) or (N, C, H, W): uint8, other integers from 0 to 255, or floats (taken as they are).
+    labels
+        Integers (N,) that count the classes from 0, or one-hot rows (N, K).
+    classes
+        How many classes there are, or their names. Without it there are as many as the one-hot rows
+        are wide, or the highest label asks for; classes without names are called "0", "1", ...
+
+    Attributes
+    ----------
+    images
+        (N, C, H, W), contiguous; uint8, float32 or float64. Shared with what was passed where that
+        fits already, and never written to.
+    labels
+        (N,), int64.
+    classes
+        The names, one for each label.
+
+    Raises DataError for anything else; positions in its message count from 0.
+    """
+
+    def __init__(self, images: Any, labels: Any, classes: Classes = None) -> None:
+        names = as_names(classes)
+        self.images, self.labels, columns = as_pair(images, labels, names)
+        self.classes: tuple[str, ...] = names or numbered(columns or int(self.labels.max()) + 1)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        _, C, H, W = self.images.shape
+        return C, H, W
+
+    def __repr__(self) -> str:
+        images = "image" if len(self) == 1 else "images"
+        classes = "class" if len(self.classes) == 1 else "classes"
+        shape = "x".join(map(str, self.shape))
+        return f"Dataset({len(self):,} {images} {shape} {self.images.dtype}, {len(self.classes)} {classes})"
+
+    def only(self, classes: Iterable[int | str] | None = None, per_class: int | None = None) -> "Dataset":
+        """The first ``per_class`` images of each chosen class (None: all), in this set's order.
+
+        ``classes`` are labels (3) or names ("3"); None takes every class. The labels become 0, 1, ...
+        in the order in which the classes are given; the names stay.
+        """
+        chosen = range(len(self.classes)) if classes is None else self._labels_of(classes)
+        if per_class is not None and (not is_whole(per_class) or per_class < 1):
+            raise DataError(f"per_class is {per_class!r}: expected a whole number from 1, or None for all")
+        keep = np.zeros(len(self), dtype=bool)
+        labels = np.empty_like(self.labels)
+        for new, old in enumerate(chosen):
+            first = np.flatnonzero(self.labels == old)[:per_class]
+            if classes is not None and not first.size:
+                raise DataError(f"class {self.classes[old]!r} has no image in {self!r}: leave it out")
+            keep[first] = True
+            labels[first] = new
+        return self._part(keep, labels, tuple(self.classes[old] for old in chosen))
+
+    def split(self, part: int | float, seed: int = 0) -> tuple["Dataset", "Dataset"]:
+        """(the rest, a random part held out): ``part`` is a count of images or a fraction of them.
+
+        Both keep this set's order and classes. Which images are held out follows from the seed (in the
+        stream ``cnn.random.SPLIT``), the part and the set's length alone.
+        """
+        if not is_whole(seed) or seed < 0:
+            raise DataError(f"seed is {seed!r}: expected a whole number from 0")
+        if is_whole(part):
+            count = int(part)
+        else:
+            is_fraction = isinstance(part, float | np.floating) and 0 < part < 1
+            count = round(part * len(self)) if is_fraction else 0
+        if not 0 < count < len(self):
+            raise DataError(
+                f"cannot hold out {part!r} of {len(self):,} images: expected a count from 1 to "
+                f"{len(self) - 1}, or a fraction between 0 and 1 that leaves an image in both parts"
+            )
+        held_out = np.zeros(len(self), dtype=bool)
+        held_out[generator(seed, SPLIT).permutation(len(self))[:count]] = True
+        return (
+            self._part(~held_out, self.labels, self.classes),
+            self._part(held_out, self.labels, self.classes),
+        )
+
+    def _part(self, keep: Array, labels: Array, classes: tuple[str, ...]) -> "Dataset":
+        if keep.all():
+            return Dataset(self.images, labels, classes)
+        return Dataset(self.images[keep], labels[keep], classes)
+
+    def _labels_of(self, classes: Iterable[int | str]) -> list[int]:
+        if isinstance(classes, str) or not isinstance(classes, Iterable):
+            raise DataError(f"classes is {classes!r}: expected labels or names in a row, such as (0, 1)")
+        labels: list[int] = []
+        for chosen in classes:
+            label = self._label_of(chosen)
+            if label in labels:
+                raise DataError(f"class {self.classes[label]!r} is chosen twice: name each class once")
+            labels.append(label)
+        if not labels:
+            raise DataError("no class is chosen: name at least one, or give None for all")
+        return labels
+
+    def _label_of(self, chosen: int | str) -> int:
+        if isinstance(chosen, str) and chosen in self.classes:
+            return self.classes.index(chosen)
+        if is_whole(chosen) and 0 <= chosen < len(self.classes):
+            return int(chosen)
+        raise DataError(f"unknown class {chosen!r}: expected {some_of(self.classes)} or a label from 0")
+
+
+def as_pair(
+    images: Any,
+    labels: Any,
+    names: tuple[str, ...] | None,
+    images_name: str = "images",
+    labels_name: str = "labels",
+) -> tuple[Array, Array, int | None]:
+    """Images (N, C, H, W), int64 labels (N,), and how wide the one-hot rows were (None: there were none).
+
+    The names are what an error calls the two, such as a file and an array in it.
+    """
+    x = _as_images(images, images_name)
+    y, columns = _as_labels(labels, names, labels_name)
+    if len(x) != len(y):
+        raise DataError(
+            f"{images_name} and {labels_name} do not belong together: there are {len(x):,} images "
+            f"but {len(y):,} labels; expected one label for each image"
+        )
+    return x, y, columns
+
+
+def as_names(classes: Classes, name: str = "classes") -> tuple[str, ...] | None:
+    """The names of the classes, from their count or the names themselves; None stays None."""
+    if classes is None:
+        return None
+    if is_whole(classes):
+        count = int(classes)
+        if not 1 <= count <= MOST_CLASSES:
+            raise DataError(f"{name}: a count of {count}: expected 1 to {MOST_CLASSES}")
+        return numbered(count)
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise DataError(f"{name}: {classes!r} is neither a count nor a list of names")
+    names = list(classes)
+    for position, class_name in enumerate(names):
+        if not isinstance(class_name, str) or not class_name or not class_name.isprintable():
+            raise DataError(
+                f"{name}: {class_name!r} at position {position}: expected a name, as printable text"
+            )
+    if not names:
+        raise DataError(f"{name}: there are no names: expected one for each class")
+    if len(set(names)) < len(names):
+        twice = next(class_name for class_name in names if names.count(class_name) > 1)
+        raise DataError(f"{name}: {twice!r} occurs more than once: expected names that are unique")
+    return tuple(map(str, names))
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """The names of classes that were given none."""
+    return tuple(map(str, range(count)))
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether ``value`` is an integer, Python's or NumPy's, and no bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def some_of(names: Iterable[str]) -> str:
+    """The names in quotes, cut short where there are many."""
+    quoted = [repr(name) for name in names]
+    return ", ".join(quoted[:20]) + (f" and {len(quoted) - 20} more" if len(quoted) > 20 else "")
+
+
+def _as_images(images: Any, name: str) -> Array:
+    array = _as_array(images, name)
+    if array.shape[:1] == (0,):
+        raise DataError(f"{name}: the set is empty: expected at least one image")
+    if array.ndim not in (3, 4) or 0 in array.shape:
+        raise DataError(f"{name}: shape {array.shape}: expected (N, H, W) or (N, C, H, W), none of them 0")
+    kind = array.dtype.kind
+    if kind not in "iuf":
+        raise DataError(f"{name}: dtype {array.dtype}: expected uint8 or float")
+    if kind in "iu":
+        low, high = array.min(), array.max()
+        if low < 0 or high > 255:
+            raise DataError(
+                f"{name}: {array.dtype} values from {low} to {high}: expected 0 to 255; "
+                "pass other ranges as floats"
+            )
+        dtype = np.uint8
+    else:
+        dtype = np.float64 if array.dtype.itemsize == 8 else np.float32  # type: ignore[assignment]
+    with np.errstate(all="ignore"):  # what overflows becomes infinite and is refused below
+        array = np.require(array, dtype=dtype, requirements=["C", "A"])
+        if kind == "f" and not np.isfinite([array.min(), array.max()]).all():
+            _refuse_infinite(array, name)
+    return array[:, None] if array.ndim == 3 else array
+
+
+def _refuse_infinite(array: Array, name: str) -> None:
+    for position, image in enumerate(array):
+        if not np.isfinite(image).all():
+            raise DataError(f"{name}: image {position} holds NaN or infinity: expected finite numbers")
+
+
+def _as_labels(labels: Any, names: tuple[str, ...] | None, name: str) -> tuple[Array, int | None]:
+    array = _as_array(labels, name)
+    if array.ndim == 2:
+        return _from_one_hot(array, names, name), array.shape[1]
+    if array.ndim != 1:
+        raise DataError(f"{name}: shape {array.shape}: expected integers (N,) or one-hot rows (N, K)")
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{name}: dtype {array.dtype}: expected integers")
+    if array.dtype.kind == "f":
+        position = _first(array != np.floor(array))  # NaN differs from itself
+        if position is not None:
+            raise DataError(f"{name}: {array[position]} at position {position}: expected a whole number")
+    limit = MOST_CLASSES if names is None else len(names)
+    position = _first((array < 0) | (array >= limit))
+    if position is not None:
+        given = "" if names is None else f", for the {limit} classes given"
+        raise DataError(
+            f"{name}: label {array[position]} at position {position} is out of range: "
+            f"expected 0 to {limit - 1}{given}"
+        )
+    return np.require(array, dtype=np.int64, requirements=["C", "A"]), None
+
+
+def _from_one_hot(rows: Array, names: tuple[str, ...] | None, name: str) -> Array:
+    if rows.shape[1] < 2:
+        raise DataError(
+            f"{name}: shape {rows.shape}: expected integers (N,) or one-hot rows (N, K) of two columns "
+            "or more; flatten a column of labels"
+        )
+    if rows.dtype.kind not in "biuf":
+        raise DataError(f"{name}: dtype {rows.dtype}: expected one-hot rows of numbers")
+    if names is not None and len(names) != rows.shape[1]:
+        raise DataError(
+            f"{name}: one-hot rows of {rows.shape[1]} columns, but {len(names)} classes are given: "
+            "expected as many"
+        )
+    ones = rows == 1
+    position = _first((ones.sum(axis=1) != 1) | ~(ones | (rows == 0)).all(axis=1))
+    if position is not None:
+        raise DataError(f"{name}: row {position} is not one-hot: expected a single 1 and zeros")
+    return ones.argmax(axis=1).astype(np.int64, copy=False)
+
+
+def _first(wrong: Array) -> int | None:
+    position = int(wrong.argmax()) if wrong.size else 0
+    return position if wrong.size and wrong[position] else None
+
+
+def _as_array(values: Any, name: str) -> Array:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:  # ragged rows; an array of another device
+        raise DataError(
+            f"{name}: cannot be made one NumPy array ({error}): expected a plain array"
+        ) from error
