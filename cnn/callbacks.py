@@ -21,7 +21,6 @@ class Run:
     network: Sequential
     epochs: int
     steps: int  # in an epoch
-    images: int  # in an epoch
     totals: Totals  # of the epoch so far; reading them waits for the device
     epoch: int = 0
     step: int = 0

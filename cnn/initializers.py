@@ -8,6 +8,8 @@ from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
+import numpy as np
+
 from cnn.errors import ArgumentError
 
 Initializer = Callable[[Any, tuple[int, ...], int], Any]
@@ -37,7 +39,7 @@ def lecun_uniform(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
 
 def zeros(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
     """Zeros, for biases."""
-    return 0.0
+    return np.zeros(shape)
 
 
 INITIALIZERS: dict[str, Initializer] = {

@@ -5,6 +5,8 @@ gives the gradient of their sum over ``divisor``; with the size of the whole bat
 that is the gradient of the mean, however the batch is cut.
 """
 
+import warnings
+
 from cnn.errors import ShapeError
 from cnn.layers.buffers import Array, Buffers
 from cnn.network import Sequential
@@ -45,6 +47,15 @@ class CrossEntropy(Loss):
 
     The gradient is the softmax less the one-hot label.
     """
+
+    def build(self, network: Sequential) -> None:
+        super().build(network)
+        if network.ends_in_softmax:
+            warnings.warn(
+                "CrossEntropy expects logits, but the network ends in Softmax and will learn slowly: "
+                "take the Softmax away, or train with BinaryCrossEntropy",
+                stacklevel=3,
+            )
 
     def forward(self, y: Array, labels: Array) -> Array:
         xp = self.backend.xp

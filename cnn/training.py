@@ -78,39 +78,22 @@ def fit(
     optimizer = optimizer or SGD(0.05, momentum=0.9)
     loss.build(network)
     optimizer.build(network)
-    totals = Totals(network)
     rates = learning_rates(optimizer.learning_rate, schedule or Constant(), epochs * len(feed))
-    run = Run(network, epochs, len(feed), len(train), totals)
+    run = Run(network, epochs, len(feed), Totals(network))
     callbacks = [Progress(), NaNGuard()] if callbacks is None else callbacks
 
     with backend.active():
         try:
             for callback in callbacks:
                 callback.on_start(run)
-            for run.epoch in range(1, epochs + 1):
-                start = time.perf_counter()
-                feed.reorder(random.generator(seed, random.SHUFFLE, run.epoch).permutation(len(train)))
-                epoch_rates = rates[(run.epoch - 1) * len(feed) : run.epoch * len(feed)]
-                device_rates = backend.asarray(epoch_rates, dtype=network.dtype)
-                totals.reset()
-                for run.step, (x, labels) in enumerate(feed, 1):
-                    y = network.forward(x, training=True)
-                    losses = loss.forward(y, labels)
-                    network.backward(loss.backward(len(labels)), input_grad=False)
-                    optimizer.step(device_rates[run.step - 1 : run.step])
-                    totals.add(losses, y, labels)
-                    for callback in callbacks:
-                        callback.on_step(run)
-                record = {"epoch": run.epoch, **totals.read()}
-                seconds = time.perf_counter() - start
+            for epoch in range(epochs):
+                run.epoch = epoch + 1
+                feed.reorder(random.generator(seed, random.SHUFFLE, epoch).permutation(len(train)))
+                epoch_rates = rates[epoch * len(feed) : (epoch + 1) * len(feed)]
+                record = _train_epoch(network, feed, loss, optimizer, epoch_rates, run, callbacks)
                 if checked:
                     result = _evaluate(network, checked, loss)
                     record |= {f"validation_{name}": value for name, value in result.items()}
-                record |= {
-                    "learning_rate": float(epoch_rates[-1]),
-                    "seconds": seconds,
-                    "images_per_second": len(train) / seconds,
-                }
                 run.history.append(record)
                 for callback in callbacks:
                     callback.on_epoch(run, record)
@@ -118,6 +101,39 @@ def fit(
             for callback in callbacks:
                 callback.on_end(run)
     return run.history
+
+
+def _train_epoch(
+    network: Sequential,
+    feed: Feed,
+    loss: Loss,
+    optimizer: Optimizer,
+    rates: Any,
+    run: Run,
+    callbacks: Sequence[Callback],
+) -> dict[str, Any]:
+    """One pass over ``feed``; -> the epoch's line of the history."""
+    start = time.perf_counter()
+    device_rates = network.backend.asarray(rates, dtype=network.dtype)
+    run.totals.reset()
+    for step, (x, labels) in enumerate(feed):
+        y = network.forward(x, training=True)
+        losses = loss.forward(y, labels)
+        network.backward(loss.backward(len(labels)), input_grad=False)
+        optimizer.step(device_rates[step : step + 1])
+        run.totals.add(losses, y, labels)
+        run.step = step + 1
+        for callback in callbacks:
+            callback.on_step(run)
+    result = run.totals.read()  # waits for the device
+    seconds = time.perf_counter() - start
+    return {
+        "epoch": run.epoch,
+        **result,
+        "learning_rate": float(rates[-1]),
+        "seconds": seconds,
+        "images_per_second": run.totals.count / seconds,
+    }
 
 
 def evaluate(

@@ -51,9 +51,10 @@ class Conv2D(Layer):
     ) -> None:
         self.out_channels = whole("Conv2D", "out_channels", out_channels)
         self.groups = whole("Conv2D", "groups", groups)
-        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.bias, self.untied_bias, self.initializer = bias, untied_bias, initializer
-        self.window = make_window("Conv2D", kernel_size, stride, padding, dilation)
+        self.window = window = make_window("Conv2D", kernel_size, stride, padding, dilation)
+        self.kernel_size, self.stride = window.size, window.stride
+        self.padding, self.dilation = window.padding, window.dilation
         if self.out_channels % self.groups:
             raise ArgumentError(
                 f"Conv2D: out_channels is {out_channels}, expected a multiple of groups, {groups}"
@@ -127,8 +128,8 @@ def window_output(layer: Layer, window: Window, input_shape: Shape) -> tuple[int
     height, width = window.padded(*input_shape[1:])
     if window.extent[0] > height or window.extent[1] > width:
         kernel, image = f"{window.extent[0]}x{window.extent[1]}", f"{height}x{width}"
-        with_padding = ", padding included" if window.has_padding else ""
-        with_dilation = ", dilation included" if window.dilation != (1, 1) else ""
+        with_padding = " (padding included)" if window.has_padding else ""
+        with_dilation = " (dilation included)" if window.dilation != (1, 1) else ""
         raise ShapeError(
             f"layer {layer.label}: a {kernel} kernel{with_dilation} does not fit a {image} input"
             f"{with_padding}; the largest that fits is {image}, or add padding"

@@ -17,12 +17,12 @@ class _Pool2D(Layer):
         padding: int | tuple[int, int] = 0,
         dilation: int | tuple[int, int] = 1,
     ) -> None:
-        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         name = type(self).__name__
-        self.window = make_window(
-            name, kernel_size, kernel_size if stride is None else stride, padding, dilation
-        )
-        if any(2 * p > k for p, k in zip(self.window.padding, self.window.size, strict=True)):
+        stride = kernel_size if stride is None else stride
+        self.window = window = make_window(name, kernel_size, stride, padding, dilation)
+        self.kernel_size, self.stride = window.size, window.stride
+        self.padding, self.dilation = window.padding, window.dilation
+        if any(2 * p > k for p, k in zip(window.padding, window.size, strict=True)):
             raise ArgumentError(
                 f"{name}: padding is {padding}, expected at most half of the kernel size {kernel_size}, "
                 "so that no window lies in the padding alone"
