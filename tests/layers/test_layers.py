@@ -1,0 +1,180 @@
+"""What every layer keeps, on every device and with every kernel set; the rows are in cases.py."""
+
+import json
+
+import numpy as np
+import pytest
+from cases import CASES
+from conftest import DEVICES
+from standin import StandInBackend
+
+import backends
+import cnn
+from cnn.checkpoints import describe, rebuild
+
+N = 5
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request):
+    return request.param
+
+
+@pytest.fixture(params=DEVICES)
+def device(request, kernels):
+    return backends.get(request.param, kernels=kernels)
+
+
+def built(case, device, dtype="float64", seed=1):
+    network = cnn.Sequential(case.make())
+    network.build(case.input_shape, backend=device, seed=seed, dtype=dtype)
+    return network
+
+
+def sample(case, batch=N, dtype="float64", seed=0):
+    return np.random.default_rng(seed).standard_normal((*case.input_shape, batch)).astype(dtype)
+
+
+def results(network, x, dy):
+    """Host copies of y, dx and every parameter's gradient for host x and dy."""
+    device = network.backend
+    y = device.to_host(network.forward(device.asarray(x), training=True))
+    dx = device.to_host(network.backward(device.asarray(dy)))
+    return {"y": y, "dx": dx} | {
+        name: device.to_host(parameter.grad) for name, parameter in network.parameters.items()
+    }
+
+
+def random_dy(network, batch=N, seed=2):
+    shape = (*network.output_shape, batch)
+    return np.random.default_rng(seed).standard_normal(shape).astype(network.dtype)
+
+
+def test_the_output_has_the_shape_that_build_promised(case, device):
+    network = built(case, device)
+    assert network.output_shape == case.output_shape
+    assert network.forward(device.asarray(sample(case))).shape == (*case.output_shape, N)
+
+
+def test_gradients_agree_with_finite_differences(case, device):
+    network = built(case, device)
+    for check in cnn.check_gradients(network, x=sample(case), entries=200):
+        assert check.error < 1e-6, check
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_dtype_is_kept(case, device, dtype):
+    network = built(case, device, dtype)
+    arrays = results(network, sample(case, dtype=dtype), random_dy(network))
+    assert {array.dtype for array in arrays.values()} == {np.dtype(dtype)}
+
+
+def test_input_and_dy_are_not_written_to(case, device):
+    network = built(case, device)
+    x, dy = sample(case), random_dy(network)
+    x_before, dy_before = x.copy(), dy.copy()
+    x.flags.writeable = dy.flags.writeable = False  # on the CPU a write would raise
+    x_device, dy_device = device.asarray(x), device.asarray(dy)
+    network.forward(x_device, training=True)
+    network.backward(dy_device)
+    network.forward(x_device)
+    np.testing.assert_array_equal(device.to_host(x_device), x_before)
+    np.testing.assert_array_equal(device.to_host(dy_device), dy_before)
+
+
+def test_training_and_inference_give_the_same_output(case, device):
+    network = built(case, device)
+    x = device.asarray(sample(case))
+    trained = device.to_host(network.forward(x, training=True))
+    np.testing.assert_array_equal(device.to_host(network.forward(x)), trained)
+
+
+def test_the_result_does_not_depend_on_how_the_batch_is_cut(case, device):
+    network = built(case, device)
+    x = sample(case, batch=35)
+    dy = random_dy(network, batch=35)
+    whole = results(network, x, dy)
+    parts = [results(network, x[..., cut], dy[..., cut]) for cut in (np.s_[:32], np.s_[32:34], np.s_[34:])]
+    for name, value in whole.items():
+        if name in ("y", "dx"):
+            joined = np.concatenate([part[name] for part in parts], axis=-1)
+        else:
+            joined = sum(part[name] for part in parts)
+        np.testing.assert_allclose(joined, value, rtol=1e-11, atol=1e-12, err_msg=name)
+
+
+def test_gradients_are_written_not_added(case, device):
+    network = built(case, device)
+    x, dy = sample(case), random_dy(network)
+    first = results(network, x, dy)
+    for name, value in results(network, x, dy).items():
+        np.testing.assert_array_equal(value, first[name], err_msg=name)
+
+
+def test_backward_belongs_to_the_latest_training_forward(case, device):
+    network = built(case, device)
+    x, dy = sample(case), random_dy(network)
+    expected = results(network, x, dy)
+    network.forward(device.asarray(x), training=True)
+    network.forward(device.asarray(sample(case, batch=9, seed=7)))  # an evaluation in between
+    dx = device.to_host(network.backward(device.asarray(dy)))
+    np.testing.assert_array_equal(dx, expected["dx"])
+
+
+@pytest.mark.parametrize("device", DEVICES, indirect=False)
+def test_kernel_sets_agree(case, device):
+    portable, signal = (built(case, backends.get(device, kernels=name)) for name in ("portable", "signal"))
+    x, dy = sample(case), random_dy(portable)
+    expected = results(portable, x, dy)
+    for name, value in results(signal, x, dy).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-10, atol=1e-11, err_msg=name)
+
+
+def test_one_small_block_of_columns_after_another_gives_the_same(case):
+    whole = built(case, backends.get("cpu", kernels="portable"))
+    rows = built(case, backends.CpuBackend("portable"))
+    rows.backend.column_bytes = 1  # every output row is a block
+    x, dy = sample(case), random_dy(whole)
+    expected = results(whole, x, dy)
+    for name, value in results(rows, x, dy).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-11, atol=1e-12, err_msg=name)
+
+
+def test_it_runs_on_a_device_that_never_converts(case, kernels):
+    network = built(case, backends.get("cpu", kernels="portable"))
+    elsewhere = built(case, StandInBackend(kernels=kernels))
+    x, dy = sample(case), random_dy(network)
+    expected = results(network, x, dy)
+    for name, value in results(elsewhere, x, dy).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-10, atol=1e-11, err_msg=name)
+
+
+def test_the_input_gradient_is_left_out_on_request(case, device):
+    network = built(case, device)
+    x, dy = sample(case), random_dy(network)
+    expected = results(network, x, dy)
+    network.flat.grad.fill(7)
+    network.forward(device.asarray(x), training=True)
+    network.backward(device.asarray(dy), input_grad=False)
+    for name, parameter in network.parameters.items():
+        np.testing.assert_array_equal(device.to_host(parameter.grad), expected[name], err_msg=name)
+    assert network.layers[0].backward(device.asarray(dy), input_grad=False) is None
+
+
+def test_plain_data_is_enough_to_make_it_again(case):
+    network = built(case, backends.get("cpu"))
+    layer = network.layers[0]
+    if not case.plain:
+        with pytest.raises(cnn.CheckpointError, match="holds a function"):
+            describe(layer)
+        return
+    twin = cnn.Sequential(rebuild(json.loads(json.dumps(describe(layer)))))
+    twin.build(case.input_shape, backend="cpu", seed=1, dtype="float64")
+    assert repr(twin.layers[0]) == repr(layer) or isinstance(layer, cnn.Sequential)
+    np.testing.assert_array_equal(twin.forward(sample(case)), network.forward(sample(case)))
+
+
+def test_it_cannot_be_built_twice(case):
+    network = built(case, backends.get("cpu"))
+    with pytest.raises(cnn.ArgumentError, match="is built already"):
+        cnn.Sequential(network.layers[0]).build(case.input_shape, backend="cpu")

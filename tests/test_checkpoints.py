@@ -1,0 +1,125 @@
+"""Weights on disk: there and back, whole or not at all, and never another network's by mistake."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+import cnn
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), dtype=np.uint8)
+
+
+@pytest.fixture
+def network():
+    network = cnn.models.lenet5()
+    network.build((1, 28, 28), backend="cpu", seed=3)
+    return network
+
+
+@pytest.mark.parametrize("model", [cnn.models.lenet5, cnn.models.notebook])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_saved_network_comes_back_the_same(backend, tmp_path, model, dtype):
+    network = model()
+    network.build((1, 28, 28), backend=backend, dtype=dtype)
+    network.save(tmp_path / "model.safetensors")
+    again = cnn.load(tmp_path / "model.safetensors", device=backend)
+    assert again.dtype == dtype
+    np.testing.assert_array_equal(again.predict(IMAGES), network.predict(IMAGES))
+
+
+def test_the_file_holds_pytorchs_names_and_the_architecture_as_data(network, tmp_path):
+    network.save(tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", framework="numpy") as file:
+        assert set(file.keys()) == set(network.parameters)
+        metadata = file.metadata()
+    assert metadata["format"] == "xpcnn"
+    first = json.loads(metadata["network"])["layers"][0]
+    assert (first["type"], first["out_channels"], first["padding"]) == ("Conv2D", 6, [2, 2])
+
+
+def test_weights_from_elsewhere_load_into_a_network_that_is_given(network, tmp_path):
+    save_file(network.state_dict(), tmp_path / "m.safetensors")
+    other = cnn.models.lenet5()
+    other.build((1, 28, 28), backend="cpu", seed=9)
+    assert cnn.load(tmp_path / "m.safetensors", network=other) is other
+    np.testing.assert_array_equal(other.predict(IMAGES), network.predict(IMAGES))
+    with pytest.raises(cnn.CheckpointError, match=r"does not say which network.*network="):
+        cnn.load(tmp_path / "m.safetensors")
+
+
+def test_a_network_with_functions_asks_for_the_network(tmp_path):
+    def make():
+        network = cnn.Sequential(cnn.Dense(2), cnn.Activation(lambda x: x * 2, lambda x: x * 0 + 2))
+        network.build((3,), backend="cpu")
+        return network
+
+    make().save(tmp_path / "m.safetensors")
+    with pytest.raises(cnn.CheckpointError, match=r"layer 1 Activation holds a function; give the network"):
+        cnn.load(tmp_path / "m.safetensors")
+    cnn.load(tmp_path / "m.safetensors", network=make())
+
+
+def test_another_architecture_is_named(network, tmp_path):
+    network.save(tmp_path / "m.safetensors")
+    other = cnn.models.lenet5(classes=2)
+    other.build((1, 28, 28), backend="cpu")
+    with pytest.raises(
+        cnn.CheckpointError, match=r"m\.safetensors: .*11\.weight with shape \(10, 84\).*\(2, 84\)"
+    ):
+        cnn.load(tmp_path / "m.safetensors", network=other)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(cnn.CheckpointError, match=r"there is no file .*nowhere"):
+        cnn.load(tmp_path / "nowhere.safetensors")
+
+
+def test_damage_is_answered_by_our_own_error_only(network, tmp_path):
+    path = tmp_path / "m.safetensors"
+    network.save(path)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    header = int.from_bytes(whole[:8], "little")
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(random.integers(1, 4)):
+            damaged[random.integers(0, header + 8)] = random.integers(0, 256)
+        if random.random() < 0.3:
+            del damaged[random.integers(0, len(damaged)) :]
+        path.write_bytes(damaged)
+        try:
+            cnn.load(path, device="cpu")
+        except cnn.CheckpointError:
+            refused += 1
+    assert refused > 200
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(cnn.CheckpointError):
+        cnn.load(tmp_path, device="cpu")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(network, tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    network.save(path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        network.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_a_saved_file_has_the_usual_permissions(network, tmp_path):
+    network.save(tmp_path / "m.safetensors")
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

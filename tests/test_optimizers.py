@@ -1,0 +1,129 @@
+"""Optimizers and schedules: PyTorch's trajectories, and what happens in the long run."""
+
+import numpy as np
+import pytest
+
+import cnn
+from cnn import schedules
+from cnn.optimizers import TINY
+from cnn.training import learning_rates
+
+GRADIENTS = [[0.5, -1, 2], [-0.25, 0.5, 1], [1.5, 0, -3], [0.1, 0.2, 0.3]]
+
+# where torch.optim's, PyTorch 2.13.0 in float64, end from [1, -2, 3] after these gradients
+TRAJECTORIES = [
+    (lambda: cnn.SGD(0.1), [0.815, -1.97, 2.97]),
+    (lambda: cnn.SGD(0.1, momentum=0.9), [0.6008, -1.8116, 2.5812]),
+    (
+        lambda: cnn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+        [0.44491355376633707, -1.777744107532674, 2.5607732591606163],
+    ),
+    (
+        lambda: cnn.Adam(0.1, weight_decay=0.01),
+        [0.7444431248605617, -1.8381532782582783, 2.8139514573492987],
+    ),
+    (
+        lambda: cnn.AdamW(0.1, weight_decay=0.01),
+        [0.7443004696007227, -1.8388107498894672, 2.8055207937523123],
+    ),
+]
+
+
+def one_vector(device, dtype="float64"):
+    """A network whose only parameter is a vector of three."""
+    network = cnn.Sequential(cnn.Dense(1, bias=False))
+    network.build((3,), backend=device, dtype=dtype)
+    network.load_state_dict({"0.weight": np.array([[1, -2, 3.0]])})
+    return network
+
+
+def follow(network, optimizer, gradients, rate=None):
+    device = network.backend
+    optimizer.build(network)
+    rate = device.asarray(np.array([rate or optimizer.learning_rate], dtype=network.dtype))
+    for gradient in gradients:
+        device.asarray(np.array([gradient]), out=network.parameters["0.weight"].grad)
+        optimizer.step(rate)
+    return device.to_host(network.parameters["0.weight"].value)[0]
+
+
+@pytest.mark.parametrize(("make", "end"), TRAJECTORIES)
+def test_it_goes_where_pytorchs_goes(backend, make, end):
+    np.testing.assert_allclose(follow(one_vector(backend), make(), GRADIENTS), end, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("make", "end"), TRAJECTORIES)
+def test_float32_stays_float32(backend, make, end):
+    network = one_vector(backend, "float32")
+    np.testing.assert_allclose(follow(network, make(), GRADIENTS), end, rtol=1e-5)
+    assert network.flat.value.dtype == np.float32
+
+
+@pytest.mark.parametrize(("make", "end"), TRAJECTORIES)
+def test_used_again_on_the_same_network_it_goes_on(make, end):
+    network, optimizer = one_vector("cpu"), make()
+    follow(network, optimizer, GRADIENTS[:2])
+    np.testing.assert_allclose(follow(network, optimizer, GRADIENTS[2:]), end, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("make", "end"), TRAJECTORIES)
+def test_on_another_network_it_starts_again(make, end):
+    optimizer = make()
+    follow(one_vector("cpu"), optimizer, GRADIENTS)
+    np.testing.assert_allclose(follow(one_vector("cpu"), optimizer, GRADIENTS), end, rtol=1e-12)
+
+
+def test_state_never_becomes_subnormal(backend):
+    optimizer = cnn.SGD(0.1, momentum=0.5)
+    network = one_vector(backend, "float32")
+    follow(network, optimizer, [[1, 1, 1]] + [[0, 0, 0]] * 120)  # 2 ** -120 is about 1e-36
+    assert not backend.to_host(optimizer.state["velocity"]).any()
+    follow(network, optimizer, [[1, 1, 1]] + [[0, 0, 0]] * 90)  # 2 ** -90 is about 8e-28
+    velocity = backend.to_host(optimizer.state["velocity"])[:3]
+    assert (np.abs(velocity) > TINY).all()
+
+
+def test_nan_is_not_hidden_by_that():
+    optimizer = cnn.SGD(0.1, momentum=0.5)
+    assert np.isnan(follow(one_vector("cpu"), optimizer, [[np.nan, 1, 1]])[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: cnn.SGD(-1), "learning_rate is -1: expected a number of at least 0"),
+        (lambda: cnn.SGD(float("nan")), "learning_rate is nan"),
+        (lambda: cnn.SGD(0.1, momentum=1), "momentum is 1: expected a number of at least 0 and below 1"),
+        (lambda: cnn.SGD(0.1, nesterov=True), "nesterov without momentum"),
+        (lambda: cnn.Adam(betas=(0.9, 2)), r"betas\[1\] is 2"),
+        (lambda: cnn.AdamW(weight_decay=-0.1), "weight_decay is -0.1"),
+        (lambda: schedules.Linear(warmup=1), "warmup is 1: expected a share of the run"),
+        (lambda: schedules.Step(every=0), "every is 0"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(make, message):
+    with pytest.raises(cnn.ArgumentError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        (schedules.Constant(), {0: 1, 0.5: 1, 1: 1}),
+        (schedules.Step(every=0.25, factor=0.5), {0: 1, 0.2: 1, 0.3: 0.5, 0.6: 0.25, 0.99: 0.125}),
+        (schedules.Linear(), {0: 1, 0.25: 0.75, 1: 0}),
+        (schedules.Linear(end=0.2), {0: 1, 0.5: 0.6, 1: 0.2}),
+        (schedules.Cosine(), {0: 1, 0.5: 0.5, 1: 0}),
+        (schedules.Cosine(end=0.5), {0: 1, 0.5: 0.75, 1: 0.5}),
+        (schedules.Linear(warmup=0.2), {0: 0, 0.1: 0.5, 0.2: 1, 0.6: 0.5, 1: 0}),
+        (schedules.Constant(warmup=0.5), {0.25: 0.5, 0.75: 1}),
+    ],
+)
+def test_schedules(schedule, factors):
+    for progress, factor in factors.items():
+        assert schedule(progress) == pytest.approx(factor), progress
+
+
+def test_no_step_is_wasted_at_either_end():
+    rates = learning_rates(2.0, schedules.Linear(warmup=0.5), 4)
+    np.testing.assert_allclose(rates, [0.5, 1.5, 1.5, 0.5])
