@@ -1,21 +1,17 @@
 """CuPy and cupyx.scipy.signal on an NVIDIA GPU.
 
-Nothing here imports CuPy before a backend is made; what keeps one from being made is told apart at
-the end of this file.
+Nothing here imports CuPy before a backend is made; cuda_diagnosis.py tells what keeps one from being made.
 """
 
-import ctypes
 import os
-import re
-import sys
 from contextlib import AbstractContextManager
-from importlib import metadata
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backends.backend import Array, Backend, Timer
+from backends.cuda_diagnosis import count_devices, failure, import_cupy, listed, readable_version
 from backends.errors import ArgumentError, DeviceUnavailable
 
 
@@ -29,10 +25,10 @@ class CudaBackend(Backend):
 
     def __init__(self, index: int = 0, kernels: str = "auto") -> None:
         name = f"cuda:{index}"
-        self.xp = cupy = _import_cupy()
-        devices = _count(cupy)
+        self.xp = cupy = import_cupy()
+        devices = count_devices(cupy)
         if index >= devices:
-            raise DeviceUnavailable(f"{name} does not exist: this machine has {_listed(devices)}")
+            raise DeviceUnavailable(f"{name} does not exist: this machine has {listed(devices)}")
         self.index = index
         self._device = cupy.cuda.Device(index)
         try:
@@ -41,7 +37,7 @@ class CudaBackend(Backend):
             self._gemm_types = _gemm_types(self._cublas, self._tf32)
             product = self._probe()
         except Exception as error:
-            raise DeviceUnavailable(_failure(name, error)) from error
+            raise DeviceUnavailable(failure(name, error)) from error
         if product != _PROBED:
             raise DeviceUnavailable(
                 f"{name} computes wrongly, a small product gave {product} and not {_PROBED}: "
@@ -60,7 +56,7 @@ class CudaBackend(Backend):
         try:
             import cupyx.scipy.signal
         except Exception as error:
-            raise DeviceUnavailable(_failure(self.name, error)) from error
+            raise DeviceUnavailable(failure(self.name, error)) from error
         return cupyx.scipy.signal
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
@@ -162,8 +158,8 @@ class CudaBackend(Backend):
             "device": self.name,
             "gpu": runtime.getDeviceProperties(self.index)["name"].decode(),
             "compute_capability": f"{capability[:-1]}.{capability[-1]}",
-            "driver": f"CUDA {_version(runtime.driverGetVersion())}",
-            "runtime": f"CUDA {_version(runtime.runtimeGetVersion())}",
+            "driver": f"CUDA {readable_version(runtime.driverGetVersion())}",
+            "runtime": f"CUDA {readable_version(runtime.runtimeGetVersion())}",
             "cublas": f"{cublas // 10000}.{cublas // 100 % 100}.{cublas % 100}",
             "tf32": self._tf32,
             "kernels": self.kernels.name,
@@ -199,7 +195,7 @@ class CudaTimer(Timer):
 
 def count() -> int:
     """How many CUDA devices there are, at least one; raises DeviceUnavailable where there is none."""
-    return _count(_import_cupy())
+    return count_devices(import_cupy())
 
 
 def blas_layout(shape: tuple[int, int], strides: tuple[int, int], itemsize: int) -> tuple[bool, int] | None:
@@ -237,134 +233,3 @@ def _gemm_types(cublas: Any, tf32: bool) -> dict[Any, _GemmType]:
         constants.dtype: _GemmType(*numbers[constants.dtype.type], address, address + constants.itemsize)
         for constants, address in ((array, array.ctypes.data) for array in _CONSTANTS)
     }
-
-
-def _version(number: int) -> str:
-    """12090 -> "12.9"."""
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _import_cupy() -> ModuleType:
-    packages = _cupy_packages()
-    if len(packages) > 1:  # asked before the import: their files lie on top of each other
-        raise DeviceUnavailable(
-            f"several CuPy packages are installed, {' and '.join(packages)}, and overwrite each other: "
-            f"run pip uninstall -y {' '.join(packages)}, then {_install_command()}"
-        )
-    try:
-        import cupy
-    except ModuleNotFoundError as error:
-        if error.name != "cupy" or packages:
-            raise DeviceUnavailable(_broken(packages, error)) from error
-        if _driver_version():
-            raise DeviceUnavailable(f"CuPy is not installed: run {_install_command()}") from error
-        raise DeviceUnavailable(
-            "CuPy is not installed, and no NVIDIA driver was found: where there is an NVIDIA GPU, "
-            f"install its driver, then run {_install_command()}"
-        ) from error
-    except Exception as error:
-        raise DeviceUnavailable(_broken(packages, error)) from error
-    return cupy
-
-
-def _count(cupy: ModuleType) -> int:
-    try:
-        devices = int(cupy.cuda.runtime.getDeviceCount())
-    except Exception as error:
-        if "cudaErrorInsufficientDriver" in str(error):
-            raise DeviceUnavailable(_driver_trouble(cupy)) from error
-        if "cudaErrorNoDevice" not in str(error):
-            raise DeviceUnavailable(
-                f"CUDA does not start ({_summary(error)}): check the NVIDIA driver with nvidia-smi"
-            ) from error
-        devices = 0
-    if devices == 0:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if visible is not None:
-            raise DeviceUnavailable(
-                f"no CUDA device is visible, CUDA_VISIBLE_DEVICES is {visible!r}: "
-                "run unset CUDA_VISIBLE_DEVICES, and check with nvidia-smi"
-            )
-        raise DeviceUnavailable("the NVIDIA driver finds no GPU: check with nvidia-smi")
-    return devices
-
-
-def _listed(devices: int) -> str:
-    names = [f"cuda:{index}" for index in range(devices)]
-    if devices == 1:
-        return "1 CUDA device, cuda:0"
-    return f"{devices} CUDA devices, {', '.join(names[:-1])} and {names[-1]}"
-
-
-def _driver_trouble(cupy: ModuleType) -> str:
-    driver = _driver_version()
-    if not driver:
-        return "no NVIDIA driver was found: install it, and check with nvidia-smi"
-    needed = cupy.cuda.runtime.runtimeGetVersion() // 1000
-    message = (
-        f"the NVIDIA driver is too old, it supports CUDA {_version(driver)} and CuPy needs CUDA {needed}: "
-        "update the driver, and check with nvidia-smi"
-    )
-    packages = _cupy_packages()
-    if driver >= 12000 and packages:
-        message += f"; or run pip uninstall -y {' '.join(packages)}, then {_install_command()}"
-    return message
-
-
-def _failure(name: str, error: Exception) -> str:
-    """What went wrong at the first kernel, the first product or a late import, and what mends it."""
-    text = str(error)
-    unloaded = any(kind.__name__ == "DynamicLibNotFoundError" for kind in type(error).__mro__)
-    if unloaded or isinstance(error, ImportError) or "CUDA headers" in text:
-        missing = re.split(r": |\. |\n", text)[0]  # the name; the rest is a list of places
-        return f"{name} lacks a part of the CUDA toolkit ({missing}): {_toolkit_mend()}"
-    return f"{name} failed a small computation ({_summary(error)}): check the GPU with nvidia-smi"
-
-
-def _broken(packages: list[str], error: Exception) -> str:
-    package = packages[0] if packages else "cupy"
-    wanted = package if package == "cupy" else f'"{package}[ctk]"'
-    return (
-        f"{package} is installed but cannot be imported ({_summary(error)}): "
-        f"run pip install --force-reinstall {wanted}"
-    )
-
-
-def _toolkit_mend() -> str:
-    for package in _cupy_packages():
-        if package != "cupy":
-            return f'run pip install "{package}[ctk]"'
-    return "install the CUDA toolkit that this CuPy was built with"  # from conda or from source
-
-
-def _summary(error: BaseException) -> str:
-    """The error in one line; CuPy's import wraps the one that it met in a long notice."""
-    if isinstance(error, ImportError) and error.__cause__ is not None:
-        error = error.__cause__
-    first, *_ = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {first}"
-
-
-def _install_command() -> str:
-    """The pip command that brings the CuPy for this machine's driver."""
-    driver = _driver_version()
-    if driver:
-        return f'pip install "xpcnn[cuda{13 if driver >= 13000 else 12}]"'
-    return 'pip install "xpcnn[cuda12]", or pip install "xpcnn[cuda13]" where nvidia-smi shows CUDA 13'
-
-
-def _cupy_packages() -> list[str]:
-    """The installed distributions that bring a package called cupy."""
-    names = {str(found.name).lower().replace("_", "-") for found in metadata.distributions()}
-    return sorted(name for name in names if re.fullmatch(r"cupy(-(cuda|rocm)[\w-]+)?", name))
-
-
-def _driver_version() -> int:
-    """The CUDA version that the NVIDIA driver supports, as 12090 for 12.9; 0 where there is no driver."""
-    version = ctypes.c_int(0)
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        driver.cuDriverGetVersion(ctypes.byref(version))
-    except (OSError, AttributeError):
-        return 0
-    return version.value

@@ -6,6 +6,7 @@
 
 import ctypes
 import itertools
+import shlex
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
@@ -16,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backends
-from backends import cuda
+from backends import cuda, cuda_diagnosis
 from backends.cuda import CudaBackend, blas_layout
 
-EITHER = 'pip install "xpcnn[cuda12]", or pip install "xpcnn[cuda13]" where nvidia-smi shows CUDA 13'
+PIP = f"{shlex.quote(sys.executable)} -m pip"
+EITHER = f'{PIP} install "cupy-cuda12x[ctk]" (cupy-cuda13x where nvidia-smi shows CUDA 13)'
 
 
 class CUDARuntimeError(RuntimeError):
@@ -146,8 +148,8 @@ def machine(monkeypatch):
 
     def install(packages=(), driver=0, cupy=None):
         found = [SimpleNamespace(name=name) for name in ("numpy", "cupy-xarray", *packages)]
-        monkeypatch.setattr(cuda.metadata, "distributions", lambda: found)
-        monkeypatch.setattr(cuda, "_driver_version", lambda: driver)
+        monkeypatch.setattr(cuda_diagnosis.metadata, "distributions", lambda: found)
+        monkeypatch.setattr(cuda_diagnosis, "_driver_version", lambda: driver)
         monkeypatch.setitem(sys.modules, "cupy", cupy)  # None: cannot be imported
 
     return install
@@ -182,8 +184,8 @@ class TestDiagnosis:
     @pytest.mark.parametrize(
         ("driver", "expected"),
         [
-            (13010, 'CuPy is not installed: run pip install "xpcnn[cuda13]"'),
-            (12040, 'CuPy is not installed: run pip install "xpcnn[cuda12]"'),
+            (13010, f'CuPy is not installed: run {PIP} install "cupy-cuda13x[ctk]"'),
+            (12040, f'CuPy is not installed: run {PIP} install "cupy-cuda12x[ctk]"'),
             (
                 0,
                 "CuPy is not installed, and no NVIDIA driver was found: where there is an NVIDIA GPU, "
@@ -195,12 +197,14 @@ class TestDiagnosis:
         machine([], driver)
         assert sentence(CudaBackend) == sentence(cuda.count) == expected
 
-    @pytest.mark.parametrize(("driver", "install"), [(12040, 'pip install "xpcnn[cuda12]"'), (0, EITHER)])
+    @pytest.mark.parametrize(
+        ("driver", "install"), [(12040, f'{PIP} install "cupy-cuda12x[ctk]"'), (0, EITHER)]
+    )
     def test_two_cupys_are_found_before_either_is_imported(self, machine, driver, install):
         machine(["cupy_cuda13x", "CuPy-cuda12x"], driver)  # cupy itself cannot be imported here
         assert sentence(CudaBackend) == (
             "several CuPy packages are installed, cupy-cuda12x and cupy-cuda13x, and overwrite each other: "
-            f"run pip uninstall -y cupy-cuda12x cupy-cuda13x, then {install}"
+            f"run {PIP} uninstall -y cupy-cuda12x cupy-cuda13x, then {install}"
         )
 
     @pytest.mark.parametrize(
@@ -210,7 +214,7 @@ class TestDiagnosis:
         machine([package], 12040)
         assert sentence(CudaBackend) == (
             f"{package} is installed but cannot be imported (ModuleNotFoundError: import of cupy halted; "
-            f"None in sys.modules): run pip install --force-reinstall {wanted}"
+            f"None in sys.modules): run {PIP} install --force-reinstall {wanted}"
         )
 
     def test_cupy_that_fails_in_its_own_import(self, machine, monkeypatch, tmp_path):
@@ -223,7 +227,7 @@ class TestDiagnosis:
         monkeypatch.syspath_prepend(tmp_path)
         assert sentence(CudaBackend) == (
             "cupy-cuda12x is installed but cannot be imported (OSError: libcudart.so.12: no such file): "
-            'run pip install --force-reinstall "cupy-cuda12x[ctk]"'
+            f'run {PIP} install --force-reinstall "cupy-cuda12x[ctk]"'
         )
 
     @pytest.mark.parametrize(
@@ -240,8 +244,8 @@ class TestDiagnosis:
                 "cupy-cuda13x",
                 12040,
                 "the NVIDIA driver is too old, it supports CUDA 12.4 and CuPy needs CUDA 13: "
-                "update the driver, and check with nvidia-smi; or run pip uninstall -y cupy-cuda13x, "
-                'then pip install "xpcnn[cuda12]"',
+                f"update the driver, and check with nvidia-smi; or run {PIP} uninstall -y cupy-cuda13x, "
+                f'then {PIP} install "cupy-cuda12x[ctk]"',
             ),
         ],
     )
@@ -300,7 +304,7 @@ class TestDiagnosis:
     @pytest.mark.parametrize(
         ("package", "mend"),
         [
-            ("cupy-cuda13x", 'run pip install "cupy-cuda13x[ctk]"'),
+            ("cupy-cuda13x", f'run {PIP} install "cupy-cuda13x[ctk]"'),
             ("cupy", "install the CUDA toolkit that this CuPy was built with"),
         ],
     )
@@ -330,7 +334,7 @@ class TestDiagnosis:
         monkeypatch.delitem(sys.modules, "cupyx.scipy.signal", raising=False)
         assert sentence(lambda: gpu.signal) == (
             'cuda:1 lacks a part of the CUDA toolkit (Failure finding "libcublas.so.12"): '
-            'run pip install "cupy-cuda12x[ctk]"'
+            f'run {PIP} install "cupy-cuda12x[ctk]"'
         )
 
     def test_this_machine_as_it_is_has_a_device_or_a_mend(self, monkeypatch):
@@ -358,7 +362,7 @@ class TestGet:
         machine([], 13010)
         device = backends.get("auto")
         assert device.name == "cpu"
-        assert device.reason == 'no CUDA: CuPy is not installed: run pip install "xpcnn[cuda13]"'
+        assert device.reason == f'no CUDA: CuPy is not installed: run {PIP} install "cupy-cuda13x[ctk]"'
 
     def test_auto_takes_cuda_where_it_works(self, machine):
         machine(["cupy-cuda12x"], 12040, fake_cupy())
@@ -370,7 +374,7 @@ class TestGet:
         machine([], 13010)
         devices = backends.available()
         assert list(devices) == ["cpu", "cuda"]
-        assert str(devices["cuda"]) == 'CuPy is not installed: run pip install "xpcnn[cuda13]"'
+        assert str(devices["cuda"]) == f'CuPy is not installed: run {PIP} install "cupy-cuda13x[ctk]"'
 
     def test_unknown_kernels(self, machine):
         machine(["cupy-cuda12x"], 12040, fake_cupy())

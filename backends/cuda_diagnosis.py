@@ -1,0 +1,150 @@
+"""What keeps CUDA from being used, told apart: each in a sentence that ends with what mends it."""
+
+import ctypes
+import os
+import re
+import shlex
+import sys
+from importlib import metadata
+from types import ModuleType
+
+from backends.errors import DeviceUnavailable
+
+
+def import_cupy() -> ModuleType:
+    """The package cupy; DeviceUnavailable where there is none, several, or a broken one."""
+    packages = _cupy_packages()
+    if len(packages) > 1:  # asked before the import: their files lie on top of each other
+        raise DeviceUnavailable(
+            f"several CuPy packages are installed, {' and '.join(packages)}, and overwrite each other: "
+            f"run {_pip()} uninstall -y {' '.join(packages)}, then {_install_command()}"
+        )
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        if error.name != "cupy" or packages:
+            raise DeviceUnavailable(_broken(packages, error)) from error
+        if _driver_version():
+            raise DeviceUnavailable(f"CuPy is not installed: run {_install_command()}") from error
+        raise DeviceUnavailable(
+            "CuPy is not installed, and no NVIDIA driver was found: where there is an NVIDIA GPU, "
+            f"install its driver, then run {_install_command()}"
+        ) from error
+    except Exception as error:
+        raise DeviceUnavailable(_broken(packages, error)) from error
+    return cupy
+
+
+def count_devices(cupy: ModuleType) -> int:
+    """How many devices CUDA sees, at least one; DeviceUnavailable where it sees none."""
+    try:
+        devices = int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as error:
+        if "cudaErrorInsufficientDriver" in str(error):
+            raise DeviceUnavailable(_driver_trouble(cupy)) from error
+        if "cudaErrorNoDevice" not in str(error):
+            raise DeviceUnavailable(
+                f"CUDA does not start ({_summary(error)}): check the NVIDIA driver with nvidia-smi"
+            ) from error
+        devices = 0
+    if devices == 0:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            raise DeviceUnavailable(
+                f"no CUDA device is visible, CUDA_VISIBLE_DEVICES is {visible!r}: "
+                "run unset CUDA_VISIBLE_DEVICES, and check with nvidia-smi"
+            )
+        raise DeviceUnavailable("the NVIDIA driver finds no GPU: check with nvidia-smi")
+    return devices
+
+
+def listed(devices: int) -> str:
+    """2 -> "2 CUDA devices, cuda:0 and cuda:1"."""
+    names = [f"cuda:{index}" for index in range(devices)]
+    if devices == 1:
+        return "1 CUDA device, cuda:0"
+    return f"{devices} CUDA devices, {', '.join(names[:-1])} and {names[-1]}"
+
+
+def _driver_trouble(cupy: ModuleType) -> str:
+    driver = _driver_version()
+    if not driver:
+        return "no NVIDIA driver was found: install it, and check with nvidia-smi"
+    needed = cupy.cuda.runtime.runtimeGetVersion() // 1000
+    message = (
+        f"the NVIDIA driver is too old, it supports CUDA {readable_version(driver)} and CuPy needs "
+        f"CUDA {needed}: update the driver, and check with nvidia-smi"
+    )
+    packages = _cupy_packages()
+    if driver >= 12000 and packages:
+        message += f"; or run {_pip()} uninstall -y {' '.join(packages)}, then {_install_command()}"
+    return message
+
+
+def failure(name: str, error: Exception) -> str:
+    """What went wrong at the first kernel, the first product or a late import, and what mends it."""
+    text = str(error)
+    unloaded = any(kind.__name__ == "DynamicLibNotFoundError" for kind in type(error).__mro__)
+    if unloaded or isinstance(error, ImportError) or "CUDA headers" in text:
+        missing = re.split(r": |\. |\n", text)[0]  # the name; the rest is a list of places
+        return f"{name} lacks a part of the CUDA toolkit ({missing}): {_toolkit_mend()}"
+    return f"{name} failed a small computation ({_summary(error)}): check the GPU with nvidia-smi"
+
+
+def _broken(packages: list[str], error: Exception) -> str:
+    package = packages[0] if packages else "cupy"
+    wanted = package if package == "cupy" else f'"{package}[ctk]"'
+    return (
+        f"{package} is installed but cannot be imported ({_summary(error)}): "
+        f"run {_pip()} install --force-reinstall {wanted}"
+    )
+
+
+def _toolkit_mend() -> str:
+    for package in _cupy_packages():
+        if package != "cupy":
+            return f'run {_pip()} install "{package}[ctk]"'
+    return "install the CUDA toolkit that this CuPy was built with"  # from conda or from source
+
+
+def _summary(error: BaseException) -> str:
+    """The error in one line; CuPy's import wraps the one that it met in a long notice."""
+    if isinstance(error, ImportError) and error.__cause__ is not None:
+        error = error.__cause__
+    first, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {first}"
+
+
+def _pip() -> str:
+    """The pip of this very interpreter."""
+    return f"{shlex.quote(sys.executable)} -m pip"
+
+
+def _install_command() -> str:
+    """The pip command that brings the CuPy for this machine's driver."""
+    driver = _driver_version()
+    if driver:
+        return f'{_pip()} install "cupy-cuda{13 if driver >= 13000 else 12}x[ctk]"'
+    return f'{_pip()} install "cupy-cuda12x[ctk]" (cupy-cuda13x where nvidia-smi shows CUDA 13)'
+
+
+def _cupy_packages() -> list[str]:
+    """The installed distributions that bring a package called cupy."""
+    names = {str(found.name).lower().replace("_", "-") for found in metadata.distributions()}
+    return sorted(name for name in names if re.fullmatch(r"cupy(-(cuda|rocm)[\w-]+)?", name))
+
+
+def _driver_version() -> int:
+    """The CUDA version that the NVIDIA driver supports, as 12090 for 12.9; 0 where there is no driver."""
+    version = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        driver.cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return 0
+    return version.value
+
+
+def readable_version(number: int) -> str:
+    """12090 -> "12.9"."""
+    return f"{number // 1000}.{number % 1000 // 10}"
