@@ -11,7 +11,7 @@ from cnn.files import write_whole
 from cnn.layers.layer import Layer
 from cnn.network import Sequential
 
-VERSION = "1"
+METADATA, VERSION = "xpcnn", 1
 
 
 def save(network: Sequential, path: str | Path) -> None:
@@ -22,17 +22,17 @@ def save(network: Sequential, path: str | Path) -> None:
     """
     from safetensors.numpy import save as serialize
 
-    metadata = {
-        "format": "xpcnn",
+    description: dict[str, Any] = {
         "version": VERSION,
         "dtype": network.dtype,
-        "input_shape": json.dumps(network.input_shape),
+        "input_shape": network.input_shape,
     }
     try:
-        metadata["network"] = json.dumps(describe(network))
+        description["network"] = describe(network)
     except CheckpointError as error:
-        metadata["not_described"] = str(error)
-    write_whole(path, serialize(network.state_dict(), metadata))
+        description["not_described"] = str(error)
+    # one entry, since several are written in no fixed order and equal runs are to give equal files
+    write_whole(path, serialize(network.state_dict(), {METADATA: json.dumps(description)}))
 
 
 def load(path: str | Path, device: Backend | str = "auto", network: Sequential | None = None) -> Sequential:
@@ -74,32 +74,25 @@ def describe(layer: Layer) -> dict[str, Any]:
     return {"type": type(layer).__name__, **layer.config}
 
 
-def rebuild(description: Any) -> Layer:
+def rebuild(description: dict[str, Any]) -> Layer:
     """The layer that :func:`describe` described, not yet built."""
-    try:
-        arguments = dict(description)
-        kind = arguments.pop("type")
-        if kind == "Sequential":
-            return Sequential(*(rebuild(inner) for inner in arguments["layers"]))
-        if kind not in layers.__all__ or not issubclass(getattr(layers, kind), Layer):
-            raise CheckpointError(f"unknown layer type {kind!r}")
-        return getattr(layers, kind)(**arguments)
-    except (TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"the description of the network is broken: {error}") from error
+    arguments = dict(description)
+    kind = arguments.pop("type")
+    if kind == "Sequential":
+        return Sequential(*map(rebuild, arguments["layers"]))
+    if kind not in layers.__all__ or not issubclass(getattr(layers, kind), Layer):
+        raise CheckpointError(f"unknown layer type {kind!r}")
+    return getattr(layers, kind)(**arguments)
 
 
 def _rebuild(metadata: dict[str, str], device: Backend | str) -> Sequential:
-    if "network" not in metadata:
-        reason = metadata.get("not_described", "the file does not say which network it belongs to")
-        raise CheckpointError(f"{reason}; give the network to load it into: cnn.load(path, network=...)")
     try:
-        description = json.loads(metadata["network"])
-        input_shape = tuple(json.loads(metadata["input_shape"]))
-        dtype = metadata["dtype"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the description of the network is broken: {error}") from error
-    network = rebuild(description)
-    if not isinstance(network, Sequential):
-        raise CheckpointError("the description of the network is broken: expected a Sequential")
-    network.build(input_shape, backend=device, dtype=dtype)
-    return network
+        description = json.loads(metadata.get(METADATA, "{}"))
+        if "network" in description:
+            network = Sequential(*map(rebuild, description["network"]["layers"]))
+            network.build(tuple(description["input_shape"]), backend=device, dtype=description["dtype"])
+            return network
+        reason = description.get("not_described", "the file does not say which network it belongs to")
+    except (TypeError, LookupError, AttributeError, ValueError) as error:
+        reason = f"the description of the network is broken ({error})"
+    raise CheckpointError(f"{reason}; give the network to load it into: cnn.load(path, network=...)")

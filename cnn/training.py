@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,6 @@ def fit(
     whole("fit", "epochs", epochs)
     if not network.built:
         network.build(train.shape, seed=seed)
-    backend = network.backend
     feed = Feed(network, train.images, train.labels, batch_size)
     checked = Feed(network, validation.images, validation.labels, EVALUATION_BATCH) if validation else None
     loss = loss or default_loss(network)
@@ -82,24 +82,21 @@ def fit(
     run = Run(network, epochs, len(feed), Totals(network))
     callbacks = [Progress(), NaNGuard()] if callbacks is None else callbacks
 
-    with backend.active():
-        try:
+    with network.backend.active(), ExitStack() as at_end:
+        for callback in callbacks:
+            callback.on_start(run)
+            at_end.callback(callback.on_end, run)
+        for epoch in range(epochs):
+            run.epoch = epoch + 1
+            feed.reorder(random.generator(seed, random.SHUFFLE, epoch).permutation(len(train)))
+            epoch_rates = rates[epoch * len(feed) : (epoch + 1) * len(feed)]
+            record = _train_epoch(network, feed, loss, optimizer, epoch_rates, run, callbacks)
+            if checked:
+                result = _evaluate(network, checked, loss)
+                record |= {f"validation_{name}": value for name, value in result.items()}
+            run.history.append(record)
             for callback in callbacks:
-                callback.on_start(run)
-            for epoch in range(epochs):
-                run.epoch = epoch + 1
-                feed.reorder(random.generator(seed, random.SHUFFLE, epoch).permutation(len(train)))
-                epoch_rates = rates[epoch * len(feed) : (epoch + 1) * len(feed)]
-                record = _train_epoch(network, feed, loss, optimizer, epoch_rates, run, callbacks)
-                if checked:
-                    result = _evaluate(network, checked, loss)
-                    record |= {f"validation_{name}": value for name, value in result.items()}
-                run.history.append(record)
-                for callback in callbacks:
-                    callback.on_epoch(run, record)
-        finally:
-            for callback in callbacks:
-                callback.on_end(run)
+                callback.on_epoch(run, record)
     return run.history
 
 

@@ -36,8 +36,7 @@ def test_the_file_holds_pytorchs_names_and_the_architecture_as_data(network, tmp
     with safe_open(tmp_path / "m.safetensors", framework="numpy") as file:
         assert set(file.keys()) == set(network.parameters)
         metadata = file.metadata()
-    assert metadata["format"] == "xpcnn"
-    first = json.loads(metadata["network"])["layers"][0]
+    first = json.loads(metadata["xpcnn"])["network"]["layers"][0]
     assert (first["type"], first["out_channels"], first["padding"]) == ("Conv2D", 6, [2, 2])
 
 

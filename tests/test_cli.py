@@ -1,0 +1,304 @@
+"""The command as its user meets it: what it prints where, its exit codes, its one-sentence errors."""
+
+import gzip
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import backends
+import cnn
+from backends import DeviceUnavailable
+from cnn import cli
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """``command("train", ...)`` -> (exit code, standard output, standard error), in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["cnn", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def own_data(tmp_path_factory):
+    """An .npz of one's own: 8x8 images whose class is the bright half."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 120), ("test", 40)):
+        labels = random.integers(0, 2, count)
+        images = random.integers(0, 60, (count, 20, 20), dtype=np.uint8)
+        images[labels == 1, :10] += 150
+        arrays |= {f"x_{part}": images, f"y_{part}": labels}
+    path = tmp_path_factory.mktemp("data") / "halves.npz"
+    np.savez(path, **arrays, classes=np.array(["dark", "bright"]))
+    return path
+
+
+SMALL = ("--model", "notebook", "--epochs", 1, "--device", "cpu", "--batch-size", 16)
+
+
+def test_a_run_leaves_its_folder(command, own_data, tmp_path):
+    code, out, err = command("train", *SMALL, "--data", own_data, "--out", "a/run", "--epochs", 2)
+    assert code == 0, err
+    folder = tmp_path / "a" / "run"
+    names = {"config.json", "environment.json", "metrics.csv", "model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == names
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["model"], config["batch_size"], config["class_names"]) == (
+        "notebook",
+        16,
+        ["dark", "bright"],
+    )
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["device"]["device"] == "cpu"
+    assert environment["packages"]["numpy"] == np.__version__
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    assert lines[0].startswith("epoch,loss,accuracy")
+    assert len(lines) == 3
+    assert re.match(r"test accuracy \d+\.\d\d%, loss \d\.\d+, on 40 images\na/run\n$", out)
+    assert "epoch 2/2" in err
+    assert cnn.load(folder / "model.safetensors", device="cpu").output_shape == (2,)
+
+
+def test_a_run_without_out_gets_a_folder_of_its_own(command, own_data, tmp_path):
+    for _ in range(2):
+        assert command("train", *SMALL, "--data", own_data)[0] == 0
+    assert len(list((tmp_path / "runs").glob("notebook-*"))) == 2
+
+
+def test_evaluate_gives_what_train_gave(command, own_data):
+    code, out, _ = command("train", *SMALL, "--data", own_data, "--out", "run", "--json")
+    trained = json.loads(out)
+    assert (code, trained["count"]) == (0, 40)
+    code, out, _ = command("evaluate", "run", "--device", "cpu", "--json")
+    assert json.loads(out) == {name: trained[name] for name in ("loss", "accuracy", "count")}
+    _, out, _ = command("evaluate", "run", "--device", "cpu")
+    assert out == f"test accuracy {trained['accuracy']:.2%}, loss {trained['loss']:.4f}, on 40 images\n"
+
+
+def test_the_same_command_gives_the_same_weights_bit_for_bit(command, own_data, tmp_path):
+    for out in ("one", "two"):
+        assert command("train", *SMALL, "--data", own_data, "--seed", 7, "--out", out)[0] == 0
+    one, two = ((tmp_path / out / "model.safetensors").read_bytes() for out in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--optimizer", "adam", "--learning-rate", 0.001),
+        ("--optimizer", "adamw", "--weight-decay", 0.1),
+        ("--schedule", "cosine", "--warmup", 0.1),
+        ("--dtype", "float64"),
+        ("--kernels", "signal", "--per-class", 4),
+        ("--momentum", 0),
+        ("--threads", 1),
+        ("--classes", "bright,dark"),
+    ],
+)
+def test_flags(command, own_data, flags):
+    code, _, err = command("train", *SMALL, "--data", own_data, "--out", "run", *flags)
+    assert code == 0, err
+    saved = json.loads(Path("run/config.json").read_text())
+    name, value = flags[0].lstrip("-").replace("-", "_"), flags[1]
+    assert saved[name] == (value.split(",") if name == "classes" else value)
+
+
+def test_classes_and_per_class_choose_the_images(command):
+    arguments = ("train", *SMALL, "--classes", "7,1", "--per-class", 8, "--out", "run", "--json")
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    assert json.loads(out)["count"] == 1028 + 1135  # the test set stays whole for the chosen classes
+    assert json.loads(Path("run/config.json").read_text())["class_names"] == ["7", "1"]
+
+
+def test_summary(command):
+    code, out, _ = command("summary", "--model", "notebook", "--classes", 2)
+    assert code == 0
+    assert "0 Conv2D" in out
+    assert "316,227" in out  # 5*9 + 5*26*26 + 3125*100 + 100 + 100*2 + 2
+    _, out, _ = command("summary", "--json")
+    assert json.loads(out)["total"]["parameters"] == 61706
+
+
+def test_gradcheck(command):
+    code, out, _ = command("gradcheck", "--device", "cpu", "--entries", 2)
+    assert code == 0
+    assert out.count("right") == 11
+    _, out, _ = command("gradcheck", "--model", "notebook", "--device", "cpu", "--entries", 2, "--json")
+    assert all(row["passed"] for row in json.loads(out))
+
+
+def test_gradcheck_fails_where_a_gradient_is_wrong(command, monkeypatch):
+    right = cnn.ReLU.gradient
+
+    def wrong(self, dy, out):
+        right(self, dy, out)
+        out *= 1.1
+
+    monkeypatch.setattr(cnn.ReLU, "gradient", wrong)
+    code, out, _ = command("gradcheck", "--device", "cpu", "--entries", 5)
+    assert code == 1
+    assert "WRONG" in out
+
+
+def test_info_has_what_a_bug_report_needs(command):
+    code, out, _ = command("info", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert {"xpcnn", "python", "system", "packages", "devices"} <= set(report)
+    cpu = report["devices"]["cpu"]
+    assert cpu["usable"]
+    assert {"processor", "cores", "threads", "blas", "kernels", "memory"} <= set(cpu)
+    unusable = [device for device in report["devices"].values() if not device["usable"]]
+    assert all(device["reason"] for device in unusable)
+    _, out, _ = command("info")
+    assert "processor:" in out
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "summary", "gradcheck", "info"])
+def test_help_shows_defaults(command, name):
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert "--json" in out
+    if name == "train":
+        for default in ("lenet5", "mnist", "128", "linear", "runs/MODEL-TIME"):
+            assert default in out
+
+
+class TestMistakes:
+    """One clear sentence on standard error, exit code 2, nothing left behind."""
+
+    def refused(self, command, tmp_path, message, *arguments):
+        before = set(tmp_path.rglob("*"))
+        code, out, err = command(*arguments)
+        assert (code, out) == (2, ""), err
+        assert "Traceback" not in err
+        sentences = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(sentences) == 1, err
+        assert re.search(message, sentences[0]), sentences[0]
+        assert set(tmp_path.rglob("*")) == before
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (("--device", "gpu"), "unknown device 'gpu': expected auto, cpu, cuda or cuda:N"),
+            (("--kernels", "fast"), "unknown kernels 'fast': expected auto, portable or signal"),
+            (("--model", "resnet"), "unknown model 'resnet': expected lenet5 or notebook"),
+            (("--optimizer", "lion"), "unknown optimizer 'lion': expected sgd, adam, adamw"),
+            (("--schedule", "zigzag"), "unknown schedule 'zigzag'"),
+            (("--batch-size", 0), "batch_size is 0, expected a whole number of at least 1"),
+            (("--epochs", -1), "epochs is -1"),
+            (("--threads", 0), "threads is 0"),
+            (("--seed", -1), "seed is -1"),
+            (("--learning-rate", -0.1), "learning_rate is -0.1"),
+            (("--momentum", 1), "momentum is 1"),
+            (("--dtype", "int8"), "dtype is 'int8'"),
+            (("--warmup", 2), "warmup is 2"),
+            (("--per-class", 0), "per_class is 0"),
+            (("--classes", "0,11"), "unknown class '11'"),
+            (("--data", "nowhere"), "nowhere"),
+        ],
+    )
+    def test_in_flags(self, command, tmp_path, flags, message):
+        self.refused(command, tmp_path, message, "train", "--model", "notebook", *flags)
+
+    def test_cuda_where_there_is_none(self, command, tmp_path):
+        if not isinstance(backends.available().get("cuda"), DeviceUnavailable):
+            pytest.skip("there is a CUDA device here")
+        self.refused(command, tmp_path, "CUDA|CuPy|driver", "train", "--device", "cuda")
+
+    def test_a_kernel_that_does_not_fit_the_images(self, command, tmp_path):
+        images, labels = np.zeros((4, 9, 9), dtype=np.uint8), np.array([0, 1, 0, 1])
+        np.savez(tmp_path / "tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        message = r"layer 3 Conv2D: a 5x5 kernel does not fit a 4x4 input; the largest that fits is 4x4"
+        self.refused(command, tmp_path, message, "train", "--data", "tiny.npz")
+
+    def test_an_output_folder_that_exists(self, command, tmp_path, own_data):
+        (tmp_path / "taken").mkdir()
+        arguments = ("train", *SMALL, "--data", own_data, "--out", "taken")
+        self.refused(command, tmp_path, "the output folder taken exists: give --out another name", *arguments)
+
+    def test_an_output_folder_that_cannot_be_written(self, command, tmp_path, own_data):
+        (tmp_path / "file").write_text("")
+        arguments = ("train", *SMALL, "--data", own_data, "--out", "file/run")
+        self.refused(command, tmp_path, "output folder file/run cannot be written", *arguments)
+
+    def test_damaged_data(self, command, tmp_path, own_data):
+        whole = own_data.read_bytes()
+        (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+        self.refused(command, tmp_path, r"cut\.npz", "train", "--data", "cut.npz")
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1
+        (tmp_path / "flipped.npz").write_bytes(flipped)
+        self.refused(command, tmp_path, r"flipped\.npz", "train", "--data", "flipped.npz")
+
+    def test_a_labels_file_that_holds_images(self, command, tmp_path):
+        folder = tmp_path / "digits"
+        folder.mkdir()
+        image = (0x803).to_bytes(4, "big") + b"".join((n).to_bytes(4, "big") for n in (1, 2, 2)) + bytes(4)
+        for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+            (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(image))
+        self.refused(command, tmp_path, "train-labels-idx1-ubyte.gz", "train", "--data", "digits")
+
+    def test_an_npz_that_holds_objects_is_never_unpickled(self, command, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return (open, (str(tmp_path / "sprung"), "w"))
+
+        np.savez(tmp_path / "trap.npz", x_train=np.array([Trap()], dtype=object))
+        self.refused(command, tmp_path, "trap.npz", "train", "--data", "trap.npz")
+        assert not (tmp_path / "sprung").exists()
+
+    def test_labels_out_of_range(self, command, tmp_path):
+        images = np.zeros((4, 28, 28), dtype=np.uint8)
+        for bad in (-1, 1000):
+            labels = np.array([0, 1, bad, 1])
+            np.savez(tmp_path / "bad.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+            self.refused(
+                command, tmp_path, rf"{bad} at position 2.*out of range", "train", "--data", "bad.npz"
+            )
+
+    def test_evaluate_of_what_is_no_run(self, command, tmp_path):
+        self.refused(command, tmp_path, "no run's folder, it has no config.json", "evaluate", "nowhere")
+        (tmp_path / "config.json").write_text("{}")
+        self.refused(command, tmp_path, "config.json cannot be read", "evaluate", ".")
+
+    def test_weights_of_another_architecture(self, command, tmp_path, own_data):
+        assert command("train", *SMALL, "--data", own_data, "--out", "run")[0] == 0
+        other = cnn.models.lenet5()
+        other.build((1, 28, 28), backend="cpu")
+        other.save(tmp_path / "run" / "model.safetensors")
+        self.refused(command, tmp_path, r"run/model\.safetensors: the weights", "evaluate", "run")
+
+    def test_images_of_another_shape(self, command, tmp_path, own_data):
+        assert command("train", *SMALL, "--data", own_data, "--out", "run")[0] == 0
+        arrays = dict(np.load(own_data))
+        for part in ("x_train", "x_test"):
+            arrays[part] = arrays[part][:, :15]
+        np.savez(tmp_path / "short.npz", **arrays)
+        arguments = ("evaluate", "run", "--data", "short.npz")
+        self.refused(command, tmp_path, r"images are \(1, 15, 20\).*built for \(1, 20, 20\)", *arguments)
+
+    def test_a_training_that_diverges_says_so(self, command, tmp_path, own_data):
+        arguments = ("train", *SMALL, "--data", own_data, "--model", "lenet5", "--learning-rate", 1e20)
+        with np.errstate(all="ignore"):
+            code, out, err = command(*arguments, "--out", "run")
+        assert (code, out) == (1, "")
+        assert "the loss became" in err
+        assert "lower the learning rate" in err
+        shutil.rmtree("run")
