@@ -80,7 +80,7 @@ def _best(kernels: str) -> Backend:
     try:
         return _get("cuda:0", kernels, "CUDA works here")
     except DeviceUnavailable as error:
-        return _get("cpu", kernels, f"no CUDA: {error}")
+        return _get("cpu", kernels, f"no CUDA: {error.cause}")
 
 
 def _get(name: str, kernels: str, reason: str) -> Backend:

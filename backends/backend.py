@@ -77,10 +77,15 @@ class Backend(ABC):
 
     def workspace(self, nbytes: int) -> Array:
         """Scratch bytes, shared by all that runs on this thread and valid until the next call."""
-        held = getattr(self._thread, "workspace", None)
+        return self._scratch("workspace", nbytes)
+
+    def _scratch(self, name: str, nbytes: int) -> Array:
+        """Bytes that this thread keeps under a name; they only grow."""
+        held = getattr(self._thread, name, None)
         if held is None or held.nbytes < nbytes:
-            self._thread.workspace = held = None  # freed before its successor is made
-            self._thread.workspace = held = self.xp.empty(nbytes, dtype=self.xp.uint8)
+            setattr(self._thread, name, None)  # freed before its successor is made
+            held = self.xp.empty(nbytes, dtype=self.xp.uint8)
+            setattr(self._thread, name, held)
         return held[:nbytes]
 
     @abstractmethod

@@ -20,7 +20,7 @@ class CpuBackend(Backend):
     """The processor, with as many threads as the linear algebra library has been given."""
 
     xp = np
-    column_bytes = 1 << 20  # a core's L2 cache; larger blocks were no faster, smaller ones slower
+    column_bytes = 4 << 20  # of 1/4 to 16 MB the fastest, by a little, wherever L2 has 1 MB a core
 
     def __init__(self, kernels: str = "auto") -> None:
         super().__init__("cpu", kernels)
@@ -52,9 +52,22 @@ class CpuBackend(Backend):
         return room[start : start + size]
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
-        if accumulate:
-            return np.add(out, np.matmul(a, b), out=out)
-        return np.matmul(a, b, out=out)
+        if len(a) < 16 and len(a) % 8 and a.shape[1] >= 1024:
+            # OpenBLAS is twice as fast with 8 rows as with 6 where the inner dimension is long
+            product = np.matmul(self._with_whole_rows(a), b)[: len(a)]
+        elif accumulate:
+            product = np.matmul(a, b)
+        else:
+            return np.matmul(a, b, out=out)
+        return np.add(out, product, out=out) if accumulate else np.positive(product, out=out)
+
+    def _with_whole_rows(self, a: Array) -> Array:
+        """The matrix with rows of zeros below it, up to a multiple of 8."""
+        shape = (-(-len(a) // 8) * 8, a.shape[1])
+        padded = self._scratch("rows", shape[0] * shape[1] * a.itemsize).view(a.dtype).reshape(shape)
+        padded[: len(a)] = a
+        padded[len(a) :] = 0
+        return padded
 
     def take(self, array: Array, indices: Array, out: Array) -> Array:
         return np.take(array, indices, axis=0, out=out, mode="clip")  # "raise" would go through a copy

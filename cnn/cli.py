@@ -94,7 +94,7 @@ def train(
     train_set, test_set = config.load_data()
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
     folder = RunFolder(out) if out else RunFolder.default(model)
-    _say(f"{model} on {len(train_set):,} images of {data}; {backend.name}: {backend.reason}")
+    _say(f"{model} on {len(train_set):,} images of {data}; {backend.name} ({backend.reason})")
     try:
         history = cnn.fit(
             network,

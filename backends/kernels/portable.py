@@ -75,9 +75,13 @@ class PortableKernels:
         The first maximum in row-major order wins; NaN wins over every number.
         """
         xp = self.backend.xp
-        flags = xp.uint8 if winner is None else winner.dtype
-        border, better, nan = carve(
-            self.backend, (border_shape(x, window), x.dtype), (out.shape, flags), (out.shape, flags)
+        border, here, better, nan, candidate = carve(
+            self.backend,
+            (border_shape(x, window), x.dtype),
+            (out.shape, x.dtype),
+            (out.shape, xp.bool_),
+            (out.shape, xp.bool_),
+            (out.shape, xp.uint8 if winner is None else winner.dtype),
         )
         x = with_border(x, window, -xp.inf, border)
         if winner is not None:
@@ -87,13 +91,14 @@ class PortableKernels:
             if tap == 0:
                 out[...] = seen
                 continue
+            here[...] = seen  # one slow walk over the strided view, then fast ones
             if winner is not None:
-                xp.greater(seen, out, out=better)
-                xp.not_equal(seen, seen, out=nan)
-                xp.bitwise_or(better, nan, out=better)
-                xp.multiply(better, tap, out=better)
-                xp.maximum(winner, better, out=winner)  # taps only rise, so the last better one stays
-            xp.maximum(out, seen, out=out)
+                xp.greater(here, out, out=better)
+                xp.not_equal(here, here, out=nan)
+                xp.logical_or(better, nan, out=better)
+                xp.multiply(better.view(xp.uint8), winner.dtype.type(tap), out=candidate)
+                xp.maximum(winner, candidate, out=winner)  # taps only rise: the last better one stays
+            xp.maximum(out, here, out=out)
 
     def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
         """``out`` = the gradient of the input: each dy goes to its window's winner."""
@@ -105,9 +110,12 @@ class PortableKernels:
         dx.fill(0)
         for tap, (i, j) in enumerate(window.tap_positions):
             xp.equal(winner, tap, out=mask)
-            xp.multiply(dy, mask, out=share)
             seen = window.tap(dx, i, j, *dy.shape[1:3])
-            xp.add(seen, share, out=seen)
+            if window.is_disjoint:
+                xp.multiply(dy, mask, out=seen)
+            else:
+                xp.multiply(dy, mask, out=share)
+                xp.add(seen, share, out=seen)
         if dx is border:
             out[...] = without_border(dx, window)
 

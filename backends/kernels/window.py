@@ -33,6 +33,11 @@ class Window:
         return any(self.padding)
 
     @property
+    def is_disjoint(self) -> bool:
+        """Whether no number lies under two positions of the window."""
+        return all(stride >= extent for stride, extent in zip(self.stride, self.extent, strict=True))
+
+    @property
     def extent(self) -> Pair:
         """The height and width that the window covers, gaps included."""
         return (

@@ -46,7 +46,8 @@ class ReLU(Activation):
         """Take no arguments."""
 
     def function(self, x: Array, out: Array) -> None:
-        self.backend.xp.maximum(x, 0, out=out)
+        # as maximum(x, 0), which NumPy computes three times slower for a number than for an array
+        self.backend.xp.clip(x, 0, self.backend.xp.inf, out=out)
 
     def gradient(self, dy: Array, out: Array) -> None:
         xp = self.backend.xp

@@ -362,7 +362,7 @@ class TestGet:
         machine([], 13010)
         device = backends.get("auto")
         assert device.name == "cpu"
-        assert device.reason == f'no CUDA: CuPy is not installed: run {PIP} install "cupy-cuda13x[ctk]"'
+        assert device.reason == "no CUDA: CuPy is not installed"
 
     def test_auto_takes_cuda_where_it_works(self, machine):
         machine(["cupy-cuda12x"], 12040, fake_cupy())
