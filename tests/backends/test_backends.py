@@ -128,7 +128,7 @@ class TestContract:
         assert backend.workspace(50).nbytes == 50
 
     def test_each_thread_has_a_workspace_of_its_own(self):
-        device, addresses = CpuBackend(), []
+        device = CpuBackend()
         held = [device.workspace(1000)]
         thread = threading.Thread(target=lambda: held.append(device.workspace(1000)))
         thread.start()
@@ -188,6 +188,6 @@ def test_products(device, case, seed):
     device_wide = device.asarray(wide.copy())
     device.matmul(device_a, device_b, out=device_wide[:, 1:-2], accumulate=accumulate)
     expected = wide.copy()
-    product = [[math.fsum(x * y for x, y in zip(row, column, strict=True)) for column in b.T] for row in a]
+    product = np.array([[math.fsum(row * column) for column in b.T] for row in a])
     expected[:, 1:-2] = product + (wide[:, 1:-2] if accumulate else 0)
     np.testing.assert_allclose(device.to_host(device_wide), expected, rtol=1e-9, atol=1e-11)
