@@ -59,7 +59,10 @@ def train(
     epochs: Annotated[int, typer.Option(help="Times through the training set.")] = DEFAULT.epochs,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = DEFAULT.batch_size,
     optimizer: Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = DEFAULT.optimizer,
-    learning_rate: Annotated[float, typer.Option(help="At its highest.")] = DEFAULT.learning_rate,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="At its highest.", show_default="0.1 for sgd, 0.001 for adam and adamw"),
+    ] = DEFAULT.learning_rate,
     schedule: Annotated[
         str, typer.Option(help=f"How the learning rate goes on: {', '.join(SCHEDULES)}.")
     ] = DEFAULT.schedule,

@@ -4,15 +4,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 import backends
 from backends import Backend
 from cnn import initializers, random
+from cnn.data.feed import Feed
 from cnn.errors import ArgumentError, CheckpointError, ShapeError
-from cnn.layers.activation import Softmax
+from cnn.layers.activation import Softmax, softmax
+from cnn.layers.arguments import whole
 from cnn.layers.buffers import Array, Scratch, Shape
 from cnn.layers.layer import Context, Layer, Parameter
 
 DTYPES = ("float32", "float64")
+EVALUATION_BATCH = 256
 
 
 class Sequential(Layer):
@@ -101,15 +106,26 @@ class Sequential(Layer):
                 dy = self.layers[index].backward(dy, input_grad or index > self._first_trained)
         return dy
 
-    def predict(self, images: Any, batch_size: int = 256) -> Any:
-        """Probabilities for host images: (N, C, H, W) -> (N, classes).
+    def predict(self, images: Any, batch_size: int = EVALUATION_BATCH) -> Any:
+        """Probabilities for host images: (N, C, H, W) or (N, H, W) -> (N, classes).
 
         Bytes are scaled as in training, floats are taken as they are. The output of a network that
         does not end in Softmax goes through one. Raises ShapeError for images of another shape.
         """
-        from cnn.training import predict
-
-        return predict(self, images, batch_size)
+        images = np.asarray(images)
+        if images.ndim == 3:  # one channel, not spelt out
+            images = images[:, None]
+        self.check_images(images)
+        whole("predict", "batch_size", batch_size)
+        feed = Feed(self.backend, self.dtype, images, np.zeros(len(images), dtype=np.int64), batch_size)
+        parts = []
+        with self.backend.active():
+            for x, _ in feed:
+                y = self.forward(x)
+                if not self.ends_in_softmax:
+                    softmax(self.backend.xp, y, out=y)
+                parts.append(self.backend.to_host(y).T)
+        return np.concatenate(parts)
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -187,6 +203,13 @@ class Sequential(Layer):
         """Raise where the network has not been built."""
         if not self.built:
             raise ArgumentError("the network is not built yet: call net.build(input_shape) first")
+
+    def check_images(self, images: Any) -> None:
+        """Raise ShapeError unless host images (N, C, H, W) are what the network was built for."""
+        self.require_built()
+        if images.shape[1:] != self.input_shape or not len(images):
+            expected = f"(N, {', '.join(map(str, self.input_shape))})"
+            raise ShapeError(f"the images are {images.shape}, the network was built for {expected}")
 
     @property
     def config(self) -> dict[str, Any]:

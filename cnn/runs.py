@@ -21,6 +21,7 @@ from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
 from cnn.schedules import SCHEDULES, Schedule
 
+LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
 PACKAGES = ("numpy", "scipy", "threadpoolctl", "safetensors", "rich", "typer")
 
 
@@ -35,9 +36,9 @@ class Config:
     epochs: int = 3
     batch_size: int = 128
     optimizer: str = "sgd"
-    learning_rate: float = 0.05
+    learning_rate: float | None = None  # None: the optimizer's own
     schedule: str = "linear"
-    warmup: float = 0.0
+    warmup: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 0.0
     seed: int = 0
@@ -61,10 +62,11 @@ class Config:
         """The optimizer by name; momentum goes to the one that has it."""
         if self.optimizer not in OPTIMIZERS:
             raise ArgumentError(f"unknown optimizer {self.optimizer!r}: expected {', '.join(OPTIMIZERS)}")
+        rate = LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
         arguments: dict[str, Any] = {"weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             arguments["momentum"] = self.momentum
-        return OPTIMIZERS[self.optimizer](self.learning_rate, **arguments)
+        return OPTIMIZERS[self.optimizer](rate, **arguments)
 
     def make_schedule(self) -> Schedule:
         """The schedule by name."""

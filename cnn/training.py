@@ -1,4 +1,4 @@
-"""fit, evaluate, predict: the loops around a network."""
+"""fit and evaluate: the loops around a network."""
 
 import time
 from collections.abc import Sequence
@@ -11,16 +11,13 @@ from cnn import random
 from cnn.callbacks import Callback, NaNGuard, Progress, Run
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
-from cnn.errors import ShapeError
-from cnn.layers.activation import softmax
+from cnn.errors import DataError
 from cnn.layers.arguments import whole
 from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from cnn.metrics import Totals
-from cnn.network import Sequential
+from cnn.network import EVALUATION_BATCH, Sequential
 from cnn.optimizers import SGD, Optimizer
 from cnn.schedules import Constant, Schedule
-
-EVALUATION_BATCH = 256
 
 
 def fit(
@@ -72,8 +69,8 @@ def fit(
     whole("fit", "epochs", epochs)
     if not network.built:
         network.build(train.shape, seed=seed)
-    feed = Feed(network, train.images, train.labels, batch_size)
-    checked = Feed(network, validation.images, validation.labels, EVALUATION_BATCH) if validation else None
+    feed = make_feed(network, train, batch_size)
+    checked = make_feed(network, validation) if validation else None
     loss = loss or default_loss(network)
     optimizer = optimizer or SGD(0.05, momentum=0.9)
     loss.build(network)
@@ -145,31 +142,25 @@ def evaluate(
     loss = loss or default_loss(network)
     loss.build(network)
     with network.backend.active():
-        return _evaluate(network, Feed(network, data.images, data.labels, batch_size), loss)
-
-
-def predict(network: Sequential, images: Any, batch_size: int = EVALUATION_BATCH) -> Any:
-    """What ``network.predict(images)`` gives: host (N, C, H, W) -> probabilities, host (N, classes)."""
-    images = np.asarray(images)
-    if images.ndim == 0 or not len(images):
-        raise ShapeError(
-            f"the images are {images.shape}, expected (N, {', '.join(map(str, network.input_shape))})"
-        )
-    feed = Feed(network, images, np.zeros(len(images), dtype=np.int64), batch_size)
-    backend = network.backend
-    parts = []
-    with backend.active():
-        for x, _ in feed:
-            y = network.forward(x)
-            if not network.ends_in_softmax:
-                softmax(backend.xp, y, out=y)
-            parts.append(backend.to_host(y).T)
-    return np.concatenate(parts)
+        return _evaluate(network, make_feed(network, data, batch_size), loss)
 
 
 def default_loss(network: Sequential) -> Loss:
     """CrossEntropy for logits, the notebook's BinaryCrossEntropy for probabilities."""
     return BinaryCrossEntropy() if network.ends_in_softmax else CrossEntropy()
+
+
+def make_feed(network: Sequential, data: Dataset, batch_size: int = EVALUATION_BATCH) -> Feed:
+    """``data`` on the network's device; ShapeError or DataError where the two do not fit."""
+    whole("fit", "batch_size", batch_size)
+    network.check_images(data.images)
+    highest, classes = data.labels.max(), network.output_shape[0]
+    if highest >= classes:
+        raise DataError(
+            f"the labels go up to {highest}, the network's output has {classes} classes; "
+            f"give its last layer {highest + 1} outputs or take fewer classes"
+        )
+    return Feed(network.backend, network.dtype, data.images, data.labels, batch_size)
 
 
 def learning_rates(base: float, schedule: Schedule, steps: int) -> Any:

@@ -292,7 +292,9 @@ class TestMistakes:
             arrays[part] = arrays[part][:, :15]
         np.savez(tmp_path / "short.npz", **arrays)
         arguments = ("evaluate", "run", "--data", "short.npz")
-        self.refused(command, tmp_path, r"images are \(1, 15, 20\).*built for \(1, 20, 20\)", *arguments)
+        self.refused(
+            command, tmp_path, r"images are \(40, 1, 15, 20\).*built for \(N, 1, 20, 20\)", *arguments
+        )
 
     def test_a_training_that_diverges_says_so(self, command, tmp_path, own_data):
         arguments = ("train", *SMALL, "--data", own_data, "--model", "lenet5", "--learning-rate", 1e20)

@@ -278,7 +278,7 @@ class TestRefusals:
 
     def test_images_of_another_shape(self):
         with pytest.raises(
-            cnn.ShapeError, match=r"the images are \(3, 8, 8\), the network was built for \(1, 8, 8\)"
+            cnn.ShapeError, match=r"the images are \(2, 3, 8, 8\), the network was built for \(N, 1, 8, 8\)"
         ):
             small().predict(np.zeros((2, 3, 8, 8)))
 

@@ -252,7 +252,11 @@ def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(capsys):
         ({"batch_size": 0}, cnn.ArgumentError, "batch_size is 0, expected a whole number of at least 1"),
         ({"epochs": 0}, cnn.ArgumentError, "epochs is 0"),
         ({"seed": -3}, cnn.ArgumentError, "seed is -3"),
-        ({"validation": blobs(5, size=6)}, cnn.ShapeError, r"images are \(1, 6, 6\).*built for \(1, 8, 8\)"),
+        (
+            {"validation": blobs(5, size=6)},
+            cnn.ShapeError,
+            r"images are \(5, 1, 6, 6\).*built for \(N, 1, 8, 8\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_changes(arguments, error, message):

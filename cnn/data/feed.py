@@ -5,39 +5,25 @@ from typing import Any
 
 import numpy as np
 
-from cnn.errors import DataError, ShapeError
-from cnn.layers.arguments import whole
+from backends import Backend
 from cnn.layers.buffers import Array, Buffers
-from cnn.network import Sequential
 
 
 class Feed:
-    """Images and labels that lie on the network's device and go into the same buffers batch after batch.
+    """Images and labels that lie on a device and go into the same buffers batch after batch.
 
-    Each item is ``x`` (C, H, W, n) in the network's dtype, bytes scaled to 0..1, and ``labels``
-    (n,), both valid until the next. The last batch holds what is left.
+    Each item is ``x`` (C, H, W, n) in ``dtype``, bytes scaled to 0..1, and ``labels`` (n,), both
+    valid until the next. The last batch holds what is left.
     """
 
-    def __init__(self, network: Sequential, images: Any, labels: Any, batch_size: int) -> None:
-        network.require_built()
-        self.batch_size = whole("fit", "batch_size", batch_size)
-        if tuple(images.shape[1:]) != network.input_shape:
-            raise ShapeError(
-                f"the images are {tuple(images.shape[1:])}, the network was built for {network.input_shape} "
-                "(channels, height, width)"
-            )
-        highest, classes = labels.max(initial=0), network.output_shape[0]
-        if highest >= classes:
-            raise DataError(
-                f"the labels go up to {highest}, the network's output has {classes} classes; "
-                f"give its last layer {highest + 1} outputs or take fewer classes"
-            )
-        self.backend = network.backend
-        self._buffers = Buffers(network.backend, network.dtype)
-        self._shape = network.input_shape
-        self._images = self.backend.asarray(images, dtype=None if images.dtype == np.uint8 else network.dtype)
-        self._labels = self.backend.asarray(labels)
-        self._order = self.backend.asarray(np.arange(len(images)))
+    def __init__(self, backend: Backend, dtype: str, images: Any, labels: Any, batch_size: int) -> None:
+        self.backend = backend
+        self.batch_size = batch_size
+        self._shape = images.shape[1:]
+        self._buffers = Buffers(backend, dtype)
+        self._images = backend.asarray(images, dtype=None if images.dtype == np.uint8 else dtype)
+        self._labels = backend.asarray(labels)
+        self._order = backend.asarray(np.arange(len(images)))
 
     def reorder(self, order: Any) -> None:
         """Give the samples out in another order from now on."""
