@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 from backends.backend import Array, Backend, Timer
 from backends.errors import ArgumentError
@@ -85,6 +84,8 @@ class CpuBackend(Backend):
         return {"used": _resident_bytes(), "total": _total_bytes()}
 
     def describe(self) -> dict[str, Any]:
+        import threadpoolctl
+
         libraries = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
         return {
             "device": self.name,
@@ -118,6 +119,8 @@ def limit_threads(threads: int) -> None:
     """Let the linear algebra library of this process use so many threads."""
     if threads < 1:
         raise ArgumentError(f"threads is {threads}: expected at least 1")
+    import threadpoolctl
+
     threadpoolctl.threadpool_limits(limits=threads)
 
 

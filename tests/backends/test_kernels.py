@@ -1,137 +1,13 @@
-"""Convolution and pooling: worked by hand, and over random shapes against direct definitions."""
+"""Convolution and pooling, worked by hand; test_kernels_everywhere.py has the random shapes."""
 
 import numpy as np
-import pytest
 import scipy.signal
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 import backends
 from backends import Window
 
 PORTABLE = backends.get("cpu", kernels="portable").kernels
 SIGNAL = backends.get("cpu", kernels="signal").kernels
-
-
-@st.composite
-def convolutions(draw):
-    """(window, groups, x, weight, dy) of random shapes, batch last, in float64."""
-    pair = lambda low, high: st.tuples(st.integers(low, high), st.integers(low, high))  # noqa: E731
-    window = Window(draw(pair(1, 4)), draw(pair(1, 3)), draw(pair(0, 3)), draw(pair(1, 3)))
-    groups = draw(st.integers(1, 3))
-    C, O = groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 3))
-    H, W, N = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 4))
-    rows, columns = window.output_size(H, W)
-    assume(rows >= 1 and columns >= 1)
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    x = random.standard_normal((C, H, W, N))
-    weight = random.standard_normal((O, C // groups, *window.size))
-    return window, groups, x, weight, random.standard_normal((O, rows, columns, N))
-
-
-def padded(x, window, value=0.0):
-    top, left = window.padding
-    return np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)), constant_values=value)
-
-
-def patch(x, window, row, column):
-    """What the window sees of a padded x at an output position: (C, KH, KW, N)."""
-    top, left = row * window.stride[0], column * window.stride[1]
-    return x[
-        :,
-        top : top + window.extent[0] : window.dilation[0],
-        left : left + window.extent[1] : window.dilation[1],
-    ]
-
-
-def positions(y):
-    return np.ndindex(y.shape[1:3])
-
-
-def defined_convolution(x, weight, window, groups, shape):
-    """The definition, a position at a time."""
-    y = np.empty(shape)
-    outputs, inputs = len(weight) // groups, weight.shape[1]
-    x = padded(x, window)
-    for row, column in positions(y):
-        seen = patch(x, window, row, column)
-        for o, w in enumerate(weight):
-            first = o // outputs * inputs
-            y[o, row, column] = np.einsum("chw,chwn->n", w, seen[first : first + inputs])
-    return y
-
-
-@pytest.mark.parametrize("kernels", [PORTABLE, SIGNAL], ids=["portable", "signal"])
-@settings(max_examples=60, deadline=None)
-@given(convolutions())
-def test_convolution_is_its_definition(kernels, case):
-    window, groups, x, weight, dy = case
-    y = np.full_like(dy, np.nan)
-    kernels.conv2d(x, weight, y, window, groups)
-    np.testing.assert_allclose(
-        y, defined_convolution(x, weight, window, groups, dy.shape), rtol=1e-10, atol=1e-10
-    )
-
-
-@pytest.mark.parametrize("kernels", [PORTABLE, SIGNAL], ids=["portable", "signal"])
-@settings(max_examples=60, deadline=None)
-@given(convolutions(), st.integers(0, 2**32))
-def test_both_gradients_are_the_adjoints_of_the_convolution(kernels, case, seed):
-    # <dy, conv(v, w)> = <grad_input(dy, w), v> and <dy, conv(x, u)> = <grad_weight(x, dy), u> for all u, v
-    window, groups, x, weight, dy = case
-    random = np.random.default_rng(seed)
-    v, u = random.standard_normal(x.shape), random.standard_normal(weight.shape)
-    dx, dw = np.full_like(x, np.nan), np.full_like(weight, np.nan)
-    kernels.conv2d_grad_input(dy, weight, dx, window, groups)
-    kernels.conv2d_grad_weight(x, dy, dw, window, groups)
-    along_v = np.sum(dy * defined_convolution(v, weight, window, groups, dy.shape))
-    along_u = np.sum(dy * defined_convolution(x, u, window, groups, dy.shape))
-    np.testing.assert_allclose(np.sum(dx * v), along_v, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(np.sum(dw * u), along_u, rtol=1e-9, atol=1e-9)
-
-
-@st.composite
-def poolings(draw):
-    """(window, x) with many equal numbers, so that ties occur."""
-    size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    window = Window(
-        size,
-        draw(st.tuples(st.integers(1, 4), st.integers(1, 4))),
-        tuple(draw(st.integers(0, length // 2)) for length in size),
-        draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
-    )
-    C, N = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    H, W = draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    rows, columns = window.output_size(H, W)
-    assume(rows >= 1 and columns >= 1)
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    x = random.integers(-2, 3, (C, H, W, N)).astype(float)
-    return window, x, random.standard_normal((C, rows, columns, N))
-
-
-@settings(max_examples=80, deadline=None)
-@given(poolings())
-def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(case):
-    window, x, dy = case
-    y, winner = np.full_like(dy, np.nan), np.full(dy.shape, 99, dtype=np.uint8)
-    PORTABLE.max_pool2d(x, y, winner, window)
-    around = padded(x, window, -np.inf)
-    gradient = np.zeros_like(around)
-    for row, column in positions(dy):
-        seen = patch(around, window, row, column)
-        flat = seen.reshape(len(x), -1, x.shape[-1])
-        first = flat.argmax(axis=1)  # numpy's argmax is the first
-        np.testing.assert_array_equal(y[:, row, column], flat.max(axis=1))
-        np.testing.assert_array_equal(winner[:, row, column], first)
-        for c, n in np.ndindex(first.shape):
-            i, j = divmod(first[c, n], window.size[1])
-            patch(gradient, window, row, column)[c, i, j, n] += dy[c, row, column, n]
-    dx = np.full_like(x, np.nan)
-    PORTABLE.max_pool2d_grad(dy, winner, dx, window)
-    top, left = window.padding
-    np.testing.assert_allclose(
-        dx, gradient[:, top : top + x.shape[1], left : left + x.shape[2]], rtol=1e-12, atol=1e-12
-    )
 
 
 def test_inference_pools_without_winners():
