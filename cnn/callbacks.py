@@ -89,7 +89,7 @@ class Progress(Callback):
         )
         if "validation_accuracy" in record:
             loss, accuracy = record["validation_loss"], record["validation_accuracy"]
-            line += f"  |  test loss {loss:.4f}  accuracy {accuracy:.2%}"
+            line += f"  |  validation loss {loss:.4f}  accuracy {accuracy:.2%}"
         self._console.print(line, soft_wrap=True)
         self._looked = time.perf_counter()
 

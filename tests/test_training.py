@@ -243,7 +243,7 @@ def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(capsys):
     assert captured.out == ""
     lines = captured.err.splitlines()
     assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
-    assert all("images/s" in line and "test loss" in line for line in lines)
+    assert all("images/s" in line and "validation loss" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""The scripts start from a checkout, from any folder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def run(name, *arguments, cwd):
+    command = [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
+    environment = os.environ | {"CNN_DEVICE": "cpu", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_train_is_cnn_train(tmp_path):
+    done = run("train.py", "--per-class", 5, "--epochs", 1, "--out", "run", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["run"] == "run"
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_the_notebooks_experiment_runs_both_ways(tmp_path):
+    arguments = ("--per-class", 4, "--test-images", 10, "--epochs", 1)
+    done = run("reproduce_notebook.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    header, _, _, epoch = done.stdout.splitlines()
+    assert "0 and 1" in header
+    assert epoch.split()[0] == "1"
+    assert float(epoch.split()[-2].rstrip("%")) > 99  # this library, on the whole of both classes
+
+
+def test_the_comparison_checks_before_it_times(tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    done = run("bench_peers.py", "--batch-size", 4, "--rounds", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("the same loss, gradients and weights after a step: yes")
