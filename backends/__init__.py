@@ -56,8 +56,8 @@ def of(array: Array) -> Backend:
         if backend.owns(array):
             return backend
     if type(array).__module__.split(".")[0] == "cupy":
-        return _get(f"cuda:{array.device.id}", "auto", "of an array")
-    cpu = _get("cpu", "auto", "of an array")
+        return _get(f"cuda:{array.device.id}", "auto")
+    cpu = _get("cpu", "auto")
     if not cpu.owns(array):
         raise ArgumentError(f"no backend owns a {type(array).__name__}: expected a numpy or cupy array")
     return cpu
@@ -65,12 +65,12 @@ def of(array: Array) -> Backend:
 
 def available() -> dict[str, Backend | DeviceUnavailable]:
     """Every device by name: its backend, or the error that says why it cannot be used."""
-    devices: dict[str, Backend | DeviceUnavailable] = {"cpu": _get("cpu", "auto", "always there")}
+    devices: dict[str, Backend | DeviceUnavailable] = {"cpu": _get("cpu", "auto")}
     try:
         from backends import cuda
 
         for index in range(cuda.count()):
-            devices[f"cuda:{index}"] = _get(f"cuda:{index}", "auto", "asked for")
+            devices[f"cuda:{index}"] = _get(f"cuda:{index}", "auto")
     except DeviceUnavailable as error:
         devices["cuda"] = error
     return devices
@@ -83,12 +83,12 @@ def _best(kernels: str) -> Backend:
         return _get("cpu", kernels, f"no CUDA: {error.cause}")
 
 
-def _get(name: str, kernels: str, reason: str) -> Backend:
+def _get(name: str, kernels: str, reason: str | None = None) -> Backend:
     name = "cuda:0" if name == "cuda" else name
     if (name, kernels) not in _made:
         _made[name, kernels] = _make(name, kernels)
     backend = _made[name, kernels]
-    backend.reason = reason
+    backend.reason = reason or backend.reason
     return backend
 
 

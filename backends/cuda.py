@@ -80,7 +80,7 @@ class CudaBackend(Backend):
     def to_host(self, array: Array) -> Any:
         self.crossings += 1
         with self.active():
-            return self.xp.asnumpy(array)
+            return self.xp.asnumpy(array, out=np.empty(array.shape, array.dtype))
 
     def owns(self, array: object) -> bool:
         return isinstance(array, self.xp.ndarray) and array.device.id == self.index

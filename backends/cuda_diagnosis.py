@@ -88,6 +88,11 @@ def failure(name: str, error: Exception) -> str:
     if unloaded or isinstance(error, ImportError) or "CUDA headers" in text:
         missing = re.split(r": |\. |\n", text)[0]  # the name; the rest is a list of places
         return f"{name} lacks a part of the CUDA toolkit ({missing}): {_toolkit_mend()}"
+    if "gpu-architecture" in text:  # CUDA 13 knows no GPU older than compute capability 7.5
+        return (
+            f"{name} is older than this CuPy's CUDA: run {_pip()} uninstall -y {' '.join(_cupy_packages())}, "
+            f'then {_pip()} install "cupy-cuda12x[ctk]"'
+        )
     return f"{name} failed a small computation ({_summary(error)}): check the GPU with nvidia-smi"
 
 

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import backends
 from backends import Backend
 from cnn import layers
-from cnn.errors import ArgumentError, CheckpointError, ShapeError
+from cnn.errors import CheckpointError
 from cnn.files import write_whole
 from cnn.layers.layer import Layer
 from cnn.network import Sequential
@@ -36,16 +37,18 @@ def save(network: Sequential, path: str | Path) -> None:
 
 
 def load(path: str | Path, device: Backend | str = "auto", network: Sequential | None = None) -> Sequential:
-    """The network in the file ``path``, on ``device``; or its weights put into ``network``.
+    """The network in the file ``path``, on ``device``; or its weights put into ``network``, where that is.
 
     Raises CheckpointError where the file is missing, broken, not of this kind, or of another architecture.
     """
+    if network is None and isinstance(device, str):
+        device = backends.get(device)  # what is wrong with it is not the file's fault
     state, metadata = read(path)
     try:
         if network is None:
             network = _rebuild(metadata, device)
         network.load_state_dict(state)
-    except (CheckpointError, ShapeError, ArgumentError) as error:
+    except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return network
 
@@ -89,10 +92,12 @@ def _rebuild(metadata: dict[str, str], device: Backend | str) -> Sequential:
     try:
         description = json.loads(metadata.get(METADATA, "{}"))
         if "network" in description:
+            if description["version"] != VERSION:
+                raise ValueError(f"version {description['version']}, expected {VERSION}")
             network = Sequential(*map(rebuild, description["network"]["layers"]))
             network.build(tuple(description["input_shape"]), backend=device, dtype=description["dtype"])
             return network
         reason = description.get("not_described", "the file does not say which network it belongs to")
     except (TypeError, LookupError, AttributeError, ValueError) as error:
-        reason = f"the description of the network is broken ({error})"
+        reason = f"the description of the network cannot be used ({error})"
     raise CheckpointError(f"{reason}; give the network to load it into: cnn.load(path, network=...)")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -69,9 +69,10 @@ def train(
     warmup: Annotated[
         float, typer.Option(help="The share of the run in which the learning rate rises from 0.")
     ] = DEFAULT.warmup,
-    momentum: Annotated[float, typer.Option(help="Of sgd.")] = DEFAULT.momentum,
+    momentum: Annotated[float | None, typer.Option(help="Of sgd.", show_default="0.9")] = DEFAULT.momentum,
     weight_decay: Annotated[
-        float, typer.Option(help="Pull of the weights towards 0.")
+        float | None,
+        typer.Option(help="Pull of the weights towards 0.", show_default="0; 0.01 for adamw"),
     ] = DEFAULT.weight_decay,
     seed: Annotated[int, typer.Option(help="Of the first weights and the shuffles.")] = DEFAULT.seed,
     device: Device = DEFAULT.device,
@@ -108,7 +109,7 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
-            callbacks=[RunLog(folder, config, train_set.classes), cnn.Progress(), cnn.NaNGuard()],
+            callbacks=[cnn.NaNGuard(), RunLog(folder, config, train_set.classes), cnn.Progress()],
         )
     except KeyboardInterrupt:
         _say(f"interrupted; {folder.path} holds the weights of the last whole epoch, if there was one")
@@ -135,9 +136,9 @@ def evaluate(
 ) -> None:
     """Test a trained network on the test set of its data."""
     folder = RunFolder(run)
-    config, _, _ = folder.read()
+    config, _, class_names = folder.read()
     network = folder.load_network(backends.get(device, kernels, threads))
-    _, test_set = replace(config, data=data or config.data).load_data()
+    test_set = cnn.data.load(data or config.data)[1].only(class_names)
     result = {**cnn.evaluate(network, test_set), "count": len(test_set)}
     if as_json:
         _print_json(result)

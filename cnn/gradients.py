@@ -29,22 +29,26 @@ class GradientCheck:
 
 
 def check_gradients(
-    network: Sequential, x: Any = None, entries: int = 20, seed: int = 0, batch_size: int = 3
+    network: Sequential, x: Any = None, entries: int = 20, seed: int = 0
 ) -> list[GradientCheck]:
     """Compare ``backward`` with central differences of ``sum(dy * y)`` for a random ``dy``.
 
     Tries ``entries`` random entries of the input and of each parameter (all where there are fewer).
-    ``x`` is a host batch, batch last; None draws one. The network must be built in float64, since
-    differences this small are lost in float32; its weights are put back.
+    ``x`` is a host batch (N, ...); None draws one of three. The network must be built in float64,
+    since differences this small are lost in float32; its weights are put back.
     """
     network.require_built()
     if network.dtype != "float64":
         raise ArgumentError(f"the network's dtype is {network.dtype}, a gradient check needs float64")
+    with network.backend.active():
+        return _check(network, x, entries, random.generator(seed, random.CHECK))
+
+
+def _check(network: Sequential, x: Any, entries: int, generator: np.random.Generator) -> list[GradientCheck]:
     backend = network.backend
-    generator = random.generator(seed, random.CHECK)
     if x is None:
-        x = generator.standard_normal((*network.input_shape, batch_size))
-    x = backend.asarray(np.array(x, dtype=np.float64))
+        x = generator.standard_normal((3, *network.input_shape))
+    x = backend.asarray(np.moveaxis(np.asarray(x), 0, -1).astype(np.float64, order="C"))
     y = network.forward(x, training=True)
     dy = backend.asarray(generator.standard_normal(y.shape))
     gradients = {"input": (x, backend.to_host(network.backward(dy)))} | {

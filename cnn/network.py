@@ -9,10 +9,11 @@ import numpy as np
 import backends
 from backends import Backend
 from cnn import initializers, random
+from cnn.arguments import whole
+from cnn.data.dataset import as_images
 from cnn.data.feed import Feed
 from cnn.errors import ArgumentError, CheckpointError, ShapeError
 from cnn.layers.activation import Softmax, softmax
-from cnn.layers.arguments import whole
 from cnn.layers.buffers import Array, Scratch, Shape
 from cnn.layers.layer import Context, Layer, Parameter
 
@@ -87,7 +88,7 @@ class Sequential(Layer):
 
         A training output stays valid until the next training forward, another until the next call.
         """
-        self._check(x)
+        self._check("input", x, self.input_shape)
         with self.backend.active():
             x = x.astype(self.dtype, copy=False)
             for layer in self.layers:
@@ -99,7 +100,9 @@ class Sequential(Layer):
 
         Without ``input_grad`` the layers up to the first with parameters are spared their part.
         """
+        self._check("gradient", dy, self.output_shape)
         with self.backend.active():
+            dy = dy.astype(self.dtype, copy=False)
             for index in reversed(range(len(self.layers))):
                 if not input_grad and index < self._first_trained:
                     return None
@@ -110,13 +113,12 @@ class Sequential(Layer):
         """Probabilities for host images: (N, C, H, W) or (N, H, W) -> (N, classes).
 
         Bytes are scaled as in training, floats are taken as they are. The output of a network that
-        does not end in Softmax goes through one. Raises ShapeError for images of another shape.
+        does not end in Softmax goes through one. Raises ShapeError for images of another shape,
+        DataError for what are no images.
         """
-        images = np.asarray(images)
-        if images.ndim == 3:  # one channel, not spelt out
-            images = images[:, None]
+        images = as_images(images)
         self.check_images(images)
-        whole("predict", "batch_size", batch_size)
+        whole("batch_size", batch_size)
         feed = Feed(self.backend, self.dtype, images, np.zeros(len(images), dtype=np.int64), batch_size)
         parts = []
         with self.backend.active():
@@ -207,7 +209,7 @@ class Sequential(Layer):
     def check_images(self, images: Any) -> None:
         """Raise ShapeError unless host images (N, C, H, W) are what the network was built for."""
         self.require_built()
-        if images.shape[1:] != self.input_shape or not len(images):
+        if images.shape[1:] != self.input_shape:
             expected = f"(N, {', '.join(map(str, self.input_shape))})"
             raise ShapeError(f"the images are {images.shape}, the network was built for {expected}")
 
@@ -243,25 +245,26 @@ class Sequential(Layer):
             size += -(-parameter.size // boundary) * boundary
         self.flat = Parameter(
             (size,),
+            name="all",
             value=self.backend.zeros(size, self.dtype),
             grad=self.backend.zeros(size, self.dtype),
         )
         generator = random.generator(seed, random.WEIGHTS)
-        for start, parameter in zip(starts, self.parameters.values(), strict=True):
+        for start, (name, parameter) in zip(starts, self.parameters.items(), strict=True):
+            parameter.name = name
             place = slice(start, start + parameter.size)
             parameter.value = self.flat.value[place].reshape(parameter.shape)
             parameter.grad = self.flat.grad[place].reshape(parameter.shape)
             first = initializers.get(parameter.initializer)(generator, parameter.shape, parameter.fan_in)
             self.backend.asarray(first, out=parameter.value)
 
-    def _check(self, x: Array) -> None:
+    def _check(self, name: str, array: Array, shape: Shape) -> None:
         self.require_built()
-        if not self.backend.owns(x):
+        if not self.backend.owns(array):
             raise ArgumentError(
-                f"the input is a {type(x).__module__}.{type(x).__name__}, the network is on "
+                f"the {name} is a {type(array).__module__}.{type(array).__name__}, the network is on "
                 f"{self.backend.name}: bring it there with net.backend.asarray(...)"
             )
-        if x.shape[:-1] != self.input_shape:
-            raise ShapeError(
-                f"the input is {x.shape}, the network expects {(*self.input_shape, 'N')}, batch last"
-            )
+        if array.shape[:-1] != shape:
+            expected = f"({', '.join(map(str, shape))}, N)"
+            raise ShapeError(f"the {name} is {array.shape}, the network expects {expected}, batch last")

@@ -6,6 +6,7 @@ that nothing in a step changes but arrays. Arguments mean what they mean in PyTo
 
 from collections.abc import Mapping
 
+from cnn.arguments import number
 from cnn.errors import ArgumentError
 from cnn.layers.buffers import Array
 from cnn.network import Sequential
@@ -20,8 +21,8 @@ class Optimizer:
     state_names: tuple[str, ...] = ()
 
     def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
-        self.learning_rate = _between("learning_rate", learning_rate, 0, float("inf"))
-        self.weight_decay = _between("weight_decay", weight_decay, 0, float("inf"))
+        self.learning_rate = number("learning_rate", learning_rate)
+        self.weight_decay = number("weight_decay", weight_decay)
         self._network: Sequential | None = None
 
     def build(self, network: Sequential) -> None:
@@ -39,7 +40,7 @@ class Optimizer:
         self._mask = xp.empty(self.flat.shape, dtype=xp.bool_)
 
     def step(self, rate: Array) -> None:
-        """Update the parameters; ``rate`` is the learning rate, a 0-d array on the device."""
+        """Update the parameters; ``rate`` is the learning rate, one number on the device."""
         raise NotImplementedError
 
     def _decayed_gradient(self) -> Array:
@@ -73,7 +74,7 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(learning_rate, weight_decay)
-        self.momentum = _between("momentum", momentum, 0, 1)
+        self.momentum = number("momentum", momentum, below=1)
         self.nesterov = nesterov
         if nesterov and not momentum:
             raise ArgumentError("nesterov without momentum does nothing: give a momentum, 0.9 for example")
@@ -107,8 +108,8 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(learning_rate, weight_decay)
-        self.betas = (_between("betas[0]", betas[0], 0, 1), _between("betas[1]", betas[1], 0, 1))
-        self.epsilon = _between("epsilon", epsilon, 0, float("inf"))
+        self.betas = number("betas[0]", betas[0], below=1), number("betas[1]", betas[1], below=1)
+        self.epsilon = number("epsilon", epsilon)
 
     def build(self, network: Sequential) -> None:
         if network is not self._network:
@@ -155,14 +156,6 @@ class AdamW(Adam):
         xp = self.backend.xp
         xp.multiply(self.flat.value, 1 - rate * self.weight_decay, out=self.flat.value)
         self._step(self.flat.grad, rate)
-
-
-def _between(name: str, value: float, least: float, most: float) -> float:
-    """``value`` if it is a number in [least, most), else ArgumentError."""
-    if not least <= value < most:
-        above = f" and below {most:g}" if most != float("inf") else ""
-        raise ArgumentError(f"{name} is {value}: expected a number of at least {least:g}{above}")
-    return value
 
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}

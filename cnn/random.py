@@ -5,7 +5,7 @@ Nothing depends on what was drawn before, so a run can be taken up again anywher
 
 import numpy as np
 
-from cnn.errors import ArgumentError
+from cnn.arguments import whole
 
 WEIGHTS, SHUFFLE, SPLIT, CHECK = range(4)
 """The streams."""
@@ -13,6 +13,4 @@ WEIGHTS, SHUFFLE, SPLIT, CHECK = range(4)
 
 def generator(seed: int, stream: int, epoch: int = 0) -> np.random.Generator:
     """The generator for one purpose in one epoch; ArgumentError for a negative seed."""
-    if seed < 0:
-        raise ArgumentError(f"seed is {seed}: expected 0 or more")
-    return np.random.default_rng([seed, stream, epoch])
+    return np.random.default_rng([whole("seed", seed, least=0), stream, epoch])

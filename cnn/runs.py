@@ -21,7 +21,6 @@ from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
 from cnn.schedules import SCHEDULES, Schedule
 
-LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
 PACKAGES = ("numpy", "scipy", "threadpoolctl", "safetensors", "rich", "typer")
 
 
@@ -39,8 +38,8 @@ class Config:
     learning_rate: float | None = None  # None: the optimizer's own
     schedule: str = "linear"
     warmup: float = 0.2
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    momentum: float | None = None  # None: the optimizer's own
+    weight_decay: float | None = None  # None: the optimizer's own
     seed: int = 0
     device: str = "auto"
     kernels: str = "auto"
@@ -59,13 +58,19 @@ class Config:
         return network
 
     def make_optimizer(self) -> Optimizer:
-        """The optimizer by name; momentum goes to the one that has it."""
+        """The optimizer by name, with its own values for what is not given."""
         if self.optimizer not in OPTIMIZERS:
             raise ArgumentError(f"unknown optimizer {self.optimizer!r}: expected {', '.join(OPTIMIZERS)}")
-        rate = LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
-        arguments: dict[str, Any] = {"weight_decay": self.weight_decay}
+        given = {"momentum": self.momentum, "weight_decay": self.weight_decay}
+        arguments = {name: value for name, value in given.items() if value is not None}
         if self.optimizer == "sgd":
-            arguments["momentum"] = self.momentum
+            rate, arguments = 0.1, {"momentum": 0.9} | arguments
+        elif "momentum" in arguments:
+            raise ArgumentError(f"momentum is {self.momentum}, but {self.optimizer} has none: leave it out")
+        else:
+            rate = 0.001
+        if self.learning_rate is not None:
+            rate = self.learning_rate
         return OPTIMIZERS[self.optimizer](rate, **arguments)
 
     def make_schedule(self) -> Schedule:

@@ -8,6 +8,7 @@ factor. ``warmup`` is the share of the run in which the factor rises from 0 to 1
 from dataclasses import dataclass
 from math import cos, pi
 
+from cnn.arguments import number
 from cnn.errors import ArgumentError
 
 
@@ -18,10 +19,7 @@ class Schedule:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup < 1:
-            raise ArgumentError(
-                f"warmup is {self.warmup}: expected a share of the run, at least 0 and below 1"
-            )
+        number("warmup", self.warmup, below=1)
 
     def __call__(self, progress: float) -> float:
         """The factor after ``progress`` of the run, 0 to 1."""
@@ -40,7 +38,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """Times ``factor`` after every ``every`` of the run."""
+    """Multiplied by ``factor`` after each ``every`` of the run."""
 
     every: float = 1 / 3
     factor: float = 0.1
@@ -48,7 +46,7 @@ class Step(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.every <= 1:
-            raise ArgumentError(f"every is {self.every}: expected a share of the run, above 0 and at most 1")
+            raise ArgumentError(f"every is {self.every}, expected a share of the run, above 0 and at most 1")
 
     def decay(self, progress: float) -> float:
         return self.factor ** int(progress / self.every)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from cnn import random
+from cnn.arguments import whole
 from cnn.callbacks import Callback, NaNGuard, Progress, Run
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.errors import DataError
-from cnn.layers.arguments import whole
 from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from cnn.metrics import Totals
 from cnn.network import EVALUATION_BATCH, Sequential
@@ -66,20 +66,20 @@ def fit(
     TrainingError
         From NaNGuard.
     """
-    whole("fit", "epochs", epochs)
+    whole("epochs", epochs)
+    whole("seed", seed, least=0)
     if not network.built:
         network.build(train.shape, seed=seed)
-    feed = make_feed(network, train, batch_size)
-    checked = make_feed(network, validation) if validation else None
-    loss = loss or default_loss(network)
-    optimizer = optimizer or SGD(0.05, momentum=0.9)
-    loss.build(network)
-    optimizer.build(network)
-    rates = learning_rates(optimizer.learning_rate, schedule or Constant(), epochs * len(feed))
-    run = Run(network, epochs, len(feed), Totals(network))
-    callbacks = [Progress(), NaNGuard()] if callbacks is None else callbacks
-
     with network.backend.active(), ExitStack() as at_end:
+        feed = make_feed(network, train, batch_size)
+        checked = make_feed(network, validation) if validation else None
+        loss = loss or default_loss(network)
+        optimizer = optimizer or SGD(0.05, momentum=0.9)
+        loss.build(network)
+        optimizer.build(network)
+        rates = learning_rates(optimizer.learning_rate, schedule or Constant(), epochs * len(feed))
+        run = Run(network, epochs, len(feed), Totals(network))
+        callbacks = [Progress(), NaNGuard()] if callbacks is None else callbacks
         for callback in callbacks:
             callback.on_start(run)
             at_end.callback(callback.on_end, run)
@@ -140,8 +140,8 @@ def evaluate(
     """
     network.require_built()
     loss = loss or default_loss(network)
-    loss.build(network)
     with network.backend.active():
+        loss.build(network)
         return _evaluate(network, make_feed(network, data, batch_size), loss)
 
 
@@ -152,7 +152,7 @@ def default_loss(network: Sequential) -> Loss:
 
 def make_feed(network: Sequential, data: Dataset, batch_size: int = EVALUATION_BATCH) -> Feed:
     """``data`` on the network's device; ShapeError or DataError where the two do not fit."""
-    whole("fit", "batch_size", batch_size)
+    whole("batch_size", batch_size)
     network.check_images(data.images)
     highest, classes = data.labels.max(), network.output_shape[0]
     if highest >= classes:

@@ -1,5 +1,6 @@
 """Fixtures: every test that takes ``backend`` runs on the CPU, and on CUDA where there is one."""
 
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the checkout, installed or not
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the tests run side by side; read when NumPy is loaded
 
 import backends
 from backends import DeviceUnavailable

@@ -7,8 +7,8 @@ makes a backend of them.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -28,14 +28,22 @@ class Counters:
     allocated_bytes: int = 0
     largest_allocation: int = 0
     live_bytes: int = 0
+    elsewhere: int = 0  # allocations and operations that with two GPUs may be on the wrong one
+    active: int = 0  # how many ``with backend.active()`` are open
+
+    def work(self) -> None:
+        """Note that the device was asked for something."""
+        self.elsewhere += not self.active
 
     def allocate(self, nbytes: int) -> None:
+        self.work()
         self.allocated_bytes += nbytes
         self.largest_allocation = max(self.largest_allocation, nbytes)
 
     def reset(self) -> None:
         """Start counting anew; memory that is in use stays in use."""
         self.synchronizations = self.allocated_bytes = self.largest_allocation = 0
+        self.elsewhere = 0
 
 
 counters = Counters()
@@ -163,6 +171,7 @@ class Array:
         return _derived(self._host[parts], self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        counters.work()
         parts, gathers = self._index(index)
         source = _operand(value)
         if isinstance(value, Array) and not gathers:
@@ -201,6 +210,7 @@ class Array:
         return (self[i] for i in range(len(self)))
 
     def fill(self, value: Any) -> None:
+        counters.work()
         source = _operand(value)
         if np.ndim(source) > 0:
             raise ValueError("non-scalar array cannot be used for fill")
@@ -355,6 +365,7 @@ UFUNCS = (
 def _elementwise(
     function: Callable[..., Any], operands: Sequence[Any], out: Array | None, **keywords: Any
 ) -> Array:
+    counters.work()
     hosts = [_operand(operand) for operand in operands]
     if out is None:
         with np.errstate(all="ignore"):  # a device does not warn
@@ -393,6 +404,7 @@ for _name in UFUNCS:
 
 
 def _reduce(function: Callable[..., Any], a: Array, out: Array | None, **keywords: Any) -> Array:
+    counters.work()
     if out is None:
         return _owner(function(_host(a), **keywords))
     function(_host(a), out=_host(out), **keywords)
@@ -673,6 +685,11 @@ class StandInBackend(Backend):
         """The largest of them."""
         return counters.largest_allocation
 
+    @property
+    def elsewhere(self) -> int:
+        """How often it was asked for something when it was not the active device."""
+        return counters.elsewhere
+
     def reset_counters(self) -> None:
         counters.reset()
         self.crossings = 0
@@ -687,7 +704,8 @@ class StandInBackend(Backend):
         self.crossings += 1
         data = np.array(host, dtype=dtype, order="C")
         if out is None:
-            return Array(data)
+            with self.active():
+                return Array(data)
         if _host(out).shape != data.shape:
             raise ValueError(f"Shape mismatch: out has {out.shape}, the host data {data.shape}")
         out._host[...] = data
@@ -704,7 +722,8 @@ class StandInBackend(Backend):
         itemsize = np.dtype(dtype).itemsize
         room = np.zeros(size + 256 // itemsize, dtype=dtype)
         start = -room.ctypes.data % 256 // itemsize
-        return Array(room[start : start + size])
+        with self.active():
+            return Array(room[start : start + size])
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
         matrices = _host(a), _host(b), _host(out)
@@ -727,8 +746,13 @@ class StandInBackend(Backend):
     def take(self, array: Array, indices: Array, out: Array) -> Array:
         return xp.take(array, indices, axis=0, out=out)
 
-    def active(self) -> AbstractContextManager[object]:
-        return nullcontext()
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        counters.active += 1
+        try:
+            yield
+        finally:
+            counters.active -= 1
 
     def synchronize(self) -> None:
         counters.synchronizations += 1

@@ -98,6 +98,20 @@ def test_damage_is_answered_by_our_own_error_only(network, tmp_path):
     assert refused > 200
 
 
+def test_a_device_that_does_not_exist_is_not_blamed_on_the_file(network, tmp_path):
+    network.save(tmp_path / "m.safetensors")
+    with pytest.raises(cnn.ArgumentError, match="unknown device 'gpu'"):
+        cnn.load(tmp_path / "m.safetensors", device="gpu")
+
+
+def test_a_later_version_is_refused(network, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnn.checkpoints.VERSION", 2)
+    network.save(tmp_path / "m.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(cnn.CheckpointError, match="version 2, expected 1"):
+        cnn.load(tmp_path / "m.safetensors", device="cpu")
+
+
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(cnn.CheckpointError):
         cnn.load(tmp_path, device="cpu")

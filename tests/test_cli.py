@@ -90,6 +90,24 @@ def test_evaluate_gives_what_train_gave(command, own_data):
     assert out == f"test accuracy {trained['accuracy']:.2%}, loss {trained['loss']:.4f}, on 40 images\n"
 
 
+def test_classes_in_another_order_are_told_by_their_names(command, own_data, tmp_path):
+    _, out, _ = command("train", *SMALL, "--data", own_data, "--out", "run", "--json")
+    arrays = dict(np.load(own_data))
+    arrays |= {name: 1 - arrays[name] for name in ("y_train", "y_test")}
+    arrays["classes"] = arrays["classes"][::-1]
+    np.savez(tmp_path / "turned.npz", **arrays)
+    _, again, _ = command("evaluate", "run", "--data", "turned.npz", "--json")
+    assert json.loads(again)["accuracy"] == json.loads(out)["accuracy"] > 0.9
+
+
+def test_adamw_decays_weights_by_its_own_measure(command, own_data):
+    from cnn.runs import Config
+
+    assert Config(optimizer="adamw").make_optimizer().weight_decay == 0.01
+    assert Config(optimizer="adam").make_optimizer().weight_decay == 0
+    assert Config().make_optimizer().momentum == 0.9
+
+
 def test_the_same_command_gives_the_same_weights_bit_for_bit(command, own_data, tmp_path):
     for out in ("one", "two"):
         assert command("train", *SMALL, "--data", own_data, "--seed", 7, "--out", out)[0] == 0
@@ -106,6 +124,7 @@ def test_the_same_command_gives_the_same_weights_bit_for_bit(command, own_data, 
         ("--dtype", "float64"),
         ("--kernels", "signal", "--per-class", 4),
         ("--momentum", 0),
+        ("--weight-decay", 0.1),
         ("--threads", 1),
         ("--classes", "bright,dark"),
     ],
@@ -209,6 +228,7 @@ class TestMistakes:
             (("--momentum", 1), "momentum is 1"),
             (("--dtype", "int8"), "dtype is 'int8'"),
             (("--warmup", 2), "warmup is 2"),
+            (("--optimizer", "adam", "--momentum", 0.9), "momentum is 0.9, but adam has none"),
             (("--per-class", 0), "per_class is 0"),
             (("--classes", "0,11"), "unknown class '11'"),
             (("--data", "nowhere"), "nowhere"),

@@ -151,6 +151,17 @@ def test_bytes_are_scaled_and_floats_taken_as_they_are():
     assert not np.allclose(network.predict(IMAGES.astype(float)), network.predict(IMAGES))
 
 
+def test_integers_count_as_bytes():
+    network = small()
+    np.testing.assert_array_equal(network.predict(IMAGES.astype(np.int64)), network.predict(IMAGES))
+
+
+def test_images_that_are_none_are_refused():
+    for images in ([["a"]], np.zeros((0, 1, 8, 8)), np.full((1, 8, 8), np.nan), np.full((1, 8, 8), 300)):
+        with pytest.raises(cnn.DataError):
+            small().predict(images)
+
+
 def test_a_softmax_at_the_end_is_not_applied_twice():
     logits = small()
     ended = cnn.Sequential(*logits.fresh().layers, cnn.Softmax())
@@ -243,10 +254,13 @@ class TestRefusals:
             (lambda: cnn.Conv2D(4, 3, padding=-1), "padding is -1, expected a whole number of at least 0"),
             (lambda: cnn.Conv2D(4, 3, groups=3), "out_channels is 4, expected a multiple of groups, 3"),
             (lambda: cnn.MaxPool2D(2, padding=2), "MaxPool2D: padding is 2, expected at most half"),
+            (lambda: cnn.Conv2D(4, 3, bias=False, untied_bias=True), "untied_bias=True with bias=False"),
             (lambda: cnn.Dense(-1), "Dense: out_features is -1"),
             (lambda: cnn.Sequential(cnn.Dense(3), "relu"), "item 1 is 'relu', expected a layer"),
             (lambda: small(dtype="int8"), "dtype is 'int8', expected float32 or float64"),
-            (lambda: small(seed=-1), "seed is -1"),
+            (lambda: small(seed=-1), "seed is -1, expected a whole number of at least 0"),
+            (lambda: small(seed=0.5), "seed is 0.5"),
+            (lambda: small().predict(IMAGES, batch_size=0), "batch_size is 0"),
             (lambda: cnn.Sequential(cnn.Dense(3, initializer="no")).build((2,), backend="cpu"),
              "unknown initializer 'no': expected one of he_normal"),
         ],
@@ -268,9 +282,15 @@ class TestRefusals:
 
     def test_an_input_of_another_shape(self):
         with pytest.raises(
-            cnn.ShapeError, match=r"the input is \(1, 7, 8, 2\), the network expects \(1, 8, 8, 'N'\)"
+            cnn.ShapeError, match=r"the input is \(1, 7, 8, 2\), the network expects \(1, 8, 8, N\)"
         ):
             small().forward(np.zeros((1, 7, 8, 2), dtype=np.float32))
+
+    def test_a_gradient_of_another_shape(self):
+        network = small()
+        network.forward(np.zeros((1, 8, 8, 2), dtype=np.float32), training=True)
+        with pytest.raises(cnn.ShapeError, match=r"the gradient is \(2, 4\), the network expects \(4, N\)"):
+            network.backward(np.zeros((2, 4), dtype=np.float32))
 
     def test_an_input_of_another_device(self):
         with pytest.raises(cnn.ArgumentError, match=r"the input is a builtins.list, the network is on cpu"):

@@ -91,13 +91,13 @@ def test_nan_is_not_hidden_by_that():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: cnn.SGD(-1), "learning_rate is -1: expected a number of at least 0"),
+        (lambda: cnn.SGD(-1), "learning_rate is -1, expected a number of at least 0"),
         (lambda: cnn.SGD(float("nan")), "learning_rate is nan"),
-        (lambda: cnn.SGD(0.1, momentum=1), "momentum is 1: expected a number of at least 0 and below 1"),
+        (lambda: cnn.SGD(0.1, momentum=1), "momentum is 1, expected a number of at least 0 and below 1"),
         (lambda: cnn.SGD(0.1, nesterov=True), "nesterov without momentum"),
         (lambda: cnn.Adam(betas=(0.9, 2)), r"betas\[1\] is 2"),
         (lambda: cnn.AdamW(weight_decay=-0.1), "weight_decay is -0.1"),
-        (lambda: schedules.Linear(warmup=1), "warmup is 1: expected a share of the run"),
+        (lambda: schedules.Linear(warmup=1), "warmup is 1, expected a number of at least 0 and below 1"),
         (lambda: schedules.Step(every=0), "every is 0"),
     ],
 )

@@ -192,12 +192,33 @@ def test_on_a_device_nothing_that_large_is_allocated_either():
 
 
 def test_a_short_last_batch_and_an_evaluation_add_no_second_set_of_buffers():
+    def allocations(network):
+        buffers = [buffer for layer in network.layers for buffer in layer._buffers._buffers.values()]
+        return [buffer._storage for buffer in (*buffers, *network.context.scratch._pair)]
+
     network = small()
-    cnn.fit(network, blobs(64), epochs=1, batch_size=32, callbacks=[])
-    layer = network.layers[0]
-    before = layer.buffer("y", (*layer.output_shape, 32)).base
-    cnn.fit(network, blobs(40), validation=blobs(30), epochs=1, batch_size=32, callbacks=[])
-    assert layer.buffer("y", (*layer.output_shape, 32)).base is before
+    cnn.fit(network, blobs(64), validation=blobs(300), epochs=1, batch_size=32, callbacks=[])
+    before = allocations(network)
+    cnn.fit(network, blobs(40), validation=blobs(299), epochs=2, batch_size=32, callbacks=[])
+    after = allocations(network)
+    assert len(before) > 6
+    assert all(now is then for now, then in zip(after, before, strict=True))
+
+
+def test_everything_happens_on_the_networks_own_device():
+    device = StandInBackend()
+    device.reset_counters()
+    network = small(device, dtype="float64")
+    data = blobs(40)
+    for optimizer in (cnn.SGD(0.1, momentum=0.9), cnn.AdamW(0.01)):
+        cnn.fit(network, data, validation=data, optimizer=optimizer, callbacks=[])
+    cnn.evaluate(network, data)
+    network.predict(data.images)
+    network.load_state_dict(network.state_dict())
+    network.copy().predict(data.images)
+    cnn.check_gradients(network, entries=2)
+    assert device.allocated_bytes > 0
+    assert device.elsewhere == 0  # with two GPUs it might have been the other one
 
 
 def test_every_image_is_seen_once_an_epoch():
@@ -235,6 +256,18 @@ def test_a_loss_that_is_no_number_stops_the_training():
         np.errstate(all="ignore"),
     ):
         cnn.fit(network, blobs(), optimizer=cnn.SGD(1e30), epochs=3, callbacks=[cnn.NaNGuard()])
+
+
+def test_weights_from_before_a_loss_that_is_no_number_are_kept(tmp_path):
+    class Poison(cnn.Callback):
+        def on_epoch(self, run, record):
+            run.network.flat.value[:] = np.nan
+
+    network = small()
+    callbacks = [cnn.NaNGuard(), cnn.Checkpoint(tmp_path / "m.safetensors"), Poison()]
+    with pytest.raises(cnn.TrainingError, match="in epoch 2"):
+        cnn.fit(network, blobs(), epochs=3, callbacks=callbacks)
+    assert np.isfinite(cnn.load(tmp_path / "m.safetensors", device="cpu").flat.value).all()
 
 
 def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(capsys):

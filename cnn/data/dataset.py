@@ -142,7 +142,7 @@ def as_pair(
 
     The names are what an error calls the two, such as a file and an array in it.
     """
-    x = _as_images(images, images_name)
+    x = as_images(images, images_name)
     y, columns = _as_labels(labels, names, labels_name)
     if len(x) != len(y):
         raise DataError(
@@ -193,7 +193,8 @@ def some_of(names: Iterable[str]) -> str:
     return ", ".join(quoted[:20]) + (f" and {len(quoted) - 20} more" if len(quoted) > 20 else "")
 
 
-def _as_images(images: Any, name: str) -> Array:
+def as_images(images: Any, name: str = "images") -> Array:
+    """Images (N, C, H, W), contiguous, in a dtype that a Dataset has; DataError for anything else."""
     array = _as_array(images, name)
     if array.shape[:1] == (0,):
         raise DataError(f"{name}: the set is empty: expected at least one image")

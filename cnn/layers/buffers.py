@@ -24,7 +24,8 @@ class Buffer:
             size = prod(shape)
             if self._storage is None or self._storage.size < size:
                 self._storage = self._view = None  # freed before its successor is made
-                self._storage = self.backend.xp.empty(size, dtype=self.dtype)
+                with self.backend.active():
+                    self._storage = self.backend.xp.empty(size, dtype=self.dtype)
             self._view = self._storage[:size].reshape(shape)
         return self._view
 

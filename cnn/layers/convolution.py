@@ -3,8 +3,8 @@
 from typing import Any
 
 from backends import Window
+from cnn.arguments import pair, whole
 from cnn.errors import ArgumentError, ShapeError
-from cnn.layers.arguments import pair, whole
 from cnn.layers.layer import Array, Context, Layer, Shape
 
 
@@ -49,8 +49,10 @@ class Conv2D(Layer):
         untied_bias: bool = False,
         initializer: str = "he_normal",
     ) -> None:
-        self.out_channels = whole("Conv2D", "out_channels", out_channels)
-        self.groups = whole("Conv2D", "groups", groups)
+        self.out_channels = whole("Conv2D: out_channels", out_channels)
+        self.groups = whole("Conv2D: groups", groups)
+        if untied_bias and not bias:
+            raise ArgumentError("Conv2D: untied_bias=True with bias=False, expected one or the other")
         self.bias, self.untied_bias, self.initializer = bias, untied_bias, initializer
         self.window = window = make_window("Conv2D", kernel_size, stride, padding, dilation)
         self.kernel_size, self.stride = window.size, window.stride
@@ -62,21 +64,20 @@ class Conv2D(Layer):
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)
-        rows, columns = window_output(self, self.window, input_shape)
+        OH, OW = window_output(self, self.window, input_shape)
         channels = input_shape[0]
         if channels % self.groups:
             raise ShapeError(
                 f"layer {self.label}: an input of {channels} channels cannot be cut into {self.groups} "
                 f"groups; choose groups that divide {channels}"
             )
-        self.output_shape = (self.out_channels, rows, columns)
-        self.weight_shape = (self.out_channels, channels // self.groups, *self.window.size)
+        self.output_shape = (self.out_channels, OH, OW)
+        weight_shape = (self.out_channels, channels // self.groups, *self.window.size)
         fan_in = channels // self.groups * self.window.taps
-        self._weight = self.parameter("weight", self.weight_shape, self.initializer, fan_in)
-        if self.untied_bias:
-            self._bias = self.parameter("bias", self.output_shape, "zeros")
-        elif self.bias:
-            self._bias = self.parameter("bias", (self.out_channels,), "zeros")
+        self._weight = self.parameter("weight", weight_shape, self.initializer, fan_in)
+        if self.bias:
+            shape = self.output_shape if self.untied_bias else (self.out_channels,)
+            self._bias = self.parameter("bias", shape, "zeros")
         return self.output_shape
 
     def forward(self, x: Array, training: bool = False) -> Array:
@@ -104,22 +105,22 @@ class Conv2D(Layer):
 
     @property
     def multiply_adds(self) -> int:
-        filters, channels, height, width = self.weight_shape
-        return filters * channels * height * width * self.output_shape[1] * self.output_shape[2]
+        _, OH, OW = self.output_shape
+        return self._weight.size * OH * OW
 
 
 def make_window(layer: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:
     """The window that a layer's arguments describe."""
     return Window(
-        pair(layer, "kernel_size", kernel_size),
-        pair(layer, "stride", stride),
-        pair(layer, "padding", padding, least=0),
-        pair(layer, "dilation", dilation),
+        pair(f"{layer}: kernel_size", kernel_size),
+        pair(f"{layer}: stride", stride),
+        pair(f"{layer}: padding", padding, least=0),
+        pair(f"{layer}: dilation", dilation),
     )
 
 
 def window_output(layer: Layer, window: Window, input_shape: Shape) -> tuple[int, int]:
-    """(rows, columns) of a sliding window's output on ``input_shape``, or ShapeError."""
+    """(OH, OW) of a sliding window's output on ``input_shape``, or ShapeError."""
     if len(input_shape) != 3:
         raise ShapeError(
             f"layer {layer.label}: the input is {input_shape}, expected an image (channels, height, width); "

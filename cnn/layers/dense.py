@@ -1,7 +1,7 @@
 """The fully connected layer."""
 
+from cnn.arguments import whole
 from cnn.errors import ShapeError
-from cnn.layers.arguments import whole
 from cnn.layers.layer import Array, Context, Layer, Shape
 
 
@@ -14,7 +14,7 @@ class Dense(Layer):
     """
 
     def __init__(self, out_features: int, bias: bool = True, initializer: str = "he_normal") -> None:
-        self.out_features = whole("Dense", "out_features", out_features)
+        self.out_features = whole("Dense: out_features", out_features)
         self.bias, self.initializer = bias, initializer
 
     def build(self, input_shape: Shape, context: Context) -> Shape:

@@ -14,11 +14,15 @@ from cnn.layers.buffers import Array, Buffers, Scratch, Shape
 
 @dataclass
 class Parameter:
-    """What training changes: ``value`` and ``grad`` are views of the network's two flat vectors."""
+    """Numbers with their gradients.
+
+    A layer's are views of the network's two flat vectors, ``net.flat``.
+    """
 
     shape: Shape
     initializer: str = "zeros"
     fan_in: int = 1
+    name: str = ""  # in the network: "0.weight"
     value: Array = None
     grad: Array = None
 

@@ -98,6 +98,14 @@ def gemm_ex(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, 
     c[...] = alpha * (a @ b) + (beta * c if beta else 0)
 
 
+def copy_into(array, out=None):
+    """As cupy.asnumpy: a copy in host memory, or into ``out``."""
+    if out is None:
+        return np.array(array)
+    np.copyto(out, array)
+    return out
+
+
 def fake_cupy(devices=1, gemm=gemm_ex):
     """``devices`` is a number, or what asking for it raises."""
 
@@ -116,7 +124,7 @@ def fake_cupy(devices=1, gemm=gemm_ex):
     for name in ("arange", "empty", "zeros"):
         setattr(cupy, name, on_device(getattr(np, name)))
     cupy.asarray = on_device(lambda host, dtype=None: np.array(host, dtype=dtype))
-    cupy.asnumpy = lambda array: np.array(array)
+    cupy.asnumpy = copy_into
     cupy.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 30)
     cupy.cuda = SimpleNamespace(
         Device=FakeDevice,
@@ -270,6 +278,17 @@ class TestDiagnosis:
         assert sentence(CudaBackend) == (
             "CUDA does not start (CUDARuntimeError: cudaErrorUnknown: unknown error): "
             "check the NVIDIA driver with nvidia-smi"
+        )
+
+    def test_gpu_older_than_the_packages_cuda(self, machine):
+        cupy = fake_cupy(1)
+        cupy.arange = lambda *_, **__: (_ for _ in ()).throw(
+            RuntimeError("nvrtc: error: invalid value for --gpu-architecture (-arch)")
+        )
+        machine(["cupy-cuda13x"], 13000, cupy)
+        assert sentence(CudaBackend) == (
+            f"cuda:0 is older than this CuPy's CUDA: run {PIP} uninstall -y cupy-cuda13x, "
+            f'then {PIP} install "cupy-cuda12x[ctk]"'
         )
 
     @pytest.mark.parametrize(
