@@ -40,7 +40,7 @@ def get(spec: str = "auto", kernels: str = "auto", threads: int | None = None) -
     asked = spec
     if spec == "auto":
         asked = os.environ.get("CNN_DEVICE") or "auto"
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
+    if not isinstance(asked, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
         where = "" if asked == spec else " in the environment variable CNN_DEVICE"
         raise ArgumentError(f"unknown device {asked!r}{where}: expected auto, cpu, cuda or cuda:N")
     if threads is not None:
@@ -84,7 +84,7 @@ def _best(kernels: str) -> Backend:
 
 
 def _get(name: str, kernels: str, reason: str | None = None) -> Backend:
-    name = "cuda:0" if name == "cuda" else name
+    name, kernels = "cuda:0" if name == "cuda" else name, str(kernels)
     if (name, kernels) not in _made:
         _made[name, kernels] = _make(name, kernels)
     backend = _made[name, kernels]

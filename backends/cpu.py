@@ -117,8 +117,11 @@ class CpuTimer(Timer):
 
 def limit_threads(threads: int) -> None:
     """Let the linear algebra library of this process use so many threads."""
-    if threads < 1:
-        raise ArgumentError(f"threads is {threads}: expected at least 1")
+    cores = available_cores()
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= cores:
+        raise ArgumentError(
+            f"threads is {threads!r}, expected a whole number from 1 to this machine's {cores}"
+        )
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(limits=threads)

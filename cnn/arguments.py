@@ -1,10 +1,13 @@
 """Checks of arguments: one place, one form of sentence."""
 
 from math import inf
-from typing import Any
+from numbers import Real
+from typing import Any, TypeVar
 
 from backends.kernels.window import Pair
 from cnn.errors import ArgumentError
+
+T = TypeVar("T")
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:
@@ -24,7 +27,21 @@ def pair(name: str, value: Any, least: int = 1) -> Pair:
 
 def number(name: str, value: Any, least: float = 0, below: float = inf) -> float:
     """``value`` if it is a number from ``least`` on and less than ``below``."""
-    if not isinstance(value, int | float) or not least <= value < below:
+    if not isinstance(value, Real) or not least <= float(value) < below:
         limit = f" and below {below:g}" if below < inf else ""
         raise ArgumentError(f"{name} is {value!r}, expected a number of at least {least:g}{limit}")
+    return float(value)
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """``value`` as a tuple if it is a row of whole numbers of at least 1."""
+    if isinstance(value, str) or not hasattr(value, "__len__"):
+        raise ArgumentError(f"{name} is {value!r}, expected a shape such as (1, 28, 28)")
+    return tuple(whole(name, size) for size in value)
+
+
+def instance(name: str, value: Any, kind: type[T], example: str) -> T:
+    """``value`` if it is of this kind."""
+    if not isinstance(value, kind):
+        raise ArgumentError(f"{name} is {value!r}, expected a {kind.__name__} such as {example}")
     return value

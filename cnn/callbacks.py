@@ -101,11 +101,12 @@ class NaNGuard(Callback):
     """Stops a training whose loss is no longer a finite number."""
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        if not isfinite(record["loss"]):
-            raise TrainingError(
-                f"the loss became {record['loss']} in epoch {run.epoch}: the training has diverged; "
-                "lower the learning rate, to a tenth for example"
-            )
+        for name in ("loss", "validation_loss"):
+            if not isfinite(record.get(name, 0)):
+                raise TrainingError(
+                    f"the {name.replace('_', ' ')} became {record[name]} in epoch {run.epoch}: the training "
+                    "has diverged; lower the learning rate, to a tenth for example"
+                )
 
 
 class CSVLog(Callback):

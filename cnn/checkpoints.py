@@ -23,6 +23,7 @@ def save(network: Sequential, path: str | Path) -> None:
     """
     from safetensors.numpy import save as serialize
 
+    network.require_built()
     description: dict[str, Any] = {
         "version": VERSION,
         "dtype": network.dtype,
@@ -68,7 +69,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def describe(layer: Layer) -> dict[str, Any]:
     """A layer as plain data: its type and its constructor's arguments."""
-    if isinstance(layer, Sequential):
+    if type(layer) is Sequential:
         return {"type": "Sequential", "layers": [describe(inner) for inner in layer.layers]}
     if getattr(layers, type(layer).__name__, None) is not type(layer):
         raise CheckpointError(f"layer {layer.label} is of a class that this library does not have")
@@ -98,6 +99,6 @@ def _rebuild(metadata: dict[str, str], device: Backend | str) -> Sequential:
             network.build(tuple(description["input_shape"]), backend=device, dtype=description["dtype"])
             return network
         reason = description.get("not_described", "the file does not say which network it belongs to")
-    except (TypeError, LookupError, AttributeError, ValueError) as error:
+    except (TypeError, LookupError, AttributeError, ValueError, RecursionError, MemoryError) as error:
         reason = f"the description of the network cannot be used ({error})"
     raise CheckpointError(f"{reason}; give the network to load it into: cnn.load(path, network=...)")

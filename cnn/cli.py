@@ -88,6 +88,8 @@ def train(
 
     The run's folder gets config.json, environment.json, metrics.csv and model.safetensors.
     """
+    if Path(data).exists():
+        data = str(Path(data).resolve())  # the run's folder is to find it from anywhere
     config = Config(
         model=model, data=data, classes=_names(classes), per_class=per_class, epochs=epochs,
         batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, schedule=schedule,
@@ -112,7 +114,10 @@ def train(
             callbacks=[cnn.NaNGuard(), RunLog(folder, config, train_set.classes), cnn.Progress()],
         )
     except KeyboardInterrupt:
-        _say(f"interrupted; {folder.path} holds the weights of the last whole epoch, if there was one")
+        kept = (
+            f"{folder.weights} holds the last whole epoch's" if folder.weights.exists() else "none were saved"
+        )
+        _say(f"interrupted; of the weights, {kept}")
         raise typer.Exit(130) from None
     result = {
         "loss": history[-1]["validation_loss"],
@@ -217,10 +222,10 @@ def main() -> None:
         _fail(error, 1)
     except USER_ERRORS as error:
         _fail(error, 2)
+    except MemoryError as error:
+        _fail(f"out of memory ({error}): take smaller images, layers or batches", 2)
     except OSError as error:
-        if error.filename is None:
-            raise
-        _fail(f"{error.filename}: {error.strerror}", 2)
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, 2)
 
 
 def _fail(error: object, code: int) -> NoReturn:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cnn import random
+from cnn.arguments import whole
 from cnn.errors import ArgumentError
 from cnn.layers.buffers import Array
 from cnn.network import Sequential
@@ -38,6 +39,7 @@ def check_gradients(
     since differences this small are lost in float32; its weights are put back.
     """
     network.require_built()
+    whole("entries", entries)
     if network.dtype != "float64":
         raise ArgumentError(f"the network's dtype is {network.dtype}, a gradient check needs float64")
     with network.backend.active():
@@ -63,20 +65,27 @@ def _check(network: Sequential, x: Any, entries: int, generator: np.random.Gener
     for name, (array, gradient) in gradients.items():
         count = min(entries, gradient.size)
         chosen = generator.choice(gradient.size, count, replace=False)
-        differences = [_difference(objective, array, position) for position in chosen]
         largest = max(np.abs(gradient).max(), 1e-8)
-        error = np.abs(gradient.reshape(-1)[chosen] - differences).max() / largest
-        results.append(GradientCheck(name, count, float(error)))
+        errors = []
+        for position in chosen:
+            expected = gradient.reshape(-1)[position]
+            error = abs(_difference(objective, array, position, STEP) - expected) / largest
+            if error >= TOLERANCE:  # perhaps a kink of ReLU or max pooling lies within the step
+                error = min(
+                    error, abs(_difference(objective, array, position, STEP / 16) - expected) / largest
+                )
+            errors.append(float(error))
+        results.append(GradientCheck(name, count, max(errors)))
     return results
 
 
-def _difference(objective: Any, array: Array, position: int) -> float:
+def _difference(objective: Any, array: Array, position: int, step: float) -> float:
     """The slope of ``objective`` along one entry of ``array``, which is put back."""
     entry = tuple(slice(int(i), int(i) + 1) for i in np.unravel_index(position, array.shape))
     before = array[entry].copy()
-    array[entry] = before + STEP
+    array[entry] = before + step
     above = objective()
-    array[entry] = before - STEP
+    array[entry] = before - step
     below = objective()
     array[entry] = before
-    return (above - below) / (2 * STEP)
+    return (above - below) / (2 * step)

@@ -66,8 +66,7 @@ class CrossEntropy(Loss):
         xp.exp(shifted, out=self._probabilities)
         total = xp.sum(self._probabilities, axis=0)
         xp.divide(self._probabilities, total, out=self._probabilities)
-        xp.multiply(shifted, self._target, out=shifted)
-        return xp.log(total) - xp.sum(shifted, axis=0)
+        return xp.log(total) - xp.take_along_axis(shifted, labels[None], axis=0)[0]
 
     def backward(self, divisor: int) -> Array:
         dy = self._buffers.view("dy", self._target.shape)

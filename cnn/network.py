@@ -9,13 +9,14 @@ import numpy as np
 import backends
 from backends import Backend
 from cnn import initializers, random
-from cnn.arguments import whole
+from cnn.arguments import shape, whole
 from cnn.data.dataset import as_images
 from cnn.data.feed import Feed
 from cnn.errors import ArgumentError, CheckpointError, ShapeError
 from cnn.layers.activation import Softmax, softmax
 from cnn.layers.buffers import Array, Scratch, Shape
 from cnn.layers.layer import Context, Layer, Parameter
+from cnn.layers.shape import Reshape
 
 DTYPES = ("float32", "float64")
 EVALUATION_BATCH = 256
@@ -72,16 +73,15 @@ class Sequential(Layer):
             If it is built already, or an argument is out of range.
         """
         if context is None:
-            return self._build_root(tuple(input_shape), backend, seed, dtype)
+            return self._build_root(shape("input_shape", input_shape), backend, seed, dtype)
         super().build(input_shape, context)
-        shape = input_shape
         prefix = f"{context.path}." if context.path else ""
         for index, layer in enumerate(self.layers):
-            shape = layer.build(shape, replace(context, path=f"{prefix}{index}"))
-        self.output_shape = shape
+            self.output_shape = layer.build(self.output_shape, replace(context, path=f"{prefix}{index}"))
         trained = [index for index, layer in enumerate(self.layers) if layer.parameters]
         self._first_trained = trained[0] if trained else len(self.layers)
-        return shape
+        self._batch = 0  # of the latest training forward
+        return self.output_shape
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """The output for device arrays, batch last: (*input_shape, N) -> (*output_shape, N).
@@ -89,6 +89,8 @@ class Sequential(Layer):
         A training output stays valid until the next training forward, another until the next call.
         """
         self._check("input", x, self.input_shape)
+        if training:
+            self._batch = x.shape[-1]
         with self.backend.active():
             x = x.astype(self.dtype, copy=False)
             for layer in self.layers:
@@ -101,6 +103,11 @@ class Sequential(Layer):
         Without ``input_grad`` the layers up to the first with parameters are spared their part.
         """
         self._check("gradient", dy, self.output_shape)
+        if dy.shape[-1] != self._batch:
+            raise ShapeError(
+                f"the gradient is for a batch of {dy.shape[-1]}, the latest training forward had {self._batch}: "
+                "call forward(x, training=True) with the same batch first"
+            )
         with self.backend.active():
             dy = dy.astype(self.dtype, copy=False)
             for index in reversed(range(len(self.layers))):
@@ -125,13 +132,15 @@ class Sequential(Layer):
             for x, _ in feed:
                 y = self.forward(x)
                 if not self.ends_in_softmax:
-                    softmax(self.backend.xp, y, out=y)
-                parts.append(self.backend.to_host(y).T)
+                    logits, y = y, self.context.scratch.beside(y, y.shape)
+                    softmax(self.backend.xp, logits, out=y)
+                parts.append(np.moveaxis(self.backend.to_host(y), -1, 0))
         return np.concatenate(parts)
 
     @property
     def parameters(self) -> dict[str, Parameter]:
         """The parameters by PyTorch's names: "0.weight", "0.bias", "3.weight", ..."""
+        self.require_built()
         return {
             f"{index}.{name}": parameter
             for index, layer in enumerate(self.layers)
@@ -141,7 +150,8 @@ class Sequential(Layer):
     @property
     def ends_in_softmax(self) -> bool:
         """Whether the output is probabilities."""
-        return bool(self.layers) and isinstance(list(self.walk())[-1], Softmax)
+        last = [layer for layer in self.walk() if not isinstance(layer, Reshape)][-1:]
+        return any(isinstance(layer, Softmax) for layer in last)
 
     def state_dict(self) -> dict[str, Any]:
         """Host copies of the parameters by name."""
@@ -155,21 +165,26 @@ class Sequential(Layer):
         """
         self.require_built()
         parameters = self.parameters
+        arrays = {name: np.asarray(value) for name, value in state.items()}
         for name, parameter in parameters.items():
-            if name not in state:
+            if name not in arrays:
                 raise CheckpointError(
                     f"the weights lack {name}, which this network has with shape {parameter.shape}"
                 )
-            if tuple(state[name].shape) != parameter.shape:
+            if arrays[name].shape != parameter.shape:
                 raise CheckpointError(
-                    f"the weights have {name} with shape {tuple(state[name].shape)}, "
+                    f"the weights have {name} with shape {arrays[name].shape}, "
                     f"this network has it with shape {parameter.shape}"
                 )
-        for name in state:
+            if arrays[name].dtype.kind not in "fiu":
+                raise CheckpointError(
+                    f"the weights have {name} as {arrays[name].dtype}, expected real numbers"
+                )
+        for name in arrays:
             if name not in parameters:
                 raise CheckpointError(f"the weights have {name}, which this network does not have")
         for name, parameter in parameters.items():
-            self.backend.asarray(state[name], out=parameter.value)
+            self.backend.asarray(arrays[name], out=parameter.value)
 
     def save(self, path: Any) -> None:
         """Write the weights and the architecture to a safetensors file, whole or not at all."""
@@ -188,7 +203,16 @@ class Sequential(Layer):
 
     def fresh(self) -> "Sequential":
         """The same layers, not yet built."""
-        return Sequential(*(layer.fresh() for layer in self.layers))
+        return type(self)(*(layer.fresh() for layer in self.layers))
+
+    def unbuild(self) -> None:
+        """Give up the place in a network, for all layers inside too."""
+        super().unbuild()
+        for layer in self.layers:
+            layer.unbuild()
+
+    def __deepcopy__(self, memo: Any) -> "Sequential":
+        return self.copy() if self.built else self.fresh()
 
     def summary(self) -> None:
         """Print layer, output shape, parameters, multiply-adds and memory."""
@@ -219,20 +243,25 @@ class Sequential(Layer):
         return {"layers": self.layers}
 
     def _build_root(self, input_shape: Shape, backend: Backend | str, seed: int, dtype: str) -> Shape:
+        dtype = np.dtype(dtype).name if dtype in (np.float32, np.float64) else dtype
         if dtype not in DTYPES:
             raise ArgumentError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
-        if any(size < 1 for size in input_shape):
-            raise ShapeError(f"the network's input shape is {input_shape}, expected sizes of at least 1")
+        whole("seed", seed, least=0)
         if isinstance(backend, str):
             backend = backends.get(backend)
-        was_built = [layer for layer in (self, *self.walk()) if layer.built]
+        if not isinstance(backend, Backend):
+            raise ArgumentError(f'backend is {backend!r}, expected a device such as backends.get("cpu")')
+        if any(layer.built for layer in (self, *self.walk())):
+            label = next(layer.label for layer in (self, *self.walk()) if layer.built)
+            raise ArgumentError(
+                f"layer {label} is built already: a layer object has one place in one network, make another"
+            )
         try:
             with backend.active():
                 self.build(input_shape, Context(backend, dtype, Scratch(backend, dtype)))
                 self._allocate(seed)
-        except Exception:
-            for layer in (self, *self.walk()):
-                layer.built = layer in was_built
+        except BaseException:
+            self.unbuild()
             raise
         return self.output_shape
 
@@ -258,13 +287,13 @@ class Sequential(Layer):
             first = initializers.get(parameter.initializer)(generator, parameter.shape, parameter.fan_in)
             self.backend.asarray(first, out=parameter.value)
 
-    def _check(self, name: str, array: Array, shape: Shape) -> None:
+    def _check(self, name: str, array: Array, sample: Shape) -> None:
         self.require_built()
         if not self.backend.owns(array):
             raise ArgumentError(
                 f"the {name} is a {type(array).__module__}.{type(array).__name__}, the network is on "
                 f"{self.backend.name}: bring it there with net.backend.asarray(...)"
             )
-        if array.shape[:-1] != shape:
-            expected = f"({', '.join(map(str, shape))}, N)"
+        if array.shape[:-1] != sample or array.shape[-1:] == (0,):
+            expected = f"({', '.join(map(str, sample))}, N)"
             raise ShapeError(f"the {name} is {array.shape}, the network expects {expected}, batch last")

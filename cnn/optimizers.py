@@ -108,6 +108,8 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(learning_rate, weight_decay)
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ArgumentError(f"betas is {betas!r}, expected two numbers such as (0.9, 0.999)")
         self.betas = number("betas[0]", betas[0], below=1), number("betas[1]", betas[1], below=1)
         self.epsilon = number("epsilon", epsilon)
 

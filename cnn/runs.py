@@ -130,13 +130,16 @@ class RunFolder:
                 f"{self.path} is no run's folder, it has no config.json: "
                 "give the folder that `cnn train` wrote"
             ) from None
-        except (OSError, ValueError, TypeError, LookupError) as error:
-            raise CheckpointError(f"{self.config} cannot be read: {error!r}") from None
+        except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+            raise CheckpointError(f"{self.config} cannot be read ({error}): it is damaged") from None
 
     def load_network(self, backend: Backend) -> Sequential:
         """The run's network with its weights, on ``backend``."""
         config, shape, class_names = self.read()
-        network = config.make_network(shape, len(class_names), backend)
+        try:
+            network = config.make_network(shape, len(class_names), backend)
+        except (ValueError, TypeError, MemoryError) as error:
+            raise CheckpointError(f"{self.config} describes no network ({error}): it is damaged") from None
         return checkpoints.load(self.weights, network=network)
 
 

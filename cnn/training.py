@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnn import random
-from cnn.arguments import whole
+from cnn.arguments import instance, whole
 from cnn.callbacks import Callback, NaNGuard, Progress, Run
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
@@ -66,28 +66,32 @@ def fit(
     TrainingError
         From NaNGuard.
     """
+    instance("network", network, Sequential, "cnn.models.lenet5()")
+    schedule = instance("schedule", schedule or Constant(), Schedule, "cnn.schedules.Linear()")
+    optimizer = instance("optimizer", optimizer or SGD(0.05, momentum=0.9), Optimizer, "cnn.SGD(0.05)")
+    callbacks = [Progress(), NaNGuard()] if callbacks is None else list(callbacks)
+    for callback in callbacks:
+        instance("callbacks", callback, Callback, "cnn.NaNGuard()")
+    instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
     whole("epochs", epochs)
+    whole("batch_size", batch_size)
     whole("seed", seed, least=0)
     if not network.built:
         network.build(train.shape, seed=seed)
     with network.backend.active(), ExitStack() as at_end:
         feed = make_feed(network, train, batch_size)
-        checked = make_feed(network, validation) if validation else None
-        loss = loss or default_loss(network)
-        optimizer = optimizer or SGD(0.05, momentum=0.9)
-        loss.build(network)
+        checked = None if validation is None else make_feed(network, validation)
+        loss = make_loss(network, loss)
         optimizer.build(network)
-        rates = learning_rates(optimizer.learning_rate, schedule or Constant(), epochs * len(feed))
         run = Run(network, epochs, len(feed), Totals(network))
-        callbacks = [Progress(), NaNGuard()] if callbacks is None else callbacks
         for callback in callbacks:
             callback.on_start(run)
             at_end.callback(callback.on_end, run)
         for epoch in range(epochs):
             run.epoch = epoch + 1
             feed.reorder(random.generator(seed, random.SHUFFLE, epoch).permutation(len(train)))
-            epoch_rates = rates[epoch * len(feed) : (epoch + 1) * len(feed)]
-            record = _train_epoch(network, feed, loss, optimizer, epoch_rates, run, callbacks)
+            rates = learning_rates(optimizer.learning_rate, schedule, epoch, epochs, len(feed))
+            record = _train_epoch(network, feed, loss, optimizer, rates, run, callbacks)
             if checked:
                 result = _evaluate(network, checked, loss)
                 record |= {f"validation_{name}": value for name, value in result.items()}
@@ -138,21 +142,24 @@ def evaluate(
     ``loss=None`` is the one that :func:`fit` would take. Raises ShapeError or DataError where data
     and network do not fit.
     """
-    network.require_built()
-    loss = loss or default_loss(network)
+    instance("network", network, Sequential, "cnn.models.lenet5()").require_built()
     with network.backend.active():
-        loss.build(network)
-        return _evaluate(network, make_feed(network, data, batch_size), loss)
+        feed = make_feed(network, data, batch_size)
+        return _evaluate(network, feed, make_loss(network, loss))
 
 
-def default_loss(network: Sequential) -> Loss:
-    """CrossEntropy for logits, the notebook's BinaryCrossEntropy for probabilities."""
-    return BinaryCrossEntropy() if network.ends_in_softmax else CrossEntropy()
+def make_loss(network: Sequential, loss: Loss | None) -> Loss:
+    """``loss``, or CrossEntropy for logits and BinaryCrossEntropy for probabilities; ready for ``network``."""
+    if loss is None:
+        loss = BinaryCrossEntropy() if network.ends_in_softmax else CrossEntropy()
+    instance("loss", loss, Loss, "cnn.CrossEntropy()").build(network)
+    return loss
 
 
 def make_feed(network: Sequential, data: Dataset, batch_size: int = EVALUATION_BATCH) -> Feed:
     """``data`` on the network's device; ShapeError or DataError where the two do not fit."""
     whole("batch_size", batch_size)
+    instance("data", data, Dataset, "cnn.data.Dataset(images, labels)")
     network.check_images(data.images)
     highest, classes = data.labels.max(), network.output_shape[0]
     if highest >= classes:
@@ -163,9 +170,10 @@ def make_feed(network: Sequential, data: Dataset, batch_size: int = EVALUATION_B
     return Feed(network.backend, network.dtype, data.images, data.labels, batch_size)
 
 
-def learning_rates(base: float, schedule: Schedule, steps: int) -> Any:
-    """The learning rate of each of ``steps`` steps: the schedule in the middle of each."""
-    return np.array([base * schedule((step + 0.5) / steps) for step in range(steps)])
+def learning_rates(base: float, schedule: Schedule, epoch: int, epochs: int, steps: int) -> Any:
+    """The learning rate of each of an epoch's ``steps``: the schedule in the middle of each."""
+    first, total = epoch * steps, epochs * steps
+    return np.array([base * schedule((step + 0.5) / total) for step in range(first, first + steps)])
 
 
 def _evaluate(network: Sequential, feed: Feed, loss: Loss) -> dict[str, float]:

@@ -101,3 +101,10 @@ def test_cross_entropy_behind_a_softmax_is_warned_of():
     network.build((1, 28, 28), backend="cpu")
     with pytest.warns(UserWarning, match="CrossEntropy expects logits"):
         cnn.CrossEntropy().build(network)
+
+
+def test_cross_entropy_takes_a_logit_of_minus_infinity():
+    loss = built(cnn.CrossEntropy(), 3)
+    with np.errstate(invalid="raise"):
+        losses = loss.forward(np.array([[0, -np.inf, 1]]).T, np.array([2]))
+    assert losses[0] == pytest.approx(0.3132616875182228)  # PyTorch 2.13.0

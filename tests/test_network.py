@@ -1,5 +1,6 @@
 """Sequential: building, names, flat vectors, states, copies, predictions."""
 
+import copy
 import threading
 
 import numpy as np
@@ -231,7 +232,6 @@ class TestRefusals:
             ([cnn.Conv2D(4, 3)], (9,), r"layer 0 Conv2D: the input is \(9,\), expected an image"),
             ([cnn.Dense(4)], (1, 8, 8), r"layer 0 Dense: .*expected a vector .*Flatten"),
             ([cnn.Reshape((5, 5))], (1, 4, 4), r"16 numbers and cannot take the shape \(5, 5\)"),
-            ([cnn.Dense(4)], (0,), r"input shape is \(0,\), expected sizes of at least 1"),
         ],
     )  # fmt: skip
     def test_shapes(self, layers, shape, message):
@@ -258,6 +258,10 @@ class TestRefusals:
             (lambda: cnn.Dense(-1), "Dense: out_features is -1"),
             (lambda: cnn.Sequential(cnn.Dense(3), "relu"), "item 1 is 'relu', expected a layer"),
             (lambda: small(dtype="int8"), "dtype is 'int8', expected float32 or float64"),
+            (lambda: cnn.Sequential(cnn.Dense(4)).build((0,)), "input_shape is 0, expected a whole number"),
+            (lambda: cnn.Sequential(cnn.Dense(4)).build(784), "input_shape is 784, expected a shape such as"),
+            (lambda: cnn.Sequential(cnn.Dense(4)).build((1,), backend=3), "backend is 3, expected a device"),
+            (lambda: cnn.Reshape(3), "Reshape: shape is 3, expected a shape such as"),
             (lambda: small(seed=-1), "seed is -1, expected a whole number of at least 0"),
             (lambda: small(seed=0.5), "seed is 0.5"),
             (lambda: small().predict(IMAGES, batch_size=0), "batch_size is 0"),
@@ -330,3 +334,87 @@ def test_every_backend_gives_the_same_first_weights(backend):
 
 def test_a_device_name_will_do():
     assert small(device="cpu").backend is backends.get("cpu")
+
+
+class TestBackwardIsChecked:
+    """What does not belong to the latest training forward is refused, never read past its end."""
+
+    def test_a_batch_of_another_size(self):
+        network = small()
+        network.forward(np.zeros((1, 8, 8, 4), dtype=np.float32), training=True)
+        network.forward(np.zeros((1, 8, 8, 9), dtype=np.float32))  # not a training forward
+        with pytest.raises(cnn.ShapeError, match="batch of 9, the latest training forward had 4"):
+            network.backward(np.zeros((4, 9), dtype=np.float32))
+
+    def test_no_training_forward_at_all(self):
+        with pytest.raises(cnn.ShapeError, match="the latest training forward had 0"):
+            small().backward(np.zeros((4, 2), dtype=np.float32))
+
+
+class Residual(cnn.Sequential):
+    """y = x + inner(x); both branches' arrays outlive the buffers that layers take turns with."""
+
+    def forward(self, x, training=False):
+        kept = self.buffer("x", x.shape)
+        kept[...] = x
+        y = self.buffer("sum", x.shape)
+        return self.backend.xp.add(kept, super().forward(kept, training), out=y)
+
+    def backward(self, dy, input_grad=True):
+        kept = self.buffer("dy", dy.shape)
+        kept[...] = dy
+        dx = self.buffer("dx", dy.shape)
+        return self.backend.xp.add(kept, super().backward(kept, True), out=dx)
+
+
+def residual_network(dtype="float64"):
+    network = cnn.Sequential(
+        cnn.Conv2D(3, 3, padding=1),
+        Residual(cnn.Conv2D(3, 3, padding=1), cnn.ReLU(), cnn.Conv2D(3, 3, padding=1)),
+        cnn.Flatten(),
+        cnn.Dense(2),
+    )
+    network.build((1, 6, 6), backend="cpu", dtype=dtype)
+    return network
+
+
+def test_a_container_of_ones_own_with_branches():
+    network = residual_network()
+    assert all(check.passed for check in cnn.check_gradients(network))
+    x = np.random.default_rng(0).standard_normal((1, 6, 6, 3))
+    np.testing.assert_array_equal(network.forward(x), network.forward(x, training=True))
+
+
+def test_a_container_of_ones_own_is_copied_as_what_it_is(tmp_path):
+    network = residual_network()
+    images = np.random.default_rng(0).standard_normal((3, 1, 6, 6))
+    for twin in (network.copy(), copy.deepcopy(network)):
+        np.testing.assert_array_equal(twin.predict(images), network.predict(images))
+    network.save(tmp_path / "m.safetensors")
+    with pytest.raises(
+        cnn.CheckpointError, match="layer 1 Residual is of a class that this library does not"
+    ):
+        cnn.load(tmp_path / "m.safetensors")
+
+
+def test_a_nested_network_that_did_not_fit_can_be_built_on_another_shape():
+    network = cnn.Sequential(cnn.Sequential(cnn.Conv2D(4, 3)), cnn.Flatten(), cnn.Dense(3))
+    with pytest.raises(cnn.ShapeError):
+        network.build((1, 2, 2), backend="cpu")
+    assert network.build((1, 8, 8), backend="cpu") == (3,)
+
+
+def test_a_state_of_words_changes_nothing():
+    network = small()
+    before = network.flat.value.copy()
+    state = network.state_dict() | {"4.bias": np.array(["a", "b", "c", "d"])}
+    with pytest.raises(cnn.CheckpointError, match=r"4\.bias as <U1, expected real numbers"):
+        network.load_state_dict(state)
+    np.testing.assert_array_equal(network.flat.value, before)
+
+
+def test_numpys_own_types_do_as_arguments(tmp_path):
+    network = cnn.Sequential(cnn.Flatten(), cnn.Dense(np.int64(3), bias=np.True_))
+    network.build(np.array([1, 4, 4]), backend="cpu", dtype=np.dtype("float64"))
+    network.save(tmp_path / "m.safetensors")
+    assert cnn.load(tmp_path / "m.safetensors", device="cpu").dtype == "float64"

@@ -304,3 +304,19 @@ def test_labels_beyond_the_networks_classes_are_refused():
     data = cnn.data.Dataset(np.zeros((3, 1, 8, 8), dtype=np.uint8), [0, 4, 1])
     with pytest.raises(cnn.DataError, match="labels go up to 4, the network's output has 4 classes"):
         cnn.fit(small(), data, callbacks=[])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss": "ce"}, "loss is 'ce', expected a Loss such as cnn.CrossEntropy"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd', expected a Optimizer"),
+        ({"schedule": "linear"}, "schedule is 'linear', expected a Schedule such as cnn.schedules.Linear"),
+        ({"callbacks": [len]}, "callbacks is .*expected a Callback"),
+        ({"validation": ([], [])}, r"data is \(\[\], \[\]\), expected a Dataset"),
+        ({"seed": None}, "seed is None, expected a whole number"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments, message):
+    with pytest.raises(cnn.ArgumentError, match=message):
+        cnn.fit(small(), blobs(10), **{"callbacks": [], **arguments})

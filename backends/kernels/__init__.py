@@ -17,7 +17,7 @@ SETS: dict[str, type[PortableKernels]] = {"portable": PortableKernels, "signal":
 
 def make(name: str, backend: "Backend") -> PortableKernels:
     """The kernel set called ``name``, for ``backend``; "auto" takes the fastest."""
-    kernels = PortableKernels if name == "auto" else SETS.get(name)
+    kernels = PortableKernels if name == "auto" else SETS.get(str(name))
     if kernels is None:
         raise ArgumentError(f"unknown kernels {name!r}: expected auto, {' or '.join(SETS)}")
     return kernels(backend)

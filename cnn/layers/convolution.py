@@ -53,7 +53,7 @@ class Conv2D(Layer):
         self.groups = whole("Conv2D: groups", groups)
         if untied_bias and not bias:
             raise ArgumentError("Conv2D: untied_bias=True with bias=False, expected one or the other")
-        self.bias, self.untied_bias, self.initializer = bias, untied_bias, initializer
+        self.bias, self.untied_bias, self.initializer = bool(bias), bool(untied_bias), initializer
         self.window = window = make_window("Conv2D", kernel_size, stride, padding, dilation)
         self.kernel_size, self.stride = window.size, window.stride
         self.padding, self.dilation = window.padding, window.dilation

@@ -15,7 +15,7 @@ class Dense(Layer):
 
     def __init__(self, out_features: int, bias: bool = True, initializer: str = "he_normal") -> None:
         self.out_features = whole("Dense: out_features", out_features)
-        self.bias, self.initializer = bias, initializer
+        self.bias, self.initializer = bool(bias), initializer
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)

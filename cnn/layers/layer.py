@@ -46,9 +46,12 @@ class Layer:
     """One step of a network: shapes of one sample in :meth:`build`, batch-last arrays from then on.
 
     A layer object has one place in one network. It writes into arrays of its own, never into its
-    input or into ``dy``; what it hands out stays valid until its next call. A new layer
-    overrides :meth:`build` where it has parameters or changes the shape, :meth:`forward` and
-    :meth:`backward`.
+    input or into ``dy``. A new layer overrides :meth:`build` where it has parameters or changes the
+    shape, :meth:`forward` and :meth:`backward`.
+
+    What a training forward hands out stays valid until the next one. The outputs of inference and
+    the gradients of inputs live in two buffers that all layers take turns with, so they are gone when
+    a second layer has run: a container with branches copies what it needs longer to a buffer of its own.
     """
 
     built = False
@@ -75,6 +78,10 @@ class Layer:
         self._buffers = Buffers(context.backend, context.dtype)
         self._own_parameters: dict[str, Parameter] = {}
         return input_shape
+
+    def unbuild(self) -> None:
+        """Give up the place in a network, so that the layer can be built again."""
+        self.built = False
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """The output for ``x``; a training forward keeps what :meth:`backward` needs."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
-from cnn.arguments import whole
+from cnn import arguments
 from cnn.errors import ShapeError
 from cnn.layers.layer import Array, Context, Layer, Shape
 
@@ -12,7 +12,7 @@ class Reshape(Layer):
     """A sample's numbers in another shape, in the same order: any shape -> ``shape``."""
 
     def __init__(self, shape: Sequence[int]) -> None:
-        self.shape = tuple(whole("Reshape: shape", size) for size in shape)
+        self.shape = arguments.shape("Reshape: shape", shape)
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)

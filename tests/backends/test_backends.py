@@ -33,7 +33,7 @@ class TestSelection:
         ):
             backends.get()
 
-    @pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU", "cpu:0"])
+    @pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU", "cpu:0", None, 0])
     def test_unknown_names(self, name):
         with pytest.raises(ArgumentError, match="expected auto, cpu, cuda or cuda:N"):
             backends.get(name)
@@ -50,9 +50,10 @@ class TestSelection:
         finally:
             threadpoolctl.threadpool_limits(limits=before)
 
-    def test_threads_below_one(self):
-        with pytest.raises(ArgumentError, match="threads is 0: expected at least 1"):
-            backends.get("cpu", threads=0)
+    @pytest.mark.parametrize("threads", [0, 99999, "2", 1.5])
+    def test_threads_that_cannot_be(self, threads):
+        with pytest.raises(ArgumentError, match=f"threads is {threads!r}, expected a whole number from 1"):
+            backends.get("cpu", threads=threads)
 
     def test_of_an_array(self, backend):
         assert backends.of(backend.asarray(np.zeros(3))).name == backend.name
