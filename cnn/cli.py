@@ -114,10 +114,10 @@ def train(
             callbacks=[cnn.NaNGuard(), RunLog(folder, config, train_set.classes), cnn.Progress()],
         )
     except KeyboardInterrupt:
-        kept = (
-            f"{folder.weights} holds the last whole epoch's" if folder.weights.exists() else "none were saved"
-        )
-        _say(f"interrupted; of the weights, {kept}")
+        if folder.weights.exists():
+            _say(f"interrupted: {folder.weights} holds the weights of the last whole epoch")
+        else:
+            _say("interrupted in the first epoch: no weights were saved")
         raise typer.Exit(130) from None
     result = {
         "loss": history[-1]["validation_loss"],

@@ -105,8 +105,8 @@ class Sequential(Layer):
         self._check("gradient", dy, self.output_shape)
         if dy.shape[-1] != self._batch:
             raise ShapeError(
-                f"the gradient is for a batch of {dy.shape[-1]}, the latest training forward had {self._batch}: "
-                "call forward(x, training=True) with the same batch first"
+                f"the gradient is for a batch of {dy.shape[-1]}, the latest training forward had "
+                f"{self._batch}: call forward(x, training=True) with the same batch first"
             )
         with self.backend.active():
             dy = dy.astype(self.dtype, copy=False)

@@ -149,7 +149,7 @@ def evaluate(
 
 
 def make_loss(network: Sequential, loss: Loss | None) -> Loss:
-    """``loss``, or CrossEntropy for logits and BinaryCrossEntropy for probabilities; ready for ``network``."""
+    """``loss``, ready for ``network``; None is CrossEntropy, or BinaryCrossEntropy for probabilities."""
     if loss is None:
         loss = BinaryCrossEntropy() if network.ends_in_softmax else CrossEntropy()
     instance("loss", loss, Loss, "cnn.CrossEntropy()").build(network)
