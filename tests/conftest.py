@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    left_out = [report for report in terminalreporter.stats.get("skipped", []) if "gpu" in report.keywords]
+    skipped = terminalreporter.stats.get("skipped", [])
+    left_out = [report for report in skipped if "gpu" in getattr(report, "keywords", ())]
     if left_out:
         terminalreporter.section(f"{len(left_out)} GPU TESTS WERE LEFT OUT", yellow=True)
         terminalreporter.line(cuda_missing() or "")
