@@ -39,9 +39,7 @@ def test_its_commands_and_flags_exist():
 
 def test_its_make_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"^make ([a-z-]+)", SHELL, re.MULTILINE)) | set(
-        re.findall(r"`make ([a-z-]+)`", README)
-    )
+    named = set(re.findall(r"\bmake ([a-z-]+)", SHELL)) | set(re.findall(r"`make ([a-z-]+)`", README))
     assert {"train", "test", "test-gpu"} <= named <= targets
 
 
