@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -99,6 +99,13 @@ def train(
     backend = backends.get(device, kernels, threads)
     train_set, test_set = config.load_data()
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
+    chosen = config.make_optimizer()
+    config = replace(  # what was left to the optimizer is written down too
+        config,
+        learning_rate=chosen.learning_rate,
+        weight_decay=chosen.weight_decay,
+        momentum=getattr(chosen, "momentum", None),
+    )
     folder = RunFolder(out) if out else RunFolder.default(model)
     _say(f"{model} on {len(train_set):,} images of {data}; {backend.name} ({backend.reason})")
     try:
@@ -106,7 +113,7 @@ def train(
             network,
             train_set,
             validation=test_set,
-            optimizer=config.make_optimizer(),
+            optimizer=chosen,
             schedule=config.make_schedule(),
             epochs=epochs,
             batch_size=batch_size,

@@ -251,11 +251,8 @@ class Sequential(Layer):
             backend = backends.get(backend)
         if not isinstance(backend, Backend):
             raise ArgumentError(f'backend is {backend!r}, expected a device such as backends.get("cpu")')
-        if any(layer.built for layer in (self, *self.walk())):
-            label = next(layer.label for layer in (self, *self.walk()) if layer.built)
-            raise ArgumentError(
-                f"layer {label} is built already: a layer object has one place in one network, make another"
-            )
+        for layer in (self, *self.walk()):
+            layer.require_unbuilt()
         try:
             with backend.active():
                 self.build(input_shape, Context(backend, dtype, Scratch(backend, dtype)))

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, fields
@@ -104,20 +105,27 @@ class RunFolder:
 
         Raises ArgumentError where the folder exists or cannot be made.
         """
+        backend = network.backend
+        device = {**backend.describe(), "reason": backend.reason}
+        shape = {"input_shape": network.input_shape, "class_names": class_names}
         try:
             self.path.mkdir(parents=True)
-            shape = {"input_shape": network.input_shape, "class_names": class_names}
-            write_json(self.config, asdict(config) | shape)
-            backend = network.backend
-            device = {**backend.describe(), "reason": backend.reason}
-            write_json(self.environment, environment() | {"device": device, "command": sys.argv})
         except FileExistsError:
             raise ArgumentError(f"the output folder {self.path} exists: give --out another name") from None
         except OSError as error:
-            raise ArgumentError(
-                f"the output folder {self.path} cannot be written ({error.strerror}): "
-                "give --out a folder that you can write"
-            ) from None
+            raise self._unwritable(error) from None
+        try:
+            write_json(self.config, asdict(config) | shape)
+            write_json(self.environment, environment() | {"device": device, "command": sys.argv})
+        except OSError as error:
+            shutil.rmtree(self.path, ignore_errors=True)  # made a moment ago, and empty but for these
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> ArgumentError:
+        return ArgumentError(
+            f"the output folder {self.path} cannot be written ({error.strerror}): "
+            "give --out a folder that you can write"
+        )
 
     def read(self) -> tuple[Config, tuple[int, ...], tuple[str, ...]]:
         """(configuration, image shape, class names); CheckpointError where this is no run's folder."""

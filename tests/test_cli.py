@@ -74,6 +74,41 @@ def test_a_run_leaves_its_folder(command, own_data, tmp_path):
     assert cnn.load(folder / "model.safetensors", device="cpu").output_shape == (2,)
 
 
+def test_what_was_left_to_the_optimizer_is_written_down(command, own_data):
+    assert command("train", *SMALL, "--data", own_data, "--out", "run", "--optimizer", "adamw")[0] == 0
+    saved = json.loads(Path("run/config.json").read_text())
+    assert (saved["learning_rate"], saved["weight_decay"], saved["momentum"]) == (0.001, 0.01, None)
+
+
+def test_a_folder_that_cannot_take_its_first_file_is_not_left_behind(
+    command, own_data, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device", "run/config.json")
+
+    monkeypatch.setattr("cnn.runs.write_json", full)
+    code, _, err = command("train", *SMALL, "--data", own_data, "--out", "run")
+    assert code == 2
+    assert "cannot be written (No space left on device)" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_fills_up_later_keeps_the_last_good_weights(command, own_data, tmp_path, monkeypatch):
+    save, saves = cnn.Sequential.save, []
+
+    def fills_up(self, path):
+        saves.append(path)
+        if len(saves) > 1:
+            raise OSError(28, "No space left on device", str(path))
+        save(self, path)
+
+    monkeypatch.setattr(cnn.Sequential, "save", fills_up)
+    code, _, err = command("train", *SMALL, "--epochs", 3, "--data", own_data, "--out", "run")
+    assert code == 2
+    assert "model.safetensors: No space left on device" in err
+    assert cnn.load(tmp_path / "run" / "model.safetensors", device="cpu").output_shape == (2,)
+
+
 def test_a_run_without_out_gets_a_folder_of_its_own(command, own_data, tmp_path):
     for _ in range(2):
         assert command("train", *SMALL, "--data", own_data)[0] == 0

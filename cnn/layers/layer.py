@@ -64,11 +64,7 @@ class Layer:
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         """Take up the place in a network: shapes and parameters, no data. -> the output's shape."""
-        if self.built:
-            raise ArgumentError(
-                f"layer {self.label} is built already: a layer object has one place in one network, "
-                "make another for this one"
-            )
+        self.require_unbuilt()
         self.built = True
         self.path = context.path
         self.context = context
@@ -78,6 +74,14 @@ class Layer:
         self._buffers = Buffers(context.backend, context.dtype)
         self._own_parameters: dict[str, Parameter] = {}
         return input_shape
+
+    def require_unbuilt(self) -> None:
+        """Raise where the layer has its place in a network already."""
+        if self.built:
+            raise ArgumentError(
+                f"layer {self.label} is built already: a layer object has one place in one network, "
+                "make another for this one"
+            )
 
     def unbuild(self) -> None:
         """Give up the place in a network, so that the layer can be built again."""
