@@ -80,9 +80,7 @@ def test_what_was_left_to_the_optimizer_is_written_down(command, own_data):
     assert (saved["learning_rate"], saved["weight_decay"], saved["momentum"]) == (0.001, 0.01, None)
 
 
-def test_a_folder_that_cannot_take_its_first_file_is_not_left_behind(
-    command, own_data, tmp_path, monkeypatch
-):
+def test_a_folder_that_cannot_take_its_first_file_does_not_stay(command, own_data, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "run/config.json")
 
