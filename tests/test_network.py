@@ -228,6 +228,8 @@ class TestRefusals:
             ([cnn.Conv2D(2, 3, dilation=3, padding=1)], (1, 4, 4),
              r"a 7x7 kernel \(dilation included\) does not fit a 6x6 input \(padding included\)"),
             ([cnn.MaxPool2D(4)], (1, 3, 3), r"layer 0 MaxPool2D: a 4x4 kernel does not fit a 3x3 input"),
+            ([cnn.MaxPool2D(2, 1, padding=1, dilation=2)], (1, 1, 4),
+             r"layer 0 MaxPool2D: on a 1x4 input a window would see padding alone; take less dilation"),
             ([cnn.Conv2D(4, 3, groups=2)], (3, 8, 8), r"input of 3 channels cannot be cut into 2 groups"),
             ([cnn.Conv2D(4, 3)], (9,), r"layer 0 Conv2D: the input is \(9,\), expected an image"),
             ([cnn.Dense(4)], (1, 8, 8), r"layer 0 Dense: .*expected a vector .*Flatten"),

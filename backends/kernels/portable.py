@@ -83,9 +83,12 @@ class PortableKernels:
             (out.shape, xp.bool_),
             (out.shape, xp.uint8 if winner is None else winner.dtype),
         )
+        height, width = x.shape[1:3]
         x = with_border(x, window, -xp.inf, border)
         if winner is not None:
-            winner.fill(0)
+            for tap, (i, j) in reversed(list(enumerate(window.tap_positions))):
+                rows, columns = window.inside(0, i, height), window.inside(1, j, width)
+                winner[:, rows, columns] = tap  # to begin with the first that sees no padding
         for tap, (i, j) in enumerate(window.tap_positions):
             seen = window.tap(x, i, j, *out.shape[1:3])
             if tap == 0:

@@ -51,11 +51,24 @@ class Window:
 
     def output_size(self, height: int, width: int) -> Pair:
         """How often the window fits, down and across; below 1 where it does not fit at all."""
-        padded = self.padded(height, width)
-        return (
-            (padded[0] - self.extent[0]) // self.stride[0] + 1,
-            (padded[1] - self.extent[1]) // self.stride[1] + 1,
-        )
+        return self.positions(0, height), self.positions(1, width)
+
+    def positions(self, axis: int, size: int) -> int:
+        """How often the window fits along an axis of an input."""
+        return (size + 2 * self.padding[axis] - self.extent[axis]) // self.stride[axis] + 1
+
+    def inside(self, axis: int, tap: int, size: int) -> slice:
+        """The positions along an axis at which a tap sees the input, not its padding."""
+        offset = tap * self.dilation[axis] - self.padding[axis]
+        first = max(0, -(offset // self.stride[axis]))
+        last = min(self.positions(axis, size) - 1, (size - 1 - offset) // self.stride[axis])
+        return slice(first, max(first, last + 1))
+
+    def always_sees(self, axis: int, size: int) -> bool:
+        """Whether at every position along an axis some tap sees the input."""
+        seen = (self.inside(axis, tap, size) for tap in range(self.size[axis]))
+        positions = {position for part in seen for position in range(part.start, part.stop)}
+        return len(positions) == self.positions(axis, size)
 
     def tap(self, padded: Any, row: int, column: int, rows: int, columns: int) -> Any:
         """What the tap (row, column) sees of a padded (C, H, W, N) array: a view, (C, rows, columns, N)."""

@@ -2,7 +2,7 @@
 
 from math import prod
 
-from cnn.errors import ArgumentError
+from cnn.errors import ArgumentError, ShapeError
 from cnn.layers.convolution import make_window, window_output
 from cnn.layers.layer import Array, Context, Layer, Shape
 
@@ -24,13 +24,18 @@ class _Pool2D(Layer):
         self.padding, self.dilation = window.padding, window.dilation
         if any(2 * p > k for p, k in zip(window.padding, window.size, strict=True)):
             raise ArgumentError(
-                f"{name}: padding is {padding}, expected at most half of the kernel size {kernel_size}, "
-                "so that no window lies in the padding alone"
+                f"{name}: padding is {padding}, expected at most half of the kernel size {kernel_size}"
             )
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)
         self.output_shape = (input_shape[0], *window_output(self, self.window, input_shape))
+        for axis, size in enumerate(input_shape[1:]):
+            if not self.window.always_sees(axis, size):
+                raise ShapeError(
+                    f"layer {self.label}: on a {input_shape[1]}x{input_shape[2]} input a window would see "
+                    "padding alone; take less dilation or padding"
+                )
         return self.output_shape
 
 

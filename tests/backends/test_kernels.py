@@ -48,6 +48,20 @@ def test_nan_wins_a_max_pooling_and_gets_the_gradient(backend):
     assert backend.to_host(winner).ravel().tolist() == [1, 0, 3, 2]
 
 
+def test_padding_never_wins_even_over_minus_infinity(backend):
+    x = np.full((1, 2, 2, 1), -np.inf)
+    y = backend.xp.empty((1, 2, 2, 1))
+    winner = backend.xp.empty(y.shape, dtype=backend.xp.uint8)
+    window = Window((2, 2), (2, 2), (1, 1))  # each window sees one number and three of padding
+    backend.kernels.max_pool2d(backend.asarray(x), y, winner, window)
+    assert backend.to_host(winner).ravel().tolist() == [3, 2, 1, 0]
+    dx = backend.xp.empty(x.shape)
+    backend.kernels.max_pool2d_grad(
+        backend.asarray(np.array([1.0, 2, 3, 4]).reshape(y.shape)), winner, dx, window
+    )
+    assert backend.to_host(dx).ravel().tolist() == [1, 2, 3, 4]
+
+
 def test_more_than_256_taps_have_winners_that_bytes_cannot_count():
     x = np.zeros((1, 20, 20, 1))
     x[0, 19, 19, 0] = 1

@@ -103,6 +103,7 @@ def poolings(draw):
     H, W = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     rows, columns = window.output_size(H, W)
     assume(rows >= 1 and columns >= 1)
+    assume(window.always_sees(0, H) and window.always_sees(1, W))  # layers refuse the others
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     x = random.integers(-2, 3, (C, H, W, N)).astype(float)
     return window, x, random.standard_normal((C, rows, columns, N))
@@ -131,3 +132,23 @@ def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(ca
     np.testing.assert_allclose(
         dx, gradient[:, top : top + x.shape[1], left : left + x.shape[2]], rtol=1e-12, atol=1e-12
     )
+
+
+@given(
+    size=st.integers(1, 5),
+    stride=st.integers(1, 4),
+    padding=st.integers(0, 4),
+    dilation=st.integers(1, 3),
+    length=st.integers(1, 9),
+)
+def test_a_window_knows_which_taps_see_the_input(size, stride, padding, dilation, length):
+    window = Window((size, 1), (stride, 1), (padding, 0), (dilation, 1))
+    count = window.output_size(length, 1)[0]
+    assume(count >= 1)
+    seen = set()
+    for tap in range(size):
+        places = {p for p in range(count) if 0 <= p * stride + tap * dilation - padding < length}
+        inside = window.inside(0, tap, length)
+        assert set(range(inside.start, inside.stop)) == places
+        seen |= places
+    assert window.always_sees(0, length) == (len(seen) == count)
