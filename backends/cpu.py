@@ -51,7 +51,7 @@ class CpuBackend(Backend):
         return room[start : start + size]
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
-        if len(a) < 16 and len(a) % 8 and a.shape[1] >= 1024:
+        if 4 < len(a) < 16 and len(a) != 8 and a.shape[1] >= 1024:
             # OpenBLAS is twice as fast with 8 rows as with 6 where the inner dimension is long
             product = np.matmul(self._with_whole_rows(a), b)[: len(a)]
         elif accumulate:

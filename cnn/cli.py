@@ -99,6 +99,8 @@ def train(
     backend = backends.get(device, kernels, threads)
     train_set, test_set = config.load_data()
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
+    if train_set.images.dtype.kind == "f" and abs(train_set.images).max() > 10:
+        _say("note: the images are floats beyond 10; scaled to 0..1 they train better")
     chosen = config.make_optimizer()
     config = replace(  # what was left to the optimizer is written down too
         config,

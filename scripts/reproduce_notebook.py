@@ -223,7 +223,11 @@ def main() -> None:
     part = train.only(per_class=arguments.per_class)
     few, _ = test.split(len(test) - arguments.test_images)
     common = arguments.epochs, arguments.learning_rate, arguments.seed
-    print(f"MNIST, digits 0 and 1, learning rate {arguments.learning_rate}, an image at a time", flush=True)
+    print(
+        f"MNIST, digits 0 and 1, learning rate {arguments.learning_rate}, an image at a time; accuracy on "
+        f"{len(few)} test images, in the last column on all {len(test):,}",
+        flush=True,
+    )
     with np.errstate(all="ignore"):
         columns = {f"notebook, {len(part)} images": run_notebook(part, few, *common)}
     columns[f"xpcnn, the same {len(part)}"] = run_ours(part, few, *common, batch_size=1)

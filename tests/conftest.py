@@ -30,6 +30,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
+def pytest_sessionfinish(session, exitstatus):
+    if session.config.getoption("markexpr") == "gpu" and cuda_missing():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED  # asked for GPU tests alone, and none could run
+
+
 def pytest_terminal_summary(terminalreporter):
     skipped = terminalreporter.stats.get("skipped", [])
     left_out = [report for report in skipped if "gpu" in getattr(report, "keywords", ())]

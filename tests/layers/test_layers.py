@@ -148,6 +148,19 @@ def test_it_runs_on_a_device_that_never_converts(case, kernels):
         np.testing.assert_allclose(value, expected[name], rtol=1e-10, atol=1e-11, err_msg=name)
 
 
+def test_a_steady_step_allocates_nothing_large(case):
+    if not case.plain:
+        pytest.skip("a user's own function allocates what it likes")
+    device = StandInBackend(kernels="portable")
+    network = built(case, device)
+    x, dy = device.asarray(sample(case, batch=256)), device.asarray(random_dy(network, batch=256))
+    for _ in range(2):
+        device.reset_counters()
+        network.forward(x, training=True)
+        network.backward(dy)
+    assert device.largest_allocation <= min(x.nbytes, dy.nbytes) / 3
+
+
 def test_the_input_gradient_is_left_out_on_request(case, device):
     network = built(case, device)
     x, dy = sample(case), random_dy(network)
