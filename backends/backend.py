@@ -8,8 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from backends import kernels as kernel_sets
-
-Array = Any  # numpy.ndarray, cupy.ndarray, or whatever a further backend computes with
+from backends.buffer import Array, Buffer
 
 
 class Timer(ABC):
@@ -81,12 +80,11 @@ class Backend(ABC):
 
     def _scratch(self, name: str, nbytes: int) -> Array:
         """Bytes that this thread keeps under a name; they only grow."""
-        held = getattr(self._thread, name, None)
-        if held is None or held.nbytes < nbytes:
-            setattr(self._thread, name, None)  # freed before its successor is made
-            held = self.xp.empty(nbytes, dtype=self.xp.uint8)
-            setattr(self._thread, name, held)
-        return held[:nbytes]
+        buffer = getattr(self._thread, name, None)
+        if buffer is None:
+            buffer = Buffer(self, self.xp.uint8)
+            setattr(self._thread, name, buffer)
+        return buffer.view((nbytes,))
 
     @abstractmethod
     def active(self) -> AbstractContextManager[object]:

@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from backends.buffer import Array, Shape
 from backends.kernels.window import Window
 
 if TYPE_CHECKING:
     from backends.backend import Backend
-
-Array = Any
-Shape = tuple[int, ...]
 
 
 class PortableKernels:

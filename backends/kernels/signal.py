@@ -4,12 +4,9 @@ Each call is one N-dimensional correlation: channels are contracted by "valid" m
 carried along. Strides and dilations become gaps of zeros. Clear and slow; pooling is the portable one.
 """
 
-from typing import Any
-
+from backends.buffer import Array
 from backends.kernels.portable import PortableKernels, border_shape, carve, split, with_border
 from backends.kernels.window import Pair, Window
-
-Array = Any
 
 
 class SignalKernels(PortableKernels):

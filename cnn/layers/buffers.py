@@ -1,37 +1,11 @@
 """Arrays made once and used again: what keeps a steady step free of allocation."""
 
-from math import prod
 from typing import Any
 
 from backends import Backend
+from backends.buffer import Array, Buffer, Shape
 
-Array = Any
-Shape = tuple[int, ...]
-
-
-class Buffer:
-    """One allocation that only grows, seen through front views of any smaller shape."""
-
-    def __init__(self, backend: Backend, dtype: Any) -> None:
-        self.backend = backend
-        self.dtype = dtype
-        self._storage: Array = None
-        self._view: Array = None
-
-    def view(self, shape: Shape) -> Array:
-        """The first ``prod(shape)`` numbers as an array of that shape."""
-        if self._view is None or self._view.shape != shape:
-            size = prod(shape)
-            if self._storage is None or self._storage.size < size:
-                self._storage = self._view = None  # freed before its successor is made
-                with self.backend.active():
-                    self._storage = self.backend.xp.empty(size, dtype=self.dtype)
-            self._view = self._storage[:size].reshape(shape)
-        return self._view
-
-    def holds(self, array: Array) -> bool:
-        """Whether ``array`` is a view of this buffer."""
-        return self._storage is not None and array.base is self._storage
+__all__ = ["Array", "Buffers", "Scratch", "Shape"]
 
 
 class Buffers:

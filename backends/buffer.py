@@ -1,0 +1,35 @@
+"""Arrays made once and used again."""
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backends.backend import Backend
+
+Array = Any  # numpy.ndarray, cupy.ndarray, or whatever a further backend computes with
+Shape = tuple[int, ...]
+
+
+class Buffer:
+    """One allocation on a device that only grows, seen through front views of any smaller shape."""
+
+    def __init__(self, backend: "Backend", dtype: Any) -> None:
+        self.backend = backend
+        self.dtype = dtype
+        self._storage: Array = None
+        self._view: Array = None
+
+    def view(self, shape: Shape) -> Array:
+        """The first ``prod(shape)`` numbers in that shape, with whatever values were there."""
+        if self._view is None or self._view.shape != shape:
+            size = prod(shape)
+            if self._storage is None or self._storage.size < size:
+                self._storage = self._view = None  # freed before its successor is made
+                with self.backend.active():
+                    self._storage = self.backend.xp.empty(size, dtype=self.dtype)
+            self._view = self._storage[:size].reshape(shape)
+        return self._view
+
+    def holds(self, array: Array) -> bool:
+        """Whether ``array`` is a view of this buffer."""
+        return self._storage is not None and array.base is self._storage
