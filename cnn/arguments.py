@@ -43,5 +43,6 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
 def instance(name: str, value: Any, kind: type[T], example: str) -> T:
     """``value`` if it is of this kind."""
     if not isinstance(value, kind):
-        raise ArgumentError(f"{name} is {value!r}, expected a {kind.__name__} such as {example}")
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
+        raise ArgumentError(f"{name} is {value!r}, expected {article} {kind.__name__} such as {example}")
     return value

@@ -88,7 +88,7 @@ def train(
 
     The run's folder gets config.json, environment.json, metrics.csv and model.safetensors.
     """
-    if Path(data).exists():
+    if data != DEFAULT.data and Path(data).exists():
         data = str(Path(data).resolve())  # the run's folder is to find it from anywhere
     config = Config(
         model=model, data=data, classes=_names(classes), per_class=per_class, epochs=epochs,
@@ -109,7 +109,7 @@ def train(
         momentum=getattr(chosen, "momentum", None),
     )
     folder = RunFolder(out) if out else RunFolder.default(model)
-    _say(f"{model} on {len(train_set):,} images of {data}; {backend.name} ({backend.reason})")
+    headline = f"{model} on {len(train_set):,} images of {data}; {backend.name} ({backend.reason})"
     try:
         history = cnn.fit(
             network,
@@ -120,7 +120,12 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
-            callbacks=[cnn.NaNGuard(), RunLog(folder, config, train_set.classes), cnn.Progress()],
+            callbacks=[
+                cnn.NaNGuard(),
+                RunLog(folder, config, train_set.classes),
+                Headline(headline),
+                cnn.Progress(),
+            ],
         )
     except KeyboardInterrupt:
         if folder.weights.exists():
@@ -221,6 +226,16 @@ def info(as_json: AsJson = False) -> None:
         _print_json(report)
     else:
         _print_nested(report)
+
+
+class Headline(cnn.Callback):
+    """Says what is about to run, once nothing speaks against it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def on_start(self, run: Any) -> None:
+        _say(self.text)
 
 
 def main() -> None:

@@ -88,6 +88,7 @@ class Sequential(Layer):
 
         A training output stays valid until the next training forward, another until the next call.
         """
+        self.require_built()
         self._check("input", x, self.input_shape)
         if training:
             self._batch = x.shape[-1]
@@ -102,6 +103,7 @@ class Sequential(Layer):
 
         Without ``input_grad`` the layers up to the first with parameters are spared their part.
         """
+        self.require_built()
         self._check("gradient", dy, self.output_shape)
         if dy.shape[-1] != self._batch:
             raise ShapeError(
@@ -285,7 +287,6 @@ class Sequential(Layer):
             self.backend.asarray(first, out=parameter.value)
 
     def _check(self, name: str, array: Array, sample: Shape) -> None:
-        self.require_built()
         if not self.backend.owns(array):
             raise ArgumentError(
                 f"the {name} is a {type(array).__module__}.{type(array).__name__}, the network is on "

@@ -133,6 +133,19 @@ def test_classes_in_another_order_are_told_by_their_names(command, own_data, tmp
     assert json.loads(again)["accuracy"] == json.loads(out)["accuracy"] > 0.9
 
 
+def test_classes_may_be_told_by_their_labels(command, own_data):
+    arguments = ("train", *SMALL, "--data", own_data, "--out", "run", "--classes", "1,0")
+    assert command(*arguments)[0] == 0
+    assert json.loads(Path("run/config.json").read_text())["class_names"] == ["bright", "dark"]
+
+
+def test_mnist_is_the_bundled_set_wherever_one_stands(command, tmp_path):
+    (tmp_path / "mnist").mkdir()
+    code, _, err = command("train", *SMALL, "--classes", "0,1", "--per-class", 8, "--out", "run")
+    assert code == 0, err
+    assert err.startswith("notebook on 16 images of mnist")
+
+
 def test_adamw_decays_weights_by_its_own_measure(command, own_data):
     from cnn.runs import Config
 
@@ -240,8 +253,9 @@ class TestMistakes:
         code, out, err = command(*arguments)
         assert (code, out) == (2, ""), err
         assert "Traceback" not in err
-        sentences = [line for line in err.splitlines() if line.startswith("error: ")]
+        sentences = err.splitlines()
         assert len(sentences) == 1, err
+        assert sentences[0].startswith("error: ")
         assert re.search(message, sentences[0]), sentences[0]
         assert set(tmp_path.rglob("*")) == before
 
@@ -325,6 +339,12 @@ class TestMistakes:
             self.refused(
                 command, tmp_path, rf"{bad} at position 2.*out of range", "train", "--data", "bad.npz"
             )
+
+    @pytest.mark.parametrize("labels", [[3, 7], [1], [0, 9]])
+    def test_labels_with_more_gaps_than_classes(self, command, tmp_path, labels):
+        images, labels = np.zeros((len(labels), 28, 28), dtype=np.uint8), np.array(labels)
+        np.savez(tmp_path / "gaps.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        self.refused(command, tmp_path, "no image.*`classes`", "train", "--data", "gaps.npz")
 
     def test_evaluate_of_what_is_no_run(self, command, tmp_path):
         self.refused(command, tmp_path, "no run's folder, it has no config.json", "evaluate", "nowhere")

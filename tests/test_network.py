@@ -282,7 +282,12 @@ class TestRefusals:
 
     def test_a_network_that_is_not_built(self):
         network = cnn.models.lenet5()
-        for use in (network.state_dict, network.copy, network.summary, lambda: network.predict(IMAGES)):
+        calls = (
+            lambda: network.forward(IMAGES),
+            lambda: network.backward(IMAGES),
+            lambda: network.predict(IMAGES),
+        )
+        for use in (network.state_dict, network.copy, network.summary, *calls):
             with pytest.raises(cnn.ArgumentError, match="not built yet"):
                 use()
 

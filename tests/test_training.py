@@ -310,7 +310,7 @@ def test_labels_beyond_the_networks_classes_are_refused():
     ("arguments", "message"),
     [
         ({"loss": "ce"}, "loss is 'ce', expected a Loss such as cnn.CrossEntropy"),
-        ({"optimizer": "sgd"}, "optimizer is 'sgd', expected a Optimizer"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd', expected an Optimizer"),
         ({"schedule": "linear"}, "schedule is 'linear', expected a Schedule such as cnn.schedules.Linear"),
         ({"callbacks": [len]}, "callbacks is .*expected a Callback"),
         ({"validation": ([], [])}, r"data is \(\[\], \[\]\), expected a Dataset"),

@@ -64,8 +64,9 @@ class Dataset:
     def only(self, classes: Iterable[int | str] | None = None, per_class: int | None = None) -> "Dataset":
         """The first ``per_class`` images of each chosen class (None: all), in this set's order.
 
-        ``classes`` are labels (3) or names ("3"); None takes every class. The labels become 0, 1, ...
-        in the order in which the classes are given; the names stay.
+        ``classes`` are names ("cat") or labels (3, or "3" where no class is called so); None takes
+        every class. The labels become 0, 1, ... in the order in which the classes are given; the names
+        stay.
         """
         chosen = range(len(self.classes)) if classes is None else self._labels_of(classes)
         if per_class is not None and (not is_whole(per_class) or per_class < 1):
@@ -126,8 +127,10 @@ class Dataset:
     def _label_of(self, chosen: int | str) -> int:
         if isinstance(chosen, str) and chosen in self.classes:
             return self.classes.index(chosen)
-        if is_whole(chosen) and 0 <= chosen < len(self.classes):
-            return int(chosen)
+        # a label, or one as a command line gives it
+        label = int(chosen) if isinstance(chosen, str) and chosen.isdecimal() else chosen
+        if is_whole(label) and 0 <= label < len(self.classes):
+            return int(label)
         raise DataError(f"unknown class {chosen!r}: expected {some_of(self.classes)} or a label from 0")
 
 

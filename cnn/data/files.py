@@ -83,6 +83,11 @@ def _class_count(train: Named, test: Named, train_columns: int | None, test_colu
     present = np.union1d(train.array, test.array)
     # below the label present[i] there are i classes with an image and present[i] - i without one
     plausible = present <= 2 * np.arange(len(present))
+    if not plausible.any():
+        raise DataError(
+            f"{train.name}: the labels go up to {present[-1]}, but most classes from 0 to there have no "
+            "image: expected labels that count the classes from 0, or, in an .npz, the names of all in `classes`"
+        )
     if not plausible[-1]:
         _refuse_stray(int(present[plausible][-1]), train, test)
     return int(present[-1]) + 1
@@ -95,7 +100,8 @@ def _refuse_stray(highest: int, *sets: Named) -> None:
             position = positions[0]
             raise DataError(
                 f"{name}: label {labels[position]} at position {position} is out of range: expected 0 to "
-                f"{highest}, as most classes up to it have no image"
+                f"{highest}, as most classes up to it have no image; where that is meant, name all classes "
+                "in `classes` of an .npz"
             )
 
 
