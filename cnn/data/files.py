@@ -86,7 +86,7 @@ def _class_count(train: Named, test: Named, train_columns: int | None, test_colu
     if not plausible.any():
         raise DataError(
             f"{train.name}: the labels go up to {present[-1]}, but most classes from 0 to there have no "
-            "image: expected labels that count the classes from 0, or the names of all in `classes` of an .npz"
+            "image: expected labels that count the classes from 0, or all their names in `classes` of an .npz"
         )
     if not plausible[-1]:
         _refuse_stray(int(present[plausible][-1]), train, test)
