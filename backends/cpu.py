@@ -58,7 +58,10 @@ class CpuBackend(Backend):
             product = np.matmul(a, b)
         else:
             return np.matmul(a, b, out=out)
-        return np.add(out, product, out=out) if accumulate else np.positive(product, out=out)
+        if accumulate:
+            return np.add(out, product, out=out)
+        np.copyto(out, product)
+        return out
 
     def _with_whole_rows(self, a: Array) -> Array:
         """The matrix with rows of zeros below it, up to a multiple of 8."""

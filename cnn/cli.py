@@ -155,8 +155,7 @@ def evaluate(
 ) -> None:
     """Test a trained network on the test set of its data."""
     folder = RunFolder(run)
-    config, _, class_names = folder.read()
-    network = folder.load_network(backends.get(device, kernels, threads))
+    network, config, class_names = folder.load(backends.get(device, kernels, threads))
     test_set = cnn.data.load(data or config.data)[1].only(class_names)
     result = {**cnn.evaluate(network, test_set), "count": len(test_set)}
     if as_json:

@@ -141,14 +141,14 @@ class RunFolder:
         except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise CheckpointError(f"{self.config} cannot be read ({error}): it is damaged") from None
 
-    def load_network(self, backend: Backend) -> Sequential:
-        """The run's network with its weights, on ``backend``."""
+    def load(self, backend: Backend) -> tuple[Sequential, Config, tuple[str, ...]]:
+        """The run's network with its weights on ``backend``, its configuration, and the class names."""
         config, shape, class_names = self.read()
         try:
             network = config.make_network(shape, len(class_names), backend)
         except (ValueError, TypeError, MemoryError) as error:
             raise CheckpointError(f"{self.config} describes no network ({error}): it is damaged") from None
-        return checkpoints.load(self.weights, network=network)
+        return checkpoints.load(self.weights, network=network), config, class_names
 
 
 class RunLog(Callback):

@@ -84,6 +84,8 @@ class PortableKernels:
         height, width = x.shape[1:3]
         x = with_border(x, window, -xp.inf, border)
         if winner is not None:
+            winner.fill(0)
+        if winner is not None and window.has_padding:
             for tap, (i, j) in reversed(list(enumerate(window.tap_positions))):
                 rows, columns = window.inside(0, i, height), window.inside(1, j, width)
                 winner[:, rows, columns] = tap  # to begin with the first that sees no padding
