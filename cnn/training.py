@@ -13,6 +13,7 @@ from cnn.callbacks import Callback, NaNGuard, Progress, Run
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.errors import DataError
+from cnn.layers.buffers import Array
 from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from cnn.metrics import Totals
 from cnn.network import EVALUATION_BATCH, Sequential
@@ -115,9 +116,7 @@ def _train_epoch(
     device_rates = network.backend.asarray(rates, dtype=network.dtype)
     run.totals.reset()
     for step, (x, labels) in enumerate(feed):
-        y = network.forward(x, training=True)
-        losses = loss.forward(y, labels)
-        network.backward(loss.backward(len(labels)), input_grad=False)
+        losses, y = compute_gradients(network, loss, x, labels)
         optimizer.step(device_rates[step : step + 1])
         run.totals.add(losses, y, labels)
         run.step = step + 1
@@ -132,6 +131,14 @@ def _train_epoch(
         "seconds": seconds,
         "images_per_second": run.totals.count / seconds,
     }
+
+
+def compute_gradients(network: Sequential, loss: Loss, x: Array, labels: Array) -> tuple[Array, Array]:
+    """A step without its update: -> each sample's loss (N,), and the output (classes, N)."""
+    y = network.forward(x, training=True)
+    losses = loss.forward(y, labels)
+    network.backward(loss.backward(len(labels)), input_grad=False)
+    return losses, y
 
 
 def evaluate(

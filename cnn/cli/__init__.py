@@ -1,0 +1,16 @@
+"""The ``cnn`` command, a module for each of its commands.
+
+Results go to standard output, progress and errors to standard error.
+"""
+
+from cnn.cli.app import app, main
+
+# isort: off - each adds its command to the app; --help lists them in this order
+from cnn.cli import train
+from cnn.cli import evaluate
+from cnn.cli import summary
+from cnn.cli import gradcheck
+from cnn.cli import info
+# isort: on
+
+__all__ = ["app", "evaluate", "gradcheck", "info", "main", "summary", "train"]

@@ -1,0 +1,32 @@
+"""``cnn evaluate``."""
+
+from typing import Annotated
+
+import typer
+
+import backends
+import cnn
+from cnn.cli.app import app
+from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads
+from cnn.cli.output import print_json, result_line
+from cnn.runs import RunFolder
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Annotated[str | None, typer.Option(help="Another data set.", show_default="the run's own")] = None,
+    device: Device = DEFAULT.device,
+    kernels: Kernels = DEFAULT.kernels,
+    threads: Threads = DEFAULT.threads,
+    as_json: AsJson = False,
+) -> None:
+    """Test a trained network on the test set of its data."""
+    folder = RunFolder(run)
+    network, config, class_names = folder.load(backends.get(device, kernels, threads))
+    test_set = cnn.data.load(data or config.data)[1].only(class_names)
+    result = {**cnn.evaluate(network, test_set), "count": len(test_set)}
+    if as_json:
+        print_json(result)
+    else:
+        print(result_line(result))

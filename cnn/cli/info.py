@@ -1,0 +1,36 @@
+"""``cnn info``."""
+
+from typing import Any
+
+import backends
+from backends import DeviceUnavailable
+from cnn.cli.app import app
+from cnn.cli.options import AsJson
+from cnn.cli.output import print_json
+from cnn.runs import environment
+
+
+@app.command()
+def info(as_json: AsJson = False) -> None:
+    """Show the devices, why one cannot be used, versions and libraries: what a bug report needs."""
+    found = backends.available()
+    devices = {
+        name: {"usable": False, "reason": str(device)}
+        if isinstance(device, DeviceUnavailable)
+        else {"usable": True, **device.describe(), "memory": device.memory()}
+        for name, device in found.items()
+    }
+    report = {**environment(), "devices": devices}
+    if as_json:
+        print_json(report)
+    else:
+        _print_nested(report)
+
+
+def _print_nested(values: dict[str, Any], indent: str = "") -> None:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            _print_nested(value, indent + "  ")
+        else:
+            print(f"{indent}{name + ':':<14} {value}")

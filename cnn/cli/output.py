@@ -1,0 +1,20 @@
+"""What the commands print, and where."""
+
+import json
+import sys
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Something to know while the result is on its way: to standard error."""
+    print(text, file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """A result for programs."""
+    print(json.dumps(value, indent=2))
+
+
+def result_line(result: dict[str, float]) -> str:
+    """A test's result for people."""
+    return f"test accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}, on {result['count']:,} images"
