@@ -75,7 +75,7 @@ class LayerWatch:
             yield
         finally:
             for layer in layers:
-                del layer.forward, layer.backward  # type: ignore[method-assign]
+                del layer.forward, layer.backward
         self._steps.append(timers)
 
     def read(self, skip: int = 0) -> list[LayerTime]:

@@ -5,7 +5,8 @@ Results go to standard output, progress and errors to standard error.
 
 from cnn.cli.app import app, main
 
-# isort: off - each adds its command to the app; --help lists them in this order
+# Each adds its command to the app; --help lists them in this order.
+# isort: off
 from cnn.cli import train
 from cnn.cli import evaluate
 from cnn.cli import summary
