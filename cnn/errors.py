@@ -7,6 +7,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "DeviceUnavailable",
+    "DisagreementError",
     "ShapeError",
     "TrainingError",
 ]
@@ -26,3 +27,7 @@ class CheckpointError(ValueError):
 
 class TrainingError(RuntimeError):
     """A training that cannot go on; the message says where it stopped and what usually mends it."""
+
+
+class DisagreementError(RuntimeError):
+    """Devices or kernels that do not compute the same; the message names the layer where they part."""

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cnn.errors import ArgumentError
+
 
 def write_whole(path: str | Path, data: bytes) -> None:
     """Put ``data`` at ``path``: readers see the old file or the new one, never a part.
@@ -27,6 +29,15 @@ def write_whole(path: str | Path, data: bytes) -> None:
             raise
     except OSError as error:  # of the temporary file, which nobody has heard of
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def require_place(path: Path) -> None:
+    """Raise ArgumentError unless a file could be put at ``path``: said before the work, not after it."""
+    if path.is_dir():
+        raise ArgumentError(f"{path} is a folder: expected the name of a file")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        what = "cannot be written" if path.parent.exists() else "does not exist"
+        raise ArgumentError(f"{path} cannot be made, the folder {path.parent} {what}: name another")
 
 
 def write_json(path: str | Path, value: Any) -> None:

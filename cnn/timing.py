@@ -67,15 +67,18 @@ class LayerWatch:
     def step(self) -> Iterator[None]:
         """Time the one step inside."""
         timers: dict[tuple[str, str], Timer] = {}
-        layers = list(self.network.walk())
-        for layer in layers:
-            for direction in ("forward", "backward"):
-                setattr(layer, direction, self._timed(layer, direction, timers))
-        try:
+
+        def timed(layer: Layer, direction: str, method: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                with self.network.backend.timer() as timer:
+                    result = method(*arguments, **options)
+                timers[layer.label, direction] = timer
+                return result
+
+            return call
+
+        with wrapped(self.network, timed):
             yield
-        finally:
-            for layer in layers:
-                del layer.forward, layer.backward
         self._steps.append(timers)
 
     def read(self, skip: int = 0) -> list[LayerTime]:
@@ -90,15 +93,18 @@ class LayerWatch:
             for layer in self.network.walk()
         ]
 
-    def _timed(
-        self, layer: Layer, direction: str, timers: dict[tuple[str, str], Timer]
-    ) -> Callable[..., Any]:
-        method = getattr(layer, direction)
 
-        def timed(*arguments: Any, **options: Any) -> Any:
-            with self.network.backend.timer() as timer:
-                result = method(*arguments, **options)
-            timers[layer.label, direction] = timer
-            return result
-
-        return timed
+@contextmanager
+def wrapped(
+    network: Sequential, wrap: Callable[[Layer, str, Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Inside the block every layer runs ``wrap(layer, "forward", layer.forward)``, and so backward."""
+    layers = list(network.walk())
+    for layer in layers:
+        for direction in ("forward", "backward"):
+            setattr(layer, direction, wrap(layer, direction, getattr(layer, direction)))
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward, layer.backward

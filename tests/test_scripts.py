@@ -24,6 +24,12 @@ def test_train_is_cnn_train(tmp_path):
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_compare_devices_is_cnn_compare(tmp_path):
+    done = run("compare_devices.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "layer by layer" in done.stdout
+
+
 def test_the_notebooks_experiment_runs_both_ways(tmp_path):
     arguments = ("--per-class", 4, "--test-images", 10, "--epochs", 1)
     done = run("reproduce_notebook.py", *arguments, cwd=tmp_path)

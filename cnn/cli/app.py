@@ -11,6 +11,7 @@ from cnn.errors import (
     CheckpointError,
     DataError,
     DeviceUnavailable,
+    DisagreementError,
     ShapeError,
     TrainingError,
 )
@@ -30,7 +31,7 @@ def main() -> None:
     """Run the command; a user's mistake is one sentence and exit code 2."""
     try:
         app()
-    except TrainingError as error:
+    except (TrainingError, DisagreementError) as error:
         _fail(error, 1)
     except USER_ERRORS as error:
         _fail(error, 2)

@@ -1,0 +1,113 @@
+"""``cnn compare``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnn import comparison
+from cnn.cli.app import app, examples
+from cnn.cli.options import DEFAULT, AsJson, Dtype, Model
+from cnn.cli.output import print_json, say
+from cnn.comparison.files import as_plain
+from cnn.comparison.plot import draw
+from cnn.comparison.table import show
+from cnn.errors import ArgumentError
+from cnn.files import require_place
+
+OF_MEASURING = ("model", "batch_size", "device", "kernels", "threads", "dtype", "rounds", "save")
+
+
+@app.command(
+    epilog=examples(
+        "cnn compare",
+        "cnn compare --device cpu,cuda --model notebook --batch-size 32",
+        "cnn compare --kernels portable,signal --threads 1,2",
+        "cnn compare --save laptop.json",
+        "cnn compare laptop.json workstation.json --plot crossover.png",
+    )
+)
+def compare(
+    context: typer.Context,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Saved comparisons to set side by side, instead of measuring.", show_default=False
+        ),
+    ] = None,
+    model: Model = DEFAULT.model,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = DEFAULT.batch_size,
+    device: Annotated[
+        str | None, typer.Option(help="Some devices, as in cpu,cuda.", show_default="all that work")
+    ] = None,
+    kernels: Annotated[
+        str | None,
+        typer.Option(help="Some kernel sets, as in portable,signal.", show_default="each device's best"),
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Some thread counts of the CPU, as in 1,2.", show_default="all cores")
+    ] = None,
+    dtype: Dtype = DEFAULT.dtype,
+    rounds: Annotated[int, typer.Option(help="How often the columns take turns.")] = 21,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the measurements here, to compare with another machine's.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw images a second over batch size: a PNG, and an SVG beside it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare devices, kernel sets and thread counts, layer by layer, in training steps.
+
+    On a machine with one device its kernel sets and thread counts are compared. Nothing is timed
+    before all have computed the same.
+    """
+    for path in (save, plot):
+        if path:
+            require_place(path)
+    if files:
+        for name in OF_MEASURING:
+            source = context.get_parameter_source(name)
+            if source and source.name == "COMMANDLINE":
+                flag = "--" + name.replace("_", "-")
+                raise ArgumentError(f"{flag} is for measuring: leave it out where saved files are compared")
+        result = _loaded(files)
+    else:
+        chosen = comparison.setups(_cut(device), _cut(kernels), _numbers(threads))
+        result = comparison.compare(chosen, model, batch_size, dtype, rounds, say)
+    if save:
+        comparison.save(result, save)
+    pictures = draw(result, plot) if plot else []
+    if as_json:
+        print_json(as_plain(result))
+    else:
+        show(result)
+        if not files and len({column.device["device"] for column in result.columns}) == 1:
+            say(
+                "to set another machine beside this one: `cnn compare --save NAME.json` on each, then "
+                "`cnn compare NAME.json OTHER.json` on one of them"
+            )
+    for path in (*([save] if save else []), *pictures):
+        say(f"wrote {path}")
+
+
+def _loaded(files: list[Path]) -> comparison.Comparison:
+    """The saved comparisons as one, each file's columns under its name."""
+    stems = [path.stem for path in files]
+    if len(set(map(str, files))) < len(files):
+        raise ArgumentError("a file is given twice: name each saved comparison once")
+    names = [path.stem if stems.count(path.stem) == 1 else str(path) for path in files]
+    return comparison.beside(dict(zip(names, map(comparison.load, files), strict=True)))
+
+
+def _cut(text: str | None) -> list[str] | None:
+    """As "cpu, cuda" into ["cpu", "cuda"]."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    """As "1,2" into [1, 2]."""
+    try:
+        return None if text is None else [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ArgumentError(f"--threads is {text!r}, expected numbers as in 1,2") from None

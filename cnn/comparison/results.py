@@ -1,0 +1,122 @@
+"""What a comparison found, as plain data that JSON can carry from one machine to another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+from cnn.timing import LayerTime, Spread
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a layer has to do for a batch, whoever does it.
+
+    Operations are multiplications and additions; bytes are the least that must be read and written:
+    each input, output and parameter once.
+    """
+
+    layer: str
+    forward_flops: int
+    backward_flops: int
+    forward_bytes: int
+    backward_bytes: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a column computes from the first one, after the same steps from the same weights.
+
+    The largest difference of a number, relative to the largest number among its like. Between two
+    machines only the losses are compared.
+    """
+
+    loss: float
+    gradients: float | None = None
+    weights: float | None = None
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """A training step at one batch size, in seconds."""
+
+    batch_size: int
+    step: Spread
+
+
+@dataclass(frozen=True)
+class Column:
+    """One setup's measurements; times are in seconds."""
+
+    name: str
+    device: dict[str, Any]
+    losses: list[float]  # of the steps that prove the setups equal
+    agreement: Agreement | None  # None: the first column, which the others are compared with
+    layers: list[LayerTime]
+    step: Spread
+    first_step: float  # with everything that happens only once, such as compiling
+    move_batch: Spread  # a batch of bytes from the host to the device
+    launch: Spread  # one operation on a single number
+    product_flops: float  # a second, of a large matrix product
+    copy_bytes: float  # a second, read and written, of a large copy
+    sweep: list[SweepPoint]
+
+    @property
+    def hardware(self) -> str:
+        """What it ran on, as in "NVIDIA H100"."""
+        return str(self.device.get("gpu") or self.device.get("processor") or "unknown hardware")
+
+    def step_at(self, batch_size: int) -> Spread | None:
+        """A step of the sweep; None where it was not timed."""
+        return next((point.step for point in self.sweep if point.batch_size == batch_size), None)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The columns of one workload, and the machine they were measured on."""
+
+    model: str
+    batch_size: int
+    dtype: str
+    steps: int  # that proved the columns equal
+    tolerance: float  # of an Agreement
+    machine: dict[str, Any]
+    work: list[Work]
+    columns: list[Column]
+
+
+def speedup(first: float, other: float) -> float:
+    """How many times faster ``other`` seconds are; NaN where a clock was too coarse to tell."""
+    return first / other if other > 0 else nan
+
+
+def rate(amount: float, seconds: float) -> float:
+    """``amount`` a second; NaN where a clock was too coarse to tell."""
+    return amount / seconds if seconds > 0 else nan
+
+
+def roofline_share(flops: int, nbytes: int, seconds: float, column: Column) -> float:
+    """The least time that the column's own product and copy speeds allow, over the time taken.
+
+    The roofline of Williams, Waterman and Patterson (2009). Above 1 the numbers came from a cache that is
+    faster than the memory a large copy runs through.
+    """
+    return rate(max(flops / column.product_flops, nbytes / column.copy_bytes), seconds)
+
+
+def crossover(first: Column, other: Column) -> int | None:
+    """The batch size from which on ``other`` is faster, at all that both were timed at; None: at none."""
+    wins = None
+    for point in reversed(other.sweep):
+        before = first.step_at(point.batch_size)
+        if before is None:
+            continue
+        if not speedup(before.median, point.step.median) > 1:
+            break
+        wins = point.batch_size
+    return wins
+
+
+def batch_sizes(columns: Sequence[Column]) -> list[int]:
+    """All that any of the columns was timed at."""
+    return sorted({point.batch_size for column in columns for point in column.sweep})

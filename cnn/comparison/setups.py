@@ -1,0 +1,76 @@
+"""What is compared: a device, a kernel set and, on the CPU, a number of threads."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+
+import backends
+from backends import Backend, DeviceUnavailable
+from backends.cpu import limit_threads
+from backends.kernels import SETS
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One way to compute on this machine."""
+
+    backend: Backend
+    threads: int | None = None  # None: a GPU, which has no such setting
+
+    @property
+    def name(self) -> str:
+        """As in "cpu portable, 2 threads"."""
+        name = f"{self.backend.name} {self.backend.kernels.name}"
+        if self.threads is None:
+            return name
+        return f"{name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    @contextmanager
+    def active(self) -> Iterator[Backend]:
+        """Compute in this way inside the block, and with as many threads as before after it."""
+        before = cpu_threads()
+        if self.threads is not None:
+            limit_threads(self.threads)
+        try:
+            with self.backend.active():
+                yield self.backend
+        finally:
+            limit_threads(before)
+
+
+def setups(
+    devices: Sequence[str] | None = None,
+    kernels: Sequence[str] | None = None,
+    threads: Sequence[int] | None = None,
+) -> list[Setup]:
+    """Every combination of what was asked for; the first is what the others are compared with.
+
+    ``devices=None`` takes every device that works. Where that is the CPU alone and nothing else was
+    asked for, its kernel sets and thread counts are compared.
+
+    Raises DeviceUnavailable, ArgumentError where one of them cannot be used.
+    """
+    if devices is None:
+        usable = (found for found in backends.available().items())
+        devices = [name for name, device in usable if not isinstance(device, DeviceUnavailable)]
+    all_threads = cpu_threads()
+    if list(devices) == ["cpu"] and kernels is None and threads is None:
+        fast, *others = ("auto", *(name for name in SETS if name != backends.get("cpu").kernels.name))
+        chosen = [("cpu", fast, all_threads), ("cpu", fast, 1), *(("cpu", k, all_threads) for k in others)]
+    else:
+        chosen = list(product(devices, kernels or ["auto"], threads or [all_threads]))
+    return list(dict.fromkeys(_setup(*choice) for choice in chosen))
+
+
+def cpu_threads() -> int:
+    """How many threads the linear algebra library uses now."""
+    return int(backends.get("cpu").describe()["threads"])
+
+
+def _setup(device: str, kernels: str, threads: int) -> Setup:
+    backend = backends.get(device, kernels)
+    if backend.name != "cpu":
+        return Setup(backend)
+    with Setup(backend, threads).active():  # refuses a number that the machine does not have
+        return Setup(backend, threads)

@@ -1,0 +1,164 @@
+"""A comparison as tables for people: a row per layer, the whole step, the batch sizes."""
+
+from collections.abc import Callable
+from functools import partial
+from math import isfinite, nan
+from string import ascii_uppercase
+from typing import TYPE_CHECKING
+
+from cnn.comparison.results import Column, Comparison, batch_sizes, crossover, rate, roofline_share, speedup
+from cnn.timing import LayerTime, Spread
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Columns = dict[str, Column]  # by the letter that stands for each
+
+
+def show(comparison: Comparison) -> None:
+    """Print the tables; a letter stands for each column, since names would not fit beside each other."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    columns = dict(zip(ascii_uppercase, comparison.columns, strict=False))
+    say(f"{comparison.model}, batch {comparison.batch_size}, {comparison.dtype}: a training step, medians")
+    for letter, column in columns.items():
+        say(f"  {letter}  {column.name} ({column.hardware}){_agreed(comparison, column)}")
+    for title, table in (
+        ("forward (fwd) and backward (bwd) in ms, and how many times faster than A", _times),
+        ("how near to the limits of products and copies", _limits),
+        ("the whole step", _steps),
+        ("images a second, by batch size", _sweep),
+    ):
+        say(f"\n{title}")
+        for part in _parts(console, columns, partial(table, comparison)):
+            console.print(table(comparison, part), crop=False)
+    for letter, column in list(columns.items())[1:]:
+        say(f"{letter} is faster than A {_won(columns['A'], column)}")
+
+
+def _parts(console: "Console", columns: Columns, table: Callable[[Columns], "Table"]) -> list[Columns]:
+    """The columns in groups that fit the screen beside each other, the first one in each group."""
+    from rich.measure import Measurement
+
+    (letter, first), *others = columns.items()
+    wide = console.options.update(width=1000)
+    size = max(1, len(others))
+    while True:
+        parts = [{letter: first, **dict(others[i : i + size])} for i in range(0, max(1, len(others)), size)]
+        widest = max(Measurement.get(console, wide, table(part)).maximum for part in parts)
+        if size == 1 or widest <= console.width:
+            return parts
+        size -= 1
+
+
+def _agreed(comparison: Comparison, column: Column) -> str:
+    """How near to the first column's its results were."""
+    if column.agreement is None:
+        return ""
+    found = column.agreement
+    parts = {"loss": found.loss, "gradients": found.gradients, "weights": found.weights}
+    apart = ", ".join(f"{name} {value:.0e}" for name, value in parts.items() if value is not None)
+    return f": as A within {apart}, after {comparison.steps} steps ({comparison.tolerance:.0e} allowed)"
+
+
+def _won(first: Column, other: Column) -> str:
+    """Where ``other`` wins, in words."""
+    size = crossover(first, other)
+    if size is None:
+        return "at no batch size"
+    last = other.sweep[-1].batch_size
+    return f"from batch size {size} on" if size > other.sweep[0].batch_size else f"at all sizes up to {last}"
+
+
+def _times(comparison: Comparison, columns: Columns) -> "Table":
+    headings = [heading for letter in columns for heading in (f"{letter}\nfwd", "bwd")]
+    table = _table("layer", *headings, *(f"{letter}\nspeed-up" for letter in list(columns)[1:]))
+    for index, work in enumerate(comparison.work):
+        times = [column.layers[index] for column in columns.values()]
+        cells = [_ms(part) for time in times for part in (time.forward, time.backward)]
+        first, *others = map(_total, times)
+        table.add_row(work.layer, *cells, *(_figure(speedup(first, other)) for other in others))
+    return table
+
+
+def _limits(comparison: Comparison, columns: Columns) -> "Table":
+    """What each layer reaches, and the share of what the device's own product and copy would allow."""
+    headings = [heading for letter in columns for heading in (f"{letter}\nGFLOP/s", "GB/s", "roofline")]
+    table = _table("layer", *headings)
+    cached = False
+    for index, work in enumerate(comparison.work):
+        flops = work.forward_flops + work.backward_flops
+        nbytes = work.forward_bytes + work.backward_bytes
+        cells = []
+        for column in columns.values():
+            seconds = _total(column.layers[index])
+            share = roofline_share(flops, nbytes, seconds, column)
+            cached = cached or share > 1
+            figures = rate(flops, seconds) / 1e9, rate(nbytes, seconds) / 1e9
+            cells += [*map(_figure, figures), f"{share:.1%}" if share > 0 else "-"]
+        table.add_row(work.layer, *cells)
+    if cached:
+        table.caption = "above 100%: its numbers came from a cache, the large copy's did not"
+    return table
+
+
+def _steps(comparison: Comparison, columns: Columns) -> "Table":
+    table = _table("", *columns)
+
+    def row(name: str, cell: Callable[[Column], str]) -> None:
+        table.add_row(name, *map(cell, columns.values()))
+
+    first = columns["A"].step.median
+    row("milliseconds", lambda column: _ms(column.step))
+    row("  quartiles", lambda c: f"{_figure(c.step.low * 1e3)} to {_figure(c.step.high * 1e3)}")
+    row("images a second", lambda column: _figure(rate(comparison.batch_size, column.step.median)))
+    row("times faster than A", lambda column: _figure(speedup(first, column.step.median)))
+    row("the first step, building included, ms", lambda column: _figure(column.first_step * 1e3))
+    row("moving a batch to the device, µs", lambda column: _figure(column.move_batch.median * 1e6))
+    row("launching one operation, µs", lambda column: _figure(column.launch.median * 1e6))
+    row("a large product, GFLOP/s", lambda column: _figure(column.product_flops / 1e9))
+    row("a large copy, GB/s", lambda column: _figure(column.copy_bytes / 1e9))
+    return table
+
+
+def _sweep(comparison: Comparison, columns: Columns) -> "Table":
+    table = _table("batch size", *columns)
+    for size in batch_sizes(list(columns.values())):
+        steps = [column.step_at(size) for column in columns.values()]
+        table.add_row(str(size), *(_figure(rate(size, step.median) if step else nan) for step in steps))
+    return table
+
+
+def _table(first: str, *rest: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption_justify="left")
+    table.add_column(first, no_wrap=True)
+    for name in rest:
+        table.add_column(name, justify="right", vertical="bottom", no_wrap=True)
+    return table
+
+
+def _total(time: LayerTime) -> float:
+    """Forward and backward together, in seconds."""
+    return sum(part.median for part in (time.forward, time.backward) if part)
+
+
+def _ms(spread: Spread | None) -> str:
+    return "-" if spread is None else _figure(spread.median * 1e3)
+
+
+def _figure(value: float) -> str:
+    """Three digits or three decimals, as in 0.012, 1.23, 12.3, 12,345; a dash for what is not there."""
+    if not isfinite(value) or value == 0:
+        return "-"
+    size = abs(value)
+    if size < 0.0005:
+        return "<0.001"
+    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"

@@ -1,0 +1,99 @@
+"""The steps that every setup is given: a model, batches of MNIST, an optimizer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+import cnn
+from backends import Backend
+from cnn import models
+from cnn.comparison.results import Work
+from cnn.data import Dataset
+from cnn.layers import Reshape
+from cnn.layers.buffers import Array
+from cnn.layers.layer import Layer
+from cnn.network import Sequential
+from cnn.optimizers import SGD
+from cnn.training import compute_gradients, make_feed, make_loss
+
+RATE, MOMENTUM = 0.01, 0.9
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model in training, on any device: the same first weights and the same batches everywhere."""
+
+    model: str
+    batch_size: int
+    dtype: str
+    data: Dataset
+
+    def start(self, backend: Backend, batch_size: int | None = None, batches: int = 2) -> "Training":
+        """A network ready for its first step; it goes round and round ``batches`` batches."""
+        return Training(self, backend, batch_size or self.batch_size, batches)
+
+    def batches(self, batch_size: int, count: int) -> Dataset:
+        """``count`` whole batches, from the start of the data again where they run out."""
+        chosen = np.arange(batch_size * count) % len(self.data)
+        return Dataset(self.data.images[chosen], self.data.labels[chosen], self.data.classes)
+
+
+class Training:
+    """A network, its loss, its optimizer and its batches on one device."""
+
+    def __init__(self, workload: Workload, backend: Backend, batch_size: int, batches: int) -> None:
+        data = workload.batches(batch_size, batches)
+        self.network = models.get(workload.model, len(data.classes))
+        self.network.build(data.shape, backend=backend, seed=0, dtype=workload.dtype)
+        self.loss = make_loss(self.network, None)
+        self._optimizer = SGD(RATE, momentum=MOMENTUM)
+        self._optimizer.build(self.network)
+        self._rate = backend.asarray(np.array([RATE]), dtype=workload.dtype)
+        self._feed = make_feed(self.network, data, batch_size)
+        self.batches = self._endless_batches()
+
+    def step(self) -> Array:
+        """Gather a batch, forward, loss, backward, update; -> each sample's loss (N,)."""
+        x, labels = next(self.batches)
+        losses, _ = compute_gradients(self.network, self.loss, x, labels)
+        self._optimizer.step(self._rate)
+        return losses
+
+    def _endless_batches(self) -> Iterator[tuple[Array, Array]]:
+        while True:
+            yield from self._feed
+
+
+def make_workload(model: str, batch_size: int, dtype: str) -> Workload:
+    """The model on MNIST's test images."""
+    cnn.arguments.whole("batch_size", batch_size)
+    return Workload(model, batch_size, dtype, cnn.data.load("mnist")[1])
+
+
+def work(network: Sequential, batch_size: int) -> list[Work]:
+    """What each layer has to do in a training step."""
+    layers = list(network.walk())
+    first_trained = next((i for i, layer in enumerate(layers) if layer.parameters), len(layers))
+    return [
+        _layer_work(layer, batch_size, backward=i >= first_trained, input_grad=i > first_trained)
+        for i, layer in enumerate(layers)
+    ]
+
+
+def _layer_work(layer: Layer, batch_size: int, backward: bool, input_grad: bool) -> Work:
+    if isinstance(layer, Reshape):  # another view of the same numbers
+        return Work(layer.label, 0, 0, 0, 0)
+    itemsize = layer.backend.xp.dtype(layer.dtype).itemsize
+    x, y = (prod(shape) * batch_size * itemsize for shape in (layer.input_shape, layer.output_shape))
+    parameters = sum(parameter.size for parameter in layer.parameters.values()) * itemsize
+    flops = 2 * layer.multiply_adds * batch_size
+    kept = x if parameters else y  # read again in backward
+    return Work(
+        layer.label,
+        forward_flops=flops,
+        backward_flops=backward * flops * (1 + input_grad),
+        forward_bytes=x + y + parameters,
+        backward_bytes=backward * (y + kept + input_grad * (x + parameters) + parameters),
+    )

@@ -1,0 +1,17 @@
+"""Libraries that only some commands need, imported when one of those runs."""
+
+from importlib import import_module
+from types import ModuleType
+
+from cnn.errors import ArgumentError
+
+
+def require(name: str, purpose: str, package: str | None = None) -> ModuleType:
+    """The module ``name``; ArgumentError with what to install, where that is missing."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ArgumentError(
+            f"{package or name} is needed {purpose} and cannot be imported ({error}): "
+            f"pip install {package or name}"
+        ) from error

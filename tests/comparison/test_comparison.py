@@ -1,0 +1,228 @@
+"""Comparing devices: which setups, the proof that they compute the same, the measurements."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from standin import StandInBackend
+
+import backends
+import cnn
+from backends.cpu import available_cores
+from backends.kernels import PortableKernels, SignalKernels
+from cnn.comparison import Setup, compare, crossover, measure, setups
+from cnn.comparison.results import SweepPoint, rate, roofline_share, speedup
+from cnn.comparison.setups import cpu_threads
+from cnn.comparison.workload import make_workload, work
+from cnn.errors import ArgumentError, DeviceUnavailable, DisagreementError
+from cnn.timing import Spread
+
+
+class TestSetups:
+    def test_every_combination_that_was_asked_for(self):
+        found = setups(["cpu"], ["portable", "signal"], [1])
+        assert [setup.name for setup in found] == ["cpu portable, 1 thread", "cpu signal, 1 thread"]
+
+    def test_the_cpu_alone_is_compared_in_its_kernels_and_threads(self, monkeypatch):
+        cpu = backends.get("cpu")
+        monkeypatch.setattr(backends, "available", lambda: {"cpu": cpu, "cuda": DeviceUnavailable("none")})
+        names = [setup.name for setup in setups()]
+        assert len(set(names)) == len(names)
+        assert {"cpu portable, 1 thread"} < set(names)
+        assert any("signal" in name for name in names)
+
+    def test_a_gpu_beside_the_cpu_is_compared_with_it(self, monkeypatch):
+        cpu, gpu = backends.get("cpu"), StandInBackend()
+        monkeypatch.setattr(backends, "available", lambda: {"cpu": cpu, "cuda:0": gpu})
+        monkeypatch.setattr(backends, "get", lambda name, *_: {"cpu": cpu, "cuda:0": gpu}[name])
+        first, second = setups()
+        assert (first.backend, second.backend, second.threads) == (cpu, gpu, None)
+
+    def test_the_thread_count_is_as_before_afterwards(self):
+        before = cpu_threads()
+        for threads in range(1, available_cores() + 1):
+            with Setup(backends.get("cpu"), threads).active():
+                assert cpu_threads() == threads
+        assert cpu_threads() == before
+
+    @pytest.mark.parametrize(
+        ("choice", "message"),
+        [
+            ((["gpu"], None, None), "unknown device 'gpu'"),
+            ((["cpu"], ["fast"], None), "unknown kernels 'fast'"),
+            ((["cpu"], None, [0]), "threads is 0, expected a whole number from 1"),
+        ],
+    )
+    def test_what_there_is_not_is_refused(self, choice, message):
+        with pytest.raises(ArgumentError, match=message):
+            setups(*choice)
+
+
+class TestProof:
+    """Nothing is timed before all compute the same."""
+
+    @pytest.fixture
+    def two(self, quick, monkeypatch):
+        monkeypatch.setattr(measure, "_take_turns", lambda *_: pytest.fail("timed before the proof"))
+        return [Setup(backends.get("cpu", kernels), 1) for kernels in ("portable", "signal")]
+
+    @pytest.mark.parametrize(
+        ("method", "result"),
+        [
+            ("conv2d", "layer 3 Conv2D's output"),
+            ("conv2d_grad_weight", "layer 3 Conv2D's gradient of its weight"),
+            ("conv2d_grad_input", "layer 3 Conv2D's gradient of its input"),
+        ],
+    )
+    def test_the_first_wrong_result_is_named(self, two, monkeypatch, method, result):
+        right = getattr(SignalKernels, method)
+
+        def wrong(self, a, b, out, window, groups=1):
+            right(self, a, b, out, window, groups)
+            if window.padding == (0, 0):  # LeNet-5's second convolution
+                out *= 1.1
+
+        monkeypatch.setattr(SignalKernels, method, wrong)
+        message = rf"cpu signal.* and cpu portable.* do not compute the same: in step 1 {result} differs by"
+        with pytest.raises(DisagreementError, match=message):
+            compare(two, model="lenet5", batch_size=2)
+
+    def test_a_nan_is_no_agreement(self, two, monkeypatch):
+        def broken(self, x, weight, out, window, groups=1):
+            PortableKernels.conv2d(self, x, weight, out, window, groups)
+            out[0, 0, 0, 0] = np.nan
+
+        monkeypatch.setattr(SignalKernels, "conv2d", broken)
+        with pytest.raises(DisagreementError, match="in step 1 layer 0 Conv2D's output differs by nan"):
+            compare(two, model="notebook", batch_size=2)
+
+    def test_rounding_stays_far_below_what_is_allowed(self, result):
+        first, second = result.columns
+        assert first.agreement is None
+        assert 0 < second.agreement.weights < result.tolerance / 100
+        assert second.agreement.gradients < result.tolerance / 100
+        np.testing.assert_allclose(first.losses, second.losses, rtol=1e-5)
+        assert len(first.losses) == result.steps == 10
+
+
+class TestMeasurements:
+    def test_every_column_has_every_layer(self, result):
+        labels = [
+            "0 Conv2D",
+            "1 ReLU",
+            "2 MaxPool2D",
+            "3 Flatten",
+            "4 Dense",
+            "5 Tanh",
+            "6 Dense",
+            "7 Softmax",
+        ]
+        assert [work.layer for work in result.work] == labels
+        for column in result.columns:
+            assert [time.layer for time in column.layers] == labels
+            assert all(time.forward.median > 0 for time in column.layers)
+            parts = [part for time in column.layers for part in (time.forward, time.backward) if part]
+            assert column.step.median > sum(part.low for part in parts) / 2  # the whole has all its parts
+
+    def test_medians_lie_between_their_quartiles(self, result):
+        for column in result.columns:
+            spreads = [column.step, column.move_batch, column.launch, *(p.step for p in column.sweep)]
+            assert all(0 < spread.low <= spread.median <= spread.high for spread in spreads)
+
+    def test_the_first_step_has_its_own_figure(self, result):
+        assert all(column.first_step > column.step.low / 2 for column in result.columns)
+
+    def test_the_sweep_has_every_batch_size(self, result):
+        for column in result.columns:
+            assert [point.batch_size for point in column.sweep] == [1, 4]
+
+    def test_a_slow_setup_leaves_the_sweep(self, quick, monkeypatch):
+        monkeypatch.setattr(measure, "SLOWEST", 0)
+        (column,) = compare([Setup(backends.get("cpu"), 1)], "notebook", 2, rounds=1).columns
+        assert [point.batch_size for point in column.sweep] == [1]
+
+    def test_the_columns_say_what_they_ran_on(self, result):
+        assert [column.device["kernels"] for column in result.columns] == ["portable", "signal"]
+        assert all(column.device["threads"] == 1 for column in result.columns)
+        assert result.machine["packages"]["numpy"] == np.__version__
+
+    def test_a_gpu_like_device_takes_part(self, quick):
+        device = StandInBackend()
+        both = [Setup(backends.get("cpu"), 1), Setup(device)]
+        first, second = compare(both, model="notebook", batch_size=2, rounds=2).columns
+        assert second.name == "standin:0 portable"
+        assert second.agreement.weights < 1e-5
+        assert len(second.layers) == len(first.layers)
+
+    def test_nothing_is_timed_across_work_under_way(self):
+        device, order = StandInBackend(), []
+        device.synchronize = lambda: order.append("wait")
+        measure.wall_clock(device, lambda: order.append("work"), 3)
+        assert order == ["wait", "work", "work", "work", "wait"]
+
+
+class TestWork:
+    @pytest.fixture
+    def rows(self):
+        network = make_workload("lenet5", 2, "float32").start(backends.get("cpu"), 2).network
+        return {row.layer: row for row in work(network, 2)}
+
+    def test_convolutions_and_products_are_counted_by_hand(self, rows):
+        assert rows["3 Conv2D"].forward_flops == 2 * 2 * (16 * 10 * 10) * (6 * 5 * 5)
+        assert rows["3 Conv2D"].backward_flops == 2 * rows["3 Conv2D"].forward_flops
+        assert rows["7 Dense"].forward_flops == 2 * 2 * 120 * 400
+
+    def test_the_first_layer_is_spared_its_inputs_gradient(self, rows):
+        assert rows["0 Conv2D"].backward_flops == rows["0 Conv2D"].forward_flops
+
+    def test_bytes_are_inputs_outputs_and_parameters(self, rows):
+        x, y, parameters = 2 * 400, 2 * 120, 120 * 400 + 120
+        assert rows["7 Dense"].forward_bytes == 4 * (x + y + parameters)
+        # read dy, x and the weights; write dx and the gradients of the weights
+        assert rows["7 Dense"].backward_bytes == 4 * (y + x + parameters + x + parameters)
+
+    def test_another_view_of_the_same_numbers_is_no_work(self, rows):
+        flatten = rows["6 Flatten"]
+        assert (flatten.forward_flops, flatten.forward_bytes, flatten.backward_bytes) == (0, 0, 0)
+
+
+class TestFigures:
+    def test_the_roofline_is_the_slower_of_product_and_copy(self, result):
+        column = replace(result.columns[0], product_flops=100.0, copy_bytes=10.0)
+        assert roofline_share(200, 1, 4, column) == 0.5  # two seconds of products
+        assert roofline_share(1, 30, 4, column) == 0.75  # three seconds of copies
+
+    def test_a_clock_that_was_too_coarse_gives_no_figure(self):
+        assert np.isnan(speedup(1, 0))
+        assert np.isnan(rate(1, 0))
+
+    @pytest.mark.parametrize(
+        ("first", "other", "wins_from"),
+        [
+            ([1, 1, 1, 1], [2, 2, 0.9, 0.5], 4),
+            ([1, 1, 1, 1], [0.5, 0.5, 0.5, 0.5], 1),
+            ([1, 1, 1, 1], [2, 2, 2, 2], None),
+            ([1, 1, 1, 1], [0.5, 2, 2, 0.5], 8),  # from which on it stays the faster one
+            ([1, 1], [2, 0.5, 0.1, 0.1], 2),  # at the sizes that both were timed at
+            ([1, 1, 1, 1], [1, 1, 1, 1], None),  # a draw is not won
+        ],
+    )
+    def test_the_crossover(self, result, first, other, wins_from):
+        def column(seconds):
+            points = [SweepPoint(2**i, Spread(value, value, value)) for i, value in enumerate(seconds)]
+            return replace(result.columns[0], sweep=points)
+
+        assert crossover(column(first), column(other)) == wins_from
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(cnn.ArgumentError, match="unknown model 'resnet'"):
+        compare([Setup(backends.get("cpu"), 1)], model="resnet")
+
+
+def test_progress_is_told(quick):
+    said = []
+    compare([Setup(backends.get("cpu"), 1)], "notebook", 2, rounds=1, say=said.append)
+    assert re.search("10 steps on each", said[0])
+    assert len(said) == 4

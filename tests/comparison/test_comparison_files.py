@@ -1,0 +1,225 @@
+"""Saved comparisons: what comes back, what is refused, two machines beside each other."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cnn.cli import main
+from cnn.comparison import beside, load, save
+from cnn.comparison.files import as_plain
+from cnn.comparison.plot import draw, sweep_figure
+from cnn.comparison.results import SweepPoint
+from cnn.comparison.table import show
+from cnn.errors import DataError, DisagreementError
+from cnn.timing import Spread
+
+
+@pytest.fixture
+def saved(result, tmp_path):
+    """A file, and a function that writes it again with something changed."""
+    path = tmp_path / "laptop.json"
+
+    def write(**changes):
+        path.write_text(json.dumps(as_plain(result) | changes))
+        return path
+
+    write()
+    return write
+
+
+class TestFiles:
+    def test_what_is_saved_comes_back(self, result, tmp_path):
+        save(result, tmp_path / "laptop.json")
+        assert load(tmp_path / "laptop.json") == result
+
+    def test_a_file_says_what_it_is_and_where_it_was_measured(self, saved):
+        values = json.loads(saved().read_text())
+        assert (values["format"], values["schema"]) == ("xpcnn comparison", 1)
+        assert {"system", "python", "packages"} <= set(values["machine"])
+        assert {"processor", "blas", "numpy"} <= set(values["columns"][0]["device"])
+
+    def test_another_schema_is_refused(self, saved):
+        with pytest.raises(
+            DataError, match=r"laptop\.json: has schema 2, this version reads 1: measure again"
+        ):
+            load(saved(schema=2))
+
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", "7", "{}", '{"format": "other"}', "\x00\xff", "[" * 100_000]
+    )
+    def test_what_is_no_comparison_is_refused(self, tmp_path, text):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(DataError, match=r"x\.json: (is no comparison|damaged)"):
+            load(tmp_path / "x.json")
+
+    @pytest.mark.parametrize("name", ["model", "steps", "work", "columns", "machine"])
+    def test_a_file_that_lacks_something_is_damaged_there(self, result, tmp_path, name):
+        values = as_plain(result)
+        del values[name]
+        (tmp_path / "x.json").write_text(json.dumps(values))
+        with pytest.raises(DataError, match=rf"x\.json: damaged at {name} .*: save it again"):
+            load(tmp_path / "x.json")
+
+    def test_a_wrong_type_is_named_with_its_place(self, saved, result):
+        columns = as_plain(result)["columns"]
+        columns[1]["step"]["median"] = "quick"
+        with pytest.raises(DataError, match=r"damaged at columns\.1\.step\.median"):
+            load(saved(columns=columns))
+
+    def test_columns_that_lack_layers_are_refused(self, saved, result):
+        columns = as_plain(result)["columns"]
+        columns[0]["layers"].pop()
+        with pytest.raises(DataError, match="lacks columns or layers"):
+            load(saved(columns=columns))
+        with pytest.raises(DataError, match="lacks columns or layers"):
+            load(saved(columns=[]))
+
+    def test_names_that_would_play_with_the_screen_are_refused(self, saved):
+        with pytest.raises(DataError, match="a name in it is not printable text"):
+            load(saved(model="\x1b[2J"))
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(DataError, match=r"nowhere\.json: cannot be read \(No such file"):
+            load(tmp_path / "nowhere.json")
+
+
+class TestTwoMachines:
+    def test_their_columns_stand_beside_each_other(self, result):
+        both = beside({"laptop": result, "workstation": result})
+        assert [column.name for column in both.columns] == [
+            "laptop: cpu portable, 1 thread",
+            "laptop: cpu signal, 1 thread",
+            "workstation: cpu portable, 1 thread",
+            "workstation: cpu signal, 1 thread",
+        ]
+        assert both.columns[0].agreement is None
+        assert both.columns[2].agreement.loss == 0
+        assert set(both.machine) == {"laptop", "workstation"}
+
+    def test_another_workload_is_refused(self, result):
+        other = replace(result, batch_size=64)
+        with pytest.raises(DataError, match="laptop and workstation measured different batch_size 3 and 64"):
+            beside({"laptop": result, "workstation": other})
+
+    def test_another_result_is_refused(self, result):
+        wrong = replace(result.columns[0], losses=[2 * loss for loss in result.columns[0].losses])
+        with pytest.raises(
+            DisagreementError, match="workstation, cpu portable, 1 thread, and laptop did not"
+        ):
+            beside({"laptop": result, "workstation": replace(result, columns=[wrong])})
+
+
+class TestTables:
+    @pytest.fixture
+    def printed(self, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
+
+        def run(comparison):
+            show(comparison)
+            return capsys.readouterr().out
+
+        return run
+
+    def test_a_row_for_each_layer(self, printed, result):
+        text = printed(result)
+        for work in result.work:
+            assert text.count(f"\n{work.layer} ") == 2  # times, limits
+        assert "B  cpu signal, 1 thread" in text
+        assert "of what" not in text
+
+    @pytest.mark.parametrize("name", ["images a second", "first step", "moving a batch", "launching one"])
+    def test_the_whole_step_and_its_costs(self, printed, result, name):
+        assert name in printed(result)
+
+    def test_two_machines_fit_a_narrow_screen(self, printed, result):
+        text = printed(beside({"laptop": result, "workstation": result}))
+        tables = text[text.index("\n\n") : text.index("B is faster")]
+        assert max(map(len, tables.splitlines())) <= 80
+        assert "…" not in text
+        assert all(f"\n  {letter}  " in text for letter in "ABCD")
+
+    def test_names_from_files_are_not_taken_for_markup(self, printed, result):
+        assert "[red]" in printed(replace(result, model="[red]"))
+
+
+class TestPicture:
+    def test_axes_have_names_and_units(self, result):
+        (axes,) = sweep_figure(result).axes
+        assert axes.get_xlabel() == "batch size (images)"
+        assert axes.get_ylabel() == "training speed (images/s)"
+
+    def test_lines_are_the_measurements_and_the_crossover(self, result):
+        slow, fast = (
+            [SweepPoint(size, Spread(value, value, value)) for size, value in enumerate(values, 1)]
+            for values in ([1, 1, 1], [2, 0.5, 0.5])
+        )
+        columns = [replace(result.columns[0], sweep=slow), replace(result.columns[1], sweep=fast)]
+        (axes,) = sweep_figure(replace(result, columns=columns)).axes
+        assert list(axes.lines[1].get_ydata()) == [1 / 2, 2 / 0.5, 3 / 0.5]
+        assert set(axes.lines[2].get_xdata()) == {2}
+        assert "from 2 on" in axes.lines[2].get_label()
+
+    def test_png_and_svg(self, result, tmp_path):
+        png, svg = draw(result, tmp_path / "sweep.png")
+        assert png.read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in svg.read_text()
+        assert (png.name, svg.name) == ("sweep.png", "sweep.svg")
+
+
+class TestCommand:
+    @pytest.fixture
+    def compare(self, quick, monkeypatch, capsys, tmp_path):
+        monkeypatch.chdir(tmp_path)
+
+        def run(*arguments):
+            monkeypatch.setattr("sys.argv", ["cnn", "compare", *map(str, arguments)])
+            try:
+                main()
+                code = 0
+            except SystemExit as stop:
+                code = stop.code or 0
+            captured = capsys.readouterr()
+            return code, captured.out, captured.err
+
+        return run
+
+    MEASURE = ("--model", "notebook", "--batch-size", 2, "--rounds", 1, "--device", "cpu", "--threads", "1")
+
+    def test_measure_save_draw_and_compare_with_another_machine(self, compare, tmp_path):
+        code, out, err = compare(*self.MEASURE, "--kernels", "portable,signal", "--save", "laptop.json")
+        assert code == 0, err
+        assert "cpu signal, 1 thread" in out
+        assert "cnn compare NAME.json OTHER.json" in err
+        (tmp_path / "workstation.json").write_bytes((tmp_path / "laptop.json").read_bytes())
+        code, out, err = compare("laptop.json", "workstation.json", "--plot", "both.png")
+        assert code == 0, err
+        assert "workstation: cpu portable, 1 thread" in out
+        assert {"both.png", "both.svg"} <= {path.name for path in tmp_path.iterdir()}
+
+    def test_json_is_what_a_file_holds(self, compare, tmp_path):
+        code, out, _ = compare(*self.MEASURE, "--json", "--save", "laptop.json")
+        assert code == 0
+        assert json.loads(out) == json.loads((tmp_path / "laptop.json").read_text())
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                ("--save", "nowhere/laptop.json"),
+                "nowhere/laptop.json cannot be made, the folder nowhere does not",
+            ),
+            (("--plot", "."), ". is a folder: expected the name of a file"),
+            (("--device", "cpu,gpu"), "unknown device 'gpu'"),
+            (("--threads", "two"), "--threads is 'two', expected numbers as in 1,2"),
+            (("--rounds", 0), "rounds is 0"),
+            (("nowhere.json",), "nowhere.json: cannot be read"),
+            (("a.json", "a.json"), "a file is given twice"),
+            (("a.json", "--rounds", 3), "--rounds is for measuring: leave it out"),
+        ],
+    )
+    def test_mistakes_are_one_sentence(self, compare, arguments, message):
+        code, out, err = compare(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {message}")
+        assert err.count("\n") == 1
