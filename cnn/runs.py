@@ -90,6 +90,8 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.csv"
         self.weights = self.path / "model.safetensors"
+        self.evaluation = self.path / "evaluation.safetensors"
+        self.tensorboard = self.path / "tensorboard"
 
     @classmethod
     def default(cls, model: str) -> "RunFolder":
@@ -105,13 +107,12 @@ class RunFolder:
 
         Raises ArgumentError where the folder exists or cannot be made.
         """
+        self.require_new()
         backend = network.backend
         device = {**backend.describe(), "reason": backend.reason}
         shape = {"input_shape": network.input_shape, "class_names": class_names}
         try:
             self.path.mkdir(parents=True)
-        except FileExistsError:
-            raise ArgumentError(f"the output folder {self.path} exists: give --out another name") from None
         except OSError as error:
             raise self._unwritable(error) from None
         try:
@@ -120,6 +121,11 @@ class RunFolder:
         except OSError as error:
             shutil.rmtree(self.path, ignore_errors=True)  # made a moment ago, and empty but for these
             raise self._unwritable(error) from None
+
+    def require_new(self) -> None:
+        """Raise ArgumentError where there is something at the folder's place."""
+        if os.path.lexists(self.path):
+            raise ArgumentError(f"the output folder {self.path} exists: give --out another name")
 
     def _unwritable(self, error: OSError) -> ArgumentError:
         return ArgumentError(

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the checkout, installed or not
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the tests run side by side; read when NumPy is loaded
 
+import numpy as np
+from devices import DEVICES, cuda_missing
+
 import backends
-from backends import DeviceUnavailable
-
-
-@cache
-def cuda_missing() -> str | None:
-    """Why there is no CUDA device, or None where there is one."""
-    try:
-        backends.get("cuda")
-    except DeviceUnavailable as error:
-        return str(error)
-    return None
+from cnn import cli
 
 
 def pytest_collection_modifyitems(items):
@@ -43,9 +35,6 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.line(cuda_missing() or "")
 
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
 @pytest.fixture(params=DEVICES)
 def backend(request):
     """Each device, with its own best kernels."""
@@ -56,3 +45,36 @@ def backend(request):
 def kernels(request):
     """Each kernel set by name."""
     return request.param
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """``command("train", ...)`` -> (exit code, standard output, standard error), in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["cnn", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def own_data(tmp_path_factory):
+    """An .npz of one's own: 8x8 images whose class is the bright half."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 120), ("test", 40)):
+        labels = random.integers(0, 2, count)
+        images = random.integers(0, 60, (count, 20, 20), dtype=np.uint8)
+        images[labels == 1, :10] += 150
+        arrays |= {f"x_{part}": images, f"y_{part}": labels}
+    path = tmp_path_factory.mktemp("data") / "halves.npz"
+    np.savez(path, **arrays, classes=np.array(["dark", "bright"]))
+    return path

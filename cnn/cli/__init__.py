@@ -9,10 +9,11 @@ from cnn.cli.app import app, main
 # isort: off
 from cnn.cli import train
 from cnn.cli import evaluate
+from cnn.cli import report
 from cnn.cli import compare
 from cnn.cli import summary
 from cnn.cli import gradcheck
 from cnn.cli import info
 # isort: on
 
-__all__ = ["app", "compare", "evaluate", "gradcheck", "info", "main", "summary", "train"]
+__all__ = ["app", "compare", "evaluate", "gradcheck", "info", "main", "report", "summary", "train"]

@@ -43,7 +43,7 @@ def main() -> None:
 
 def examples(*lines: str) -> str:
     """What stands below a command's help."""
-    return "\n\n".join(("Examples:", *lines))
+    return "\n  ".join(("Examples:", *lines))
 
 
 def _fail(error: object, code: int) -> NoReturn:

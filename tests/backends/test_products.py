@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import DEVICES
+from devices import DEVICES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

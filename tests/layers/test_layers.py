@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from cases import CASES
-from conftest import DEVICES
+from devices import DEVICES
 from standin import StandInBackend
 
 import backends

@@ -1,0 +1,37 @@
+"""How the numbers of a layer are spread."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+BINS = 40
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """The finite numbers other than 0 in equal bins from ``low`` to ``high``, and how many are 0.
+
+    Zeros are counted apart, since after a ReLU they are so many that nothing else could be seen.
+    """
+
+    layer: str  # its label: "3 Conv2D"
+    counts: Any  # (bins,), int64
+    low: float
+    high: float
+    zeros: float  # share of all numbers
+
+    @classmethod
+    def of(cls, layer: str, numbers: Any) -> "Histogram":
+        """The histogram of a host array."""
+        rest = numbers[np.isfinite(numbers) & (numbers != 0)]
+        low, high = (float(rest.min()), float(rest.max())) if rest.size else (0.0, 0.0)
+        if low == high:  # give the only bin some width
+            low, high = low - 0.5, high + 0.5
+        counts = np.histogram(rest, BINS, (low, high))[0]
+        return cls(layer, counts, low, high, float(np.mean(numbers == 0)))
+
+    @property
+    def edges(self) -> Any:
+        """Where the bins begin and end: one more than there are bins."""
+        return np.linspace(self.low, self.high, len(self.counts) + 1)

@@ -1,0 +1,208 @@
+"""The pages: report.html for one run, or for several side by side, with the pictures as files."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from cnn import summary
+from cnn.files import write_whole
+from cnn.libraries import require
+from cnn.report import figures
+from cnn.report.picture import Picture, style
+from cnn.report.record import Record
+from cnn.report.text import duration, milliseconds, percent, printable
+from cnn.runs import RunFolder
+
+BY = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"  # between the sizes of a shape
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    page: Path
+    pictures: list[Path]
+
+
+def write_report(folder: RunFolder, out: Path | None = None) -> Report:
+    """Make report.html and pictures/*.png of a run, in its folder or in ``out``; the old ones go.
+
+    Equal files in the folder give equal pages, byte for byte. What the folder lacks, as an interrupted
+    run's does, is said in the page. Raises CheckpointError where a file is damaged or the folder is no
+    run's, ArgumentError where a library is missing.
+    """
+    _require_libraries()
+    record = Record.read(folder)
+    with style():
+        pictures = figures.pictures(record)
+        facts = {
+            "title": record.title,
+            "result": _result(record),
+            "missing": _missing(record),
+            "epochs": [_epoch(epoch) for epoch in record.epochs],
+            "mistakes": _mistakes(record),
+            "layers": _layers(record),
+            "settings": _rows(record.settings),
+            "environment": _rows(record.environment),
+        }
+        return _write(out or folder.path, "run.html", facts, pictures)
+
+
+def compare_runs(folders: Sequence[RunFolder], out: Path) -> Report:
+    """Make report.html and pictures/curves.png of several runs in the folder ``out``; the old ones go.
+
+    Raises CheckpointError, ArgumentError as :func:`write_report`.
+    """
+    _require_libraries()
+    names = [printable(folder.path.resolve().name) for folder in folders]
+    if len(set(names)) < len(names):
+        names = [printable(str(folder.path)) for folder in folders]
+    records = {
+        name if names.count(name) == 1 else f"{name} ({number})": Record.read(folder)
+        for number, (name, folder) in enumerate(zip(names, folders, strict=True), 1)
+    }
+    results = {
+        name: {what: str(record.settings[what]) for what in ("model", "data")} | _result(record)
+        for name, record in records.items()
+    }
+    settings = {name: dict(_rows(record.settings)) for name, record in records.items()}
+    with style():
+        trained = any(record.epochs for record in records.values())
+        facts = {
+            "title": f"{len(records)} runs compared",
+            "names": list(records),
+            "results": _beside(results),
+            "differing": [(name, values) for name, values in _beside(settings) if len(set(values)) > 1],
+        }
+        return _write(out, "comparison.html", facts, [figures.compared_curves(records)] if trained else [])
+
+
+def _require_libraries() -> None:
+    for name in ("matplotlib", "jinja2"):
+        require(name, "to make a report")
+
+
+def _write(out: Path, template: str, facts: dict[str, Any], pictures: Sequence[Picture]) -> Report:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: files("cnn.report").joinpath(name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    drawn = {picture.name: {"title": picture.title, "svg": picture.svg()} for picture in pictures}
+    page = environment.get_template(template).render(**facts, pictures=drawn)
+    report = Report(out / "report.html", [out / "pictures" / f"{picture.name}.png" for picture in pictures])
+    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    for picture, path in zip(pictures, report.pictures, strict=True):
+        write_whole(path, picture.png())
+    write_whole(report.page, page.encode())
+    return report
+
+
+def _result(record: Record) -> dict[str, str]:
+    """The figures that matter most."""
+    result = {
+        name: percent(value) if name.endswith("accuracy") else f"{value:.4f}"
+        for name, value in record.result.items()
+    }
+    if record.evaluation:
+        result["test images"] = f"{record.evaluation.count:,}"
+    if record.epochs:
+        result["epochs"] = f"{len(record.epochs)}"
+        result["training time"] = duration(sum(epoch["seconds"] for epoch in record.epochs))
+        result["images a second"] = f"{median(epoch['images_per_second'] for epoch in record.epochs):,.0f}"
+    return result | {"device": record.device}
+
+
+def _missing(record: Record) -> list[str]:
+    """A sentence for each thing that the folder lacks."""
+    sentences = {
+        "The run has no metrics.csv: no epoch was finished, or it was trained elsewhere.": record.epochs,
+        "The run has no model.safetensors: there are no weights to show.": record.network,
+        "The run has no evaluation.safetensors: it did not get to its test, "
+        "so there are no confusion matrix, mistakes, activations and times.": record.evaluation,
+        "The run has no environment.json: where it ran is not known.": record.environment,
+    }
+    return [sentence for sentence, found in sentences.items() if not found]
+
+
+def _epoch(epoch: dict[str, float]) -> dict[str, str]:
+    written = {
+        "epoch": "{:.0f}".format,
+        "accuracy": percent,
+        "validation_accuracy": percent,
+        "seconds": "{:.2f}".format,
+        "images_per_second": "{:,.0f}".format,
+        "learning_rate": "{:.3g}".format,
+    }
+    return {
+        name.replace("_", " "): written.get(name, "{:.4f}".format)(value) for name, value in epoch.items()
+    }
+
+
+def _mistakes(record: Record) -> list[dict[str, Any]]:
+    if not record.evaluation:
+        return []
+    found, names = record.evaluation.mistakes, record.class_names
+    return [
+        {
+            "image": f"{position:,}",
+            "true class": names[label],
+            "its probability": percent(probabilities[label]),
+            "predicted": names[predicted],
+            "probability": percent(probabilities[predicted]),
+        }
+        for position, label, predicted, probabilities in zip(
+            found.positions, found.labels, found.predicted, found.probabilities, strict=True
+        )
+    ]
+
+
+def _layers(record: Record) -> list[dict[str, str]]:
+    if not record.network:
+        return []
+    times = {time.layer: time for time in record.evaluation.times} if record.evaluation else {}
+    rows = []
+    for row in summary.rows(record.network):
+        rows.append(
+            {
+                "layer": row["layer"],
+                "output shape": BY.join(map(str, row["output_shape"])),
+                "parameters": f"{row['parameters']:,}",
+                "multiply-adds": f"{row['multiply_adds']:,}",
+            }
+        )
+        if time := times.get(row["layer"]):
+            for direction in ("forward", "backward"):
+                spread = getattr(time, direction)
+                rows[-1][f"{direction}, ms"] = milliseconds(spread.median) if spread else ""
+    return rows
+
+
+def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Names and values as text, those inside others one by one."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        label = prefix + name.replace("_", " ")
+        if isinstance(value, dict):
+            rows += _rows(value, label + ": ")
+        elif name == "command" and isinstance(value, list):
+            rows.append((label, shlex.join(map(str, value))))
+        elif isinstance(value, list):
+            rows.append((label, ", ".join(map(str, value))))
+        else:
+            rows.append((label, "none" if value is None else str(value)))
+    return [(printable(label), printable(text)) for label, text in rows]
+
+
+def _beside(columns: dict[str, dict[str, str]]) -> list[tuple[str, list[str]]]:
+    """Each name with its value in every column, empty where a column lacks it."""
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    return [(name, [column.get(name, "") for column in columns.values()]) for name in names]

@@ -1,0 +1,107 @@
+"""What a run's folder tells of the run, read once."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import backends
+from cnn.errors import CheckpointError
+from cnn.network import Sequential
+from cnn.report.evaluation import Evaluation
+from cnn.report.text import printable
+from cnn.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run; None and empty where the folder lacks the file."""
+
+    name: str  # the folder's
+    settings: dict[str, Any]  # config.json
+    class_names: list[str]
+    environment: dict[str, Any]
+    epochs: list[dict[str, float]]  # metrics.csv
+    network: Sequential | None  # on the CPU
+    evaluation: Evaluation | None
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> "Record":
+        """The files in ``folder``; CheckpointError where one is damaged or it is no run's folder."""
+        class_names = folder.read()[2]
+        record = cls(
+            name=printable(folder.path.resolve().name),
+            settings=_read_json(folder.config),
+            class_names=[printable(str(name)) for name in class_names],
+            environment=_read_json(folder.environment) if folder.environment.exists() else {},
+            epochs=_read_metrics(folder.metrics) if folder.metrics.exists() else [],
+            network=folder.load(backends.get("cpu"))[0] if folder.weights.exists() else None,
+            evaluation=Evaluation.load(folder.evaluation) if folder.evaluation.exists() else None,
+        )
+        if record.evaluation and len(record.evaluation.confusion) != len(class_names):
+            raise CheckpointError(
+                f"{folder.evaluation} is of {len(record.evaluation.confusion)} classes, {folder.config} of "
+                f"{len(class_names)}: it is another run's, delete it"
+            )
+        return record
+
+    @property
+    def title(self) -> str:
+        """As in "lenet5 on mnist"."""
+        data = str(self.settings["data"])
+        return printable(f"{self.settings['model']} on {data if data == 'mnist' else Path(data).name}")
+
+    @property
+    def device(self) -> str:
+        """As in "cpu, AMD EPYC"."""
+        device = self.environment.get("device")
+        if not isinstance(device, dict):
+            return "unknown"
+        names = [device.get("device"), device.get("processor") or device.get("gpu")]
+        return printable(", ".join(str(name) for name in names if name))
+
+    @property
+    def validated(self) -> bool:
+        """Whether each epoch ended with a look at images that were not trained on."""
+        return bool(self.epochs) and "validation_loss" in self.epochs[0]
+
+    def measured(self, kind: str) -> str:
+        """The column of "loss" or "accuracy" that says most of how good the network is."""
+        return f"validation_{kind}" if self.validated else kind
+
+    @property
+    def result(self) -> dict[str, float]:
+        """As in {"test accuracy": 0.99, "test loss": 0.03}; empty where nothing was measured."""
+        if self.evaluation:
+            return {"test accuracy": self.evaluation.accuracy, "test loss": self.evaluation.loss}
+        if not self.epochs:
+            return {}
+        part, last = "validation" if self.validated else "training", self.epochs[-1]
+        return {f"{part} {kind}": last[self.measured(kind)] for kind in ("accuracy", "loss")}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("expected names with values")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): it is damaged") from None
+    return values
+
+
+def _read_metrics(path: Path) -> list[dict[str, float]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file, strict=True)
+            epochs = [{name: float(cell) for name, cell in line.items()} for line in lines]
+        for epoch in epochs:
+            missing = {"epoch", "loss", "accuracy", "seconds", "images_per_second"} - set(epoch)
+            if "validation_loss" in epoch or "validation_accuracy" in epoch:
+                missing |= {"validation_loss", "validation_accuracy"} - set(epoch)
+            if missing:
+                raise ValueError(f"there is no column {min(missing)}")
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): it is damaged") from None
+    return epochs
