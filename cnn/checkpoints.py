@@ -13,6 +13,7 @@ from cnn.layers.layer import Layer
 from cnn.network import Sequential
 
 METADATA, VERSION = "xpcnn", 1
+UNREADABLE = ("BF16", "F8_E4M3", "F8_E5M2")  # as safetensors calls numbers that NumPy does not have
 
 
 def save(network: Sequential, path: str | Path) -> None:
@@ -60,7 +61,14 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            names = list(file.keys())
+            for name in names:
+                if (form := file.get_slice(name).get_dtype()) in UNREADABLE:
+                    raise CheckpointError(
+                        f"{path}: {name} is {form}, which NumPy does not have: "
+                        "save the weights as float32, in PyTorch with model.float()"
+                    )
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"there is no file {path}: expected a safetensors file of weights") from None
     except (SafetensorError, OSError, TypeError, AttributeError) as error:

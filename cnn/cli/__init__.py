@@ -12,8 +12,22 @@ from cnn.cli import evaluate
 from cnn.cli import report
 from cnn.cli import compare
 from cnn.cli import summary
+from cnn.cli import export
+from cnn.cli import import_
 from cnn.cli import gradcheck
 from cnn.cli import info
 # isort: on
 
-__all__ = ["app", "compare", "evaluate", "gradcheck", "info", "main", "report", "summary", "train"]
+__all__ = [
+    "app",
+    "compare",
+    "evaluate",
+    "export",
+    "gradcheck",
+    "import_",
+    "info",
+    "main",
+    "report",
+    "summary",
+    "train",
+]

@@ -29,4 +29,24 @@ Threads = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Model = Annotated[str, typer.Option(help=f"{' or '.join(MODELS)}.", autocompletion=lambda: MODEL_NAMES)]
 Dtype = Annotated[str, typer.Option(help="float32 or float64.", autocompletion=lambda: DTYPES)]
-Run = Annotated[Path, typer.Argument(help="The folder that `cnn train` wrote.", show_default=False)]
+Run = Annotated[Path, typer.Argument(help="A run's folder, as `cnn train` wrote it.", show_default=False)]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="mnist, or a folder of four IDX files, or an .npz with x_train, y_train, x_test, y_test."
+    ),
+]
+Classes = Annotated[str | None, typer.Option(help="Some of the classes, as in 0,1.", show_default="all")]
+Out = Annotated[
+    Path | None, typer.Option(help="The run's folder, a new one.", show_default="runs/MODEL-TIME")
+]
+
+
+def cut(text: str | None) -> list[str] | None:
+    """Cut "0, 1" into ["0", "1"]."""
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def absolute(data: str) -> str:
+    """The data set's place in full, so that a run's folder finds it from anywhere."""
+    return str(Path(data).resolve()) if data != DEFAULT.data and Path(data).exists() else data

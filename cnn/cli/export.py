@@ -1,0 +1,56 @@
+"""``cnn export``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import backends
+from cnn import onnx
+from cnn.cli.app import app, examples
+from cnn.cli.options import AsJson, Run
+from cnn.cli.output import print_json
+from cnn.files import require_place
+from cnn.runs import RunFolder
+
+
+@app.command(
+    epilog=examples(
+        "cnn export runs/lenet5-20261124-001916 lenet5.onnx",
+        "cnn export --json runs/lenet5-20261124-001916 lenet5.onnx",
+    )
+)
+def export(
+    run: Run,
+    file: Annotated[
+        Path, typer.Argument(help="The ONNX file; one that exists is replaced.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained network as an ONNX file, which other programs run.
+
+    Its input "images" is float32 (N, C, H, W), already scaled, its output "probabilities" (N, classes).
+    """
+    require_place(file)
+    network, _, class_names = RunFolder(run).load(backends.get("cpu"))
+    onnx.export(network, file, class_names)
+    images, probabilities = ("N", *network.input_shape), ("N", *network.output_shape)
+    if as_json:
+        print_json(
+            {
+                "file": str(file),
+                "opset": onnx.OPSET,
+                "input": {"name": onnx.INPUT, "dtype": "float32", "shape": images, "scaling": onnx.SCALING},
+                "output": {"name": onnx.OUTPUT, "dtype": "float32", "shape": probabilities},
+                "classes": class_names,
+            }
+        )
+    else:
+        print(
+            f"{file}: opset {onnx.OPSET}, input {onnx.INPUT} float32 {_in_words(images)}, {onnx.SCALING}; "
+            f"output {onnx.OUTPUT} {_in_words(probabilities)}"
+        )
+
+
+def _in_words(shape: tuple[object, ...]) -> str:
+    return f"({', '.join(map(str, shape))})"

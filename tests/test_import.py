@@ -1,0 +1,201 @@
+"""Weights from elsewhere become a run's folder, or one sentence says why not and nothing is left."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from test_cli import SMALL
+
+import cnn
+
+
+@pytest.fixture
+def weights():
+    """LeNet-5's for the own data: random, biases too."""
+    network = cnn.models.lenet5(2)
+    network.build((1, 20, 20), backend="cpu", seed=5)
+    random = np.random.default_rng(0)
+    return {
+        name: array + random.normal(0, 0.1, array.shape).astype("f")
+        for name, array in network.state_dict().items()
+    }
+
+
+@pytest.fixture
+def give(command, own_data):
+    """``give(weights)`` -> what `cnn import` answers to a file with nothing but them."""
+
+    def give(weights, *flags):
+        save_file(weights, "w.safetensors")
+        return command(
+            "import", "w.safetensors", "--data", own_data, "--device", "cpu", "--out", "run", *flags
+        )
+
+    return give
+
+
+def test_an_imported_run_is_tested_as_the_one_it_came_from(command, own_data):
+    _, out, _ = command("train", *SMALL, "--data", own_data, "--out", "run", "--json")
+    trained = json.loads(out)
+    figures = {name: trained[name] for name in ("loss", "accuracy", "count")}
+    flags = ("run/model.safetensors", "--model", "notebook", "--data", own_data, "--device", "cpu")
+    code, out, err = command("import", *flags, "--out", "again")
+    assert (code, err) == (0, "")
+    line = f"test accuracy {trained['accuracy']:.2%}, loss {trained['loss']:.4f}, on 40 images"
+    assert out == f"{line}\nagain\n"
+    _, out, _ = command("evaluate", "again", "--device", "cpu", "--json")
+    assert json.loads(out) == figures
+    _, out, _ = command("import", *flags, "--json")
+    said = json.loads(out)
+    assert re.fullmatch(r"runs/notebook-\d{8}-\d{6}", said.pop("run"))
+    assert said == figures
+
+
+def test_the_folder_holds_what_a_run_holds(give, own_data, weights):
+    assert give(weights, "--classes", "bright, dark")[0] == 0
+    folder = Path("run")
+    names = {"config.json", "environment.json", "model.safetensors", "evaluation.safetensors"}
+    assert {path.name for path in folder.iterdir()} == names
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["model"], config["data"], config["epochs"]) == ("lenet5", str(own_data), 0)
+    assert (config["class_names"], config["input_shape"]) == (["bright", "dark"], [1, 20, 20])
+    for name, array in load_file(folder / "model.safetensors").items():
+        np.testing.assert_array_equal(array, weights[name])
+    assert cnn.load(folder / "model.safetensors", device="cpu").input_shape == (1, 20, 20)
+
+
+def test_the_data_are_found_from_anywhere(command, own_data, weights, tmp_path, monkeypatch):
+    save_file(weights, tmp_path / "w.safetensors")
+    monkeypatch.chdir(own_data.parent)
+    flags = ("--data", own_data.name, "--out", tmp_path / "run", "--device", "cpu")
+    assert command("import", tmp_path / "w.safetensors", *flags)[0] == 0
+    monkeypatch.chdir(tmp_path)
+    assert command("evaluate", "run", "--device", "cpu")[0] == 0
+
+
+def test_an_imported_run_can_be_exported(give, command, weights):
+    pytest.importorskip("onnx")
+    assert give(weights)[0] == 0
+    assert command("export", "run", "model.onnx")[0] == 0
+
+
+def test_an_imported_run_has_a_report(give, command, weights):
+    for package in ("jinja2", "matplotlib"):
+        pytest.importorskip(package)
+    assert give(weights)[0] == 0
+    assert command("report", "run")[0] == 0
+    assert "bright" in Path("run/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_other_floats_are_cast(give, weights, dtype):
+    given = {name: array.astype(dtype) for name, array in weights.items()}
+    assert give(given)[0] == 0
+    for name, array in load_file("run/model.safetensors").items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, given[name].astype(np.float32))
+
+
+def test_float64_is_kept_where_it_is_asked_for(give, weights):
+    given = {name: array.astype("float64") / 3 for name, array in weights.items()}
+    assert give(given, "--dtype", "float64")[0] == 0
+    for name, array in load_file("run/model.safetensors").items():
+        np.testing.assert_array_equal(array, given[name])
+
+
+def test_lenet5_of_pytorch(command, own_data):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+    from torch import nn
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(144, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 2),
+    )  # fmt: skip
+    save_file(model.state_dict(), "lenet5.safetensors")
+    flags = ("--model", "lenet5", "--data", own_data, "--device", "cpu", "--out", "run", "--json")
+    code, out, err = command("import", "lenet5.safetensors", *flags)
+    assert code == 0, err
+    data = np.load(own_data)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(data["x_test"][:, None] / np.float32(255)))
+    labels = torch.from_numpy(data["y_test"])
+    assert json.loads(out)["accuracy"] == (logits.argmax(1) == labels).double().mean()
+    assert json.loads(out)["loss"] == pytest.approx(
+        nn.functional.cross_entropy(logits, labels).item(), rel=1e-5
+    )
+    network = cnn.load("run/model.safetensors", device="cpu")
+    np.testing.assert_allclose(network.predict(data["x_test"]), logits.softmax(1).numpy(), rtol=0, atol=1e-5)
+
+
+class TestMisfits:
+    """One sentence that names the file and what does not fit; no folder is made."""
+
+    def refused(self, answer, *patterns):
+        code, out, err = answer
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        for pattern in ("^error: ", *patterns):
+            assert re.search(pattern, err), err
+        assert not Path("run").exists()
+        assert not Path("runs").exists()
+
+    def test_names_of_another_style(self, give, weights):
+        names = {name: name.replace("0.", "conv1.") if name.startswith("0.") else name for name in weights}
+        answer = give({names[name]: array for name, array in weights.items()})
+        self.refused(answer, r"w\.safetensors: the weights lack 0\.weight.*\(6, 1, 5, 5\)")
+        self.refused(
+            answer, r"; lenet5 has '0\.weight', '0\.bias', '3\.weight', .*'11\.bias', as in PyTorch's"
+        )
+
+    def test_one_too_many(self, give, weights):
+        answer = give({**weights, "12.weight": np.zeros(3, dtype="f")})
+        self.refused(answer, r"the weights have 12\.weight, which this network does not have; lenet5 has")
+
+    def test_another_shape(self, give, weights):
+        answer = give({**weights, "7.bias": np.zeros(7, dtype="f")})
+        self.refused(
+            answer, r"w\.safetensors: the weights have 7\.bias with shape \(7,\), .* shape \(120,\)$"
+        )
+
+    def test_other_classes(self, give, weights):
+        self.refused(give(weights, "--classes", "dark"), r"11\.weight with shape \(2, 84\), .*\(1, 84\)")
+
+    def test_another_model(self, give, weights):
+        self.refused(
+            give(weights, "--model", "notebook"), r"0\.weight with shape .*; notebook has '0\.weight'"
+        )
+        self.refused(give(weights, "--model", "resnet"), "unknown model 'resnet'")
+
+    def test_bfloat16_says_how_to_save_instead(self, command, own_data):
+        header = json.dumps({"0.weight": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+        Path("b.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        answer = command("import", "b.safetensors", "--data", own_data)
+        self.refused(answer, r"b\.safetensors: 0\.weight is BF16, .*: save the weights as float32")
+
+    def test_no_safetensors_file(self, command, own_data):
+        Path("model.pt").write_bytes(b"PK\x03\x04" + bytes(100))
+        self.refused(
+            command("import", "model.pt", "--data", own_data), r"model\.pt is no readable safetensors"
+        )
+        self.refused(command("import", "nowhere", "--data", own_data), "there is no file nowhere")
+        self.refused(command("import", ".", "--data", own_data), r"\. is no readable safetensors")
+
+    def test_a_disk_that_is_full(self, give, weights, monkeypatch):
+        def full(self, path):
+            assert path.parent.is_dir()
+            raise OSError(28, "No space left on device", str(path))
+
+        monkeypatch.setattr(cnn.Sequential, "save", full)
+        self.refused(give(weights), r"run/model\.safetensors: No space left on device")
+
+    def test_a_folder_that_exists_is_left_alone(self, give, weights):
+        Path("run").mkdir()
+        Path("run", "mine").write_text("")
+        code, _, err = give(weights)
+        assert (code, [path.name for path in Path("run").iterdir()]) == (2, ["mine"])
+        assert "the output folder run exists: give --out another name" in err
