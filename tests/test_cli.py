@@ -2,53 +2,27 @@
 
 import gzip
 import json
+import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
 import backends
 import cnn
 from backends import DeviceUnavailable
 from cnn import cli
 
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """``command("train", ...)`` -> (exit code, standard output, standard error), in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["cnn", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="session")
-def own_data(tmp_path_factory):
-    """An .npz of one's own: 8x8 images whose class is the bright half."""
-    random = np.random.default_rng(0)
-    arrays = {}
-    for part, count in (("train", 120), ("test", 40)):
-        labels = random.integers(0, 2, count)
-        images = random.integers(0, 60, (count, 20, 20), dtype=np.uint8)
-        images[labels == 1, :10] += 150
-        arrays |= {f"x_{part}": images, f"y_{part}": labels}
-    path = tmp_path_factory.mktemp("data") / "halves.npz"
-    np.savez(path, **arrays, classes=np.array(["dark", "bright"]))
-    return path
-
-
-SMALL = ("--model", "notebook", "--epochs", 1, "--device", "cpu", "--batch-size", 16)
+SMALL = ("--model", "notebook", "--epochs", 1, "--device", "cpu", "--batch-size", 16, "--no-report")
 
 
 def test_a_run_leaves_its_folder(command, own_data, tmp_path):
@@ -56,7 +30,7 @@ def test_a_run_leaves_its_folder(command, own_data, tmp_path):
     assert code == 0, err
     folder = tmp_path / "a" / "run"
     names = {"config.json", "environment.json", "metrics.csv", "model.safetensors"}
-    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name for path in folder.iterdir()} - {"tensorboard"} == names
     config = json.loads((folder / "config.json").read_text())
     assert (config["model"], config["batch_size"], config["class_names"]) == (
         "notebook",
@@ -235,7 +209,7 @@ def test_info_has_what_a_bug_report_needs(command):
     assert "processor:" in out
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "summary", "gradcheck", "info"])
+@pytest.mark.parametrize("name", get_command(cli.app).commands)
 def test_help_shows_defaults(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0
@@ -243,6 +217,161 @@ def test_help_shows_defaults(command, name):
     if name == "train":
         for default in ("lenet5", "mnist", "128", "linear", "runs/MODEL-TIME"):
             assert default in out
+
+
+def test_a_run_ends_with_its_report(command, own_data, tmp_path):
+    arguments = (argument for argument in SMALL if argument != "--no-report")
+    code, out, err = command("train", *arguments, "--data", own_data, "--out", "run")
+    assert code == 0, err
+    assert "report.html" in err
+    assert out.endswith("run\n")
+    drawn = (tmp_path / "run" / "report.html").read_bytes()
+    assert b"bright" in drawn
+    (tmp_path / "run" / "report.html").unlink()
+    assert command("report", "run")[0] == 0
+    assert (tmp_path / "run" / "report.html").read_bytes() == drawn
+
+
+def test_a_report_that_cannot_be_drawn_does_not_lose_the_run(command, own_data, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "run/report.html")
+
+    monkeypatch.setattr("cnn.cli.train.write_report", full)
+    arguments = (argument for argument in SMALL if argument != "--no-report")
+    code, out, err = command("train", *arguments, "--data", own_data, "--out", "run")
+    assert code == 0
+    assert "no report: " in err
+    assert "No space left on device" in err
+    assert out.startswith("test accuracy")
+
+
+class TestConfigFile:
+    def test_every_flag_can_come_from_toml(self, command, own_data, tmp_path):
+        (tmp_path / "mine.toml").write_text(
+            'model = "notebook"\nepochs = 1\nbatch-size = 16\nlearning_rate = 0.03\nreport = false\n'
+            f'classes = ["bright", "dark"]\ndata = "{own_data}"\ndevice = "cpu"\nout = "run"\njson = true\n'
+        )
+        code, out, err = command("train", "--config", "mine.toml")
+        assert code == 0, err
+        assert json.loads(out)["run"] == "run"
+        config = json.loads(Path("run/config.json").read_text())
+        assert (config["batch_size"], config["learning_rate"]) == (16, 0.03)
+        assert config["class_names"] == ["bright", "dark"]
+
+    def test_flags_win_over_the_file(self, command, own_data, tmp_path):
+        (tmp_path / "mine.toml").write_text("batch-size = 16\nseed = 3\n")
+        arguments = ("--config", "mine.toml", *SMALL, "--data", own_data, "--batch-size", 8, "--out", "run")
+        assert command("train", *arguments)[0] == 0
+        config = json.loads(Path("run/config.json").read_text())
+        assert (config["batch_size"], config["seed"]) == (8, 3)
+
+    @pytest.mark.parametrize("given", ["run/config.json", "run"])
+    def test_a_runs_own_config_starts_the_same_run_again(self, command, own_data, tmp_path, given):
+        flags = ("--optimizer", "adamw", "--classes", "bright,dark", "--per-class", 20, "--seed", 5)
+        assert command("train", *SMALL, "--data", own_data, *flags, "--out", "run")[0] == 0
+        code, _, err = command("train", "--config", given, "--out", "again", "--no-report")
+        assert code == 0, err
+        first, again = (tmp_path / name / "model.safetensors" for name in ("run", "again"))
+        assert first.read_bytes() == again.read_bytes()
+        assert (tmp_path / "run/config.json").read_text() == (tmp_path / "again/config.json").read_text()
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("epocs = 3", "mine.toml: unknown flag 'epocs': expected one of batch-size, classes"),
+            ("config = 'other.toml'", "mine.toml: unknown flag 'config'"),
+            ("epochs = ", "mine.toml: is no TOML"),
+            ("seed = {a = 1}", "mine.toml: seed is {'a': 1}, expected a text, a number"),
+            ("model = 'resnet'", "unknown model 'resnet'"),
+        ],
+    )
+    def test_mistakes_in_it_are_named(self, command, tmp_path, text, message):
+        (tmp_path / "mine.toml").write_text(text)
+        code, out, err = command("train", "--config", "mine.toml")
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {message}"), err
+        assert err.count("\n") == 1
+
+    @pytest.mark.parametrize("value", ["'three'", "2.5", "true"])
+    def test_a_value_of_the_wrong_kind_is_refused(self, command, tmp_path, value):
+        (tmp_path / "mine.toml").write_text(f"epochs = {value}")
+        code, out, err = command("train", "--config", "mine.toml")
+        assert (code, out) == (2, "")
+        assert "--epochs" in err
+
+    def test_a_file_that_is_not_there_is_named(self, command):
+        code, _, err = command("train", "--config", "nowhere.toml")
+        assert code == 2
+        assert err == "error: --config nowhere.toml cannot be read: No such file or directory\n"
+
+
+class TestDryRun:
+    def test_it_says_what_would_happen_and_does_nothing(self, command, own_data, tmp_path):
+        arguments = ("train", *SMALL, "--data", own_data, "--dry-run", "--out", "run", "--epochs", 2)
+        code, out, err = command(*arguments)
+        assert code == 0, err
+        for part in ("notebook on 120 images", "2 epochs of 8 steps", "0 Conv2D", "memory on cpu: about"):
+            assert part in out
+        assert "would write run" in out
+        assert not (tmp_path / "run").exists()
+
+    def test_for_programs(self, command, own_data):
+        _, out, _ = command("train", *SMALL, "--data", own_data, "--dry-run", "--json")
+        plan = json.loads(out)
+        assert plan["steps"] == 8
+        assert plan["memory"]["total"] == sum(v for k, v in plan["memory"].items() if k != "total")
+        assert plan["config"]["learning_rate"] == 0.1
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (("--epochs", 0), "epochs is 0"),
+            (("--batch-size", 0), "batch_size is 0"),
+            (("--warmup", 2), "warmup is 2"),
+            (("--out", "."), "the output folder . exists"),
+        ],
+    )
+    def test_what_would_stop_a_run_stops_it_too(self, command, own_data, flags, message):
+        code, out, err = command("train", *SMALL, "--data", own_data, "--dry-run", *flags)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {message}")
+
+
+COMMANDS = get_command(cli.app).commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_in_help_are_commands_that_exist(name):
+    lines = (COMMANDS[name].epilog or "").splitlines()
+    examples = [shlex.split(line)[1:] for line in lines if line.startswith("  cnn ")]
+    assert examples
+    for command_name, *arguments in examples:
+        flags = {flag for parameter in COMMANDS[command_name].params for flag in parameter.opts}
+        assert {argument for argument in arguments if argument.startswith("--")} <= flags
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("cnn ", "compare"),
+        ("cnn train --model ", "lenet5"),
+        ("cnn train --optimizer a", "adamw"),
+        ("cnn train --schedule ", "cosine"),
+        ("cnn evaluate --device c", "cuda"),
+        ("cnn compare --dtype ", "float64"),
+    ],
+)
+def test_the_shell_completes(words, offered):
+    environment = os.environ | {
+        "_CNN_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    code = "import sys; sys.argv = ['cnn']; from cnn.cli import app; app(prog_name='cnn')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT
+    )
+    assert offered in done.stdout.split()
 
 
 class TestMistakes:

@@ -6,13 +6,18 @@ import typer
 
 import backends
 import cnn
-from cnn.cli.app import app
+from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads
 from cnn.cli.output import print_json, result_line
 from cnn.runs import RunFolder
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "cnn evaluate runs/lenet5-20261124-001916",
+        "cnn evaluate runs/mine --data other_images.npz --json",
+    )
+)
 def evaluate(
     run: Run,
     data: Annotated[str | None, typer.Option(help="Another data set.", show_default="the run's own")] = None,

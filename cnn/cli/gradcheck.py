@@ -8,12 +8,12 @@ import typer
 import backends
 import cnn
 from cnn import models
-from cnn.cli.app import app
+from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Model
 from cnn.cli.output import print_json
 
 
-@app.command()
+@app.command(epilog=examples("cnn gradcheck", "cnn gradcheck --model notebook --kernels signal"))
 def gradcheck(
     model: Model = DEFAULT.model,
     device: Device = DEFAULT.device,

@@ -4,13 +4,13 @@ from typing import Any
 
 import backends
 from backends import DeviceUnavailable
-from cnn.cli.app import app
+from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson
 from cnn.cli.output import print_json
 from cnn.runs import environment
 
 
-@app.command()
+@app.command(epilog=examples("cnn info", "cnn info --json"))
 def info(as_json: AsJson = False) -> None:
     """Show the devices, why one cannot be used, versions and libraries: what a bug report needs."""
     found = backends.available()

@@ -6,13 +6,13 @@ import typer
 
 from cnn import models
 from cnn import summary as network_summary
-from cnn.cli.app import app
+from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Dtype, Model
 from cnn.cli.output import print_json
 from cnn.errors import ArgumentError
 
 
-@app.command()
+@app.command(epilog=examples("cnn summary", "cnn summary --model notebook --input-shape 1,32,32 --classes 2"))
 def summary(
     model: Model = DEFAULT.model,
     input_shape: Annotated[str, typer.Option(help="Channels, height and width of an image.")] = "1,28,28",

@@ -1,6 +1,6 @@
 """``cnn train``."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,38 +8,66 @@ import typer
 
 import backends
 import cnn
-from cnn.cli.app import app
-from cnn.cli.options import DEFAULT, AsJson, Device, Dtype, Kernels, Model, Threads
+from cnn import plan, tensorboard
+from cnn.arguments import whole
+from cnn.cli.app import app, examples
+from cnn.cli.config_file import take_defaults
+from cnn.cli.options import (
+    DEFAULT,
+    AsJson,
+    Classes,
+    Data,
+    Device,
+    Dtype,
+    Kernels,
+    Model,
+    Out,
+    Threads,
+    absolute,
+    cut,
+)
 from cnn.cli.output import print_json, result_line, say
-from cnn.optimizers import OPTIMIZERS
+from cnn.data import Dataset
+from cnn.errors import ArgumentError, CheckpointError
+from cnn.network import Sequential
+from cnn.optimizers import OPTIMIZERS, Optimizer
+from cnn.report import examine, write_report
 from cnn.runs import Config, RunFolder, RunLog
 from cnn.schedules import SCHEDULES
+from cnn.summary import readable_bytes
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "cnn train",
+        "cnn train --epochs 5 --batch-size 64 --optimizer adam",
+        "cnn train --model notebook --classes 0,1 --per-class 5000 --batch-size 32",
+        "cnn train --data my_images.npz --out runs/mine",
+        "cnn train --config runs/mine/config.json --seed 1",
+    )
+)
 def train(
     model: Model = DEFAULT.model,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="mnist, or a folder of four IDX files, or an .npz with x_train, y_train, x_test, y_test."
-        ),
-    ] = DEFAULT.data,
-    classes: Annotated[
-        str | None, typer.Option(help="Some of the classes, as in 0,1.", show_default="all")
-    ] = None,
+    data: Data = DEFAULT.data,
+    classes: Classes = None,
     per_class: Annotated[
         int | None, typer.Option(help="Training images of each class.", show_default="all")
     ] = DEFAULT.per_class,
     epochs: Annotated[int, typer.Option(help="Times through the training set.")] = DEFAULT.epochs,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = DEFAULT.batch_size,
-    optimizer: Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = DEFAULT.optimizer,
+    optimizer: Annotated[
+        str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.", autocompletion=lambda: list(OPTIMIZERS))
+    ] = DEFAULT.optimizer,
     learning_rate: Annotated[
         float | None,
         typer.Option(help="At its highest.", show_default="0.1 for sgd, 0.001 for adam and adamw"),
     ] = DEFAULT.learning_rate,
     schedule: Annotated[
-        str, typer.Option(help=f"How the learning rate goes on: {', '.join(SCHEDULES)}.")
+        str,
+        typer.Option(
+            help=f"How the learning rate goes on: {', '.join(SCHEDULES)}.",
+            autocompletion=lambda: list(SCHEDULES),
+        ),
     ] = DEFAULT.schedule,
     warmup: Annotated[
         float, typer.Option(help="The share of the run in which the learning rate rises from 0.")
@@ -54,19 +82,27 @@ def train(
     kernels: Kernels = DEFAULT.kernels,
     threads: Threads = DEFAULT.threads,
     dtype: Dtype = DEFAULT.dtype,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder, a new one.", show_default="runs/MODEL-TIME")
+    out: Out = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="Flags from a TOML file, or from the config.json of a run's folder; those given here win.",
+            is_eager=True,
+            callback=take_defaults,
+        ),
     ] = None,
+    report: Annotated[bool, typer.Option(help="Draw report.html at the end.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a network and test it.
 
-    The run's folder gets config.json, environment.json, metrics.csv and model.safetensors.
+    The run's folder gets config.json, environment.json, metrics.csv, model.safetensors, what the test
+    found in evaluation.safetensors, report.html, and logs for TensorBoard where that is installed.
     """
-    if data != DEFAULT.data and Path(data).exists():
-        data = str(Path(data).resolve())  # the run's folder is to find it from anywhere
     config = Config(
-        model=model, data=data, classes=_names(classes), per_class=per_class, epochs=epochs,
+        model=model, data=absolute(data), classes=cut(classes), per_class=per_class, epochs=epochs,
         batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, schedule=schedule,
         warmup=warmup, momentum=momentum, weight_decay=weight_decay, seed=seed, device=device,
         kernels=kernels, threads=threads, dtype=dtype,
@@ -84,30 +120,12 @@ def train(
         momentum=getattr(chosen, "momentum", None),
     )
     folder = RunFolder(out) if out else RunFolder.default(model)
-    headline = f"{model} on {len(train_set):,} images of {data}; {backend.name} ({backend.reason})"
-    try:
-        history = cnn.fit(
-            network,
-            train_set,
-            validation=test_set,
-            optimizer=chosen,
-            schedule=config.make_schedule(),
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            callbacks=[
-                cnn.NaNGuard(),
-                RunLog(folder, config, train_set.classes),
-                Headline(headline),
-                cnn.Progress(),
-            ],
-        )
-    except KeyboardInterrupt:
-        if folder.weights.exists():
-            say(f"interrupted: {folder.weights} holds the weights of the last whole epoch")
-        else:
-            say("interrupted in the first epoch: no weights were saved")
-        raise typer.Exit(130) from None
+    if dry_run:
+        _show_plan(config, folder, network, chosen, train_set, test_set, as_json)
+        return
+    history = _fit(config, folder, network, chosen, train_set, test_set)
+    if report:
+        _report(config, folder, network, test_set)
     result = {
         "loss": history[-1]["validation_loss"],
         "accuracy": history[-1]["validation_accuracy"],
@@ -119,6 +137,85 @@ def train(
         print(f"{result_line(result)}\n{folder.path}")
 
 
+def _fit(
+    config: Config,
+    folder: RunFolder,
+    network: Sequential,
+    optimizer: Optimizer,
+    train_set: Dataset,
+    test_set: Dataset,
+) -> list[dict[str, Any]]:
+    """Train, with everything that goes on around it; -> the history."""
+    callbacks = [
+        cnn.NaNGuard(),
+        RunLog(folder, config, train_set.classes),
+        Headline(_headline(config, network, train_set)),
+        cnn.Progress(),
+    ]
+    if tensorboard.installed():
+        callbacks.append(tensorboard.TensorBoard(folder.tensorboard))
+    try:
+        return cnn.fit(
+            network,
+            train_set,
+            validation=test_set,
+            optimizer=optimizer,
+            schedule=config.make_schedule(),
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            callbacks=callbacks,
+        )
+    except KeyboardInterrupt:
+        if folder.weights.exists():
+            say(f"interrupted: {folder.weights} holds the weights of the last whole epoch")
+        else:
+            say("interrupted in the first epoch: no weights were saved")
+        raise typer.Exit(130) from None
+
+
+def _report(config: Config, folder: RunFolder, network: Sequential, test_set: Dataset) -> None:
+    """Write down what the test found, and draw it; where that fails, the trained run stays as it is."""
+    try:
+        examine(network, test_set, config.batch_size).save(folder.evaluation)
+        say(f"drew {write_report(folder).page}")
+    except (ArgumentError, CheckpointError, OSError) as error:
+        say(f"no report: {error}; `cnn report {folder.path}` draws it again")
+
+
+def _headline(config: Config, network: Sequential, train_set: Dataset) -> str:
+    backend = network.backend
+    return f"{config.model} on {len(train_set):,} images of {config.data}; {backend.name} ({backend.reason})"
+
+
+def _show_plan(
+    config: Config,
+    folder: RunFolder,
+    network: Sequential,
+    optimizer: Optimizer,
+    train_set: Dataset,
+    test_set: Dataset,
+    as_json: bool,
+) -> None:
+    """Say what a run would do and take; what would stop it at its start stops here too."""
+    whole("epochs", config.epochs)
+    whole("batch_size", config.batch_size)
+    config.make_schedule()
+    folder.require_new()
+    memory = plan.memory(network, optimizer, train_set, test_set, config.batch_size)
+    steps = -(-len(train_set) // config.batch_size)
+    if as_json:
+        figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}
+        print_json({"run": str(folder.path), "config": asdict(config), **figures})
+        return
+    print(_headline(config, network, train_set))
+    print(f"{config.epochs} epochs of {steps} steps, then each time a test on {len(test_set):,} images")
+    network.summary()
+    parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())
+    print(f"memory on {network.backend.name}: about {readable_bytes(memory.total)} ({parts})")
+    print(f"would write {folder.path}")
+
+
 class Headline(cnn.Callback):
     """Says what is about to run, once nothing speaks against it."""
 
@@ -127,8 +224,3 @@ class Headline(cnn.Callback):
 
     def on_start(self, run: Any) -> None:
         say(self.text)
-
-
-def _names(text: str | None) -> list[str] | None:
-    """Cut "0, 1" into ["0", "1"]."""
-    return None if text is None else [name.strip() for name in text.split(",")]

@@ -1,0 +1,69 @@
+"""``--config``: a command's flags from a file."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cnn.errors import ArgumentError
+
+NOT_FLAGS = ("input_shape", "class_names")  # what a run's config.json tells beside its flags
+
+
+def take_defaults(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the values in the file at ``path`` the command's defaults; the callback of ``--config``.
+
+    The file is TOML, or a run's folder or config.json, which starts the same run again. Keys are the
+    flags' names, with ``-`` or ``_``. Raises ArgumentError for what cannot be read or is no flag.
+    """
+    if path is not None:
+        if path.is_dir():
+            path /= "config.json"
+        context.default_map = _defaults(context, path)
+    return path
+
+
+def _defaults(context: typer.Context, path: Path) -> dict[str, Any]:
+    """The values by the names of the command's parameters."""
+    flags = {
+        flag.removeprefix("--").replace("-", "_"): parameter
+        for parameter in context.command.params
+        for flag in parameter.opts
+        if flag not in ("--config", "--help")
+    }
+    defaults = {}
+    for key, value in _read(path).items():
+        if value is None or key in NOT_FLAGS:
+            continue
+        parameter = flags.get(key.replace("-", "_"))
+        if parameter is None:
+            expected = ", ".join(sorted(flag.replace("_", "-") for flag in flags))
+            raise ArgumentError(f"{path}: unknown flag {key!r}: expected one of {expected}")
+        is_switch = isinstance(value, bool) and getattr(parameter, "is_flag", False)
+        defaults[parameter.name] = value if is_switch else _as_typed(path, key, value)
+    return defaults
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ArgumentError(f"--config {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise ArgumentError(f"{path}: is no {kind} ({error}): expected lines such as epochs = 5") from None
+    if not isinstance(values, dict):
+        raise ArgumentError(f"{path}: holds no flags: expected names with values, as a run's config.json")
+    return values
+
+
+def _as_typed(path: Path, key: str, value: Any) -> str:
+    """The value as it would stand on the command line, so that it is checked like one."""
+    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return ",".join(map(str, value))
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ArgumentError(f"{path}: {key} is {value!r}, expected a text, a number, true, false or a list")

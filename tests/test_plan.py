@@ -1,0 +1,42 @@
+"""The memory that --dry-run names is what training then takes."""
+
+import numpy as np
+import pytest
+from standin import StandInBackend
+
+import cnn
+from cnn import plan
+from cnn.data import Dataset
+from cnn.optimizers import OPTIMIZERS
+
+
+@pytest.mark.parametrize("model", ["lenet5", "notebook"])
+@pytest.mark.parametrize("batch_size", [32, 300])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_it_is_what_training_allocates(model, batch_size, optimizer):
+    random = np.random.default_rng(0)
+    train, test = (
+        Dataset(random.integers(0, 255, (count, 28, 28), dtype=np.uint8), np.arange(count) % 10)
+        for count in (400, 300)
+    )
+    device = StandInBackend()
+    device.reset_counters()
+    chosen = OPTIMIZERS[optimizer](0.01)
+    network = cnn.models.get(model, 10)
+    network.build((1, 28, 28), backend=device)
+    said = plan.memory(network, chosen, train, test, batch_size).total
+    cnn.fit(network, train, validation=test, optimizer=chosen, batch_size=batch_size, callbacks=[])
+    assert 0.75 < said / device.allocated_bytes < 1.25
+
+
+def test_every_part_grows_with_what_it_is_of():
+    train = Dataset(np.zeros((400, 28, 28), dtype=np.uint8), np.arange(400) % 10)
+    network = cnn.models.lenet5()
+    network.build((1, 28, 28), backend="cpu")
+    small = plan.memory(network, cnn.SGD(0.1), train, train, 32)
+    large = plan.memory(network, cnn.SGD(0.1, momentum=0.9), train, train, 320)
+    assert small.data == large.data > train.images.nbytes
+    assert small.parameters == large.parameters == 2 * network.flat.value.nbytes
+    assert small.optimizer < large.optimizer
+    assert small.activations < large.activations
+    assert large.total > small.total
