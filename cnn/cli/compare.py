@@ -65,6 +65,8 @@ def compare(
     for path in (save, plot):
         if path:
             require_place(path)
+    if plot and plot.suffix != ".png":
+        raise ArgumentError(f"--plot is {str(plot)!r}, expected a name that ends in .png")
     if files:
         for name in OF_MEASURING:
             source = context.get_parameter_source(name)

@@ -4,66 +4,58 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnn.comparison.results import Comparison, batch_sizes, crossover
+from cnn.comparison.results import Comparison, batch_sizes, crossover, rate
+from cnn.drawing import COLOURS, MARKERS, style
 from cnn.files import write_whole
 from cnn.libraries import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008
-MARKERS = "os^Dv*"
-
 
 def draw(comparison: Comparison, path: Path) -> list[Path]:
     """Write the picture as PNG to ``path`` and as SVG beside it; -> both paths."""
-    matplotlib = require("matplotlib", "to draw")
-    figure = sweep_figure(comparison)
+    require("matplotlib", "to draw")
     paths = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    for target in paths:
-        data = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "sweep"}):
-            figure.savefig(data, format=target.suffix[1:], dpi=150)
-        write_whole(target, data.getvalue())
+    with style():
+        figure = sweep_figure(comparison)
+        for target in paths:
+            data = io.BytesIO()
+            figure.savefig(data, format=target.suffix[1:], dpi=150, facecolor="white")
+            write_whole(target, data.getvalue())
     return paths
 
 
 def sweep_figure(comparison: Comparison) -> "Figure":
-    """Images a second of each column over the batch size; a dotted line where one overtakes the first."""
+    """Each column's training speed; a dotted line at the batch size where one overtakes the first."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    first, *others = comparison.columns
+    first = comparison.columns[0]
     for number, column in enumerate(comparison.columns):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         sizes = [point.batch_size for point in column.sweep]
-        axes.plot(
-            sizes,
-            [point.batch_size / point.step.median for point in column.sweep],
-            label=column.name,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
+        middle, slow, quick = (
+            [rate(point.batch_size, getattr(point.step, which)) for point in column.sweep]
+            for which in ("median", "high", "low")
         )
-        axes.fill_between(
-            sizes,
-            [point.batch_size / point.step.high for point in column.sweep],
-            [point.batch_size / point.step.low for point in column.sweep],
-            color=COLOURS[number % len(COLOURS)],
-            alpha=0.2,
-        )
-    for number, column in enumerate(others, 1):
-        size = crossover(first, column)
-        if size is not None and size > column.sweep[0].batch_size:
-            colour = COLOURS[number % len(COLOURS)]
-            axes.axvline(size, color=colour, linestyle=":", label=f"faster than {first.name} from {size} on")
+        axes.plot(sizes, middle, color=colour, marker=marker, label=column.name)
+        axes.fill_between(sizes, slow, quick, color=colour, alpha=0.2, linewidth=0)
+        overtakes = crossover(first, column)
+        if overtakes is not None and overtakes > sizes[0]:
+            label = f"faster than {first.name} from {overtakes} on"
+            axes.axvline(overtakes, color=colour, linestyle=":", label=label)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    sizes = batch_sizes(comparison.columns)
-    axes.set_xticks(sizes, list(map(str, sizes)))
+    axes.set_xticks(batch_sizes(comparison.columns), list(map(str, batch_sizes(comparison.columns))))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.minorticks_off()
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("batch size (images)")
     axes.set_ylabel("training speed (images/s)")
-    axes.set_title(f"{comparison.model}, {comparison.dtype}: median, band from quartile to quartile")
-    axes.grid(alpha=0.3)
+    axes.set_title(f"{comparison.model}, {comparison.dtype}: medians, shaded from quartile to quartile")
+    axes.grid()
     axes.legend()
     return figure

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnn.drawing import COLOURS, INK, MARKERS, Picture
 from cnn.layers import Conv2D
 from cnn.network import Sequential
 from cnn.report.evaluation import Evaluation
 from cnn.report.histogram import Histogram
-from cnn.report.picture import COLOURS, INK, MARKERS, Picture
 from cnn.report.record import Record
 from cnn.report.text import milliseconds, percent, short
 

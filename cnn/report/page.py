@@ -9,10 +9,10 @@ from statistics import median
 from typing import Any
 
 from cnn import summary
+from cnn.drawing import Picture, style
 from cnn.files import write_whole
 from cnn.libraries import require
 from cnn.report import figures
-from cnn.report.picture import Picture, style
 from cnn.report.record import Record
 from cnn.report.text import duration, milliseconds, percent, printable
 from cnn.runs import RunFolder

@@ -156,9 +156,10 @@ class TestPicture:
         )
         columns = [replace(result.columns[0], sweep=slow), replace(result.columns[1], sweep=fast)]
         (axes,) = sweep_figure(replace(result, columns=columns)).axes
-        assert list(axes.lines[1].get_ydata()) == [1 / 2, 2 / 0.5, 3 / 0.5]
-        assert set(axes.lines[2].get_xdata()) == {2}
-        assert "from 2 on" in axes.lines[2].get_label()
+        _, line, crossing = axes.lines
+        assert list(line.get_ydata()) == [1 / 2, 2 / 0.5, 3 / 0.5]
+        assert set(crossing.get_xdata()) == {2}
+        assert "from 2 on" in crossing.get_label()
 
     def test_png_and_svg(self, result, tmp_path):
         png, svg = draw(result, tmp_path / "sweep.png")
@@ -209,6 +210,7 @@ class TestCommand:
                 ("--save", "nowhere/laptop.json"),
                 "nowhere/laptop.json cannot be made, the folder nowhere does not",
             ),
+            (("--plot", "both"), "--plot is 'both', expected a name that ends in .png"),
             (("--plot", "."), ". is a folder: expected the name of a file"),
             (("--device", "cpu,gpu"), "unknown device 'gpu'"),
             (("--threads", "two"), "--threads is 'two', expected numbers as in 1,2"),
