@@ -118,8 +118,8 @@ class CpuTimer(Timer):
         return self._end - self._start
 
 
-def limit_threads(threads: int) -> None:
-    """Let the linear algebra library of this process use so many threads."""
+def limit_threads(threads: int) -> AbstractContextManager[object]:
+    """Let the linear algebra library of this process use so many threads; in ``with``, for its block only."""
     cores = available_cores()
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= cores:
         raise ArgumentError(
@@ -127,7 +127,7 @@ def limit_threads(threads: int) -> None:
         )
     import threadpoolctl
 
-    threadpoolctl.threadpool_limits(limits=threads)
+    return threadpoolctl.threadpool_limits(limits=threads)
 
 
 _ACTIVE: AbstractContextManager[object] = nullcontext()

@@ -1,7 +1,7 @@
 """What is compared: a device, a kernel set and, on the CPU, a number of threads."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import product
 
@@ -29,14 +29,9 @@ class Setup:
     @contextmanager
     def active(self) -> Iterator[Backend]:
         """Compute in this way inside the block, and with as many threads as before after it."""
-        before = cpu_threads()
-        if self.threads is not None:
-            limit_threads(self.threads)
-        try:
-            with self.backend.active():
-                yield self.backend
-        finally:
-            limit_threads(before)
+        limit = nullcontext() if self.threads is None else limit_threads(self.threads)
+        with limit, self.backend.active():
+            yield self.backend
 
 
 def setups(

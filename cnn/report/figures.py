@@ -12,7 +12,7 @@ from cnn.network import Sequential
 from cnn.report.evaluation import Evaluation
 from cnn.report.histogram import Histogram
 from cnn.report.record import Record
-from cnn.report.text import milliseconds, percent, short
+from cnn.text import milliseconds, percent, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

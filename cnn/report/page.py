@@ -14,8 +14,8 @@ from cnn.files import write_whole
 from cnn.libraries import require
 from cnn.report import figures
 from cnn.report.record import Record
-from cnn.report.text import duration, milliseconds, percent, printable
 from cnn.runs import RunFolder
+from cnn.text import duration, milliseconds, percent, printable
 
 BY = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"  # between the sizes of a shape
 

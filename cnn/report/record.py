@@ -10,8 +10,8 @@ import backends
 from cnn.errors import CheckpointError
 from cnn.network import Sequential
 from cnn.report.evaluation import Evaluation
-from cnn.report.text import printable
 from cnn.runs import RunFolder
+from cnn.text import printable
 
 
 @dataclass(frozen=True)

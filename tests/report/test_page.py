@@ -18,8 +18,8 @@ import cnn
 from cnn import cli
 from cnn.errors import ArgumentError, CheckpointError
 from cnn.report import compare_runs, examine, write_report
-from cnn.report.text import duration, percent, printable, short
 from cnn.runs import Config, RunFolder, RunLog
+from cnn.text import duration, percent, printable, short
 
 ROOT = Path(__file__).parent.parent.parent
 PICTURES = ["curves", "confusion", "mistakes", "filters", "weights", "activations", "layer_times"]

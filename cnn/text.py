@@ -1,4 +1,4 @@
-"""Figures and names as they are written in a report."""
+"""Figures and names as people read them."""
 
 from math import isfinite
 
