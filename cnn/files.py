@@ -32,7 +32,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
 
 
 def require_place(path: Path) -> None:
-    """Raise ArgumentError unless a file could be put at ``path``: said before the work, not after it."""
+    """Raise ArgumentError unless a file could be put at ``path``, before the work for it is done."""
     if path.is_dir():
         raise ArgumentError(f"{path} is a folder: expected the name of a file")
     if not os.access(path.parent, os.W_OK | os.X_OK):

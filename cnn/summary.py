@@ -4,6 +4,7 @@ from math import prod
 from typing import Any
 
 from cnn.network import Sequential
+from cnn.text import print_whole
 
 
 def rows(network: Sequential) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ def show(network: Sequential) -> None:
             readable_bytes(row["bytes"]),
         )
     console = Console(highlight=False)
-    console.print(table)
+    print_whole(console, table)
     console.print(
         f"{network.dtype} on {network.backend.name}; parameters and their gradients take "
         f"{readable_bytes(whole['parameter_bytes'])}; the total memory an image includes "

@@ -1,6 +1,11 @@
 """Figures and names as people read them."""
 
 from math import isfinite
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 def printable(text: str) -> str:
@@ -18,9 +23,19 @@ def percent(share: float) -> str:
     return "<0.01%" if 0 < share < 0.00005 else f"{share:.2%}"
 
 
+def figure(value: float) -> str:
+    """Three digits or three decimals, as in 0.012, 1.23, 12.3, 12,345; a dash for 0 and what is no number."""
+    if not isfinite(value) or value == 0:
+        return "-"
+    size = abs(value)
+    if size < 0.0005:
+        return "<0.001"
+    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
+
+
 def milliseconds(seconds: float) -> str:
     """As in "0.153"; the unit stands elsewhere."""
-    return f"{1e3 * seconds:.3f}"
+    return figure(1e3 * seconds)
 
 
 def duration(seconds: float) -> str:
@@ -30,3 +45,18 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
     return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+
+
+def print_whole(console: "Console", table: "Table") -> None:
+    """Print a table with all its columns whole; where the screen is too narrow its lines run over."""
+    width = console.width
+    console.width = max(width, table_width(console, table))
+    console.print(table, crop=False)
+    console.width = width
+
+
+def table_width(console: "Console", table: "Table") -> int:
+    """The characters that a table takes."""
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum

@@ -7,10 +7,10 @@ import typer
 
 from cnn import comparison
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Dtype, Model
+from cnn.cli.options import DEFAULT, DEVICES, KERNEL_SETS, AsJson, Dtype, Model, cut
 from cnn.cli.output import print_json, say
 from cnn.comparison.files import as_plain
-from cnn.comparison.plot import draw
+from cnn.comparison.plot import draw, require_drawing
 from cnn.comparison.table import show
 from cnn.errors import ArgumentError
 from cnn.files import require_place
@@ -38,14 +38,23 @@ def compare(
     model: Model = DEFAULT.model,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = DEFAULT.batch_size,
     device: Annotated[
-        str | None, typer.Option(help="Some devices, as in cpu,cuda.", show_default="all that work")
+        str | None,
+        typer.Option(
+            help="Devices with commas between them, as in cpu,cuda.",
+            show_default="all that work",
+            autocompletion=lambda: DEVICES,
+        ),
     ] = None,
     kernels: Annotated[
         str | None,
-        typer.Option(help="Some kernel sets, as in portable,signal.", show_default="each device's best"),
+        typer.Option(
+            help="Kernel sets with commas between them, as in portable,signal.",
+            show_default="each device's best",
+            autocompletion=lambda: KERNEL_SETS,
+        ),
     ] = None,
     threads: Annotated[
-        str | None, typer.Option(help="Some thread counts of the CPU, as in 1,2.", show_default="all cores")
+        str | None, typer.Option(help="Thread counts of the CPU, as in 1,2.", show_default="all cores")
     ] = None,
     dtype: Dtype = DEFAULT.dtype,
     rounds: Annotated[int, typer.Option(help="How often the columns take turns.")] = 21,
@@ -62,11 +71,10 @@ def compare(
     On a machine with one device its kernel sets and thread counts are compared. Nothing is timed
     before all have computed the same.
     """
-    for path in (save, plot):
-        if path:
-            require_place(path)
-    if plot and plot.suffix != ".png":
-        raise ArgumentError(f"--plot is {str(plot)!r}, expected a name that ends in .png")
+    if save:
+        require_place(save)
+    if plot:
+        require_drawing(plot)
     if files:
         for name in OF_MEASURING:
             source = context.get_parameter_source(name)
@@ -75,11 +83,10 @@ def compare(
                 raise ArgumentError(f"{flag} is for measuring: leave it out where saved files are compared")
         result = _loaded(files)
     else:
-        chosen = comparison.setups(_cut(device), _cut(kernels), _numbers(threads))
+        chosen = comparison.setups(cut(device), cut(kernels), _numbers(threads))
         result = comparison.compare(chosen, model, batch_size, dtype, rounds, say)
     if save:
         comparison.save(result, save)
-    pictures = draw(result, plot) if plot else []
     if as_json:
         print_json(as_plain(result))
     else:
@@ -89,7 +96,7 @@ def compare(
                 "to set another machine beside this one: `cnn compare --save NAME.json` on each, then "
                 "`cnn compare NAME.json OTHER.json` on one of them"
             )
-    for path in (*([save] if save else []), *pictures):
+    for path in [*([save] if save else []), *(draw(result, plot) if plot else [])]:
         say(f"wrote {path}")
 
 
@@ -100,11 +107,6 @@ def _loaded(files: list[Path]) -> comparison.Comparison:
         raise ArgumentError("a file is given twice: name each saved comparison once")
     names = [path.stem if stems.count(path.stem) == 1 else str(path) for path in files]
     return comparison.beside(dict(zip(names, map(comparison.load, files), strict=True)))
-
-
-def _cut(text: str | None) -> list[str] | None:
-    """As "cpu, cuda" into ["cpu", "cuda"]."""
-    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def _numbers(text: str | None) -> list[int] | None:

@@ -1,53 +1,69 @@
-"""The proof that setups compute the same, before any of them is timed."""
+"""The proof that setups compute the same, before any of them is timed.
 
-import time
-from collections.abc import Callable
-from dataclasses import astuple, dataclass
+Pooling and ReLU choose, and a choice between two nearly equal numbers can turn on a rounding; so whole
+trainings in float32 may part although nothing is wrong. Two comparisons are free of that: of each layer by
+itself, given the very same numbers, and of whole trainings in float64.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from cnn.comparison.results import Agreement
 from cnn.comparison.setups import Setup
-from cnn.comparison.workload import Training, Workload
+from cnn.comparison.workload import Workload
+from cnn.data import Dataset
 from cnn.errors import DisagreementError
 from cnn.layers.layer import Layer
 from cnn.timing import wrapped
 
 STEPS = 10
-TOLERANCE = {"float32": 1e-3, "float64": 1e-10}  # rounding alone stays a hundred times below
+TOLERANCE = {"float32": 1e-3, "float64": 1e-9}  # TF32, which keeps 11 bits, is within the first
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A setup's first steps: the loss of each, what was left at the end, and the first step's time."""
+    """A training's first steps on a setup: the loss of each, and what was left after the last."""
 
     losses: list[float]
     gradients: dict[str, Any]
     weights: dict[str, Any]
-    first_step: float
 
 
-def trace(workload: Workload, setup: Setup) -> Trace:
-    """Run the first steps on ``setup``."""
-    with setup.active() as backend:
-        start = time.perf_counter()
-        training = workload.start(backend, batches=STEPS)
-        losses = [float(backend.to_host(training.step()).mean())]
-        first_step = time.perf_counter() - start
-        losses += [float(backend.to_host(training.step()).mean()) for _ in range(1, STEPS)]
-        parameters = training.network.parameters.items()
-        gradients = {name: backend.to_host(parameter.grad) for name, parameter in parameters}
-        return Trace(losses, gradients, training.network.state_dict(), first_step)
+@dataclass(frozen=True)
+class Call:
+    """A layer's forward or backward, on the host."""
+
+    given: Any
+    results: dict[str, Any]  # by what messages call them
 
 
-def agreement(first: Trace, other: Trace) -> Agreement:
-    """How far two setups are from each other after the same steps."""
-    return Agreement(
-        loss=difference(np.array(first.losses), np.array(other.losses)),
-        gradients=max(difference(first.gradients[name], other.gradients[name]) for name in first.gradients),
-        weights=max(difference(first.weights[name], other.weights[name]) for name in first.weights),
-    )
+def prove(workload: Workload, setups: Sequence[Setup]) -> tuple[list[list[float]], list[Agreement | None]]:
+    """(Each setup's losses, its agreement with the first); DisagreementError where two are apart."""
+    workload = replace(workload, data=_noise(workload))
+    double = replace(workload, dtype="float64")
+    first, *others = setups
+    expected, recorded = _trace(double, first), _record(workload, first)
+    losses: list[list[float]] = [expected.losses]
+    agreements: list[Agreement | None] = [None]
+    for other in others:
+        layers = _replay(workload, other, recorded, first)
+        trace = _trace(double, other)
+        found = _agreement(expected, trace, layers)
+        apart = {"loss": found.loss, "gradients": found.gradients, "weights": found.weights}
+        if not all(value is not None and value <= TOLERANCE["float64"] for value in apart.values()):
+            _replay(double, other, _record(double, first), first)  # raises where it is a layer's doing
+            differences = ", ".join(f"{name} {value:.1e}" for name, value in apart.items())
+            raise DisagreementError(
+                f"{other.name} and {first.name} do not compute the same: each layer by itself does, but "
+                f"{STEPS} steps in float64 end apart ({differences}), expected at most "
+                f"{TOLERANCE['float64']:.0e}, so nothing was timed"
+            )
+        losses.append(trace.losses)
+        agreements.append(found)
+    return losses, agreements
 
 
 def difference(a: Any, b: Any) -> float:
@@ -57,55 +73,93 @@ def difference(a: Any, b: Any) -> float:
     return apart / largest if largest else apart
 
 
-def require_same(workload: Workload, first: Setup, other: Setup, found: Agreement) -> None:
-    """Raise DisagreementError where the two are apart, naming the layer at which that began."""
-    tolerance = TOLERANCE[workload.dtype]
-    if all(apart <= tolerance for apart in astuple(found)):  # NaN is not
-        return
-    raise DisagreementError(
-        f"{other.name} and {first.name} do not compute the same: {_where(workload, first, other)}, and "
-        f"after {STEPS} steps the loss by {found.loss:.1e}, gradients by {found.gradients:.1e}, weights by "
-        f"{found.weights:.1e}; expected at most {tolerance:.0e}, so nothing was timed"
+def _noise(workload: Workload) -> Dataset:
+    """Random images and labels: unlike digits, they have no place that is always 0 and hides an error."""
+    random = np.random.default_rng(0)
+    count = STEPS * workload.batch_size
+    images = random.integers(0, 256, (count, *workload.data.shape), dtype=np.uint8)
+    return Dataset(images, random.integers(0, len(workload.data.classes), count), workload.data.classes)
+
+
+def _trace(workload: Workload, setup: Setup) -> Trace:
+    """Run the first steps on ``setup``."""
+    with setup.active() as backend:
+        training = workload.start(backend, batches=STEPS)
+        losses = [float(backend.to_host(training.step()).mean()) for _ in range(STEPS)]
+        parameters = training.network.parameters.items()
+        gradients = {name: backend.to_host(parameter.grad) for name, parameter in parameters}
+        return Trace(losses, gradients, training.network.state_dict())
+
+
+def _agreement(first: Trace, other: Trace, layers: float) -> Agreement:
+    def apart(a: dict[str, Any], b: dict[str, Any]) -> float:
+        return max(difference(a[name], b[name]) for name in a)
+
+    return Agreement(
+        loss=difference(np.array(first.losses), np.array(other.losses)),
+        gradients=apart(first.gradients, other.gradients),
+        weights=apart(first.weights, other.weights),
+        layers=layers,
     )
 
 
-def _where(workload: Workload, first: Setup, other: Setup) -> str:
-    """The first layer's result that is apart, going through the steps on both side by side."""
+def _record(workload: Workload, setup: Setup) -> list[Call]:
+    """What each layer is given and gives back in a step on ``setup``, in the order of the calls."""
+    calls: list[Call] = []
+
+    def recording(layer: Layer, direction: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(array: Any, *rest: Any) -> Any:
+            given = layer.backend.to_host(array)
+            result = method(array, *rest)
+            calls.append(Call(given, _on_host(layer, direction, result)))
+            return result
+
+        return call
+
+    with setup.active() as backend:
+        training = workload.start(backend, batches=1)
+        with wrapped(training.network, recording):
+            training.step()
+    return calls
+
+
+def _replay(workload: Workload, setup: Setup, calls: list[Call], first: Setup) -> float:
+    """Give each layer on ``setup`` what it was given on ``first``; -> the largest difference in its results.
+
+    Raises DisagreementError at the first result that is apart.
+    """
+    expected = iter(calls)
+    differences = [0.0]
     tolerance = TOLERANCE[workload.dtype]
-    trainings = [_Recorded(workload, setup) for setup in (first, other)]
-    for step in range(1, STEPS + 1):
-        for (name, a), (_, b) in zip(*(training.step() for training in trainings), strict=True):
-            if not (apart := difference(a, b)) <= tolerance:
-                return f"in step {step} {name} differs by {apart:.1e}"
-    return "no single layer's result is apart"
+
+    def replaying(layer: Layer, direction: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(array: Any, *rest: Any) -> Any:
+            recorded = next(expected)
+            result = method(layer.backend.asarray(recorded.given), *rest)
+            for name, value in _on_host(layer, direction, result).items():
+                apart = difference(recorded.results[name], value)
+                if not apart <= tolerance:  # NaN is not
+                    raise DisagreementError(
+                        f"{setup.name} and {first.name} do not compute the same: given the same numbers, "
+                        f"layer {layer.label}'s {name} differs by {apart:.1e} in {workload.dtype}, expected "
+                        f"at most {tolerance:.0e}, so nothing was timed"
+                    )
+                differences.append(apart)
+            return result
+
+        return call
+
+    with setup.active() as backend:
+        training = workload.start(backend, batches=1)
+        with wrapped(training.network, replaying):
+            training.step()
+    return max(differences)
 
 
-class _Recorded:
-    """A training that hands out every layer's results on the host, in the order they came."""
-
-    def __init__(self, workload: Workload, setup: Setup) -> None:
-        self._setup = setup
-        with setup.active() as backend:
-            self._training: Training = workload.start(backend, batches=STEPS)
-
-    def step(self) -> list[tuple[str, Any]]:
-        """A step's results by what they are called."""
-        results: list[tuple[str, Any]] = []
-
-        def record(layer: Layer, direction: str, method: Callable[..., Any]) -> Callable[..., Any]:
-            def recorded(*arguments: Any, **options: Any) -> Any:
-                result = method(*arguments, **options)
-                if direction == "backward":
-                    for name, parameter in layer.parameters.items():
-                        value = layer.backend.to_host(parameter.grad)
-                        results.append((f"layer {layer.label}'s gradient of its {name}", value))
-                if result is not None:
-                    name = "output" if direction == "forward" else "gradient of its input"
-                    results.append((f"layer {layer.label}'s {name}", layer.backend.to_host(result)))
-                return result
-
-            return recorded
-
-        with self._setup.active(), wrapped(self._training.network, record):
-            self._training.step()
-        return results
+def _on_host(layer: Layer, direction: str, result: Any) -> dict[str, Any]:
+    """A call's results: its output, or the gradients it wrote and the one it gave back."""
+    to_host = layer.backend.to_host
+    if direction == "forward":
+        return {"output": to_host(result)}
+    results = {f"gradient of its {name}": to_host(p.grad) for name, p in layer.parameters.items()}
+    return results if result is None else results | {"gradient of its input": to_host(result)}

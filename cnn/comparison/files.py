@@ -1,19 +1,22 @@
 """Comparisons as files: the CPU laptop and the CUDA workstation are two machines."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnn.comparison.agreement import difference
+from cnn.comparison.agreement import TOLERANCE, difference
 from cnn.comparison.results import Agreement, Column, Comparison
 from cnn.errors import DataError, DisagreementError
 from cnn.files import write_json
 from cnn.libraries import require
 
 FORMAT, SCHEMA = "xpcnn comparison", 1
+LARGEST = 1e18  # no time, count or speed comes near it
 
 
 def save(comparison: Comparison, path: str | Path) -> None:
@@ -28,33 +31,23 @@ def as_plain(comparison: Comparison) -> dict[str, Any]:
 
 def load(path: str | Path) -> Comparison:
     """The comparison in the file ``path``; DataError where it is damaged or not of this kind."""
-    pydantic = require("pydantic", "to read saved comparisons")
     try:
         values = json.loads(Path(path).read_bytes())
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise DataError(f"{path}: is no comparison: expected a file that `cnn compare --save` wrote")
-        if values["schema"] != SCHEMA:
-            raise DataError(
-                f"{path}: has schema {values['schema']!r}, this version reads {SCHEMA}: "
-                "measure again with the same version on both machines"
-            )
-        comparison = pydantic.TypeAdapter(Comparison).validate_python(values)
-        if not is_whole(comparison):
-            raise ValueError("it lacks columns or layers")
-        names = [f"{column.name} {column.hardware}" for column in comparison.columns]
-        if not all(name.isprintable() for name in (comparison.model, comparison.dtype, *names)):
-            raise ValueError("a name in it is not printable text")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: damaged at {place} ({first['msg']}): save it again") from None
-    except (ValueError, LookupError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is no comparison, nor any JSON ({error})") from None
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise DataError(f"{path}: is no comparison: expected a file that `cnn compare --save` wrote")
+    if (schema := values.pop("schema", None)) != SCHEMA:
+        raise DataError(
+            f"{path}: has schema {schema!r}, this version reads {SCHEMA}: "
+            "measure again with the same version on both machines"
+        )
+    try:
+        return _checked(values)
+    except ValueError as error:
         raise DataError(f"{path}: damaged ({error}): save it again") from None
-    return comparison
 
 
 def beside(files: dict[str, Comparison]) -> Comparison:
@@ -66,36 +59,64 @@ def beside(files: dict[str, Comparison]) -> Comparison:
     (first_name, first), *_ = files.items()
     columns: list[Column] = []
     for name, comparison in files.items():
-        for what in ("model", "batch_size", "dtype", "steps", "work"):
-            here, there = getattr(comparison, what), getattr(first, what)
-            if here != there:
-                kind = "layers" if what == "work" else f"{what} {there} and {here}"
-                raise DataError(
-                    f"{first_name} and {name} measured different {kind}: "
-                    "expected the same model, batch size and dtype, measured by the same version"
-                )
+        _require_same_workload(first_name, first, name, comparison)
         for column in comparison.columns:
             apart = difference(np.array(first.columns[0].losses), np.array(column.losses))
-            if not apart <= first.tolerance:
+            if apart > TOLERANCE["float64"]:
                 raise DisagreementError(
                     f"{name}, {column.name}, and {first_name} did not compute the same: after {first.steps} "
-                    f"steps the loss differs by {apart:.1e}, expected at most {first.tolerance:.0e}"
+                    f"steps the loss differs by {apart:.1e}, expected at most {TOLERANCE['float64']:.0e}"
                 )
-            columns.append(
-                replace(
-                    column,
-                    name=f"{name}: {column.name}",
-                    agreement=Agreement(apart) if columns else None,
-                )
-            )
+            agreement = column.agreement if name == first_name else Agreement(apart)
+            columns.append(replace(column, name=f"{name}: {column.name}", agreement=agreement))
     machine = {name: comparison.machine for name, comparison in files.items()}
     return replace(first, columns=columns, machine=machine)
 
 
-def is_whole(comparison: Comparison) -> bool:
-    """Whether there are columns, each with all losses and all layers."""
+def _require_same_workload(first_name: str, first: Comparison, name: str, other: Comparison) -> None:
+    for what in ("model", "batch_size", "dtype", "steps", "work"):
+        here, there = getattr(other, what), getattr(first, what)
+        if here != there:
+            kind = "layers" if what == "work" else f"{what.replace('_', ' ')}s, {there} and {here}"
+            raise DataError(
+                f"{first_name} and {name} measured different {kind}: "
+                "expected the same model, batch size and dtype, measured by the same version"
+            )
+
+
+def _checked(values: dict[str, Any]) -> Comparison:
+    """The comparison that JSON values describe; ValueError where they cannot be one."""
+    pydantic = require("pydantic", "to read saved comparisons")
+    try:  # as JSON again, since only then a strict check takes lists and whole numbers as they are
+        comparison = pydantic.TypeAdapter(Comparison).validate_json(json.dumps(values), strict=True)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for leaf in _leaves(values):
+        if isinstance(leaf, str) and not leaf.isprintable():
+            raise ValueError(f"{leaf!r} is not printable")
+        if isinstance(leaf, int | float) and not (isfinite(leaf) and 0 <= leaf < LARGEST):
+            raise ValueError(f"{leaf} is neither a time nor a count")
     labels = [work.layer for work in comparison.work]
-    return bool(comparison.columns) and all(
-        len(column.losses) == comparison.steps and [time.layer for time in column.layers] == labels
-        for column in comparison.columns
-    )
+    for column in comparison.columns:
+        sizes = [point.batch_size for point in column.sweep]
+        positive = [column.product_flops, column.copy_bytes, column.step.median, *sizes]
+        whole = len(column.losses) == comparison.steps and [time.layer for time in column.layers] == labels
+        if not whole or min(positive) <= 0 or sizes != sorted(set(sizes)):
+            raise ValueError(f"the column {column.name!r} lacks something")
+    if not comparison.columns or not labels or comparison.steps < 1 or comparison.batch_size < 1:
+        raise ValueError("it lacks columns, layers or steps")
+    return comparison
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """All names, texts and numbers in JSON values."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _leaves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value

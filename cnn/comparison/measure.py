@@ -7,9 +7,11 @@ from functools import partial
 from math import ceil
 from typing import Any
 
+import numpy as np
+
 from backends import Backend
 from cnn.arguments import whole
-from cnn.comparison.agreement import STEPS, TOLERANCE, agreement, require_same, trace
+from cnn.comparison.agreement import STEPS, prove
 from cnn.comparison.results import Column, Comparison, SweepPoint
 from cnn.comparison.setups import Setup
 from cnn.comparison.workload import Training, Workload, make_workload, work
@@ -53,12 +55,9 @@ def compare(
     """
     whole("rounds", rounds)
     workload = make_workload(model, batch_size, dtype)
-    first = setups[0]
+    firsts = [_first_step(setup, workload) for setup in setups]  # before anything else has warmed up
     say(f"{STEPS} steps on each, to see that all compute the same")
-    traces = [trace(workload, setup) for setup in setups]
-    agreements = [agreement(traces[0], other) for other in traces]
-    for setup, found in zip(setups[1:], agreements[1:], strict=True):
-        require_same(workload, first, setup, found)
+    losses, agreements = prove(workload, setups)
     say("a large product and a large copy on each")
     peaks = [_peaks(setup, dtype) for setup in setups]
     say(f"up to {rounds} rounds of steps, in turns")
@@ -66,28 +65,19 @@ def compare(
     _take_turns(measured, rounds)
     say(f"steps at batch sizes {BATCH_SIZES[0]} to {BATCH_SIZES[-1]}")
     sweeps = _sweep(setups, workload)
-    columns = [
-        Column(
-            name=setup.name,
-            device=setup.backend.describe(),
-            losses=traced.losses,
-            agreement=None if setup is first else found,
-            layers=one.watch.read(),
-            step=Spread.of(one.steps),
-            first_step=traced.first_step,
-            move_batch=Spread.of(one.moves),
-            launch=Spread.of(one.launches),
-            product_flops=product_flops,
-            copy_bytes=copy_bytes,
-            sweep=sweep,
-        )
-        for setup, traced, found, one, (product_flops, copy_bytes), sweep in zip(
-            setups, traces, agreements, measured, peaks, sweeps, strict=True
-        )
+    fields = [
+        {"losses": loss, "agreement": found, "first_step": first, **peak, "sweep": sweep}
+        for loss, found, first, peak, sweep in zip(losses, agreements, firsts, peaks, sweeps, strict=True)
     ]
+    columns = [one.column(**others) for one, others in zip(measured, fields, strict=True)]
     layers = work(measured[0].training.network, batch_size)
-    machine = environment()
-    return Comparison(model, batch_size, dtype, STEPS, TOLERANCE[dtype], machine, layers, columns)
+    return Comparison(model, batch_size, dtype, STEPS, environment(), layers, columns)
+
+
+def _first_step(setup: Setup, workload: Workload) -> float:
+    """Seconds of the first step, building and everything that happens only once included."""
+    with setup.active() as backend:
+        return wall_clock(backend, lambda: workload.start(backend).step(), 1)
 
 
 @dataclass
@@ -102,24 +92,38 @@ class _Measurements:
 
     def __post_init__(self) -> None:
         with self.setup.active() as backend:
-            self.training: Training = self.workload.start(backend)
+            self.training, self._steps_a_block = _warmed_up(self.workload, backend)
             self.watch = LayerWatch(self.training.network)
-            self.training.step()
-            self._block = ceil(BLOCK / wall_clock(backend, self.training.step, 1))
-            self._batch = self.workload.batches(self.workload.batch_size, 1).images
-            self._one = backend.zeros(1, self.workload.dtype)
+            self._host_batch = self.workload.batches(self.workload.batch_size, 1).images
+            self._number = backend.zeros(1, self.workload.dtype)
 
     def take_turn(self) -> None:
         """Measure everything once; where steps are short, after one that wakes the device up."""
         with self.setup.active() as backend:
-            if self._block > 1:
+            if self._steps_a_block > 1:
                 self.training.step()
-            self.steps.append(wall_clock(backend, self.training.step, self._block))
+            self.steps.append(wall_clock(backend, self.training.step, self._steps_a_block))
             with self.watch.step():
                 self.training.step()
-            self.moves.append(wall_clock(backend, lambda: backend.asarray(self._batch), LAUNCHES))
+            if self.setup.has_own_memory:
+                self.moves.append(wall_clock(backend, partial(backend.asarray, self._host_batch), LAUNCHES))
             add = backend.xp.add
-            self.launches.append(wall_clock(backend, lambda: add(self._one, 1, out=self._one), LAUNCHES))
+            self.launches.append(
+                wall_clock(backend, lambda: add(self._number, 1, out=self._number), LAUNCHES)
+            )
+
+    def column(self, **others: Any) -> Column:
+        """What was measured, with the ``others`` of a column's fields."""
+        with self.setup.active() as backend:
+            return Column(
+                name=self.setup.name,
+                device=backend.describe(),
+                layers=self.watch.read(),
+                step=Spread.of(self.steps),
+                move_batch=Spread.of(self.moves) if self.moves else None,
+                launch=Spread.of(self.launches),
+                **others,
+            )
 
 
 def _take_turns(measured: Sequence[_Measurements], rounds: int) -> None:
@@ -138,7 +142,10 @@ def _sweep(setups: Sequence[Setup], workload: Workload) -> list[list[SweepPoint]
     points: list[list[SweepPoint]] = [[] for _ in setups]
     quick = list(range(len(setups)))
     for batch_size in BATCH_SIZES:
-        trainings = {index: _start(setups[index], workload, batch_size) for index in quick}
+        trainings = {}
+        for index in quick:
+            with setups[index].active() as backend:
+                trainings[index] = _warmed_up(workload, backend, batch_size)
         seconds: dict[int, list[float]] = {index: [] for index in quick}
         for _ in range(SWEEP_TURNS):
             for index, (training, block) in trainings.items():
@@ -150,26 +157,26 @@ def _sweep(setups: Sequence[Setup], workload: Workload) -> list[list[SweepPoint]
     return points
 
 
-def _start(setup: Setup, workload: Workload, batch_size: int) -> tuple[Training, int]:
-    """A training that has warmed up, and how many of its steps make a block."""
-    with setup.active() as backend:
-        training = workload.start(backend, batch_size)
-        training.step()
-        return training, ceil(BLOCK / wall_clock(backend, training.step, 1))
+def _warmed_up(workload: Workload, backend: Backend, batch_size: int | None = None) -> tuple[Training, int]:
+    """A training that has had its first step, and how many of its steps are timed at once."""
+    training = workload.start(backend, batch_size)
+    training.step()
+    return training, ceil(BLOCK / wall_clock(backend, training.step, 1))
 
 
-def _peaks(setup: Setup, dtype: str) -> tuple[float, float]:
+def _peaks(setup: Setup, dtype: str) -> dict[str, float]:
     """What bounds every layer on this setup: the speed of products and of copies."""
     with setup.active() as backend:
-        return _product_speed(backend, dtype), _copy_speed(backend)
+        return {"product_flops": _product_speed(backend, dtype), "copy_bytes": _copy_speed(backend)}
 
 
 def _product_speed(backend: Backend, dtype: str) -> float:
     """Operations a second of a matrix product that is large enough to keep the device busy."""
+    random = np.random.default_rng(0)
     for size in (512, 1024, 2048, 4096, 8192):
         a, b, out = (backend.zeros(size * size, dtype).reshape(size, size) for _ in range(3))
-        a += 1
-        b += 1
+        a += backend.asarray(random.uniform(-1, 1, size), dtype)  # with zeros a GPU would clock higher
+        b += backend.asarray(random.uniform(-1, 1, size), dtype)
         seconds = _shortest(backend, partial(backend.matmul, a, b, out=out))
         if seconds > LONG_ENOUGH:
             break
@@ -177,7 +184,7 @@ def _product_speed(backend: Backend, dtype: str) -> float:
 
 
 def _copy_speed(backend: Backend) -> float:
-    """Bytes a second, read and written, of a copy that is larger than any cache."""
+    """Bytes a second, read and written, of a copy that takes long enough to show it."""
     for nbytes in (1 << 26, 1 << 27, 1 << 28, 1 << 29):
         source, target = (backend.zeros(nbytes // 4, "float32") for _ in range(2))
         source += 1  # before they are written, an operating system has no memory behind zeros

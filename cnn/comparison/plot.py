@@ -6,24 +6,38 @@ from typing import TYPE_CHECKING
 
 from cnn.comparison.results import Comparison, batch_sizes, crossover, rate
 from cnn.drawing import COLOURS, MARKERS, style
-from cnn.files import write_whole
+from cnn.errors import ArgumentError
+from cnn.files import require_place, write_whole
 from cnn.libraries import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def require_drawing(path: Path) -> None:
+    """Raise ArgumentError where :func:`draw` could not draw to ``path``, before the work is done."""
+    if path.suffix != ".png":
+        raise ArgumentError(f"--plot is {str(path)!r}, expected a name that ends in .png")
+    for target in _targets(path):
+        require_place(target)
+    require("matplotlib", "to draw")
+
+
 def draw(comparison: Comparison, path: Path) -> list[Path]:
     """Write the picture as PNG to ``path`` and as SVG beside it; -> both paths."""
-    require("matplotlib", "to draw")
-    paths = [path.with_suffix(".png"), path.with_suffix(".svg")]
+    paths = _targets(path)
     with style():
         figure = sweep_figure(comparison)
         for target in paths:
-            data = io.BytesIO()
-            figure.savefig(data, format=target.suffix[1:], dpi=150, facecolor="white")
+            data, kind = io.BytesIO(), target.suffix[1:]
+            undated = {"Date": None} if kind == "svg" else None
+            figure.savefig(data, format=kind, dpi=150, facecolor="white", metadata=undated)
             write_whole(target, data.getvalue())
     return paths
+
+
+def _targets(path: Path) -> list[Path]:
+    return [path.with_suffix(".png"), path.with_suffix(".svg")]
 
 
 def sweep_figure(comparison: Comparison) -> "Figure":

@@ -25,15 +25,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a column computes from the first one, after the same steps from the same weights.
+    """How far a column computes from the first one: differences relative to the largest number of their kind.
 
-    The largest difference of a number, relative to the largest number among its like. Between two
-    machines only the losses are compared.
+    ``layers`` is of each layer by itself, given the same numbers, in the dtype that is timed; the others
+    are of whole trainings in float64, after the same steps from the same weights. Between two machines
+    only the losses are compared.
     """
 
     loss: float
     gradients: float | None = None
     weights: float | None = None
+    layers: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Column:
     layers: list[LayerTime]
     step: Spread
     first_step: float  # with everything that happens only once, such as compiling
-    move_batch: Spread  # a batch of bytes from the host to the device
+    move_batch: Spread | None  # a batch of bytes to the device; None where it is the host's own memory
     launch: Spread  # one operation on a single number
     product_flops: float  # a second, of a large matrix product
     copy_bytes: float  # a second, read and written, of a large copy
@@ -79,7 +81,6 @@ class Comparison:
     batch_size: int
     dtype: str
     steps: int  # that proved the columns equal
-    tolerance: float  # of an Agreement
     machine: dict[str, Any]
     work: list[Work]
     columns: list[Column]
@@ -95,23 +96,32 @@ def rate(amount: float, seconds: float) -> float:
     return amount / seconds if seconds > 0 else nan
 
 
-def roofline_share(flops: int, nbytes: int, seconds: float, column: Column) -> float:
-    """The least time that the column's own product and copy speeds allow, over the time taken.
+def roofline_seconds(work: Work, column: Column) -> float:
+    """The least time that the column's own product and copy speeds allow a layer, forward and backward.
 
-    The roofline of Williams, Waterman and Patterson (2009). Above 1 the numbers came from a cache that is
-    faster than the memory a large copy runs through.
+    The roofline of Williams, Waterman and Patterson (2009). A layer can be quicker where its numbers come
+    from a cache that is faster than the memory a large copy runs through.
     """
-    return rate(max(flops / column.product_flops, nbytes / column.copy_bytes), seconds)
+    return sum(
+        max(flops / column.product_flops, nbytes / column.copy_bytes)
+        for flops, nbytes in (
+            (work.forward_flops, work.forward_bytes),
+            (work.backward_flops, work.backward_bytes),
+        )
+    )
 
 
 def crossover(first: Column, other: Column) -> int | None:
-    """The batch size from which on ``other`` is faster, at all that both were timed at; None: at none."""
+    """The batch size from which on ``other`` is faster, at all that both were timed at; None: at none.
+
+    Faster is what even its slower quartile is, against the quicker quartile of ``first``.
+    """
     wins = None
     for point in reversed(other.sweep):
         before = first.step_at(point.batch_size)
         if before is None:
             continue
-        if not speedup(before.median, point.step.median) > 1:
+        if point.step.high >= before.low:
             break
         wins = point.batch_size
     return wins

@@ -26,6 +26,11 @@ class Setup:
             return name
         return f"{name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
+    @property
+    def has_own_memory(self) -> bool:
+        """Whether data must be moved there from the host's."""
+        return self.threads is None
+
     @contextmanager
     def active(self) -> Iterator[Backend]:
         """Compute in this way inside the block, and with as many threads as before after it."""

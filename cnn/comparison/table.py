@@ -2,11 +2,22 @@
 
 from collections.abc import Callable
 from functools import partial
-from math import isfinite, nan
+from math import nan
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
-from cnn.comparison.results import Column, Comparison, batch_sizes, crossover, rate, roofline_share, speedup
+from cnn.comparison.agreement import TOLERANCE
+from cnn.comparison.results import (
+    Agreement,
+    Column,
+    Comparison,
+    batch_sizes,
+    crossover,
+    rate,
+    roofline_seconds,
+    speedup,
+)
+from cnn.text import figure, milliseconds, print_whole, table_width
 from cnn.timing import LayerTime, Spread
 
 if TYPE_CHECKING:
@@ -25,53 +36,61 @@ def show(comparison: Comparison) -> None:
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
-    columns = dict(zip(ascii_uppercase, comparison.columns, strict=False))
+    columns = {_letter(number): column for number, column in enumerate(comparison.columns)}
     say(f"{comparison.model}, batch {comparison.batch_size}, {comparison.dtype}: a training step, medians")
     for letter, column in columns.items():
-        say(f"  {letter}  {column.name} ({column.hardware}){_agreed(comparison, column)}")
+        say(f"  {letter}  {column.name} ({column.hardware})")
+    for letter, column in columns.items():
+        if column.agreement:
+            say(f"{letter} computes what A does: {_agreed(comparison, column.agreement)}")
     for title, table in (
-        ("forward (fwd) and backward (bwd) in ms, and how many times faster than A", _times),
-        ("how near to the limits of products and copies", _limits),
-        ("the whole step", _steps),
-        ("images a second, by batch size", _sweep),
+        ("Layers: forward (fwd) and backward (bwd) in ms, and the speed-up over A", _times),
+        ("What they reach; roofline is 100% at the speed of a large product or copy", _limits),
+        ("The whole step, with its data on the device", _steps),
+        ("Images a second, by batch size", _sweep),
     ):
         say(f"\n{title}")
         for part in _parts(console, columns, partial(table, comparison)):
-            console.print(table(comparison, part), crop=False)
-    for letter, column in list(columns.items())[1:]:
-        say(f"{letter} is faster than A {_won(columns['A'], column)}")
+            print_whole(console, table(comparison, part))
+    for letter, column in columns.items():
+        if letter != "A":
+            say(f"{letter} is faster than A {_won(columns['A'], column)}")
+
+
+def _letter(number: int) -> str:
+    """A to Z, then AA, AB and so on."""
+    more, number = divmod(number, 26)
+    return (_letter(more - 1) if more else "") + ascii_uppercase[number]
 
 
 def _parts(console: "Console", columns: Columns, table: Callable[[Columns], "Table"]) -> list[Columns]:
     """The columns in groups that fit the screen beside each other, the first one in each group."""
-    from rich.measure import Measurement
-
     (letter, first), *others = columns.items()
-    wide = console.options.update(width=1000)
     size = max(1, len(others))
     while True:
         parts = [{letter: first, **dict(others[i : i + size])} for i in range(0, max(1, len(others)), size)]
-        widest = max(Measurement.get(console, wide, table(part)).maximum for part in parts)
+        widest = max(table_width(console, table(part)) for part in parts)
         if size == 1 or widest <= console.width:
             return parts
         size -= 1
 
 
-def _agreed(comparison: Comparison, column: Column) -> str:
-    """How near to the first column's its results were."""
-    if column.agreement is None:
-        return ""
-    found = column.agreement
+def _agreed(comparison: Comparison, found: Agreement) -> str:
+    """How near a column's results are to the first one's."""
     parts = {"loss": found.loss, "gradients": found.gradients, "weights": found.weights}
     apart = ", ".join(f"{name} {value:.0e}" for name, value in parts.items() if value is not None)
-    return f": as A within {apart}, after {comparison.steps} steps ({comparison.tolerance:.0e} allowed)"
+    steps = f"after {comparison.steps} steps in float64 {apart} (allowed {TOLERANCE['float64']:.0e})"
+    if found.layers is None:
+        return steps
+    allowed = TOLERANCE[comparison.dtype]
+    return f"each layer by itself within {found.layers:.0e} (allowed {allowed:.0e}), {steps}"
 
 
 def _won(first: Column, other: Column) -> str:
     """Where ``other`` wins, in words."""
     size = crossover(first, other)
     if size is None:
-        return "at no batch size"
+        return "at no batch size beyond the spread of the measurements"
     last = other.sweep[-1].batch_size
     return f"from batch size {size} on" if size > other.sweep[0].batch_size else f"at all sizes up to {last}"
 
@@ -83,7 +102,7 @@ def _times(comparison: Comparison, columns: Columns) -> "Table":
         times = [column.layers[index] for column in columns.values()]
         cells = [_ms(part) for time in times for part in (time.forward, time.backward)]
         first, *others = map(_total, times)
-        table.add_row(work.layer, *cells, *(_figure(speedup(first, other)) for other in others))
+        table.add_row(work.layer, *cells, *(figure(speedup(first, other)) for other in others))
     return table
 
 
@@ -98,10 +117,10 @@ def _limits(comparison: Comparison, columns: Columns) -> "Table":
         cells = []
         for column in columns.values():
             seconds = _total(column.layers[index])
-            share = roofline_share(flops, nbytes, seconds, column)
+            share = rate(roofline_seconds(work, column), seconds)
             cached = cached or share > 1
             figures = rate(flops, seconds) / 1e9, rate(nbytes, seconds) / 1e9
-            cells += [*map(_figure, figures), f"{share:.1%}" if share > 0 else "-"]
+            cells += [*map(figure, figures), f"{share:.1%}" if share > 0 else "-"]
         table.add_row(work.layer, *cells)
     if cached:
         table.caption = "above 100%: its numbers came from a cache, the large copy's did not"
@@ -116,14 +135,14 @@ def _steps(comparison: Comparison, columns: Columns) -> "Table":
 
     first = columns["A"].step.median
     row("milliseconds", lambda column: _ms(column.step))
-    row("  quartiles", lambda c: f"{_figure(c.step.low * 1e3)} to {_figure(c.step.high * 1e3)}")
-    row("images a second", lambda column: _figure(rate(comparison.batch_size, column.step.median)))
-    row("times faster than A", lambda column: _figure(speedup(first, column.step.median)))
-    row("the first step, building included, ms", lambda column: _figure(column.first_step * 1e3))
-    row("moving a batch to the device, µs", lambda column: _figure(column.move_batch.median * 1e6))
-    row("launching one operation, µs", lambda column: _figure(column.launch.median * 1e6))
-    row("a large product, GFLOP/s", lambda column: _figure(column.product_flops / 1e9))
-    row("a large copy, GB/s", lambda column: _figure(column.copy_bytes / 1e9))
+    row("  quartiles", lambda c: f"{figure(c.step.low * 1e3)} to {figure(c.step.high * 1e3)}")
+    row("images a second", lambda column: figure(rate(comparison.batch_size, column.step.median)))
+    row("times faster than A", lambda column: figure(speedup(first, column.step.median)))
+    row("the first step, building included, ms", lambda column: figure(column.first_step * 1e3))
+    row("moving a batch to the device, µs", lambda column: _us(column.move_batch))
+    row("launching one operation, µs", lambda column: _us(column.launch))
+    row("a large product, GFLOP/s", lambda column: figure(column.product_flops / 1e9))
+    row("a large copy, GB/s", lambda column: figure(column.copy_bytes / 1e9))
     return table
 
 
@@ -131,7 +150,7 @@ def _sweep(comparison: Comparison, columns: Columns) -> "Table":
     table = _table("batch size", *columns)
     for size in batch_sizes(list(columns.values())):
         steps = [column.step_at(size) for column in columns.values()]
-        table.add_row(str(size), *(_figure(rate(size, step.median) if step else nan) for step in steps))
+        table.add_row(str(size), *(figure(rate(size, step.median) if step else nan) for step in steps))
     return table
 
 
@@ -151,14 +170,8 @@ def _total(time: LayerTime) -> float:
 
 
 def _ms(spread: Spread | None) -> str:
-    return "-" if spread is None else _figure(spread.median * 1e3)
+    return "-" if spread is None else milliseconds(spread.median)
 
 
-def _figure(value: float) -> str:
-    """Three digits or three decimals, as in 0.012, 1.23, 12.3, 12,345; a dash for what is not there."""
-    if not isfinite(value) or value == 0:
-        return "-"
-    size = abs(value)
-    if size < 0.0005:
-        return "<0.001"
-    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
+def _us(spread: Spread | None) -> str:
+    return "-" if spread is None else figure(1e6 * spread.median)

@@ -9,12 +9,14 @@ import numpy as np
 import cnn
 from backends import Backend
 from cnn import models
+from cnn.arguments import whole
 from cnn.comparison.results import Work
 from cnn.data import Dataset
+from cnn.errors import ArgumentError
 from cnn.layers import Reshape
 from cnn.layers.buffers import Array
 from cnn.layers.layer import Layer
-from cnn.network import Sequential
+from cnn.network import DTYPES, Sequential
 from cnn.optimizers import SGD
 from cnn.training import compute_gradients, make_feed, make_loss
 
@@ -67,8 +69,11 @@ class Training:
 
 
 def make_workload(model: str, batch_size: int, dtype: str) -> Workload:
-    """The model on MNIST's test images."""
-    cnn.arguments.whole("batch_size", batch_size)
+    """The model on MNIST's test images; ArgumentError where one of the three cannot be."""
+    whole("batch_size", batch_size)
+    if dtype not in DTYPES:
+        raise ArgumentError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
+    models.get(model, 10)
     return Workload(model, batch_size, dtype, cnn.data.load("mnist")[1])
 
 
@@ -89,11 +94,12 @@ def _layer_work(layer: Layer, batch_size: int, backward: bool, input_grad: bool)
     x, y = (prod(shape) * batch_size * itemsize for shape in (layer.input_shape, layer.output_shape))
     parameters = sum(parameter.size for parameter in layer.parameters.values()) * itemsize
     flops = 2 * layer.multiply_adds * batch_size
-    kept = x if parameters else y  # read again in backward
+    winner = layer.kept_bytes * batch_size - y  # of max pooling; others keep their output alone
+    kept = winner or (x if parameters else y)  # read again in backward
     return Work(
         layer.label,
         forward_flops=flops,
         backward_flops=backward * flops * (1 + input_grad),
-        forward_bytes=x + y + parameters,
+        forward_bytes=x + y + winner + parameters,
         backward_bytes=backward * (y + kept + input_grad * (x + parameters) + parameters),
     )
