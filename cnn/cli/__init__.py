@@ -9,6 +9,7 @@ from cnn.cli.app import app, main
 # isort: off
 from cnn.cli import train
 from cnn.cli import evaluate
+from cnn.cli import predict
 from cnn.cli import report
 from cnn.cli import compare
 from cnn.cli import summary
@@ -27,6 +28,7 @@ __all__ = [
     "import_",
     "info",
     "main",
+    "predict",
     "report",
     "summary",
     "train",

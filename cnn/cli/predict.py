@@ -1,0 +1,157 @@
+"""``cnn predict``."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import backends
+from cnn.arguments import whole
+from cnn.cli.app import app, examples
+from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads
+from cnn.cli.output import print_json, say
+from cnn.errors import ArgumentError, DataError
+from cnn.pictures import as_digit, as_image, find_pictures, read_picture
+from cnn.runs import RunFolder
+from cnn.text import percent, printable
+
+PREPARATIONS = {"digit": as_digit, "resize": as_image}
+
+Result = tuple[Path, Any, Any]  # the file, its image (C, H, W), the probabilities
+
+BAR = 40  # columns of a bar that stands for 100 %, where the terminal has room
+SHADES = " .:-=+*#%@"  # from dark to bright; letters, since blocks look turned around on a light terminal
+
+
+@app.command(
+    epilog=examples(
+        "cnn predict runs/lenet5-20261124-001916 seven.png",
+        "cnn predict runs/lenet5-20261124-001916 seven.png --show",
+        "cnn predict runs/lenet5-20261124-001916 scans/ --json",
+    )
+)
+def predict(
+    run: Run,
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(help="Pictures, or folders of pictures.", show_default=False),
+    ],
+    top: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
+    show: Annotated[bool, typer.Option("--show", help="Show what the network is given, too.")] = False,
+    prepare: Annotated[
+        str,
+        typer.Option(
+            help="digit (cut out, white on black, centred as in MNIST), resize (the whole picture, as it "
+            "is), or auto: digit for networks trained on mnist.",
+            autocompletion=lambda: ["auto", *PREPARATIONS],
+        ),
+    ] = "auto",
+    device: Device = DEFAULT.device,
+    kernels: Kernels = DEFAULT.kernels,
+    threads: Threads = DEFAULT.threads,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what photographs and scans show.
+
+    What cannot be used is named, the rest goes on, and the exit code is 1.
+    Brightness reaches the network as 0..1, as images of bytes do in training;
+    one that was trained on floats of another range needs predict in Python.
+    """
+    whole("top", top)
+    if prepare not in ("auto", *PREPARATIONS):
+        raise ArgumentError(f"--prepare is {prepare!r}, expected auto, {' or '.join(PREPARATIONS)}")
+    network, config, class_names = RunFolder(run).load(backends.get(device, kernels, threads))
+    if prepare == "auto":
+        prepare = "digit" if config.data == "mnist" else "resize"
+    files, images, failed = _read_all(pictures, PREPARATIONS[prepare], network.input_shape)
+    probabilities = network.predict(np.stack(images)) if images else []
+    results = zip(files, images, probabilities, strict=True)
+    if as_json:
+        print_json([_as_data(*result, class_names, show) for result in results])
+    else:
+        _print_bars(results, class_names, top, show)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _read_all(
+    paths: list[Path], prepare: Callable[..., Any], shape: tuple[int, ...]
+) -> tuple[list[Path], list[Any], bool]:
+    """(files, their images, whether others could not be used); those are named on standard error."""
+    files, images, failed = [], [], False
+
+    def refuse(error: DataError) -> None:
+        nonlocal failed
+        failed = True
+        say(f"error: {printable(str(error))}")
+
+    for path in paths:
+        try:
+            found = find_pictures([path])
+        except DataError as error:
+            refuse(error)
+            continue
+        for file in found:
+            try:
+                images.append(_read(file, prepare, shape))
+                files.append(file)
+            except DataError as error:
+                refuse(error)
+    return files, images, failed
+
+
+def _read(file: Path, prepare: Callable[..., Any], shape: tuple[int, ...]) -> Any:
+    picture = read_picture(file)
+    try:
+        return prepare(picture, shape)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def _as_data(file: Path, image: Any, shares: Any, class_names: Sequence[str], show: bool) -> dict[str, Any]:
+    answer = {
+        "file": str(file),
+        "class": class_names[shares.argmax()],
+        "probabilities": dict(zip(class_names, shares.tolist(), strict=True)),
+    }
+    return answer | {"image": image.tolist()} if show else answer
+
+
+def _print_bars(results: Iterable[Result], class_names: Sequence[str], top: int, show: bool) -> None:
+    """For people: the file, the image where asked for, and a bar for each of the top classes."""
+    from rich.cells import cell_len, set_cell_size
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    names = [_shown(name) for name in class_names]
+    column = min(max(map(cell_len, names)), max(1, console.width // 3))
+    room = max(1, min(BAR, console.width - column - len("   100.00% ")))
+    block = "█" if _shown("█") == "█" else "#"
+    for file, image, shares in results:
+        console.print(Text(_shown(str(file)), "bold"), soft_wrap=True)
+        for line in _drawn(image, console.width - 2) if show else []:
+            console.print(Text(f"  {line}".rstrip()), soft_wrap=True)
+        for label in np.argsort(-shares, kind="stable")[:top]:
+            text = f"  {set_cell_size(names[label], column)} {percent(shares[label]):>7}"
+            bar = block * round(float(shares[label]) * room)
+            console.print(Text.assemble(text, (f" {bar}" if bar else "", "green")), soft_wrap=True)
+
+
+def _drawn(image: Any, columns: int) -> list[str]:
+    """The brightness of ``image`` (C, H, W) as text, two columns for a pixel; smaller where too wide."""
+    from PIL import Image
+
+    grey = Image.fromarray(image.mean(axis=0).round().astype(np.uint8))
+    grey.thumbnail((max(1, columns // 2), grey.height))
+    levels = np.minimum(np.asarray(grey, dtype=int) * len(SHADES) // 255, len(SHADES) - 1)
+    return ["".join(2 * SHADES[level] for level in row) for row in levels]
+
+
+def _shown(text: str) -> str:
+    """``text`` without what a terminal would obey, or standard output cannot encode."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return printable(text).encode(encoding, "replace").decode(encoding)

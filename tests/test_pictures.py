@@ -1,0 +1,336 @@
+"""Photographs and scans: what can be read, and that digits come out as MNIST's were."""
+
+import contextlib
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+
+import backends
+import cnn
+from cnn.errors import DataError, ShapeError
+from cnn.pictures import as_digit, as_image, find_pictures, read_picture
+
+SHAPE = (1, 28, 28)
+SEVEN = [(0.2, 0.1), (0.8, 0.1), (0.4, 0.9)]
+
+
+def drawn(size=280, width=0.08, ink=0, paper=255, mode="L", box=(0, 0, 1, 1), points=SEVEN):
+    """A digit in a part of a picture; ``width`` is of the part's shorter side."""
+    W, H = (size, size) if isinstance(size, int) else size
+    picture = Image.new(mode, (W, H), paper)
+    left, top, right, bottom = box
+    part = (right - left) * W, (bottom - top) * H
+    line = [(left * W + x * part[0], top * H + y * part[1]) for x, y in points]
+    ImageDraw.Draw(picture).line(line, fill=ink, width=max(1, round(width * min(part))), joint="curve")
+    return picture
+
+
+def on_transparent(colour):
+    """The digit in ``colour`` on nothing."""
+    picture = Image.new("RGBA", (280, 280), (*colour, 255))
+    picture.putalpha(ImageOps.invert(drawn()))
+    return picture
+
+
+def lit(picture, light, noise=0.0):
+    """``picture`` under ``light(x, y)``, both from -1 to 1, with a camera's noise."""
+    H, W = picture.height, picture.width
+    y, x = np.mgrid[-1 : 1 : H * 1j, -1 : 1 : W * 1j]
+    noisy = np.asarray(picture) * light(x, y) + np.random.default_rng(0).normal(0, noise, (H, W))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def alike(one, other):
+    """The correlation of two images."""
+    return np.corrcoef(one.ravel(), other.ravel())[0, 1]
+
+
+@pytest.fixture(scope="module")
+def seven():
+    """What becomes of the plain digit: dark ink in the middle of white paper."""
+    return as_digit(drawn(), SHAPE)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A LeNet-5 that has seen a part of MNIST."""
+    network = cnn.models.lenet5()
+    network.build(SHAPE, backend=backends.get("cpu"), seed=0)
+    train = cnn.data.load("mnist")[0].only(per_class=600)
+    cnn.fit(network, train, epochs=2, batch_size=32, callbacks=[])
+    return network
+
+
+class TestReading:
+    """Whatever a file holds becomes RGB or RGBA, or one sentence that names it."""
+
+    @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "I", "F"])
+    def test_every_mode_shows_the_same_digit(self, tmp_path, mode, seven):
+        grey = drawn()
+        if mode in ("I;16", "I", "F"):
+            scale = {"I;16": (257, np.uint16), "I": (1 << 22, np.int32), "F": (1 / 255, np.float32)}[mode]
+            picture = Image.fromarray((np.asarray(grey, dtype=float) * scale[0]).astype(scale[1]))
+        else:
+            picture = grey.convert("RGB").convert(mode) if mode == "CMYK" else grey.convert(mode)
+        assert picture.mode == mode
+        picture.save(tmp_path / "7.tif")
+        read = read_picture(tmp_path / "7.tif")
+        assert read.mode == ("RGBA" if mode in ("RGBA", "LA") else "RGB")
+        assert np.abs(np.asarray(read.convert("L"), dtype=int) - np.asarray(grey)).max() <= 1
+        assert alike(as_digit(read, SHAPE), seven) > 0.99
+
+    def test_a_palette_may_have_a_transparent_colour(self, tmp_path, seven):
+        palette = drawn().convert("P")
+        palette.save(tmp_path / "7.png", transparency=palette.getpixel((0, 0)))
+        read = read_picture(tmp_path / "7.png")
+        assert read.mode == "RGBA"
+        assert read.getpixel((0, 0))[3] == 0
+        assert alike(as_digit(read, SHAPE), seven) > 0.99
+
+    def test_of_an_animation_the_first_frame(self, tmp_path, seven):
+        others = [Image.new("L", (280, 280), 255)] * 2
+        drawn().save(tmp_path / "7.gif", save_all=True, append_images=others)
+        assert alike(as_digit(read_picture(tmp_path / "7.gif"), SHAPE), seven) > 0.99
+
+    def test_exif_says_where_up_is(self, tmp_path, seven):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turned to the right to be looked at
+        drawn((200, 280)).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "7.jpg", exif=exif)
+        read = read_picture(tmp_path / "7.jpg")
+        assert read.size == (200, 280)
+        assert alike(as_digit(read, SHAPE), as_digit(drawn((200, 280)), SHAPE)) > 0.97
+
+    def test_damaged_exif_is_no_reason_to_refuse(self, tmp_path):
+        drawn().save(tmp_path / "7.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+        assert read_picture(tmp_path / "7.jpg").size == (280, 280)
+
+    @pytest.mark.parametrize("form", ["png", "jpg", "gif", "bmp", "tif", "webp", "ppm"])
+    def test_a_file_that_was_cut_is_named(self, tmp_path, form):
+        drawn().convert("RGB").save(tmp_path / f"whole.{form}")
+        data = (tmp_path / f"whole.{form}").read_bytes()
+        assert read_picture(tmp_path / f"whole.{form}").size == (280, 280)
+        for length in (0, 3, len(data) // 3):
+            (tmp_path / f"cut.{form}").write_bytes(data[:length])
+            with pytest.raises(DataError, match=rf"cut\.{form}: .*(no picture|cannot be read)"):
+                read_picture(tmp_path / f"cut.{form}")
+
+    def test_what_is_no_picture_is_named(self, tmp_path):
+        (tmp_path / "notes.png").write_text("not a picture")
+        with pytest.raises(DataError, match=r"notes\.png: this is no picture.*PNG"):
+            read_picture(tmp_path / "notes.png")
+        with pytest.raises(DataError, match=r"nowhere\.png: cannot be read \(No such file"):
+            read_picture(tmp_path / "nowhere.png")
+        with pytest.raises(DataError, match="a folder or a device"):
+            read_picture(tmp_path)
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.png")
+        with pytest.raises(DataError, match="a folder or a device"):
+            read_picture(tmp_path / "pipe.png")
+
+    def test_no_other_program_is_started_for_a_picture(self, tmp_path):
+        (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+        with pytest.raises(DataError, match="no picture"):
+            read_picture(tmp_path / "a.png")
+
+    @pytest.mark.parametrize("side", [10_000, 60_000])  # Pillow warns of the one, refuses the other
+    def test_bombs_do_not_go_off(self, tmp_path, side):
+        def chunk(name, data):
+            return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+        body = chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+        (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
+        with pytest.raises(DataError, match=r"bomb\.png: the picture is too large: expected at most 89,"):
+            read_picture(tmp_path / "bomb.png")
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP"]), st.data())
+    def test_damage_is_one_kind_of_error(self, tmp_path_factory, form, data):
+        file = io.BytesIO()
+        drawn(40).convert("RGB").save(file, form)
+        damaged = bytearray(file.getvalue())
+        for _ in range(data.draw(st.integers(1, 8))):
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+        path = tmp_path_factory.mktemp("damaged") / "x"
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            picture = read_picture(path)
+            assert picture.mode in ("RGB", "RGBA")
+            assert min(picture.size) > 0
+
+
+class TestFinding:
+    """Files as given; of a folder, the pictures in it."""
+
+    def test_folders_are_looked_into_once(self, tmp_path):
+        for name in ("b.PNG", "a.jpeg", ".hidden.png", "notes.txt", "page.eps", "deeper/c.png"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        given = [tmp_path / "notes.txt", tmp_path, tmp_path / "b.PNG"]
+        found = [tmp_path / name for name in ("notes.txt", "a.jpeg", "b.PNG", "b.PNG")]
+        assert find_pictures(given) == found
+
+    def test_a_folder_without_any_is_named(self, tmp_path):
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(DataError, match=r"this folder has no pictures: expected .*\.png"):
+            find_pictures([tmp_path])
+
+    def test_what_is_not_there_is_named(self, tmp_path):
+        with pytest.raises(DataError, match="nowhere: cannot be read"):
+            find_pictures([tmp_path / "nowhere"])
+
+
+class TestDigits:
+    """White on black, in 20 x 20 of 28 x 28, the centre of mass in the middle."""
+
+    PICTURES = {  # noqa: RUF012
+        "white on black": lambda: drawn(ink=255, paper=0),
+        "grey on grey": lambda: drawn(ink=110, paper=150),
+        "pale on grey": lambda: drawn(ink=150, paper=110),
+        "red on cream": lambda: drawn(ink=(180, 30, 30), paper=(250, 240, 215), mode="RGB"),
+        "black on transparent": lambda: on_transparent((0, 0, 0)),
+        "white on transparent": lambda: on_transparent((255, 255, 255)),
+        "huge": lambda: drawn((4000, 3000), box=(0.125, 0, 0.875, 1)),
+        "small in the corner of a page": lambda: drawn(2000, box=(0.85, 0.9, 0.95, 1)),
+        "cut close": lambda: drawn().crop(ImageOps.invert(drawn()).getbbox()),
+        "out of focus": lambda: drawn(600).filter(ImageFilter.GaussianBlur(6)),
+        "light from one side": lambda: lit(drawn(600, ink=50), lambda x, y: 0.6 + 0.35 * x, 4),
+        "dark corners": lambda: lit(drawn(600, ink=50), lambda x, y: 1 - 0.3 * (x * x + y * y), 4),
+        "a shadow across": lambda: lit(
+            drawn(600, ink=50), lambda x, y: 1 - 0.5 / (1 + np.exp(-(x + y) * 8)), 4
+        ),
+        "pencil in the shadow": lambda: lit(
+            drawn(900, 0.04, ink=130, paper=210), lambda x, y: 0.7 - 0.3 * y, 3
+        ),
+        "chalk": lambda: lit(drawn(600, ink=220, paper=60), lambda x, y: 0.8 + 0.2 * x, 5),
+        "a bad camera": lambda: lit(drawn(700, ink=60, paper=200), lambda x, y: 1 + 0 * x, 20),
+    }
+
+    @pytest.mark.parametrize("name", PICTURES)
+    def test_the_same_digit_however_it_was_pictured(self, name, seven):
+        assert alike(as_digit(self.PICTURES[name](), SHAPE), seven) > 0.9
+
+    def test_ink_and_paper_may_change_places(self, seven):
+        np.testing.assert_array_equal(as_digit(ImageOps.invert(drawn()), SHAPE), seven)
+
+    def test_a_window_with_round_corners_is_no_digit(self, seven):
+        window = drawn(box=(0.1, 0.1, 0.9, 0.9))
+        corners = Image.new("L", window.size, 0)
+        ImageDraw.Draw(corners).rounded_rectangle((0, 0, 279, 279), radius=40, fill=255)
+        window.putalpha(corners)
+        assert alike(as_digit(window, SHAPE), seven) > 0.97
+
+    def test_specks_are_left_out(self, seven):
+        page = drawn(1000, box=(0.3, 0.3, 0.7, 0.7))
+        draw = ImageDraw.Draw(page)
+        for x, y in ((30, 40), (900, 80), (500, 950), (970, 970)):
+            draw.ellipse((x, y, x + 6, y + 6), fill=40)
+        assert alike(as_digit(page, SHAPE), seven) > 0.95
+
+    @pytest.mark.parametrize(("size", "width"), [(280, 0.004), (1000, 0.003), (3000, 0.001)])
+    def test_a_thin_line_does_not_fade(self, size, width, seven):
+        thin = as_digit(drawn(size, width), SHAPE)
+        assert thin.max() == 255
+        assert (thin > 127).sum() > 0.5 * (seven > 127).sum()
+        assert max(alike(np.roll(thin, rows, 1), seven) for rows in (-1, 0, 1)) > 0.8
+
+    @pytest.mark.parametrize("side", [9, 14, 28])
+    def test_a_tiny_picture_is_enough(self, side, seven):
+        assert alike(as_digit(drawn(side, 0.1), SHAPE), seven) > 0.7
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(st.tuples(st.floats(0.05, 0.95), st.floats(0.05, 0.95)), min_size=2, max_size=7),
+        st.floats(0.005, 0.15),
+        st.tuples(st.integers(30, 400), st.integers(30, 400)),
+        st.booleans(),
+    )
+    def test_where_a_digit_lies(self, points, width, size, inverted):
+        assume(np.ptp(points, axis=0).max() > 0.3)
+        picture = drawn(size, width, points=points)
+        (image,) = as_digit(ImageOps.invert(picture) if inverted else picture, SHAPE)
+        assert image.max() == 255
+        rows, columns = np.nonzero(image)
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
+        for places in (rows, columns):
+            middle = np.average(places, weights=image[rows, columns])
+            assert abs(middle - 14) <= 0.5
+
+    @pytest.mark.parametrize("shape", [(1, 56, 56), (1, 20, 30), (1, 8, 8), (1, 1, 1)])
+    def test_other_sizes_in_proportion(self, shape):
+        image = as_digit(drawn(), shape)
+        assert (image.shape, image.dtype, image.max()) == (shape, np.uint8, 255)
+        _, rows, columns = np.nonzero(image)
+        assert np.ptp(rows) + 1 <= max(1, round(shape[1] * 20 / 28))
+        assert np.ptp(columns) + 1 <= max(1, round(shape[2] * 20 / 28))
+
+    @pytest.mark.parametrize("level", [0, 128, 255])
+    @pytest.mark.parametrize("size", [(1, 1), (9, 9), (28, 28), (1200, 900), (1, 300)])
+    def test_an_empty_picture_shows_nothing(self, size, level):
+        with pytest.raises(DataError, match=r"shows nothing: expected a digit darker or lighter"):
+            as_digit(Image.new("L", size, level), SHAPE)
+
+    def test_noise_shows_nothing(self):
+        with pytest.raises(DataError, match="shows nothing"):
+            as_digit(lit(Image.new("L", (600, 400), 200), lambda x, y: 0.8 + 0.2 * x, 8), SHAPE)
+        with pytest.raises(DataError, match="shows nothing"):
+            as_digit(Image.new("RGBA", (50, 50), (0, 0, 0, 0)), SHAPE)
+
+    def test_a_digit_has_one_channel(self):
+        with pytest.raises(ShapeError, match=r"a digit has 1 channel.*built for 3 in \(3, 28, 28\)"):
+            as_digit(drawn(), (3, 28, 28))
+
+    @pytest.mark.parametrize("factor", [1, 3, 10])
+    def test_digits_of_mnist_come_back_from_a_page(self, network, factor):
+        test = cnn.data.load("mnist")[1]
+        originals = test.images[:150]
+        random = np.random.default_rng(0)
+        back = []
+        for (image,) in originals:
+            digit = Image.fromarray(255 - image).resize((28 * factor, 28 * factor), Image.Resampling.BICUBIC)
+            page = Image.new("L", (500, 400), 255)
+            left, top = (int(random.integers(0, room - 28 * factor + 1)) for room in page.size)
+            page.paste(digit, (left, top))
+            back.append(as_digit(page, SHAPE))
+        before, after = (network.predict(images).argmax(axis=1) for images in (originals, np.array(back)))
+        assert (before == test.labels[:150]).mean() > 0.9
+        assert (before == after).mean() >= 0.95
+        assert np.mean([alike(*pair) for pair in zip(originals, back, strict=True)]) > 0.9
+
+
+class TestImages:
+    """For other networks: the whole picture, scaled."""
+
+    def test_colour_for_three_channels(self):
+        picture = Image.new("RGB", (60, 40), (200, 100, 50))
+        image = as_image(picture, (3, 32, 24))
+        assert (image.shape, image.dtype) == ((3, 32, 24), np.uint8)
+        np.testing.assert_array_equal(image, np.broadcast_to([[[200]], [[100]], [[50]]], (3, 32, 24)))
+
+    def test_grey_for_one_channel(self):
+        image = as_image(Image.new("RGB", (60, 40), (90, 90, 90)), (1, 20, 20))
+        np.testing.assert_array_equal(image, np.full((1, 20, 20), 90))
+
+    def test_rows_stay_rows(self):
+        picture = Image.new("L", (100, 50), 0)
+        picture.paste(255, (0, 0, 100, 25))
+        (image,) = as_image(picture, (1, 10, 6))
+        assert (image[:4] > 250).all()
+        assert (image[6:] < 5).all()
+
+    def test_what_is_transparent_is_white(self):
+        image = as_image(on_transparent((0, 0, 0)), (3, 28, 28))
+        assert (image[:, 0, 0] == 255).all()
+        assert image.min() < 100
+
+    def test_other_channels_are_refused(self):
+        with pytest.raises(ShapeError, match=r"1 or 3 channels, the network was built for 2 in \(2, 8, 8\)"):
+            as_image(drawn(), (2, 8, 8))
