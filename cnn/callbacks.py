@@ -3,6 +3,7 @@
 import csv
 import io
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -131,3 +132,32 @@ class Checkpoint(Callback):
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         run.network.save(self.path)
+
+
+class Dispensable(Callback):
+    """Another callback, without which training goes on: where it fails, that is said once."""
+
+    def __init__(self, callback: Callback, name: str, say: Callable[[str], None]) -> None:
+        self._callback: Callback | None = callback
+        self._name = name
+        self._say = say
+
+    def on_start(self, run: Run) -> None:
+        self._attempt("on_start", run)
+
+    def on_step(self, run: Run) -> None:
+        self._attempt("on_step", run)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        self._attempt("on_epoch", run, record)
+
+    def on_end(self, run: Run) -> None:
+        self._attempt("on_end", run)
+
+    def _attempt(self, moment: str, *arguments: Any) -> None:
+        if self._callback:
+            try:
+                getattr(self._callback, moment)(*arguments)
+            except Exception as error:
+                self._callback = None
+                self._say(f"no {self._name} from here on: {error}")

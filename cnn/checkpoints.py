@@ -70,7 +70,8 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
                     )
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
-        raise CheckpointError(f"there is no file {path}: expected a safetensors file of weights") from None
+        what = "cannot be opened" if Path(path).exists() else "does not exist"  # which safetensors mixes up
+        raise CheckpointError(f"the file {path} {what}: expected a safetensors file of weights") from None
     except (SafetensorError, OSError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
 

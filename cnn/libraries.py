@@ -10,7 +10,7 @@ def require(name: str, purpose: str, package: str | None = None) -> ModuleType:
     """The module ``name``; ArgumentError with what to install, where that is missing."""
     try:
         return import_module(name)
-    except ImportError as error:
+    except Exception as error:  # a broken installation fails in any way it likes
         raise ArgumentError(
             f"{package or name} is needed {purpose} and cannot be imported ({error}): "
             f"pip install {package or name}"

@@ -41,7 +41,7 @@ def memory(
     inputs = prod(train.shape) * itemsize * (batch + largest_batch)
     vectors = len(optimizer.state_names) + 2  # a change and a scratch vector
     return Memory(
-        data=sum(_data_bytes(part) for part in (train, test)),
+        data=sum(_data_bytes(part, itemsize) for part in (train, test)),
         parameters=network.flat.value.nbytes + network.flat.grad.nbytes,
         optimizer=vectors * network.flat.value.nbytes,
         activations=kept + passed_on + inputs,
@@ -49,8 +49,10 @@ def memory(
     )
 
 
-def _data_bytes(part: Dataset) -> int:
-    return part.images.nbytes + 2 * part.labels.nbytes  # the order has a number for each label
+def _data_bytes(part: Dataset, itemsize: int) -> int:
+    """Bytes stay bytes there, floats take on the network's dtype; the order has a number for each label."""
+    images = part.images
+    return images.size * (1 if images.dtype.kind == "u" else itemsize) + 2 * part.labels.nbytes
 
 
 def _workspace_bytes(layer: Layer, batch: int, itemsize: int) -> int:

@@ -6,7 +6,8 @@ import platform
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from errno import EACCES, ENOTDIR
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,15 @@ class Config:
             rate = self.learning_rate
         return OPTIMIZERS[self.optimizer](rate, **arguments)
 
+    def with_values_of(self, optimizer: Optimizer) -> "Config":
+        """The same, with what was left to the optimizer written down too."""
+        return replace(
+            self,
+            learning_rate=optimizer.learning_rate,
+            weight_decay=optimizer.weight_decay,
+            momentum=getattr(optimizer, "momentum", None),
+        )
+
     def make_schedule(self) -> Schedule:
         """The schedule by name."""
         if self.schedule not in SCHEDULES:
@@ -123,9 +133,14 @@ class RunFolder:
             raise self._unwritable(error) from None
 
     def require_new(self) -> None:
-        """Raise ArgumentError where there is something at the folder's place."""
+        """Raise ArgumentError where there is something at the folder's place, or it could not be made."""
         if os.path.lexists(self.path):
             raise ArgumentError(f"the output folder {self.path} exists: give --out another name")
+        parent = next(parent for parent in self.path.absolute().parents if parent.exists())
+        if not parent.is_dir():
+            raise self._unwritable(NotADirectoryError(ENOTDIR, f"{parent} is a file"))
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise self._unwritable(PermissionError(EACCES, f"{parent} may not be written"))
 
     def _unwritable(self, error: OSError) -> ArgumentError:
         return ArgumentError(
@@ -139,12 +154,16 @@ class RunFolder:
             values = json.loads(self.config.read_text(encoding="utf-8"))
             config = Config(**{field.name: values[field.name] for field in fields(Config)})
             return config, tuple(values["input_shape"]), tuple(values["class_names"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(
                 f"{self.path} is no run's folder, it has no config.json: "
                 "give the folder that `cnn train` wrote"
             ) from None
-        except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        except OSError as error:
+            raise CheckpointError(f"{self.config} cannot be read ({error.strerror})") from None
+        except KeyError as error:
+            raise CheckpointError(f"{self.config} lacks {error}: it is damaged") from None
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise CheckpointError(f"{self.config} cannot be read ({error}): it is damaged") from None
 
     def load(self, backend: Backend) -> tuple[Sequential, Config, tuple[str, ...]]:

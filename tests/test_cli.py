@@ -17,7 +17,7 @@ from typer.main import get_command
 import backends
 import cnn
 from backends import DeviceUnavailable
-from cnn import cli
+from cnn import cli, tensorboard
 
 ROOT = Path(__file__).parent.parent
 
@@ -245,6 +245,55 @@ def test_a_report_that_cannot_be_drawn_does_not_lose_the_run(command, own_data, 
     assert out.startswith("test accuracy")
 
 
+@pytest.mark.parametrize("failing", ["on_start", "on_epoch", "on_end"])
+def test_logs_that_cannot_be_written_do_not_end_a_run(command, own_data, monkeypatch, failing):
+    pytest.importorskip("tensorboard")
+
+    def fails(*_):
+        raise TypeError("descriptors cannot be created directly")
+
+    monkeypatch.setattr(tensorboard.TensorBoard, failing, fails)
+    code, out, err = command("train", *SMALL, "--data", own_data, "--out", "run", "--epochs", 2)
+    assert code == 0
+    assert err.count("no logs for TensorBoard from here on: descriptors cannot be created directly") == 1
+    assert out.startswith("test accuracy")
+
+
+def test_a_broken_drawing_library_does_not_end_a_run(command, own_data, monkeypatch):
+    def broken(name):
+        raise RuntimeError("numpy was compiled against another API")
+
+    monkeypatch.setattr("cnn.libraries.import_module", broken)
+    arguments = (argument for argument in SMALL if argument != "--no-report")
+    code, out, err = command("train", *arguments, "--data", own_data, "--out", "run")
+    assert code == 0
+    assert "no report: matplotlib is needed to make a report" in err
+    assert out.endswith("run\n")
+
+
+def test_ctrl_c_while_drawing_says_that_the_run_is_whole(command, own_data, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cnn.cli.train.write_report", interrupted)
+    arguments = (argument for argument in SMALL if argument != "--no-report")
+    _, out, err = command("train", *arguments, "--data", own_data, "--out", "run")
+    assert "interrupted while drawing: the run is whole, `cnn report run` draws it" in err
+    assert out.startswith("test accuracy")
+
+
+def test_a_screen_without_all_letters_gets_what_it_can_show(own_data, tmp_path):
+    flags = [*SMALL, "--data", own_data, "--out", "é"]
+    code = "import sys; from cnn.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", *map(str, flags)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\\xe9\n")
+
+
 class TestConfigFile:
     def test_every_flag_can_come_from_toml(self, command, own_data, tmp_path):
         (tmp_path / "mine.toml").write_text(
@@ -281,7 +330,11 @@ class TestConfigFile:
             ("epocs = 3", "mine.toml: unknown flag 'epocs': expected one of batch-size, classes"),
             ("config = 'other.toml'", "mine.toml: unknown flag 'config'"),
             ("epochs = ", "mine.toml: is no TOML"),
-            ("seed = {a = 1}", "mine.toml: seed is {'a': 1}, expected a text, a number"),
+            ("seed = {a = 1}", "mine.toml: seed is {'a': 1}, which is refused"),
+            ("epochs = 'three'", "mine.toml: epochs is 'three', which is refused: "),
+            ("epochs = 2.5", "mine.toml: epochs is 2.5, which is refused: "),
+            ("epochs = true", "mine.toml: epochs is True, which is refused: "),
+            ("batch-size = 1\nbatch_size = 2", "mine.toml: batch_size is given twice"),
             ("model = 'resnet'", "unknown model 'resnet'"),
         ],
     )
@@ -291,13 +344,6 @@ class TestConfigFile:
         assert (code, out) == (2, "")
         assert err.startswith(f"error: {message}"), err
         assert err.count("\n") == 1
-
-    @pytest.mark.parametrize("value", ["'three'", "2.5", "true"])
-    def test_a_value_of_the_wrong_kind_is_refused(self, command, tmp_path, value):
-        (tmp_path / "mine.toml").write_text(f"epochs = {value}")
-        code, out, err = command("train", "--config", "mine.toml")
-        assert (code, out) == (2, "")
-        assert "--epochs" in err
 
     def test_a_file_that_is_not_there_is_named(self, command):
         code, _, err = command("train", "--config", "nowhere.toml")
@@ -310,7 +356,12 @@ class TestDryRun:
         arguments = ("train", *SMALL, "--data", own_data, "--dry-run", "--out", "run", "--epochs", 2)
         code, out, err = command(*arguments)
         assert code == 0, err
-        for part in ("notebook on 120 images", "2 epochs of 8 steps", "0 Conv2D", "memory on cpu: about"):
+        for part in (
+            "notebook on 120 images",
+            "epochs: 2, each of 8 steps",
+            "0 Conv2D",
+            "memory on cpu: about",
+        ):
             assert part in out
         assert "would write run" in out
         assert not (tmp_path / "run").exists()
@@ -329,9 +380,11 @@ class TestDryRun:
             (("--batch-size", 0), "batch_size is 0"),
             (("--warmup", 2), "warmup is 2"),
             (("--out", "."), "the output folder . exists"),
+            (("--out", "file/run"), "the output folder file/run cannot be written"),
         ],
     )
-    def test_what_would_stop_a_run_stops_it_too(self, command, own_data, flags, message):
+    def test_what_would_stop_a_run_stops_it_too(self, command, own_data, tmp_path, flags, message):
+        (tmp_path / "file").write_text("")
         code, out, err = command("train", *SMALL, "--data", own_data, "--dry-run", *flags)
         assert (code, out) == (2, "")
         assert err.startswith(f"error: {message}")
@@ -413,6 +466,20 @@ class TestMistakes:
     def test_in_flags(self, command, tmp_path, flags, message):
         self.refused(command, tmp_path, message, "train", "--model", "notebook", *flags)
 
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("zz",), "no such command 'zz': `cnn --help` shows"),
+            (("train", "--zz"), "no such option: --zz.*: `cnn train --help` shows"),
+            (("train", "--epochs", "x"), "invalid value for '--epochs'.*: `cnn train --help` shows"),
+            (("train", "--epochs"), "option '--epochs' requires an argument"),
+            (("evaluate",), "missing argument"),
+            (("info", "more"), "unexpected extra argument"),
+        ],
+    )
+    def test_in_what_is_typed(self, command, tmp_path, arguments, message):
+        self.refused(command, tmp_path, message, *arguments)
+
     def test_cuda_where_there_is_none(self, command, tmp_path):
         if not isinstance(backends.available().get("cuda"), DeviceUnavailable):
             pytest.skip("there is a CUDA device here")
@@ -478,6 +545,8 @@ class TestMistakes:
     def test_evaluate_of_what_is_no_run(self, command, tmp_path):
         self.refused(command, tmp_path, "no run's folder, it has no config.json", "evaluate", "nowhere")
         (tmp_path / "config.json").write_text("{}")
+        self.refused(command, tmp_path, "config.json lacks 'model': it is damaged", "evaluate", ".")
+        (tmp_path / "config.json").write_text("{")
         self.refused(command, tmp_path, "config.json cannot be read", "evaluate", ".")
 
     def test_weights_of_another_architecture(self, command, tmp_path, own_data):

@@ -182,7 +182,7 @@ class TestMisfits:
         self.refused(
             command("import", "model.pt", "--data", own_data), r"model\.pt is no readable safetensors"
         )
-        self.refused(command("import", "nowhere", "--data", own_data), "there is no file nowhere")
+        self.refused(command("import", "nowhere", "--data", own_data), "the file nowhere does not exist")
         self.refused(command("import", ".", "--data", own_data), r"\. is no readable safetensors")
 
     def test_a_disk_that_is_full(self, give, weights, monkeypatch):

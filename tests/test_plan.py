@@ -29,6 +29,15 @@ def test_it_is_what_training_allocates(model, batch_size, optimizer):
     assert 0.75 < said / device.allocated_bytes < 1.25
 
 
+def test_floats_count_in_the_dtype_that_they_take_on():
+    images, labels = np.zeros((400, 28, 28)), np.arange(400) % 10
+    network = cnn.models.lenet5()
+    network.build((1, 28, 28), backend="cpu")
+    wide, narrow = (Dataset(images.astype(dtype), labels) for dtype in ("float64", "float32"))
+    memories = [plan.memory(network, cnn.SGD(0.1), part, part, 32) for part in (wide, narrow)]
+    assert memories[0].data == memories[1].data > 2 * 4 * images.size
+
+
 def test_every_part_grows_with_what_it_is_of():
     train = Dataset(np.zeros((400, 28, 28), dtype=np.uint8), np.arange(400) % 10)
     network = cnn.models.lenet5()

@@ -1,7 +1,9 @@
 """The app that the commands add themselves to, and how it ends: a mistake is one sentence, no traceback."""
 
+import io
+import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -18,6 +20,8 @@ from cnn.errors import (
 
 USER_ERRORS = (ArgumentError, CheckpointError, DataError, DeviceUnavailable, ShapeError)
 
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports none of its bases
+
 app = typer.Typer(
     name="cnn",
     help="Small convolutional networks on a CPU or a CUDA GPU.",
@@ -29,14 +33,24 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command; a user's mistake is one sentence and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may have letters that the screen lacks
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except UsageError as error:
+        if not error.format_message():  # type: ignore[attr-defined]
+            sys.exit(2)  # there was no command, and help has been shown
+        _fail(_usage(error), 2)
     except (TrainingError, DisagreementError) as error:
         _fail(error, 1)
     except USER_ERRORS as error:
         _fail(error, 2)
     except MemoryError as error:
         _fail(f"out of memory ({error}): take smaller images, layers or batches", 2)
+    except BrokenPipeError:  # of `cnn ... | head`, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, 2)
 
@@ -49,3 +63,10 @@ def examples(*lines: str) -> str:
 def _fail(error: object, code: int) -> NoReturn:
     say(f"error: {error}")
     sys.exit(code)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the command line, and where to look."""
+    message = error.format_message().rstrip(".")
+    command = error.ctx.command_path if error.ctx else app.info.name
+    return f"{message[0].lower()}{message[1:]}: `{command} --help` shows what there is"

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from cnn.cli.app import UsageError
 from cnn.errors import ArgumentError
 
 NOT_FLAGS = ("input_shape", "class_names")  # what a run's config.json tells beside its flags
@@ -33,37 +34,40 @@ def _defaults(context: typer.Context, path: Path) -> dict[str, Any]:
         for flag in parameter.opts
         if flag not in ("--config", "--help")
     }
-    defaults = {}
+    defaults: dict[str, Any] = {}
     for key, value in _read(path).items():
         if value is None or key in NOT_FLAGS:
             continue
         parameter = flags.get(key.replace("-", "_"))
-        if parameter is None:
+        if parameter is None or parameter.name is None:
             expected = ", ".join(sorted(flag.replace("_", "-") for flag in flags))
             raise ArgumentError(f"{path}: unknown flag {key!r}: expected one of {expected}")
+        if parameter.name in defaults:
+            raise ArgumentError(f"{path}: {key} is given twice, with - and with _: leave one out")
         is_switch = isinstance(value, bool) and getattr(parameter, "is_flag", False)
-        defaults[parameter.name] = value if is_switch else _as_typed(path, key, value)
+        defaults[parameter.name] = value if is_switch else _as_given(value)
+        try:
+            parameter.process_value(context, defaults[parameter.name])
+        except UsageError as error:
+            raise ArgumentError(f"{path}: {key} is {value!r}, which is refused: {error}") from None
     return defaults
 
 
+def _as_given(value: Any) -> str:
+    """The value as it would stand on the command line, so that it is checked like one."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _read(path: Path) -> dict[str, Any]:
+    is_json = path.suffix.lower() == ".json"
     try:
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        values = json.loads(text) if is_json else tomllib.loads(text)
     except OSError as error:
         raise ArgumentError(f"--config {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        kind = "JSON" if path.suffix == ".json" else "TOML"
+        kind = "JSON" if is_json else "TOML"
         raise ArgumentError(f"{path}: is no {kind} ({error}): expected lines such as epochs = 5") from None
     if not isinstance(values, dict):
         raise ArgumentError(f"{path}: holds no flags: expected names with values, as a run's config.json")
     return values
-
-
-def _as_typed(path: Path, key: str, value: Any) -> str:
-    """The value as it would stand on the command line, so that it is checked like one."""
-    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
-        return ",".join(map(str, value))
-    if isinstance(value, str | int | float):
-        return str(value)
-    raise ArgumentError(f"{path}: {key} is {value!r}, expected a text, a number, true, false or a list")

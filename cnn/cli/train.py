@@ -1,6 +1,6 @@
 """``cnn train``."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ import backends
 import cnn
 from cnn import plan, tensorboard
 from cnn.arguments import whole
+from cnn.callbacks import Dispensable
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import take_defaults
 from cnn.cli.options import (
@@ -28,7 +29,6 @@ from cnn.cli.options import (
 )
 from cnn.cli.output import print_json, result_line, say
 from cnn.data import Dataset
-from cnn.errors import ArgumentError, CheckpointError
 from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
 from cnn.report import examine, write_report
@@ -113,19 +113,14 @@ def train(
     if train_set.images.dtype.kind == "f" and abs(train_set.images).max() > 10:
         say("note: the images are floats beyond 10; scaled to 0..1 they train better")
     chosen = config.make_optimizer()
-    config = replace(  # what was left to the optimizer is written down too
-        config,
-        learning_rate=chosen.learning_rate,
-        weight_decay=chosen.weight_decay,
-        momentum=getattr(chosen, "momentum", None),
-    )
     folder = RunFolder(out) if out else RunFolder.default(model)
+    job = Job(config.with_values_of(chosen), folder, network, chosen, train_set, test_set)
     if dry_run:
-        _show_plan(config, folder, network, chosen, train_set, test_set, as_json)
+        job.show_plan(as_json)
         return
-    history = _fit(config, folder, network, chosen, train_set, test_set)
+    history = job.fit()
     if report:
-        _report(config, folder, network, test_set)
+        job.report()
     result = {
         "loss": history[-1]["validation_loss"],
         "accuracy": history[-1]["validation_accuracy"],
@@ -137,83 +132,84 @@ def train(
         print(f"{result_line(result)}\n{folder.path}")
 
 
-def _fit(
-    config: Config,
-    folder: RunFolder,
-    network: Sequential,
-    optimizer: Optimizer,
-    train_set: Dataset,
-    test_set: Dataset,
-) -> list[dict[str, Any]]:
-    """Train, with everything that goes on around it; -> the history."""
-    callbacks = [
-        cnn.NaNGuard(),
-        RunLog(folder, config, train_set.classes),
-        Headline(_headline(config, network, train_set)),
-        cnn.Progress(),
-    ]
-    if tensorboard.installed():
-        callbacks.append(tensorboard.TensorBoard(folder.tensorboard))
-    try:
-        return cnn.fit(
-            network,
-            train_set,
-            validation=test_set,
-            optimizer=optimizer,
-            schedule=config.make_schedule(),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            callbacks=callbacks,
-        )
-    except KeyboardInterrupt:
-        if folder.weights.exists():
-            say(f"interrupted: {folder.weights} holds the weights of the last whole epoch")
-        else:
-            say("interrupted in the first epoch: no weights were saved")
-        raise typer.Exit(130) from None
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to start."""
 
+    config: Config
+    folder: RunFolder
+    network: Sequential
+    optimizer: Optimizer
+    train_set: Dataset
+    test_set: Dataset
 
-def _report(config: Config, folder: RunFolder, network: Sequential, test_set: Dataset) -> None:
-    """Write down what the test found, and draw it; where that fails, the trained run stays as it is."""
-    try:
-        examine(network, test_set, config.batch_size).save(folder.evaluation)
-        say(f"drew {write_report(folder).page}")
-    except (ArgumentError, CheckpointError, OSError) as error:
-        say(f"no report: {error}; `cnn report {folder.path}` draws it again")
+    @property
+    def headline(self) -> str:
+        """What is trained on what, where."""
+        config, backend = self.config, self.network.backend
+        where = f"{backend.name} ({backend.reason})"
+        return f"{config.model} on {len(self.train_set):,} images of {config.data}; {where}"
 
+    def fit(self) -> list[dict[str, Any]]:
+        """Train, with everything that goes on around it; -> the history."""
+        callbacks = [
+            cnn.NaNGuard(),
+            RunLog(self.folder, self.config, self.train_set.classes),
+            Headline(self.headline),
+            cnn.Progress(),
+        ]
+        if tensorboard.installed():
+            logs = tensorboard.TensorBoard(self.folder.tensorboard)
+            callbacks.append(Dispensable(logs, "logs for TensorBoard", say))
+        try:
+            return cnn.fit(
+                self.network,
+                self.train_set,
+                validation=self.test_set,
+                optimizer=self.optimizer,
+                schedule=self.config.make_schedule(),
+                epochs=self.config.epochs,
+                batch_size=self.config.batch_size,
+                seed=self.config.seed,
+                callbacks=callbacks,
+            )
+        except KeyboardInterrupt:
+            if self.folder.weights.exists():
+                say(f"interrupted: {self.folder.weights} holds the weights of the last whole epoch")
+            else:
+                say("interrupted in the first epoch: no weights were saved")
+            raise typer.Exit(130) from None
 
-def _headline(config: Config, network: Sequential, train_set: Dataset) -> str:
-    backend = network.backend
-    return f"{config.model} on {len(train_set):,} images of {config.data}; {backend.name} ({backend.reason})"
+    def report(self) -> None:
+        """Write down what the test found, and draw it; where that fails, the trained run stays as it is."""
+        again = f"`cnn report {self.folder.path}` draws it"
+        try:
+            examine(self.network, self.test_set, self.config.batch_size).save(self.folder.evaluation)
+            say(f"drew {write_report(self.folder).page}")
+        except KeyboardInterrupt:
+            say(f"interrupted while drawing: the run is whole, {again}")
+        except Exception as error:  # whatever drawing fails of, the run is done and is not to end badly
+            say(f"no report: {error}; {again}")
 
-
-def _show_plan(
-    config: Config,
-    folder: RunFolder,
-    network: Sequential,
-    optimizer: Optimizer,
-    train_set: Dataset,
-    test_set: Dataset,
-    as_json: bool,
-) -> None:
-    """Say what a run would do and take; what would stop it at its start stops here too."""
-    whole("epochs", config.epochs)
-    whole("batch_size", config.batch_size)
-    config.make_schedule()
-    folder.require_new()
-    memory = plan.memory(network, optimizer, train_set, test_set, config.batch_size)
-    steps = -(-len(train_set) // config.batch_size)
-    if as_json:
-        figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}
-        print_json({"run": str(folder.path), "config": asdict(config), **figures})
-        return
-    print(_headline(config, network, train_set))
-    print(f"{config.epochs} epochs of {steps} steps, then each time a test on {len(test_set):,} images")
-    network.summary()
-    parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())
-    print(f"memory on {network.backend.name}: about {readable_bytes(memory.total)} ({parts})")
-    print(f"would write {folder.path}")
+    def show_plan(self, as_json: bool) -> None:
+        """Say what the run would do and take; what would stop it at its start stops here too."""
+        whole("epochs", self.config.epochs)
+        whole("batch_size", self.config.batch_size)
+        self.config.make_schedule()
+        self.folder.require_new()
+        config = self.config
+        memory = plan.memory(self.network, self.optimizer, self.train_set, self.test_set, config.batch_size)
+        steps = -(-len(self.train_set) // config.batch_size)
+        if as_json:
+            figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}
+            print_json({"run": str(self.folder.path), "config": asdict(config), **figures})
+            return
+        print(self.headline)
+        print(f"epochs: {config.epochs}, each of {steps:,} steps and a test on {len(self.test_set):,} images")
+        self.network.summary()
+        parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())
+        print(f"memory on {self.network.backend.name}: about {readable_bytes(memory.total)} ({parts})")
+        print(f"would write {self.folder.path}")
 
 
 class Headline(cnn.Callback):

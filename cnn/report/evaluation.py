@@ -1,7 +1,7 @@
 """What a finished network does on its test set: everything a report tells of it, in one data file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from cnn.layers.layer import Layer
 from cnn.metrics import Totals
 from cnn.network import Sequential
 from cnn.report.histogram import Histogram
+from cnn.text import printable
 from cnn.timing import LayerTime, Spread, time_layers, wrapped
 from cnn.training import make_feed, make_loss
 
 VERSION = 1
 MOST_MISTAKES = 16
 LOOKED_AT = 256  # images, for the activations
+LARGEST = 1e15  # no loss, count, time or activation comes near it
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class Evaluation:
             facts = json.loads(metadata[METADATA])
             if facts["version"] != VERSION:
                 raise ValueError(f"its version is {facts['version']}, expected {VERSION}")
+            for number in _numbers(facts):
+                if not abs(number) < LARGEST:  # NaN is not
+                    raise ValueError(f"{number} is no loss, count or time")
             confusion = _array(arrays, "confusion", ndim=2, kinds="iu")
             if confusion.shape[0] != confusion.shape[1]:
                 raise ValueError(f"confusion is {confusion.shape}, expected a square")
@@ -90,11 +95,15 @@ class Evaluation:
                 confusion=confusion,
                 mistakes=_mistakes(arrays, classes=len(confusion)),
                 activations=[
-                    Histogram(str(layer), _array(arrays, f"activations.{n}", 1, "iu"), *map(float, figures))
+                    Histogram(
+                        printable(str(layer)),
+                        _array(arrays, f"activations.{n}", 1, "iu"),
+                        *map(float, figures),
+                    )
                     for n, (layer, *figures) in enumerate(facts["activations"])
                 ],
                 times=[
-                    LayerTime(str(layer), _spread(forward), _spread(backward))
+                    LayerTime(printable(str(layer)), _spread(forward), _spread(backward))
                     for layer, forward, backward in facts["times"]
                 ],
                 batch_size=int(facts["batch_size"]),
@@ -207,6 +216,15 @@ def _array(arrays: dict[str, Any], name: str, ndim: int, kinds: str) -> Any:
     if array.ndim != ndim or 0 in array.shape[1:] or array.dtype.kind not in kinds:
         raise ValueError(f"{name} is {array.dtype} {array.shape}")
     return array
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in JSON values."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(inner)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def _spread(seconds: list[float] | None) -> Spread | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cnn import summary
 from cnn.drawing import Picture, style
+from cnn.errors import ArgumentError
 from cnn.files import write_whole
 from cnn.libraries import require
 from cnn.report import figures
@@ -58,6 +59,8 @@ def compare_runs(folders: Sequence[RunFolder], out: Path) -> Report:
     Raises CheckpointError, ArgumentError as :func:`write_report`.
     """
     _require_libraries()
+    if RunFolder(out).config.exists():
+        raise ArgumentError(f"{out} is a run's folder and has a report of its own: name another with --out")
     names = [printable(folder.path.resolve().name) for folder in folders]
     if len(set(names)) < len(names):
         names = [printable(str(folder.path)) for folder in folders]

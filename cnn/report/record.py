@@ -13,6 +13,8 @@ from cnn.report.evaluation import Evaluation
 from cnn.runs import RunFolder
 from cnn.text import printable
 
+LARGEST = 1e15  # no loss, time or speed comes near it
+
 
 @dataclass(frozen=True)
 class Record:
@@ -86,7 +88,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("expected names with values")
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): it is damaged") from None
     return values
 
@@ -95,13 +99,21 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = csv.DictReader(file, strict=True)
-            epochs = [{name: float(cell) for name, cell in line.items()} for line in lines]
+            epochs = []
+            for number, line in enumerate(lines, 2):
+                if None in line or None in line.values():
+                    raise ValueError(f"line {number} has another number of cells than the first")
+                epochs.append({name: float(cell) for name, cell in line.items()})
         for epoch in epochs:
+            if not all(abs(value) < LARGEST for value in epoch.values()):  # NaN is not
+                raise ValueError("a number in it is not finite, or too large to be one of a training")
             missing = {"epoch", "loss", "accuracy", "seconds", "images_per_second"} - set(epoch)
             if "validation_loss" in epoch or "validation_accuracy" in epoch:
                 missing |= {"validation_loss", "validation_accuracy"} - set(epoch)
             if missing:
                 raise ValueError(f"there is no column {min(missing)}")
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, csv.Error) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): it is damaged") from None
     return epochs

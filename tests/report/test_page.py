@@ -350,3 +350,23 @@ def test_figures_are_written_for_people():
         "2 h 3 min",
     ]
     assert short("a long name", 6) == "a lon…"
+
+
+def test_several_runs_never_take_the_place_of_ones_own_report(run, finished):
+    with pytest.raises(ArgumentError, match="is a run's folder and has a report of its own: name another"):
+        compare_runs([run, finished[0]], run.path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,2\n", "line 2 has another number of cells than the first"),
+        ("1,nan,0.5,0.1,1,100\n", "a number in it is not finite"),
+        ("1,1e308,0.5,0.1,1,100\n", "too large"),
+        ("1,x,0.5,0.1,1,100\n", "could not convert"),
+    ],
+)
+def test_a_damaged_line_of_metrics_is_named(run, line, message):
+    run.metrics.write_text("epoch,loss,accuracy,learning_rate,seconds,images_per_second\n" + line)
+    with pytest.raises(CheckpointError, match=rf"metrics\.csv cannot be read \(.*{message}"):
+        write_report(run)
