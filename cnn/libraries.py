@@ -1,5 +1,6 @@
 """Libraries that only some commands need, imported when one of those runs."""
 
+import sys
 from importlib import import_module
 from types import ModuleType
 
@@ -13,5 +14,5 @@ def require(name: str, purpose: str, package: str | None = None) -> ModuleType:
     except Exception as error:  # a broken installation fails in any way it likes
         raise ArgumentError(
             f"{package or name} is needed {purpose} and cannot be imported ({error}): "
-            f"pip install {package or name}"
+            f"{sys.executable} -m pip install {package or name}"
         ) from error

@@ -143,7 +143,7 @@ def _epoch(epoch: dict[str, float]) -> dict[str, str]:
         "validation_accuracy": percent,
         "seconds": "{:.2f}".format,
         "images_per_second": "{:,.0f}".format,
-        "learning_rate": "{:.3g}".format,
+        "learning_rate": "{:.2g}".format,
     }
     return {
         name.replace("_", " "): written.get(name, "{:.4f}".format)(value) for name, value in epoch.items()
