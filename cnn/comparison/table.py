@@ -78,7 +78,7 @@ def _parts(console: "Console", columns: Columns, table: Callable[[Columns], "Tab
 def _agreed(comparison: Comparison, found: Agreement) -> str:
     """How near a column's results are to the first one's."""
     parts = {"loss": found.loss, "gradients": found.gradients, "weights": found.weights}
-    apart = ", ".join(f"{name} {value:.0e}" if value else f"{name} 0" for name, value in parts.items() if value is not None)
+    apart = ", ".join(f"{name} {value:.0e}" for name, value in parts.items() if value is not None)
     steps = f"after {comparison.steps} steps in float64 {apart} (allowed {TOLERANCE['float64']:.0e})"
     if found.layers is None:
         return steps
