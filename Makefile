@@ -32,7 +32,7 @@ train: environment-run ## install what running needs, then train: make train ARG
 test: lint types ## install what testing needs, then run lint, types and all tests, without a GPU
 	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -n auto --maxprocesses 4
 
-test-gpu: ## run the tests for a GPU with PYTHON as it is, without .venv
+test-gpu: ## run the tests for a GPU with an interpreter that has CuPy: PYTHON=...
 	"$(PYTHON)" -m pytest -m gpu
 
 lint: environment-test ## check style and format

@@ -80,22 +80,26 @@ class Progress(Callback):
             self._task,
             completed=(run.epoch - 1) * run.steps + run.step,
             description=f"epoch {run.epoch}/{run.epochs}",
-            figures=f"loss {totals['loss']:.4f}  accuracy {totals['accuracy']:.2%}  {speed:,.0f} images/s",
+            figures=f"loss {_loss(totals['loss'])}  accuracy {totals['accuracy']:.2%}  {speed:,.0f} images/s",
         )
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         line = (
-            f"epoch {run.epoch}/{run.epochs}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.2%}  "
-            f"{record['images_per_second']:,.0f} images/s"
+            f"epoch {run.epoch}/{run.epochs}  loss {_loss(record['loss'])}  "
+            f"accuracy {record['accuracy']:.2%}  {record['images_per_second']:,.0f} images/s"
         )
         if "validation_accuracy" in record:
             loss, accuracy = record["validation_loss"], record["validation_accuracy"]
-            line += f"  |  validation loss {loss:.4f}  accuracy {accuracy:.2%}"
+            line += f"  |  validation loss {_loss(loss)}  accuracy {accuracy:.2%}"
         self._console.print(line, soft_wrap=True)
         self._looked = time.perf_counter()
 
     def on_end(self, run: Run) -> None:
         self._bar.stop()
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if value < 1e6 else f"{value:.1e}"
 
 
 class NaNGuard(Callback):

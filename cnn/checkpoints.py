@@ -73,7 +73,21 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         what = "cannot be opened" if Path(path).exists() else "does not exist"  # which safetensors mixes up
         raise CheckpointError(f"the file {path} {what}: expected a safetensors file of weights") from None
     except (SafetensorError, OSError, TypeError, AttributeError) as error:
+        if _is_pickled(path):
+            raise CheckpointError(
+                f"{path} is a file of torch.save, which could run code: in PyTorch write the weights with "
+                "safetensors.torch.save_file(model.state_dict(), ...)"
+            ) from error
         raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def _is_pickled(path: str | Path) -> bool:
+    """Whether a file begins as a zip archive or a pickle does."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) in (b"PK", b"\x80\x02")
+    except OSError:
+        return False
 
 
 def describe(layer: Layer) -> dict[str, Any]:

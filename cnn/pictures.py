@@ -73,7 +73,7 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
             raise unreadable(path, error) from error
         pictures = [file for file in inside if file.suffix.lower() in _suffixes() and file.name[0] != "."]
         if is_folder and not pictures:
-            raise DataError(f"{path}: this folder has no pictures: expected {', '.join(_suffixes())}")
+            raise DataError(f"{path}: this folder has no pictures: expected .png, .jpg, .tif and their like")
         found += pictures if is_folder else [path]
     return found
 
@@ -212,9 +212,17 @@ def _strokes(ink: Array) -> Array:
     if sizes.max() < max(3, 0.1 * sizes.sum()):  # specks here and there
         raise _nothing()
     digit = np.append(False, sizes >= 0.1 * sizes.max())[parts]
+    if any(_runs_across(digit, axis) > 1 for axis in (0, 1)):
+        raise DataError("lines run from edge to edge of the picture: crop it, or use paper without lines")
     strokes = ((ink - floor) / (full - floor)).clip(0, 1) * ndimage.binary_dilation(digit, everywhere)
     rows, columns = np.nonzero(strokes > 0.1)
     return strokes[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+def _runs_across(mask: Array, axis: int) -> int:
+    """How many bands of rows (or columns) are ink from edge to edge: one can be a stroke, more are ruled."""
+    full = mask.mean(axis=1 - axis) > 0.9
+    return int(np.count_nonzero(full[1:] & ~full[:-1]) + full[0])
 
 
 def _nothing() -> DataError:

@@ -23,7 +23,10 @@ from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
 from cnn.schedules import SCHEDULES, Schedule
 
-PACKAGES = ("numpy", "scipy", "threadpoolctl", "safetensors", "rich", "typer")
+PACKAGES = (
+    "numpy", "scipy", "threadpoolctl", "safetensors", "rich", "typer",
+    "matplotlib", "jinja2", "pillow", "pydantic", "onnx", "tensorboard",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,8 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] not in ([purpose] for purpose in REQUIREMENTS):
+        sys.exit(__doc__)
     try:
         main(sys.argv[1])
     except KeyboardInterrupt:

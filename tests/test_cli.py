@@ -29,7 +29,7 @@ def test_a_run_leaves_its_folder(command, own_data, tmp_path):
     code, out, err = command("train", *SMALL, "--data", own_data, "--out", "a/run", "--epochs", 2)
     assert code == 0, err
     folder = tmp_path / "a" / "run"
-    names = {"config.json", "environment.json", "metrics.csv", "model.safetensors"}
+    names = {"config.json", "environment.json", "metrics.csv", "model.safetensors", "evaluation.safetensors"}
     assert {path.name for path in folder.iterdir()} - {"tensorboard"} == names
     config = json.loads((folder / "config.json").read_text())
     assert (config["model"], config["batch_size"], config["class_names"]) == (
@@ -329,7 +329,7 @@ class TestConfigFile:
         [
             ("epocs = 3", "mine.toml: unknown flag 'epocs': expected one of batch-size, classes"),
             ("config = 'other.toml'", "mine.toml: unknown flag 'config'"),
-            ("epochs = ", "mine.toml: is no TOML"),
+            ("epochs = ", "mine.toml is no TOML"),
             ("seed = {a = 1}", "mine.toml: seed is {'a': 1}, which is refused"),
             ("epochs = 'three'", "mine.toml: epochs is 'three', which is refused: "),
             ("epochs = 2.5", "mine.toml: epochs is 2.5, which is refused: "),

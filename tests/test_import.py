@@ -179,9 +179,7 @@ class TestMisfits:
 
     def test_no_safetensors_file(self, command, own_data):
         Path("model.pt").write_bytes(b"PK\x03\x04" + bytes(100))
-        self.refused(
-            command("import", "model.pt", "--data", own_data), r"model\.pt is no readable safetensors"
-        )
+        self.refused(command("import", "model.pt", "--data", own_data), r"model\.pt is a file of torch\.save")
         self.refused(command("import", "nowhere", "--data", own_data), "the file nowhere does not exist")
         self.refused(command("import", ".", "--data", own_data), r"\. is no readable safetensors")
 

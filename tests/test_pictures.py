@@ -334,3 +334,25 @@ class TestImages:
     def test_other_channels_are_refused(self):
         with pytest.raises(ShapeError, match=r"1 or 3 channels, the network was built for 2 in \(2, 8, 8\)"):
             as_image(drawn(), (2, 8, 8))
+
+
+class TestRuledPaper:
+    """Lines that run across the picture cannot be told from ink: it is said, not guessed."""
+
+    def ruled(self, lines, columns=0):
+        picture = Image.new("RGB", (400, 400), (250, 248, 240))
+        draw = ImageDraw.Draw(picture)
+        for y in range(30, 30 + 40 * lines, 40):
+            draw.line([(0, y), (400, y)], fill=(120, 150, 200), width=3)
+        for x in range(60, 60 + 40 * columns, 40):
+            draw.line([(x, 0), (x, 400)], fill=(200, 60, 60), width=3)
+        draw.line([(150, 100), (260, 100), (190, 300)], fill=(20, 30, 120), width=14, joint="curve")
+        return picture
+
+    @pytest.mark.parametrize(("lines", "columns"), [(9, 0), (2, 0), (9, 8), (0, 3)])
+    def test_it_is_refused(self, lines, columns):
+        with pytest.raises(DataError, match="lines run from edge to edge of the picture: crop it"):
+            as_digit(self.ruled(lines, columns), (1, 28, 28))
+
+    def test_the_same_digit_on_blank_paper_is_not(self):
+        assert as_digit(self.ruled(0), (1, 28, 28)).max() == 255

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -162,3 +163,13 @@ def test_mistakes_are_one_sentence(command, run, seven, arguments, message):
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_weights_that_give_no_numbers_are_named(command, run, seven, tmp_path):
+    network = cnn.load(run / "model.safetensors", device="cpu")
+    network.flat.value[...] = np.nan
+    broken = shutil.copytree(run, tmp_path / "broken")
+    network.save(broken / "model.safetensors")
+    code, out, err = command("predict", "broken", "seven.png", "--json")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: broken: its weights give no numbers, but NaN")

@@ -1,5 +1,6 @@
 """The app that the commands add themselves to, and how it ends: a mistake is one sentence, no traceback."""
 
+import inspect
 import io
 import os
 import sys
@@ -55,6 +56,13 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, 2)
 
 
+def join_lines_of_help() -> None:
+    """Let each paragraph of a command's docstring be one line, which the screen breaks where it ends."""
+    for command in app.registered_commands:
+        paragraphs = inspect.cleandoc(getattr(command.callback, "__doc__", None) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 def examples(*lines: str) -> str:
     """What stands below a command's help."""
     return "\n  ".join(("Examples:", *lines))
@@ -67,6 +75,6 @@ def _fail(error: object, code: int) -> NoReturn:
 
 def _usage(error: Any) -> str:
     """What is wrong with the command line, and where to look."""
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".?")
     command = error.ctx.command_path if error.ctx else app.info.name
     return f"{message[0].lower()}{message[1:]}: `{command} --help` shows what there is"

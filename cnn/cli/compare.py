@@ -14,6 +14,7 @@ from cnn.comparison.plot import draw, require_drawing
 from cnn.comparison.table import show
 from cnn.errors import ArgumentError
 from cnn.files import require_place
+from cnn.text import printable
 
 OF_MEASURING = ("model", "batch_size", "device", "kernels", "threads", "dtype", "rounds", "save")
 
@@ -68,8 +69,8 @@ def compare(
 ) -> None:
     """Compare devices, kernel sets and thread counts, layer by layer, in training steps.
 
-    On a machine with one device its kernel sets and thread counts are compared. Nothing is timed
-    before all have computed the same.
+    On a machine with one device its kernel sets and thread counts are compared. All must compute the
+    same first, layer by layer and over whole steps.
     """
     if save:
         require_place(save)
@@ -105,7 +106,7 @@ def _loaded(files: list[Path]) -> comparison.Comparison:
     stems = [path.stem for path in files]
     if len(set(map(str, files))) < len(files):
         raise ArgumentError("a file is given twice: name each saved comparison once")
-    names = [path.stem if stems.count(path.stem) == 1 else str(path) for path in files]
+    names = [printable(path.stem if stems.count(path.stem) == 1 else str(path)) for path in files]
     return comparison.beside(dict(zip(names, map(comparison.load, files), strict=True)))
 
 

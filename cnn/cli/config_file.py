@@ -67,7 +67,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ArgumentError(f"--config {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         kind = "JSON" if is_json else "TOML"
-        raise ArgumentError(f"{path}: is no {kind} ({error}): expected lines such as epochs = 5") from None
+        raise ArgumentError(f"{path} is no {kind} ({error}): expected lines such as epochs = 5") from None
     if not isinstance(values, dict):
         raise ArgumentError(f"{path}: holds no flags: expected names with values, as a run's config.json")
     return values

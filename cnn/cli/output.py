@@ -4,10 +4,12 @@ import json
 import sys
 from typing import Any
 
+from cnn.text import printable
+
 
 def say(text: str) -> None:
     """Something to know while the result is on its way: to standard error."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -13,7 +13,7 @@ from cnn.arguments import whole
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads
 from cnn.cli.output import print_json, say
-from cnn.errors import ArgumentError, DataError
+from cnn.errors import ArgumentError, CheckpointError, DataError
 from cnn.pictures import as_digit, as_image, find_pictures, read_picture
 from cnn.runs import RunFolder
 from cnn.text import percent, printable
@@ -67,7 +67,11 @@ def predict(
     if prepare == "auto":
         prepare = "digit" if config.data == "mnist" else "resize"
     files, images, failed = _read_all(pictures, PREPARATIONS[prepare], network.input_shape)
-    probabilities = network.predict(np.stack(images)) if images else []
+    probabilities = network.predict(np.stack(images)) if images else np.zeros((0, len(class_names)))
+    if not np.isfinite(probabilities).all():
+        raise CheckpointError(
+            f"{run}: its weights give no numbers, but NaN: train it with a lower learning rate"
+        )
     results = zip(files, images, probabilities, strict=True)
     if as_json:
         print_json([_as_data(*result, class_names, show) for result in results])

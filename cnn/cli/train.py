@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import backends
@@ -119,8 +120,7 @@ def train(
         job.show_plan(as_json)
         return
     history = job.fit()
-    if report:
-        job.report()
+    job.report(drawn=report)
     result = {
         "loss": history[-1]["validation_loss"],
         "accuracy": history[-1]["validation_accuracy"],
@@ -162,17 +162,18 @@ class Job:
             logs = tensorboard.TensorBoard(self.folder.tensorboard)
             callbacks.append(Dispensable(logs, "logs for TensorBoard", say))
         try:
-            return cnn.fit(
-                self.network,
-                self.train_set,
-                validation=self.test_set,
-                optimizer=self.optimizer,
-                schedule=self.config.make_schedule(),
-                epochs=self.config.epochs,
-                batch_size=self.config.batch_size,
-                seed=self.config.seed,
-                callbacks=callbacks,
-            )
+            with np.errstate(over="ignore", invalid="ignore"):  # the guard says it better
+                return cnn.fit(
+                    self.network,
+                    self.train_set,
+                    validation=self.test_set,
+                    optimizer=self.optimizer,
+                    schedule=self.config.make_schedule(),
+                    epochs=self.config.epochs,
+                    batch_size=self.config.batch_size,
+                    seed=self.config.seed,
+                    callbacks=callbacks,
+                )
         except KeyboardInterrupt:
             if self.folder.weights.exists():
                 say(f"interrupted: {self.folder.weights} holds the weights of the last whole epoch")
@@ -180,16 +181,16 @@ class Job:
                 say("interrupted in the first epoch: no weights were saved")
             raise typer.Exit(130) from None
 
-    def report(self) -> None:
+    def report(self, drawn: bool) -> None:
         """Write down what the test found, and draw it; where that fails, the trained run stays as it is."""
-        again = f"`cnn report {self.folder.path}` draws it"
         try:
             examine(self.network, self.test_set, self.config.batch_size).save(self.folder.evaluation)
-            say(f"drew {write_report(self.folder).page}")
+            if drawn:
+                say(f"drew {write_report(self.folder).page}")
         except KeyboardInterrupt:
-            say(f"interrupted while drawing: the run is whole, {again}")
+            say(f"interrupted while drawing: the run is whole, `cnn report {self.folder.path}` draws it")
         except Exception as error:  # whatever drawing fails of, the run is done and is not to end badly
-            say(f"no report: {error}; {again}")
+            say(f"no report: {error}")
 
     def show_plan(self, as_json: bool) -> None:
         """Say what the run would do and take; what would stop it at its start stops here too."""

@@ -2,7 +2,8 @@
 
 Pooling and ReLU choose, and a choice between two nearly equal numbers can turn on a rounding; so whole
 trainings in float32 may part although nothing is wrong. Two comparisons are free of that: of each layer by
-itself, given the very same numbers, and of whole trainings in float64.
+itself, given the very same numbers, in the dtype that is timed and in float64; and of whole trainings in
+float64.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,27 +41,31 @@ class Call:
     results: dict[str, Any]  # by what messages call them
 
 
+@dataclass(frozen=True)
+class Record:
+    """A training's first two steps on a setup, call by call, with what came out of them."""
+
+    calls: list[Call]
+    losses: list[Any]
+    weights: dict[str, Any]
+
+
 def prove(workload: Workload, setups: Sequence[Setup]) -> tuple[list[list[float]], list[Agreement | None]]:
     """(Each setup's losses, its agreement with the first); DisagreementError where two are apart."""
     workload = replace(workload, data=_noise(workload))
     double = replace(workload, dtype="float64")
     first, *others = setups
-    expected, recorded = _trace(double, first), _record(workload, first)
+    expected = _trace(double, first)
+    recorded = [(kind, _record(kind, first)) for kind in (double, workload)]
     losses: list[list[float]] = [expected.losses]
     agreements: list[Agreement | None] = [None]
     for other in others:
-        layers = _replay(workload, other, recorded, first)
+        *_, layers = (_replay(kind, other, record, first) for kind, record in recorded)
         trace = _trace(double, other)
         found = _agreement(expected, trace, layers)
         apart = {"loss": found.loss, "gradients": found.gradients, "weights": found.weights}
-        if not all(value is not None and value <= TOLERANCE["float64"] for value in apart.values()):
-            _replay(double, other, _record(double, first), first)  # raises where it is a layer's doing
-            differences = ", ".join(f"{name} {value:.1e}" for name, value in apart.items())
-            raise DisagreementError(
-                f"{other.name} and {first.name} do not compute the same: each layer by itself does, but "
-                f"{STEPS} steps in float64 end apart ({differences}), expected at most "
-                f"{TOLERANCE['float64']:.0e}, so nothing was timed"
-            )
+        for what, value in apart.items():
+            _require(value, f"after {STEPS} whole steps, {what}", double, other, first)
         losses.append(trace.losses)
         agreements.append(found)
     return losses, agreements
@@ -103,8 +108,8 @@ def _agreement(first: Trace, other: Trace, layers: float) -> Agreement:
     )
 
 
-def _record(workload: Workload, setup: Setup) -> list[Call]:
-    """What each layer is given and gives back in a step on ``setup``, in the order of the calls."""
+def _record(workload: Workload, setup: Setup) -> Record:
+    """What each layer is given and gives back in two steps on ``setup``, and where they end."""
     calls: list[Call] = []
 
     def recording(layer: Layer, direction: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,43 +122,57 @@ def _record(workload: Workload, setup: Setup) -> list[Call]:
         return call
 
     with setup.active() as backend:
-        training = workload.start(backend, batches=1)
+        training = workload.start(backend)
         with wrapped(training.network, recording):
-            training.step()
-    return calls
+            losses = [backend.to_host(training.step()) for _ in range(2)]
+        return Record(calls, losses, training.network.state_dict())
 
 
-def _replay(workload: Workload, setup: Setup, calls: list[Call], first: Setup) -> float:
+def _replay(workload: Workload, setup: Setup, record: Record, first: Setup) -> float:
     """Give each layer on ``setup`` what it was given on ``first``; -> the largest difference in its results.
 
+    The batch, the losses, their gradient and the update, which are no layer's, are compared as they come.
     Raises DisagreementError at the first result that is apart.
     """
-    expected = iter(calls)
-    differences = [0.0]
-    tolerance = TOLERANCE[workload.dtype]
+    expected = iter(record.calls)
+    differences: list[float] = []
+
+    def compare(name: str, recorded: Any, value: Any) -> None:
+        differences.append(difference(recorded, value))
+        _require(differences[-1], f"given the same numbers, {name}", workload, setup, first)
 
     def replaying(layer: Layer, direction: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(array: Any, *rest: Any) -> Any:
             recorded = next(expected)
+            if (layer, direction) in ends:
+                compare(ends[layer, direction], recorded.given, layer.backend.to_host(array))
             result = method(layer.backend.asarray(recorded.given), *rest)
             for name, value in _on_host(layer, direction, result).items():
-                apart = difference(recorded.results[name], value)
-                if not apart <= tolerance:  # NaN is not
-                    raise DisagreementError(
-                        f"{setup.name} and {first.name} do not compute the same: given the same numbers, "
-                        f"layer {layer.label}'s {name} differs by {apart:.1e} in {workload.dtype}, expected "
-                        f"at most {tolerance:.0e}, so nothing was timed"
-                    )
-                differences.append(apart)
+                compare(f"layer {layer.label}'s {name}", recorded.results[name], value)
             return result
 
         return call
 
     with setup.active() as backend:
-        training = workload.start(backend, batches=1)
+        training = workload.start(backend)
+        layers = list(training.network.walk())
+        ends = {(layers[0], "forward"): "the batch", (layers[-1], "backward"): "the gradient of the loss"}
         with wrapped(training.network, replaying):
-            training.step()
+            losses = [backend.to_host(training.step()) for _ in range(2)]
+        compare("the losses", np.array(record.losses), np.array(losses))
+        for name, value in training.network.state_dict().items():
+            compare(f"the updated {name}", record.weights[name], value)
     return max(differences)
+
+
+def _require(apart: float | None, what: str, workload: Workload, other: Setup, first: Setup) -> None:
+    """Raise DisagreementError where a difference is larger than rounding explains."""
+    allowed = TOLERANCE[workload.dtype]
+    if apart is None or not apart <= allowed:  # NaN is not
+        raise DisagreementError(
+            f"{other.name} and {first.name} do not compute the same: {what} differs by {apart:.1e} in "
+            f"{workload.dtype}, expected at most {allowed:.0e}, so nothing was timed"
+        )
 
 
 def _on_host(layer: Layer, direction: str, result: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cnn.comparison.agreement import TOLERANCE, difference
 from cnn.comparison.results import Agreement, Column, Comparison
+from cnn.data.files import open_file
 from cnn.errors import DataError, DisagreementError
 from cnn.files import write_json
 from cnn.libraries import require
@@ -32,9 +33,10 @@ def as_plain(comparison: Comparison) -> dict[str, Any]:
 def load(path: str | Path) -> Comparison:
     """The comparison in the file ``path``; DataError where it is damaged or not of this kind."""
     try:
-        values = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        with open_file(Path(path)) as file:
+            values = json.loads(file.read())
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is no comparison, nor any JSON ({error})") from None
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:

@@ -111,20 +111,26 @@ def roofline_seconds(work: Work, column: Column) -> float:
     )
 
 
-def crossover(first: Column, other: Column) -> int | None:
-    """The batch size from which on ``other`` is faster, at all that both were timed at; None: at none.
+def timed_in_both(first: Column, other: Column) -> list[tuple[int, Spread, Spread]]:
+    """(Batch size, a step of ``first``, a step of ``other``), by size."""
+    steps = ((point.batch_size, first.step_at(point.batch_size), point.step) for point in other.sweep)
+    return [(size, before, step) for size, before, step in steps if before is not None]
 
-    Faster is what even its slower quartile is, against the quicker quartile of ``first``.
-    """
-    wins = None
-    for point in reversed(other.sweep):
-        before = first.step_at(point.batch_size)
-        if before is None:
-            continue
-        if point.step.high >= before.low:
+
+def wins(first: Column, other: Column) -> list[int]:
+    """The batch sizes at which ``other`` is faster beyond the spread: by its slower quartile too."""
+    return [size for size, before, step in timed_in_both(first, other) if step.high < before.low]
+
+
+def crossover(first: Column, other: Column) -> int | None:
+    """The batch size from which on ``other`` is faster, up to the last that both were timed at, or None."""
+    won = wins(first, other)
+    on = None
+    for size, _, _ in reversed(timed_in_both(first, other)):
+        if size not in won:
             break
-        wins = point.batch_size
-    return wins
+        on = size
+    return on
 
 
 def batch_sizes(columns: Sequence[Column]) -> list[int]:

@@ -12,10 +12,11 @@ from cnn.comparison.results import (
     Column,
     Comparison,
     batch_sizes,
-    crossover,
     rate,
     roofline_seconds,
     speedup,
+    timed_in_both,
+    wins,
 )
 from cnn.text import figure, milliseconds, print_whole, table_width
 from cnn.timing import LayerTime, Spread
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+CALM = 1.5  # the upper quartile over the lower: beyond it something else was running
 Columns = dict[str, Column]  # by the letter that stands for each
 
 
@@ -47,14 +49,16 @@ def show(comparison: Comparison) -> None:
         ("Layers: forward (fwd) and backward (bwd) in ms, and the speed-up over A", _times),
         ("What they reach; roofline is 100% at the speed of a large product or copy", _limits),
         ("The whole step, with its data on the device", _steps),
-        ("Images a second, by batch size", _sweep),
+        ("Images a second, by batch size (-: too slow to be timed)", _sweep),
     ):
         say(f"\n{title}")
         for part in _parts(console, columns, partial(table, comparison)):
             print_whole(console, table(comparison, part))
     for letter, column in columns.items():
         if letter != "A":
-            say(f"{letter} is faster than A {_won(columns['A'], column)}")
+            say(f"{letter} is faster than A, beyond the spread, {_won(columns['A'], column)}")
+    if disturbed := _disturbed(columns):
+        say(f"{', '.join(disturbed)}: the steps differ a lot, something else was running, measure again")
 
 
 def _letter(number: int) -> str:
@@ -88,11 +92,20 @@ def _agreed(comparison: Comparison, found: Agreement) -> str:
 
 def _won(first: Column, other: Column) -> str:
     """Where ``other`` wins, in words."""
-    size = crossover(first, other)
-    if size is None:
-        return "at no batch size beyond the spread of the measurements"
-    last = other.sweep[-1].batch_size
-    return f"from batch size {size} on" if size > other.sweep[0].batch_size else f"at all sizes up to {last}"
+    sizes = [size for size, _, _ in timed_in_both(first, other)]
+    won = wins(first, other)
+    if not won:
+        return "at none of these batch sizes"
+    if len(won) == len(sizes):
+        return f"at all batch sizes up to {sizes[-1]}"
+    if won == sizes[-len(won) :]:
+        return f"from batch size {won[0]} on, up to {sizes[-1]}"
+    return f"at batch size {', '.join(map(str, won))}"
+
+
+def _disturbed(columns: Columns) -> list[str]:
+    """The columns whose steps took now this and now that long."""
+    return [letter for letter, column in columns.items() if column.step.high > CALM * column.step.low]
 
 
 def _times(comparison: Comparison, columns: Columns) -> "Table":

@@ -33,7 +33,7 @@ def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, TypeError, ValueError) as error:
         raise DataError(
-            f"unknown data set {source!r}: expected mnist (bundled), "
+            f"there is no data set {source!r}: expected mnist (bundled), "
             "or the path of a folder with IDX files or of a .npz file"
         ) from error
     except OSError as error:

@@ -27,7 +27,7 @@ from cnn.training import make_feed, make_loss
 VERSION = 1
 MOST_MISTAKES = 16
 LOOKED_AT = 256  # images, for the activations
-LARGEST = 1e15  # no loss, count, time or activation comes near it
+LARGEST = 1e39  # beyond what float32 can hold
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ class Histogram:
     @classmethod
     def of(cls, layer: str, numbers: Any) -> "Histogram":
         """The histogram of a host array."""
-        rest = numbers[np.isfinite(numbers) & (numbers != 0)]
+        rest = numbers[np.isfinite(numbers) & (numbers != 0)].astype(np.float64)
         low, high = (float(rest.min()), float(rest.max())) if rest.size else (0.0, 0.0)
-        if low == high:  # give the only bin some width
-            low, high = low - 0.5, high + 0.5
+        middle, least = (low + high) / 2, max(abs(low), abs(high), 1e-30) * 1e-6
+        if high - low < least:  # give the bins some width
+            low, high = middle - least, middle + least
         counts = np.histogram(rest, BINS, (low, high))[0]
         return cls(layer, counts, low, high, float(np.mean(numbers == 0)))
 

@@ -129,8 +129,8 @@ def _missing(record: Record) -> list[str]:
     sentences = {
         "The run has no metrics.csv: no epoch was finished, or it was trained elsewhere.": record.epochs,
         "The run has no model.safetensors: there are no weights to show.": record.network,
-        "The run has no evaluation.safetensors: it did not get to its test, "
-        "so there are no confusion matrix, mistakes, activations and times.": record.evaluation,
+        "The run has no evaluation.safetensors: it did not get to its end, "
+        "so confusion matrix, mistakes, activations and times are not shown.": record.evaluation,
         "The run has no environment.json: where it ran is not known.": record.environment,
     }
     return [sentence for sentence, found in sentences.items() if not found]
@@ -145,8 +145,10 @@ def _epoch(epoch: dict[str, float]) -> dict[str, str]:
         "images_per_second": "{:,.0f}".format,
         "learning_rate": "{:.2g}".format,
     }
+    shorter = {"images_per_second": "images/s", "learning_rate": "rate"}
     return {
-        name.replace("_", " "): written.get(name, "{:.4f}".format)(value) for name, value in epoch.items()
+        shorter.get(name, name.replace("_", " ")): written.get(name, "{:.4f}".format)(value)
+        for name, value in epoch.items()
     }
 
 
@@ -201,7 +203,8 @@ def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif isinstance(value, list):
             rows.append((label, ", ".join(map(str, value))))
         else:
-            rows.append((label, "none" if value is None else str(value)))
+            nothing = "all" if name in ("classes", "per_class", "threads") else "none"
+            rows.append((label, nothing if value is None else str(value)))
     return [(printable(label), printable(text)) for label, text in rows]
 
 

@@ -97,7 +97,7 @@ class TestProof:
             out[place] = 0
 
         monkeypatch.setattr(SignalKernels, "conv2d", broken)
-        with pytest.raises(DisagreementError, match="layer 0 Conv2D's output"):
+        with pytest.raises(DisagreementError, match="layer 0 Conv2D's output differs"):
             compare(two, model="notebook", batch_size=2)
 
     def test_a_nan_is_no_agreement(self, two, monkeypatch):
@@ -109,16 +109,54 @@ class TestProof:
         with pytest.raises(DisagreementError, match="layer 0 Conv2D's output differs by nan"):
             compare(two, model="notebook", batch_size=2)
 
-    def test_what_no_layer_does_is_seen_in_the_whole(self, two, monkeypatch):
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_a_batch_that_is_gathered_wrongly_is_seen(self, two, monkeypatch, dtype):
         gather = PortableKernels.gather_batch
 
-        def brighter(self, images, indices, out):
+        def shifted(self, images, indices, out):
             gather(self, images, indices, out)
-            if self.name == "signal":
-                out *= 1.0001
+            if self.name == "signal" and out.dtype == dtype:
+                out[...] = np.roll(out, 1, axis=-1)
 
-        monkeypatch.setattr(PortableKernels, "gather_batch", brighter)
-        with pytest.raises(DisagreementError, match="by itself does, but 10 steps in float64 end apart"):
+        monkeypatch.setattr(PortableKernels, "gather_batch", shifted)
+        message = f"given the same numbers, the batch differs by .* in {dtype}"
+        with pytest.raises(DisagreementError, match=message):
+            compare(two, model="lenet5", batch_size=2)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_a_loss_with_another_divisor_is_seen(self, two, monkeypatch, dtype):
+        backward = cnn.CrossEntropy.backward
+
+        def wrong(self, divisor):
+            is_signal = self.backend.kernels.name == "signal" and self._target.dtype == dtype
+            return backward(self, divisor + is_signal)
+
+        monkeypatch.setattr(cnn.CrossEntropy, "backward", wrong)
+        with pytest.raises(DisagreementError, match=f"the gradient of the loss differs by .* in {dtype}"):
+            compare(two, model="lenet5", batch_size=2)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_another_momentum_is_seen(self, two, monkeypatch, dtype):
+        step = cnn.SGD.step
+
+        def wrong(self, rate):
+            if self.backend.kernels.name == "signal" and self.flat.value.dtype == dtype:
+                self.momentum = 0.5
+            step(self, rate)
+
+        monkeypatch.setattr(cnn.SGD, "step", wrong)
+        with pytest.raises(DisagreementError, match=rf"the updated \S+ differs by .* in {dtype}"):
+            compare(two, model="lenet5", batch_size=2)
+
+    def test_what_shows_after_many_steps_only_is_seen_too(self, two, monkeypatch):
+        step = cnn.SGD.step
+
+        def tires(self, rate):
+            self.steps = getattr(self, "steps", 0) + 1
+            step(self, rate * (1 + (self.steps > 5 and self.backend.kernels.name == "signal")))
+
+        monkeypatch.setattr(cnn.SGD, "step", tires)
+        with pytest.raises(DisagreementError, match=r"after 10 whole steps, loss differs by .* in float64"):
             compare(two, model="lenet5", batch_size=2)
 
     @pytest.mark.parametrize(("model", "batch_size"), [("lenet5", 8), ("notebook", 200), ("lenet5", 57)])

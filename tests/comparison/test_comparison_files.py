@@ -165,6 +165,30 @@ class TestTables:
         assert "…" not in text
         assert all(f"\n  {letter}  " in text for letter in "ABCD")
 
+    @pytest.mark.parametrize(
+        ("seconds", "words"),
+        [
+            ([2, 2, 2], "at none of these batch sizes"),
+            ([0.5, 0.5, 0.5], "at all batch sizes up to 4"),
+            ([2, 0.5, 0.5], "from batch size 2 on, up to 4"),
+            ([0.5, 0.5, 2], "at batch size 1, 2\n"),
+        ],
+    )
+    def test_where_a_column_wins_is_said(self, printed, result, seconds, words):
+        first, other = (
+            replace(column, sweep=[SweepPoint(2**i, Spread(s, s, s)) for i, s in enumerate(times)])
+            for column, times in zip(result.columns, ([1, 1, 1], seconds), strict=True)
+        )
+        text = printed(replace(result, columns=[first, other]))
+        assert f"B is faster than A, beyond the spread, {words}" in text
+
+    def test_a_disturbed_measurement_is_said(self, printed, result):
+        first, second = result.columns
+        calm = replace(first, step=Spread(1, 0.9, 1.1))
+        assert "something else was running" not in printed(replace(result, columns=[calm, calm]))
+        shaken = replace(second, step=Spread(2, 1, 4))
+        assert "B: the steps differ a lot, something else" in printed(replace(result, columns=[calm, shaken]))
+
     def test_names_from_files_are_not_taken_for_markup(self, printed, result):
         assert "[red]" in printed(replace(result, model="[red]"))
 

@@ -486,12 +486,12 @@ def with_flag_of_encryption(data):
 class TestSources:
     @pytest.mark.parametrize("source", ["mnits", "no/such/folder", "a\0b", None, 3])
     def test_unknown(self, source):
-        with refused(f"unknown data set {source!r}", "mnist", "folder", ".npz"):
+        with refused(f"there is no data set {source!r}", "mnist", "folder", ".npz"):
             cnn.data.load(source)
 
     def test_below_a_file(self, tmp_path):
         path = write(tmp_path / "a", b"")
-        with refused("unknown data set", "below"):
+        with refused("there is no data set", "below"):
             cnn.data.load(str(path / "below"))
 
     def test_permission_denied(self, tmp_path, monkeypatch):

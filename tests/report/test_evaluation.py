@@ -195,3 +195,10 @@ class TestFile:
         network_on("cpu").save(tmp_path / "weights")
         with pytest.raises(CheckpointError, match="weights is no evaluation of a run"):
             Evaluation.load(tmp_path / "weights")
+
+
+def test_a_histogram_takes_numbers_that_hardly_differ():
+    for numbers in (np.array([1.7e20, 1.7e20 * (1 + 1e-12)]), np.array([5e37, 3e38], dtype=np.float32)):
+        found = Histogram.of("0 Dense", numbers)
+        assert found.counts.sum() == 2
+        assert found.low < found.high

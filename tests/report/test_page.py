@@ -44,7 +44,7 @@ class TestContents:
             *("Weights", "Activations", "Time per layer", "Layers", "Configuration", "Environment"),
         ):
             assert heading in page.texts, heading
-        assert "cnn train --config config.json" in page.texts
+        assert "cnn train --config RUN" in page.texts
 
     def test_the_result_stands_on_top(self, page, finished):
         _, network, test_set = finished
