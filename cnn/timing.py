@@ -49,11 +49,12 @@ def time_layers(
     gradients are overwritten, the weights stay as they are. On CUDA the times are those between
     events on the stream, so they include the gaps in which a layer waits to be launched.
     """
+    compute_gradients(network, loss, x, labels)
     watch = LayerWatch(network)
-    for _ in range(1 + rounds):
+    for _ in range(rounds):
         with watch.step():
             compute_gradients(network, loss, x, labels)
-    return watch.read(skip=1)
+    return watch.read()
 
 
 class LayerWatch:
@@ -81,9 +82,9 @@ class LayerWatch:
             yield
         self._steps.append(timers)
 
-    def read(self, skip: int = 0) -> list[LayerTime]:
-        """The layers' times in all steps but the first ``skip``; waits for the device."""
-        times = [{key: timer.seconds for key, timer in step.items()} for step in self._steps[skip:]]
+    def read(self) -> list[LayerTime]:
+        """The layers' times in all steps; waits for the device."""
+        times = [{key: timer.seconds for key, timer in step.items()} for step in self._steps]
 
         def spread(key: tuple[str, str]) -> Spread | None:
             return Spread.of([step[key] for step in times]) if key in times[0] else None

@@ -33,7 +33,8 @@ def compare(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Saved comparisons to set side by side, instead of measuring.", show_default=False
+            help="Saved comparisons, to set beside each other or to show again, instead of measuring.",
+            show_default=False,
         ),
     ] = None,
     model: Model = DEFAULT.model,
@@ -102,7 +103,9 @@ def compare(
 
 
 def _loaded(files: list[Path]) -> comparison.Comparison:
-    """The saved comparisons as one, each file's columns under its name."""
+    """The saved comparisons as one, each file's columns under its name; a single one as it was saved."""
+    if len(files) == 1:
+        return comparison.load(files[0])
     stems = [path.stem for path in files]
     if len(set(map(str, files))) < len(files):
         raise ArgumentError("a file is given twice: name each saved comparison once")

@@ -99,16 +99,23 @@ def _checked(values: dict[str, Any]) -> Comparison:
             raise ValueError(f"{leaf!r} is not printable")
         if isinstance(leaf, int | float) and not (isfinite(leaf) and 0 <= leaf < LARGEST):
             raise ValueError(f"{leaf} is neither a time nor a count")
-    labels = [work.layer for work in comparison.work]
+    if not comparison.columns or not comparison.work or comparison.steps < 1 or comparison.batch_size < 1:
+        raise ValueError("it has no columns, layers, steps or images")
     for column in comparison.columns:
-        sizes = [point.batch_size for point in column.sweep]
-        positive = [column.product_flops, column.copy_bytes, column.step.median, *sizes]
-        whole = len(column.losses) == comparison.steps and [time.layer for time in column.layers] == labels
-        if not whole or min(positive) <= 0 or sizes != sorted(set(sizes)):
-            raise ValueError(f"the column {column.name!r} lacks something")
-    if not comparison.columns or not labels or comparison.steps < 1 or comparison.batch_size < 1:
-        raise ValueError("it lacks columns, layers or steps")
+        _check_column(column, comparison)
     return comparison
+
+
+def _check_column(column: Column, comparison: Comparison) -> None:
+    sizes = [point.batch_size for point in column.sweep]
+    if [time.layer for time in column.layers] != [work.layer for work in comparison.work]:
+        raise ValueError(f"{column.name} has other layers than the network")
+    if len(column.losses) != comparison.steps:
+        raise ValueError(f"{column.name} has {len(column.losses)} losses for {comparison.steps} steps")
+    if min(column.product_flops, column.copy_bytes, column.step.median, *sizes) <= 0:
+        raise ValueError(f"{column.name} has a time, speed or batch size of 0")
+    if sizes != sorted(set(sizes)):
+        raise ValueError(f"{column.name} has batch sizes out of order, {sizes}")
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -71,17 +71,17 @@ class TestFiles:
             (("columns", 0, "step", "median"), -1, "-1 is neither a time nor a count"),
             (("columns", 0, "step", "median"), float("nan"), "damaged"),
             (("columns", 0, "step", "high"), float("inf"), "damaged"),
-            (("columns", 0, "step", "median"), 0, "lacks something"),
-            (("columns", 0, "product_flops"), 0, "lacks something"),
+            (("columns", 0, "step", "median"), 0, "has a time, speed or batch size of 0"),
+            (("columns", 0, "product_flops"), 0, "has a time, speed or batch size of 0"),
             (("columns", 0, "sweep", 0, "batch_size"), 10**30, "damaged"),
-            (("columns", 0, "sweep", 0, "batch_size"), 4, "lacks something"),
-            (("columns", 0, "losses"), [1.0], "lacks something"),
-            (("columns", 0, "layers"), [], "lacks something"),
+            (("columns", 0, "sweep", 0, "batch_size"), 4, "has batch sizes out of order"),
+            (("columns", 0, "losses"), [1.0], "has 1 losses for 10 steps"),
+            (("columns", 0, "layers"), [], "has other layers than the network"),
             (("columns", 0, "name"), "\x1b[2J", "is not printable"),
             (("work", 0, "layer"), "\x1b[31m", "is not printable"),
             (("model",), "\x1b[2J", "is not printable"),
-            (("columns",), [], "lacks columns"),
-            (("steps",), 0, "lacks something"),
+            (("columns",), [], "it has no columns, layers, steps or images"),
+            (("steps",), 0, "it has no columns, layers, steps"),
             (("batch_size",), -8, "-8 is neither"),
         ],
     )
@@ -242,6 +242,7 @@ class TestCommand:
         assert code == 0, err
         assert "cpu signal, 1 thread" in out
         assert "cnn compare NAME.json OTHER.json" in err
+        assert compare("laptop.json")[1] == out
         (tmp_path / "workstation.json").write_bytes((tmp_path / "laptop.json").read_bytes())
         code, out, err = compare("laptop.json", "workstation.json", "--plot", "both.png")
         assert code == 0, err
