@@ -3,10 +3,10 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
-from cnn.cli import main
 from cnn.comparison import beside, load, save
 from cnn.comparison.files import as_plain
 from cnn.comparison.plot import draw, sweep_figure
@@ -220,20 +220,8 @@ class TestPicture:
 
 class TestCommand:
     @pytest.fixture
-    def compare(self, quick, monkeypatch, capsys, tmp_path):
-        monkeypatch.chdir(tmp_path)
-
-        def run(*arguments):
-            monkeypatch.setattr("sys.argv", ["cnn", "compare", *map(str, arguments)])
-            try:
-                main()
-                code = 0
-            except SystemExit as stop:
-                code = stop.code or 0
-            captured = capsys.readouterr()
-            return code, captured.out, captured.err
-
-        return run
+    def compare(self, quick, command):
+        return partial(command, "compare")
 
     MEASURE = ("--model", "notebook", "--batch-size", 2, "--rounds", 1, "--device", "cpu", "--threads", "1")
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from small_run import NAMES, Page, make_run
 
 import backends
 import cnn
-from cnn import cli
 from cnn.errors import ArgumentError, CheckpointError
 from cnn.report import compare_runs, examine, write_report
 from cnn.runs import Config, RunFolder, RunLog
@@ -298,42 +298,30 @@ class TestSeveralRuns:
 
 class TestCommand:
     @pytest.fixture
-    def command(self, monkeypatch, capsys, run):
-        monkeypatch.chdir(run.path.parent)
+    def report(self, command, run):  # in the folder that the run lies in
+        return partial(command, "report")
 
-        def call(*arguments):
-            monkeypatch.setattr("sys.argv", ["cnn", "report", *arguments])
-            try:
-                cli.main()
-                code = 0
-            except SystemExit as stop:
-                code = stop.code or 0
-            captured = capsys.readouterr()
-            return code, captured.out, captured.err
-
-        return call
-
-    def test_it_prints_where_the_page_is(self, command):
-        assert command("copy") == (0, "copy/report.html\n", "")
+    def test_it_prints_where_the_page_is(self, report):
+        assert report("copy") == (0, "copy/report.html\n", "")
         assert Path("copy/report.html").exists()
-        assert command("copy", "--out", "a/b") == (0, "a/b/report.html\n", "")
+        assert report("copy", "--out", "a/b") == (0, "a/b/report.html\n", "")
         assert Path("a/b/pictures/curves.png").exists()
 
-    def test_several_go_beside_the_first(self, command, run):
+    def test_several_go_beside_the_first(self, report, run):
         shutil.copytree("copy", "elsewhere/twin")
-        code, out, err = command("copy", "elsewhere/twin", "--json")
+        code, out, err = report("copy", "elsewhere/twin", "--json")
         assert (code, err) == (0, "")
         written = json.loads(out)
         assert Path(written["report"]) == run.path.parent / "comparison" / "report.html"
         assert all(Path(path).exists() for path in [written["report"], *written["pictures"]])
 
-    def test_mistakes_are_one_sentence(self, command, run):
-        assert command("nowhere")[0] == 2
-        assert re.fullmatch(r"error: nowhere is no run's folder.*\n", command("nowhere")[2])
+    def test_mistakes_are_one_sentence(self, report, run):
+        assert report("nowhere")[0] == 2
+        assert re.fullmatch(r"error: nowhere is no run's folder.*\n", report("nowhere")[2])
         run.metrics.write_text("nonsense\n1\n")
-        assert re.fullmatch(r"error: copy/metrics\.csv cannot be read.*\n", command("copy")[2])
+        assert re.fullmatch(r"error: copy/metrics\.csv cannot be read.*\n", report("copy")[2])
         Path("file").touch()
-        assert re.fullmatch(r"error: .*\n", command("copy", "--out", "file")[2])
+        assert re.fullmatch(r"error: .*\n", report("copy", "--out", "file")[2])
 
     def test_what_is_missing_is_said_with_what_to_install(self, run, monkeypatch):
         monkeypatch.setitem(sys.modules, "jinja2", None)
