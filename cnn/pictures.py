@@ -2,7 +2,6 @@
 
 import stat
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,23 +58,21 @@ def read_picture(path: Path) -> "Picture":
             raise DataError(f"{path}: the picture cannot be read ({reason}): it may be damaged") from error
 
 
-def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """``paths``, with the pictures in it for each folder: by suffix, sorted, without hidden ones.
+def pictures_at(path: Path) -> list[Path]:
+    """``path`` itself, or the pictures in it where it is a folder: by suffix, sorted, without hidden ones.
 
-    Raises DataError for a folder that has none.
+    Raises DataError for a folder that has none, and where there is nothing.
     """
-    found: list[Path] = []
-    for path in paths:
-        try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode)
-            inside = sorted(path.iterdir()) if is_folder else []
-        except (OSError, ValueError) as error:
-            raise unreadable(path, error) from error
-        pictures = [file for file in inside if file.suffix.lower() in _suffixes() and file.name[0] != "."]
-        if is_folder and not pictures:
-            raise DataError(f"{path}: this folder has no pictures: expected .png, .jpg, .tif and their like")
-        found += pictures if is_folder else [path]
-    return found
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return [path]
+        files = sorted(path.iterdir())
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    pictures = [file for file in files if file.suffix.lower() in _suffixes() and file.name[0] != "."]
+    if not pictures:
+        raise DataError(f"{path}: this folder has no pictures: expected .png, .jpg, .tif and their like")
+    return pictures
 
 
 def as_image(picture: "Picture", shape: tuple[int, ...]) -> Array:

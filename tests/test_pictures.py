@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 import backends
 import cnn
 from cnn.errors import DataError, ShapeError
-from cnn.pictures import as_digit, as_image, find_pictures, read_picture
+from cnn.pictures import as_digit, as_image, pictures_at, read_picture
 
 SHAPE = (1, 28, 28)
 SEVEN = [(0.2, 0.1), (0.8, 0.1), (0.4, 0.9)]
@@ -174,18 +174,17 @@ class TestFinding:
         for name in ("b.PNG", "a.jpeg", ".hidden.png", "notes.txt", "page.eps", "deeper/c.png"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
-        given = [tmp_path / "notes.txt", tmp_path, tmp_path / "b.PNG"]
-        found = [tmp_path / name for name in ("notes.txt", "a.jpeg", "b.PNG", "b.PNG")]
-        assert find_pictures(given) == found
+        assert pictures_at(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+        assert pictures_at(tmp_path) == [tmp_path / "a.jpeg", tmp_path / "b.PNG"]
 
     def test_a_folder_without_any_is_named(self, tmp_path):
         (tmp_path / "notes.txt").touch()
         with pytest.raises(DataError, match=r"this folder has no pictures: expected .*\.png"):
-            find_pictures([tmp_path])
+            pictures_at(tmp_path)
 
     def test_what_is_not_there_is_named(self, tmp_path):
         with pytest.raises(DataError, match="nowhere: cannot be read"):
-            find_pictures([tmp_path / "nowhere"])
+            pictures_at(tmp_path / "nowhere")
 
 
 class TestDigits:

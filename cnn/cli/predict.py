@@ -1,7 +1,7 @@
 """``cnn predict``."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +14,12 @@ from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads
 from cnn.cli.output import print_json, say
 from cnn.errors import ArgumentError, CheckpointError, DataError
-from cnn.pictures import as_digit, as_image, find_pictures, read_picture
+from cnn.pictures import as_digit, as_image, pictures_at, read_picture
 from cnn.runs import RunFolder
 from cnn.text import percent, printable
 
-PREPARATIONS = {"digit": as_digit, "resize": as_image}
+Prepare = Callable[[Any, tuple[int, ...]], Any]
+PREPARATIONS: dict[str, Prepare] = {"digit": as_digit, "resize": as_image}
 
 Result = tuple[Path, Any, Any]  # the file, its image (C, H, W), the probabilities
 
@@ -66,48 +67,46 @@ def predict(
     network, config, class_names = RunFolder(run).load(backends.get(device, kernels, threads))
     if prepare == "auto":
         prepare = "digit" if config.data == "mnist" else "resize"
-    files, images, failed = _read_all(pictures, PREPARATIONS[prepare], network.input_shape)
-    probabilities = network.predict(np.stack(images)) if images else np.zeros((0, len(class_names)))
-    if not np.isfinite(probabilities).all():
-        raise CheckpointError(
-            f"{run}: its weights give no numbers, but NaN: train it with a lower learning rate"
-        )
-    results = zip(files, images, probabilities, strict=True)
+    unread: list[DataError] = []
+
+    def results() -> Iterator[Result]:
+        """What the network says of each picture that can be read; the others are named as they come."""
+        for file, image in _images(pictures, PREPARATIONS[prepare], network.input_shape):
+            if isinstance(image, DataError):
+                say(f"error: {image}")
+                unread.append(image)
+                continue
+            (probabilities,) = network.predict(image[None])
+            if not np.isfinite(probabilities).all():
+                raise CheckpointError(f"{run}: its weights give NaN: train it with a lower learning rate")
+            yield file, image, probabilities
+
     if as_json:
-        print_json([_as_data(*result, class_names, show) for result in results])
+        print_json([_as_data(*result, class_names, show) for result in results()])
     else:
-        _print_bars(results, class_names, top, show)
-    if failed:
+        _print_bars(results(), class_names, top, show)
+    if unread:
         raise typer.Exit(1)
 
 
-def _read_all(
-    paths: list[Path], prepare: Callable[..., Any], shape: tuple[int, ...]
-) -> tuple[list[Path], list[Any], bool]:
-    """(files, their images, whether others could not be used); those are named on standard error."""
-    files, images, failed = [], [], False
-
-    def refuse(error: DataError) -> None:
-        nonlocal failed
-        failed = True
-        say(f"error: {printable(str(error))}")
-
+def _images(
+    paths: list[Path], prepare: Prepare, shape: tuple[int, ...]
+) -> Iterator[tuple[Path, Any | DataError]]:
+    """Each picture's file with its image for the network, or with what keeps it from being one."""
     for path in paths:
         try:
-            found = find_pictures([path])
+            files = pictures_at(path)
         except DataError as error:
-            refuse(error)
+            yield path, error
             continue
-        for file in found:
+        for file in files:
             try:
-                images.append(_read(file, prepare, shape))
-                files.append(file)
+                yield file, _read(file, prepare, shape)
             except DataError as error:
-                refuse(error)
-    return files, images, failed
+                yield file, error
 
 
-def _read(file: Path, prepare: Callable[..., Any], shape: tuple[int, ...]) -> Any:
+def _read(file: Path, prepare: Prepare, shape: tuple[int, ...]) -> Any:
     picture = read_picture(file)
     try:
         return prepare(picture, shape)
