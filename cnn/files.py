@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,19 @@ def require_place(path: Path) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Put ``value`` at ``path`` as JSON for people and programs."""
     write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """All names, texts and numbers in JSON values."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from leaves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner)
+    else:
+        yield value
 
 
 def _umask() -> int:

@@ -14,7 +14,7 @@ from cnn.runs import RunFolder
 
 @app.command(
     epilog=examples(
-        "cnn evaluate runs/lenet5-20261124-001916",
+        "cnn evaluate runs/lenet5-20261124-025825",
         "cnn evaluate runs/mine --data other_images.npz --json",
     )
 )

@@ -16,8 +16,8 @@ from cnn.runs import RunFolder
 
 @app.command(
     epilog=examples(
-        "cnn export runs/lenet5-20261124-001916 lenet5.onnx",
-        "cnn export --json runs/lenet5-20261124-001916 lenet5.onnx",
+        "cnn export runs/lenet5-20261124-025825 lenet5.onnx",
+        "cnn export --json runs/lenet5-20261124-025825 lenet5.onnx",
     )
 )
 def export(

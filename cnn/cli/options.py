@@ -7,12 +7,13 @@ import typer
 
 from backends.kernels import SETS
 from cnn.models import MODELS
+from cnn.network import DTYPES
 from cnn.runs import Config
 
 DEFAULT = Config()
 
 
-MODEL_NAMES, DTYPES = list(MODELS), ["float32", "float64"]
+MODEL_NAMES = list(MODELS)
 DEVICES, KERNEL_SETS = ["auto", "cpu", "cuda"], ["auto", *SETS]
 
 Device = Annotated[
@@ -28,7 +29,7 @@ Threads = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Model = Annotated[str, typer.Option(help=f"{' or '.join(MODELS)}.", autocompletion=lambda: MODEL_NAMES)]
-Dtype = Annotated[str, typer.Option(help="float32 or float64.", autocompletion=lambda: DTYPES)]
+Dtype = Annotated[str, typer.Option(help="float32 or float64.", autocompletion=lambda: list(DTYPES))]
 Run = Annotated[Path, typer.Argument(help="A run's folder, as `cnn train` wrote it.", show_default=False)]
 Data = Annotated[
     str,

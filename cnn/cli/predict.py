@@ -29,9 +29,9 @@ SHADES = " .:-=+*#%@"  # from dark to bright; letters, since blocks look turned 
 
 @app.command(
     epilog=examples(
-        "cnn predict runs/lenet5-20261124-001916 seven.png",
-        "cnn predict runs/lenet5-20261124-001916 seven.png --show",
-        "cnn predict runs/lenet5-20261124-001916 scans/ --json",
+        "cnn predict runs/lenet5-20261124-025825 seven.png",
+        "cnn predict runs/lenet5-20261124-025825 seven.png --show",
+        "cnn predict runs/lenet5-20261124-025825 scans/ --json",
     )
 )
 def predict(

@@ -14,9 +14,9 @@ from cnn.runs import RunFolder
 
 @app.command(
     epilog=examples(
-        "cnn report runs/lenet5-20261124-001916",
-        "cnn report runs/lenet5-20261124-001916 runs/notebook-20261124-002140",
-        "cnn report runs/lenet5-20261124-001916 --out page",
+        "cnn report runs/lenet5-20261124-025825",
+        "cnn report runs/lenet5-20261124-025825 runs/notebook-20261124-002140",
+        "cnn report runs/lenet5-20261124-025825 --out page",
     )
 )
 def report(

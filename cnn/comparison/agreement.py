@@ -60,9 +60,9 @@ def prove(workload: Workload, setups: Sequence[Setup]) -> tuple[list[list[float]
     losses: list[list[float]] = [expected.losses]
     agreements: list[Agreement | None] = [None]
     for other in others:
-        *_, layers = (_replay(kind, other, record, first) for kind, record in recorded)
+        apart_by_layer = [_replay(kind, other, record, first) for kind, record in recorded]
         trace = _trace(double, other)
-        found = _agreement(expected, trace, layers)
+        found = _agreement(expected, trace, layers=apart_by_layer[-1])  # in the dtype that is timed
         apart = {"loss": found.loss, "gradients": found.gradients, "weights": found.weights}
         for what, value in apart.items():
             _require(value, f"after {STEPS} whole steps, {what}", double, other, first)

@@ -1,7 +1,6 @@
 """Comparisons as files: the CPU laptop and the CUDA workstation are two machines."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
@@ -13,7 +12,7 @@ from cnn.comparison.agreement import TOLERANCE, difference
 from cnn.comparison.results import Agreement, Column, Comparison
 from cnn.data.files import open_file
 from cnn.errors import DataError, DisagreementError
-from cnn.files import write_json
+from cnn.files import leaves, write_json
 from cnn.libraries import require
 
 FORMAT, SCHEMA = "xpcnn comparison", 1
@@ -32,11 +31,11 @@ def as_plain(comparison: Comparison) -> dict[str, Any]:
 
 def load(path: str | Path) -> Comparison:
     """The comparison in the file ``path``; DataError where it is damaged or not of this kind."""
+    require("pydantic", "to read saved comparisons")
+    with open_file(Path(path)) as file:
+        text = file.read()
     try:
-        with open_file(Path(path)) as file:
-            values = json.loads(file.read())
-    except DataError:
-        raise
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is no comparison, nor any JSON ({error})") from None
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
@@ -88,13 +87,14 @@ def _require_same_workload(first_name: str, first: Comparison, name: str, other:
 
 def _checked(values: dict[str, Any]) -> Comparison:
     """The comparison that JSON values describe; ValueError where they cannot be one."""
-    pydantic = require("pydantic", "to read saved comparisons")
+    import pydantic
+
     try:  # as JSON again, since only then a strict check takes lists and whole numbers as they are
         comparison = pydantic.TypeAdapter(Comparison).validate_json(json.dumps(values), strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    for leaf in _leaves(values):
+    for leaf in leaves(values):
         if isinstance(leaf, str) and not leaf.isprintable():
             raise ValueError(f"{leaf!r} is not printable")
         if isinstance(leaf, int | float) and not (isfinite(leaf) and 0 <= leaf < LARGEST):
@@ -116,16 +116,3 @@ def _check_column(column: Column, comparison: Comparison) -> None:
         raise ValueError(f"{column.name} has a time, speed or batch size of 0")
     if sizes != sorted(set(sizes)):
         raise ValueError(f"{column.name} has batch sizes out of order, {sizes}")
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    """All names, texts and numbers in JSON values."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield name
-            yield from _leaves(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _leaves(inner)
-    else:
-        yield value

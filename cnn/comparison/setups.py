@@ -52,8 +52,8 @@ def setups(
     Raises DeviceUnavailable, ArgumentError where one of them cannot be used.
     """
     if devices is None:
-        usable = (found for found in backends.available().items())
-        devices = [name for name, device in usable if not isinstance(device, DeviceUnavailable)]
+        found = backends.available().items()
+        devices = [name for name, device in found if not isinstance(device, DeviceUnavailable)]
     all_threads = cpu_threads()
     if list(devices) == ["cpu"] and kernels is None and threads is None:
         fast, *others = ("auto", *(name for name in SETS if name != backends.get("cpu").kernels.name))

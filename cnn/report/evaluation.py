@@ -1,7 +1,7 @@
 """What a finished network does on its test set: everything a report tells of it, in one data file."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from cnn.arguments import whole
 from cnn.checkpoints import METADATA, read
 from cnn.data import Dataset
 from cnn.errors import CheckpointError
-from cnn.files import write_whole
+from cnn.files import leaves, write_whole
 from cnn.layers import Reshape
 from cnn.layers.activation import softmax
 from cnn.layers.buffers import Array
@@ -82,9 +82,9 @@ class Evaluation:
             facts = json.loads(metadata[METADATA])
             if facts["version"] != VERSION:
                 raise ValueError(f"its version is {facts['version']}, expected {VERSION}")
-            for number in _numbers(facts):
-                if not abs(number) < LARGEST:  # NaN is not
-                    raise ValueError(f"{number} is no loss, count or time")
+            for leaf in leaves(facts):
+                if isinstance(leaf, int | float) and not abs(leaf) < LARGEST:  # NaN is not
+                    raise ValueError(f"{leaf} is no loss, count or time")
             confusion = _array(arrays, "confusion", ndim=2, kinds="iu")
             if confusion.shape[0] != confusion.shape[1]:
                 raise ValueError(f"confusion is {confusion.shape}, expected a square")
@@ -216,15 +216,6 @@ def _array(arrays: dict[str, Any], name: str, ndim: int, kinds: str) -> Any:
     if array.ndim != ndim or 0 in array.shape[1:] or array.dtype.kind not in kinds:
         raise ValueError(f"{name} is {array.dtype} {array.shape}")
     return array
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    """All numbers in JSON values."""
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(inner)
-    elif isinstance(value, int | float):
-        yield value
 
 
 def _spread(seconds: list[float] | None) -> Spread | None:

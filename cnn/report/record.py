@@ -9,11 +9,9 @@ from typing import Any
 import backends
 from cnn.errors import CheckpointError
 from cnn.network import Sequential
-from cnn.report.evaluation import Evaluation
+from cnn.report.evaluation import LARGEST, Evaluation
 from cnn.runs import RunFolder
 from cnn.text import printable
-
-LARGEST = 1e39  # beyond what float32 can hold
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +13,7 @@ from cnn.comparison.files import as_plain
 from cnn.comparison.plot import draw, sweep_figure
 from cnn.comparison.results import SweepPoint
 from cnn.comparison.table import show
-from cnn.errors import DataError, DisagreementError
+from cnn.errors import ArgumentError, DataError, DisagreementError
 from cnn.timing import Spread
 
 
@@ -93,6 +94,12 @@ class TestFiles:
         (tmp_path / "x.json").write_text(json.dumps(values))
         with pytest.raises(DataError, match=message):
             load(tmp_path / "x.json")
+
+    def test_without_the_library_that_checks_it_no_file_is_called_damaged(self, saved, monkeypatch):
+        path = saved()
+        monkeypatch.setitem(sys.modules, "pydantic", None)
+        with pytest.raises(ArgumentError, match=r"pydantic is needed to read saved comparisons.*pip install"):
+            load(path)
 
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(DataError, match=r"nowhere\.json: cannot be read \(No such file"):
