@@ -1,0 +1,34 @@
+"""Machines with and without CUDA, made of a fake CuPy."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from fake_cupy import fake_cupy
+
+import backends
+from backends import cuda_diagnosis
+from backends.cuda import CudaBackend
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """``machine(packages, driver, cupy)`` makes this look like a machine where just these are installed."""
+    for variable in ("CNN_DEVICE", "CUDA_VISIBLE_DEVICES", "CUPY_TF32"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(backends, "_made", {})
+
+    def install(packages=(), driver=0, cupy=None):
+        found = [SimpleNamespace(name=name) for name in ("numpy", "cupy-xarray", *packages)]
+        monkeypatch.setattr(cuda_diagnosis.metadata, "distributions", lambda: found)
+        monkeypatch.setattr(cuda_diagnosis, "_driver_version", lambda: driver)
+        monkeypatch.setitem(sys.modules, "cupy", cupy)  # None: cannot be imported
+
+    return install
+
+
+@pytest.fixture
+def gpu(machine):
+    """A backend on the second of two fake GPUs."""
+    machine(["cupy-cuda12x"], 13000, fake_cupy(2))
+    return CudaBackend(1)

@@ -1,0 +1,148 @@
+"""``fake_cupy`` stands for CuPy where there is no GPU.
+
+numpy arrays with CuPy's attributes, devices that only count, and a ``gemmEx`` that works on raw
+addresses, column-major, as cuBLAS documents it.
+"""
+
+import ctypes
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class DynamicLibNotFoundError(RuntimeError):
+    pass
+
+
+class FakeDevice:
+    current = 0
+    synchronized = 0
+    compute_capability = "90"
+    mem_info = (60, 100)
+
+    def __init__(self, index):
+        self.id = index
+        self.before = []
+
+    def __enter__(self):
+        self.before.append(FakeDevice.current)
+        FakeDevice.current = self.id
+
+    def __exit__(self, *exception):
+        FakeDevice.current = self.before.pop()
+
+    def synchronize(self):
+        FakeDevice.synchronized += 1
+
+
+class FakeArray(np.ndarray):
+    """Host memory that says it lies on the device that was current when it was made."""
+
+    def __array_finalize__(self, parent):
+        self.index = parent.index if isinstance(parent, FakeArray) else FakeDevice.current
+
+    @property
+    def device(self):
+        return SimpleNamespace(id=self.index)
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+    def set(self, host):
+        assert type(host) is np.ndarray
+        assert (host.dtype, host.shape) == (self.dtype, self.shape)
+        assert self.flags.forc
+        self[...] = host
+
+
+def gemm_ex(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc, *how):
+    """C = alpha op(A) op(B) + beta C, column-major, with (compute, algorithm) as ``how``."""
+    dtype = np.dtype({0: np.float32, 1: np.float64}[c_type])
+    assert (a_type, b_type) == (c_type, c_type)
+    assert how == ({0: 68, 1: 70}[c_type], -1)
+
+    def matrix(address, rows, columns, leading):
+        assert leading >= rows > 0
+        assert columns > 0
+        size = ((columns - 1) * leading + rows) * dtype.itemsize
+        numbers = np.frombuffer((ctypes.c_byte * size).from_address(address), dtype)
+        return np.lib.stride_tricks.as_strided(
+            numbers, (rows, columns), (dtype.itemsize, leading * dtype.itemsize)
+        )
+
+    a = matrix(a, k, m, lda).T if op_a else matrix(a, m, k, lda)
+    b = matrix(b, n, k, ldb).T if op_b else matrix(b, k, n, ldb)
+    c = matrix(c, m, n, ldc)
+    alpha, beta = (
+        np.frombuffer((ctypes.c_byte * dtype.itemsize).from_address(p), dtype)[0] for p in (alpha, beta)
+    )
+    c[...] = alpha * (a @ b) + (beta * c if beta else 0)
+
+
+def copy_into(array, out=None):
+    """As cupy.asnumpy: a copy in host memory, or into ``out``."""
+    if out is None:
+        return np.array(array)
+    np.copyto(out, array)
+    return out
+
+
+def fake_cupy(devices=1, gemm=gemm_ex):
+    """``devices`` is a number, or what asking for it raises."""
+
+    def device_count():
+        if isinstance(devices, Exception):
+            raise devices
+        return devices
+
+    def on_device(function):
+        return lambda *args, **kwargs: function(*args, **kwargs).view(FakeArray)
+
+    cupy = ModuleType("cupy")
+    cupy.__getattr__ = lambda name: getattr(np, name)
+    cupy.__version__ = "14.2.0"
+    cupy.ndarray = FakeArray
+    for name in ("arange", "empty", "zeros"):
+        setattr(cupy, name, on_device(getattr(np, name)))
+    cupy.asarray = on_device(lambda host, dtype=None: np.array(host, dtype=dtype))
+    cupy.asnumpy = copy_into
+    cupy.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 30)
+    cupy.cuda = SimpleNamespace(
+        Device=FakeDevice,
+        cublas=SimpleNamespace(
+            gemmEx=gemm,
+            getVersion=lambda handle: 120902,
+            CUBLAS_COMPUTE_32F=68,
+            CUBLAS_COMPUTE_32F_FAST_TF32=77,
+            CUBLAS_COMPUTE_64F=70,
+            CUBLAS_GEMM_DEFAULT=-1,
+        ),
+        get_cublas_handle=lambda: 1,
+        runtime=SimpleNamespace(
+            getDeviceCount=device_count,
+            getDeviceProperties=lambda index: {"name": b"A GPU"},
+            driverGetVersion=lambda: 13010,
+            runtimeGetVersion=lambda: 12090,
+        ),
+    )
+    return cupy
+
+
+def raiser(error):
+    def gemm(*args):
+        raise error
+
+    return gemm
+
+
+def wrong_gemm(*args):
+    """One too much everywhere."""
+    gemm_ex(*args)
+    m, n, address = args[3], args[4], args[14]
+    product = np.frombuffer((ctypes.c_byte * (4 * m * n)).from_address(address), np.float32)
+    product += 1
