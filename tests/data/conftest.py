@@ -1,0 +1,30 @@
+"""The small data set on disk."""
+
+import numpy as np
+import pytest
+from small_files import ARRAYS, NAMES, idx, write
+
+
+@pytest.fixture(params=["", ".gz"], ids=["plain", "gz"])
+def suffix(request):
+    return request.param
+
+
+@pytest.fixture
+def folder(tmp_path, suffix):
+    for name, array in zip(NAMES, ARRAYS.values(), strict=True):
+        write(tmp_path / (name + suffix), idx(array))
+    return tmp_path
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """A function that writes a .npz: the small set, with some arrays replaced (None: left out)."""
+
+    def save(compressed=True, **replaced):
+        arrays = {name: array for name, array in {**ARRAYS, **replaced}.items() if array is not None}
+        path = tmp_path / "own.npz"
+        (np.savez_compressed if compressed else np.savez)(path, **arrays)
+        return path
+
+    return save
