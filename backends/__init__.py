@@ -8,9 +8,10 @@ import os
 import re
 
 from backends.backend import Array, Backend, Timer
-from backends.cpu import CpuBackend, limit_threads
+from backends.cpu import CpuBackend
 from backends.errors import ArgumentError, DeviceUnavailable
 from backends.kernels import Window
+from backends.threads import limit_threads
 
 __all__ = [
     "ArgumentError",
@@ -32,8 +33,8 @@ def get(spec: str = "auto", kernels: str = "auto", threads: int | None = None) -
 
     "auto" takes what the environment variable CNN_DEVICE names, else CUDA where it works, else the
     CPU; the backend's ``reason`` says which and why. An explicit "cuda" never falls back.
-    ``kernels`` is "auto", "portable" or "signal"; ``threads`` limits the linear algebra library of
-    the whole process (None leaves it as it is: all cores).
+    ``kernels`` is "auto", "compiled", "portable" or "signal"; ``threads`` limits the linear algebra library
+    and the compiled kernels of the whole process (None leaves it as it is: all cores).
 
     Raises DeviceUnavailable where the device cannot be used, ArgumentError for a name that is none.
     """

@@ -8,7 +8,9 @@ from types import ModuleType
 from typing import Any
 
 from backends import kernels as kernel_sets
+from backends import recording
 from backends.buffer import Array, Buffer
+from backends.errors import DeviceUnavailable
 
 
 class Timer(ABC):
@@ -41,6 +43,7 @@ class Backend(ABC):
     def __init__(self, name: str, kernels: str = "auto") -> None:
         self.name = name
         self.reason = "asked for"  # why this device was taken
+        self.slower: str | None = None  # why the kernels are slower ones than there might be
         self.crossings = 0
         self._thread = threading.local()
         self.kernels = kernel_sets.make(kernels, self)
@@ -74,11 +77,15 @@ class Backend(ABC):
     def take(self, array: Array, indices: Array, out: Array) -> Array:
         """``out`` = the rows ``array[indices]``; the caller has checked the indices."""
 
+    def compiled_kernels(self) -> "type[kernel_sets.PortableKernels]":
+        """The set compiled for this device; raises DeviceUnavailable where there is none."""
+        raise DeviceUnavailable(f"there are no compiled kernels for {self.name}: take auto or portable")
+
     def workspace(self, nbytes: int) -> Array:
         """Scratch bytes, shared by all that runs on this thread and valid until the next call."""
-        return self._scratch("workspace", nbytes)
+        return self.scratch("workspace", nbytes)
 
-    def _scratch(self, name: str, nbytes: int) -> Array:
+    def scratch(self, name: str, nbytes: int) -> Array:
         """Bytes that this thread keeps under a name; they only grow."""
         buffer = getattr(self._thread, name, None)
         if buffer is None:
@@ -105,6 +112,13 @@ class Backend(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What a bug report needs to know of the device: name, versions, libraries."""
+
+    def run(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        """Call ``function`` for what it does to arrays, and again wherever a recording of now is replayed."""
+        function(*arguments, **named)
+        made = recording.current()
+        if made is not None:
+            made.calls.append((function, arguments, named))
 
     def graph(self, step: Callable[[], None], state: Sequence[Array] = ()) -> Callable[[], None]:
         """A callable that repeats ``step`` with the same arrays; here it is ``step`` itself.

@@ -13,6 +13,8 @@ Shape = tuple[int, ...]
 class Buffer:
     """One allocation on a device that only grows, seen through front views of any smaller shape."""
 
+    allocations = 0  # of all buffers: while it stays the same, every view of them stays what it is
+
     def __init__(self, backend: "Backend", dtype: Any) -> None:
         self.backend = backend
         self.dtype = dtype
@@ -25,6 +27,7 @@ class Buffer:
             size = prod(shape)
             if self._storage is None or self._storage.size < size:
                 self._storage = self._view = None  # freed before its successor is made
+                Buffer.allocations += 1
                 with self.backend.active():
                     self._storage = self.backend.xp.empty(size, dtype=self.dtype)
             self._view = self._storage[:size].reshape(shape)

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from backends import recording, threads
 from backends.backend import Array, Backend, Timer
-from backends.errors import ArgumentError
+from backends.errors import DeviceUnavailable
+from backends.kernels import PortableKernels
 
 
 class CpuBackend(Backend):
@@ -50,7 +52,23 @@ class CpuBackend(Backend):
         start = -room.ctypes.data % 256 // itemsize
         return room[start : start + size]
 
+    def compiled_kernels(self) -> type[PortableKernels]:
+        try:
+            import numba  # noqa: F401
+        except ImportError as error:
+            raise DeviceUnavailable(
+                f"the compiled kernels need Numba, which cannot be imported ({error}): pip install numba"
+            ) from error
+        from backends.kernels.compiled_cpu import CompiledKernels
+
+        return CompiledKernels
+
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
+        if self.kernels.matmul(a, b, out, accumulate):
+            return out
+        made = recording.current()
+        if made is not None:
+            made.complete = False
         if 4 < len(a) < 16 and len(a) != 8 and a.shape[1] >= 1024:
             # OpenBLAS is twice as fast with 8 rows as with 6 where the inner dimension is long
             product = np.matmul(self._with_whole_rows(a), b)[: len(a)]
@@ -66,7 +84,7 @@ class CpuBackend(Backend):
     def _with_whole_rows(self, a: Array) -> Array:
         """The matrix with rows of zeros below it, up to a multiple of 8."""
         shape = (-(-len(a) // 8) * 8, a.shape[1])
-        padded = self._scratch("rows", shape[0] * shape[1] * a.itemsize).view(a.dtype).reshape(shape)
+        padded = self.scratch("rows", shape[0] * shape[1] * a.itemsize).view(a.dtype).reshape(shape)
         padded[: len(a)] = a
         padded[len(a) :] = 0
         return padded
@@ -93,7 +111,7 @@ class CpuBackend(Backend):
         return {
             "device": self.name,
             "processor": _processor(),
-            "cores": available_cores(),
+            "cores": threads.available_cores(),
             "threads": max((pool["num_threads"] for pool in libraries), default=1),
             "blas": ", ".join(sorted({f"{pool['internal_api']} {pool['version']}" for pool in libraries}))
             or "unknown",
@@ -118,26 +136,7 @@ class CpuTimer(Timer):
         return self._end - self._start
 
 
-def limit_threads(threads: int) -> AbstractContextManager[object]:
-    """Let the linear algebra library of this process use so many threads; in ``with``, for its block only."""
-    cores = available_cores()
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= cores:
-        raise ArgumentError(
-            f"threads is {threads!r}, expected a whole number from 1 to this machine's {cores}"
-        )
-    import threadpoolctl
-
-    return threadpoolctl.threadpool_limits(limits=threads)
-
-
 _ACTIVE: AbstractContextManager[object] = nullcontext()
-
-
-def available_cores() -> int:
-    """The processor cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -13,7 +13,7 @@ from cnn.network import Sequential
 
 
 class Loss:
-    """What the losses share: their buffers and the one-hot labels."""
+    """What the losses share: their buffers, and the gradient that forward left."""
 
     def build(self, network: Sequential) -> None:
         """Make ready for the output of ``network``; ShapeError where that is no vector of classes."""
@@ -25,21 +25,22 @@ class Loss:
             )
         self.backend = network.backend
         self._buffers = Buffers(network.backend, network.dtype)
-        self._classes = network.backend.xp.arange(network.output_shape[0])[:, None]
 
     def forward(self, y: Array, labels: Array) -> Array:
-        """Each sample's loss: (classes, N), (N,) -> (N,)."""
-        raise NotImplementedError
+        """Each sample's loss: (classes, N), (N,) -> (N,), valid until the next."""
+        losses = self._buffers.view("losses", (y.shape[1],))
+        self._gradient = self._buffers.view("gradient", y.shape)
+        self.compute(y, labels, losses, self._gradient)
+        return losses
 
     def backward(self, divisor: int) -> Array:
         """The gradient of the latest forward's sum over ``divisor``: (classes, N), valid until the next."""
-        raise NotImplementedError
+        dy = self._buffers.view("dy", self._gradient.shape)
+        return self.backend.xp.divide(self._gradient, divisor, out=dy)
 
-    def one_hot(self, y: Array, labels: Array) -> Array:
-        """1 where the label is, 0 elsewhere: (N,) -> (classes, N)."""
-        target = self._buffers.view("target", y.shape)
-        self.backend.xp.equal(self._classes, labels, out=target)
-        return target
+    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
+        """``losses`` (N,) = each sample's loss, ``dy`` (classes, N) = the gradient of their sum."""
+        raise NotImplementedError
 
 
 class CrossEntropy(Loss):
@@ -57,21 +58,8 @@ class CrossEntropy(Loss):
                 stacklevel=3,
             )
 
-    def forward(self, y: Array, labels: Array) -> Array:
-        xp = self.backend.xp
-        self._target = self.one_hot(y, labels)
-        self._probabilities = self._buffers.view("probabilities", y.shape)
-        shifted = self._buffers.view("shifted", y.shape)
-        xp.subtract(y, xp.max(y, axis=0, keepdims=True), out=shifted)
-        xp.exp(shifted, out=self._probabilities)
-        total = xp.sum(self._probabilities, axis=0)
-        xp.divide(self._probabilities, total, out=self._probabilities)
-        return xp.log(total) - xp.take_along_axis(shifted, labels[None], axis=0)[0]
-
-    def backward(self, divisor: int) -> Array:
-        dy = self._buffers.view("dy", self._target.shape)
-        self.backend.xp.subtract(self._probabilities, self._target, out=dy)
-        return self.backend.xp.divide(dy, divisor, out=dy)
+    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
+        self.backend.kernels.cross_entropy(y, labels, losses, dy)
 
 
 class BinaryCrossEntropy(Loss):
@@ -81,43 +69,22 @@ class BinaryCrossEntropy(Loss):
     from 0 and 1, so both the loss and its gradient stay finite and still point the right way.
     """
 
-    def forward(self, y: Array, labels: Array) -> Array:
-        xp = self.backend.xp
-        self._target = self.one_hot(y, labels)
-        self._probabilities = self._buffers.view("probabilities", y.shape)
-        margin = float(xp.finfo(y.dtype).eps)
-        xp.clip(y, margin, 1 - margin, out=self._probabilities)
-        # of p where t = 1 and of 1 - p where t = 0
-        right = self._buffers.view("right", y.shape)
-        xp.subtract(self._probabilities, 1, out=right)
-        xp.add(right, self._target, out=right)
-        xp.absolute(right, out=right)
-        xp.log(right, out=right)
-        return -xp.mean(right, axis=0)
-
-    def backward(self, divisor: int) -> Array:
-        # (p - t) / (p (1 - p))
-        xp, p = self.backend.xp, self._probabilities
-        dy = self._buffers.view("dy", p.shape)
-        slope = self._buffers.view("slope", p.shape)
-        xp.subtract(1, p, out=slope)
-        xp.multiply(slope, p, out=slope)
-        xp.subtract(p, self._target, out=dy)
-        xp.divide(dy, slope, out=dy)
-        return xp.divide(dy, divisor * len(p), out=dy)
+    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
+        self.backend.kernels.binary_cross_entropy(y, labels, losses, dy)
 
 
 class MeanSquaredError(Loss):
     """``mean((y - t)^2)`` over the classes, for one-hot ``t``, as PyTorch's MSELoss."""
 
-    def forward(self, y: Array, labels: Array) -> Array:
-        xp = self.backend.xp
-        self._difference = self._buffers.view("difference", y.shape)
-        square = self._buffers.view("square", y.shape)
-        xp.subtract(y, self.one_hot(y, labels), out=self._difference)
-        xp.square(self._difference, out=square)
-        return xp.mean(square, axis=0)
+    def build(self, network: Sequential) -> None:
+        super().build(network)
+        self._classes = network.backend.xp.arange(network.output_shape[0])[:, None]
 
-    def backward(self, divisor: int) -> Array:
-        dy = self._buffers.view("dy", self._difference.shape)
-        return self.backend.xp.multiply(self._difference, 2 / (divisor * len(dy)), out=dy)
+    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
+        xp = self.backend.xp
+        xp.equal(self._classes, labels, out=dy)
+        xp.subtract(y, dy, out=dy)
+        square = self._buffers.view("square", y.shape)
+        xp.square(dy, out=square)
+        xp.mean(square, axis=0, out=losses)
+        xp.multiply(dy, 2 / len(y), out=dy)

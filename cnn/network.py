@@ -1,6 +1,7 @@
 """Sequential: layers one after the other, on two flat vectors."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +14,12 @@ from cnn.arguments import shape, whole
 from cnn.data.dataset import as_images
 from cnn.data.feed import Feed
 from cnn.errors import ArgumentError, CheckpointError, ShapeError
-from cnn.layers.activation import Softmax, softmax
+from cnn.layers.activation import Softmax
 from cnn.layers.buffers import Array, Scratch, Shape
+from cnn.layers.fused import passes
 from cnn.layers.layer import Context, Layer, Parameter
 from cnn.layers.shape import Reshape
+from cnn.replays import Replays
 
 DTYPES = ("float32", "float64")
 EVALUATION_BATCH = 256
@@ -29,6 +32,8 @@ class Sequential(Layer):
     starts on a 256-byte boundary. A Sequential inside another is a layer like the rest. Networks
     are not thread-safe: take ``net.copy()`` for another thread.
     """
+
+    replayable = True
 
     def __init__(self, *layers: Layer) -> None:
         for position, layer in enumerate(layers):
@@ -44,6 +49,7 @@ class Sequential(Layer):
         backend: Backend | str = "auto",
         seed: int = 0,
         dtype: str = "float32",
+        fuse: bool = True,
     ) -> Shape:
         """Give the layers their places, and the parameters their memory and first values.
 
@@ -59,6 +65,8 @@ class Sequential(Layer):
             Of the first weights; the same on every device.
         dtype : str
             "float32" or "float64".
+        fuse : bool
+            Compute neighbouring layers in one pass where the kernels can; the results are the same.
 
         Returns
         -------
@@ -73,13 +81,14 @@ class Sequential(Layer):
             If it is built already, or an argument is out of range.
         """
         if context is None:
-            return self._build_root(shape("input_shape", input_shape), backend, seed, dtype)
+            return self._build_root(shape("input_shape", input_shape), backend, seed, dtype, fuse)
         super().build(input_shape, context)
         prefix = f"{context.path}." if context.path else ""
         for index, layer in enumerate(self.layers):
             self.output_shape = layer.build(self.output_shape, replace(context, path=f"{prefix}{index}"))
-        trained = [index for index, layer in enumerate(self.layers) if layer.parameters]
-        self._first_trained = trained[0] if trained else len(self.layers)
+        self.passes = self._fused = passes(self.layers) if context.fuse else list(self.layers)
+        self._replays = Replays(self.backend)
+        self.replayable = type(self).replayable and all(step.replayable for step in self.passes)
         self._batch = 0  # of the latest training forward
         return self.output_shape
 
@@ -94,8 +103,13 @@ class Sequential(Layer):
             self._batch = x.shape[-1]
         with self.backend.active():
             x = x.astype(self.dtype, copy=False)
-            for layer in self.layers:
-                x = layer.forward(x, training)
+            if self.replayable:
+                return self._replays.run("forward", training, x, lambda: self._forward(x, training))
+            return self._forward(x, training)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        for step in self.passes:
+            x = step.forward(x, training)
         return x
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
@@ -112,11 +126,30 @@ class Sequential(Layer):
             )
         with self.backend.active():
             dy = dy.astype(self.dtype, copy=False)
-            for index in reversed(range(len(self.layers))):
-                if not input_grad and index < self._first_trained:
-                    return None
-                dy = self.layers[index].backward(dy, input_grad or index > self._first_trained)
+            if self.replayable:
+                return self._replays.run("backward", input_grad, dy, lambda: self._backward(dy, input_grad))
+            return self._backward(dy, input_grad)
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        first_trained = next((i for i, step in enumerate(self.passes) if step.parameters), len(self.passes))
+        for index in reversed(range(len(self.passes))):
+            if not input_grad and index < first_trained:
+                return None
+            dy = self.passes[index].backward(dy, input_grad or index > first_trained)
         return dy
+
+    @contextmanager
+    def unfused(self) -> Iterator[None]:
+        """Inside the block every layer runs by itself, as when they are to be watched one by one."""
+        containers = [layer for layer in self.layers if isinstance(layer, Sequential)]
+        with ExitStack() as stack:
+            for container in containers:
+                stack.enter_context(container.unfused())
+            self.passes, replayable, self.replayable = list(self.layers), self.replayable, False
+            try:
+                yield
+            finally:
+                self.passes, self.replayable = self._fused, replayable
 
     def predict(self, images: Any, batch_size: int = EVALUATION_BATCH) -> Any:
         """Probabilities for host images: (N, C, H, W) or (N, H, W) -> (N, classes).
@@ -135,7 +168,7 @@ class Sequential(Layer):
                 y = self.forward(x)
                 if not self.ends_in_softmax:
                     logits, y = y, self.context.scratch.beside(y, y.shape)
-                    softmax(self.backend.xp, logits, out=y)
+                    self.backend.kernels.softmax(logits, out=y)
                 parts.append(np.moveaxis(self.backend.to_host(y), -1, 0))
         return np.concatenate(parts)
 
@@ -198,7 +231,7 @@ class Sequential(Layer):
         """The same network with buffers of its own: same device, same weights."""
         self.require_built()
         twin = self.fresh()
-        twin.build(self.input_shape, backend=self.backend, dtype=self.dtype)
+        twin.build(self.input_shape, backend=self.backend, dtype=self.dtype, fuse=self.context.fuse)
         with self.backend.active():
             twin.flat.value[...] = self.flat.value
         return twin
@@ -244,7 +277,9 @@ class Sequential(Layer):
         """The layers."""
         return {"layers": self.layers}
 
-    def _build_root(self, input_shape: Shape, backend: Backend | str, seed: int, dtype: str) -> Shape:
+    def _build_root(
+        self, input_shape: Shape, backend: Backend | str, seed: int, dtype: str, fuse: bool
+    ) -> Shape:
         dtype = np.dtype(dtype).name if dtype in (np.float32, np.float64) else dtype
         if dtype not in DTYPES:
             raise ArgumentError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
@@ -257,7 +292,7 @@ class Sequential(Layer):
             layer.require_unbuilt()
         try:
             with backend.active():
-                self.build(input_shape, Context(backend, dtype, Scratch(backend, dtype)))
+                self.build(input_shape, Context(backend, dtype, Scratch(backend, dtype), fuse))
                 self._allocate(seed)
         except BaseException:
             self.unbuild()

@@ -1,4 +1,4 @@
-"""Optimizers, in the order of their complexity: a few lines over two flat vectors each.
+"""Optimizers, in the order of their complexity: one kernel over two flat vectors each.
 
 ``step(rate)`` updates all parameters from all gradients; ``rate`` is a number on the device, so
 that nothing in a step changes but arrays. Arguments mean what they mean in PyTorch.
@@ -10,9 +10,6 @@ from cnn.arguments import number
 from cnn.errors import ArgumentError
 from cnn.layers.buffers import Array
 from cnn.network import Sequential
-
-TINY = 1e-30
-"""Optimizer state below this becomes zero: subnormal numbers would slow every later step down."""
 
 
 class Optimizer:
@@ -35,28 +32,10 @@ class Optimizer:
         self.flat = network.flat
         xp = self.backend.xp
         self.state = {name: xp.zeros_like(self.flat.value) for name in self.state_names}
-        self._scratch = xp.empty_like(self.flat.value)
-        self._change = xp.empty_like(self.flat.value)
-        self._mask = xp.empty(self.flat.shape, dtype=xp.bool_)
 
     def step(self, rate: Array) -> None:
         """Update the parameters; ``rate`` is the learning rate, one number on the device."""
         raise NotImplementedError
-
-    def _decayed_gradient(self) -> Array:
-        """The gradient, with the decay of the weights added to it."""
-        if not self.weight_decay:
-            return self.flat.grad
-        xp = self.backend.xp
-        xp.multiply(self.flat.value, self.weight_decay, out=self._change)
-        return xp.add(self._change, self.flat.grad, out=self._change)
-
-    def _flush(self, state: Array) -> None:
-        """Set what is too small to matter to zero, before it becomes subnormal."""
-        xp = self.backend.xp
-        xp.absolute(state, out=self._scratch)
-        xp.greater_equal(self._scratch, TINY, out=self._mask)
-        xp.multiply(state, self._mask, out=state)
 
 
 class SGD(Optimizer):
@@ -81,24 +60,22 @@ class SGD(Optimizer):
         self.state_names = ("velocity",) if momentum else ()
 
     def step(self, rate: Array) -> None:
-        xp = self.backend.xp
-        change = gradient = self._decayed_gradient()
-        if self.momentum:
-            change = velocity = self.state["velocity"]
-            xp.multiply(velocity, self.momentum, out=velocity)
-            xp.add(velocity, gradient, out=velocity)
-            self._flush(velocity)
-            if self.nesterov:
-                xp.multiply(velocity, self.momentum, out=self._scratch)
-                change = xp.add(self._scratch, gradient, out=self._scratch)
-        xp.multiply(change, rate, out=self._change)
-        xp.subtract(self.flat.value, self._change, out=self.flat.value)
+        self.backend.kernels.sgd(
+            self.flat.value,
+            self.flat.grad,
+            self.state.get("velocity"),
+            rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+        )
 
 
 class Adam(Optimizer):
     """Adam (Kingma & Ba 2015), as PyTorch's: ``weight_decay`` is added to the gradient."""
 
     state_names = ("mean", "square")
+    decoupled = False  # whether the decay acts on the weights themselves, beside the gradient
 
     def __init__(
         self,
@@ -116,34 +93,28 @@ class Adam(Optimizer):
     def build(self, network: Sequential) -> None:
         if network is not self._network:
             # beta ** step, on the device: what the moments' zero start still weighs
-            self._powers = [network.backend.xp.ones((), dtype=network.dtype) for _ in self.betas]
+            self._powers = network.backend.xp.ones(2, dtype=network.dtype)
         super().build(network)
 
     def step(self, rate: Array) -> None:
-        self._step(self._decayed_gradient(), rate)
-
-    def _step(self, gradient: Array, rate: Array) -> None:
-        xp = self.backend.xp
-        mean, square = self.state["mean"], self.state["square"]
-        for moment, beta, power in zip((mean, square), self.betas, self._powers, strict=True):
-            xp.multiply(gradient, 1 - beta, out=self._scratch)
-            if moment is square:
-                xp.multiply(self._scratch, gradient, out=self._scratch)
-            xp.multiply(moment, beta, out=moment)
-            xp.add(moment, self._scratch, out=moment)
-            self._flush(moment)
-            xp.multiply(power, beta, out=power)
-        # rate * mean / (1 - b1^t) / (sqrt(square / (1 - b2^t)) + epsilon)
-        xp.divide(square, 1 - self._powers[1], out=self._scratch)
-        xp.sqrt(self._scratch, out=self._scratch)
-        xp.add(self._scratch, self.epsilon, out=self._scratch)
-        xp.divide(mean, self._scratch, out=self._scratch)
-        xp.multiply(self._scratch, rate / (1 - self._powers[0]), out=self._scratch)
-        xp.subtract(self.flat.value, self._scratch, out=self.flat.value)
+        self.backend.kernels.adam(
+            self.flat.value,
+            self.flat.grad,
+            self.state["mean"],
+            self.state["square"],
+            self._powers,
+            rate,
+            betas=self.betas,
+            epsilon=self.epsilon,
+            weight_decay=self.weight_decay,
+            decoupled=self.decoupled,
+        )
 
 
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019): ``value *= 1 - rate * weight_decay``."""
+
+    decoupled = True
 
     def __init__(
         self,
@@ -153,11 +124,6 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(learning_rate, betas, epsilon, weight_decay)
-
-    def step(self, rate: Array) -> None:
-        xp = self.backend.xp
-        xp.multiply(self.flat.value, 1 - rate * self.weight_decay, out=self.flat.value)
-        self._step(self.flat.grad, rate)
 
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}

@@ -105,7 +105,8 @@ def wrapped(
         for direction in ("forward", "backward"):
             setattr(layer, direction, wrap(layer, direction, getattr(layer, direction)))
     try:
-        yield
+        with network.unfused():
+            yield
     finally:
         for layer in layers:
             del layer.forward, layer.backward

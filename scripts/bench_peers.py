@@ -1,128 +1,187 @@
-"""A training step next to PyTorch's: python scripts/bench_peers.py [--help].
+"""Ours beside PyTorch, JAX and the notebook's loops: python scripts/bench_peers.py [--help].
 
-One process, the same weights, the same batches, the same number of threads, the two in turn. Before
-anything is timed, both must compute the same loss and the same gradients. Needs PyTorch:
-pip install torch.
+Training steps and inference of the same networks, from the same weights and on the same batches, timed in
+turns after a check that all compute the same. Who is not installed is absent: pip install torch jax.
 """
 
 import argparse
-import statistics
+import shlex
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import NoReturn, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
+from peers import memory, scaling
+from peers.agreement import Job
+from peers.contenders import CONTENDERS, LOOKED_INTO
+from peers.networks import NETWORKS
+from peers.page import make_page, make_tables
+from peers.processes import Processes, measure_growth, say
+from peers.results import Memory, Results, describe_machine
+from peers.task import PHASES, Setting
 
 import backends
-import cnn
+from cnn.comparison.plot import require_drawing
+from cnn.errors import ArgumentError, DisagreementError
+from cnn.files import require_place, write_json, write_whole
 
-RATE, MOMENTUM = 0.05, 0.9
+CORES: int = backends.get("cpu", kernels="portable").describe()["cores"]
 
-
-def torch_lenet5(nn: Any) -> Any:
-    """LeNet-5 as cnn.models.lenet5 has it."""
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-    )  # fmt: skip
-
-
-def our_step(network: cnn.Sequential, x: Any, labels: Any) -> Callable[[], Any]:
-    """A step of ours on device arrays; it gives the samples' losses."""
-    loss, optimizer = cnn.CrossEntropy(), cnn.SGD(RATE, momentum=MOMENTUM)
-    loss.build(network)
-    optimizer.build(network)
-    rate = network.backend.asarray(np.array([RATE], dtype=np.float32))
-
-    def step() -> Any:
-        losses = loss.forward(network.forward(x, training=True), labels)
-        network.backward(loss.backward(len(labels)), input_grad=False)
-        optimizer.step(rate)
-        return losses
-
-    return step
-
-
-def torch_step(torch: Any, network: Any, x: Any, labels: Any) -> Callable[[], Any]:
-    """The same step in PyTorch; it gives the mean loss."""
-    optimizer = torch.optim.SGD(network.parameters(), RATE, momentum=MOMENTUM)
-    criterion = torch.nn.CrossEntropyLoss()
-
-    def step() -> Any:
-        optimizer.zero_grad()
-        loss = criterion(network(x), labels)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
-
-
-def check_same(ours: cnn.Sequential, theirs: Any, loss: Any, torch_loss: Any) -> None:
-    """Raise unless a step from the same weights gave the same loss, gradients and weights."""
-    np.testing.assert_allclose(float(np.mean(loss)), float(torch_loss.detach()), rtol=1e-5)
-    parameters = zip(ours.parameters.items(), theirs.parameters(), strict=True)
-    for (name, parameter), other in parameters:
-        np.testing.assert_allclose(parameter.grad, other.grad, rtol=1e-3, atol=1e-6, err_msg=name)
-        np.testing.assert_allclose(parameter.value, other.detach(), rtol=1e-4, atol=1e-6, err_msg=name)
-
-
-def milliseconds(step: Callable[[], Any], times: int) -> float:
-    """What one step takes, over ``times`` of them, when no other library's threads are awake."""
-    time.sleep(0.1)  # idle threads go on spinning for a while after their last product
-    step()
-    start = time.perf_counter()
-    for _ in range(times):
-        step()
-    return (time.perf_counter() - start) / times * 1e3
+T = TypeVar("T")
 
 
 def main() -> None:
-    """Check, time, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=backends.cpu.available_cores())
-    parser.add_argument("--kernels", default="portable", help="default: portable")
-    parser.add_argument("--rounds", type=int, default=41, help="how often the two take turns")
+    """Check, time, and show what was found."""
+    parser = make_parser()
     arguments = parser.parse_args()
     try:
-        import torch
-    except ImportError:
-        sys.exit("PyTorch is not installed: pip install torch")
+        require_places(arguments)
+        results = run(arguments)
+        print(make_tables(results))
+        write_files(results, arguments)
+    except ArgumentError as error:
+        parser.error(str(error))
+    except DisagreementError as error:
+        parser.exit(1, f"error: {error}\n")
+    except BrokenProcessPool:
+        parser.exit(1, "error: a process was killed, probably for its memory: take smaller batches\n")
 
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    backend = backends.get("cpu", arguments.kernels, arguments.threads)
-    network = cnn.models.lenet5()
-    network.build((1, 28, 28), backend=backend)
-    peer = torch_lenet5(torch.nn)
-    peer.load_state_dict({name: torch.from_numpy(value) for name, value in network.state_dict().items()})
-    random = np.random.default_rng(0)
-    x = random.uniform(0, 1, (arguments.batch_size, 1, 28, 28)).astype(np.float32)
-    labels = random.integers(0, 10, arguments.batch_size)
-    ours = our_step(network, np.ascontiguousarray(x.transpose(1, 2, 3, 0)), labels)
-    theirs = torch_step(torch, peer, torch.from_numpy(x), torch.from_numpy(labels))
-    check_same(network, peer, ours(), theirs())
-    print("the same loss, gradients and weights after a step: yes")
 
-    times = max(1, 512 // arguments.batch_size)
-    milliseconds(ours, 3 * times)
-    milliseconds(theirs, 3 * times)
-    pairs = [(milliseconds(ours, times), milliseconds(theirs, times)) for _ in range(arguments.rounds)]
-    print(f"LeNet-5, batch {arguments.batch_size}, {arguments.threads} threads, a training step in ms")
-    for name, column in ((f"xpcnn, {backend.kernels.name}", 0), ("PyTorch, eager", 1)):
-        low, middle, high = statistics.quantiles([pair[column] for pair in pairs], n=4)
-        print(f"  {name:<18} median {middle:7.2f}   quartiles {low:7.2f} to {high:7.2f}")
-    ratios = [ours / theirs for ours, theirs in pairs]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    print(f"  ours / PyTorch's   median {middle:7.2f}   quartiles {low:7.2f} to {high:7.2f}")
+class Parser(argparse.ArgumentParser):
+    """Answers a mistake in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def make_parser() -> Parser:
+    """The options."""
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+    def add(name: str, default: Iterable[object], each: Callable[[str], object], meaning: str) -> None:
+        text = ",".join(map(str, default))
+        parser.add_argument(name, type=listed(each), default=text, help=f"{meaning} (default: {text})")
+
+    add("--networks", NETWORKS, one_of(NETWORKS), "which are measured")
+    add("--batch-sizes", (1, 32, 128, 512), whole(), "images a step")
+    add("--threads", sorted({1, CORES}), whole(CORES), "how many each library may use")
+    add("--peers", CONTENDERS, one_of(CONTENDERS), "who takes part")
+    parser.add_argument("--rounds", type=whole(), default=21, help="how often all take turns (default: 21)")
+    parser.add_argument("--only", choices=PHASES, help="leave the other out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, for programs")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page for the documentation")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE.png",
+        help="also measure and draw what an image costs over batch size, image size, channels and threads: "
+        "a PNG, and an SVG beside it",
+    )
+    return parser
+
+
+def listed(each: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """As "1,32" into [1, 32]; each once."""
+    return lambda text: list(dict.fromkeys(map(each, text.split(","))))
+
+
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """A name that must be among these."""
+
+    def convert(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"unknown name {text!r}: expected some of {', '.join(names)}")
+        return text
+
+    return convert
+
+
+def whole(most: int | None = None) -> Callable[[str], int]:
+    """A whole number from 1."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= (most or int(text)):
+            limit = "" if most is None else f" to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1{limit}")
+        return int(text)
+
+    return convert
+
+
+def require_places(arguments: argparse.Namespace) -> None:
+    """Raise ArgumentError where a file that is asked for could not be written."""
+    for path in filter(None, (arguments.json, arguments.markdown)):
+        require_place(path)
+    if arguments.plot:
+        require_drawing(arguments.plot)
+
+
+def run(arguments: argparse.Namespace) -> Results:
+    """Prove everything, then measure everything; DisagreementError where something is apart."""
+    phases = [arguments.only] if arguments.only else PHASES
+    names = [name for name in CONTENDERS if name in arguments.peers]
+    jobs = [
+        Job(Setting(NETWORKS[network], batch_size, threads), names)
+        for network in arguments.networks
+        for batch_size in sorted(arguments.batch_sizes)
+        for threads in arguments.threads
+    ]
+    panels = scaling.make_panels(CORES) if arguments.plot else []
+    drawn_names = [name for name in names if name in LOOKED_INTO]
+    drawn = [Job(setting, drawn_names) for panel in panels for setting in panel.settings.values()]
+    with Processes(job.setting.threads for job in jobs + drawn) as processes:
+        return Results(
+            machine=describe_machine(),
+            rounds=arguments.rounds,
+            absent=processes.prove(jobs + drawn),
+            figures=processes.measure(jobs, phases, arguments.rounds),
+            memory=measure_memory(arguments.networks, names) if "training" in phases else [],
+            scaling=processes.measure(drawn, ["training"], arguments.rounds),
+        )
+
+
+def measure_memory(networks: Sequence[str], names: Sequence[str]) -> list[Memory]:
+    """What each training's process grows by, with all cores."""
+    found = []
+    for network, name in product(networks, (name for name in names if name in LOOKED_INTO)):
+        setting = Setting(NETWORKS[network], memory.BATCH_SIZE, CORES)
+        grown = measure_growth(setting, name)
+        if grown is not None:
+            found.append(Memory(network, memory.BATCH_SIZE, name, grown))
+    return found
+
+
+def write_files(results: Results, arguments: argparse.Namespace) -> None:
+    """What was asked for, named on standard error."""
+    written = []
+    if arguments.json:
+        write_json(arguments.json, results.as_plain())
+        written.append(arguments.json)
+    if arguments.plot:
+        written += scaling.draw(scaling.make_panels(CORES), results.scaling, arguments.plot)
+    if arguments.markdown:
+        page = make_page(results, command(arguments), arguments.plot, arguments.markdown)
+        write_whole(arguments.markdown, page.encode())
+        written.append(arguments.markdown)
+    for path in written:
+        say(f"wrote {path}")
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """The call that measures the same again, without the files it writes."""
+    parts, parser = ["python", "scripts/bench_peers.py"], make_parser()
+    for name in ("networks", "batch_sizes", "threads", "peers", "rounds", "only"):
+        value = getattr(arguments, name)
+        text = ",".join(map(str, value)) if isinstance(value, list) else value
+        if text != parser.get_default(name):
+            parts += [f"--{name.replace('_', '-')}", str(text)]
+    return shlex.join(parts)
 
 
 if __name__ == "__main__":

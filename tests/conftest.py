@@ -41,7 +41,7 @@ def backend(request):
     return backends.get(request.param)
 
 
-@pytest.fixture(params=["portable", "signal"])
+@pytest.fixture(params=["compiled", "portable", "signal"])
 def kernels(request):
     """Each kernel set by name."""
     return request.param

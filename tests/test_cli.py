@@ -183,13 +183,12 @@ def test_gradcheck(command):
 
 
 def test_gradcheck_fails_where_a_gradient_is_wrong(command, monkeypatch):
-    right = cnn.ReLU.gradient
+    right = cnn.Dense.multiply_back
 
-    def wrong(self, dy, out):
-        right(self, dy, out)
-        out *= 1.1
+    def wrong(self, dy, input_grad):
+        return right(self, dy * 1.1, input_grad)
 
-    monkeypatch.setattr(cnn.ReLU, "gradient", wrong)
+    monkeypatch.setattr(cnn.Dense, "multiply_back", wrong)
     code, out, _ = command("gradcheck", "--device", "cpu", "--entries", 5)
     assert code == 1
     assert "WRONG" in out
@@ -445,7 +444,7 @@ class TestMistakes:
         ("flags", "message"),
         [
             (("--device", "gpu"), "unknown device 'gpu': expected auto, cpu, cuda or cuda:N"),
-            (("--kernels", "fast"), "unknown kernels 'fast': expected auto, portable or signal"),
+            (("--kernels", "fast"), "unknown kernels 'fast': expected auto, compiled, portable or signal"),
             (("--model", "resnet"), "unknown model 'resnet': expected lenet5 or notebook"),
             (("--optimizer", "lion"), "unknown optimizer 'lion': expected sgd, adam, adamw"),
             (("--schedule", "zigzag"), "unknown schedule 'zigzag'"),

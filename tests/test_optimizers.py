@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import cnn
+from backends.kernels.steps import TINY
 from cnn import schedules
-from cnn.optimizers import TINY
 from cnn.training import learning_rates
 
 GRADIENTS = [[0.5, -1, 2], [-0.25, 0.5, 1], [1.5, 0, -3], [0.1, 0.2, 0.3]]

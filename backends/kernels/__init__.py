@@ -1,8 +1,8 @@
-"""Kernel sets: convolution and pooling, batch last, each set held to the same tests."""
+"""Kernel sets, batch last, each held to the same tests."""
 
 from typing import TYPE_CHECKING
 
-from backends.errors import ArgumentError
+from backends.errors import ArgumentError, DeviceUnavailable
 from backends.kernels.portable import PortableKernels
 from backends.kernels.signal import SignalKernels
 from backends.kernels.window import Window
@@ -12,12 +12,24 @@ if TYPE_CHECKING:
 
 __all__ = ["SETS", "PortableKernels", "SignalKernels", "Window", "make"]
 
-SETS: dict[str, type[PortableKernels]] = {"portable": PortableKernels, "signal": SignalKernels}
+SETS = ("compiled", "portable", "signal")
 
 
 def make(name: str, backend: "Backend") -> PortableKernels:
-    """The kernel set called ``name``, for ``backend``; "auto" takes the fastest."""
-    kernels = PortableKernels if name == "auto" else SETS.get(str(name))
-    if kernels is None:
-        raise ArgumentError(f"unknown kernels {name!r}: expected auto, {' or '.join(SETS)}")
-    return kernels(backend)
+    """The kernel set called ``name``, for ``backend``; "auto" takes the fastest that it has.
+
+    Raises DeviceUnavailable where "compiled" is asked for and cannot be had.
+    """
+    if name == "compiled":
+        return backend.compiled_kernels()(backend)
+    if name == "portable":
+        return PortableKernels(backend)
+    if name == "signal":
+        return SignalKernels(backend)
+    if name == "auto":
+        try:
+            return backend.compiled_kernels()(backend)
+        except DeviceUnavailable as error:
+            backend.slower = str(error)
+            return PortableKernels(backend)
+    raise ArgumentError(f"unknown kernels {name!r}: expected auto, {', '.join(SETS[:-1])} or {SETS[-1]}")

@@ -9,22 +9,19 @@ copied along contiguous runs, and the product is the output itself.
 
 from collections.abc import Iterator
 from math import prod
-from typing import TYPE_CHECKING, Any
 
 from backends.buffer import Array, Shape
+from backends.kernels.steps import StepKernels
 from backends.kernels.window import Window
-
-if TYPE_CHECKING:
-    from backends.backend import Backend
+from backends.kernels.workspace import carve
 
 
-class PortableKernels:
+class PortableKernels(StepKernels):
     """The kernel set that runs wherever an array module does; the others override parts of it."""
 
     name = "portable"
-
-    def __init__(self, backend: "Backend") -> None:
-        self.backend = backend
+    fuses = False  # whether there is a kernel for a convolution with its bias, ReLU and pooling
+    records = False  # whether what the kernels do can be recorded
 
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
         """``out`` = the cross-correlation of ``x`` with ``weight``."""
@@ -145,14 +142,6 @@ class PortableKernels:
         if dx is border:
             out[...] = without_border(dx, window)
 
-    def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
-        """``out`` = ``images[indices]``, (N, C, H, W) -> (C, H, W, n); bytes are scaled to 0..1."""
-        (chosen,) = carve(self.backend, ((len(indices), *images.shape[1:]), images.dtype))
-        self.backend.take(images, indices, out=chosen)
-        out[...] = chosen.transpose(1, 2, 3, 0)
-        if images.dtype == self.backend.xp.uint8:
-            self.backend.xp.multiply(out, 1 / 255, out=out)
-
     def _convolution_scratch(self, x: Array, y: Array, window: Window, groups: int) -> list[Array]:
         """Room for ``x`` with its border, and for one block of columns."""
         depth = x.shape[0] // groups * window.taps
@@ -194,19 +183,6 @@ class PortableKernels:
             block = columns[: C * window.taps * rows * OW * N].reshape(C, *window.size, rows, OW, N)
             block[...] = windows[:, :, :, first : first + rows]
             yield slice(first * OW * N, (first + rows) * OW * N), block.reshape(C * window.taps, -1)
-
-
-def carve(backend: "Backend", *parts: tuple[Shape, Any]) -> list[Array]:
-    """Arrays of these (shape, dtype), side by side in the backend's workspace."""
-    sizes = [prod(shape) * backend.xp.dtype(dtype).itemsize for shape, dtype in parts]
-    starts = [0]
-    for size in sizes:
-        starts.append(starts[-1] + -(-size // 256) * 256)
-    workspace = backend.workspace(starts[-1])
-    return [
-        workspace[start : start + size].view(dtype).reshape(shape)
-        for (shape, dtype), start, size in zip(parts, starts, sizes, strict=False)
-    ]
 
 
 def border_shape(x: Array, window: Window) -> Shape:

@@ -5,8 +5,9 @@ carried along. Strides and dilations become gaps of zeros. Clear and slow; pooli
 """
 
 from backends.buffer import Array
-from backends.kernels.portable import PortableKernels, border_shape, carve, split, with_border
+from backends.kernels.portable import PortableKernels, border_shape, split, with_border
 from backends.kernels.window import Pair, Window
+from backends.kernels.workspace import carve
 
 
 class SignalKernels(PortableKernels):

@@ -23,9 +23,12 @@ Device = Annotated[
         autocompletion=lambda: DEVICES,
     ),
 ]
-Kernels = Annotated[str, typer.Option(help="auto, portable or signal.", autocompletion=lambda: KERNEL_SETS)]
+Kernels = Annotated[
+    str, typer.Option(help="auto, compiled, portable or signal.", autocompletion=lambda: KERNEL_SETS)
+]
 Threads = Annotated[
-    int | None, typer.Option(help="Threads of the linear algebra library.", show_default="all cores")
+    int | None,
+    typer.Option(help="Threads of the kernels and of the linear algebra library.", show_default="all cores"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Model = Annotated[str, typer.Option(help=f"{' or '.join(MODELS)}.", autocompletion=lambda: MODEL_NAMES)]

@@ -37,6 +37,8 @@ class Conv2D(Layer):
         When built on an input that is no image, too small, or not divisible into groups.
     """
 
+    replayable = True
+
     def __init__(
         self,
         out_channels: int,
@@ -84,9 +86,9 @@ class Conv2D(Layer):
         y = self.output(x, training)
         self.backend.kernels.conv2d(x, self._weight.value, y, self.window, self.groups)
         if self.untied_bias:
-            y += self._bias.value[..., None]
+            self.backend.run(self.backend.xp.add, y, self._bias.value[..., None], out=y)
         elif self.bias:
-            y += self._bias.value[:, None, None, None]
+            self.backend.kernels.add_bias(y, self._bias.value)
         if training:
             self._x = x
         return y
@@ -94,9 +96,9 @@ class Conv2D(Layer):
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         self.backend.kernels.conv2d_grad_weight(self._x, dy, self._weight.grad, self.window, self.groups)
         if self.untied_bias:
-            self.backend.xp.sum(dy, axis=-1, out=self._bias.grad)
+            self.backend.run(self.backend.xp.sum, dy, axis=-1, out=self._bias.grad)
         elif self.bias:
-            self.backend.xp.sum(dy.reshape(self.out_channels, -1), axis=1, out=self._bias.grad)
+            self.backend.kernels.sum_rows(dy, self._bias.grad)
         if not input_grad:
             return None
         dx = self.input_gradient(dy)

@@ -13,6 +13,8 @@ class Dense(Layer):
     on an image.
     """
 
+    replayable = True
+
     def __init__(self, out_features: int, bias: bool = True, initializer: str = "he_normal") -> None:
         self.out_features = whole("Dense: out_features", out_features)
         self.bias, self.initializer = bool(bias), initializer
@@ -33,17 +35,25 @@ class Dense(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)
-        self.backend.matmul(self._weight.value, x, out=y)
+        self.multiply(x, y, training)
         if self.bias:
-            y += self._bias.value[:, None]
-        if training:
-            self._x = x
+            self.backend.kernels.add_bias(y, self._bias.value)
         return y
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        self.backend.matmul(dy, self._x.T, out=self._weight.grad)
         if self.bias:
-            self.backend.xp.sum(dy, axis=1, out=self._bias.grad)
+            self.backend.kernels.sum_rows(dy, self._bias.grad)
+        return self.multiply_back(dy, input_grad)
+
+    def multiply(self, x: Array, y: Array, training: bool) -> None:
+        """``y = weight @ x``."""
+        self.backend.matmul(self._weight.value, x, out=y)
+        if training:
+            self._x = x
+
+    def multiply_back(self, dy: Array, input_grad: bool) -> Array | None:
+        """Write the weight's gradient; -> the input's."""
+        self.backend.matmul(dy, self._x.T, out=self._weight.grad)
         if not input_grad:
             return None
         dx = self.input_gradient(dy)

@@ -39,6 +39,7 @@ class Context:
     backend: Backend
     dtype: Any
     scratch: Scratch
+    fuse: bool = True  # whether layers may be computed together in one pass
     path: str = ""
 
 
@@ -55,7 +56,11 @@ class Layer:
     """
 
     built = False
+    replayable = False  # whether it works through kernels and ``backend.run`` alone, see :mod:`cnn.replays`
     path = ""  # its place in the network: "3", or "3.1" inside a container
+
+    def __init_subclass__(cls) -> None:
+        cls.replayable = cls.__dict__.get("replayable", False)  # what a subclass does is its own
 
     @property
     def label(self) -> str:

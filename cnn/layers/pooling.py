@@ -47,6 +47,8 @@ class MaxPool2D(_Pool2D):
     alone gets the gradient; NaN propagates.
     """
 
+    replayable = True
+
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)
         xp = self.backend.xp
@@ -55,9 +57,7 @@ class MaxPool2D(_Pool2D):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)
-        winner = None
-        if training:
-            winner = self._winner = self.buffer("winner", y.shape, self._winner_type)
+        winner = self.winner(y) if training else None
         self.backend.kernels.max_pool2d(x, y, winner, self.window)
         return y
 
@@ -65,8 +65,12 @@ class MaxPool2D(_Pool2D):
         if not input_grad:
             return None
         dx = self.input_gradient(dy)
-        self.backend.kernels.max_pool2d_grad(dy, self._winner, dx, self.window)
+        self.backend.kernels.max_pool2d_grad(dy, self.winner(dy), dx, self.window)
         return dx
+
+    def winner(self, y: Array) -> Array:
+        """Which tap of its window each number of the latest training forward's output came from."""
+        return self.buffer("winner", y.shape, self._winner_type)
 
     @property
     def kept_bytes(self) -> int:
@@ -79,6 +83,8 @@ class AvgPool2D(_Pool2D):
     Padding counts as zeros (PyTorch's ``count_include_pad=True``). ``stride=None`` means the
     kernel size.
     """
+
+    replayable = True
 
     def __init__(
         self,

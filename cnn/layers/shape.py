@@ -11,6 +11,8 @@ from cnn.layers.layer import Array, Context, Layer, Shape
 class Reshape(Layer):
     """A sample's numbers in another shape, in the same order: any shape -> ``shape``."""
 
+    replayable = True
+
     def __init__(self, shape: Sequence[int]) -> None:
         self.shape = arguments.shape("Reshape: shape", shape)
 
@@ -37,6 +39,8 @@ class Reshape(Layer):
 
 class Flatten(Reshape):
     """A sample's numbers as one vector: (C, H, W) -> (C*H*W,), in PyTorch's order."""
+
+    replayable = True
 
     def __init__(self) -> None:
         """Take no arguments."""

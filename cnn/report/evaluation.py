@@ -14,7 +14,6 @@ from cnn.data import Dataset
 from cnn.errors import CheckpointError
 from cnn.files import leaves, write_whole
 from cnn.layers import Reshape
-from cnn.layers.activation import softmax
 from cnn.layers.buffers import Array
 from cnn.layers.layer import Layer
 from cnn.metrics import Totals
@@ -151,7 +150,7 @@ def _answers(network: Sequential, test_set: Dataset) -> tuple[dict[str, float], 
         predicted.append(backend.to_host(xp.argmax(y, axis=0)))
         if not network.ends_in_softmax:
             logits, y = y, network.context.scratch.beside(y, y.shape)
-            softmax(xp, logits, out=y)
+            backend.kernels.softmax(logits, out=y)
         probabilities.append(backend.to_host(y).T.astype(np.float64))
     return totals.read(), np.concatenate(predicted), np.concatenate(probabilities)
 

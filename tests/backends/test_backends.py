@@ -39,7 +39,9 @@ class TestSelection:
             backends.get(name)
 
     def test_unknown_kernels(self):
-        with pytest.raises(ArgumentError, match="unknown kernels 'quick': expected auto, portable or signal"):
+        with pytest.raises(
+            ArgumentError, match="unknown kernels 'quick': expected auto, compiled, portable or signal"
+        ):
             backends.get("cpu", kernels="quick")
 
     def test_threads_limit_the_linear_algebra_library(self):

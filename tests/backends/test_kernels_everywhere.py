@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 import backends
 from backends import Window
 
-PORTABLE = backends.get("cpu", kernels="portable").kernels
-SIGNAL = backends.get("cpu", kernels="signal").kernels
+SETS = {name: backends.get("cpu", kernels=name).kernels for name in ("compiled", "portable", "signal")}
+
+
+def each_set(*names):
+    return pytest.mark.parametrize("kernels", [SETS[name] for name in names], ids=names)
 
 
 @st.composite
@@ -18,8 +21,9 @@ def convolutions(draw):
     pair = lambda low, high: st.tuples(st.integers(low, high), st.integers(low, high))  # noqa: E731
     window = Window(draw(pair(1, 4)), draw(pair(1, 3)), draw(pair(0, 3)), draw(pair(1, 3)))
     groups = draw(st.integers(1, 3))
-    C, O = groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 3))
-    H, W, N = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 4))
+    C, O = groups * draw(st.integers(1, 2)), groups * draw(st.one_of(st.integers(1, 3), st.integers(4, 17)))
+    H, W = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    N = draw(st.one_of(st.integers(1, 4), st.integers(5, 40)))
     rows, columns = window.output_size(H, W)
     assume(rows >= 1 and columns >= 1)
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -60,7 +64,7 @@ def defined_convolution(x, weight, window, groups, shape):
     return y
 
 
-@pytest.mark.parametrize("kernels", [PORTABLE, SIGNAL], ids=["portable", "signal"])
+@each_set("compiled", "portable", "signal")
 @settings(max_examples=60, deadline=None)
 @given(convolutions())
 def test_convolution_is_its_definition(kernels, case):
@@ -72,7 +76,7 @@ def test_convolution_is_its_definition(kernels, case):
     )
 
 
-@pytest.mark.parametrize("kernels", [PORTABLE, SIGNAL], ids=["portable", "signal"])
+@each_set("compiled", "portable", "signal")
 @settings(max_examples=60, deadline=None)
 @given(convolutions(), st.integers(0, 2**32))
 def test_both_gradients_are_the_adjoints_of_the_convolution(kernels, case, seed):
@@ -99,7 +103,7 @@ def poolings(draw):
         tuple(draw(st.integers(0, length // 2)) for length in size),
         draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
     )
-    C, N = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    C, N = draw(st.integers(1, 3)), draw(st.one_of(st.integers(1, 3), st.integers(4, 20)))
     H, W = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     rows, columns = window.output_size(H, W)
     assume(rows >= 1 and columns >= 1)
@@ -109,12 +113,13 @@ def poolings(draw):
     return window, x, random.standard_normal((C, rows, columns, N))
 
 
+@each_set("compiled", "portable")
 @settings(max_examples=80, deadline=None)
 @given(poolings())
-def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(case):
+def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(kernels, case):
     window, x, dy = case
     y, winner = np.full_like(dy, np.nan), np.full(dy.shape, 99, dtype=np.uint8)
-    PORTABLE.max_pool2d(x, y, winner, window)
+    kernels.max_pool2d(x, y, winner, window)
     around = padded(x, window, -np.inf)
     gradient = np.zeros_like(around)
     for row, column in positions(dy):
@@ -126,12 +131,34 @@ def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(ca
         for c, n in np.ndindex(first.shape):
             i, j = divmod(first[c, n], window.size[1])
             patch(gradient, window, row, column)[c, i, j, n] += dy[c, row, column, n]
+    alone = np.full_like(dy, np.nan)
+    kernels.max_pool2d(x, alone, None, window)
+    np.testing.assert_array_equal(alone, y)
     dx = np.full_like(x, np.nan)
-    PORTABLE.max_pool2d_grad(dy, winner, dx, window)
+    kernels.max_pool2d_grad(dy, winner, dx, window)
     top, left = window.padding
     np.testing.assert_allclose(
         dx, gradient[:, top : top + x.shape[1], left : left + x.shape[2]], rtol=1e-12, atol=1e-12
     )
+
+
+@each_set("compiled", "portable")
+@settings(max_examples=60, deadline=None)
+@given(poolings())
+def test_average_pooling_is_the_mean_and_its_gradient_the_adjoint(kernels, case):
+    window, x, dy = case
+    window = Window(window.size, window.stride, window.padding)
+    assume(min(window.output_size(*x.shape[1:3])) >= 1)
+    y = np.full((len(x), *window.output_size(*x.shape[1:3]), x.shape[-1]), np.nan)
+    dy = np.random.default_rng(dy.size).standard_normal(y.shape)
+    kernels.avg_pool2d(x, y, window)
+    around = padded(x, window)
+    for row, column in positions(y):
+        mean = patch(around, window, row, column).mean(axis=(1, 2))
+        np.testing.assert_allclose(y[:, row, column], mean, rtol=1e-12, atol=1e-12)
+    dx = np.full_like(x, np.nan)
+    kernels.avg_pool2d_grad(dy, dx, window)
+    np.testing.assert_allclose(np.sum(dx * x), np.sum(dy * y), rtol=1e-9, atol=1e-9)
 
 
 @given(

@@ -9,8 +9,8 @@ from standin import StandInBackend
 
 import backends
 import cnn
-from backends.cpu import available_cores
 from backends.kernels import PortableKernels, SignalKernels
+from backends.threads import available_cores
 from cnn.comparison import Setup, Work, compare, crossover, measure, setups
 from cnn.comparison.agreement import TOLERANCE, prove
 from cnn.comparison.results import SweepPoint, rate, roofline_seconds, speedup
@@ -128,7 +128,7 @@ class TestProof:
         backward = cnn.CrossEntropy.backward
 
         def wrong(self, divisor):
-            is_signal = self.backend.kernels.name == "signal" and self._target.dtype == dtype
+            is_signal = self.backend.kernels.name == "signal" and self._gradient.dtype == dtype
             return backward(self, divisor + is_signal)
 
         monkeypatch.setattr(cnn.CrossEntropy, "backward", wrong)

@@ -139,6 +139,7 @@ def test_one_small_block_of_columns_after_another_gives_the_same(case):
         np.testing.assert_allclose(value, expected[name], rtol=1e-11, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("kernels", ["portable", "signal"])
 def test_it_runs_on_a_device_that_never_converts(case, kernels):
     network = built(case, backends.get("cpu", kernels="portable"))
     elsewhere = built(case, StandInBackend(kernels=kernels))

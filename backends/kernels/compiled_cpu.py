@@ -1,0 +1,423 @@
+"""Kernels for the CPU that Numba makes machine code of; what they do not cover goes the portable way.
+
+They take contiguous arrays of one dtype, float32 or float64, as the layers hand them out.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial, wraps
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from backends import recording
+from backends.buffer import Array, Shape
+from backends.kernels.cpu import convolution, pooling, steps
+from backends.kernels.cpu.jit import MULTIPLICATIONS, thread_count
+from backends.kernels.cpu.matmul import matmul
+from backends.kernels.cpu.products import inner_product, lanes, outer_product
+from backends.kernels.portable import PortableKernels
+from backends.kernels.steps import TINY
+from backends.kernels.window import Window
+
+FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+INTEGERS = {np.dtype(np.uint8), np.dtype(np.intp)}  # bytes and winners; labels and indices
+AT_ONCE = 1024  # numbers of a line of dy: with those of all its channels they stay in the second cache
+ROOM = 1 << 19  # bytes of a convolution on their way to its pooling, a thread: they stay there too
+
+
+def _covering(method: Callable[..., None]) -> Callable[..., None]:
+    """Take the portable way for arrays that the kernel of a method does not cover."""
+
+    @wraps(method)
+    def covered(self: "CompiledKernels", *arguments: Any, **named: Any) -> None:
+        arrays = [value for value in (*arguments, *named.values()) if isinstance(value, np.ndarray)]
+        floats = {array.dtype for array in arrays if array.dtype.kind == "f"}
+        others = {array.dtype for array in arrays if array.dtype.kind != "f"}
+        plain = all(array.flags.c_contiguous for array in arrays)
+        if plain and len(floats) == 1 and floats <= FLOATS and others <= INTEGERS:
+            method(self, *arguments, **named)
+        else:
+            getattr(self._portable, method.__name__)(*arguments, **named)
+
+    return covered
+
+
+class CompiledKernels(PortableKernels):
+    """Direct convolution, pooling by line, products out of tiles, everything else in single passes."""
+
+    name = "compiled"
+    fuses = True
+    records = True
+
+    @_covering
+    def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
+        self._convolve(x, weight, None, out, window, groups, rectify=False)
+
+    @_covering
+    def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
+        self._grad_weight(x, dy, 0, out, window, groups)
+
+    @_covering
+    def conv2d_grad_input(
+        self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
+    ) -> None:
+        if _has_direct_grad_input(window):
+            border = _gradient_border(window)
+            lines, width = dy.shape[0] * dy.shape[1], dy.shape[2] * dy.shape[3]
+            dy_border = border * dy.shape[3]
+            bordered, turned = self._room(dy.dtype, lines * (width + 2 * dy_border), weight.size)
+            parts = thread_count(bordered.size)
+            convolution.with_borders(dy.dtype, (dy, bordered, lines, width, dy_border), parts)
+            self._grad_input(bordered, dy.shape, weight, turned, out, window, groups)
+        else:
+            self._portable.conv2d_grad_input(dy, weight, out, window, groups)
+
+    def conv2d_relu(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
+    ) -> None:
+        """``out`` = the positive part of the convolution with its bias, (O,) or (O, OH, OW)."""
+        self._convolve(x, weight, bias, out, window, groups, rectify=True)
+
+    def conv2d_relu_max_pool2d(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
+        groups: int, pool: Window,
+    ) -> None:  # fmt: skip
+        """``out`` = the max pooling of that, ``winner`` as in max_pool2d; the convolution is not kept."""
+        y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        O, _, OW, N = y_shape
+        work = _work(weight, y_shape)
+        parts = thread_count(work)
+        line = O * OW * N  # numbers of a line of all channels
+        step, extent = pool.stride[0], pool.extent[0]
+        at_once = max(1, (ROOM // (line * x.itemsize) - extent) // step + 1)
+        rows = min(at_once, -(-out.shape[1] // parts))
+        room = parts * line * ((rows - 1) * step + extent)
+        border = window.padding[1]
+        bordered, rows_first, scratch = self._room(x.dtype, _bordered_size(x, border), weight.size, room)
+        x = self._bordered(x, border, bordered)
+        weight = _by_rows(weight, rows_first)
+        shape, offsets = _convolution(x.shape, weight.shape, y_shape, window, groups)
+        keep = winner is not None
+        convolution.convolve_pool(
+            out.dtype,
+            (
+                outer_product.address(out.dtype), out, winner if keep else NO_BYTES, int(keep), scratch,
+                x, weight, offsets, shape, *_bias(bias, out), _pool(pool, out.shape), rows, lanes(out.dtype),
+            ),
+            parts,
+        )  # fmt: skip
+
+    def conv2d_relu_grad(
+        self, dy: Array, x: Array, y: Array, winner: Array | None, weight: Array, window: Window, groups: int,
+        pool: Window | None, grad: Array, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
+    ) -> None:  # fmt: skip
+        """The gradients of conv2d_relu, or with ``pool`` and ``winner`` of conv2d_relu_max_pool2d.
+
+        ``y`` is what that gave out; ``grad``, of :meth:`gradient_shape`, becomes the convolution's own
+        gradient; ``dx=None``: not wanted.
+        """
+        O, OH, width, N = grad.shape
+        OW = window.output_size(*x.shape[1:3])[1]
+        sums = None
+        if bias_grad is not None:
+            sums = bias_grad if bias_grad.ndim == 3 else self._room(grad.dtype, O * OH * OW, name="sums")[0]
+        after = (2, dy, y, winner) if pool else (1, dy, y, NO_BYTES)
+        sizes = _pool(pool, dy.shape) if pool else NO_INDICES
+        self._grad_weight(x, grad, (width - OW) // 2, weight_grad, window, groups, after, sums, sizes)
+        if bias_grad is not None and bias_grad.ndim == 1:
+            steps.sum_rows(grad.dtype, (sums, bias_grad, O, OH * OW))
+        if dx is None:
+            return
+        if _has_direct_grad_input(window):
+            turned = self._room(grad.dtype, weight.size)[0]
+            self._grad_input(grad, (O, OH, OW, N), weight, turned, dx, window, groups)
+        else:
+            self._portable.conv2d_grad_input(grad, weight, dx, window, groups)
+
+    def gradient_shape(self, y_shape: Shape, window: Window, input_grad: bool) -> Shape:
+        """The convolution's gradient with the border that the gradient of its input needs."""
+        O, OH, OW, N = y_shape
+        border = _gradient_border(window) if input_grad and _has_direct_grad_input(window) else 0
+        return O, OH, OW + 2 * border, N
+
+    @_covering
+    def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
+        keep = winner is not None
+        arguments = (out, winner if keep else NO_BYTES, int(keep), x, *x.shape, _pool(window, out.shape))
+        pooling.max_pool(x.dtype, arguments, thread_count(x.size))
+
+    @_covering
+    def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
+        arguments = (out, dy, winner, *out.shape, _pool(window, dy.shape))
+        pooling.max_pool_grad(dy.dtype, arguments, thread_count(out.size))
+
+    @_covering
+    def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
+        pooling.average_pool(x.dtype, (out, x, *x.shape, _pool(window, out.shape)), thread_count(x.size))
+
+    @_covering
+    def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
+        arguments = (out, dy, *out.shape, _pool(window, dy.shape))
+        pooling.average_pool_grad(dy.dtype, arguments, thread_count(out.size))
+
+    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool) -> bool:
+        room = partial(self._room, name="product")  # the portable kernels multiply what lies in the workspace
+        return matmul(a, b, out, accumulate, room)
+
+    @_covering
+    def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
+        arguments = (y, bias, len(bias), y.size // len(bias), int(rectify))
+        steps.add_bias(y.dtype, arguments, thread_count(y.size))
+
+    @_covering
+    def sum_rows(self, x: Array, out: Array) -> None:
+        steps.sum_rows(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(x.size))
+
+    def relu(self, x: Array, out: Array) -> None:
+        self.backend.run(np.clip, x, 0, np.inf, out=out)
+
+    @_covering
+    def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
+        rows = len(out)
+        arguments = (out, dy, y, NOTHING[out.dtype] if sums is None else sums, int(sums is not None))
+        pooling.relu_grad(out.dtype, (*arguments, rows, out.size // rows), thread_count(out.size))
+
+    @_covering
+    def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
+        sizes = (prod(images.shape[1:]), len(indices))
+        if images.dtype == np.uint8:
+            scale = _settings(out.dtype, 1 / 255)
+            steps.gather_bytes(out.dtype, (images, indices, scale, out, *sizes), thread_count(out.size))
+        else:
+            steps.gather_numbers(out.dtype, (images, indices, out, *sizes), thread_count(out.size))
+
+    @_covering
+    def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
+        steps.tanh_grad(y.dtype, (dy, y, out, y.size), thread_count(y.size))
+
+    @_covering
+    def softmax(self, x: Array, out: Array) -> None:
+        steps.softmax(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(20 * x.size))
+
+    @_covering
+    def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
+        steps.softmax_grad(y.dtype, (dy, y, out, len(y), y.size // len(y)), thread_count(y.size))
+
+    @_covering
+    def cross_entropy(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
+        steps.cross_entropy(y.dtype, (y, labels, losses, dy, *y.shape), thread_count(20 * y.size))
+
+    @_covering
+    def binary_cross_entropy(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
+        margin = float(np.finfo(y.dtype).eps)
+        arguments = (y, labels, losses, dy, _settings(y.dtype, margin, 1 - margin), *y.shape)
+        steps.binary_cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
+
+    @_covering
+    def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
+        steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
+
+    def sgd(
+        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
+        nesterov: bool, weight_decay: float,
+    ) -> None:  # fmt: skip
+        has_velocity = velocity is not None
+        state = velocity if has_velocity else NOTHING[value.dtype]
+        settings = _settings(value.dtype, momentum, weight_decay, TINY)
+        arguments = (value, grad, state, rate, settings, int(has_velocity), int(nesterov), value.size)
+        steps.sgd(value.dtype, arguments, thread_count(value.size))
+
+    def adam(
+        self, value: Array, grad: Array, mean: Array, square: Array, powers: Array, rate: Array,
+        betas: tuple[float, float], epsilon: float, weight_decay: float, decoupled: bool,
+    ) -> None:  # fmt: skip
+        np.multiply(powers, betas, out=powers)
+        settings = _settings(value.dtype, *betas, epsilon, weight_decay, TINY)
+        arguments = (value, grad, mean, square, powers, rate, settings, int(decoupled), value.size)
+        steps.adam(value.dtype, arguments, thread_count(2 * value.size))
+
+    @property
+    def _portable(self) -> PortableKernels:
+        """The kernels for what these do not cover; what they do cannot be recorded."""
+        made = recording.current()
+        if made is not None:
+            made.complete = False
+        return PortableKernels(self.backend)
+
+    def _convolve(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        out: Array,
+        window: Window,
+        groups: int,
+        rectify: bool,
+    ) -> None:
+        work = _work(weight, out.shape)
+        border = window.padding[1]
+        bordered, rows_first = self._room(x.dtype, _bordered_size(x, border), weight.size)
+        x = self._bordered(x, border, bordered)
+        weight = _by_rows(weight, rows_first)
+        shape, offsets = _convolution(x.shape, weight.shape, out.shape, window, groups)
+        finish = bias is not None or rectify
+        convolution.convolve(
+            out.dtype,
+            (
+                outer_product.address(out.dtype), out, x, weight, offsets, shape, *_bias(bias, out),
+                int(finish), int(rectify), lanes(out.dtype),
+            ),
+            thread_count(work),
+        )  # fmt: skip
+
+    def _grad_weight(
+        self, x: Array, dy: Array, dy_border: int, out: Array, window: Window, groups: int,
+        after: tuple[int, Array, Array, Array] | None = None, sums: Array | None = None, pool: Any = None,
+    ) -> None:  # fmt: skip
+        """The weight's gradient; ``after`` says what dy is made from, see convolution_grad_weight."""
+        O, OH, width, N = dy.shape
+        y_shape = (O, OH, width - 2 * dy_border, N)
+        work = _work(out, y_shape)
+        parts = thread_count(work)
+        border = window.padding[1]
+        bordered, shares = self._room(x.dtype, _bordered_size(x, border), parts * out.size)
+        x = self._bordered(x, border, bordered)
+        shape, offsets = _convolution(x.shape, out.shape, y_shape, window, groups)
+        inner = inner_product.address(out.dtype)
+        nothing = NOTHING[out.dtype]
+        made = (
+            *(after or (0, nothing, nothing, NO_BYTES)),
+            nothing if sums is None else sums,
+            int(sums is not None),
+        )
+        arguments = (
+            inner,
+            shares,
+            dy,
+            dy_border,
+            x,
+            offsets,
+            shape,
+            AT_ONCE,
+            *made,
+            NO_INDICES if pool is None else pool,
+        )
+        convolution.convolution_grad_weight(out.dtype, arguments, parts)
+        convolution.add_shares(out.dtype, (shares, parts, out, *out.shape), thread_count(out.size))
+
+    def _grad_input(
+        self, bordered: Array, dy_shape: Shape, weight: Array, turned: Array, out: Array, window: Window,
+        groups: int,
+    ) -> None:  # fmt: skip
+        """The convolution of ``dy``, which has its border around it, with the weights turned around."""
+        O, OH, OW, N = dy_shape
+        C = len(out)
+        KH, KW = window.size
+        sizes = (groups, O // groups, C // groups, KH, KW)
+        convolution.turn(out.dtype, (weight, turned, *sizes), thread_count(weight.size))
+        back = Window(
+            window.size,
+            dilation=window.dilation,
+            padding=(window.extent[0] - 1 - window.padding[0], _gradient_border(window)),
+        )
+        width = OW + 2 * back.padding[1]
+        shape, offsets = _convolution((O, OH, width, N), (C, O // groups, KH, KW), out.shape, back, groups)
+        convolution.convolve(
+            out.dtype,
+            (
+                outer_product.address(out.dtype), out, bordered, turned, offsets, shape, *_bias(None, out),
+                0, 0, lanes(out.dtype),
+            ),
+            thread_count(_work(weight, dy_shape)),
+        )  # fmt: skip
+
+    def _bordered(self, x: Array, border: int, room: Array) -> Array:
+        """``x`` with so many columns of zeros to its left and right, in ``room``."""
+        if not border:
+            return x
+        C, H, W, N = x.shape
+        convolution.with_borders(x.dtype, (x, room, C * H, W * N, border * N), thread_count(x.size))
+        return room.reshape(C, H, W + 2 * border, N)
+
+    def _room(self, dtype: Any, *sizes: int, name: str = "workspace") -> list[Array]:
+        """Vectors of these sizes, side by side in the scratch of that name, each on a 64-byte boundary."""
+        unit = 64 // dtype.itemsize
+        starts = [0]
+        for size in sizes:
+            starts.append(starts[-1] + -(-size // unit) * unit)
+        scratch = self.backend.scratch(name, starts[-1] * dtype.itemsize).view(dtype)
+        return [scratch[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+
+
+NO_BYTES = np.zeros(1, dtype=np.uint8)
+NO_INDICES = np.zeros(1, dtype=np.intp)
+NOTHING = {dtype: np.zeros(1, dtype=dtype) for dtype in FLOATS}
+
+
+def _bordered_size(x: Array, border: int) -> int:
+    C, H, W, N = x.shape
+    return int(C * H * (W + 2 * border) * N) if border else 0
+
+
+def _by_rows(weight: Array, room: Array) -> Array:
+    """(O, C, KH, KW) -> (O, KH, C, KW), in ``room`` where that is another order."""
+    if 1 in weight.shape[1:3]:
+        return weight
+    convolution.by_kernel_rows(weight.dtype, (weight, room, *weight.shape), thread_count(weight.size))
+    return room.reshape(weight.shape)
+
+
+def _work(weight: Array, y_shape: Shape) -> int:
+    """A convolution's, in numbers moved."""
+    return int(weight.size) * prod(y_shape[1:]) // MULTIPLICATIONS
+
+
+def _has_direct_grad_input(window: Window) -> bool:
+    """Whether the gradient of the input is a convolution as well; with a stride it has gaps."""
+    return window.stride == (1, 1) and _gradient_border(window) >= 0
+
+
+def _gradient_border(window: Window) -> int:
+    return window.extent[1] - 1 - window.padding[1]
+
+
+def _bias(bias: Array | None, out: Array) -> tuple[Array, int, int, int]:
+    """The bias, and how far apart its numbers are from channel to channel, row to row, column to column."""
+    if bias is None:
+        return NOTHING[out.dtype], 0, 0, 0
+    if bias.ndim == 1:
+        return bias, 1, 0, 0
+    return bias, bias.shape[1] * bias.shape[2], bias.shape[2], 1
+
+
+@lru_cache(maxsize=256)
+def _settings(dtype: Any, *values: float) -> Array:
+    return np.array(values, dtype=dtype)
+
+
+@lru_cache(maxsize=256)
+def _pool(window: Window, y_shape: Shape) -> Array:
+    _, PH, PW, _ = y_shape
+    sizes = pooling.Pool(PH, PW, *window.size, *window.stride, *window.padding, *window.dilation)
+    return np.array(sizes, dtype=np.intp)
+
+
+@lru_cache(maxsize=256)
+def _convolution(
+    x_shape: Shape, weight_shape: Shape, y_shape: Shape, window: Window, groups: int
+) -> tuple[Array, Array]:
+    """The sizes of a convolution, and how far from a line's first number each tap of each channel is.
+
+    ``x_shape`` is with the border; taps are in the order (KH, C, KW) of the kernels' weights.
+    """
+    C, H, W, N = x_shape
+    O, OH, OW, _ = y_shape
+    KH, KW = window.size
+    sizes = convolution.Shape(
+        groups, C // groups, H, W, N, O // groups, OH, OW, KH, KW, *window.stride,
+        window.dilation[0], window.padding[0],
+    )  # fmt: skip
+    i, c, j = np.ogrid[:KH, : C // groups, :KW]
+    offsets = ((c * H + i * window.dilation[0]) * W + j * window.dilation[1]) * N
+    return np.array(sizes, dtype=np.intp), offsets.astype(np.intp).ravel()

@@ -1,0 +1,190 @@
+"""How the kernels are compiled, where their machine code is kept, and how they are started."""
+
+import hashlib
+import inspect
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import prange, types
+from numba.core import event, sigutils
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
+
+from backends import recording, threads
+from backends.kernels.cpu.registers import call
+
+# What a kernel's parameters are; numbers are all of the dtype that the kernel is compiled for.
+Numbers, Bytes, Indices, Doubles = "numbers", "bytes", "indices", "doubles"
+
+_OPTIONS: dict[str, Any] = {
+    "error_model": "numpy",
+    # NaN and infinity keep their meaning: pooling tests for the one and begins with the other
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+}
+_SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))))
+
+inlined = numba.njit(inline="always")
+
+
+def _load_threads() -> bool:
+    """Load a thread pool that starts work in microseconds; -> whether there is one.
+
+    GNU's spins while it waits, for many milliseconds if it is not told otherwise when it is loaded. Where
+    another process wants the core, steps wait for that; a fifteenth of it still bridges the gaps in a step.
+    """
+    spin = "GOMP_SPINCOUNT"
+    told = {spin, "OMP_WAIT_POLICY"} & os.environ.keys()
+    if not told:
+        os.environ[spin] = "20000"
+    try:
+        for pool in ("tbbpool", "omppool"):
+            with suppress(ImportError):
+                import_module(f"numba.np.ufunc.{pool}")
+                return True
+        return False
+    finally:
+        if not told:
+            del os.environ[spin]
+
+
+SMALL = 100_000  # numbers moved: for fewer, a second thread costs what it saves
+MULTIPLICATIONS = 16  # that many take as long as moving a number
+HAS_THREADS = (
+    _load_threads()
+)  # Numba's own pool takes a tenth of a millisecond, and ends the process at worst
+
+
+def thread_count(work: int) -> int:
+    """How many threads it is worth to move so many numbers with."""
+    return threads.count() if HAS_THREADS and work >= SMALL else 1
+
+
+class Kernel:
+    """A function that works on one part of many, compiled to a C function for each dtype when first called.
+
+    Its parameters are annotated with Numbers, Bytes, Indices or Doubles (pointers), or int; the last two,
+    ``part`` and ``parts``, are filled in when it is called with so many ``threads``. A C function is called
+    through its address, not linked in: so it is compiled once, and not again with each that uses it.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
+        self._addresses: dict[Any, int] = {}
+
+    def __call__(self, dtype: Any, arguments: tuple[Any, ...], threads: int = 1) -> None:
+        """Run all parts, each on a thread of its own."""
+        if threads > 1 and threads != numba.get_num_threads():
+            numba.set_num_threads(threads)  # of this Python thread; each begins with all of them
+        call = self.address(dtype), arguments, threads
+        _launch(*call)
+        made = recording.current()
+        if made is not None:
+            made.calls.append((_launch, call, {}))
+
+    def address(self, dtype: Any) -> int:
+        """Where the C function for ``dtype`` is."""
+        address = self._addresses.get(dtype)
+        if address is None:
+            address = self._addresses[dtype] = self._compile(dtype)
+        return address
+
+    def _compile(self, dtype: Any) -> int:
+        kinds = {
+            Numbers: types.CPointer(numba.from_dtype(np.dtype(dtype))),
+            Bytes: types.CPointer(types.uint8),
+            Indices: types.CPointer(types.intp),
+            Doubles: types.CPointer(types.float64),
+            int: types.intp,
+        }
+        parameters = inspect.signature(self.function).parameters.values()
+        signature = types.void(*(kinds[parameter.annotation] for parameter in parameters))
+        c_function = _CFunction(self.function, sigutils.normalize_signature(signature), {}, _OPTIONS)
+        _keep(c_function, self.function)
+        c_function.compile()
+        return int(c_function.address)
+
+
+def _launch_parts(address, arguments, threads):
+    if threads == 1:
+        call(address, (*arguments, 0, 1))
+    else:
+        for part in prange(threads):
+            call(address, (*arguments, np.intp(part), threads))
+
+
+@inlined
+def share(items, part, parts):
+    """(first, last) of the items that fall to one of several parts."""
+    return part * items // parts, (part + 1) * items // parts
+
+
+def _keep(compiler: Any, function: Callable[..., Any]) -> None:
+    """Let what is compiled of ``function`` be kept on disk, where there is a folder for it."""
+    with suppress(RuntimeError, OSError):
+        compiler._cache = _KernelCache(function)
+
+
+class _CFunction(CFunc):
+    """Numba's, but it is heard when it compiles."""
+
+    def _compile_uncached(self) -> Any:
+        with event.trigger_event("numba:compile"):
+            return super()._compile_uncached()
+
+
+class _KernelCache(FunctionCache):
+    """Numba's cache on disk, which never stands in the way.
+
+    A folder that is missing, read-only, full or damaged costs the time to compile and nothing else.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        # Numba's own stamp would not see a change in a file from which a function is called
+        self._cache_file._source_stamp = _SOURCES.digest()
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception:
+            self.disable()
+
+
+class CompileClock(event.Listener):
+    """Counts the seconds that this process spends compiling; what is found on disk takes none."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.begun: Callable[[], None] = lambda: None  # is told once, when the first compilation begins
+        self._depth = 0  # compiling a function compiles those that it calls
+
+    def on_start(self, event: Any) -> None:
+        if self._depth == 0:
+            self._start = time.perf_counter()
+            self.begun()
+            self.begun = lambda: None
+        self._depth += 1
+
+    def on_end(self, event: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self.seconds += time.perf_counter() - self._start
+
+
+clock = CompileClock()
+event.register("numba:compile", clock)
+_launch = numba.njit(parallel=True, nogil=True)(_launch_parts)
+_keep(_launch, _launch_parts)

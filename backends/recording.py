@@ -1,0 +1,44 @@
+"""What a device was told to do, kept to be told again.
+
+With the same arrays a step is the same calls every time, so they can be repeated without asking the layers
+what to do. The CPU's compiled kernels are recorded as they are started, other functions when they go
+through :meth:`Backend.run`.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class Recording:
+    """The calls made so far; ``complete`` until something was done that cannot be repeated from here."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.complete = True
+
+    def replay(self) -> None:
+        """Make the calls again."""
+        for function, arguments, named in self.calls:
+            function(*arguments, **named)
+
+
+_thread = threading.local()
+
+
+def current() -> Recording | None:
+    """The recording that is under way on this thread."""
+    return getattr(_thread, "recording", None)
+
+
+@contextmanager
+def recording() -> Iterator[Recording]:
+    """Record what this thread does inside the block."""
+    _thread.recording = made = Recording()
+    try:
+        yield made
+    finally:
+        _thread.recording = None

@@ -1,0 +1,155 @@
+"""The proof that all compute the same, before anything is timed."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cnn.errors import DisagreementError
+from peers.contenders import BASELINE, CONTENDERS
+from peers.peer import Absent, Peer
+from peers.task import Setting, Task
+
+T = TypeVar("T")
+
+SLOWEST = 1.0  # seconds: who goes image by image is not timed where a step takes longer
+# Rounding explains less. Where two numbers nearly share a maximum it decides which of them is passed the
+# gradient, so that gradients may be further apart than what they come from.
+ALLOWED = {"loss": 1e-5, "output": 1e-5, "gradient": 1e-2, "update": 1e-2}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A setting, and which of the contenders are to be timed in it."""
+
+    setting: Setting
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Two steps and an inference, each from the first weights."""
+
+    losses: tuple[float, float]
+    probabilities: Any  # (N, classes)
+    gradients: Mapping[str, Any]  # of the first step
+    updates: Mapping[str, Any]  # of the weights, over both steps
+    first_seconds: dict[str, float]
+    step_seconds: float  # of the second step
+
+
+@dataclass
+class Proof:
+    """What was found on the way to it."""
+
+    absent: dict[str, str] = field(default_factory=dict)
+    """By the contender's name: the reason."""
+    first_seconds: dict[tuple[Setting, str], dict[str, float]] = field(default_factory=dict)
+    """Of what can be timed, by phase: the first step's or inference's, with all that happens only once."""
+    image_seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By network and contender: of a step on one image, where it goes image by image."""
+
+    def leaves_out(self, setting: Setting, name: str) -> bool:
+        """Whether the contender is absent, has no such setting, or would be too slow in it."""
+        seconds = self.image_seconds.get((setting.network.name, name), 0) * setting.batch_size
+        return name in self.absent or seconds > SLOWEST or not CONTENDERS[name].takes(setting)
+
+    def note(self, setting: Setting, name: str, record: Record) -> None:
+        """What a contender needed, so that it can be timed unless it is too slow."""
+        if CONTENDERS[name].image_by_image:
+            self.image_seconds[setting.network.name, name] = record.step_seconds / setting.batch_size
+        if not self.leaves_out(setting, name):
+            self.first_seconds[setting, name] = record.first_seconds
+
+
+def prove(jobs: Sequence[Job], say: Callable[[str], None]) -> Proof:
+    """Let all compute the same in every setting; DisagreementError where one does not."""
+    proof = Proof()
+    for job in jobs:
+        say(f"checking {job.setting}")
+        task, records = Task(job.setting), {}
+        for name in job.names:
+            if proof.leaves_out(job.setting, name):
+                continue
+            try:
+                records[name] = record_steps(task, name)
+            except Absent as reason:
+                proof.absent[name] = str(reason)
+            else:
+                proof.note(job.setting, name, records[name])
+        require_same(job.setting, records)
+    return proof
+
+
+def record_steps(task: Task, name: str) -> Record:
+    """What the contender computes."""
+    start = CONTENDERS[name].load()
+
+    def first_step() -> tuple[Peer, float]:
+        peer = start(task)
+        return peer, _mean(peer.step())
+
+    def first_inference() -> Peer:
+        peer = start(task)
+        peer.infer()
+        return peer
+
+    (peer, first_loss), step_once = _timed(first_step)
+    gradients = peer.gradients()
+    second_loss, step_seconds = _timed(lambda: _mean(peer.step()))
+    fresh, infer_once = _timed(first_inference)
+    return Record(
+        losses=(first_loss, second_loss),
+        probabilities=fresh.probabilities(),
+        gradients=gradients,
+        updates={name: value - task.weights[name] for name, value in peer.weights().items()},
+        first_seconds={"training": step_once, "inference": infer_once},
+        step_seconds=step_seconds,
+    )
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    """(What it gives, the seconds it took)."""
+    start = time.perf_counter()
+    return work(), time.perf_counter() - start
+
+
+def _mean(losses: Any) -> float:
+    """As a number, since the next step may write the next ones into the same place."""
+    return float(np.mean(np.asarray(losses)))
+
+
+def require_same(setting: Setting, records: Mapping[str, Record]) -> None:
+    """Raise DisagreementError unless all computed what PyTorch did, or where it is absent the first."""
+    if not records:
+        return
+    reference = BASELINE if BASELINE in records else next(iter(records))
+    for name, record in records.items():
+        for kind, what, expected, found in _pairs(records[reference], record):
+            apart = difference(expected, found)
+            if not apart <= ALLOWED[kind]:  # NaN is not
+                raise DisagreementError(
+                    f"{CONTENDERS[name].label} and {CONTENDERS[reference].label} do not compute the same "
+                    f"({setting}): {what} differs by {apart:.1e}, expected at most {ALLOWED[kind]:.0e}, "
+                    "so nothing was timed"
+                )
+
+
+def _pairs(a: Record, b: Record) -> Iterator[tuple[str, str, Any, Any]]:
+    """(Kind, in words, a's, b's) of all that both have."""
+    yield "loss", "the loss", a.losses[0], b.losses[0]
+    yield "output", "the output", a.probabilities, b.probabilities
+    if a.gradients and b.gradients:
+        for name, gradient in a.gradients.items():
+            yield "gradient", f"the gradient of {name}", gradient, b.gradients[name]
+    if a.updates and b.updates:
+        for name, update in a.updates.items():
+            yield "update", f"what two steps change in {name}", update, b.updates[name]
+        yield "loss", "the loss of the second step", a.losses[1], b.losses[1]
+
+
+def difference(a: Any, b: Any) -> float:
+    """The norm of the difference, relative to the first one's."""
+    return float(np.linalg.norm(np.subtract(a, b)) / (np.linalg.norm(a) or 1))

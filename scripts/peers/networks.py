@@ -1,0 +1,91 @@
+"""The networks that are measured, each told once, in layers of ours; the peers translate them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
+
+import backends
+import cnn
+from cnn.comparison.workload import work
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that is known by its name, and what it is trained on."""
+
+    name: str
+    make: Callable[[], cnn.Sequential] = field(compare=False)  # -> not yet built
+    classes: int = 10
+    shape: tuple[int, int, int] = (1, 28, 28)  # of an image, (C, H, W)
+
+    def built(self) -> cnn.Sequential:
+        """It with its first weights, in plain NumPy."""
+        network = self.make()
+        network.build(self.shape, backend=backends.get("cpu", kernels="portable"), seed=0)
+        return network
+
+    def flops(self, phase: str, batch_size: int) -> int:
+        """Multiplications and additions of a training step, or of an inference."""
+        layers = work(self.built(), batch_size)
+        forward = sum(layer.forward_flops for layer in layers)
+        return forward if phase == "inference" else forward + sum(layer.backward_flops for layer in layers)
+
+    def parameter_bytes(self) -> list[int]:
+        """Of each layer that has parameters, in order."""
+        layers = (layer.parameters.values() for layer in self.built().walk())
+        sizes = (4 * sum(prod(parameter.shape) for parameter in parameters) for parameters in layers)
+        return [size for size in sizes if size]
+
+    def moved_bytes(self, phase: str) -> int:
+        """The parameters' way through memory in a step: what must be read and written for one image.
+
+        Read forward, and but for the first layer's again for the gradient of the input; the gradient
+        written; value, gradient and velocity read, value and velocity written in the update.
+        """
+        first, *_ = sizes = self.parameter_bytes()
+        return sum(sizes) if phase == "inference" else 8 * sum(sizes) - first
+
+
+def example() -> cnn.Sequential:
+    """The network of PyTorch's MNIST example, without its dropout."""
+    return cnn.Sequential(
+        cnn.Conv2D(32, kernel_size=3),  # (1, 28, 28) -> (32, 26, 26)
+        cnn.ReLU(),
+        cnn.Conv2D(64, kernel_size=3),  # -> (64, 24, 24)
+        cnn.ReLU(),
+        cnn.MaxPool2D(2),  # -> (64, 12, 12)
+        cnn.Flatten(),  # -> (9216,)
+        cnn.Dense(128),
+        cnn.ReLU(),
+        cnn.Dense(10),
+    )
+
+
+def two_convolutions(channels: int) -> cnn.Sequential:
+    """A small network for images of any size: (1, H, W) -> (channels, H, W) twice, pooled -> (10,)."""
+    return cnn.Sequential(
+        cnn.Conv2D(channels, kernel_size=3, padding=1),
+        cnn.ReLU(),
+        cnn.Conv2D(channels, kernel_size=3, padding=1),
+        cnn.ReLU(),
+        cnn.MaxPool2D(2),
+        cnn.Flatten(),
+        cnn.Dense(10),
+    )
+
+
+def sized(channels: int, size: int) -> Network:
+    """Two convolutions of so many channels on images of so many pixels a side."""
+    name = f"two convolutions, {channels} channels, {size}x{size}"
+    return Network(name, partial(two_convolutions, channels), shape=(1, size, size))
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network("notebook", cnn.models.notebook, classes=2),
+        Network("lenet5", cnn.models.lenet5),
+        Network("example", example),
+    )
+}

@@ -1,0 +1,40 @@
+"""What a peer is: a network in training and inference, in one library."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+
+class Absent(Exception):
+    """A peer that cannot run here; the message is the reason."""
+
+
+class Peer(ABC):
+    """Made from a :class:`peers.task.Task`: it starts from its weights and goes through its batches."""
+
+    @abstractmethod
+    def step(self) -> Any:
+        """Gather a batch, forward, loss, backward, update; -> the loss, or each image's."""
+
+    @abstractmethod
+    def infer(self) -> Any:
+        """The output for the first batch, which lies ready as floats."""
+
+    @abstractmethod
+    def probabilities(self) -> Any:
+        """What :meth:`infer` says: (N, classes)."""
+
+    def gradients(self) -> dict[str, Any]:
+        """Of the latest step, by PyTorch's names; none where the library hands none out."""
+        return {}
+
+    def weights(self) -> dict[str, Any]:
+        """As they are now, by PyTorch's names; none where the update is meant to be another."""
+        return {}
+
+
+def softmax(logits: Any) -> Any:
+    """Probabilities: (N, classes) -> (N, classes)."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

@@ -1,0 +1,67 @@
+"""Where it runs: a process for each number of threads, and one for each training whose memory is measured."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+
+import backends
+from peers import agreement, memory, timing
+from peers.agreement import Job, Proof
+from peers.task import Setting
+from peers.timing import Figure
+
+
+class Processes(ExitStack):
+    """One for each number of threads, which some libraries are told once, when they start."""
+
+    def __init__(self, threads: Iterable[int]) -> None:
+        super().__init__()
+        self._pools = {n: self.enter_context(start(n)) for n in sorted(set(threads))}
+        self._proofs: dict[int, Proof] = {}
+
+    def prove(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """Let all compute the same in every job, or DisagreementError; -> who is absent, by name, and why."""
+        for threads, pool in self._pools.items():
+            self._proofs[threads] = pool.submit(agreement.prove, with_threads(jobs, threads), say).result()
+        say("all compute the same")
+        return {name: reason for proof in self._proofs.values() for name, reason in proof.absent.items()}
+
+    def measure(self, jobs: Sequence[Job], phases: Sequence[str], rounds: int) -> list[Figure]:
+        """The figures of jobs that are proved."""
+        figures: list[Figure] = []
+        for threads, pool in self._pools.items():
+            if mine := with_threads(jobs, threads):
+                proof = self._proofs[threads]
+                figures += pool.submit(timing.measure, mine, phases, proof, rounds, say).result()
+        return figures
+
+
+def with_threads(jobs: Sequence[Job], threads: int) -> list[Job]:
+    """Those for so many."""
+    return [job for job in jobs if job.setting.threads == threads]
+
+
+def start(threads: int) -> ProcessPoolExecutor:
+    """A fresh process, whose linear algebra has so many threads."""
+    return ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=limit_threads, initargs=(threads,)
+    )
+
+
+def limit_threads(threads: int) -> None:
+    """Let ours and NumPy use so many from now on; the others are told when they start."""
+    backends.get("cpu", kernels="portable", threads=threads)
+
+
+def measure_growth(setting: Setting, name: str) -> int | None:
+    """Bytes that a process of its own grows by in a training; None where the contender is absent."""
+    say(f"memory of {setting}, {name}")
+    with start(setting.threads) as pool:
+        return pool.submit(memory.growth, setting, name).result()
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,52 @@
+"""All that was found, as plain data."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import backends
+from cnn.runs import environment
+from peers.timing import Figure
+
+FORMAT, SCHEMA = "xpcnn peers", 1
+PACKAGES = ("numba", "torch", "jax", "jaxlib")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a process grew by in a training."""
+
+    network: str
+    batch_size: int
+    peer: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """The figures and the machine they were measured on."""
+
+    machine: dict[str, Any]
+    rounds: int
+    absent: dict[str, str]  # by a contender's name: why
+    figures: Sequence[Figure]
+    memory: Sequence[Memory]
+    scaling: Sequence[Figure]  # of the picture
+
+    def as_plain(self) -> dict[str, Any]:
+        """For JSON: the schema's number, and everything measured."""
+        return {"format": FORMAT, "schema": SCHEMA, **asdict(self)}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Hardware, system and versions."""
+    device = backends.get("cpu").describe()
+    return environment() | {"device": device, "peers": {name: _version(name) for name in PACKAGES}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,192 @@
+"""What the compiled kernels promise beyond the contract: one pass, any processor, any threads, a cache."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from test_kernels_everywhere import convolutions
+
+import backends
+from backends import Window, threads
+
+ROOT = Path(__file__).parent.parent.parent
+COMPILED = backends.get("cpu", kernels="compiled").kernels
+PORTABLE = backends.get("cpu", kernels="portable").kernels
+
+
+@st.composite
+def pools(draw):
+    """A pooling window, or none."""
+    size = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    window = Window(
+        size,
+        draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        tuple(draw(st.integers(0, length // 2)) for length in size),
+        draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
+    )
+    return draw(st.sampled_from([None, window, Window((2, 2), (2, 2)), Window((2, 2))]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(convolutions(), pools(), st.sampled_from(["none", "tied", "untied"]), st.booleans())
+def test_one_pass_is_the_same_as_one_after_the_other(case, pool, kind, input_grad):
+    window, groups, x, weight, dy = case
+    O, OH, OW, N = dy.shape
+    random = np.random.default_rng(O)
+    bias = {"none": None, "tied": random.standard_normal(O), "untied": random.standard_normal((O, OH, OW))}[
+        kind
+    ]
+
+    # one after the other, with the portable kernels
+    z = np.empty(dy.shape)
+    PORTABLE.conv2d(x, weight, z, window, groups)
+    if bias is not None:
+        z += bias[..., None] if kind == "untied" else bias[:, None, None, None]
+    z = np.maximum(z, 0)
+    y, winner = z, None
+    if pool is not None:
+        rows, columns = pool.output_size(OH, OW)
+        assume(rows >= 1 and columns >= 1 and pool.always_sees(0, OH) and pool.always_sees(1, OW))
+        y, winner = np.empty((O, rows, columns, N)), np.empty((O, rows, columns, N), dtype=np.uint8)
+        PORTABLE.max_pool2d(z, y, winner, pool)
+    gradient = random.standard_normal(y.shape)
+    dz = gradient
+    if pool is not None:
+        dz = np.empty(z.shape)
+        PORTABLE.max_pool2d_grad(gradient, winner, dz, pool)
+    dz = dz * (z > 0)
+    dw, dx = np.empty_like(weight), np.empty_like(x)
+    PORTABLE.conv2d_grad_weight(x, dz, dw, window, groups)
+    PORTABLE.conv2d_grad_input(dz, weight, dx, window, groups)
+
+    # in one pass
+    found, who = np.full_like(y, np.nan), None
+    if pool is None:
+        COMPILED.conv2d_relu(x, weight, bias, found, window, groups)
+    else:
+        who = np.empty(y.shape, dtype=np.uint8)
+        COMPILED.conv2d_relu_max_pool2d(x, weight, bias, found, who, window, groups, pool)
+        alone = np.full_like(y, np.nan)
+        COMPILED.conv2d_relu_max_pool2d(x, weight, bias, alone, None, window, groups, pool)
+        np.testing.assert_array_equal(alone, found)
+    found_dw, found_dx = np.full_like(dw, np.nan), np.full_like(dx, np.nan) if input_grad else None
+    found_db = None if bias is None else np.full_like(bias, np.nan)
+    COMPILED.conv2d_relu_grad(
+        gradient, x, found, who, weight, window, groups, pool,
+        grad=np.full(COMPILED.gradient_shape(z.shape, window, input_grad), np.nan),
+        weight_grad=found_dw, bias_grad=found_db, dx=found_dx,
+    )  # fmt: skip
+    np.testing.assert_allclose(found, y, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(found_dw, dw, rtol=1e-9, atol=1e-9)
+    if input_grad:
+        np.testing.assert_allclose(found_dx, dx, rtol=1e-9, atol=1e-9)
+    if bias is not None:
+        np.testing.assert_allclose(found_db, dz.sum(axis=-1 if kind == "untied" else (1, 2, 3)), atol=1e-9)
+
+
+@pytest.mark.parametrize("x_type", [np.float16, np.int64])
+def test_other_arrays_go_the_portable_way(x_type):
+    x = np.arange(32).astype(x_type).reshape(2, 4, 4, 1)
+    weight = np.ones((3, 2, 2, 2))
+    y, expected = np.empty((3, 3, 3, 1)), np.empty((3, 3, 3, 1))
+    COMPILED.conv2d(x.astype(float)[:, ::-1], weight, y, Window((2, 2)))  # not contiguous
+    PORTABLE.conv2d(x.astype(float)[:, ::-1], weight, expected, Window((2, 2)))
+    np.testing.assert_allclose(y, expected)
+
+
+def in_a_process(code, **environment):
+    """What ``code`` prints, in a process of its own."""
+    settings_ = {**os.environ, **environment, "PYTHONPATH": environment.get("PYTHONPATH", str(ROOT))}
+    done = subprocess.run([sys.executable, "-c", code], env=settings_, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+STEP = """
+import json, sys, time
+start = time.perf_counter()
+import numpy as np, backends, cnn
+backend = backends.get("cpu", kernels="compiled", threads={threads})
+network = cnn.models.lenet5()
+network.build((1, 28, 28), backend=backend, seed=0, dtype="{dtype}")
+x = np.random.default_rng(0).uniform(0, 1, (1, 28, 28, 70)).astype("{dtype}")
+dy = np.random.default_rng(1).standard_normal((10, 70)).astype("{dtype}")
+network.forward(x, training=True)
+network.backward(dy)
+from backends.kernels.cpu.jit import clock
+from backends.kernels.cpu.registers import VECTOR_BYTES
+print(json.dumps(dict(compiled=clock.seconds, vector=VECTOR_BYTES, gradients=network.flat.grad.tolist())))
+"""
+
+
+def step(threads=1, dtype="float64", **environment):
+    return json.loads(in_a_process(STEP.format(threads=threads, dtype=dtype), **environment))
+
+
+@pytest.fixture(scope="module")
+def here():
+    """A step on this processor, as it is."""
+    return step()
+
+
+PROCESSORS = {
+    "AVX2, 16 registers": ("haswell", "+avx,+avx2,+fma,+sse4.2", 32),
+    "SSE2": ("x86-64", "+sse2", 16),
+}
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="names processors of this kind alone")
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_tiles_of_other_processors_compute_the_same(processor, here, tmp_path):
+    name, features, vector = PROCESSORS[processor]
+    there = step(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path))
+    assert there["vector"] == vector
+    np.testing.assert_allclose(there["gradients"], here["gradients"], rtol=1e-9, atol=1e-10)
+
+
+def test_the_same_threads_give_the_same_bits_and_others_the_same_numbers(here):
+    assert step()["gradients"] == here["gradients"]
+    if threads.available_cores() > 1:
+        both = step(threads=2)["gradients"]
+        assert step(threads=2)["gradients"] == both
+        np.testing.assert_allclose(both, here["gradients"], rtol=1e-9, atol=1e-10)
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    assert step(NUMBA_CACHE_DIR=str(tmp_path))["compiled"] > 0
+    assert step(NUMBA_CACHE_DIR=str(tmp_path))["compiled"] == 0
+
+
+def test_a_damaged_cache_is_compiled_again(here, tmp_path):
+    step(NUMBA_CACHE_DIR=str(tmp_path))
+    kept = [path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc")]
+    assert kept
+    for path in kept:
+        path.write_bytes(b"damaged")
+    again = step(NUMBA_CACHE_DIR=str(tmp_path))
+    assert again["compiled"] > 0
+    assert again["gradients"] == here["gradients"]
+
+
+def test_no_folder_to_keep_it_in_is_no_error(here, tmp_path):
+    # a checkout whose __pycache__ folders are files, and no home
+    for package in ("backends", "cnn"):
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "mnist")
+        )
+    shutil.copytree(ROOT / "cnn/data/mnist", tmp_path / "cnn/data/mnist")
+    (tmp_path / "backends/kernels/cpu/__pycache__").write_text("in the way")
+    (tmp_path / "home").write_text("in the way")
+    places = {
+        "PYTHONPATH": str(tmp_path),
+        "HOME": str(tmp_path / "home"),
+        "XDG_CACHE_HOME": str(tmp_path / "home"),
+    }
+    assert step(**places)["gradients"] == here["gradients"]
