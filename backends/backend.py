@@ -118,7 +118,7 @@ class Backend(ABC):
         function(*arguments, **named)
         made = recording.current()
         if made is not None:
-            made.calls.append((function, arguments, named))
+            made.add(function, *arguments, **named)
 
     def graph(self, step: Callable[[], None], state: Sequence[Array] = ()) -> Callable[[], None]:
         """A callable that repeats ``step`` with the same arrays; here it is ``step`` itself.

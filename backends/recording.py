@@ -10,19 +10,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-
 
 class Recording:
     """The calls made so far; ``complete`` until something was done that cannot be repeated from here."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
         self.complete = True
+        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+        self._kept: list[Any] = []
+
+    def add(self, function: Callable[..., Any], *arguments: Any, keep: Any = None, **named: Any) -> None:
+        """Note a call; ``keep`` holds what it needs but does not name."""
+        self._calls.append((function, arguments, named))
+        self._kept.append(keep)
 
     def replay(self) -> None:
         """Make the calls again."""
-        for function, arguments, named in self.calls:
+        for function, arguments, named in self._calls:
             function(*arguments, **named)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backends import recording
+from backends import recording, threads
 from backends.buffer import Array, Shape
 from backends.kernels.cpu import convolution, pooling, steps
 from backends.kernels.cpu.jit import MULTIPLICATIONS, thread_count
@@ -56,7 +56,7 @@ class CompiledKernels(PortableKernels):
 
     @_covering
     def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
-        self._grad_weight(x, dy, 0, out, window, groups)
+        self._grad_weight(x, dy, dy.shape, out, window, groups)
 
     @_covering
     def conv2d_grad_input(
@@ -117,28 +117,33 @@ class CompiledKernels(PortableKernels):
         ``y`` is what that gave out; ``grad``, of :meth:`gradient_shape`, becomes the convolution's own
         gradient; ``dx=None``: not wanted.
         """
-        O, OH, width, N = grad.shape
-        OW = window.output_size(*x.shape[1:3])[1]
+        y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        O, OH, OW, _ = y_shape
         sums = None
         if bias_grad is not None:
             sums = bias_grad if bias_grad.ndim == 3 else self._room(grad.dtype, O * OH * OW, name="sums")[0]
         after = (2, dy, y, winner) if pool else (1, dy, y, NO_BYTES)
         sizes = _pool(pool, dy.shape) if pool else NO_INDICES
-        self._grad_weight(x, grad, (width - OW) // 2, weight_grad, window, groups, after, sums, sizes)
+        self._grad_weight(x, grad, y_shape, weight_grad, window, groups, after, sums, sizes)
         if bias_grad is not None and bias_grad.ndim == 1:
             steps.sum_rows(grad.dtype, (sums, bias_grad, O, OH * OW))
         if dx is None:
             return
         if _has_direct_grad_input(window):
             turned = self._room(grad.dtype, weight.size)[0]
-            self._grad_input(grad, (O, OH, OW, N), weight, turned, dx, window, groups)
+            self._grad_input(grad, y_shape, weight, turned, dx, window, groups)
         else:
             self._portable.conv2d_grad_input(grad, weight, dx, window, groups)
 
     def gradient_shape(self, y_shape: Shape, window: Window, input_grad: bool) -> Shape:
-        """The convolution's gradient with the border that the gradient of its input needs."""
+        """Room for the convolution's gradient: with the border that the gradient of its input needs.
+
+        Where that is not wanted, some lines for each thread are enough.
+        """
         O, OH, OW, N = y_shape
-        border = _gradient_border(window) if input_grad and _has_direct_grad_input(window) else 0
+        if not input_grad:
+            return O * threads.count(), min(OH, max(1, AT_ONCE // (OW * N))), OW, N
+        border = _gradient_border(window) if _has_direct_grad_input(window) else 0
         return O, OH, OW + 2 * border, N
 
     @_covering
@@ -272,37 +277,23 @@ class CompiledKernels(PortableKernels):
         )  # fmt: skip
 
     def _grad_weight(
-        self, x: Array, dy: Array, dy_border: int, out: Array, window: Window, groups: int,
+        self, x: Array, dy: Array, y_shape: Shape, out: Array, window: Window, groups: int,
         after: tuple[int, Array, Array, Array] | None = None, sums: Array | None = None, pool: Any = None,
     ) -> None:  # fmt: skip
         """The weight's gradient; ``after`` says what dy is made from, see convolution_grad_weight."""
-        O, OH, width, N = dy.shape
-        y_shape = (O, OH, width - 2 * dy_border, N)
-        work = _work(out, y_shape)
-        parts = thread_count(work)
+        parts = thread_count(_work(out, y_shape))
         border = window.padding[1]
         bordered, shares = self._room(x.dtype, _bordered_size(x, border), parts * out.size)
         x = self._bordered(x, border, bordered)
         shape, offsets = _convolution(x.shape, out.shape, y_shape, window, groups)
-        inner = inner_product.address(out.dtype)
         nothing = NOTHING[out.dtype]
-        made = (
-            *(after or (0, nothing, nothing, NO_BYTES)),
-            nothing if sums is None else sums,
-            int(sums is not None),
-        )
+        after = after or (0, nothing, nothing, NO_BYTES)
+        sums, add_up = (nothing, 0) if sums is None else (sums, 1)
+        dy_border, kept = (dy.shape[2] - y_shape[2]) // 2, dy.shape[1]
         arguments = (
-            inner,
-            shares,
-            dy,
-            dy_border,
-            x,
-            offsets,
-            shape,
-            AT_ONCE,
-            *made,
-            NO_INDICES if pool is None else pool,
-        )
+            inner_product.address(out.dtype), shares, dy, dy_border, kept, x, offsets, shape, AT_ONCE,
+            *after, sums, add_up, NO_INDICES if pool is None else pool,
+        )  # fmt: skip
         convolution.convolution_grad_weight(out.dtype, arguments, parts)
         convolution.add_shares(out.dtype, (shares, parts, out, *out.shape), thread_count(out.size))
 

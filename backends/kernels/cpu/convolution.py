@@ -156,16 +156,17 @@ def convolve_pool(
 
 @Kernel
 def convolution_grad_weight(
-    inner: int, shares: Numbers, dy: Numbers, dy_border: int, x: Numbers, offsets: Indices, shape: Indices,
-    at_once: int, after: int, dz: Numbers, z: Numbers, winner: Bytes, sums: Numbers, add_up: int,
-    pool: Indices, part: int, parts: int,
+    inner: int, shares: Numbers, dy: Numbers, dy_border: int, kept: int, x: Numbers, offsets: Indices,
+    shape: Indices, at_once: int, after: int, dz: Numbers, z: Numbers, winner: Bytes, sums: Numbers,
+    add_up: int, pool: Indices, part: int, parts: int,
 ) -> None:  # fmt: skip
     """Each part's share of the sum over all positions of dy * x: ``shares`` is (parts, O, KH, C, KW).
 
     ``dy`` has a border of so many columns left and right. So many of its numbers are taken ``at_once`` as
     stay in the second cache while all lines of x go over them. Where ReLU came ``after`` the convolution (1),
     or ReLU and max pooling (2), dy is first made, line by line, from what they gave out, ``z``, and its
-    gradient; where ``add_up``, ``sums`` (O, OH, OW) gets its sum over the batch.
+    gradient; where ``add_up``, ``sums`` (O, OH, OW) gets its sum over the batch. dy is then (O, OH, OW, N),
+    or where nobody needs it later, (parts, O, kept, OW, N): the same few lines for one row after another.
     """
     groups, C, H, W, N, O = shape[0], shape[1], shape[2], shape[3], shape[4], shape[5]
     OH, OW, KH, KW, stride_h, stride_w = shape[6], shape[7], shape[8], shape[9], shape[10], shape[11]
@@ -174,6 +175,9 @@ def convolution_grad_weight(
     for i in range(groups * O * depth):
         dw[i] = zero(dw)
     dy_line = (OW + 2 * dy_border) * N
+    dy_channel = kept * dy_line
+    if kept < OH:
+        dy = at(dy, part * groups * O * dy_channel)
     pieces, length = 1, OW * N
     if stride_w > 1:
         pieces, length = OW, N
@@ -191,11 +195,12 @@ def convolution_grad_weight(
                         break
                     rows += 1
                 lines, a_line, b_line = rows, dy_line, stride_h * W * N
+            base = row if kept == OH else 0  # where the first of these rows lies in dy
             if after > 0:
                 for channel in range(group * O, (group + 1) * O):
                     for r in range(row, row + rows):
                         task = channel * OH + r
-                        made = at(dy, task * dy_line)
+                        made = at(dy, channel * dy_channel + (base + r - row) * dy_line)
                         if after == 1:
                             there = task * OW * N
                             relu_grad_line(made, at(dz, there), at(z, there), OW * N, dy_border * N)
@@ -204,10 +209,10 @@ def convolution_grad_weight(
                         if add_up != 0:
                             sum_images(at(made, dy_border * N), OW, N, at(sums, task * OW))
             skipped = inside * C * KW
-            dy_row = at(dy, (group * O * OH + row) * dy_line + dy_border * N)
+            dy_row = at(dy, group * O * dy_channel + base * dy_line + dy_border * N)
             x_top = at(x, (group * C * H + top) * W * N)
             for start in range(0, length, at_once):
-                call(inner, (at(dw, group * O * depth + skipped), depth, 1, at(dy_row, start), OH * dy_line,
+                call(inner, (at(dw, group * O * depth + skipped), depth, 1, at(dy_row, start), dy_channel,
                              a_line, at(x_top, start), b_line, at(offsets, skipped), lines,
                              min(at_once, length - start), O, (beyond - inside) * C * KW))  # fmt: skip
             row += rows

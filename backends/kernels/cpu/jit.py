@@ -18,7 +18,7 @@ from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 
 from backends import recording, threads
-from backends.kernels.cpu.registers import call
+from backends.kernels.cpu.registers import call_part
 
 # What a kernel's parameters are; numbers are all of the dtype that the kernel is compiled for.
 Numbers, Bytes, Indices, Doubles = "numbers", "bytes", "indices", "doubles"
@@ -82,11 +82,12 @@ class Kernel:
         """Run all parts, each on a thread of its own."""
         if threads > 1 and threads != numba.get_num_threads():
             numba.set_num_threads(threads)  # of this Python thread; each begins with all of them
-        call = self.address(dtype), arguments, threads
-        _launch(*call)
+        values = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+        launch = self.address(dtype), np.array(values, dtype=np.intp), threads
+        _launch(*launch)
         made = recording.current()
         if made is not None:
-            made.calls.append((_launch, call, {}))
+            made.add(_launch, *launch, keep=arguments)
 
     def address(self, dtype: Any) -> int:
         """Where the C function for ``dtype`` is."""
@@ -113,10 +114,10 @@ class Kernel:
 
 def _launch_parts(address, arguments, threads):
     if threads == 1:
-        call(address, (*arguments, 0, 1))
+        call_part(address, arguments, 0, 1)
     else:
         for part in prange(threads):
-            call(address, (*arguments, np.intp(part), threads))
+            call_part(address, arguments, np.intp(part), threads)
 
 
 @inlined

@@ -191,19 +191,48 @@ zero, one = _constant(0), _constant(1)
 
 @intrinsic
 def call(typing_context, address, arguments):
-    """Call the C function at an address, which returns nothing; for arrays it gets the memory behind them."""
+    """Call the C function at an address, which returns nothing, with a tuple of pointers and integers."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        address, arguments = values
-        plain = [
-            context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
-            for kind, value in zip(signature.args[1], cgutils.unpack_tuple(builder, arguments), strict=True)
-        ]
-        function = ir.FunctionType(ir.VoidType(), [value.type for value in plain])
-        builder.call(builder.inttoptr(address, function.as_pointer()), plain)
+        _call(builder, values[0], cgutils.unpack_tuple(builder, values[1]))
         return context.get_dummy_value()
 
     return types.void(types.intp, arguments), codegen
+
+
+MOST_ARGUMENTS = 28
+
+
+@intrinsic
+def call_part(typing_context, address, arguments, part, parts):
+    """Call the C function at an address with what is in an array, pointers as integers, then the last two.
+
+    Every platform hands both kinds over in the same way.
+    """
+    if not isinstance(arguments, types.Array):
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        address, arguments, part, parts = values
+        array = context.make_array(signature.args[1])(context, builder, arguments)
+        end = builder.append_basic_block("end")
+        choice = builder.switch(array.nitems, end)
+        for count in range(MOST_ARGUMENTS + 1):
+            block = builder.append_basic_block(f"arguments_{count}")
+            choice.add_case(_index(count), block)
+            builder.position_at_end(block)
+            given = [builder.load(_at(builder, array.data, _index(place))) for place in range(count)]
+            _call(builder, address, [*given, part, parts])
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, arguments, types.intp, types.intp), codegen
+
+
+def _call(builder: ir.IRBuilder, address: ir.Value, arguments: list[ir.Value]) -> None:
+    function = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    builder.call(builder.inttoptr(address, function.as_pointer()), arguments)
 
 
 @intrinsic(prefer_literal=True)
