@@ -116,6 +116,7 @@ class CpuBackend(Backend):
             "blas": ", ".join(sorted({f"{pool['internal_api']} {pool['version']}" for pool in libraries}))
             or "unknown",
             "kernels": self.kernels.name,
+            **({"slower_than_it_could": self.slower} if self.slower else {}),
             "numpy": np.__version__,
             "scipy": version("scipy"),
         }

@@ -16,7 +16,7 @@ from cnn.data.feed import Feed
 from cnn.errors import ArgumentError, CheckpointError, ShapeError
 from cnn.layers.activation import Softmax
 from cnn.layers.buffers import Array, Scratch, Shape
-from cnn.layers.fused import passes
+from cnn.layers.fused import Fused, passes
 from cnn.layers.layer import Context, Layer, Parameter
 from cnn.layers.shape import Reshape
 from cnn.replays import Replays
@@ -259,6 +259,14 @@ class Sequential(Layer):
         """All layers, those inside containers included."""
         for layer in self.layers:
             yield from layer.walk()
+
+    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
+        """All layers, those that run in one pass together; those inside containers included."""
+        for step in self.passes:
+            if isinstance(step, Sequential):
+                yield from step.walk_passes()
+            else:
+                yield step.layers if isinstance(step, Fused) else (step,)
 
     def require_built(self) -> None:
         """Raise where the network has not been built."""

@@ -24,7 +24,7 @@ from cnn.optimizers import OPTIMIZERS, Optimizer
 from cnn.schedules import SCHEDULES, Schedule
 
 PACKAGES = (
-    "numpy", "scipy", "threadpoolctl", "safetensors", "rich", "typer",
+    "numpy", "scipy", "numba", "threadpoolctl", "safetensors", "rich", "typer",
     "matplotlib", "jinja2", "pillow", "pydantic", "onnx", "tensorboard",
 )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Config:
     kernels: str = "auto"
     threads: int | None = None
     dtype: str = "float32"
+    fuse: bool = True
 
     def load_data(self) -> tuple[Dataset, Dataset]:
         """(train, test): the chosen classes, the training set cut to ``per_class``."""
@@ -59,7 +60,7 @@ class Config:
     def make_network(self, shape: tuple[int, ...], classes: int, backend: Backend) -> Sequential:
         """The model, built for images of ``shape``."""
         network = models.get(self.model, classes)
-        network.build(shape, backend=backend, seed=self.seed, dtype=self.dtype)
+        network.build(shape, backend=backend, seed=self.seed, dtype=self.dtype, fuse=self.fuse)
         return network
 
     def make_optimizer(self) -> Optimizer:

@@ -8,7 +8,10 @@ from cnn.text import print_whole
 
 
 def rows(network: Sequential) -> list[dict[str, Any]]:
-    """One dict a layer; multiply-adds and bytes are for one image, bytes are what training keeps."""
+    """One dict a layer; multiply-adds and bytes are for one image, bytes are what training keeps.
+
+    Of layers in one pass the last one's output alone is kept.
+    """
     network.require_built()
     return [
         {
@@ -16,9 +19,11 @@ def rows(network: Sequential) -> list[dict[str, Any]]:
             "output_shape": list(layer.output_shape),
             "parameters": sum(parameter.size for parameter in layer.parameters.values()),
             "multiply_adds": layer.multiply_adds,
-            "bytes": layer.kept_bytes,
+            "bytes": layer.kept_bytes if layer is together[-1] else 0,
+            "in_one_pass": [other.path for other in together] if len(together) > 1 else [],
         }
-        for layer in network.walk()
+        for together in network.walk_passes()
+        for layer in together
     ]
 
 
@@ -47,6 +52,8 @@ def show(network: Sequential) -> None:
     table.add_column("parameters", justify="right", footer=f"{whole['parameters']:,}")
     table.add_column("multiply-adds", justify="right", footer=f"{whole['multiply_adds']:,}")
     table.add_column("memory an image", justify="right", footer=readable_bytes(whole["bytes_per_image"]))
+    if any(row["in_one_pass"] for row in rows(network)):
+        table.add_column("in one pass", justify="right")
     for row in rows(network):
         table.add_row(
             row["layer"],
@@ -54,6 +61,7 @@ def show(network: Sequential) -> None:
             f"{row['parameters']:,}",
             f"{row['multiply_adds']:,}",
             readable_bytes(row["bytes"]),
+            "-".join(row["in_one_pass"][:: len(row["in_one_pass"]) - 1]) if row["in_one_pass"] else "",
         )
     console = Console(highlight=False)
     print_whole(console, table)

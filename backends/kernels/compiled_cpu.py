@@ -6,19 +6,22 @@ They take contiguous arrays of one dtype, float32 or float64, as the layers hand
 from collections.abc import Callable
 from functools import lru_cache, partial, wraps
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends import recording, threads
 from backends.buffer import Array, Shape
 from backends.kernels.cpu import convolution, pooling, steps
-from backends.kernels.cpu.jit import MULTIPLICATIONS, thread_count
+from backends.kernels.cpu.jit import HAS_THREADS, MULTIPLICATIONS, clock, thread_count
 from backends.kernels.cpu.matmul import matmul
 from backends.kernels.cpu.products import inner_product, lanes, outer_product
 from backends.kernels.portable import PortableKernels
 from backends.kernels.steps import TINY
 from backends.kernels.window import Window
+
+if TYPE_CHECKING:
+    from backends.backend import Backend
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 INTEGERS = {np.dtype(np.uint8), np.dtype(np.intp)}  # bytes and winners; labels and indices
@@ -49,6 +52,22 @@ class CompiledKernels(PortableKernels):
     name = "compiled"
     fuses = True
     records = True
+
+    def __init__(self, backend: "Backend") -> None:
+        super().__init__(backend)
+        if not HAS_THREADS:
+            backend.slower = (
+                "the compiled kernels use one thread, since Numba finds neither OpenMP nor TBB: "
+                "install libgomp (Linux) or libomp (macOS)"
+            )
+
+    @property
+    def compile_seconds(self) -> float:  # type: ignore[override]
+        """What this process has spent on compiling kernels; those found on disk take none."""
+        return clock.seconds
+
+    def when_compiling(self, say: Callable[[], None]) -> None:
+        clock.begun = say
 
     @_covering
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:

@@ -7,7 +7,7 @@ rows at a time go through one small buffer that stays in fast memory; with the b
 copied along contiguous runs, and the product is the output itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 
 from backends.buffer import Array, Shape
@@ -22,6 +22,10 @@ class PortableKernels(StepKernels):
     name = "portable"
     fuses = False  # whether there is a kernel for a convolution with its bias, ReLU and pooling
     records = False  # whether what the kernels do can be recorded
+    compile_seconds = 0.0  # that this process has spent on compiling kernels
+
+    def when_compiling(self, say: Callable[[], None]) -> None:
+        """Let ``say`` be called once, when the next kernel must be compiled."""
 
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
         """``out`` = the cross-correlation of ``x`` with ``weight``."""

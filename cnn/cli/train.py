@@ -83,6 +83,9 @@ def train(
     kernels: Kernels = DEFAULT.kernels,
     threads: Threads = DEFAULT.threads,
     dtype: Dtype = DEFAULT.dtype,
+    fuse: Annotated[
+        bool, typer.Option(help="Compute a layer and those after it in one pass, where the kernels can.")
+    ] = DEFAULT.fuse,
     out: Out = None,
     config_file: Annotated[
         Path | None,
@@ -106,10 +109,13 @@ def train(
         model=model, data=absolute(data), classes=cut(classes), per_class=per_class, epochs=epochs,
         batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, schedule=schedule,
         warmup=warmup, momentum=momentum, weight_decay=weight_decay, seed=seed, device=device,
-        kernels=kernels, threads=threads, dtype=dtype,
+        kernels=kernels, threads=threads, dtype=dtype, fuse=fuse,
     )  # fmt: skip
     backend = backends.get(device, kernels, threads)
     train_set, test_set = config.load_data()
+    if backend.slower:
+        say(f"note: this runs slower than it could: {backend.slower}")
+    backend.kernels.when_compiling(lambda: say(COMPILING))
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
     if train_set.images.dtype.kind == "f" and abs(train_set.images).max() > 10:
         say("note: the images are floats beyond 10; scaled to 0..1 they train better")
@@ -130,6 +136,9 @@ def train(
         print_json({"run": str(folder.path), **result, "history": history})
     else:
         print(f"{result_line(result)}\n{folder.path}")
+
+
+COMPILING = "compiling kernels for this processor, which takes some seconds; they are kept for the next time"
 
 
 @dataclass(frozen=True)

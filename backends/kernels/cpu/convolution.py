@@ -131,10 +131,11 @@ def convolve_pool(
     room = at(scratch, part * groups * O * lines * line)
     quads = KH == 2 and pool[3] == 2 and padding_h == 0 and pool[7] == 0 and dilation_h == 1 and pool[9] == 1
     quads = quads and N > 1
-    first, last = share(-(-PH // rows), part, parts)
-    for block in range(first, last):
-        top = block * rows * stride_h - padding_h
-        for row in range(max(0, top), min(OH, top + lines)):
+    first, last = share(PH, part, parts)
+    for pooled in range(first, last, rows):
+        top = pooled * stride_h - padding_h
+        bottom = (min(last, pooled + rows) - 1) * stride_h - padding_h + (KH - 1) * dilation_h
+        for row in range(max(0, top), min(OH, bottom + 1)):
             for group in range(groups):
                 y_line = at(room, (group * O * lines + row - top) * line)
                 _line(outer, y_line, lines * line, x, w, offsets, shape, group, row, lanes)
@@ -142,7 +143,7 @@ def convolve_pool(
                     b = at(bias, group * O * b_channel + row * b_row)
                     _finish_line(y_line, lines * line, O, OW, N, b, b_channel, b_column, 1)
         for channel in range(groups * O):
-            for row in range(block * rows, min(PH, (block + 1) * rows)):
+            for row in range(pooled, min(last, pooled + rows)):
                 source = at(room, (channel * lines - top) * line)  # where the channel's row 0 would lie
                 target = (channel * PH + row) * PW * N
                 if quads:

@@ -55,7 +55,7 @@ def _load_threads() -> bool:
 
 
 SMALL = 100_000  # numbers moved: for fewer, a second thread costs what it saves
-MULTIPLICATIONS = 16  # that many take as long as moving a number
+MULTIPLICATIONS = 8  # that many take as long as moving a number
 HAS_THREADS = (
     _load_threads()
 )  # Numba's own pool takes a tenth of a millisecond, and ends the process at worst

@@ -7,6 +7,8 @@ line of dx looks up the windows that it lies in, so no two parts write to the sa
 from math import inf
 from typing import NamedTuple
 
+import numpy as np
+
 from backends.kernels.cpu.jit import Bytes, Indices, Kernel, Numbers, inlined, share
 from backends.kernels.cpu.registers import at, zero
 
@@ -85,7 +87,7 @@ def pool_line(y, winner, keep, x, x_row, H, W, N, pool, row):
             for run in range(runs):
                 target = (first + run) * N
                 _take_larger(at(y, target), at(winner, target), keep, at(seen, run * stride_w * N), step,
-                             count, i * KW + j)  # fmt: skip
+                             count, np.uint8(i * KW + j))  # fmt: skip
 
 
 @inlined
@@ -103,13 +105,13 @@ def relu_pool_quads(y, winner, keep, x, x_row, PW, stride, N, bias, b_row, b_col
             v0, v1 = zero(y) if v0 < 0 else v0, zero(y) if v1 < 0 else v1
             v2, v3 = zero(y) if v2 < 0 else v2, zero(y) if v3 < 0 else v3
             better = (v1 > v0) | (v1 != v1)
-            v0, tap = v1 if better else v0, 1 if better else 0
+            v0, tap = v1 if better else v0, np.uint8(1) if better else np.uint8(0)
             better = (v2 > v0) | (v2 != v2)
-            v0, tap = v2 if better else v0, 2 if better else tap
+            v0, tap = v2 if better else v0, np.uint8(2) if better else tap
             better = (v3 > v0) | (v3 != v3)
             best[n] = v3 if better else v0
             if keep != 0:
-                who[n] = 3 if better else tap
+                who[n] = np.uint8(3) if better else tap
 
 
 @Kernel
@@ -142,6 +144,19 @@ def _give_back(dx, dy, who, y, rectified, step, count, tap):
 
 
 @inlined
+def _give_back_pairs(dx, dy, who, y, rectified, upper_tap, columns, N):
+    """A line of dx under 2x2 windows with stride 2: each window gives to two neighbours, or to none here."""
+    left_tap, right_tap = np.uint8(upper_tap), np.uint8(upper_tap + 1)
+    for column in range(columns):
+        left, right = at(dx, 2 * column * N), at(dx, (2 * column + 1) * N)
+        gradient, winner, value = at(dy, column * N), at(who, column * N), at(y, column * N)
+        for n in range(N):
+            given = gradient[n] if (rectified == 0) | (value[n] > 0) else zero(dx)
+            left[n] = given if winner[n] == left_tap else zero(dx)
+            right[n] = given if winner[n] == right_tap else zero(dx)
+
+
+@inlined
 def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool):
     """Line h of the gradient of one channel's max pooling, with so many columns of zeros on both sides."""
     PH, PW, KH, KW, stride_h, stride_w = pool[0], pool[1], pool[2], pool[3], pool[4], pool[5]
@@ -152,6 +167,11 @@ def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool)
         below = h + padding_h - i * dilation_h
         row = below // stride_h
         if row * stride_h == below and 0 <= row < PH:
+            if KW == 2 and stride_w == 2 and padding_w == 0 and dilation_w == 1 and stride_h >= KH and N > 1:
+                there = (channel * PH + row) * PW * N
+                _give_back_pairs(at(dx, border * N), at(dy, there), at(winner, there), at(y, there),
+                                 rectified, i * KW, PW, N)  # fmt: skip
+                continue
             for j in range(KW):
                 first, beyond = _inside(j, W, PW, stride_w, padding_w, dilation_w)
                 runs, count, step = _runs(first, beyond, stride_w, N)
@@ -159,7 +179,7 @@ def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool)
                 for run in range(runs):
                     there = ((channel * PH + row) * PW + first + run) * N
                     _give_back(at(dx, (left + run * stride_w) * N), at(dy, there), at(winner, there),
-                               at(y, there), rectified, step, count, i * KW + j)  # fmt: skip
+                               at(y, there), rectified, step, count, np.uint8(i * KW + j))  # fmt: skip
 
 
 @inlined
