@@ -167,7 +167,14 @@ def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool)
         below = h + padding_h - i * dilation_h
         row = below // stride_h
         if row * stride_h == below and 0 <= row < PH:
-            if KW == 2 and stride_w == 2 and padding_w == 0 and dilation_w == 1 and stride_h >= KH and N > 1:
+            if (
+                KW == 2
+                and stride_w == 2
+                and padding_w == 0
+                and dilation_w == 1
+                and stride_h > (KH - 1) * dilation_h
+                and N > 1
+            ):
                 there = (channel * PH + row) * PW * N
                 _give_back_pairs(at(dx, border * N), at(dy, there), at(winner, there), at(y, there),
                                  rectified, i * KW, PW, N)  # fmt: skip
