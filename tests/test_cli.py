@@ -194,6 +194,32 @@ def test_gradcheck_fails_where_a_gradient_is_wrong(command, monkeypatch):
     assert "WRONG" in out
 
 
+def test_the_summary_shows_what_runs_in_one_pass(command):
+    rows = json.loads(command("summary", "--json")[1])["layers"]
+    assert [row["in_one_pass"] for row in rows[:4]] == [["0", "1", "2"]] * 3 + [["3", "4", "5"]]
+    assert [row["bytes"] > 0 for row in rows[:3]] == [False, False, True]
+    assert "0-2" in command("summary")[1]
+
+
+def test_layers_one_by_one_on_request(command):
+    few = ("--per-class", 20, "--epochs", 1, "--kernels", "compiled", "--no-report")
+    accuracy = []
+    for flag in ("--fuse", "--no-fuse"):
+        code, out, _ = command("train", *few, flag, "--out", f"run{flag}", "--json")
+        assert code == 0
+        accuracy.append(json.loads(out)["accuracy"])
+    assert accuracy[0] == accuracy[1]
+    assert json.loads(Path("run--no-fuse/config.json").read_text())["fuse"] is False
+
+
+def test_slower_kernels_than_there_might_be_are_said_once_with_the_reason(command, monkeypatch):
+    device = backends.get("cpu")
+    monkeypatch.setattr(device, "slower", "the compiled kernels need Numba: pip install numba")
+    _, _, err = command("train", "--per-class", 5, "--epochs", 1, "--device", "cpu", "--no-report")
+    assert err.count("runs slower than it could: the compiled kernels need Numba: pip install numba") == 1
+    assert "slower_than_it_could" in command("info")[1]
+
+
 def test_info_has_what_a_bug_report_needs(command):
     code, out, _ = command("info", "--json")
     report = json.loads(out)

@@ -320,3 +320,17 @@ def test_labels_beyond_the_networks_classes_are_refused():
 def test_arguments_of_another_kind_are_refused(arguments, message):
     with pytest.raises(cnn.ArgumentError, match=message):
         cnn.fit(small(), blobs(10), **{"callbacks": [], **arguments})
+
+
+def test_compiling_is_not_counted_as_training(monkeypatch):
+    network = small()
+    compiled = {"seconds": 0.0}
+    kernels = type(network.backend.kernels)
+    monkeypatch.setattr(kernels, "compile_seconds", property(lambda self: compiled["seconds"]))
+
+    class Compile(cnn.Callback):
+        def on_step(self, run):
+            compiled["seconds"] += 1000
+
+    (record,) = cnn.fit(network, blobs(), batch_size=len(blobs()), callbacks=[Compile()])
+    assert -1000 < record["seconds"] < -900  # 1000 more than passed were taken off

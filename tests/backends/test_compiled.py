@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_kernels_everywhere import convolutions
+from test_kernels_everywhere import SETS, convolutions
 
 import backends
 from backends import Window, threads
@@ -34,9 +34,10 @@ def pools(draw):
     return draw(st.sampled_from([None, window, Window((2, 2), (2, 2)), Window((2, 2))]))
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("kernels", [COMPILED, SETS["compiled, shared out"]], ids=["compiled", "shared out"])
+@settings(max_examples=120, deadline=None)
 @given(convolutions(), pools(), st.sampled_from(["none", "tied", "untied"]), st.booleans())
-def test_one_pass_is_the_same_as_one_after_the_other(case, pool, kind, input_grad):
+def test_one_pass_is_the_same_as_one_after_the_other(kernels, case, pool, kind, input_grad):
     window, groups, x, weight, dy = case
     O, OH, OW, N = dy.shape
     random = np.random.default_rng(O)
@@ -69,18 +70,18 @@ def test_one_pass_is_the_same_as_one_after_the_other(case, pool, kind, input_gra
     # in one pass
     found, who = np.full_like(y, np.nan), None
     if pool is None:
-        COMPILED.conv2d_relu(x, weight, bias, found, window, groups)
+        kernels.conv2d_relu(x, weight, bias, found, window, groups)
     else:
         who = np.empty(y.shape, dtype=np.uint8)
-        COMPILED.conv2d_relu_max_pool2d(x, weight, bias, found, who, window, groups, pool)
+        kernels.conv2d_relu_max_pool2d(x, weight, bias, found, who, window, groups, pool)
         alone = np.full_like(y, np.nan)
-        COMPILED.conv2d_relu_max_pool2d(x, weight, bias, alone, None, window, groups, pool)
+        kernels.conv2d_relu_max_pool2d(x, weight, bias, alone, None, window, groups, pool)
         np.testing.assert_array_equal(alone, found)
     found_dw, found_dx = np.full_like(dw, np.nan), np.full_like(dx, np.nan) if input_grad else None
     found_db = None if bias is None else np.full_like(bias, np.nan)
-    COMPILED.conv2d_relu_grad(
+    kernels.conv2d_relu_grad(
         gradient, x, found, who, weight, window, groups, pool,
-        grad=np.full(COMPILED.gradient_shape(z.shape, window, input_grad), np.nan),
+        grad=np.full(kernels.gradient_shape(z.shape, window, input_grad), np.nan),
         weight_grad=found_dw, bias_grad=found_db, dx=found_dx,
     )  # fmt: skip
     np.testing.assert_allclose(found, y, rtol=1e-10, atol=1e-10)
@@ -89,6 +90,39 @@ def test_one_pass_is_the_same_as_one_after_the_other(case, pool, kind, input_gra
         np.testing.assert_allclose(found_dx, dx, rtol=1e-9, atol=1e-9)
     if bias is not None:
         np.testing.assert_allclose(found_db, dz.sum(axis=-1 if kind == "untied" else (1, 2, 3)), atol=1e-9)
+
+
+LAYERS = [(84, 120, 512), (100, 3125, 128), (10, 5000, 30), (128, 9216, 1), (300, 400, 3), (8, 64, 40000)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("O", "F", "N"), LAYERS)
+def test_the_products_of_large_dense_layers_on_all_threads(O, F, N, dtype):
+    random = np.random.default_rng(0)
+    w, x, dy = (random.standard_normal(shape).astype(dtype) for shape in ((O, F), (F, N), (O, N)))
+    tolerance = {"float32": 1e-3, "float64": 1e-10}[dtype]
+    for a, b in ((w, x), (dy, x.T), (w.T, dy)):
+        out = np.full((len(a), b.shape[1]), np.nan, dtype=dtype)
+        assert COMPILED.matmul(a, b, out, False)
+        np.testing.assert_allclose(out, a @ b, rtol=tolerance, atol=tolerance * np.abs(out).max())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 20),
+    st.integers(1, 90),
+    st.integers(1, 40),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_products_shared_out(rows, inner, columns, turned_a, turned_b, seed):
+    random = np.random.default_rng(seed)
+    a = random.standard_normal((inner, rows)).T if turned_a else random.standard_normal((rows, inner))
+    b = random.standard_normal((columns, inner)).T if turned_b else random.standard_normal((inner, columns))
+    out = np.full((rows, columns), np.nan)
+    if SETS["compiled, shared out"].matmul(a, b, out, False):
+        np.testing.assert_allclose(out, a @ b, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("x_type", [np.float16, np.int64])
@@ -190,3 +224,31 @@ def test_no_folder_to_keep_it_in_is_no_error(here, tmp_path):
         "XDG_CACHE_HOME": str(tmp_path / "home"),
     }
     assert step(**places)["gradients"] == here["gradients"]
+
+
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None  # as if it were not installed
+import backends, cnn
+device = backends.get("cpu")
+print(device.kernels.name, "|", device.slower)
+try:
+    backends.get("cpu", kernels="compiled")
+except backends.DeviceUnavailable as error:
+    print(error)
+network = cnn.models.lenet5()
+network.build((1, 28, 28), backend=device)
+print(network.predict(cnn.data.load("mnist")[1].images[:2]).shape)
+"""
+
+
+def test_without_numba_everything_works_and_the_reason_is_told():
+    first, second, third = in_a_process(WITHOUT_NUMBA).splitlines()
+    assert first.startswith("portable | the compiled kernels need Numba, which cannot be imported")
+    assert second.endswith("pip install numba")
+    assert third == "(2, 10)"
+
+
+def test_importing_the_packages_does_not_import_numba():
+    code = "import sys, backends, cnn; print('numba' in sys.modules, 'cupy' in sys.modules)"
+    assert in_a_process(code).split() == ["False", "False"]

@@ -1,5 +1,7 @@
 """Convolution and pooling over random shapes, strides, paddings, dilations and groups, by definition."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -9,6 +11,20 @@ import backends
 from backends import Window
 
 SETS = {name: backends.get("cpu", kernels=name).kernels for name in ("compiled", "portable", "signal")}
+
+
+class SharedOut:
+    """The compiled kernels, each on all threads, however little there is to do."""
+
+    def __getattr__(self, name):
+        def call(*arguments, **named):
+            with mock.patch("backends.kernels.cpu.jit.SMALL", 0):
+                return getattr(SETS["compiled"], name)(*arguments, **named)
+
+        return call
+
+
+SETS["compiled, shared out"] = SharedOut()
 
 
 def each_set(*names):
@@ -64,7 +80,7 @@ def defined_convolution(x, weight, window, groups, shape):
     return y
 
 
-@each_set("compiled", "portable", "signal")
+@each_set("compiled", "compiled, shared out", "portable", "signal")
 @settings(max_examples=60, deadline=None)
 @given(convolutions())
 def test_convolution_is_its_definition(kernels, case):
@@ -76,7 +92,7 @@ def test_convolution_is_its_definition(kernels, case):
     )
 
 
-@each_set("compiled", "portable", "signal")
+@each_set("compiled", "compiled, shared out", "portable", "signal")
 @settings(max_examples=60, deadline=None)
 @given(convolutions(), st.integers(0, 2**32))
 def test_both_gradients_are_the_adjoints_of_the_convolution(kernels, case, seed):
@@ -113,7 +129,7 @@ def poolings(draw):
     return window, x, random.standard_normal((C, rows, columns, N))
 
 
-@each_set("compiled", "portable")
+@each_set("compiled", "compiled, shared out", "portable")
 @settings(max_examples=80, deadline=None)
 @given(poolings())
 def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(kernels, case):
@@ -142,7 +158,7 @@ def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(ke
     )
 
 
-@each_set("compiled", "portable")
+@each_set("compiled", "compiled, shared out", "portable")
 @settings(max_examples=60, deadline=None)
 @given(poolings())
 def test_average_pooling_is_the_mean_and_its_gradient_the_adjoint(kernels, case):

@@ -35,16 +35,16 @@ def _wide(a: Array, b: Array, out: Array, accumulate: bool, room: Room) -> bool:
     (m, k), n = a.shape, b.shape[1]
     outer, vector, parts = outer_product.address(out.dtype), lanes(out.dtype), _threads(m, k, n)
     (b_row, b_column), (out_row, _) = _steps(b), _steps(out)
+    if b_column != 1 and (b_row != 1 or b_column != k):
+        return False
+    by_depth = parts > 1 and k > 4 * max(m, n) and not accumulate and out_row == n
+    whole = -(-n // vector) * vector  # whole vectors, so that none lies across two lines of cache
+    rows, shares = room(out.dtype, k * whole * (b_column != 1), parts * m * n * by_depth)
     if b_column != 1:  # x.T: its rows are x's columns
-        if b_row != 1 or b_column != k:
-            return False
-        b_row = -(-n // vector) * vector  # whole vectors, so that none lies across two lines of cache
-        (rows,) = room(out.dtype, k * b_row)
-        products.transpose(out.dtype, (b, rows, n, k, b_row, vector), parts)
-        b = rows
+        products.transpose(out.dtype, (b, rows, n, k, whole, vector), parts)
+        b, b_row = rows, whole
     operands = (b, _multiples(k, b_row), a, *_steps(a), m, k, n)
-    if parts > 1 and k > 4 * max(m, n) and not accumulate and out_row == n:
-        (shares,) = room(out.dtype, parts * m * n)
+    if by_depth:
         products.multiply_by_depth(out.dtype, (outer, shares, *operands, vector), parts)
         products.add_parts(out.dtype, (shares, parts, out, m * n))
     else:
