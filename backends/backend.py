@@ -10,7 +10,7 @@ from typing import Any
 from backends import kernels as kernel_sets
 from backends import recording
 from backends.buffer import Array, Buffer
-from backends.errors import DeviceUnavailable
+from backends.errors import ArgumentError, DeviceUnavailable
 
 
 class Timer(ABC):
@@ -69,6 +69,11 @@ class Backend(ABC):
     def zeros(self, size: int, dtype: Any) -> Array:
         """A vector of zeros that starts on a 256-byte boundary."""
 
+    def empty(self, size: int, dtype: Any) -> Array:
+        """A vector of whatever was there, which starts where whole vectors of the processor begin."""
+        with self.active():
+            return self.xp.empty(size, dtype=dtype)
+
     @abstractmethod
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
         """``out = a @ b`` or ``out += a @ b`` for matrices; transposed views are taken as they are."""
@@ -80,6 +85,14 @@ class Backend(ABC):
     def compiled_kernels(self) -> "type[kernel_sets.PortableKernels]":
         """The set compiled for this device; raises DeviceUnavailable where there is none."""
         raise DeviceUnavailable(f"there are no compiled kernels for {self.name}: take auto or portable")
+
+    @staticmethod
+    def require_product(a: Array, b: Array, out: Array) -> None:
+        """Raise ArgumentError unless ``a @ b`` fits into ``out``."""
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or out.shape != (len(a), b.shape[1]):
+            raise ArgumentError(
+                f"matmul of {a.shape} and {b.shape} into {out.shape}: expected (m, k) and (k, n) into (m, n)"
+            )
 
     def workspace(self, nbytes: int) -> Array:
         """Scratch bytes, shared by all that runs on this thread and valid until the next call."""

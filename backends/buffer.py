@@ -19,6 +19,7 @@ class Buffer:
         self.backend = backend
         self.dtype = dtype
         self._storage: Array = None
+        self._owner: Array = None  # of its memory: the base of all views
         self._view: Array = None
 
     def view(self, shape: Shape) -> Array:
@@ -28,11 +29,11 @@ class Buffer:
             if self._storage is None or self._storage.size < size:
                 self._storage = self._view = None  # freed before its successor is made
                 Buffer.allocations += 1
-                with self.backend.active():
-                    self._storage = self.backend.xp.empty(size, dtype=self.dtype)
+                self._storage = self.backend.empty(size, self.dtype)
+                self._owner = self._storage if self._storage.base is None else self._storage.base
             self._view = self._storage[:size].reshape(shape)
         return self._view
 
     def holds(self, array: Array) -> bool:
         """Whether ``array`` is a view of this buffer."""
-        return self._storage is not None and array.base is self._storage
+        return self._storage is not None and array.base is self._owner

@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from types import ModuleType
@@ -47,28 +48,25 @@ class CpuBackend(Backend):
         return isinstance(array, np.ndarray)
 
     def zeros(self, size: int, dtype: Any) -> Array:
-        itemsize = np.dtype(dtype).itemsize
-        room = np.zeros(size + 256 // itemsize, dtype=dtype)
-        start = -room.ctypes.data % 256 // itemsize
-        return room[start : start + size]
+        return _aligned(np.zeros, size, dtype)
+
+    def empty(self, size: int, dtype: Any) -> Array:
+        return _aligned(np.empty, size, dtype)
 
     def compiled_kernels(self) -> type[PortableKernels]:
         try:
-            import numba  # noqa: F401
+            from backends.kernels.compiled_cpu import CompiledKernels
         except ImportError as error:
             raise DeviceUnavailable(
                 f"the compiled kernels need Numba, which cannot be imported ({error}): pip install numba"
             ) from error
-        from backends.kernels.compiled_cpu import CompiledKernels
-
         return CompiledKernels
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
+        self.require_product(a, b, out)
         if self.kernels.matmul(a, b, out, accumulate):
             return out
-        made = recording.current()
-        if made is not None:
-            made.complete = False
+        recording.spoil()
         if 4 < len(a) < 16 and len(a) != 8 and a.shape[1] >= 1024:
             # OpenBLAS is twice as fast with 8 rows as with 6 where the inner dimension is long
             product = np.matmul(self._with_whole_rows(a), b)[: len(a)]
@@ -112,7 +110,9 @@ class CpuBackend(Backend):
             "device": self.name,
             "processor": _processor(),
             "cores": threads.available_cores(),
-            "threads": max((pool["num_threads"] for pool in libraries), default=1),
+            "threads": threads.count()
+            if self.kernels.name == "compiled"
+            else max((pool["num_threads"] for pool in libraries), default=1),
             "blas": ", ".join(sorted({f"{pool['internal_api']} {pool['version']}" for pool in libraries}))
             or "unknown",
             "kernels": self.kernels.name,
@@ -120,6 +120,14 @@ class CpuBackend(Backend):
             "numpy": np.__version__,
             "scipy": version("scipy"),
         }
+
+
+def _aligned(make: Callable[..., Array], size: int, dtype: Any) -> Array:
+    """A vector made by ``make``, on a 256-byte boundary."""
+    itemsize = np.dtype(dtype).itemsize
+    room = make(size + 256 // itemsize, dtype=dtype)
+    start = -room.ctypes.data % 256 // itemsize
+    return room[start : start + size]
 
 
 class CpuTimer(Timer):

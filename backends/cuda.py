@@ -12,7 +12,7 @@ import numpy as np
 
 from backends.backend import Array, Backend, Timer
 from backends.cuda_diagnosis import count_devices, failure, import_cupy, listed, readable_version
-from backends.errors import ArgumentError, DeviceUnavailable
+from backends.errors import DeviceUnavailable
 
 
 class CudaBackend(Backend):
@@ -91,10 +91,7 @@ class CudaBackend(Backend):
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
         """One cuBLAS call, without copies, for float32 and float64 matrices with one contiguous axis."""
-        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or out.shape != (len(a), b.shape[1]):
-            raise ArgumentError(
-                f"matmul of {a.shape} and {b.shape} into {out.shape}: expected (m, k) and (k, n) into (m, n)"
-            )
+        self.require_product(a, b, out)
         with self.active():
             layouts = [blas_layout(array.shape, array.strides, array.itemsize) for array in (a, b, out)]
             if 0 in (out.size, a.size):  # cuBLAS takes no empty matrices

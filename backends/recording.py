@@ -38,6 +38,13 @@ def current() -> Recording | None:
     return getattr(_thread, "recording", None)
 
 
+def spoil() -> None:
+    """Note that something is done now that a replay would leave out."""
+    made = current()
+    if made is not None:
+        made.complete = False
+
+
 @contextmanager
 def recording() -> Iterator[Recording]:
     """Record what this thread does inside the block."""

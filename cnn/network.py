@@ -89,7 +89,7 @@ class Sequential(Layer):
         self.passes = self._fused = passes(self.layers) if context.fuse else list(self.layers)
         self._replays = Replays(self.backend)
         self.replayable = type(self).replayable and all(step.replayable for step in self.passes)
-        self._batch = 0  # of the latest training forward
+        self._input: Array = None  # of the latest training forward
         return self.output_shape
 
     def forward(self, x: Array, training: bool = False) -> Array:
@@ -99,12 +99,12 @@ class Sequential(Layer):
         """
         self.require_built()
         self._check("input", x, self.input_shape)
-        if training:
-            self._batch = x.shape[-1]
         with self.backend.active():
             x = x.astype(self.dtype, copy=False)
+            if training:
+                self._input = x
             if self.replayable:
-                return self._replays.run("forward", training, x, lambda: self._forward(x, training))
+                return self._replays.run(("forward", training), (x,), lambda: self._forward(x, training))
             return self._forward(x, training)
 
     def _forward(self, x: Array, training: bool) -> Array:
@@ -119,15 +119,19 @@ class Sequential(Layer):
         """
         self.require_built()
         self._check("gradient", dy, self.output_shape)
-        if dy.shape[-1] != self._batch:
+        batch = 0 if self._input is None else self._input.shape[-1]
+        if dy.shape[-1] != batch:
             raise ShapeError(
                 f"the gradient is for a batch of {dy.shape[-1]}, the latest training forward had "
-                f"{self._batch}: call forward(x, training=True) with the same batch first"
+                f"{batch}: call forward(x, training=True) with the same batch first"
             )
         with self.backend.active():
             dy = dy.astype(self.dtype, copy=False)
             if self.replayable:
-                return self._replays.run("backward", input_grad, dy, lambda: self._backward(dy, input_grad))
+                given = self._input, dy
+                return self._replays.run(
+                    ("backward", input_grad), given, lambda: self._backward(dy, input_grad)
+                )
             return self._backward(dy, input_grad)
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
@@ -150,6 +154,7 @@ class Sequential(Layer):
                 yield
             finally:
                 self.passes, self.replayable = self._fused, replayable
+                self._replays.forget()  # the layers remember other arrays now
 
     def predict(self, images: Any, batch_size: int = EVALUATION_BATCH) -> Any:
         """Probabilities for host images: (N, C, H, W) or (N, H, W) -> (N, classes).

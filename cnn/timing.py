@@ -45,11 +45,14 @@ def time_layers(
 ) -> list[LayerTime]:
     """Time every layer of ``network`` in ``rounds`` training steps on one batch, after one to warm up.
 
+    Each layer runs by itself, also those that training computes in one pass.
+
     ``x`` (C, H, W, N) and ``labels`` (N,) are device arrays, ``loss`` is built for the network. The
     gradients are overwritten, the weights stay as they are. On CUDA the times are those between
     events on the stream, so they include the gaps in which a layer waits to be launched.
     """
-    compute_gradients(network, loss, x, labels)
+    with network.unfused():
+        compute_gradients(network, loss, x, labels)
     watch = LayerWatch(network)
     for _ in range(rounds):
         with watch.step():

@@ -72,6 +72,36 @@ def test_other_arrays_are_not(counted):
     assert not counted
 
 
+def test_a_gradient_belongs_to_the_latest_input_though_it_lies_in_the_same_place():
+    net, live = network(*layers()), network(*layers(), kernels="portable")
+    dy = gradient(7)
+    for _ in range(5):
+        x = images(7)  # a new array each time
+        assert_same(step(net, x, dy), step(live, x, dy))
+
+
+def test_an_input_that_is_not_contiguous_is_looked_at_anew():
+    net, live = network(*layers()), network(*layers(), kernels="portable")
+    batch = np.empty((6, 1, 12, 12))
+    x = np.moveaxis(batch, 0, -1)
+    for _ in range(4):
+        batch[...] = RANDOM.standard_normal(batch.shape)
+        np.testing.assert_allclose(net.forward(x), live.forward(x), rtol=1e-10)
+
+
+def test_layers_watched_in_between_leave_nothing_behind():
+    net, live = network(*layers()), network(*layers(), kernels="portable")
+    x, dy, few = images(7), gradient(7), images(3)
+    for _ in range(3):
+        assert_same(step(net, x, dy), step(live, x, dy))
+        with net.unfused():
+            net.forward(few, training=True)
+        net.forward(x, training=True)
+        other = gradient(7)
+        live.forward(x, training=True)
+        np.testing.assert_allclose(net.backward(other), live.backward(other), rtol=1e-9, atol=1e-12)
+
+
 def test_an_evaluation_in_between_changes_nothing(counted):
     net, live = network(*layers()), network(*layers(), kernels="portable")
     x, dy = images(7), gradient(7)
@@ -98,7 +128,7 @@ def test_a_layer_that_does_not_say_so_is_never_replayed(counted):
     assert not counted
 
 
-def test_what_goes_the_portable_way_is_never_replayed(counted):
+def test_what_goes_the_portable_way_is_right_too():
     net = network(cnn.Conv2D(3, 3, stride=2), cnn.Flatten(), cnn.Dense(3))  # its input's gradient is portable
     live = network(cnn.Conv2D(3, 3, stride=2), cnn.Flatten(), cnn.Dense(3), kernels="portable")
     x, dy = images(5), gradient(5)

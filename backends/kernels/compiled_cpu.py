@@ -24,26 +24,32 @@ if TYPE_CHECKING:
     from backends.backend import Backend
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
-INTEGERS = {np.dtype(np.uint8), np.dtype(np.intp)}  # bytes and winners; labels and indices
+BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.intp)
 AT_ONCE = 1024  # numbers of a line of dy: with those of all its channels they stay in the second cache
 ROOM = 1 << 19  # bytes of a convolution on their way to its pooling, a thread: they stay there too
 
 
-def _covering(method: Callable[..., None]) -> Callable[..., None]:
-    """Take the portable way for arrays that the kernel of a method does not cover."""
+def _covering(integers: Any = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Take the portable way for arrays that the kernel of a method does not cover.
 
-    @wraps(method)
-    def covered(self: "CompiledKernels", *arguments: Any, **named: Any) -> None:
-        arrays = [value for value in (*arguments, *named.values()) if isinstance(value, np.ndarray)]
-        floats = {array.dtype for array in arrays if array.dtype.kind == "f"}
-        others = {array.dtype for array in arrays if array.dtype.kind != "f"}
-        plain = all(array.flags.c_contiguous for array in arrays)
-        if plain and len(floats) == 1 and floats <= FLOATS and others <= INTEGERS:
-            method(self, *arguments, **named)
-        else:
-            getattr(self._portable, method.__name__)(*arguments, **named)
+    ``integers`` is the dtype of those that hold no floats: bytes or indices.
+    """
 
-    return covered
+    def decorate(method: Callable[..., None]) -> Callable[..., None]:
+        @wraps(method)
+        def covered(self: "CompiledKernels", *arguments: Any, **named: Any) -> None:
+            arrays = [value for value in (*arguments, *named.values()) if isinstance(value, np.ndarray)]
+            floats = {array.dtype for array in arrays if array.dtype.kind == "f"}
+            others = {array.dtype for array in arrays if array.dtype.kind != "f"}
+            plain = all(array.flags.c_contiguous for array in arrays)
+            if plain and len(floats) == 1 and floats <= FLOATS and others <= {integers}:
+                method(self, *arguments, **named)
+            else:
+                getattr(self._portable(), method.__name__)(*arguments, **named)
+
+        return covered
+
+    return decorate
 
 
 class CompiledKernels(PortableKernels):
@@ -69,28 +75,25 @@ class CompiledKernels(PortableKernels):
     def when_compiling(self, say: Callable[[], None]) -> None:
         clock.begun = say
 
-    @_covering
+    @_covering()
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
         self._convolve(x, weight, None, out, window, groups, rectify=False)
 
-    @_covering
+    @_covering()
     def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
         self._grad_weight(x, dy, dy.shape, out, window, groups)
 
-    @_covering
+    @_covering()
     def conv2d_grad_input(
         self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
     ) -> None:
         if _has_direct_grad_input(window):
             border = _gradient_border(window)
-            lines, width = dy.shape[0] * dy.shape[1], dy.shape[2] * dy.shape[3]
-            dy_border = border * dy.shape[3]
-            bordered, turned = self._room(dy.dtype, lines * (width + 2 * dy_border), weight.size)
-            parts = thread_count(bordered.size)
-            convolution.with_borders(dy.dtype, (dy, bordered, lines, width, dy_border), parts)
+            bordered, turned = self._room(dy.dtype, _bordered_size(dy, border), weight.size)
+            bordered = self._bordered(dy, border, bordered)
             self._grad_input(bordered, dy.shape, weight, turned, out, window, groups)
         else:
-            self._portable.conv2d_grad_input(dy, weight, out, window, groups)
+            self._portable().conv2d_grad_input(dy, weight, out, window, groups)
 
     def conv2d_relu(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
@@ -152,7 +155,7 @@ class CompiledKernels(PortableKernels):
             turned = self._room(grad.dtype, weight.size)[0]
             self._grad_input(grad, y_shape, weight, turned, dx, window, groups)
         else:
-            self._portable.conv2d_grad_input(grad, weight, dx, window, groups)
+            self._portable().conv2d_grad_input(grad, weight, dx, window, groups)
 
     def gradient_shape(self, y_shape: Shape, window: Window, input_grad: bool) -> Shape:
         """Room for the convolution's gradient: with the border that the gradient of its input needs.
@@ -165,22 +168,22 @@ class CompiledKernels(PortableKernels):
         border = _gradient_border(window) if _has_direct_grad_input(window) else 0
         return O, OH, OW + 2 * border, N
 
-    @_covering
+    @_covering(BYTES)
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
         keep = winner is not None
         arguments = (out, winner if keep else NO_BYTES, int(keep), x, *x.shape, _pool(window, out.shape))
         pooling.max_pool(x.dtype, arguments, thread_count(x.size))
 
-    @_covering
+    @_covering(BYTES)
     def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
         arguments = (out, dy, winner, *out.shape, _pool(window, dy.shape))
         pooling.max_pool_grad(dy.dtype, arguments, thread_count(out.size))
 
-    @_covering
+    @_covering()
     def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
         pooling.average_pool(x.dtype, (out, x, *x.shape, _pool(window, out.shape)), thread_count(x.size))
 
-    @_covering
+    @_covering()
     def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
         arguments = (out, dy, *out.shape, _pool(window, dy.shape))
         pooling.average_pool_grad(dy.dtype, arguments, thread_count(out.size))
@@ -189,57 +192,62 @@ class CompiledKernels(PortableKernels):
         room = partial(self._room, name="product")  # the portable kernels multiply what lies in the workspace
         return matmul(a, b, out, accumulate, room)
 
-    @_covering
+    @_covering()
     def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
         arguments = (y, bias, len(bias), y.size // len(bias), int(rectify))
         steps.add_bias(y.dtype, arguments, thread_count(y.size))
 
-    @_covering
+    @_covering()
     def sum_rows(self, x: Array, out: Array) -> None:
         steps.sum_rows(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(x.size))
 
     def relu(self, x: Array, out: Array) -> None:
         self.backend.run(np.clip, x, 0, np.inf, out=out)
 
-    @_covering
+    @_covering()
     def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
         rows = len(out)
         arguments = (out, dy, y, NOTHING[out.dtype] if sums is None else sums, int(sums is not None))
         pooling.relu_grad(out.dtype, (*arguments, rows, out.size // rows), thread_count(out.size))
 
-    @_covering
     def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
+        plain = images.flags.c_contiguous and out.flags.c_contiguous and indices.flags.c_contiguous
+        if not plain or indices.dtype != INDICES or images.dtype not in (BYTES, out.dtype):
+            self._portable().gather_batch(images, indices, out)
+            return
         sizes = (prod(images.shape[1:]), len(indices))
-        if images.dtype == np.uint8:
+        if images.dtype == BYTES:
             scale = _settings(out.dtype, 1 / 255)
             steps.gather_bytes(out.dtype, (images, indices, scale, out, *sizes), thread_count(out.size))
         else:
             steps.gather_numbers(out.dtype, (images, indices, out, *sizes), thread_count(out.size))
 
-    @_covering
+    @_covering()
     def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
         steps.tanh_grad(y.dtype, (dy, y, out, y.size), thread_count(y.size))
 
-    @_covering
+    @_covering()
     def softmax(self, x: Array, out: Array) -> None:
         steps.softmax(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(20 * x.size))
 
-    @_covering
+    @_covering()
     def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
         steps.softmax_grad(y.dtype, (dy, y, out, len(y), y.size // len(y)), thread_count(y.size))
 
-    @_covering
+    @_covering(INDICES)
     def cross_entropy(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
         steps.cross_entropy(y.dtype, (y, labels, losses, dy, *y.shape), thread_count(20 * y.size))
 
-    @_covering
+    @_covering(INDICES)
     def binary_cross_entropy(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
         margin = float(np.finfo(y.dtype).eps)
         arguments = (y, labels, losses, dy, _settings(y.dtype, margin, 1 - margin), *y.shape)
         steps.binary_cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
 
-    @_covering
     def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
+        if labels.dtype != INDICES or not y.flags.c_contiguous or losses.dtype != y.dtype:
+            self._portable().tally(losses, y, labels, sums)
+            return
         steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
 
     def sgd(
@@ -249,7 +257,16 @@ class CompiledKernels(PortableKernels):
         has_velocity = velocity is not None
         state = velocity if has_velocity else NOTHING[value.dtype]
         settings = _settings(value.dtype, momentum, weight_decay, TINY)
-        arguments = (value, grad, state, rate, settings, int(has_velocity), int(nesterov), value.size)
+        arguments = (
+            value,
+            grad,
+            state,
+            _rate(rate, value),
+            settings,
+            int(has_velocity),
+            int(nesterov),
+            value.size,
+        )
         steps.sgd(value.dtype, arguments, thread_count(value.size))
 
     def adam(
@@ -258,15 +275,22 @@ class CompiledKernels(PortableKernels):
     ) -> None:  # fmt: skip
         np.multiply(powers, betas, out=powers)
         settings = _settings(value.dtype, *betas, epsilon, weight_decay, TINY)
-        arguments = (value, grad, mean, square, powers, rate, settings, int(decoupled), value.size)
+        arguments = (
+            value,
+            grad,
+            mean,
+            square,
+            powers,
+            _rate(rate, value),
+            settings,
+            int(decoupled),
+            value.size,
+        )
         steps.adam(value.dtype, arguments, thread_count(2 * value.size))
 
-    @property
     def _portable(self) -> PortableKernels:
         """The kernels for what these do not cover; what they do cannot be recorded."""
-        made = recording.current()
-        if made is not None:
-            made.complete = False
+        recording.spoil()
         return PortableKernels(self.backend)
 
     def _convolve(
@@ -363,6 +387,11 @@ class CompiledKernels(PortableKernels):
 NO_BYTES = np.zeros(1, dtype=np.uint8)
 NO_INDICES = np.zeros(1, dtype=np.intp)
 NOTHING = {dtype: np.zeros(1, dtype=dtype) for dtype in FLOATS}
+
+
+def _rate(rate: Any, value: Array) -> Array:
+    """The learning rate as an array of one number of the values' dtype."""
+    return np.asarray(rate, dtype=value.dtype).reshape(1)
 
 
 def _bordered_size(x: Array, border: int) -> int:

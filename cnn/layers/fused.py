@@ -27,7 +27,7 @@ class Fused:
         self.parameters = self.first.parameters
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        x = self.backend.xp.ascontiguousarray(x)
+        x = self.backend.xp.ascontiguousarray(x, dtype=self.first.dtype)
         y = self.last.output(x, training)
         self.compute(x, y, training)
         if training:
@@ -68,7 +68,7 @@ class FusedConvolution(Fused):
         grad = scratch.beside(dy, kernels.gradient_shape(shape, convolution.window, input_grad))
         dx = convolution.input_gradient(grad) if input_grad else None
         kernels.conv2d_relu_grad(
-            self.backend.xp.ascontiguousarray(dy),
+            self.backend.xp.ascontiguousarray(dy, dtype=convolution.dtype),
             self._x,
             self._y,
             self.pool.winner(self._y) if self.pool else None,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from test_kernels_everywhere import SETS, convolutions
 
 import backends
+import cnn
 from backends import Window, threads
 
 ROOT = Path(__file__).parent.parent.parent
@@ -125,14 +127,51 @@ def test_products_shared_out(rows, inner, columns, turned_a, turned_b, seed):
         np.testing.assert_allclose(out, a @ b, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("x_type", [np.float16, np.int64])
-def test_other_arrays_go_the_portable_way(x_type):
-    x = np.arange(32).astype(x_type).reshape(2, 4, 4, 1)
+X = np.arange(32.0).reshape(2, 4, 4, 1)
+
+
+@pytest.mark.parametrize(
+    "x", [X[:, ::-1], X.astype(np.float32), X.astype(np.int64)], ids=["turned", "f4", "i8"]
+)
+def test_other_arrays_go_the_portable_way(x):
     weight = np.ones((3, 2, 2, 2))
     y, expected = np.empty((3, 3, 3, 1)), np.empty((3, 3, 3, 1))
-    COMPILED.conv2d(x.astype(float)[:, ::-1], weight, y, Window((2, 2)))  # not contiguous
-    PORTABLE.conv2d(x.astype(float)[:, ::-1], weight, expected, Window((2, 2)))
+    COMPILED.conv2d(x, weight, y, Window((2, 2)))
+    PORTABLE.conv2d(x, weight, expected, Window((2, 2)))
     np.testing.assert_allclose(y, expected)
+
+
+@pytest.mark.parametrize("labels", [np.uint8, np.int32, np.int64])
+def test_labels_of_any_whole_numbers(labels):
+    y = np.random.default_rng(0).standard_normal((10, 6))
+    found, expected = [], []
+    for kernels, results in ((COMPILED, found), (PORTABLE, expected)):
+        losses, dy, sums = np.empty(6), np.empty((10, 6)), np.zeros(2)
+        kernels.cross_entropy(y, np.array([0, 9, 3, 3, 1, 7], dtype=labels), losses, dy)
+        kernels.tally(losses, y, np.array([0, 9, 3, 3, 1, 7], dtype=labels), sums)
+        results.append((losses, dy, sums))
+    for a, b in zip(found[0], expected[0], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_a_label_beyond_the_classes_writes_nowhere_else():
+    around = np.zeros((12, 6))
+    losses = np.empty(6)
+    COMPILED.cross_entropy(np.zeros((10, 6)), np.array([0, 10, -1, 3, 1, 7]), losses, around[1:-1])
+    assert np.isnan(losses[[1, 2]]).all()
+    assert not around[[0, -1]].any()
+
+
+@pytest.mark.parametrize("rate", [0.5, np.float32(0.5), np.array([0.5]), np.array(0.5)])
+def test_a_learning_rate_may_be_any_number(rate):
+    network = cnn.Sequential(cnn.Dense(2))
+    network.build((3,), backend=backends.get("cpu", kernels="compiled"))
+    optimizer = cnn.SGD(0.1)
+    optimizer.build(network)
+    network.flat.value.fill(1)
+    network.flat.grad.fill(1)
+    optimizer.step(rate)
+    assert (network.flat.value == 0.5).all()
 
 
 def in_a_process(code, **environment):
@@ -176,7 +215,9 @@ PROCESSORS = {
 }
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="names processors of this kind alone")
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="names processors of this kind alone"
+)
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_the_tiles_of_other_processors_compute_the_same(processor, here, tmp_path):
     name, features, vector = PROCESSORS[processor]
@@ -207,6 +248,7 @@ def test_a_damaged_cache_is_compiled_again(here, tmp_path):
     again = step(NUMBA_CACHE_DIR=str(tmp_path))
     assert again["compiled"] > 0
     assert again["gradients"] == here["gradients"]
+    assert step(NUMBA_CACHE_DIR=str(tmp_path))["compiled"] == 0  # and is whole again
 
 
 def test_no_folder_to_keep_it_in_is_no_error(here, tmp_path):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,13 @@ def _load_threads() -> bool:
 
 SMALL = 100_000  # numbers moved: for fewer, a second thread costs what it saves
 MULTIPLICATIONS = 8  # that many take as long as moving a number
-HAS_THREADS = (
-    _load_threads()
-)  # Numba's own pool takes a tenth of a millisecond, and ends the process at worst
+# Numba's own pool takes a tenth of a millisecond to start, and ends the process where two threads meet
+HAS_THREADS = _load_threads()
 
 
 def thread_count(work: int) -> int:
     """How many threads it is worth to move so many numbers with."""
-    return threads.count() if HAS_THREADS and work >= SMALL else 1
+    return min(threads.count(), numba.config.NUMBA_NUM_THREADS) if HAS_THREADS and work >= SMALL else 1
 
 
 class Kernel:
@@ -76,13 +76,16 @@ class Kernel:
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = function
+        self._count = len(inspect.signature(function).parameters) - 2
         self._addresses: dict[Any, int] = {}
 
     def __call__(self, dtype: Any, arguments: tuple[Any, ...], threads: int = 1) -> None:
         """Run all parts, each on a thread of its own."""
         if threads > 1 and threads != numba.get_num_threads():
             numba.set_num_threads(threads)  # of this Python thread; each begins with all of them
-        values = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+        if len(arguments) != self._count:
+            raise TypeError(f"{self.function.__name__} takes {self._count} arguments, not {len(arguments)}")
+        values = [a.ctypes.data if isinstance(a, np.ndarray) else index(a) for a in arguments]
         launch = self.address(dtype), np.array(values, dtype=np.intp), threads
         _launch(*launch)
         made = recording.current()
@@ -154,7 +157,9 @@ class _KernelCache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception:
+        except Exception:  # damaged: begin anew
+            with suppress(Exception):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

@@ -76,7 +76,9 @@ def pool_line(y, winner, keep, x, x_row, H, W, N, pool, row):
     if keep != 0:
         for n in range(PW * N):
             winner[n] = upper * KW
-        for column in range(-(-padding_w // stride_w)):  # the winner is not padding, where nothing is larger
+        for column in range(
+            min(PW, -(-padding_w // stride_w))
+        ):  # the winner is not padding, where nothing is larger
             for n in range(column * N, (column + 1) * N):
                 winner[n] = upper * KW - (column * stride_w - padding_w) // dilation_w
     for i in range(upper, min(KH, (H - 1 - top) // dilation_h + 1)):

@@ -12,18 +12,19 @@ Geijn 2008, "Anatomy of high-performance matrix multiplication", section 6, has 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from platform import machine
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
-_FEATURES = config.CPU_FEATURES if config.CPU_FEATURES is not None else llvm.get_host_cpu_features().flatten()
+_FEATURES = config.CPU_FEATURES if config.CPU_FEATURES is not None else get_host_cpu_features()
 _HAS_AVX512 = "+avx512f" in _FEATURES
 VECTOR_BYTES = 64 if _HAS_AVX512 else 32 if "+avx2" in _FEATURES else 16
-_MANY_REGISTERS = _HAS_AVX512 or "+neon" in _FEATURES  # 32 of them, elsewhere 16
+_MANY_REGISTERS = _HAS_AVX512 or machine() in ("aarch64", "arm64")  # 32 of them, elsewhere 16
 
 # rows of a tile: its vectors (outer) or columns (inner), so that sums and operands fit the registers
 OUTER_TILES = {8: 3, 6: 4, 4: 4, 1: 8} if _MANY_REGISTERS else {4: 2, 1: 8}
@@ -76,7 +77,7 @@ class _Vectors:
     def multiply_add(self, total: ir.Value, a: ir.Value, b: ir.Value) -> None:
         """``total += a * b`` for a variable."""
         old = self.builder.load(total)
-        self.builder.store(self._call(f"llvm.fma.{self._suffix}", self.type, [a, b, old]), total)
+        self.builder.store(self._call(f"llvm.fmuladd.{self._suffix}", self.type, [a, b, old]), total)
 
     def sum(self, vector: ir.Value) -> ir.Value:
         """All lanes added up, halves first: a scalar."""
@@ -200,7 +201,7 @@ def call(typing_context, address, arguments):
     return types.void(types.intp, arguments), codegen
 
 
-MOST_ARGUMENTS = 28
+MOST_ARGUMENTS = 24  # a case is compiled for each number of them
 
 
 @intrinsic

@@ -1,6 +1,6 @@
 """What a training step does besides its layers: batches, losses, updates, each in one pass."""
 
-from math import exp, log, sqrt
+from math import exp, log, nan, sqrt
 
 from backends.kernels.cpu.jit import Bytes, Doubles, Indices, Kernel, Numbers, inlined, share
 from backends.kernels.cpu.registers import at, one, zero
@@ -117,9 +117,12 @@ def cross_entropy(
             total += dy[c * N + n]
         for c in range(classes):
             dy[c * N + n] /= total
-        label = labels[n] * N + n
-        dy[label] -= 1
-        losses[n] = log(total) - (y[label] - largest)
+        if 0 <= labels[n] < classes:
+            label = labels[n] * N + n
+            dy[label] -= 1
+            losses[n] = log(total) - (y[label] - largest)
+        else:
+            losses[n] = nan  # there is no such class
 
 
 @Kernel
