@@ -48,8 +48,9 @@ def spoil() -> None:
 @contextmanager
 def recording() -> Iterator[Recording]:
     """Record what this thread does inside the block."""
-    _thread.recording = made = Recording()
+    before, made = current(), Recording()
+    _thread.recording = made
     try:
         yield made
     finally:
-        _thread.recording = None
+        _thread.recording = before

@@ -13,6 +13,7 @@ import numpy as np
 from backends import recording, threads
 from backends.buffer import Array, Shape
 from backends.kernels.cpu import convolution, pooling, steps
+from backends.kernels.cpu.convolution import ALONE, BEFORE_POOL, BEFORE_RELU
 from backends.kernels.cpu.jit import HAS_THREADS, MULTIPLICATIONS, clock, thread_count
 from backends.kernels.cpu.matmul import matmul
 from backends.kernels.cpu.products import inner_product, lanes, outer_product
@@ -144,9 +145,9 @@ class CompiledKernels(PortableKernels):
         sums = None
         if bias_grad is not None:
             sums = bias_grad if bias_grad.ndim == 3 else self._room(grad.dtype, O * OH * OW, name="sums")[0]
-        after = (2, dy, y, winner) if pool else (1, dy, y, NO_BYTES)
+        made_from = (BEFORE_POOL, dy, y, winner) if pool else (BEFORE_RELU, dy, y, NO_BYTES)
         sizes = _pool(pool, dy.shape) if pool else NO_INDICES
-        self._grad_weight(x, grad, y_shape, weight_grad, window, groups, after, sums, sizes)
+        self._grad_weight(x, grad, y_shape, weight_grad, window, groups, made_from, sums, sizes)
         if bias_grad is not None and bias_grad.ndim == 1:
             steps.sum_rows(grad.dtype, (sums, bias_grad, O, OH * OW))
         if dx is None:
@@ -321,24 +322,24 @@ class CompiledKernels(PortableKernels):
 
     def _grad_weight(
         self, x: Array, dy: Array, y_shape: Shape, out: Array, window: Window, groups: int,
-        after: tuple[int, Array, Array, Array] | None = None, sums: Array | None = None, pool: Any = None,
+        made_from: tuple[int, Array, Array, Array] | None = None, sums: Array | None = None, pool: Any = None,
     ) -> None:  # fmt: skip
-        """The weight's gradient; ``after`` says what dy is made from, see convolution_grad_weight."""
+        """The weight's gradient; dy is first ``made_from`` others as convolution_grad_weight says."""
         parts = thread_count(_work(out, y_shape))
         border = window.padding[1]
         bordered, shares = self._room(x.dtype, _bordered_size(x, border), parts * out.size)
         x = self._bordered(x, border, bordered)
         shape, offsets = _convolution(x.shape, out.shape, y_shape, window, groups)
         nothing = NOTHING[out.dtype]
-        after = after or (0, nothing, nothing, NO_BYTES)
+        made_from = made_from or (ALONE, nothing, nothing, NO_BYTES)
         sums, add_up = (nothing, 0) if sums is None else (sums, 1)
         dy_border, kept = (dy.shape[2] - y_shape[2]) // 2, dy.shape[1]
         arguments = (
             inner_product.address(out.dtype), shares, dy, dy_border, kept, x, offsets, shape, AT_ONCE,
-            *after, sums, add_up, NO_INDICES if pool is None else pool,
+            *made_from, sums, add_up, NO_INDICES if pool is None else pool,
         )  # fmt: skip
         convolution.convolution_grad_weight(out.dtype, arguments, parts)
-        convolution.add_shares(out.dtype, (shares, parts, out, *out.shape), thread_count(out.size))
+        convolution.add_weight_shares(out.dtype, (shares, parts, out, *out.shape), thread_count(out.size))
 
     def _grad_input(
         self, bordered: Array, dy_shape: Shape, weight: Array, turned: Array, out: Array, window: Window,
@@ -384,8 +385,7 @@ class CompiledKernels(PortableKernels):
         return [scratch[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
-NO_BYTES = np.zeros(1, dtype=np.uint8)
-NO_INDICES = np.zeros(1, dtype=np.intp)
+NO_BYTES, NO_INDICES = np.zeros(1, dtype=BYTES), np.zeros(1, dtype=INDICES)
 NOTHING = {dtype: np.zeros(1, dtype=dtype) for dtype in FLOATS}
 
 

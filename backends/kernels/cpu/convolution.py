@@ -23,6 +23,8 @@ from backends.kernels.cpu.pooling import (
 )
 from backends.kernels.cpu.registers import at, call, zero
 
+ALONE, BEFORE_RELU, BEFORE_POOL = range(3)  # what came after a convolution whose gradient is wanted
+
 
 class Shape(NamedTuple):
     """The sizes of a convolution; C and O are channels of one group, W is the width with its border."""
@@ -164,8 +166,8 @@ def convolution_grad_weight(
     """Each part's share of the sum over all positions of dy * x: ``shares`` is (parts, O, KH, C, KW).
 
     ``dy`` has a border of so many columns left and right. So many of its numbers are taken ``at_once`` as
-    stay in the second cache while all lines of x go over them. Where ReLU came ``after`` the convolution (1),
-    or ReLU and max pooling (2), dy is first made, line by line, from what they gave out, ``z``, and its
+    stay in the second cache while all lines of x go over them. Where ReLU came ``after`` the convolution,
+    or ReLU and max pooling, dy is first made, line by line, from what they gave out, ``z``, and its
     gradient; where ``add_up``, ``sums`` (O, OH, OW) gets its sum over the batch. dy is then (O, OH, OW, N),
     or where nobody needs it later, (parts, O, kept, OW, N): the same few lines for one row after another.
     """
@@ -197,12 +199,12 @@ def convolution_grad_weight(
                     rows += 1
                 lines, a_line, b_line = rows, dy_line, stride_h * W * N
             base = row if kept == OH else 0  # where the first of these rows lies in dy
-            if after > 0:
+            if after != ALONE:
                 for channel in range(group * O, (group + 1) * O):
                     for r in range(row, row + rows):
                         task = channel * OH + r
                         made = at(dy, channel * dy_channel + (base + r - row) * dy_line)
-                        if after == 1:
+                        if after == BEFORE_RELU:
                             there = task * OW * N
                             relu_grad_line(made, at(dz, there), at(z, there), OW * N, dy_border * N)
                         else:
@@ -220,7 +222,7 @@ def convolution_grad_weight(
 
 
 @Kernel
-def add_shares(
+def add_weight_shares(
     shares: Numbers, count: int, dw: Numbers, O: int, C: int, KH: int, KW: int, part: int, parts: int
 ) -> None:
     """``dw`` (O, C, KH, KW) = the sum over the first axis of ``shares`` (count, O, KH, C, KW)."""

@@ -70,7 +70,7 @@ class Kernel:
     """A function that works on one part of many, compiled to a C function for each dtype when first called.
 
     Its parameters are annotated with Numbers, Bytes, Indices or Doubles (pointers), or int; the last two,
-    ``part`` and ``parts``, are filled in when it is called with so many ``threads``. A C function is called
+    ``part`` and ``parts``, are filled in when it is called. A C function is called
     through its address, not linked in: so it is compiled once, and not again with each that uses it.
     """
 
@@ -79,14 +79,14 @@ class Kernel:
         self._count = len(inspect.signature(function).parameters) - 2
         self._addresses: dict[Any, int] = {}
 
-    def __call__(self, dtype: Any, arguments: tuple[Any, ...], threads: int = 1) -> None:
+    def __call__(self, dtype: Any, arguments: tuple[Any, ...], parts: int = 1) -> None:
         """Run all parts, each on a thread of its own."""
-        if threads > 1 and threads != numba.get_num_threads():
-            numba.set_num_threads(threads)  # of this Python thread; each begins with all of them
+        if parts > 1 and parts != numba.get_num_threads():
+            numba.set_num_threads(parts)  # of this Python thread; each begins with all of them
         if len(arguments) != self._count:
             raise TypeError(f"{self.function.__name__} takes {self._count} arguments, not {len(arguments)}")
         values = [a.ctypes.data if isinstance(a, np.ndarray) else index(a) for a in arguments]
-        launch = self.address(dtype), np.array(values, dtype=np.intp), threads
+        launch = self.address(dtype), np.array(values, dtype=np.intp), parts
         _launch(*launch)
         made = recording.current()
         if made is not None:
@@ -115,12 +115,12 @@ class Kernel:
         return int(c_function.address)
 
 
-def _launch_parts(address, arguments, threads):
-    if threads == 1:
+def _launch_parts(address, arguments, parts):
+    if parts == 1:
         call_part(address, arguments, 0, 1)
     else:
-        for part in prange(threads):
-            call_part(address, arguments, np.intp(part), threads)
+        for part in prange(parts):
+            call_part(address, arguments, np.intp(part), parts)
 
 
 @inlined

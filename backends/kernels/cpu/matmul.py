@@ -46,7 +46,7 @@ def _wide(a: Array, b: Array, out: Array, accumulate: bool, room: Room) -> bool:
     operands = (b, _multiples(k, b_row), a, *_steps(a), m, k, n)
     if by_depth:
         products.multiply_by_depth(out.dtype, (outer, shares, *operands, vector), parts)
-        products.add_parts(out.dtype, (shares, parts, out, m * n))
+        products.add_shares(out.dtype, (shares, parts, out, m * n))
     else:
         products.multiply(out.dtype, (outer, out, out_row, *operands, int(accumulate), vector), parts)
     return True
@@ -78,7 +78,7 @@ def _narrow_of_columns(a: Array, b: Array, out: Array, accumulate: bool, room: R
     shares, turned = room(out.dtype, parts * m * n, m * n)
     operands = (a, _multiples(k, a_column), b, b_column, b_row, n, k, m, vector)
     products.multiply_by_depth(out.dtype, (outer, shares, *operands), parts)
-    products.add_parts(out.dtype, (shares, parts, out if n == 1 else turned, m * n))
+    products.add_shares(out.dtype, (shares, parts, out if n == 1 else turned, m * n))
     if n > 1:
         products.transpose(out.dtype, (turned, out, n, m, n, vector))
     return True

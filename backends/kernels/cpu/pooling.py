@@ -207,7 +207,8 @@ def sum_images(dx, W, N, sums):
     if N == 1:
         for column in range(W):
             sums[column] = dx[column]
-    for column in range(W if N > 1 else 0):
+        return
+    for column in range(W):
         run = at(dx, column * N)
         total = run[0]
         for n in range(1, N):

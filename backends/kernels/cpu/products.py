@@ -161,7 +161,7 @@ def multiply_by_depth(
 
 
 @Kernel
-def add_parts(shares: Numbers, count: int, y: Numbers, size: int, part: int, parts: int) -> None:
+def add_shares(shares: Numbers, count: int, y: Numbers, size: int, part: int, parts: int) -> None:
     """``y`` (size,) = the sum over the first axis of ``shares`` (count, size)."""
     first, last = share(size, part, parts)
     for i in range(first, last):
