@@ -22,6 +22,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 BLOCK = 0.02  # seconds: as many steps are timed at once as this takes
 PATIENCE = 5.0  # seconds that a setup may use for its turns; three it has in any case
 SLOWEST = 0.2  # seconds: a sweep ends at the batch size where a step takes longer
+PAUSE = 0.25  # seconds before a turn: idle threads of a linear algebra library go on spinning for a while
 SWEEP_TURNS = 5
 LAUNCHES = 100
 LONG_ENOUGH = 5e-3  # seconds: a product or a copy that shows the device at full speed
@@ -133,6 +134,7 @@ def _take_turns(measured: Sequence[_Measurements], rounds: int) -> None:
         for index, one in enumerate(measured):
             if turn < 3 or used[index] < PATIENCE:
                 start = time.perf_counter()
+                time.sleep(PAUSE)
                 one.take_turn()
                 used[index] += time.perf_counter() - start
 
@@ -149,7 +151,9 @@ def _sweep(setups: Sequence[Setup], workload: Workload) -> list[list[SweepPoint]
         seconds: dict[int, list[float]] = {index: [] for index in quick}
         for _ in range(SWEEP_TURNS):
             for index, (training, block) in trainings.items():
+                time.sleep(PAUSE)
                 with setups[index].active() as backend:
+                    training.step()
                     seconds[index].append(wall_clock(backend, training.step, block))
         for index in quick:
             points[index].append(SweepPoint(batch_size, Spread.of(seconds[index])))
