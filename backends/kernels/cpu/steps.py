@@ -79,15 +79,22 @@ def _largest(y, classes, N, n):
     return best
 
 
+@inlined
+def _exponentials(x, y, classes, N, n):
+    """Column n of ``y`` = exp(x - its largest); -> (the largest, the sum of the exponentials)."""
+    largest, total = _largest(x, classes, N, n), zero(x)
+    for c in range(classes):
+        y[c * N + n] = exp(x[c * N + n] - largest)
+        total += y[c * N + n]
+    return largest, total
+
+
 @Kernel
 def softmax(x: Numbers, y: Numbers, classes: int, N: int, part: int, parts: int) -> None:
     """``y`` = exp(x - max x) / sum exp(x - max x) down each column of (classes, N)."""
     first, last = share(N, part, parts)
     for n in range(first, last):
-        largest, total = _largest(x, classes, N, n), zero(x)
-        for c in range(classes):
-            y[c * N + n] = exp(x[c * N + n] - largest)
-            total += y[c * N + n]
+        _, total = _exponentials(x, y, classes, N, n)
         for c in range(classes):
             y[c * N + n] /= total
 
@@ -111,10 +118,7 @@ def cross_entropy(
     """``losses[n]`` = -log softmax(y)[label], ``dy`` = its gradient: the softmax, less 1 at the label."""
     first, last = share(N, part, parts)
     for n in range(first, last):
-        largest, total = _largest(y, classes, N, n), zero(y)
-        for c in range(classes):
-            dy[c * N + n] = exp(y[c * N + n] - largest)
-            total += dy[c * N + n]
+        largest, total = _exponentials(y, dy, classes, N, n)
         for c in range(classes):
             dy[c * N + n] /= total
         if 0 <= labels[n] < classes:
