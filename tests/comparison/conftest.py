@@ -1,10 +1,26 @@
-"""Nothing is timed in tests, so nothing needs to fall asleep first."""
+"""Comparisons that are over in a moment."""
 
 import pytest
 
-from cnn.comparison import measure
+import backends
+from cnn.comparison import Setup, compare, measure
 
 
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch):
-    monkeypatch.setattr(measure, "PAUSE", 0)
+@pytest.fixture(scope="session")
+def quick():
+    """Limits under which a comparison takes a second: what is measured stays the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "BATCH_SIZES", (1, 4))
+        patch.setattr(measure, "BLOCK", 1e-9)
+        patch.setattr(measure, "LONG_ENOUGH", 0)
+        patch.setattr(measure, "LAUNCHES", 2)
+        patch.setattr(measure, "SWEEP_TURNS", 2)
+        patch.setattr(measure, "PAUSE", 0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def result(quick):
+    """Two kernel sets, compared for real."""
+    two = [Setup(backends.get("cpu", kernels), 1) for kernels in ("portable", "signal")]
+    return compare(two, model="notebook", batch_size=3, rounds=3)
