@@ -8,30 +8,31 @@ from backends.kernels.cpu.registers import at, one, zero
 PIXELS, IMAGES = 64, 16  # at a time: a line of cache of each image, and of each pixel
 
 
-@Kernel
-def gather_bytes(
-    images: Bytes, order: Indices, scale: Numbers, out: Numbers, pixels: int, N: int, part: int, parts: int
-) -> None:
+@inlined
+def _gather(images, order, scale, out, pixels, N, part, parts):
     """``out[p, n]`` = scale * images[order[n], p]: (all, pixels) -> (pixels, N)."""
     first, last = share(-(-pixels // PIXELS), part, parts)
     for block in range(first, last):
         for some in range(0, N, IMAGES):
             for p in range(block * PIXELS, min(pixels, (block + 1) * PIXELS)):
                 for n in range(some, min(N, some + IMAGES)):
-                    out[p * N + n] = scale[0] * images[order[n] * pixels + p]
+                    out[p * N + n] = scale * images[order[n] * pixels + p]
+
+
+@Kernel
+def gather_bytes(
+    images: Bytes, order: Indices, scale: Numbers, out: Numbers, pixels: int, N: int, part: int, parts: int
+) -> None:
+    """A batch of images that are bytes, scaled, batch last."""
+    _gather(images, order, scale[0], out, pixels, N, part, parts)
 
 
 @Kernel
 def gather_numbers(
     images: Numbers, order: Indices, out: Numbers, pixels: int, N: int, part: int, parts: int
 ) -> None:
-    """``out[p, n]`` = images[order[n], p]: (all, pixels) -> (pixels, N)."""
-    first, last = share(-(-pixels // PIXELS), part, parts)
-    for block in range(first, last):
-        for some in range(0, N, IMAGES):
-            for p in range(block * PIXELS, min(pixels, (block + 1) * PIXELS)):
-                for n in range(some, min(N, some + IMAGES)):
-                    out[p * N + n] = images[order[n] * pixels + p]
+    """A batch of images that are floats, as they are, batch last."""
+    _gather(images, order, one(out), out, pixels, N, part, parts)
 
 
 @Kernel
