@@ -9,7 +9,7 @@ import re
 
 from backends.backend import Array, Backend, Timer
 from backends.cpu import CpuBackend
-from backends.errors import ArgumentError, DeviceUnavailable
+from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
 from backends.kernels import Window
 from backends.threads import limit_threads
 
@@ -17,7 +17,9 @@ __all__ = [
     "ArgumentError",
     "Backend",
     "CpuBackend",
+    "DeviceLost",
     "DeviceUnavailable",
+    "OutOfMemory",
     "Timer",
     "Window",
     "available",
@@ -25,16 +27,17 @@ __all__ = [
     "of",
 ]
 
-_made: dict[tuple[str, str], Backend] = {}
+_made: dict[tuple[str, str, bool], Backend] = {}
 
 
-def get(spec: str = "auto", kernels: str = "auto", threads: int | None = None) -> Backend:
+def get(spec: str = "auto", kernels: str = "auto", threads: int | None = None, tf32: bool = False) -> Backend:
     """The backend for ``spec``: "auto", "cpu", "cuda" or "cuda:N".
 
     "auto" takes what the environment variable CNN_DEVICE names, else CUDA where it works, else the
     CPU; the backend's ``reason`` says which and why. An explicit "cuda" never falls back.
     ``kernels`` is "auto", "compiled", "portable" or "signal"; ``threads`` limits the linear algebra library
-    and the compiled kernels of the whole process (None leaves it as it is: all cores).
+    and the compiled kernels of the whole process (None leaves it as it is: all cores). ``tf32`` lets a GPU
+    round the factors of float32 products to 10 bits (NVIDIA's TF32), which its tensor cores are faster with.
 
     Raises DeviceUnavailable where the device cannot be used, ArgumentError for a name that is none.
     """
@@ -47,8 +50,8 @@ def get(spec: str = "auto", kernels: str = "auto", threads: int | None = None) -
     if threads is not None:
         limit_threads(threads)
     if asked == "auto":
-        return _best(kernels)
-    return _get(asked, kernels, "asked for" if asked == spec else "set by CNN_DEVICE")
+        return _best(kernels, tf32)
+    return _get(asked, kernels, tf32, "asked for" if asked == spec else "set by CNN_DEVICE")
 
 
 def of(array: Array) -> Backend:
@@ -57,8 +60,8 @@ def of(array: Array) -> Backend:
         if backend.owns(array):
             return backend
     if type(array).__module__.split(".")[0] == "cupy":
-        return _get(f"cuda:{array.device.id}", "auto")
-    cpu = _get("cpu", "auto")
+        return _get(f"cuda:{array.device.id}")
+    cpu = _get("cpu")
     if not cpu.owns(array):
         raise ArgumentError(f"no backend owns a {type(array).__name__}: expected a numpy or cupy array")
     return cpu
@@ -66,36 +69,37 @@ def of(array: Array) -> Backend:
 
 def available() -> dict[str, Backend | DeviceUnavailable]:
     """Every device by name: its backend, or the error that says why it cannot be used."""
-    devices: dict[str, Backend | DeviceUnavailable] = {"cpu": _get("cpu", "auto")}
+    devices: dict[str, Backend | DeviceUnavailable] = {"cpu": _get("cpu")}
     try:
         from backends import cuda
 
         for index in range(cuda.count()):
-            devices[f"cuda:{index}"] = _get(f"cuda:{index}", "auto")
+            devices[f"cuda:{index}"] = _get(f"cuda:{index}")
     except DeviceUnavailable as error:
         devices["cuda"] = error
     return devices
 
 
-def _best(kernels: str) -> Backend:
+def _best(kernels: str, tf32: bool) -> Backend:
     try:
-        return _get("cuda:0", kernels, "CUDA works here")
+        return _get("cuda:0", kernels, tf32, "CUDA works here")
     except DeviceUnavailable as error:
-        return _get("cpu", kernels, f"no CUDA: {error.cause}")
+        return _get("cpu", kernels, tf32, f"no CUDA: {error.cause}")
 
 
-def _get(name: str, kernels: str, reason: str | None = None) -> Backend:
+def _get(name: str, kernels: str = "auto", tf32: bool = False, reason: str | None = None) -> Backend:
     name, kernels = "cuda:0" if name == "cuda" else name, str(kernels)
-    if (name, kernels) not in _made:
-        _made[name, kernels] = _make(name, kernels)
-    backend = _made[name, kernels]
+    key = name, kernels, tf32 and name != "cpu"
+    if key not in _made:
+        _made[key] = _make(*key)
+    backend = _made[key]
     backend.reason = reason or backend.reason
     return backend
 
 
-def _make(name: str, kernels: str) -> Backend:
+def _make(name: str, kernels: str, tf32: bool) -> Backend:
     if name == "cpu":
         return CpuBackend(kernels)
     from backends.cuda import CudaBackend
 
-    return CudaBackend(int(name.split(":")[1]), kernels)
+    return CudaBackend(int(name.split(":")[1]), kernels, tf32)

@@ -11,6 +11,7 @@ from backends import kernels as kernel_sets
 from backends import recording
 from backends.buffer import Array, Buffer
 from backends.errors import ArgumentError, DeviceUnavailable
+from backends.upload import Upload
 
 
 class Timer(ABC):
@@ -106,9 +107,20 @@ class Backend(ABC):
             setattr(self._thread, name, buffer)
         return buffer.view((nbytes,))
 
+    def upload(self, *targets: Array) -> Upload:
+        """Host memory to fill these arrays from, again and again."""
+        return Upload(self, *targets)
+
+    def has_room(self, nbytes: int) -> bool:
+        """Whether a data set so large may lie on the device and leave enough for the rest."""
+        return True
+
     @abstractmethod
     def active(self) -> AbstractContextManager[object]:
-        """``with backend.active():`` makes this the device that ``xp`` computes on."""
+        """``with backend.active():`` makes this the device that ``xp`` computes on.
+
+        What leaves the block because a GPU's memory is full is OutOfMemory, because it failed DeviceLost.
+        """
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -103,16 +103,14 @@ class CpuBackend(Backend):
         return {"used": _resident_bytes(), "total": _total_bytes()}
 
     def describe(self) -> dict[str, Any]:
-        import threadpoolctl
-
-        libraries = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+        libraries = threads.blas_libraries()
         return {
             "device": self.name,
             "processor": _processor(),
             "cores": threads.available_cores(),
             "threads": threads.count()
             if self.kernels.name == "compiled"
-            else max((pool["num_threads"] for pool in libraries), default=1),
+            else max((pool["num_threads"] for pool in libraries), default=threads.count()),
             "blas": ", ".join(sorted({f"{pool['internal_api']} {pool['version']}" for pool in libraries}))
             or "unknown",
             "kernels": self.kernels.name,

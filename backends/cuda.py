@@ -4,15 +4,32 @@ Nothing here imports CuPy before a backend is made; cuda_diagnosis.py tells what
 """
 
 import os
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backends.backend import Array, Backend, Timer
-from backends.cuda_diagnosis import count_devices, failure, import_cupy, listed, readable_version
+from backends.cuda_capture import Capture
+from backends.cuda_diagnosis import (
+    count_devices,
+    failure,
+    import_cupy,
+    listed,
+    readable_capability,
+    readable_version,
+    require_capability,
+    trouble,
+)
+from backends.cuda_upload import PinnedUpload
 from backends.errors import DeviceUnavailable
+from backends.graph import Graph, Step
+from backends.kernels import PortableKernels
+from backends.upload import Upload
 
 
 class CudaBackend(Backend):
@@ -23,7 +40,7 @@ class CudaBackend(Backend):
 
     column_bytes = 256 << 20  # few, large products: there is no cache to stay in
 
-    def __init__(self, index: int = 0, kernels: str = "auto") -> None:
+    def __init__(self, index: int = 0, kernels: str = "auto", tf32: bool = False) -> None:
         name = f"cuda:{index}"
         self.xp = cupy = import_cupy()
         devices = count_devices(cupy)
@@ -31,9 +48,12 @@ class CudaBackend(Backend):
             raise DeviceUnavailable(f"{name} does not exist: this machine has {listed(devices)}")
         self.index = index
         self._device = cupy.cuda.Device(index)
+        self._active = _Active(name, self._device)
         try:
             self._cublas = cupy.cuda.cublas
-            self._tf32 = int(os.environ.get("CUPY_TF32", "0")) > 0  # CuPy's own switch, for its products
+            # the second is CuPy's own switch, for its products
+            self._tf32 = tf32 or int(os.environ.get("CUPY_TF32", "0")) > 0
+            self._products = threading.local()
             self._gemm_types = _gemm_types(self._cublas, self._tf32)
             product = self._probe()
         except Exception as error:
@@ -118,10 +138,42 @@ class CudaBackend(Backend):
             operands.reverse()
             m, n = n, m
         (left_op, left), (right_op, right) = operands
-        handle = self.xp.cuda.get_cublas_handle()  # this thread's, on the current device
         beta = kind.one if accumulate else kind.zero
         result = (out.data.ptr, kind.data, ldc, kind.compute, self._cublas.CUBLAS_GEMM_DEFAULT)
-        self._cublas.gemmEx(handle, left_op, right_op, m, n, k, kind.one, *left, *right, beta, *result)
+        self._gemm_ex(left_op, right_op, m, n, k, kind.one, *left, *right, beta, *result)
+
+    @property
+    def _gemm_ex(self) -> Callable[..., None]:
+        """CuBLAS's product on this thread, where CuPy will not do the one of a recording."""
+        own = getattr(self._products, "gemm_ex", None)
+        return own or partial(self._cublas.gemmEx, self.xp.cuda.get_cublas_handle())
+
+    @contextmanager
+    def _multiply_by(self, gemm_ex: Callable[..., None]) -> Iterator[None]:
+        self._products.gemm_ex = gemm_ex
+        try:
+            yield
+        finally:
+            self._products.gemm_ex = None
+
+    def compiled_kernels(self) -> type[PortableKernels]:
+        require_capability(self.name, self._device.compute_capability)
+        from backends.kernels.compiled_cuda import CompiledKernels
+
+        return CompiledKernels
+
+    def graph(self, step: Step, state: Sequence[Array] = ()) -> Step:
+        """A CUDA graph of ``step``, as :class:`Graph` says."""
+        return Graph(self, Capture(self.xp, self._multiply_by), step, state)
+
+    def upload(self, *targets: Array) -> Upload:
+        return PinnedUpload(self, *targets)
+
+    def has_room(self, nbytes: int) -> bool:
+        """Up to half of what is free: activations and CuPy's temporaries need the rest."""
+        with self.active():
+            free = self._device.mem_info[0] + self.xp.get_default_memory_pool().free_bytes()
+        return nbytes <= free // 2
 
     def take(self, array: Array, indices: Array, out: Array) -> Array:
         with self.active():
@@ -132,10 +184,11 @@ class CudaBackend(Backend):
             return super().workspace(nbytes)
 
     def active(self) -> AbstractContextManager[object]:
-        return self._device  # it may be entered again, and from several threads
+        return self._active
 
     def synchronize(self) -> None:
-        self._device.synchronize()
+        with self.active():
+            self._device.synchronize()
 
     def timer(self) -> Timer:
         return CudaTimer(self)
@@ -148,13 +201,12 @@ class CudaBackend(Backend):
 
     def describe(self) -> dict[str, Any]:
         runtime = self.xp.cuda.runtime
-        capability = self._device.compute_capability
         with self.active():
             cublas = self._cublas.getVersion(self.xp.cuda.get_cublas_handle())
         return {
             "device": self.name,
             "gpu": runtime.getDeviceProperties(self.index)["name"].decode(),
-            "compute_capability": f"{capability[:-1]}.{capability[-1]}",
+            "compute_capability": readable_capability(self._device.compute_capability),
             "driver": f"CUDA {readable_version(runtime.driverGetVersion())}",
             "runtime": f"CUDA {readable_version(runtime.runtimeGetVersion())}",
             "cublas": f"{cublas // 10000}.{cublas // 100 % 100}.{cublas % 100}",
@@ -163,6 +215,45 @@ class CudaBackend(Backend):
             "cupy": self.xp.__version__,
             "numpy": np.__version__,
         }
+
+
+class _Active:
+    """Makes a device the current one, and CuPy's errors those of the contract.
+
+    It may be entered again, and from several threads: CuPy keeps what was current before for each.
+    """
+
+    def __init__(self, name: str, device: Any) -> None:
+        self._name = name
+        self._device = device
+
+    def __enter__(self) -> None:
+        try:
+            self._device.__enter__()
+        except Exception as error:
+            self._tell(error)
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self._device.__exit__(kind, error, traceback)
+        except Exception as later:  # a lost device cannot be left either; what came first is told
+            if error is None:
+                self._tell(later)
+                raise
+        if error is not None:
+            self._tell(error)
+
+    def _tell(self, error: BaseException) -> None:
+        told = trouble(self._name, error, self._free)
+        if told is not None:
+            raise told from error
+
+    def _free(self) -> int | None:
+        try:
+            return int(self._device.mem_info[0])
+        except Exception:  # it may be lost too
+            return None
 
 
 class CudaTimer(Timer):
@@ -180,8 +271,9 @@ class CudaTimer(Timer):
 
     @property
     def seconds(self) -> float:
-        self._end.synchronize()
-        return self._backend.xp.cuda.get_elapsed_time(self._start, self._end) / 1000
+        with self._backend.active():
+            self._end.synchronize()
+            return self._backend.xp.cuda.get_elapsed_time(self._start, self._end) / 1000
 
     def _event(self) -> Any:
         with self._backend.active():

@@ -1,14 +1,27 @@
-"""What keeps CUDA from being used, told apart: each in a sentence that ends with what mends it."""
+"""What keeps CUDA from being used, or ends its use: each in a sentence that ends with what mends it."""
 
 import ctypes
 import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from types import ModuleType
 
-from backends.errors import DeviceUnavailable
+from backends.errors import DeviceLost, DeviceUnavailable, OutOfMemory
+from backends.text import readable_bytes
+
+OLDEST_CAPABILITY = 75  # what the compiled kernels need, as CuPy writes 7.5
+
+# As CUDA's runtime, driver and cuBLAS name what happened, without prefix, underscores and case.
+_FULL = {"memoryallocation", "outofmemory", "allocfailed"}
+_LOST = {
+    "assert", "contextisdestroyed", "deviceunavailable", "devicesunavailable", "eccuncorrectable",
+    "executionfailed", "externaldevice", "hardwarestackerror", "illegaladdress", "illegalinstruction",
+    "invalidaddressspace", "invalidpc", "launchfailed", "launchfailure", "launchtimeout",
+    "misalignedaddress", "nodevice", "notpermitted", "nvlinkuncorrectable", "systemnotready", "unknown",
+}  # fmt: skip
 
 
 def import_cupy() -> ModuleType:
@@ -83,6 +96,11 @@ def _driver_trouble(cupy: ModuleType) -> str:
 
 def failure(name: str, error: Exception) -> str:
     """What went wrong at the first kernel, the first product or a late import, and what mends it."""
+    if isinstance(error, OutOfMemory):
+        free = "" if error.free is None else f", {readable_bytes(error.free)} are free"
+        return f"{name} has no memory for a small computation{free}: see with nvidia-smi what holds it"
+    if isinstance(error, DeviceLost) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # nothing was begun that would have to start again
     text = str(error)
     unloaded = any(kind.__name__ == "DynamicLibNotFoundError" for kind in type(error).__mro__)
     if unloaded or isinstance(error, ImportError) or "CUDA headers" in text:
@@ -93,7 +111,55 @@ def failure(name: str, error: Exception) -> str:
             f"{name} is older than this CuPy's CUDA: run {_pip()} uninstall -y {' '.join(_cupy_packages())}, "
             f'then {_pip()} install "cupy-cuda12x[ctk]"'
         )
+    if "UNSUPPORTED_PTX_VERSION" in text or "cudaErrorUnsupportedPtxVersion" in text:
+        return (
+            f"the NVIDIA driver is too old for the CUDA toolkit that compiles for {name}: "
+            "update the driver, and check with nvidia-smi"
+        )
     return f"{name} failed a small computation ({_summary(error)}): check the GPU with nvidia-smi"
+
+
+def trouble(
+    name: str, error: BaseException, free: Callable[[], int | None]
+) -> OutOfMemory | DeviceLost | None:
+    """What CuPy raised in the middle of work as the contract's error, or None where it is of another kind.
+
+    ``free`` asks how many bytes are left.
+    """
+    text = str(error)
+    refused = _REFUSED.match(text)
+    if refused and isinstance(error, MemoryError):
+        requested, held, limit = (int((number or "0").replace(",", "")) for number in refused.groups())
+        left = free()
+        if limit:  # CUPY_GPU_MEMORY_LIMIT
+            left = limit - held if left is None else min(left, limit - held)
+        return OutOfMemory(name, requested, left, _MEMORY_MEND)
+    said = re.match(r"(?:cudaError|CUDA_ERROR_|CUBLAS_STATUS_)(\w+)", text)
+    what = said[1].replace("_", "").lower() if said else ""
+    if what in _FULL:
+        return OutOfMemory(name, None, free(), _MEMORY_MEND)
+    if what in _LOST:
+        return DeviceLost(
+            f"{name} is lost ({text.splitlines()[0]}): check it with nvidia-smi; this process cannot use it "
+            "any more, so start again, or go on without it with --device cpu"
+        )
+    return None
+
+
+_REFUSED = re.compile(  # pinned memory of the host is not counted, and not meant
+    r"Out of memory allocating ([\d,]+) bytes \(allocated so far: ([\d,]+) bytes"
+    r"(?:, limit set to: ([\d,]+) bytes)?"
+)
+_MEMORY_MEND = "take smaller batches, or see with nvidia-smi what else holds memory there"
+
+
+def require_capability(name: str, capability: str) -> None:
+    """Raise DeviceUnavailable where the compiled kernels are for younger GPUs; "75" is CuPy's 7.5."""
+    if int(capability) < OLDEST_CAPABILITY:
+        raise DeviceUnavailable(
+            f"{name} has compute capability {readable_capability(capability)}, the compiled kernels need "
+            f"{readable_capability(str(OLDEST_CAPABILITY))} or later: take --kernels portable"
+        )
 
 
 def _broken(packages: list[str], error: Exception) -> str:
@@ -148,6 +214,11 @@ def _driver_version() -> int:
     except (OSError, AttributeError):
         return 0
     return version.value
+
+
+def readable_capability(capability: str) -> str:
+    """As people write CuPy's "75": "7.5"."""
+    return f"{capability[:-1]}.{capability[-1]}"
 
 
 def readable_version(number: int) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from types import TracebackType
+from typing import Any
 
 from backends.errors import ArgumentError
 
@@ -20,6 +21,15 @@ def count() -> int:
     return _allowed or available_cores()
 
 
+def blas_libraries() -> list[dict[str, Any]]:
+    """What threadpoolctl tells of each linear algebra library in use; nothing where it is not installed."""
+    try:
+        import threadpoolctl
+    except ImportError:
+        return []
+    return [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+
 class limit_threads:  # noqa: N801 - used as a function is
     """Let the process use so many threads from now on; in ``with``, for its block only."""
 
@@ -30,8 +40,13 @@ class limit_threads:  # noqa: N801 - used as a function is
             raise ArgumentError(
                 f"threads is {threads!r}, expected a whole number from 1 to this machine's {cores}"
             )
-        import threadpoolctl
-
+        try:
+            import threadpoolctl
+        except ImportError as error:
+            raise ArgumentError(
+                f"threadpoolctl, which limits the threads to {threads}, cannot be imported "
+                f"({error}): pip install threadpoolctl"
+            ) from error
         self._before, _allowed = _allowed, threads
         self._blas = threadpoolctl.threadpool_limits(limits=threads, user_api="blas")
 

@@ -3,7 +3,16 @@
 from cnn import data, initializers, models, schedules
 from cnn.callbacks import Callback, Checkpoint, CSVLog, NaNGuard, Progress
 from cnn.checkpoints import load
-from cnn.errors import ArgumentError, CheckpointError, DataError, DeviceUnavailable, ShapeError, TrainingError
+from cnn.errors import (
+    ArgumentError,
+    CheckpointError,
+    DataError,
+    DeviceLost,
+    DeviceUnavailable,
+    OutOfMemory,
+    ShapeError,
+    TrainingError,
+)
 from cnn.gradients import GradientCheck, check_gradients
 from cnn.layers import (
     Activation,
@@ -42,6 +51,7 @@ __all__ = [
     "CrossEntropy",
     "DataError",
     "Dense",
+    "DeviceLost",
     "DeviceUnavailable",
     "Flatten",
     "GradientCheck",
@@ -51,6 +61,7 @@ __all__ = [
     "MeanSquaredError",
     "NaNGuard",
     "Optimizer",
+    "OutOfMemory",
     "Parameter",
     "Progress",
     "ReLU",

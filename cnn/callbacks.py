@@ -3,7 +3,8 @@
 import csv
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -42,6 +43,20 @@ class Callback:
 
     def on_end(self, run: Run) -> None:
         """After the last epoch, or when training is cut short."""
+
+
+@contextmanager
+def ending(callback: Callback, run: Run) -> Iterator[None]:
+    """Calls ``on_end`` after the block; where that fails too, what ended the block is still what is told."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            callback.on_end(run)
+        except Exception as another:
+            error.add_note(f"{type(callback).__name__}.on_end failed too: {another}")
+        raise
+    callback.on_end(run)
 
 
 class Progress(Callback):

@@ -1,13 +1,15 @@
 """What the network code refuses, each in one sentence that says what to do."""
 
-from backends import ArgumentError, DeviceUnavailable
+from backends import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
 
 __all__ = [
     "ArgumentError",
     "CheckpointError",
     "DataError",
+    "DeviceLost",
     "DeviceUnavailable",
     "DisagreementError",
+    "OutOfMemory",
     "ShapeError",
     "TrainingError",
 ]

@@ -1,8 +1,8 @@
 """Losses: how far the network's output is from the labels, sample by sample.
 
-``forward(y, labels)`` gives each sample's loss, (classes, N), (N,) -> (N,). ``backward(divisor)``
-gives the gradient of their sum over ``divisor``; with the size of the whole batch as the divisor
-that is the gradient of the mean, however the batch is cut.
+``forward(y, labels, divisor)`` gives each sample's loss, (classes, N), (N,) -> (N,); ``backward()`` gives the
+gradient of their sum over the divisor. With the size of the whole batch as the divisor that is the gradient
+of the mean, however the batch is cut.
 """
 
 import warnings
@@ -13,7 +13,10 @@ from cnn.network import Sequential
 
 
 class Loss:
-    """What the losses share: their buffers, and the gradient that forward left."""
+    """What the losses share: their buffers, and what forward left there.
+
+    ``losses`` are each sample's of the latest forward.
+    """
 
     def build(self, network: Sequential) -> None:
         """Make ready for the output of ``network``; ShapeError where that is no vector of classes."""
@@ -26,20 +29,29 @@ class Loss:
         self.backend = network.backend
         self._buffers = Buffers(network.backend, network.dtype)
 
-    def forward(self, y: Array, labels: Array) -> Array:
-        """Each sample's loss: (classes, N), (N,) -> (N,), valid until the next."""
-        losses = self._buffers.view("losses", (y.shape[1],))
+    def forward(
+        self, y: Array, labels: Array, divisor: int | None = None, sums: Array | None = None
+    ) -> Array:
+        """Each sample's loss: (classes, N), (N,) -> (N,), valid until the next.
+
+        ``divisor`` (None: N) is that of the gradient; ``sums`` are those of a Totals, which are added to.
+        """
+        self.losses = self._buffers.view("losses", (y.shape[1],))
         self._gradient = self._buffers.view("gradient", y.shape)
-        self.compute(y, labels, losses, self._gradient)
-        return losses
+        self.compute(y, labels, self.losses, self._gradient, divisor or y.shape[1], sums)
+        return self.losses
 
-    def backward(self, divisor: int) -> Array:
-        """The gradient of the latest forward's sum over ``divisor``: (classes, N), valid until the next."""
-        dy = self._buffers.view("dy", self._gradient.shape)
-        return self.backend.xp.divide(self._gradient, divisor, out=dy)
+    def backward(self) -> Array:
+        """The gradient of the latest forward's sum over the divisor: (classes, N), valid until the next."""
+        return self._gradient
 
-    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
-        """``losses`` (N,) = each sample's loss, ``dy`` (classes, N) = the gradient of their sum."""
+    def compute(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
+    ) -> None:
+        """``losses`` (N,) = each sample's loss, ``dy`` (classes, N) = the gradient of their sum / divisor.
+
+        ``sums`` (None: not wanted) += what ``kernels.tally`` adds.
+        """
         raise NotImplementedError
 
 
@@ -58,8 +70,10 @@ class CrossEntropy(Loss):
                 stacklevel=3,
             )
 
-    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
-        self.backend.kernels.cross_entropy(y, labels, losses, dy)
+    def compute(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
+    ) -> None:
+        self.backend.kernels.cross_entropy(y, labels, losses, dy, divisor, sums)
 
 
 class BinaryCrossEntropy(Loss):
@@ -69,8 +83,10 @@ class BinaryCrossEntropy(Loss):
     from 0 and 1, so both the loss and its gradient stay finite and still point the right way.
     """
 
-    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
-        self.backend.kernels.binary_cross_entropy(y, labels, losses, dy)
+    def compute(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
+    ) -> None:
+        self.backend.kernels.binary_cross_entropy(y, labels, losses, dy, divisor, sums)
 
 
 class MeanSquaredError(Loss):
@@ -80,11 +96,15 @@ class MeanSquaredError(Loss):
         super().build(network)
         self._classes = network.backend.xp.arange(network.output_shape[0])[:, None]
 
-    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
+    def compute(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
+    ) -> None:
         xp = self.backend.xp
         xp.equal(self._classes, labels, out=dy)
         xp.subtract(y, dy, out=dy)
         square = self._buffers.view("square", y.shape)
         xp.square(dy, out=square)
         xp.mean(square, axis=0, out=losses)
-        xp.multiply(dy, 2 / len(y), out=dy)
+        xp.multiply(dy, 2 / len(y) / divisor, out=dy)
+        if sums is not None:
+            self.backend.kernels.tally(losses, y, labels, sums)

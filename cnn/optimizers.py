@@ -33,6 +33,11 @@ class Optimizer:
         xp = self.backend.xp
         self.state = {name: xp.zeros_like(self.flat.value) for name in self.state_names}
 
+    @property
+    def arrays(self) -> list[Array]:
+        """All that :meth:`step` changes besides the parameters."""
+        return list(self.state.values())
+
     def step(self, rate: Array) -> None:
         """Update the parameters; ``rate`` is the learning rate, one number on the device."""
         raise NotImplementedError
@@ -95,6 +100,10 @@ class Adam(Optimizer):
             # beta ** step, on the device: what the moments' zero start still weighs
             self._powers = network.backend.xp.ones(2, dtype=network.dtype)
         super().build(network)
+
+    @property
+    def arrays(self) -> list[Array]:
+        return [*super().arrays, self._powers]
 
     def step(self, rate: Array) -> None:
         self.backend.kernels.adam(

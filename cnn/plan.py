@@ -1,11 +1,14 @@
-"""What a training would take, before it takes anything."""
+"""What a training would take, before it takes anything; and what it should take where that was too much."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
-from backends import Window
+from backends import Backend, Window
 from cnn import summary
-from cnn.data import Dataset
+from cnn.data.dataset import Dataset
+from cnn.errors import OutOfMemory
 from cnn.layers import Conv2D
 from cnn.layers.layer import Layer
 from cnn.network import EVALUATION_BATCH, Sequential
@@ -29,19 +32,29 @@ class Memory:
 
 
 def memory(
-    network: Sequential, optimizer: Optimizer, train: Dataset, test: Dataset, batch_size: int
+    network: Sequential,
+    optimizer: Optimizer,
+    train: Dataset,
+    test: Dataset | None,
+    batch_size: int,
+    stream: bool | None = None,
 ) -> Memory:
-    """What training ``network``, which is built, on ``train`` and testing it on ``test`` would take."""
+    """What training ``network``, which is built, on ``train`` and testing it on ``test`` would take.
+
+    With ``stream`` two batches of ``train`` are on the device at a time.
+    """
+    parts = [train] if test is None else [train, test]
     itemsize = network.backend.xp.dtype(network.dtype).itemsize
     batch = min(batch_size, len(train))
-    largest_batch = max(batch, min(EVALUATION_BATCH, len(test)))
+    largest_batch = max([batch, *(min(EVALUATION_BATCH, len(part)) for part in parts[1:])])
     rows = summary.rows(network)
     kept = sum(row["bytes"] for row in rows) * batch
     passed_on = 2 * max(prod(row["output_shape"]) for row in rows) * itemsize * largest_batch
     inputs = prod(train.shape) * itemsize * (batch + largest_batch)
     vectors = len(optimizer.state_names) + 2  # a change and a scratch vector
     return Memory(
-        data=sum(_data_bytes(part, itemsize) for part in (train, test)),
+        data=sum(data_bytes(part, network) for part in parts[1:])
+        + data_bytes(train, network) * (min(2 * batch, len(train)) if stream else len(train)) // len(train),
         parameters=network.flat.value.nbytes + network.flat.grad.nbytes,
         optimizer=vectors * network.flat.value.nbytes,
         activations=kept + passed_on + inputs,
@@ -49,10 +62,66 @@ def memory(
     )
 
 
-def _data_bytes(part: Dataset, itemsize: int) -> int:
+def fitting_batch_size(
+    network: Sequential,
+    optimizer: Optimizer,
+    train: Dataset,
+    test: Dataset | None,
+    batch_size: int,
+    stream: bool | None,
+    room: int,
+) -> int:
+    """The largest half, quarter, ... of ``batch_size`` whose :func:`memory` is in ``room``; 0 if none is."""
+    size = min(batch_size, len(train)) // 2
+    while size and memory(network, optimizer, train, test, size, stream).total > room:
+        size //= 2
+    return size
+
+
+@contextmanager
+def advising(
+    network: Sequential,
+    optimizer: Optimizer,
+    train: Dataset,
+    test: Dataset | None,
+    batch_size: int,
+    stream: bool | None = None,
+    give: str = "batch_size=",
+) -> Iterator[None]:
+    """Around a training that may be too large: OutOfMemory leaves it with a batch size that should fit."""
+    try:
+        yield
+    except (OutOfMemory, MemoryError) as error:
+        full = error if isinstance(error, OutOfMemory) else _of_the_host(error)
+        room, mend = _room(network.backend, full), full.mend
+        if room:
+            size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, room)
+            mend = "not even a batch of 1 would fit: take a smaller network, or smaller or fewer images"
+            if size:
+                mend = f"a batch of {size} should fit (it was {batch_size}): give {give}{size}"
+        raise OutOfMemory(full.device, full.requested, full.free, mend) from error
+
+
+def _room(backend: Backend, full: OutOfMemory) -> int:
+    """The bytes that this process could have on the device; 0 where that is not known."""
+    if full.device != backend.name:  # the host of a GPU
+        return 0
+    memory = backend.memory()
+    return memory["total"] if full.free is None else full.free + memory["used"]
+
+
+def _of_the_host(error: MemoryError) -> OutOfMemory:
+    """Python's error as the devices' one; NumPy's says what array it could not make."""
+    shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
+    requested = None if shape is None or dtype is None else prod(shape) * int(dtype.itemsize)
+    return OutOfMemory("cpu", requested, None, "take smaller images, layers or batches")
+
+
+def data_bytes(part: Dataset, network: Sequential) -> int:
     """Bytes stay bytes there, floats take on the network's dtype; the order has a number for each label."""
     images = part.images
-    return images.size * (1 if images.dtype.kind == "u" else itemsize) + 2 * part.labels.nbytes
+    itemsize = 1 if images.dtype.kind == "u" else network.backend.xp.dtype(network.dtype).itemsize
+    return int(images.size * itemsize) + 2 * part.labels.nbytes
 
 
 def _workspace_bytes(layer: Layer, batch: int, itemsize: int) -> int:

@@ -51,6 +51,9 @@ class Config:
     threads: int | None = None
     dtype: str = "float32"
     fuse: bool = True
+    graph: bool = True
+    tf32: bool = False
+    stream: bool | None = None  # None: where the data do not fit on the device
 
     def load_data(self) -> tuple[Dataset, Dataset]:
         """(train, test): the chosen classes, the training set cut to ``per_class``."""

@@ -3,6 +3,7 @@
 from math import prod
 from typing import Any
 
+from backends.text import readable_bytes
 from cnn.network import Sequential
 from cnn.text import print_whole
 
@@ -71,12 +72,3 @@ def show(network: Sequential) -> None:
         "what gradients are passed in",
         soft_wrap=True,
     )
-
-
-def readable_bytes(count: float) -> str:
-    """1536 -> "1.5 KB"."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1024 or unit == "GB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -11,7 +11,7 @@ from cnn.layers.buffers import Array
 from cnn.layers.layer import Layer
 from cnn.losses import Loss
 from cnn.network import Sequential
-from cnn.training import compute_gradients
+from cnn.step import compute_gradients
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from cnn import random
+from cnn import plan, random
 from cnn.arguments import instance, whole
-from cnn.callbacks import Callback, NaNGuard, Progress, Run
+from cnn.callbacks import Callback, NaNGuard, Progress, Run, ending
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.errors import DataError
-from cnn.layers.buffers import Array
 from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from cnn.metrics import Totals
 from cnn.network import EVALUATION_BATCH, Sequential
 from cnn.optimizers import SGD, Optimizer
 from cnn.schedules import Constant, Schedule
+from cnn.step import Step
 
 
 def fit(
@@ -32,6 +32,8 @@ def fit(
     schedule: Schedule | None = None,
     seed: int = 0,
     callbacks: Sequence[Callback] | None = None,
+    graph: bool = True,
+    stream: bool | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``network`` on ``train``, in shuffled batches.
 
@@ -53,6 +55,11 @@ def fit(
         Of the shuffles.
     callbacks : sequence of Callback
         None: a progress bar, and an error when the loss is no longer finite; ``[]`` is silent.
+    graph : bool
+        Let a GPU record a step and repeat it by itself; where it cannot, a warning says so once.
+    stream : bool
+        Leave the training images on the host and bring batches to the device while it computes. None: where
+        they do not fit there.
 
     Returns
     -------
@@ -66,6 +73,8 @@ def fit(
         Where data and network do not fit, before anything is changed.
     TrainingError
         From NaNGuard.
+    OutOfMemory, DeviceLost
+        Where the device fails; the former names a batch size that should fit.
     """
     instance("network", network, Sequential, "cnn.models.lenet5()")
     schedule = instance("schedule", schedule or Constant(), Schedule, "cnn.schedules.Linear()")
@@ -79,20 +88,23 @@ def fit(
     whole("seed", seed, least=0)
     if not network.built:
         network.build(train.shape, seed=seed)
-    with network.backend.active(), ExitStack() as at_end:
-        feed = make_feed(network, train, batch_size)
+    advising = plan.advising(network, optimizer, train, validation, batch_size, stream)
+    with advising, network.backend.active(), ExitStack() as at_end:
+        feed = make_feed(network, train, batch_size, stream)
         checked = None if validation is None else make_feed(network, validation)
         loss = make_loss(network, loss)
         optimizer.build(network)
         run = Run(network, epochs, len(feed), Totals(network))
+        step = Step(network, loss, optimizer, feed, run.totals, graph)
         for callback in callbacks:
             callback.on_start(run)
-            at_end.callback(callback.on_end, run)
+            at_end.enter_context(ending(callback, run))
         for epoch in range(epochs):
             run.epoch = epoch + 1
-            feed.reorder(random.generator(seed, random.SHUFFLE, epoch).permutation(len(train)))
+            order = random.generator(seed, random.SHUFFLE, epoch).permutation(len(train))
             rates = learning_rates(optimizer.learning_rate, schedule, epoch, epochs, len(feed))
-            record = _train_epoch(network, feed, loss, optimizer, rates, run, callbacks)
+            feed.start(order, rates)
+            record = _train_epoch(step, run, callbacks, float(rates[-1]))
             if checked:
                 result = _evaluate(network, checked, loss)
                 record |= {f"validation_{name}": value for name, value in result.items()}
@@ -102,25 +114,14 @@ def fit(
     return run.history
 
 
-def _train_epoch(
-    network: Sequential,
-    feed: Feed,
-    loss: Loss,
-    optimizer: Optimizer,
-    rates: Any,
-    run: Run,
-    callbacks: Sequence[Callback],
-) -> dict[str, Any]:
-    """One pass over ``feed``; -> the epoch's line of the history, in which compiling takes no time."""
-    kernels = network.backend.kernels
+def _train_epoch(step: Step, run: Run, callbacks: Sequence[Callback], last_rate: float) -> dict[str, Any]:
+    """One pass over the feed; -> the epoch's line of the history, in which compiling takes no time."""
+    kernels = run.network.backend.kernels
     start = time.perf_counter() - kernels.compile_seconds
-    device_rates = network.backend.asarray(rates, dtype=network.dtype)
     run.totals.reset()
-    for step, (x, labels) in enumerate(feed):
-        losses, y = compute_gradients(network, loss, x, labels)
-        optimizer.step(device_rates[step : step + 1])
-        run.totals.add(losses, y, labels)
-        run.step = step + 1
+    for number, size in enumerate(step.feed.turns(), start=1):
+        step(size)
+        run.step = number
         for callback in callbacks:
             callback.on_step(run)
     result = run.totals.read()  # waits for the device
@@ -128,18 +129,10 @@ def _train_epoch(
     return {
         "epoch": run.epoch,
         **result,
-        "learning_rate": float(rates[-1]),
+        "learning_rate": last_rate,
         "seconds": seconds,
         "images_per_second": run.totals.count / seconds,
     }
-
-
-def compute_gradients(network: Sequential, loss: Loss, x: Array, labels: Array) -> tuple[Array, Array]:
-    """A step without its update: -> each sample's loss (N,), and the output (classes, N)."""
-    y = network.forward(x, training=True)
-    losses = loss.forward(y, labels)
-    network.backward(loss.backward(len(labels)), input_grad=False)
-    return losses, y
 
 
 def evaluate(
@@ -164,8 +157,10 @@ def make_loss(network: Sequential, loss: Loss | None) -> Loss:
     return loss
 
 
-def make_feed(network: Sequential, data: Dataset, batch_size: int = EVALUATION_BATCH) -> Feed:
-    """``data`` on the network's device; ShapeError or DataError where the two do not fit."""
+def make_feed(
+    network: Sequential, data: Dataset, batch_size: int = EVALUATION_BATCH, stream: bool | None = None
+) -> Feed:
+    """``data`` for the network's device; ShapeError or DataError where the two do not fit."""
     whole("batch_size", batch_size)
     instance("data", data, Dataset, "cnn.data.Dataset(images, labels)")
     network.check_images(data.images)
@@ -175,7 +170,7 @@ def make_feed(network: Sequential, data: Dataset, batch_size: int = EVALUATION_B
             f"the labels go up to {highest}, the network's output has {classes} classes; "
             f"give its last layer {highest + 1} outputs or take fewer classes"
         )
-    return Feed(network.backend, network.dtype, data.images, data.labels, batch_size)
+    return Feed(network.backend, network.dtype, data.images, data.labels, batch_size, stream)
 
 
 def learning_rates(base: float, schedule: Schedule, epoch: int, epochs: int, steps: int) -> Any:
@@ -187,6 +182,5 @@ def learning_rates(base: float, schedule: Schedule, epoch: int, epochs: int, ste
 def _evaluate(network: Sequential, feed: Feed, loss: Loss) -> dict[str, float]:
     totals = Totals(network)
     for x, labels in feed:
-        y = network.forward(x)
-        totals.add(loss.forward(y, labels), y, labels)
+        loss.forward(network.forward(x), labels, sums=totals.sums)
     return totals.read()

@@ -16,6 +16,15 @@ import backends
 from cnn import cli
 
 
+def pytest_addoption(parser):
+    parser.addoption("--need-gpu", action="store_true", help="fail at once where there is no CUDA device")
+
+
+def pytest_sessionstart(session):
+    if session.config.getoption("need_gpu") and cuda_missing():
+        raise pytest.UsageError(cuda_missing())
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and cuda_missing():
@@ -28,6 +37,12 @@ def pytest_sessionfinish(session, exitstatus):
 
 
 def pytest_terminal_summary(terminalreporter):
+    passed = terminalreporter.stats.get("passed", [])
+    compiled = sorted(value for report in passed for name, value in report.user_properties if name == "cuda")
+    if compiled:
+        terminalreporter.section("CUDA kernels")
+        for line in compiled:
+            terminalreporter.line(line)
     skipped = terminalreporter.stats.get("skipped", [])
     left_out = [report for report in skipped if "gpu" in getattr(report, "keywords", ())]
     if left_out:
@@ -54,6 +69,7 @@ def command(monkeypatch, capsys, tmp_path):
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["cnn", *map(str, arguments)])
+        monkeypatch.setattr(sys.modules["__main__"], "__package__", None)  # else: `python -m pytest.cnn`
         try:
             cli.main()
             code = 0

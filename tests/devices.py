@@ -5,9 +5,16 @@ from functools import cache
 import pytest
 
 import backends
-from backends import DeviceUnavailable
+from backends import Backend, DeviceUnavailable
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def get(name: str, kernels: str) -> Backend:
+    """The device with these kernels; the test is skipped where they need Numba and it is not installed."""
+    if (name, kernels) == ("cpu", "compiled"):
+        pytest.importorskip("numba")
+    return backends.get(name, kernels)
 
 
 @cache

@@ -8,10 +8,29 @@ import ctypes
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+from host_cuda import RawModule
 
 
 class CUDARuntimeError(RuntimeError):
     pass
+
+
+class CUDADriverError(RuntimeError):
+    pass
+
+
+class CUBLASError(RuntimeError):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    """As CuPy words it."""
+
+    def __init__(self, size, total, limit=0):
+        limited = f", limit set to: {limit:,} bytes" if limit else ""
+        super().__init__(
+            f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes{limited})."
+        )
 
 
 class DynamicLibNotFoundError(RuntimeError):
@@ -53,11 +72,84 @@ class FakeArray(np.ndarray):
     def data(self):
         return SimpleNamespace(ptr=self.ctypes.data)
 
-    def set(self, host):
+    def set(self, host, stream=None):
+        if stream is not None:
+            stream.log.append("copy")
         assert type(host) is np.ndarray
         assert (host.dtype, host.shape) == (self.dtype, self.shape)
         assert self.flags.forc
         self[...] = host
+
+
+class FakeStream:
+    """Does what it is asked at once, and notes what that was."""
+
+    current = None
+
+    def __init__(self, non_blocking=False):
+        self.log = []
+        self.ptr = 7000 + id(self) % 1000
+        self.non_blocking = non_blocking
+
+    def __enter__(self):
+        self.before, FakeStream.current = FakeStream.current, self
+
+    def __exit__(self, *exception):
+        FakeStream.current = self.before
+
+    def begin_capture(self):
+        self.log.append("begin")
+
+    def end_capture(self):
+        self.log.append("end")
+        return FakeGraph(self.log)
+
+    def synchronize(self):
+        self.log.append("synchronize")
+
+    def wait_event(self, event):
+        self.log.append(f"wait for {event.recorded}")
+
+
+class FakeGraph:
+    def __init__(self, log):
+        self.log = log
+
+    def upload(self, stream):
+        self.log.append("upload")
+
+    def launch(self):
+        self.log.append("launch")
+
+
+class FakeEvent:
+    def __init__(self, disable_timing=False):
+        self.recorded = None
+
+    def record(self, stream=None):
+        self.recorded = "copies" if stream else "work"
+
+    def synchronize(self):
+        pass
+
+
+class FakePool:
+    current = None
+
+    def malloc(self, nbytes):
+        self.memory = np.zeros(nbytes, np.uint8)
+        return SimpleNamespace(ptr=self.memory.ctypes.data)
+
+
+class using_allocator:  # noqa: N801 - CuPy's name
+    def __init__(self, malloc):
+        self.pool = malloc.__self__
+
+    def __enter__(self):
+        self.before, FakePool.current = FakePool.current, self.pool
+
+    def __exit__(self, *exception):
+        FakePool.current = self.before
 
 
 def gemm_ex(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc, *how):
@@ -84,6 +176,9 @@ def gemm_ex(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, 
     c[...] = alpha * (a @ b) + (beta * c if beta else 0)
 
 
+DEFAULT_STREAM = FakeStream()
+
+
 def copy_into(array, out=None):
     """As cupy.asnumpy: a copy in host memory, or into ``out``."""
     if out is None:
@@ -101,19 +196,33 @@ def fake_cupy(devices=1, gemm=gemm_ex):
         return devices
 
     def on_device(function):
-        return lambda *args, **kwargs: function(*args, **kwargs).view(FakeArray)
+        def make(*args, **kwargs):
+            host = function(*args, **kwargs)
+            array = FakeArray(host.shape, host.dtype)  # the owner of its memory, as CuPy's
+            array[...] = host
+            return array
+
+        return make
 
     cupy = ModuleType("cupy")
     cupy.__getattr__ = lambda name: getattr(np, name)
     cupy.__version__ = "14.2.0"
     cupy.ndarray = FakeArray
-    for name in ("arange", "empty", "zeros"):
+    for name in ("arange", "empty", "ones", "zeros"):
         setattr(cupy, name, on_device(getattr(np, name)))
     cupy.asarray = on_device(lambda host, dtype=None: np.array(host, dtype=dtype))
+    cupy.ascontiguousarray = lambda a, dtype=None: np.asanyarray(a, dtype=dtype, order="C")
     cupy.asnumpy = copy_into
-    cupy.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 30)
+    cupy.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 30, free_bytes=lambda: 10)
+    cupy.RawModule = RawModule
     cupy.cuda = SimpleNamespace(
         Device=FakeDevice,
+        Event=FakeEvent,
+        MemoryPool=FakePool,
+        Stream=FakeStream,
+        alloc_pinned_memory=bytearray,
+        get_current_stream=lambda: FakeStream.current or DEFAULT_STREAM,
+        using_allocator=using_allocator,
         cublas=SimpleNamespace(
             gemmEx=gemm,
             getVersion=lambda handle: 120902,
@@ -126,6 +235,7 @@ def fake_cupy(devices=1, gemm=gemm_ex):
         runtime=SimpleNamespace(
             getDeviceCount=device_count,
             getDeviceProperties=lambda index: {"name": b"A GPU"},
+            deviceSynchronize=lambda: DEFAULT_STREAM.log.append("synchronize"),
             driverGetVersion=lambda: 13010,
             runtimeGetVersion=lambda: 12090,
         ),

@@ -15,9 +15,13 @@ from typing import Any
 
 import numpy as np
 import scipy.signal
+from host_cuda import RawModule
 
 from backends.backend import Backend, Timer
 from backends.cpu import CpuTimer
+from backends.errors import OutOfMemory
+from backends.graph import CaptureError, Graph, Step
+from backends.kernels import PortableKernels
 
 
 @dataclass
@@ -29,24 +33,83 @@ class Counters:
     largest_allocation: int = 0
     live_bytes: int = 0
     elsewhere: int = 0  # allocations and operations that with two GPUs may be on the wrong one
+    limit: int | None = None  # of live_bytes: with more the device is out of memory
     active: int = 0  # how many ``with backend.active()`` are open
+    works: int = 0  # what the host asked for: launches, copies, allocations
+    graph_launches: int = 0
 
     def work(self) -> None:
         """Note that the device was asked for something."""
         self.elsewhere += not self.active
+        self.works += 1
 
     def allocate(self, nbytes: int) -> None:
         self.work()
+        if self.limit is not None and self.live_bytes + nbytes > self.limit:
+            free = max(0, self.limit - self.live_bytes)
+            raise OutOfMemory("standin:0", nbytes, free, "take smaller batches")
         self.allocated_bytes += nbytes
         self.largest_allocation = max(self.largest_allocation, nbytes)
 
     def reset(self) -> None:
         """Start counting anew; memory that is in use stays in use."""
         self.synchronizations = self.allocated_bytes = self.largest_allocation = 0
-        self.elsewhere = 0
+        self.elsewhere = self.works = self.graph_launches = 0
 
 
 counters = Counters()
+
+
+class ForbiddenWhileRecording(RuntimeError):
+    """What a CUDA stream refuses while a graph is recorded on it."""
+
+
+class Tape:
+    """What a graph is recorded as: the work, to be done each time that it is launched, and not before."""
+
+    current: "Tape | None" = None
+
+    def __init__(self) -> None:
+        self._works: list[Callable[[], None]] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        Tape.current = self
+        try:
+            yield
+        finally:
+            Tape.current = None
+
+    def add(self, work: Callable[[], None]) -> None:
+        self._works.append(work)
+
+    def launch(self) -> None:
+        counters.graph_launches += 1
+        for work in self._works:
+            work()
+
+
+def do(work: Callable[[], None]) -> None:
+    """Ask the device for something that writes to an array which is there."""
+    counters.work()
+    if Tape.current is None:
+        work()
+    else:
+        Tape.current.add(work)
+
+
+def make(compute: Callable[[], Any]) -> "Array":
+    """Ask the device for something that gives a new array."""
+    result = np.asarray(compute())
+    if Tape.current is not None:
+        Tape.current.add(lambda: np.copyto(result, compute()))
+    return Array(result)
+
+
+def refuse_while_recording(what: str) -> None:
+    if Tape.current is not None:
+        raise ForbiddenWhileRecording(f"{what} is not permitted when stream is capturing")
+
 
 Number = bool | int | float | complex | np.generic
 
@@ -78,10 +141,10 @@ class Array:
         if host.dtype.kind not in "biufc":
             raise TypeError(f"Unsupported dtype {host.dtype}: a device has booleans and numbers only")
         self._host = host
-        self.base = base
         if base is None:
             counters.allocate(host.nbytes)
             counters.live_bytes += host.nbytes
+        self.base = base
 
     def __del__(self) -> None:
         if hasattr(self, "base") and self.base is None:
@@ -139,22 +202,22 @@ class Array:
         return self.transpose()
 
     def reshape(self, *shape: Any) -> "Array":
-        return _derived(self._host.reshape(*shape), self)
+        return _derived(lambda: self._host.reshape(*shape), self)
 
     def transpose(self, *axes: Any) -> "Array":
-        return _derived(self._host.transpose(*axes), self)
+        return _derived(lambda: self._host.transpose(*axes), self)
 
     def view(self, dtype: Any = None) -> "Array":
-        return _derived(self._host.view(self.dtype if dtype is None else dtype), self)
+        return _derived(lambda: self._host.view(self.dtype if dtype is None else dtype), self)
 
     def ravel(self) -> "Array":
-        return _derived(self._host.ravel(), self)
+        return _derived(lambda: self._host.ravel(), self)
 
     def astype(self, dtype: Any, copy: bool = True) -> "Array":
-        return _derived(self._host.astype(dtype, copy=copy), self)
+        return _derived(lambda: self._host.astype(dtype, copy=copy), self)
 
     def copy(self) -> "Array":
-        return Array(self._host.copy())
+        return make(lambda: self._host.copy())
 
     def __copy__(self) -> "Array":
         return self.copy()
@@ -167,11 +230,10 @@ class Array:
     def __getitem__(self, index: Any) -> "Array":
         parts, gathers = self._index(index)
         if gathers:
-            return Array(np.array(self._host[parts]))
-        return _derived(self._host[parts], self)
+            return make(lambda: np.array(self._host[self._index(index)[0]]))
+        return _derived(lambda: self._host[parts], self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        counters.work()
         parts, gathers = self._index(index)
         source = _operand(value)
         if isinstance(value, Array) and not gathers:
@@ -180,7 +242,7 @@ class Array:
             if same_place and (target.shape, target.strides) == (source.shape, source.strides):
                 return  # CuPy does nothing either
             _count_hidden_copy(value, target)
-        self._host[parts] = source
+        do(lambda: self._host.__setitem__(self._index(index)[0], source))
 
     def _index(self, index: Any) -> tuple[tuple[Any, ...], bool]:
         """The index for NumPy, and whether it gathers elements instead of viewing them."""
@@ -210,11 +272,10 @@ class Array:
         return (self[i] for i in range(len(self)))
 
     def fill(self, value: Any) -> None:
-        counters.work()
         source = _operand(value)
         if np.ndim(source) > 0:
             raise ValueError("non-scalar array cannot be used for fill")
-        self._host.fill(source)
+        do(lambda: self._host.fill(source))
 
     # reductions
 
@@ -246,6 +307,7 @@ class Array:
     # conversions that are asked for: each waits for the device, and is counted
 
     def get(self) -> np.ndarray:
+        refuse_while_recording("waiting for the device")
         counters.synchronizations += 1
         return self._host.copy()
 
@@ -306,17 +368,13 @@ def _operand(value: Any) -> Any:
     raise TypeError(f"Unsupported type {type(value)}: device arrays mix with each other and with scalars")
 
 
-def _owner(result: Any) -> Array:
-    """A result in memory of its own; NumPy's scalars become 0-d arrays."""
-    return Array(np.asarray(result))
-
-
-def _derived(result: np.ndarray, source: Array) -> Array:
+def _derived(compute: Callable[[], np.ndarray], source: Array) -> Array:
     """A result that may be the source itself, a view of it, or new."""
+    result = compute()
     if result is source._host:
         return source
     is_view = np.may_share_memory(result, source._host) if result.size else result.base is not None
-    return _view(result, source) if is_view else _owner(result)
+    return _view(result, source) if is_view else make(compute)
 
 
 def _view(result: np.ndarray, source: Array) -> Array:
@@ -347,6 +405,19 @@ xp = Listed("xp")
 xp.lib = Listed("xp.lib")
 xp.lib.stride_tricks = Listed("xp.lib.stride_tricks")
 xp.ndarray = Array
+
+
+class DeviceModule(RawModule):
+    """Kernels that are launched like all other work."""
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        run = super().get_function(name)
+        return lambda grid, block, args, *, shared_mem=0: do(
+            lambda: run(grid, block, args, shared_mem=shared_mem)
+        )
+
+
+xp.RawModule = DeviceModule
 xp.dtype, xp.finfo, xp.iinfo = np.dtype, np.finfo, np.iinfo
 xp.bool_, xp.uint8, xp.uint32, xp.uint64 = np.bool_, np.uint8, np.uint32, np.uint64
 xp.int8, xp.int32, xp.int64, xp.float32, xp.float64 = np.int8, np.int32, np.int64, np.float32, np.float64
@@ -365,19 +436,21 @@ UFUNCS = (
 def _elementwise(
     function: Callable[..., Any], operands: Sequence[Any], out: Array | None, **keywords: Any
 ) -> Array:
-    counters.work()
     hosts = [_operand(operand) for operand in operands]
-    if out is None:
+
+    def compute(**out: Any) -> Any:
         with np.errstate(all="ignore"):  # a device does not warn
-            return _owner(function(*hosts, **keywords))
+            return function(*hosts, **out, **keywords)
+
+    if out is None:
+        return make(compute)
     shape = np.broadcast_shapes(*(np.shape(host) for host in hosts))
     if _host(out).shape != shape:
         raise ValueError(f"Out shape is mismatched: out has {out.shape}, the result {shape}")
     for operand in operands:
         if operand is not out:
             _count_hidden_copy(operand, out._host)
-    with np.errstate(all="ignore"):
-        function(*hosts, out=out._host, **keywords)
+    do(lambda: compute(out=out._host))
     return out
 
 
@@ -404,10 +477,9 @@ for _name in UFUNCS:
 
 
 def _reduce(function: Callable[..., Any], a: Array, out: Array | None, **keywords: Any) -> Array:
-    counters.work()
     if out is None:
-        return _owner(function(_host(a), **keywords))
-    function(_host(a), out=_host(out), **keywords)
+        return make(lambda: function(_host(a), **keywords))
+    do(lambda: function(_host(a), out=_host(out), **keywords))
     return out
 
 
@@ -462,17 +534,17 @@ def empty(shape: Any, dtype: Any = float) -> Array:
 
 @_listed
 def zeros(shape: Any, dtype: Any = float) -> Array:
-    return Array(np.zeros(shape, dtype=dtype))
+    return make(lambda: np.zeros(shape, dtype=dtype))
 
 
 @_listed
 def ones(shape: Any, dtype: Any = float) -> Array:
-    return Array(np.ones(shape, dtype=dtype))
+    return make(lambda: np.ones(shape, dtype=dtype))
 
 
 @_listed
 def full(shape: Any, fill_value: Any, dtype: Any = None) -> Array:
-    return Array(np.full(shape, _operand(fill_value), dtype=dtype))
+    return make(lambda: np.full(shape, _operand(fill_value), dtype=dtype))
 
 
 @_listed
@@ -484,7 +556,7 @@ def empty_like(prototype: Array, dtype: Any = None, *, shape: Any = None) -> Arr
 
 @_listed
 def zeros_like(a: Array, dtype: Any = None, *, shape: Any = None) -> Array:
-    return Array(np.zeros_like(_host(a), dtype=dtype, shape=shape))
+    return make(lambda: np.zeros_like(_host(a), dtype=dtype, shape=shape))
 
 
 @_listed
@@ -493,7 +565,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Ar
         if number is not None and not isinstance(number, Number):
             raise TypeError(f"xp.arange takes numbers of the host, not {type(number)}")
     begin, end = (0, start) if stop is None else (start, stop)
-    return Array(np.arange(begin, end, step, dtype=dtype))
+    return make(lambda: np.arange(begin, end, step, dtype=dtype))
 
 
 @_listed
@@ -502,46 +574,53 @@ def asarray(a: Array, dtype: Any = None) -> Array:
         raise TypeError(
             f"xp.asarray of {type(a)} is a transfer: use backend.asarray, or xp.full for a number"
         )
-    return _derived(np.asarray(a._host, dtype=dtype), a)
+    return _derived(lambda: np.asarray(a._host, dtype=dtype), a)
 
 
 @_listed
 def ascontiguousarray(a: Array, dtype: Any = None) -> Array:
-    return _derived(np.ascontiguousarray(_host(a), dtype=dtype), a)
+    return _derived(lambda: np.ascontiguousarray(_host(a), dtype=dtype), a)
 
 
 @_listed
 def copyto(dst: Array, src: Any, *, where: Any = None) -> None:
     source, mask = _operand(src), True if where is None else _operand(where)
     _count_hidden_copy(src, _host(dst))
-    np.copyto(dst._host, source, where=mask)
+    do(lambda: np.copyto(dst._host, source, where=mask))
 
 
 @_listed
 def where(condition: Array, x: Any, y: Any) -> Array:
-    return _owner(np.where(_host(condition), _operand(x), _operand(y)))
+    hosts = _host(condition), _operand(x), _operand(y)
+    return make(lambda: np.where(*hosts))
 
 
 @_listed
 def take(a: Array, indices: Any, axis: int | None = None, out: Array | None = None) -> Array:
     host = _host(a)
-    if not isinstance(indices, int | np.integer):
-        indices = _wrapped(indices, host.size if axis is None else host.shape[axis])
-    result = np.take(host, indices, axis=axis, mode="wrap")
+    on_device = not isinstance(indices, int | np.integer)
+    if on_device:
+        _wrapped(indices, 1)  # refuses what are no indices
+
+    def compute() -> np.ndarray:
+        length = host.size if axis is None else host.shape[axis]
+        return np.take(host, _wrapped(indices, length) if on_device else indices, axis=axis, mode="wrap")
+
     if out is None:
-        return _owner(result)
+        return make(compute)
     if _host(out).dtype != host.dtype:
         raise TypeError(f"Output dtype mismatch: out is {out.dtype}, the array {host.dtype}")
-    if out.shape != result.shape:
-        raise ValueError(f"Output shape mismatch: out has {out.shape}, the result {result.shape}")
-    out._host[...] = result
+    shape = compute().shape
+    if out.shape != shape:
+        raise ValueError(f"Output shape mismatch: out has {out.shape}, the result {shape}")
+    do(lambda: np.copyto(out._host, compute()))
     return out
 
 
 @_listed
 def take_along_axis(a: Array, indices: Array, axis: int) -> Array:
     host = _host(a)
-    return _owner(np.take_along_axis(host, _wrapped(indices, host.shape[axis]), axis))
+    return make(lambda: np.take_along_axis(host, _wrapped(indices, host.shape[axis]), axis))
 
 
 @_listed
@@ -557,24 +636,24 @@ def concatenate(tup: Sequence[Array], axis: int = 0, out: Array | None = None) -
 def _join(function: Callable[..., Any], tup: Sequence[Array], axis: int, out: Array | None) -> Array:
     hosts = [_host(array) for array in tup]
     if out is None:
-        return _owner(function(hosts, axis=axis))
-    function(hosts, axis=axis, out=_host(out))
+        return make(lambda: function(hosts, axis=axis))
+    do(lambda: function(hosts, axis=axis, out=_host(out)))
     return out
 
 
 @_listed
 def broadcast_to(array: Array, shape: Any) -> Array:
-    return _derived(np.broadcast_to(_host(array), shape), array)
+    return _derived(lambda: np.broadcast_to(_host(array), shape), array)
 
 
 @_listed
 def moveaxis(a: Array, source: Any, destination: Any) -> Array:
-    return _derived(np.moveaxis(_host(a), source, destination), a)
+    return _derived(lambda: np.moveaxis(_host(a), source, destination), a)
 
 
 @_listed
 def transpose(a: Array, axes: Any = None) -> Array:
-    return _derived(np.transpose(_host(a), axes), a)
+    return _derived(lambda: np.transpose(_host(a), axes), a)
 
 
 def as_strided(x: Array, shape: Any = None, strides: Any = None) -> Array:
@@ -648,7 +727,7 @@ def _filter(name: str) -> Callable[..., Array]:
             raise NotImplementedError(f"signal.{name} beyond one dimension: name the method, direct or fft")
         if any(stride < 0 for host in hosts for stride in host.strides):
             raise ValueError(f"signal.{name} of a view that runs backwards: use xp.ascontiguousarray")
-        return Array(np.array(function(*hosts, mode=mode, method=method)))
+        return make(lambda: np.array(function(*hosts, mode=mode, method=method)))
 
     return call
 
@@ -668,6 +747,7 @@ class StandInBackend(Backend):
 
     def __init__(self, kernels: str = "portable", column_bytes: int = 1 << 20) -> None:
         self.column_bytes = column_bytes
+        self.room = 1 << 34  # for a data set
         super().__init__("standin:0", kernels)
 
     @property
@@ -701,6 +781,7 @@ class StandInBackend(Backend):
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         if isinstance(host, Array):
             raise TypeError("backend.asarray takes host data: this array is on the device already")
+        refuse_while_recording("a copy from the host")
         self.crossings += 1
         data = np.array(host, dtype=dtype, order="C")
         if out is None:
@@ -712,6 +793,7 @@ class StandInBackend(Backend):
         return out
 
     def to_host(self, array: Array) -> np.ndarray:
+        refuse_while_recording("a copy to the host")
         self.crossings += 1
         return np.array(_host(array), order="C")
 
@@ -724,6 +806,11 @@ class StandInBackend(Backend):
         start = -room.ctypes.data % 256 // itemsize
         with self.active():
             return Array(room[start : start + size])
+
+    def compiled_kernels(self) -> type[PortableKernels]:
+        from backends.kernels.compiled_cuda import CompiledKernels
+
+        return CompiledKernels
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
         matrices = _host(a), _host(b), _host(out)
@@ -738,10 +825,27 @@ class StandInBackend(Backend):
         if any(np.may_share_memory(out._host, matrix) for matrix in matrices[:2]):
             raise ValueError("cuBLAS cannot write into the memory that it reads")
         if accumulate:
-            np.add(out._host, np.matmul(a._host, b._host), out=out._host)
+            do(lambda: np.add(out._host, np.matmul(a._host, b._host), out=out._host))
         else:
-            np.matmul(a._host, b._host, out=out._host)
+            do(lambda: np.matmul(a._host, b._host, out=out._host))
         return out
+
+    def graph(self, step: Step, state: Sequence[Array] = ()) -> Step:
+        return Graph(self, self._capture, step, state)
+
+    def _capture(self, step: Step) -> Step:
+        step()
+        step()
+        tape = Tape()
+        try:
+            with tape.recording():
+                step()
+        except Exception as error:
+            raise CaptureError(f"the step could not be recorded ({error})") from error
+        return tape.launch
+
+    def has_room(self, nbytes: int) -> bool:
+        return nbytes <= self.room
 
     def take(self, array: Array, indices: Array, out: Array) -> Array:
         return xp.take(array, indices, axis=0, out=out)
@@ -755,6 +859,7 @@ class StandInBackend(Backend):
             counters.active -= 1
 
     def synchronize(self) -> None:
+        refuse_while_recording("synchronizing")
         counters.synchronizations += 1
 
     def timer(self) -> Timer:

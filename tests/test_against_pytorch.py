@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from devices import get
 
-import backends
 import cnn
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -42,7 +42,7 @@ def test_layers_give_the_same_output_and_gradients(seed, kernels):
     random = np.random.default_rng(seed)
     for ours, theirs, shape in random_pairs(random):
         network, theirs = cnn.Sequential(ours), theirs.double()
-        network.build(shape, backend=backends.get("cpu", kernels=kernels), dtype="float64")
+        network.build(shape, backend=get("cpu", kernels), dtype="float64")
         network.load_state_dict({f"0.{k}": v.numpy() for k, v in theirs.state_dict().items()})
         x = torch.tensor(random.standard_normal((3, *shape)), requires_grad=True)
         y = theirs(x)
@@ -88,9 +88,9 @@ def test_lenet5_trained_50_steps_stays_with_pytorchs(ours, theirs):
     class Same(cnn.CrossEntropy):
         """Notes what each batch was, so that the peer gets the same."""
 
-        def forward(self, y, labels):
+        def compute(self, y, labels, *rest):
             order.append(labels.copy())
-            return super().forward(y, labels)
+            super().compute(y, labels, *rest)
 
     optimizer, criterion = theirs(peer.parameters()), nn.CrossEntropyLoss()
     losses = []

@@ -45,7 +45,7 @@ def test_gradients_agree_with_finite_differences(make):
     loss = built(make(), 4)
     y, labels = random.uniform(0.05, 0.95, (4, 6)), random.integers(0, 4, 6)
     loss.forward(y, labels)
-    dy = loss.backward(6).copy()
+    dy = loss.backward().copy()
     step = 1e-6
     for entry in np.ndindex(y.shape):
         above, below = y.copy(), y.copy()
@@ -61,27 +61,36 @@ def test_the_divisor_makes_pieces_add_up_to_the_whole_batch(make):
     y, labels = random.uniform(0.05, 0.95, (3, 7)), random.integers(0, 3, 7)
     loss = built(make(), 3)
     losses = loss.forward(y, labels).copy()
-    whole = loss.backward(7).copy()
+    whole = loss.backward().copy()
     for piece in (np.s_[:4], np.s_[4:]):
-        np.testing.assert_allclose(loss.forward(y[:, piece], labels[piece]), losses[piece], rtol=1e-14)
-        np.testing.assert_allclose(loss.backward(7), whole[:, piece], rtol=1e-14)
+        np.testing.assert_allclose(loss.forward(y[:, piece], labels[piece], 7), losses[piece], rtol=1e-14)
+        np.testing.assert_allclose(loss.backward(), whole[:, piece], rtol=1e-14)
+
+
+@pytest.mark.parametrize("make", LOSSES)
+def test_what_a_batch_adds_to_the_sums(make, backend):
+    y = np.array([[0.7, 0.2, 0.3], [0.3, 0.8, 0.7]])
+    loss, sums = built(make(), 2, backend), backend.zeros(3, "float64")
+    losses = loss.forward(backend.asarray(y), backend.asarray(np.array([0, 1, 0])), sums=sums)
+    total = backend.to_host(losses).sum()
+    np.testing.assert_allclose(backend.to_host(sums), [total, 2, 3], rtol=1e-12)
 
 
 def test_cross_entropy_survives_any_logits():
     loss = built(cnn.CrossEntropy(), 2)
-    losses = loss.forward(np.array([[1e300, -1e300], [-1e300, 1e300]]), np.array([0, 0]))
+    losses = loss.forward(np.array([[1e300, -1e300], [-1e300, 1e300]]), np.array([0, 0]), 1)
     assert losses.tolist() == [0, 2e300]
-    assert loss.backward(1).tolist() == [[0, -1], [0, 1]]
+    assert loss.backward().tolist() == [[0, -1], [0, 1]]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_binary_cross_entropy_is_safe_at_0_and_1_and_points_the_right_way(dtype):
     loss = built(cnn.BinaryCrossEntropy(), 2)
-    losses = loss.forward(np.array([[1, 0], [0, 1]], dtype=dtype), np.array([0, 0]))
+    losses = loss.forward(np.array([[1, 0], [0, 1]], dtype=dtype), np.array([0, 0]), 1)
     assert np.isfinite(losses).all()
     assert losses[0] == pytest.approx(0, abs=1e-6)
     assert losses[1] > 15
-    dy = loss.backward(1)
+    dy = loss.backward()
     assert np.isfinite(dy).all()
     assert dy[0, 1] < -1e6  # raise the probability of the right class
     assert dy[1, 1] > 1e6

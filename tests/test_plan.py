@@ -49,3 +49,30 @@ def test_every_part_grows_with_what_it_is_of():
     assert small.optimizer < large.optimizer
     assert small.activations < large.activations
     assert large.total > small.total
+
+
+class TestFittingBatchSize:
+    @pytest.fixture
+    def training(self):
+        """Network, optimizer, training and test set."""
+        images = np.zeros((400, 28, 28), dtype=np.uint8)
+        data = Dataset(images, np.arange(400) % 10)
+        network = cnn.models.lenet5()
+        network.build((1, 28, 28), backend="cpu")
+        return network, cnn.SGD(0.1), data, None
+
+    @pytest.mark.parametrize(
+        ("tried", "fits"), [(300, 150), (300, 37), (128, 64), (5, 2), (2, 1), (1000, 100)]
+    )
+    def test_it_is_the_largest_half_whose_memory_there_is(self, training, tried, fits):
+        room = plan.memory(*training, fits).total
+        assert plan.fitting_batch_size(*training, tried, None, room) == fits
+        assert plan.fitting_batch_size(*training, tried, None, room - 1) < fits
+
+    def test_it_is_smaller_than_what_was_tried_however_much_room_there_seems_to_be(self, training):
+        assert plan.fitting_batch_size(*training, 64, None, 1 << 40) == 32
+
+    def test_none_fits_beside_the_images(self, training):
+        room = plan.memory(*training, 1).total - 1
+        assert plan.fitting_batch_size(*training, 64, None, room) == 0
+        assert plan.fitting_batch_size(*training, 1, None, 1 << 40) == 0

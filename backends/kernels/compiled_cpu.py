@@ -4,7 +4,7 @@ They take contiguous arrays of one dtype, float32 or float64, as the layers hand
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial, wraps
+from functools import lru_cache, partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from backends import recording, threads
 from backends.buffer import Array, Shape
+from backends.kernels.covering import FLOATS, covering, covers
 from backends.kernels.cpu import convolution, pooling, steps
 from backends.kernels.cpu.convolution import ALONE, BEFORE_POOL, BEFORE_RELU
 from backends.kernels.cpu.jit import HAS_THREADS, MULTIPLICATIONS, clock, thread_count
@@ -24,33 +25,9 @@ from backends.kernels.window import Window
 if TYPE_CHECKING:
     from backends.backend import Backend
 
-FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.intp)
 AT_ONCE = 1024  # numbers of a line of dy: with those of all its channels they stay in the second cache
 ROOM = 1 << 19  # bytes of a convolution on their way to its pooling, a thread: they stay there too
-
-
-def _covering(integers: Any = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Take the portable way for arrays that the kernel of a method does not cover.
-
-    ``integers`` is the dtype of those that hold no floats: bytes or indices.
-    """
-
-    def decorate(method: Callable[..., None]) -> Callable[..., None]:
-        @wraps(method)
-        def covered(self: "CompiledKernels", *arguments: Any, **named: Any) -> None:
-            arrays = [value for value in (*arguments, *named.values()) if isinstance(value, np.ndarray)]
-            floats = {array.dtype for array in arrays if array.dtype.kind == "f"}
-            others = {array.dtype for array in arrays if array.dtype.kind != "f"}
-            plain = all(array.flags.c_contiguous for array in arrays)
-            if plain and len(floats) == 1 and floats <= FLOATS and others <= {integers}:
-                method(self, *arguments, **named)
-            else:
-                getattr(self._portable(), method.__name__)(*arguments, **named)
-
-        return covered
-
-    return decorate
 
 
 class CompiledKernels(PortableKernels):
@@ -76,15 +53,15 @@ class CompiledKernels(PortableKernels):
     def when_compiling(self, say: Callable[[], None]) -> None:
         clock.begun = say
 
-    @_covering()
+    @covering()
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
         self._convolve(x, weight, None, out, window, groups, rectify=False)
 
-    @_covering()
+    @covering()
     def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
         self._grad_weight(x, dy, dy.shape, out, window, groups)
 
-    @_covering()
+    @covering()
     def conv2d_grad_input(
         self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
     ) -> None:
@@ -94,7 +71,7 @@ class CompiledKernels(PortableKernels):
             bordered = self._bordered(dy, border, bordered)
             self._grad_input(bordered, dy.shape, weight, turned, out, window, groups)
         else:
-            self._portable().conv2d_grad_input(dy, weight, out, window, groups)
+            self.portable().conv2d_grad_input(dy, weight, out, window, groups)
 
     def conv2d_relu(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
@@ -156,7 +133,7 @@ class CompiledKernels(PortableKernels):
             turned = self._room(grad.dtype, weight.size)[0]
             self._grad_input(grad, y_shape, weight, turned, dx, window, groups)
         else:
-            self._portable().conv2d_grad_input(grad, weight, dx, window, groups)
+            self.portable().conv2d_grad_input(grad, weight, dx, window, groups)
 
     def gradient_shape(self, y_shape: Shape, window: Window, input_grad: bool) -> Shape:
         """Room for the convolution's gradient: with the border that the gradient of its input needs.
@@ -169,22 +146,22 @@ class CompiledKernels(PortableKernels):
         border = _gradient_border(window) if _has_direct_grad_input(window) else 0
         return O, OH, OW + 2 * border, N
 
-    @_covering(BYTES)
+    @covering(BYTES)
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
         keep = winner is not None
         arguments = (out, winner if keep else NO_BYTES, int(keep), x, *x.shape, _pool(window, out.shape))
         pooling.max_pool(x.dtype, arguments, thread_count(x.size))
 
-    @_covering(BYTES)
+    @covering(BYTES)
     def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
         arguments = (out, dy, winner, *out.shape, _pool(window, dy.shape))
         pooling.max_pool_grad(dy.dtype, arguments, thread_count(out.size))
 
-    @_covering()
+    @covering()
     def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
         pooling.average_pool(x.dtype, (out, x, *x.shape, _pool(window, out.shape)), thread_count(x.size))
 
-    @_covering()
+    @covering()
     def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
         arguments = (out, dy, *out.shape, _pool(window, dy.shape))
         pooling.average_pool_grad(dy.dtype, arguments, thread_count(out.size))
@@ -193,19 +170,19 @@ class CompiledKernels(PortableKernels):
         room = partial(self._room, name="product")  # the portable kernels multiply what lies in the workspace
         return matmul(a, b, out, accumulate, room)
 
-    @_covering()
+    @covering()
     def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
         arguments = (y, bias, len(bias), y.size // len(bias), int(rectify))
         steps.add_bias(y.dtype, arguments, thread_count(y.size))
 
-    @_covering()
+    @covering()
     def sum_rows(self, x: Array, out: Array) -> None:
         steps.sum_rows(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(x.size))
 
     def relu(self, x: Array, out: Array) -> None:
         self.backend.run(np.clip, x, 0, np.inf, out=out)
 
-    @_covering()
+    @covering()
     def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
         rows = len(out)
         arguments = (out, dy, y, NOTHING[out.dtype] if sums is None else sums, int(sums is not None))
@@ -214,7 +191,7 @@ class CompiledKernels(PortableKernels):
     def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
         plain = images.flags.c_contiguous and out.flags.c_contiguous and indices.flags.c_contiguous
         if not plain or indices.dtype != INDICES or images.dtype not in (BYTES, out.dtype):
-            self._portable().gather_batch(images, indices, out)
+            self.portable().gather_batch(images, indices, out)
             return
         sizes = (prod(images.shape[1:]), len(indices))
         if images.dtype == BYTES:
@@ -223,33 +200,56 @@ class CompiledKernels(PortableKernels):
         else:
             steps.gather_numbers(out.dtype, (images, indices, out, *sizes), thread_count(out.size))
 
-    @_covering()
+    @covering()
     def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
         steps.tanh_grad(y.dtype, (dy, y, out, y.size), thread_count(y.size))
 
-    @_covering()
+    @covering()
     def softmax(self, x: Array, out: Array) -> None:
         steps.softmax(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(20 * x.size))
 
-    @_covering()
+    @covering()
     def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
         steps.softmax_grad(y.dtype, (dy, y, out, len(y), y.size // len(y)), thread_count(y.size))
 
-    @_covering(INDICES)
-    def cross_entropy(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
-        steps.cross_entropy(y.dtype, (y, labels, losses, dy, *y.shape), thread_count(20 * y.size))
+    def cross_entropy(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        if not covers(self, (y, labels, losses, dy), INDICES):
+            self.portable().cross_entropy(y, labels, losses, dy, divisor, sums)
+            return
+        arguments = (y, labels, losses, dy, _settings(y.dtype, divisor), *y.shape)
+        steps.cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
+        if sums is not None:
+            self.tally(losses, y, labels, sums)
 
-    @_covering(INDICES)
-    def binary_cross_entropy(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
+    def binary_cross_entropy(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        if not covers(self, (y, labels, losses, dy), INDICES):
+            self.portable().binary_cross_entropy(y, labels, losses, dy, divisor, sums)
+            return
         margin = float(np.finfo(y.dtype).eps)
-        arguments = (y, labels, losses, dy, _settings(y.dtype, margin, 1 - margin), *y.shape)
+        arguments = (y, labels, losses, dy, _settings(y.dtype, margin, 1 - margin, divisor), *y.shape)
         steps.binary_cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
+        if sums is not None:
+            self.tally(losses, y, labels, sums)
 
     def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
-        if labels.dtype != INDICES or not y.flags.c_contiguous or losses.dtype != y.dtype:
-            self._portable().tally(losses, y, labels, sums)
-            return
-        steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
+        if covers(self, (losses, y, labels), INDICES):
+            steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
+        else:
+            self.portable().tally(losses, y, labels, sums)
+
+    def next_batch(
+        self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
+        rate: Array,
+    ) -> None:  # fmt: skip
+        arguments = (cursor, order, labels, rates, chosen, chosen_labels, rate)
+        if covers(self, arguments, INDICES):
+            steps.next_batch(rate.dtype, (*arguments, len(chosen), len(order), len(rates)))
+        else:
+            self.portable().next_batch(*arguments)
 
     def sgd(
         self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
@@ -289,7 +289,7 @@ class CompiledKernels(PortableKernels):
         )
         steps.adam(value.dtype, arguments, thread_count(2 * value.size))
 
-    def _portable(self) -> PortableKernels:
+    def portable(self) -> PortableKernels:
         """The kernels for what these do not cover; what they do cannot be recorded."""
         recording.spoil()
         return PortableKernels(self.backend)

@@ -8,7 +8,7 @@ copied along contiguous runs, and the product is the output itself.
 """
 
 from collections.abc import Callable, Iterator
-from math import prod
+from math import inf, prod
 
 from backends.buffer import Array, Shape
 from backends.kernels.steps import StepKernels
@@ -22,6 +22,7 @@ class PortableKernels(StepKernels):
     name = "portable"
     fuses = False  # whether there is a kernel for a convolution with its bias, ReLU and pooling
     records = False  # whether what the kernels do can be recorded
+    largest: float = inf  # numbers in an array that the kernels take
     compile_seconds = 0.0  # that this process has spent on compiling kernels
 
     def when_compiling(self, say: Callable[[], None]) -> None:

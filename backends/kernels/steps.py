@@ -25,6 +25,24 @@ class StepKernels:
         """``out = a @ b`` or ``out += a @ b`` where this set has a kernel for it; -> whether it did."""
         return False
 
+    def next_batch(
+        self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
+        rate: Array,
+    ) -> None:  # fmt: skip
+        """``chosen`` (n,) = the next indices in ``order``, with their labels; ``rate`` = this step's.
+
+        The ``cursor``, how many (samples, steps) are done, moves on; beyond the end it starts again.
+        """
+        xp = self.backend.xp
+        (positions,) = carve(self.backend, (chosen.shape, cursor.dtype))
+        xp.add(xp.arange(len(chosen)), cursor[:1], out=positions)
+        xp.remainder(positions, len(order), out=positions)
+        self.backend.take(order, positions, out=chosen)
+        self.backend.take(labels, chosen, out=chosen_labels)
+        self.backend.take(rates, xp.remainder(cursor[1:], len(rates)), out=rate)
+        cursor[:1] += len(chosen)
+        cursor[1:] += 1
+
     def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
         """``out`` = ``images[indices]``, (N, C, H, W) -> (C, H, W, n); bytes are scaled to 0..1."""
         (chosen,) = carve(self.backend, ((len(indices), *images.shape[1:]), images.dtype))
@@ -79,8 +97,13 @@ class StepKernels:
         xp.subtract(dy, total, out=out)
         xp.multiply(out, y, out=out)
 
-    def cross_entropy(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
-        """``losses`` = -log softmax(y)[label] of logits (classes, N), ``dy`` = the gradient of their sum."""
+    def cross_entropy(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        """``losses`` = -log softmax(y)[label] of logits (classes, N).
+
+        ``dy`` = the gradient of their sum over ``divisor``; ``sums`` as :meth:`tally` (None: not wanted).
+        """
         xp = self.backend.xp
         (shifted,) = carve(self.backend, (y.shape, y.dtype))
         xp.subtract(y, xp.max(y, axis=0, keepdims=True), out=shifted)
@@ -90,9 +113,14 @@ class StepKernels:
         xp.subtract(xp.log(total), xp.take_along_axis(shifted, labels[None], axis=0)[0], out=losses)
         self._one_hot(labels, shifted)
         xp.subtract(dy, shifted, out=dy)
+        xp.divide(dy, divisor, out=dy)
+        if sums is not None:
+            self.tally(losses, y, labels, sums)
 
-    def binary_cross_entropy(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
-        """``losses`` = -mean(t log p + (1 - t) log(1 - p)) of probabilities (classes, N), ``dy`` likewise."""
+    def binary_cross_entropy(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        """``losses`` = -mean(t log p + (1 - t) log(1 - p)) of probabilities (classes, N); more as above."""
         xp = self.backend.xp
         p, target, work = carve(self.backend, *[(y.shape, y.dtype)] * 3)
         margin = float(xp.finfo(y.dtype).eps)
@@ -110,13 +138,16 @@ class StepKernels:
         xp.multiply(work, p, out=work)
         xp.subtract(p, target, out=dy)
         xp.divide(dy, work, out=dy)
-        xp.divide(dy, len(y), out=dy)
+        xp.divide(dy, len(y) * divisor, out=dy)
+        if sums is not None:
+            self.tally(losses, y, labels, sums)
 
     def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
-        """``sums`` += (the sum of the losses, how often ``y`` is largest at the label), in float64."""
+        """``sums`` += (the losses' sum, how often ``y`` is largest at the label, how many), in float64."""
         xp = self.backend.xp
         sums[0] += xp.sum(losses, dtype=xp.float64)
         sums[1] += xp.sum(xp.equal(xp.argmax(y, axis=0), labels))
+        sums[2] += len(labels)
 
     def sgd(
         self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,

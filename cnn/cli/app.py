@@ -4,6 +4,7 @@ import inspect
 import io
 import os
 import sys
+import warnings
 from typing import Any, NoReturn
 
 import typer
@@ -13,13 +14,23 @@ from cnn.errors import (
     ArgumentError,
     CheckpointError,
     DataError,
+    DeviceLost,
     DeviceUnavailable,
     DisagreementError,
+    OutOfMemory,
     ShapeError,
     TrainingError,
 )
 
-USER_ERRORS = (ArgumentError, CheckpointError, DataError, DeviceUnavailable, ShapeError)
+USER_ERRORS = (
+    ArgumentError,
+    CheckpointError,
+    DataError,
+    DeviceLost,
+    DeviceUnavailable,
+    OutOfMemory,
+    ShapeError,
+)
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports none of its bases
 
@@ -37,6 +48,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that the screen lacks
+    warnings.showwarning = lambda message, *rest, **named: say(f"note: {message}")
     try:
         sys.exit(app(standalone_mode=False))
     except UsageError as error:

@@ -9,6 +9,7 @@ import typer
 
 import backends
 import cnn
+from backends.text import readable_bytes
 from cnn import plan, tensorboard
 from cnn.arguments import whole
 from cnn.callbacks import Dispensable
@@ -30,12 +31,12 @@ from cnn.cli.options import (
 )
 from cnn.cli.output import print_json, result_line, say
 from cnn.data import Dataset
+from cnn.errors import DeviceLost, OutOfMemory
 from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
 from cnn.report import examine, write_report
 from cnn.runs import Config, RunFolder, RunLog
 from cnn.schedules import SCHEDULES
-from cnn.summary import readable_bytes
 
 
 @app.command(
@@ -86,6 +87,19 @@ def train(
     fuse: Annotated[
         bool, typer.Option(help="Compute a layer and those after it in one pass, where the kernels can.")
     ] = DEFAULT.fuse,
+    graph: Annotated[
+        bool, typer.Option(help="On a GPU: record a step and let the GPU repeat it by itself.")
+    ] = DEFAULT.graph,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="On a GPU: multiply with 10 bits after the point (TF32), faster.")
+    ] = DEFAULT.tf32,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            help="Leave the training images on the host, and bring batches to the device meanwhile.",
+            show_default="where they do not fit",
+        ),
+    ] = DEFAULT.stream,
     out: Out = None,
     config_file: Annotated[
         Path | None,
@@ -110,11 +124,10 @@ def train(
         batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, schedule=schedule,
         warmup=warmup, momentum=momentum, weight_decay=weight_decay, seed=seed, device=device,
         kernels=kernels, threads=threads, dtype=dtype, fuse=fuse,
+        graph=graph, tf32=tf32, stream=stream,
     )  # fmt: skip
-    backend = backends.get(device, kernels, threads)
+    backend = backends.get(device, kernels, threads, tf32)
     train_set, test_set = config.load_data()
-    if backend.slower:
-        say(f"note: this runs slower than it could: {backend.slower}")
     backend.kernels.when_compiling(lambda: say(COMPILING))
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
     if train_set.images.dtype.kind == "f" and abs(train_set.images).max() > 10:
@@ -161,17 +174,22 @@ class Job:
 
     def fit(self) -> list[dict[str, Any]]:
         """Train, with everything that goes on around it; -> the history."""
+        self.folder.require_new()  # so that weights in it are of this run
         callbacks = [
             cnn.NaNGuard(),
             RunLog(self.folder, self.config, self.train_set.classes),
-            Headline(self.headline),
+            Headline(self.headline, self.network.backend.slower),
             cnn.Progress(),
         ]
         if tensorboard.installed():
             logs = tensorboard.TensorBoard(self.folder.tensorboard)
             callbacks.append(Dispensable(logs, "logs for TensorBoard", say))
+        what = self.network, self.optimizer, self.train_set, self.test_set, self.config.batch_size
         try:
-            with np.errstate(over="ignore", invalid="ignore"):  # the guard says it better
+            with (
+                plan.advising(*what, self.config.stream, give="--batch-size "),
+                np.errstate(over="ignore", invalid="ignore"),  # the guard says it better
+            ):
                 return cnn.fit(
                     self.network,
                     self.train_set,
@@ -182,13 +200,21 @@ class Job:
                     batch_size=self.config.batch_size,
                     seed=self.config.seed,
                     callbacks=callbacks,
+                    graph=self.config.graph,
+                    stream=self.config.stream,
                 )
         except KeyboardInterrupt:
-            if self.folder.weights.exists():
-                say(f"interrupted: {self.folder.weights} holds the weights of the last whole epoch")
-            else:
-                say("interrupted in the first epoch: no weights were saved")
+            say(f"interrupted: {self.saved()}")
             raise typer.Exit(130) from None
+        except (OutOfMemory, DeviceLost) as error:
+            say(f"error: {error}; {self.saved()}")
+            raise typer.Exit(2) from None
+
+    def saved(self) -> str:
+        """What there is of a training that was cut short."""
+        if self.folder.weights.exists():
+            return f"{self.folder.weights} holds the weights of the last whole epoch"
+        return "no weights were saved, no epoch was whole"
 
     def report(self, drawn: bool) -> None:
         """Write down what the test found, and draw it; where that fails, the trained run stays as it is."""
@@ -208,7 +234,11 @@ class Job:
         self.config.make_schedule()
         self.folder.require_new()
         config = self.config
-        memory = plan.memory(self.network, self.optimizer, self.train_set, self.test_set, config.batch_size)
+        stream = config.stream
+        if stream is None:
+            stream = not self.network.backend.has_room(plan.data_bytes(self.train_set, self.network))
+        what = self.network, self.optimizer, self.train_set, self.test_set
+        memory = plan.memory(*what, config.batch_size, stream)
         steps = -(-len(self.train_set) // config.batch_size)
         if as_json:
             figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}
@@ -223,10 +253,12 @@ class Job:
 
 
 class Headline(cnn.Callback):
-    """Says what is about to run, once nothing speaks against it."""
+    """Says what is about to run, and why not faster, once nothing speaks against it."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, slower: str | None) -> None:
+        self.text, self.slower = text, slower
 
     def on_start(self, run: Any) -> None:
         say(self.text)
+        if self.slower:
+            say(f"note: this runs slower than it could: {self.slower}")

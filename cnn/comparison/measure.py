@@ -105,7 +105,7 @@ class _Measurements:
                 self.training.step()
             self.steps.append(wall_clock(backend, self.training.step, self._steps_a_block))
             with self.watch.step():
-                self.training.step()
+                self.training.plain_step()
             if self.setup.has_own_memory:
                 self.moves.append(wall_clock(backend, partial(backend.asarray, self._host_batch), LAUNCHES))
             add = backend.xp.add

@@ -1,6 +1,5 @@
 """The steps that every setup is given: a model, batches of MNIST, an optimizer."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -16,9 +15,11 @@ from cnn.errors import ArgumentError
 from cnn.layers import Reshape
 from cnn.layers.buffers import Array
 from cnn.layers.layer import Layer
+from cnn.metrics import Totals
 from cnn.network import DTYPES, Sequential
 from cnn.optimizers import SGD
-from cnn.training import compute_gradients, make_feed, make_loss
+from cnn.step import Step
+from cnn.training import make_feed, make_loss
 
 RATE, MOMENTUM = 0.01, 0.9
 
@@ -52,20 +53,20 @@ class Training:
         self.loss = make_loss(self.network, None)
         self._optimizer = SGD(RATE, momentum=MOMENTUM)
         self._optimizer.build(self.network)
-        self._rate = backend.asarray(np.array([RATE]), dtype=workload.dtype)
-        self._feed = make_feed(self.network, data, batch_size)
-        self.batches = self._endless_batches()
+        feed = make_feed(self.network, data, batch_size, stream=False)
+        feed.start(np.arange(len(data)), np.full(batches, RATE))
+        self._step = Step(self.network, self.loss, self._optimizer, feed, Totals(self.network))
+        self._batch_size = batch_size
 
     def step(self) -> Array:
-        """Gather a batch, forward, loss, backward, update; -> each sample's loss (N,)."""
-        x, labels = next(self.batches)
-        losses, _ = compute_gradients(self.network, self.loss, x, labels)
-        self._optimizer.step(self._rate)
-        return losses
+        """A whole step as ``cnn.fit`` makes it, on the batches in turns; -> each sample's loss (N,)."""
+        self._step(self._batch_size)
+        return self.loss.losses
 
-    def _endless_batches(self) -> Iterator[tuple[Array, Array]]:
-        while True:
-            yield from self._feed
+    def plain_step(self) -> Array:
+        """The same without a graph, in which one can watch the layers."""
+        self._step.run(self._batch_size)
+        return self.loss.losses
 
 
 def make_workload(model: str, batch_size: int, dtype: str) -> Workload:

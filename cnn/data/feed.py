@@ -1,6 +1,8 @@
-"""Feed: a data set on the device, given out in batches, batch last."""
+"""Feed: what each training step is given, batch last: images, labels and a learning rate, on the device."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,34 +12,153 @@ from cnn.layers.buffers import Array, Buffers
 
 
 class Feed:
-    """Images and labels that lie on a device and go into the same buffers batch after batch.
+    """Images and labels that go into the same arrays on a device batch after batch.
 
     Each item is ``x`` (C, H, W, n) in ``dtype``, bytes scaled to 0..1, and ``labels`` (n,), both
-    valid until the next. The last batch holds what is left.
+    valid until the next. The last batch holds what is left. How far an epoch is stands on the device too,
+    in ``cursor``, so that :meth:`batch` is the same call with the same arrays every time.
+
+    ``stream=True`` leaves the data on the host and brings batches over while the device computes, False puts
+    all of it there; None decides by its size.
     """
 
-    def __init__(self, backend: Backend, dtype: str, images: Any, labels: Any, batch_size: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        dtype: str,
+        images: Any,
+        labels: Any,
+        batch_size: int,
+        stream: bool | None = None,
+    ) -> None:
         self.backend = backend
-        self.batch_size = batch_size
+        self.batch_size = min(batch_size, len(images))
+        whole, rest = divmod(len(images), self.batch_size)
+        self.sizes = [self.batch_size] * whole + [rest] * (rest > 0)
         self._shape = images.shape[1:]
         self._buffers = Buffers(backend, dtype)
-        self._images = backend.asarray(images, dtype=None if images.dtype == np.uint8 else dtype)
-        self._labels = backend.asarray(labels)
-        self._order = backend.asarray(np.arange(len(images)))
+        there = images.dtype if images.dtype == np.uint8 else np.dtype(dtype)
+        self.streamed = not backend.has_room(images.size * there.itemsize) if stream is None else stream
+        if self.streamed:
+            self._source: Resident | Streamed = Streamed(backend, images, labels, there, self.batch_size)
+        else:
+            self._source = Resident(backend, images, labels, there)
+        with backend.active():
+            self.cursor = backend.zeros(2, np.int64)  # samples, steps
+            self._order = backend.zeros(len(images), np.int64)
+            self._rates = backend.zeros(len(self.sizes), dtype)
+            self.rate = backend.zeros(1, dtype)  # of the latest batch
+        self.start(np.arange(len(images)))
 
-    def reorder(self, order: Any) -> None:
-        """Give the samples out in another order from now on."""
-        self._order = self.backend.asarray(order)
+    def start(self, order: Any, rates: Any = None) -> None:
+        """Begin an epoch: give the samples out in this order, with a learning rate for each step."""
+        self.backend.asarray(self._source.place(order), out=self._order)
+        if rates is not None:
+            self.backend.asarray(rates, out=self._rates)
 
     def __len__(self) -> int:
         """How many batches there are."""
-        return -(-len(self._order) // self.batch_size)
+        return len(self.sizes)
+
+    def turns(self) -> Iterator[int]:
+        """How large each batch of an epoch is, at the time to call :meth:`batch`."""
+        self.cursor.fill(0)
+        try:
+            for number, size in enumerate(self.sizes):
+                self._source.arrive(number)
+                yield size
+                self._source.send(number + 1)
+        except BaseException:  # the caller has had enough: what is under way must not meet what comes next
+            with suppress(Exception):
+                self._source.finish()
+            raise
+
+    def batch(self, size: int) -> tuple[Array, Array]:
+        """Gather the next batch."""
+        x = self._buffers.view("x", (*self._shape, size))
+        labels = self._buffers.view("labels", (size,), np.int64)
+        chosen = self._buffers.view("chosen", (size,), np.int64)
+        kernels, source = self.backend.kernels, self._source
+        kernels.next_batch(self.cursor, self._order, source.labels, self._rates, chosen, labels, self.rate)
+        kernels.gather_batch(source.images, chosen, x)
+        return x, labels
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        for start in range(0, len(self._order), self.batch_size):
-            chosen = self._order[start : start + self.batch_size]
-            x = self._buffers.view("x", (*self._shape, len(chosen)))
-            labels = self._buffers.view("labels", (len(chosen),), self._labels.dtype)
-            self.backend.kernels.gather_batch(self._images, chosen, x)
-            self.backend.take(self._labels, chosen, labels)
-            yield x, labels
+        for size in self.turns():
+            yield self.batch(size)
+
+
+class Resident:
+    """A data set that lies on the device."""
+
+    def __init__(self, backend: Backend, images: Any, labels: Any, dtype: Any) -> None:
+        self.images = backend.asarray(images, dtype=dtype)
+        self.labels = backend.asarray(labels, dtype=np.int64)
+
+    def place(self, order: Any) -> Any:
+        """Where the samples are that come in this order."""
+        return order
+
+    def arrive(self, number: int) -> None:
+        """Let the device find batch ``number`` in its place."""
+
+    def send(self, number: int) -> None:
+        """Bring batch ``number`` on its way."""
+
+    def finish(self) -> None:
+        """Wait until nothing is under way."""
+
+
+class Streamed:
+    """A data set that stays on the host; two batches of it are on the device, in turns in either half.
+
+    While the device works on one half, the next batch is copied to the other.
+    """
+
+    def __init__(self, backend: Backend, images: Any, labels: Any, dtype: Any, batch_size: int) -> None:
+        self._data = images, labels
+        self._batch_size = batch_size
+        slots = 2 * batch_size
+        with backend.active():
+            self.images = backend.zeros(slots * prod(images.shape[1:]), dtype).reshape(
+                slots, *images.shape[1:]
+            )
+            self.labels = backend.zeros(slots, np.int64)
+        halves = slice(0, batch_size), slice(batch_size, slots)
+        self._uploads = [backend.upload(self.images[half], self.labels[half]) for half in halves]
+
+    def place(self, order: Any) -> Any:
+        """Where the samples will be that come in this order."""
+        self._order = np.asarray(order)
+        self._sent = 0  # batches
+        return np.arange(len(order)) % (2 * self._batch_size)
+
+    def arrive(self, number: int) -> None:
+        """Let the device find batch ``number`` in its place; the other half is read by what came before."""
+        if number == 0:
+            self._sent = 0
+        self.send(number)
+        self._uploads[number % 2].arrive()
+        self._uploads[(number + 1) % 2].release()
+
+    def send(self, number: int) -> None:
+        """Bring batch ``number`` on its way, where it is not yet and there is one."""
+        chosen = self._order[number * self._batch_size : (number + 1) * self._batch_size]
+        if self._sent > number or not len(chosen):
+            return
+        upload = self._uploads[number % 2]
+        upload.claim()
+        for source, host in zip(self._data, upload.host, strict=True):
+            if source.dtype == host.dtype:
+                np.take(
+                    source, chosen, axis=0, out=host[: len(chosen)], mode="clip"
+                )  # "raise" would copy twice
+            else:
+                host[: len(chosen)] = source[chosen]
+        upload.send()
+        self._sent = number + 1
+
+    def finish(self) -> None:
+        """Wait until nothing is under way."""
+        for upload in self._uploads:
+            upload.claim()

@@ -146,7 +146,7 @@ def _answers(network: Sequential, test_set: Dataset) -> tuple[dict[str, float], 
     predicted, probabilities = [], []
     for x, labels in feed:
         y = network.forward(x)
-        totals.add(loss.forward(y, labels), y, labels)
+        loss.forward(y, labels, sums=totals.sums)
         predicted.append(backend.to_host(xp.argmax(y, axis=0)))
         if not network.ends_in_softmax:
             logits, y = y, network.context.scratch.beside(y, y.shape)

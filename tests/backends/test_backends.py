@@ -1,15 +1,16 @@
 """get, of, available, and the contract that every backend keeps."""
 
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
-import threadpoolctl
 
 import backends
-from backends import ArgumentError, CpuBackend, DeviceUnavailable
+from backends import ArgumentError, CpuBackend, DeviceUnavailable, threads
 
 
 class TestSelection:
@@ -45,6 +46,7 @@ class TestSelection:
             backends.get("cpu", kernels="quick")
 
     def test_threads_limit_the_linear_algebra_library(self):
+        threadpoolctl = pytest.importorskip("threadpoolctl")
         before = backends.get("cpu").describe()["threads"]
         try:
             assert backends.get("cpu", threads=1).describe()["threads"] == 1
@@ -70,10 +72,50 @@ class TestSelection:
         for name, device in devices.items():
             assert device.name == name if not isinstance(device, DeviceUnavailable) else str(device)
 
-    def test_importing_loads_no_cupy_and_no_scipy_signal(self):
-        code = "import backends, sys; print({'cupy', 'cupyx', 'scipy.signal'} & set(sys.modules))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout == "set()\n"
+
+class TestLibraries:
+    """What may be missing, and what is not loaded before it is needed."""
+
+    def python(self, code):
+        """The lines that ``code`` prints, in a process of its own."""
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def test_importing_loads_only_what_is_always_needed(self):
+        late = {"cupy", "cupyx", "scipy.signal", "numba", "threadpoolctl"}
+        (found,) = self.python(f"import sys, backends, cnn; print({late} & set(sys.modules))")
+        assert found == "set()"
+
+    def test_without_numba_everything_works_and_the_reason_is_told(self):
+        first, second, third = self.python("""
+import sys
+sys.modules["numba"] = None  # as if it were not installed
+import backends, cnn
+device = backends.get("cpu")
+print(device.kernels.name, "|", device.slower)
+try:
+    backends.get("cpu", kernels="compiled")
+except backends.DeviceUnavailable as error:
+    print(error)
+network = cnn.models.lenet5()
+network.build((1, 28, 28), backend=device)
+print(network.predict(cnn.data.load("mnist")[1].images[:2]).shape)
+""")
+        assert first.startswith("portable | the compiled kernels need Numba, which cannot be imported")
+        assert second.endswith("pip install numba")
+        assert third == "(2, 10)"
+
+    def test_without_threadpoolctl_threads_cannot_be_limited(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+        assert backends.get("cpu", kernels="portable").describe()["blas"] == "unknown"
+        before = threads.count()
+        with pytest.raises(
+            ArgumentError, match=r"^threadpoolctl.* cannot be imported .* pip install threadpoolctl$"
+        ):
+            backends.get("cpu", threads=1)
+        assert threads.count() == before
 
 
 class TestContract:

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from test_kernels_everywhere import SETS, convolutions
 
 import backends
 import cnn
 from backends import Window, threads
+
+pytest.importorskip("hypothesis")
+pytest.importorskip("numba")
+pytest.importorskip("threadpoolctl")
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from test_kernels_everywhere import SETS, convolutions
 
 ROOT = Path(__file__).parent.parent.parent
 COMPILED = backends.get("cpu", kernels="compiled").kernels
@@ -146,9 +150,8 @@ def test_labels_of_any_whole_numbers(labels):
     y = np.random.default_rng(0).standard_normal((10, 6))
     found, expected = [], []
     for kernels, results in ((COMPILED, found), (PORTABLE, expected)):
-        losses, dy, sums = np.empty(6), np.empty((10, 6)), np.zeros(2)
-        kernels.cross_entropy(y, np.array([0, 9, 3, 3, 1, 7], dtype=labels), losses, dy)
-        kernels.tally(losses, y, np.array([0, 9, 3, 3, 1, 7], dtype=labels), sums)
+        losses, dy, sums = np.empty(6), np.empty((10, 6)), np.zeros(3)
+        kernels.cross_entropy(y, np.array([0, 9, 3, 3, 1, 7], dtype=labels), losses, dy, 6, sums)
         results.append((losses, dy, sums))
     for a, b in zip(found[0], expected[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
@@ -157,7 +160,7 @@ def test_labels_of_any_whole_numbers(labels):
 def test_a_label_beyond_the_classes_writes_nowhere_else():
     around = np.zeros((12, 6))
     losses = np.empty(6)
-    COMPILED.cross_entropy(np.zeros((10, 6)), np.array([0, 10, -1, 3, 1, 7]), losses, around[1:-1])
+    COMPILED.cross_entropy(np.zeros((10, 6)), np.array([0, 10, -1, 3, 1, 7]), losses, around[1:-1], 1)
     assert np.isnan(losses[[1, 2]]).all()
     assert not around[[0, -1]].any()
 
@@ -266,31 +269,3 @@ def test_no_folder_to_keep_it_in_is_no_error(here, tmp_path):
         "XDG_CACHE_HOME": str(tmp_path / "home"),
     }
     assert step(**places)["gradients"] == here["gradients"]
-
-
-WITHOUT_NUMBA = """
-import sys
-sys.modules["numba"] = None  # as if it were not installed
-import backends, cnn
-device = backends.get("cpu")
-print(device.kernels.name, "|", device.slower)
-try:
-    backends.get("cpu", kernels="compiled")
-except backends.DeviceUnavailable as error:
-    print(error)
-network = cnn.models.lenet5()
-network.build((1, 28, 28), backend=device)
-print(network.predict(cnn.data.load("mnist")[1].images[:2]).shape)
-"""
-
-
-def test_without_numba_everything_works_and_the_reason_is_told():
-    first, second, third = in_a_process(WITHOUT_NUMBA).splitlines()
-    assert first.startswith("portable | the compiled kernels need Numba, which cannot be imported")
-    assert second.endswith("pip install numba")
-    assert third == "(2, 10)"
-
-
-def test_importing_the_packages_does_not_import_numba():
-    code = "import sys, backends, cnn; print('numba' in sys.modules, 'cupy' in sys.modules)"
-    assert in_a_process(code).split() == ["False", "False"]

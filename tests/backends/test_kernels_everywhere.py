@@ -2,13 +2,20 @@
 
 from unittest import mock
 
+import host_cuda
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from host_cuda import RawModule
+from standin import Array, StandInBackend
 
 import backends
 from backends import Window
+from backends.kernels import compiled_cuda
+
+pytest.importorskip("hypothesis")
+pytest.importorskip("numba")
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 SETS = {name: backends.get("cpu", kernels=name).kernels for name in ("compiled", "portable", "signal")}
 
@@ -24,11 +31,34 @@ class SharedOut:
         return call
 
 
+class CudaOnHost:
+    """The CUDA kernels, compiled for the host: threads and blocks run forwards or backwards."""
+
+    def __init__(self, backwards, narrow=compiled_cuda.NARROW):
+        self.backwards = backwards
+        self.narrow = narrow
+        self.kernels = StandInBackend("compiled", column_bytes=5000).kernels
+
+    def __getattr__(self, name):
+        def call(*arguments, **named):
+            arrays = [Array(a) if isinstance(a, np.ndarray) else a for a in arguments]
+            backwards = mock.patch.object(RawModule, "backwards", self.backwards)
+            with backwards, mock.patch.object(compiled_cuda, "NARROW", self.narrow):
+                return getattr(self.kernels, name)(*arrays, **named)
+
+        return call
+
+
 SETS["compiled, shared out"] = SharedOut()
+if host_cuda.MISSING is None:
+    SETS["CUDA"], SETS["CUDA, backwards"] = CudaOnHost(False), CudaOnHost(True)
+    SETS["CUDA, by columns"] = CudaOnHost(False, narrow=0)
 
 
 def each_set(*names):
-    return pytest.mark.parametrize("kernels", [SETS[name] for name in names], ids=names)
+    """Those of the sets that there are; the CUDA kernels run on the host where it has a compiler."""
+    sets = [pytest.param(SETS.get(name), marks=host_cuda.needed if "CUDA" in name else ()) for name in names]
+    return pytest.mark.parametrize("kernels", sets, ids=names)
 
 
 @st.composite
@@ -80,7 +110,9 @@ def defined_convolution(x, weight, window, groups, shape):
     return y
 
 
-@each_set("compiled", "compiled, shared out", "portable", "signal")
+@each_set(
+    "compiled", "compiled, shared out", "CUDA", "CUDA, backwards", "CUDA, by columns", "portable", "signal"
+)
 @settings(max_examples=60, deadline=None)
 @given(convolutions())
 def test_convolution_is_its_definition(kernels, case):
@@ -92,7 +124,9 @@ def test_convolution_is_its_definition(kernels, case):
     )
 
 
-@each_set("compiled", "compiled, shared out", "portable", "signal")
+@each_set(
+    "compiled", "compiled, shared out", "CUDA", "CUDA, backwards", "CUDA, by columns", "portable", "signal"
+)
 @settings(max_examples=60, deadline=None)
 @given(convolutions(), st.integers(0, 2**32))
 def test_both_gradients_are_the_adjoints_of_the_convolution(kernels, case, seed):
@@ -129,7 +163,7 @@ def poolings(draw):
     return window, x, random.standard_normal((C, rows, columns, N))
 
 
-@each_set("compiled", "compiled, shared out", "portable")
+@each_set("compiled", "compiled, shared out", "CUDA", "CUDA, backwards", "portable")
 @settings(max_examples=80, deadline=None)
 @given(poolings())
 def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(kernels, case):
@@ -158,7 +192,7 @@ def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(ke
     )
 
 
-@each_set("compiled", "compiled, shared out", "portable")
+@each_set("compiled", "compiled, shared out", "CUDA", "CUDA, backwards", "portable")
 @settings(max_examples=60, deadline=None)
 @given(poolings())
 def test_average_pooling_is_the_mean_and_its_gradient_the_adjoint(kernels, case):

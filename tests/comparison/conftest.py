@@ -9,6 +9,7 @@ from cnn.comparison import Setup, compare, measure
 @pytest.fixture(scope="session")
 def quick():
     """Limits under which a comparison takes a second: what is measured stays the same."""
+    pytest.importorskip("threadpoolctl")  # the CPU is compared with so many threads
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "BATCH_SIZES", (1, 4))
         patch.setattr(measure, "BLOCK", 1e-9)

@@ -2,10 +2,11 @@
 
 import json
 
+import host_cuda
 import numpy as np
 import pytest
 from cases import CASES
-from devices import DEVICES
+from devices import DEVICES, get
 from standin import StandInBackend
 
 import backends
@@ -22,7 +23,7 @@ def case(request):
 
 @pytest.fixture(params=DEVICES)
 def device(request, kernels):
-    return backends.get(request.param, kernels=kernels)
+    return get(request.param, kernels)
 
 
 def built(case, device, dtype="float64", seed=1):
@@ -139,7 +140,7 @@ def test_one_small_block_of_columns_after_another_gives_the_same(case):
         np.testing.assert_allclose(value, expected[name], rtol=1e-11, atol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("kernels", ["portable", "signal"])
+@pytest.mark.parametrize("kernels", ["portable", "signal", pytest.param("compiled", marks=host_cuda.needed)])
 def test_it_runs_on_a_device_that_never_converts(case, kernels):
     network = built(case, backends.get("cpu", kernels="portable"))
     elsewhere = built(case, StandInBackend(kernels=kernels))
@@ -149,10 +150,11 @@ def test_it_runs_on_a_device_that_never_converts(case, kernels):
         np.testing.assert_allclose(value, expected[name], rtol=1e-10, atol=1e-11, err_msg=name)
 
 
-def test_a_steady_step_allocates_nothing_large(case):
+@pytest.mark.parametrize("kernels", ["portable", pytest.param("compiled", marks=host_cuda.needed)])
+def test_a_steady_step_allocates_nothing_large(case, kernels):
     if not case.plain:
         pytest.skip("a user's own function allocates what it likes")
-    device = StandInBackend(kernels="portable")
+    device = StandInBackend(kernels)
     network = built(case, device)
     x, dy = device.asarray(sample(case, batch=256)), device.asarray(random_dy(network, batch=256))
     for _ in range(2):

@@ -114,17 +114,18 @@ def softmax_grad(dy: Numbers, y: Numbers, dx: Numbers, classes: int, N: int, par
 
 @Kernel
 def cross_entropy(
-    y: Numbers, labels: Indices, losses: Numbers, dy: Numbers, classes: int, N: int, part: int, parts: int
-) -> None:
-    """``losses[n]`` = -log softmax(y)[label], ``dy`` = its gradient: the softmax, less 1 at the label."""
+    y: Numbers, labels: Indices, losses: Numbers, dy: Numbers, divisor: Numbers, classes: int, N: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
+    """``losses[n]`` = -log softmax(y)[label], ``dy`` = (the softmax, less 1 at the label) / divisor."""
     first, last = share(N, part, parts)
+    over = divisor[0]
     for n in range(first, last):
         largest, total = _exponentials(y, dy, classes, N, n)
         for c in range(classes):
-            dy[c * N + n] /= total
+            dy[c * N + n] = (dy[c * N + n] / total - (1 if c == labels[n] else 0)) / over
         if 0 <= labels[n] < classes:
             label = labels[n] * N + n
-            dy[label] -= 1
             losses[n] = log(total) - (y[label] - largest)
         else:
             losses[n] = nan  # there is no such class
@@ -132,12 +133,15 @@ def cross_entropy(
 
 @Kernel
 def binary_cross_entropy(
-    y: Numbers, labels: Indices, losses: Numbers, dy: Numbers, margin: Numbers, classes: int, N: int,
+    y: Numbers, labels: Indices, losses: Numbers, dy: Numbers, settings: Numbers, classes: int, N: int,
     part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``losses[n]`` = -mean(t log p + (1 - t) log(1 - p)) with p within ``margin``, ``dy`` = its gradient."""
+    """``losses[n]`` = -mean(t log p + (1 - t) log(1 - p)), ``dy`` = its gradient over the divisor.
+
+    The settings are the lowest and the highest p, and the divisor.
+    """
     first, last = share(N, part, parts)
-    low, high = margin[0], margin[1]
+    low, high, over = settings[0], settings[1], settings[2]
     for n in range(first, last):
         total = zero(y)
         for c in range(classes):
@@ -145,7 +149,7 @@ def binary_cross_entropy(
             p = low if p < low else high if p > high else p  # NaN stays
             right = p if c == labels[n] else 1 - p
             total += log(right)
-            dy[c * N + n] = (-1 if c == labels[n] else 1) / (right * classes)
+            dy[c * N + n] = (-1 if c == labels[n] else 1) / (right * classes * over)
         losses[n] = -total / classes
 
 
@@ -153,7 +157,7 @@ def binary_cross_entropy(
 def tally(
     losses: Numbers, y: Numbers, labels: Indices, sums: Doubles, classes: int, N: int, part: int, parts: int
 ) -> None:
-    """``sums`` += (the sum of the losses, how many columns are largest at their label); in one part alone."""
+    """``sums`` += (the losses' sum, how many columns are largest at their label, N); in one part alone."""
     for n in range(N):
         best = 0
         for c in range(1, classes):
@@ -162,6 +166,21 @@ def tally(
                 best = c
         sums[0] += losses[n]
         sums[1] += 1 if best == labels[n] else 0
+    sums[2] += N
+
+
+@Kernel
+def next_batch(
+    cursor: Indices, order: Indices, labels: Indices, rates: Numbers, chosen: Indices, chosen_labels: Indices,
+    rate: Numbers, N: int, count: int, steps: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """The next N of ``order``, round and round, with their labels and the step's rate; in one part alone."""
+    first, step = cursor[0], cursor[1]
+    for n in range(N):
+        sample = order[(first + n) % count]
+        chosen[n], chosen_labels[n] = sample, labels[sample]
+    rate[0] = rates[step % steps]
+    cursor[0], cursor[1] = first + N, step + 1
 
 
 @Kernel

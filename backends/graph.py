@@ -1,0 +1,56 @@
+"""A step that a device records once and then repeats by itself, with nothing left for the host to do."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from backends.buffer import Array, Buffer
+
+if TYPE_CHECKING:
+    from backends.backend import Backend
+
+Step = Callable[[], None]
+
+
+class CaptureError(RuntimeError):
+    """A step cannot be recorded on this device; the message says why."""
+
+
+class Graph:
+    """``step`` as a graph, for as long as no buffer moves; where there can be none, ``step`` itself.
+
+    ``capture(step)`` runs the step some times to warm up, records it without running it and gives a callable
+    that launches what was recorded; or it raises CaptureError. What the warm-up changes in ``state`` is put
+    back.
+    """
+
+    def __init__(
+        self, backend: "Backend", capture: Callable[[Step], Step], step: Step, state: Sequence[Array]
+    ) -> None:
+        self._backend = backend
+        self._capture = capture
+        self._step = step
+        self._state = state
+        self._launch: Step | None = None
+        self._stamp: Any = None  # of the buffers whose places are recorded
+        self.failure: str | None = None
+
+    def __call__(self) -> None:
+        with self._backend.active():
+            if self.failure is None and self._stamp != Buffer.allocations:
+                self._launch = None  # its memory goes before the next one's is asked for
+                self._launch = self._record()
+                self._stamp = Buffer.allocations
+            (self._launch or self._step)()
+
+    def _record(self) -> Step | None:
+        before = [array.copy() for array in self._state]
+        try:
+            return self._capture(self._step)
+        except CaptureError as error:
+            self.failure = str(error)
+            warnings.warn(f"training goes on without a CUDA graph: {error}", RuntimeWarning, stacklevel=3)
+            return None
+        finally:
+            for array, old in zip(self._state, before, strict=True):
+                array[...] = old

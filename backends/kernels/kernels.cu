@@ -1,0 +1,675 @@
+// Convolution, pooling and the rest of a training step, for one dtype: REAL is float or double.
+//
+// Arrays are contiguous and batch last: x (C, H, W, N), y (O, OH, OW, N), weight (O, C, KH, KW). Neighbouring
+// threads take neighbouring images, or at a batch of 1 neighbouring columns: either way they read and write
+// neighbouring numbers. No sum is made with atomics, so the same input gives the same bits. An array holds
+// fewer than 2^31 numbers; the caller sees to that.
+//
+// Nothing is included and all shared memory is dynamic, so the same text is compiled by NVRTC, by nvcc and, with
+// a header that stands for CUDA, by a host's compiler.
+
+typedef REAL real;
+
+struct Window {
+    int KH, KW;  // size
+    int SH, SW;  // stride
+    int PH, PW;  // padding
+    int DH, DW;  // dilation
+};
+
+struct Convolution {
+    int groups, C, H, W, O, OH, OW, N;  // C and O: of one group
+    Window window;
+};
+
+struct Pooling {
+    int C, H, W, OH, OW, N;
+    Window window;
+};
+
+const unsigned WARP = 32, WHOLE_WARP = 0xffffffff;
+
+extern __shared__ double shared_memory[];
+
+__device__ int flat_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
+
+__device__ real positive(real value) { return value < 0 ? 0 : value; }  // NaN stays NaN
+
+__device__ bool within(int index, int size) { return (unsigned)index < (unsigned)size; }
+
+// What of `index` a window looks back at through a tap `offset` away: its position, or -1 where there is none.
+__device__ int position_before(int index, int offset, int stride, int positions) {
+    int distance = index + offset;
+    if (distance < 0 || distance % stride != 0) return -1;
+    return distance / stride < positions ? distance / stride : -1;
+}
+
+// The sum over all threads of a block, whose size is a power of two; thread 0 gets it.
+__device__ double block_sum(double value) {
+    shared_memory[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) shared_memory[threadIdx.x] += shared_memory[threadIdx.x + half];
+        __syncthreads();
+    }
+    double total = shared_memory[0];
+    __syncthreads();
+    return total;
+}
+
+
+// ---- Convolution --------------------------------------------------------------------------------------------
+// A thread makes one position of one image for TILE channels at once: each number of x is read for all of
+// them, and their weights lie side by side in shared memory.
+
+// weight (O, C, taps) -> (taps, C, TILE): the output channels from `first`, those beyond O as zeros.
+template <int TILE>
+__device__ const real *stage_forward(const real *weight, int first, const Convolution &s) {
+    real *staged = (real *)shared_memory;
+    int taps = s.window.KH * s.window.KW, depth = s.C * taps;
+    for (int at = threadIdx.x; at < depth * TILE; at += blockDim.x) {
+        int t = at / depth, k = at % depth;
+        int c = k / taps, tap = k % taps;
+        staged[(tap * s.C + c) * TILE + t] = first + t < s.O ? weight[(first + t) * depth + k] : 0;
+    }
+    __syncthreads();
+    return staged;
+}
+
+// sums[t] += what the window at (oh, ow) sees of x, which points to its group and image.
+template <int TILE>
+__device__ void look(real (&sums)[TILE], const real *x, const real *staged, const Convolution &s, int oh, int ow) {
+    const Window &w = s.window;
+    int plane = s.H * s.W * s.N;
+    for (int i = 0; i < w.KH; i++) {
+        int h = oh * w.SH + i * w.DH - w.PH;
+        if (!within(h, s.H)) continue;
+        for (int j = 0; j < w.KW; j++) {
+            int column = ow * w.SW + j * w.DW - w.PW;
+            if (!within(column, s.W)) continue;
+            const real *seen = x + (h * s.W + column) * s.N;
+            const real *weights = staged + (i * w.KW + j) * s.C * TILE;
+            for (int c = 0; c < s.C; c++) {
+                real value = seen[c * plane];
+#pragma unroll
+                for (int t = 0; t < TILE; t++) sums[t] += value * weights[c * TILE + t];
+            }
+        }
+    }
+}
+
+// y = the convolution of x, with a bias (its numbers are so far apart from channel to channel and from position
+// to position; null: none), and with `rectify` the positive part of that.
+// Blocks: (threads for OH * OW * N, groups * tiles of O); shared: C * taps * TILE numbers.
+template <int TILE>
+__device__ void convolve(
+    const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y, int rectify,
+    const Convolution &s) {
+    int tiles = (s.O + TILE - 1) / TILE, group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
+    int plane = s.OH * s.OW * s.N, at = flat_thread();
+    const real *staged = stage_forward<TILE>(weight + group * s.O * s.C * s.window.KH * s.window.KW, first, s);
+    if (at >= plane) return;
+    int n = at % s.N, position = at / s.N;
+    real sums[TILE] = {};
+    look<TILE>(sums, x + group * s.C * s.H * s.W * s.N + n, staged, s, position / s.OW, position % s.OW);
+#pragma unroll
+    for (int t = 0; t < TILE; t++) {
+        if (first + t >= s.O) continue;
+        int channel = group * s.O + first + t;
+        real value = sums[t];
+        if (bias) value += bias[channel * bias_channel + position * bias_position];
+        y[channel * plane + at] = rectify ? positive(value) : value;
+    }
+}
+
+// y = the max pooling of that positive part, winner = the tap of each (null: not wanted). The first maximum in
+// row-major order wins, NaN wins over every number.
+// Blocks: (threads for the pooled OH * OW * N, groups * tiles of O); shared: as above.
+template <int TILE>
+__device__ void convolve_pool(
+    const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
+    unsigned char *winner, const Convolution &s, const Pooling &pool) {
+    int tiles = (s.O + TILE - 1) / TILE, group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
+    int plane = pool.OH * pool.OW * s.N, at = flat_thread();
+    const real *staged = stage_forward<TILE>(weight + group * s.O * s.C * s.window.KH * s.window.KW, first, s);
+    if (at >= plane) return;
+    int n = at % s.N, row = at / s.N / pool.OW, column = at / s.N % pool.OW;
+    const Window &p = pool.window;
+    real best[TILE];
+    int taken[TILE];
+    bool any = false;
+    for (int tap = 0; tap < p.KH * p.KW; tap++) {
+        int oh = row * p.SH + tap / p.KW * p.DH - p.PH, ow = column * p.SW + tap % p.KW * p.DW - p.PW;
+        if (!within(oh, s.OH) || !within(ow, s.OW)) continue;
+        real sums[TILE] = {};
+        look<TILE>(sums, x + group * s.C * s.H * s.W * s.N + n, staged, s, oh, ow);
+#pragma unroll
+        for (int t = 0; t < TILE; t++) {
+            real value = sums[t];
+            if (bias && first + t < s.O)
+                value += bias[(group * s.O + first + t) * bias_channel + (oh * s.OW + ow) * bias_position];
+            value = positive(value);
+            bool better = !any || value > best[t] || value != value;
+            best[t] = better ? value : best[t];
+            taken[t] = better ? tap : taken[t];
+        }
+        any = true;
+    }
+#pragma unroll
+    for (int t = 0; t < TILE; t++) {
+        if (first + t >= s.O) continue;
+        int to = (group * s.O + first + t) * plane + at;
+        y[to] = best[t];
+        if (winner) winner[to] = (unsigned char)taken[t];
+    }
+}
+
+// dx = the gradient of the input, gathered: what each position of dy that saw it adds. TILE input channels at once.
+// Blocks: (threads for H * W * N, groups * tiles of C); shared: O * taps * TILE numbers.
+template <int TILE>
+__device__ void convolve_back(const real *dy, const real *weight, real *dx, const Convolution &s) {
+    const Window &w = s.window;
+    int tiles = (s.C + TILE - 1) / TILE, group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
+    int taps = w.KH * w.KW, depth = s.C * taps;
+    int plane = s.H * s.W * s.N, dy_plane = s.OH * s.OW * s.N, at = flat_thread();
+    real *staged = (real *)shared_memory;  // (O, C, taps) -> (taps, O, TILE)
+    weight += group * s.O * depth;
+    for (int from = threadIdx.x; from < s.O * taps * TILE; from += blockDim.x) {
+        int t = from / taps % TILE, tap = from % taps, o = from / taps / TILE;
+        staged[(tap * s.O + o) * TILE + t] = first + t < s.C ? weight[o * depth + (first + t) * taps + tap] : 0;
+    }
+    __syncthreads();
+    if (at >= plane) return;
+    int n = at % s.N, h = at / s.N / s.W, column = at / s.N % s.W;
+    dy += group * s.O * dy_plane + n;
+    real sums[TILE] = {};
+    for (int i = 0; i < w.KH; i++) {
+        int oh = position_before(h, w.PH - i * w.DH, w.SH, s.OH);
+        if (oh < 0) continue;
+        for (int j = 0; j < w.KW; j++) {
+            int ow = position_before(column, w.PW - j * w.DW, w.SW, s.OW);
+            if (ow < 0) continue;
+            const real *seen = dy + (oh * s.OW + ow) * s.N;
+            const real *weights = staged + (i * w.KW + j) * s.O * TILE;
+            for (int o = 0; o < s.O; o++) {
+                real value = seen[o * dy_plane];
+#pragma unroll
+                for (int t = 0; t < TILE; t++) sums[t] += value * weights[o * TILE + t];
+            }
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < TILE; t++)
+        if (first + t < s.C) dx[(group * s.C + first + t) * plane + at] = sums[t];
+}
+
+#define WITH_TILE(TILE)                                                                                             \
+    extern "C" __global__ void  convolve_##TILE(                                              \
+        const real *__restrict__ x, const real *__restrict__ weight, const real *__restrict__ bias,                 \
+        int bias_channel, int bias_position, real *__restrict__ y, int rectify, Convolution s) {                    \
+        convolve<TILE>(x, weight, bias, bias_channel, bias_position, y, rectify, s);                                \
+    }                                                                                                               \
+    extern "C" __global__ void  convolve_pool_##TILE(                                         \
+        const real *__restrict__ x, const real *__restrict__ weight, const real *__restrict__ bias,                 \
+        int bias_channel, int bias_position, real *__restrict__ y, unsigned char *__restrict__ winner,              \
+        Convolution s, Pooling pool) {                                                                              \
+        convolve_pool<TILE>(x, weight, bias, bias_channel, bias_position, y, winner, s, pool);                      \
+    }                                                                                                               \
+    extern "C" __global__ void  convolve_back_##TILE(                                         \
+        const real *__restrict__ dy, const real *__restrict__ weight, real *__restrict__ dx, Convolution s) {       \
+        convolve_back<TILE>(dy, weight, dx, s);                                                                     \
+    }
+
+WITH_TILE(1)
+WITH_TILE(4)
+WITH_TILE(8)
+
+// The gradient of the weight is a product of dy with the columns of x, long along positions and images and small
+// otherwise. A warp takes O_TILE channels and TAP_TILE taps (c, i, j) over a share of the positions and images; the
+// bias is one tap more, which sees ones. At the end lane l holds the sum number l of the warp's 32.
+const int O_TILE = 4, TAP_TILE = 8, SUMS = O_TILE * TAP_TILE;
+
+__device__ int tiles_of(int size, int tile) { return (size + tile - 1) / tile; }
+
+// sums[0] = on lane l the warp's total of sums[l]: each round, lanes that differ in one bit swap half of their sums
+// and add up the other half.
+template <int HALF>
+__device__ void add_up_warp(real (&sums)[SUMS], int lane) {
+    if constexpr (HALF > 0) {
+        bool upper = lane & HALF;
+#pragma unroll
+        for (int v = 0; v < HALF; v++) {
+            real given = upper ? sums[v] : sums[v + HALF], kept = upper ? sums[v + HALF] : sums[v];
+            sums[v] = kept + __shfl_xor_sync(WHOLE_WARP, given, HALF);
+        }
+        add_up_warp<HALF / 2>(sums, lane);
+    }
+}
+
+// parts (shares, groups, tiles of O, tiles of taps, 32). Blocks: whole warps for all of these.
+extern "C" __global__ void grad_weight_parts(
+    const real *__restrict__ x, const real *__restrict__ dy, real *__restrict__ parts, int shares, int with_bias,
+    Convolution s) {
+    const Window &w = s.window;
+    int depth = s.C * w.KH * w.KW, o_tiles = tiles_of(s.O, O_TILE), tap_tiles = tiles_of(depth + with_bias, TAP_TILE);
+    int lane = threadIdx.x % WARP, task = flat_thread() / WARP;
+    int tap_tile = task % tap_tiles, o_tile = task / tap_tiles % o_tiles;
+    int group = task / tap_tiles / o_tiles % s.groups, share = task / tap_tiles / o_tiles / s.groups;
+    if (share >= shares) return;  // a whole warp
+
+    int vertical[TAP_TILE], horizontal[TAP_TILE], offset[TAP_TILE];
+#pragma unroll
+    for (int t = 0; t < TAP_TILE; t++) {
+        int tap = tap_tile * TAP_TILE + t, c = tap / w.KW / w.KH;
+        bool real_tap = tap < depth;
+        vertical[t] = real_tap ? tap / w.KW % w.KH * w.DH - w.PH : -(1 << 30);  // never inside
+        horizontal[t] = tap % w.KW * w.DW - w.PW;
+        offset[t] = real_tap ? ((c * s.H + vertical[t]) * s.W + horizontal[t]) * s.N : 0;
+    }
+    int bias_tap = with_bias ? depth - tap_tile * TAP_TILE : -1;
+
+    x += group * s.C * s.H * s.W * s.N;
+    dy += (group * s.O + o_tile * O_TILE) * s.OH * s.OW * s.N;
+    int line = s.OW * s.N, line_steps = tiles_of(line, WARP);
+    long long steps = (long long)s.OH * line_steps;
+    int step = (int)(steps * share / shares), last = (int)(steps * (share + 1) / shares);
+    int oh = step / line_steps, at = step % line_steps * WARP + lane;  // of OW * N numbers of a line
+    real sums[SUMS] = {};
+    for (; step < last; step++) {
+        if (at < line) {
+            int ow = at / s.N, corner = (oh * w.SH * s.W + ow * w.SW) * s.N + at - ow * s.N;
+            real gradient[O_TILE];
+#pragma unroll
+            for (int o = 0; o < O_TILE; o++)
+                gradient[o] = o_tile * O_TILE + o < s.O ? dy[(o * s.OH + oh) * line + at] : 0;
+#pragma unroll
+            for (int t = 0; t < TAP_TILE; t++) {
+                bool inside = within(oh * w.SH + vertical[t], s.H) && within(ow * w.SW + horizontal[t], s.W);
+                real value = inside ? x[corner + offset[t]] : (real)(t == bias_tap);
+#pragma unroll
+                for (int o = 0; o < O_TILE; o++) sums[o * TAP_TILE + t] += gradient[o] * value;
+            }
+        }
+        at += WARP;
+        if (at - lane >= line) {
+            at = lane;
+            oh++;
+        }
+    }
+    add_up_warp<SUMS / 2>(sums, lane);
+    parts[task * WARP + lane] = sums[0];
+}
+
+// weight_grad (and where it is wanted bias_grad) = the sum of their parts. Blocks: threads for groups * O * taps.
+extern "C" __global__ void grad_weight_sum(
+    const real *__restrict__ parts, real *__restrict__ weight_grad, real *__restrict__ bias_grad, int shares,
+    Convolution s) {
+    int depth = s.C * s.window.KH * s.window.KW, taps = depth + (bias_grad != 0), at = flat_thread();
+    if (at >= s.groups * s.O * taps) return;
+    int channel = at / taps, tap = at % taps, group = channel / s.O, o = channel % s.O;
+    int o_tiles = tiles_of(s.O, O_TILE), tap_tiles = tiles_of(taps, TAP_TILE);
+    int task = (group * o_tiles + o / O_TILE) * tap_tiles + tap / TAP_TILE;
+    int first = task * WARP + o % O_TILE * TAP_TILE + tap % TAP_TILE, step = s.groups * o_tiles * tap_tiles * WARP;
+    real total = 0;
+    for (int share = 0; share < shares; share++) total += parts[first + share * step];
+    if (tap < depth)
+        weight_grad[channel * depth + tap] = total;
+    else
+        bias_grad[channel] = total;
+}
+
+// columns (C * taps, rows * OW * N) of the output rows from `first`, for one group. Blocks: (threads for a column's
+// length, C * taps).
+extern "C" __global__ void to_columns(
+    const real *__restrict__ x, real *__restrict__ columns, int first, int rows, Convolution s) {
+    const Window &w = s.window;
+    int length = rows * s.OW * s.N, at = flat_thread(), k = blockIdx.y;
+    if (at >= length) return;
+    int n = at % s.N, ow = at / s.N % s.OW, oh = first + at / s.N / s.OW;
+    int h = oh * w.SH + k / w.KW % w.KH * w.DH - w.PH, column = ow * w.SW + k % w.KW * w.DW - w.PW;
+    bool inside = within(h, s.H) && within(column, s.W);
+    columns[k * length + at] = inside ? x[((k / w.KW / w.KH * s.H + h) * s.W + column) * s.N + n] : 0;
+}
+
+// dx = (or with `add` +=) what the columns of those rows hold of it. Blocks: (threads for H * W * N, C).
+extern "C" __global__ void from_columns(
+    const real *__restrict__ columns, real *__restrict__ dx, int first, int rows, int add, Convolution s) {
+    const Window &w = s.window;
+    int plane = s.H * s.W * s.N, length = rows * s.OW * s.N, at = flat_thread(), c = blockIdx.y;
+    if (at >= plane) return;
+    int n = at % s.N, h = at / s.N / s.W, column = at / s.N % s.W;
+    real total = add ? dx[c * plane + at] : 0;
+    for (int i = 0; i < w.KH; i++) {
+        int oh = position_before(h, w.PH - i * w.DH, w.SH, s.OH);
+        if (oh < first || oh >= first + rows) continue;
+        for (int j = 0; j < w.KW; j++) {
+            int ow = position_before(column, w.PW - j * w.DW, w.SW, s.OW);
+            if (ow < 0) continue;
+            total += columns[((c * w.KH + i) * w.KW + j) * length + ((oh - first) * s.OW + ow) * s.N + n];
+        }
+    }
+    dx[c * plane + at] = total;
+}
+
+
+// ---- Pooling: blocks of threads for C * (what is written) -----------------------------------------------------
+
+// y = each window's maximum, winner = the tap that gave it (null: not wanted); padding never wins.
+extern "C" __global__ void max_pool(
+    const real *__restrict__ x, real *__restrict__ y, unsigned char *__restrict__ winner, Pooling s) {
+    const Window &w = s.window;
+    int at = flat_thread();
+    if (at >= s.C * s.OH * s.OW * s.N) return;
+    int n = at % s.N, ow = at / s.N % s.OW, oh = at / s.N / s.OW % s.OH, c = at / s.N / s.OW / s.OH;
+    real best = 0;
+    int taken = 0;
+    bool any = false;
+    for (int tap = 0; tap < w.KH * w.KW; tap++) {
+        int h = oh * w.SH + tap / w.KW * w.DH - w.PH, column = ow * w.SW + tap % w.KW * w.DW - w.PW;
+        if (!within(h, s.H) || !within(column, s.W)) continue;
+        real value = x[((c * s.H + h) * s.W + column) * s.N + n];
+        if (!any || value > best || value != value) {
+            best = value;
+            taken = tap;
+        }
+        any = true;
+    }
+    y[at] = best;
+    if (winner) winner[at] = (unsigned char)taken;
+}
+
+// dx = the gradient of the input: dy of every window that took its maximum here. With y, which ReLU and pooling
+// gave out, only where that is positive: then it is ReLU's gradient too.
+extern "C" __global__ void max_pool_grad(
+    const real *__restrict__ dy, const unsigned char *__restrict__ winner, const real *__restrict__ y,
+    real *__restrict__ dx, Pooling s) {
+    const Window &w = s.window;
+    int at = flat_thread();
+    if (at >= s.C * s.H * s.W * s.N) return;
+    int n = at % s.N, column = at / s.N % s.W, h = at / s.N / s.W % s.H, c = at / s.N / s.W / s.H;
+    real total = 0;
+    for (int i = 0; i < w.KH; i++) {
+        int oh = position_before(h, w.PH - i * w.DH, w.SH, s.OH);
+        if (oh < 0) continue;
+        for (int j = 0; j < w.KW; j++) {
+            int ow = position_before(column, w.PW - j * w.DW, w.SW, s.OW);
+            if (ow < 0) continue;
+            int from = ((c * s.OH + oh) * s.OW + ow) * s.N + n;
+            if (winner[from] == i * w.KW + j && (!y || y[from] > 0)) total += dy[from];
+        }
+    }
+    dx[at] = total;
+}
+
+// y = each window's mean, padding counted as zeros.
+extern "C" __global__ void average_pool(const real *__restrict__ x, real *__restrict__ y, Pooling s) {
+    const Window &w = s.window;
+    int at = flat_thread();
+    if (at >= s.C * s.OH * s.OW * s.N) return;
+    int n = at % s.N, ow = at / s.N % s.OW, oh = at / s.N / s.OW % s.OH, c = at / s.N / s.OW / s.OH;
+    real total = 0;
+    for (int i = 0; i < w.KH; i++) {
+        int h = oh * w.SH + i * w.DH - w.PH;
+        if (!within(h, s.H)) continue;
+        for (int j = 0; j < w.KW; j++) {
+            int column = ow * w.SW + j * w.DW - w.PW;
+            if (within(column, s.W)) total += x[((c * s.H + h) * s.W + column) * s.N + n];
+        }
+    }
+    y[at] = total / (w.KH * w.KW);
+}
+
+// dx = the gradient of the input: an even share of every window that saw it.
+extern "C" __global__ void average_pool_grad(const real *__restrict__ dy, real *__restrict__ dx, Pooling s) {
+    const Window &w = s.window;
+    int at = flat_thread();
+    if (at >= s.C * s.H * s.W * s.N) return;
+    int n = at % s.N, column = at / s.N % s.W, h = at / s.N / s.W % s.H, c = at / s.N / s.W / s.H;
+    real total = 0;
+    for (int i = 0; i < w.KH; i++) {
+        int oh = position_before(h, w.PH - i * w.DH, w.SH, s.OH);
+        if (oh < 0) continue;
+        for (int j = 0; j < w.KW; j++) {
+            int ow = position_before(column, w.PW - j * w.DW, w.SW, s.OW);
+            if (ow >= 0) total += dy[((c * s.OH + oh) * s.OW + ow) * s.N + n];
+        }
+    }
+    dx[at] = total / (w.KH * w.KW);
+}
+
+
+// ---- Activations, biases --------------------------------------------------------------------------------------
+
+// y += bias, one number a row; with `rectify` the positive part of that. Blocks: threads for all of y.
+extern "C" __global__ void add_bias(real *__restrict__ y, const real *__restrict__ bias, int rectify, int length, int size) {
+    int at = flat_thread();
+    if (at >= size) return;
+    real value = y[at] + bias[at / length];
+    y[at] = rectify ? positive(value) : value;
+}
+
+// dx = dy where y is positive. Blocks: threads for all of it.
+extern "C" __global__ void relu_grad(
+    const real *__restrict__ dy, const real *__restrict__ y, real *__restrict__ dx, int size) {
+    int at = flat_thread();
+    if (at < size) dx[at] = y[at] > 0 ? dy[at] : 0;
+}
+
+// The same, and sums = the sum of each row. Blocks: one a row; shared: a double a thread.
+extern "C" __global__ void relu_grad_rows(
+    const real *__restrict__ dy, const real *__restrict__ y, real *__restrict__ dx, real *__restrict__ sums, int length) {
+    double total = 0;
+    for (int i = threadIdx.x; i < length; i += blockDim.x) {
+        int at = blockIdx.x * length + i;
+        dx[at] = y[at] > 0 ? dy[at] : 0;
+        total += dx[at];
+    }
+    total = block_sum(total);
+    if (threadIdx.x == 0) sums[blockIdx.x] = (real)total;
+}
+
+// sums (rows, parts) = the sum of each part of each row of x. Blocks: (parts, rows); shared: a double a thread.
+extern "C" __global__ void sum_rows(const real *__restrict__ x, real *__restrict__ sums, int length) {
+    long long parts = gridDim.x, part = blockIdx.x, row = blockIdx.y;
+    int last = (int)(length * (part + 1) / parts);
+    double total = 0;
+    for (int i = (int)(length * part / parts) + threadIdx.x; i < last; i += blockDim.x) total += x[row * length + i];
+    total = block_sum(total);
+    if (threadIdx.x == 0) sums[row * parts + part] = (real)total;
+}
+
+// dx = dy (1 - y^2), of tanh. Blocks: threads for all of it.
+extern "C" __global__ void tanh_grad(
+    const real *__restrict__ dy, const real *__restrict__ y, real *__restrict__ dx, int size) {
+    int at = flat_thread();
+    if (at < size) dx[at] = dy[at] * (1 - y[at] * y[at]);
+}
+
+// y = the softmax of x (F, N) along F. Blocks: threads for N.
+extern "C" __global__ void softmax(const real *__restrict__ x, real *__restrict__ y, int F, int N) {
+    int n = flat_thread();
+    if (n >= N) return;
+    real highest = x[n], total = 0;
+    for (int f = 1; f < F; f++) highest = x[f * N + n] <= highest ? highest : x[f * N + n];
+    for (int f = 0; f < F; f++) total += y[f * N + n] = exp(x[f * N + n] - highest);
+    for (int f = 0; f < F; f++) y[f * N + n] /= total;
+}
+
+// dx = y (dy - sum(y dy)). Blocks: threads for N.
+extern "C" __global__ void softmax_grad(
+    const real *__restrict__ dy, const real *__restrict__ y, real *__restrict__ dx, int F, int N) {
+    int n = flat_thread();
+    if (n >= N) return;
+    real total = 0;
+    for (int f = 0; f < F; f++) total += y[f * N + n] * dy[f * N + n];
+    for (int f = 0; f < F; f++) dx[f * N + n] = y[f * N + n] * (dy[f * N + n] - total);
+}
+
+
+// ---- Losses: one block, whose threads take the images in turns; shared: a double a thread ---------------------
+
+// The class with the highest output; the first of equals, and NaN is higher than every number.
+__device__ int answer(const real *y, int classes, int N, int n) {
+    int best = 0;
+    for (int k = 1; k < classes; k++) {
+        real highest = y[best * N + n];
+        if (highest == highest && !(y[k * N + n] <= highest)) best = k;
+    }
+    return best;
+}
+
+// sums += (the losses' sum, how many answers are right, how many there are), of the whole block.
+__device__ void add_to(double *sums, double loss, double right, int N) {
+    loss = block_sum(loss);
+    right = block_sum(right);
+    if (threadIdx.x == 0) {
+        sums[0] += loss;
+        sums[1] += right;
+        sums[2] += N;
+    }
+}
+
+// losses = -log softmax(y)[label], dy = the gradient of their sum over divisor, sums as above (null: not wanted).
+extern "C" __global__ void cross_entropy(
+    const real *__restrict__ y, const long long *__restrict__ labels, real *__restrict__ losses,
+    real *__restrict__ dy, double *__restrict__ sums, double divisor, int classes, int N) {
+    double loss = 0, right = 0;
+    for (int n = threadIdx.x; n < N; n += blockDim.x) {
+        int label = (int)labels[n], best = answer(y, classes, N, n);
+        real highest = y[best * N + n], total = 0;
+        for (int k = 0; k < classes; k++) total += dy[k * N + n] = exp(y[k * N + n] - highest);
+        for (int k = 0; k < classes; k++) dy[k * N + n] = (dy[k * N + n] / total - (k == label)) / (real)divisor;
+        losses[n] = within(label, classes) ? log(total) - (y[label * N + n] - highest) : (real)nan("");
+        loss += losses[n];
+        right += best == label;
+    }
+    if (sums) add_to(sums, loss, right, N);
+}
+
+// losses = -mean(t log p + (1 - t) log(1 - p)) of probabilities y and one-hot t, with p kept `margin` from 0 and 1.
+extern "C" __global__ void binary_cross_entropy(
+    const real *__restrict__ y, const long long *__restrict__ labels, real *__restrict__ losses,
+    real *__restrict__ dy, double *__restrict__ sums, double divisor, double margin, int classes, int N) {
+    double loss = 0, right = 0;
+    for (int n = threadIdx.x; n < N; n += blockDim.x) {
+        int label = (int)labels[n];
+        real total = 0;
+        for (int k = 0; k < classes; k++) {
+            real p = y[k * N + n], target = k == label;
+            p = p < (real)margin ? (real)margin : p > (real)(1 - margin) ? (real)(1 - margin) : p;
+            total += log(k == label ? p : 1 - p);
+            dy[k * N + n] = (p - target) / ((1 - p) * p) / classes / (real)divisor;
+        }
+        losses[n] = -total / classes;
+        loss += losses[n];
+        right += answer(y, classes, N, n) == label;
+    }
+    if (sums) add_to(sums, loss, right, N);
+}
+
+// sums as above, for losses made elsewhere.
+extern "C" __global__ void tally(
+    const real *__restrict__ losses, const real *__restrict__ y, const long long *__restrict__ labels,
+    double *__restrict__ sums, int classes, int N) {
+    double loss = 0, right = 0;
+    for (int n = threadIdx.x; n < N; n += blockDim.x) {
+        loss += losses[n];
+        right += answer(y, classes, N, n) == labels[n];
+    }
+    add_to(sums, loss, right, N);
+}
+
+
+// ---- Updates: blocks of threads for all parameters; state below `tiny` becomes zero ---------------------------
+
+__device__ real flushed(real value, double tiny) { return fabs(value) >= (real)tiny ? value : 0; }
+
+// v = momentum v + g + decay value; value -= rate v, or with nesterov rate (g + momentum v). velocity null: none.
+extern "C" __global__ void sgd(
+    real *__restrict__ value, const real *__restrict__ grad, real *__restrict__ velocity,
+    const real *__restrict__ rate, double momentum, double decay, double tiny, int nesterov, int size) {
+    int at = flat_thread();
+    if (at >= size) return;
+    real gradient = grad[at] + (real)decay * value[at], step = gradient;
+    if (velocity) {
+        real v = flushed((real)momentum * velocity[at] + gradient, tiny);
+        velocity[at] = v;
+        step = nesterov ? (real)momentum * v + gradient : v;
+    }
+    value[at] -= *rate * step;
+}
+
+// Adam's step number t; powers holds beta1^(t - 1), beta2^(t - 1), which next_powers moves on afterwards.
+extern "C" __global__ void adam(
+    real *__restrict__ value, const real *__restrict__ grad, real *__restrict__ mean, real *__restrict__ square,
+    const real *__restrict__ powers, const real *__restrict__ rate, double beta1, double beta2, double epsilon,
+    double decay, double tiny, int decoupled, int size) {
+    int at = flat_thread();
+    if (at >= size) return;
+    real old = decoupled ? value[at] * (1 - *rate * (real)decay) : value[at];
+    real gradient = decoupled ? grad[at] : grad[at] + (real)decay * old;
+    real m = flushed((real)beta1 * mean[at] + (real)(1 - beta1) * gradient, tiny);
+    real s = flushed((real)beta2 * square[at] + (real)(1 - beta2) * gradient * gradient, tiny);
+    mean[at] = m;
+    square[at] = s;
+    real scaled = sqrt(s / (1 - powers[1] * (real)beta2)) + (real)epsilon;
+    value[at] = old - *rate / (1 - powers[0] * (real)beta1) * (m / scaled);
+}
+
+extern "C" __global__ void next_powers(real *powers, double beta1, double beta2) {
+    powers[0] *= (real)beta1;
+    powers[1] *= (real)beta2;
+}
+
+
+// ---- Batches ----------------------------------------------------------------------------------------------------
+
+// chosen (N,) = the next indices of `order` (count,), chosen_labels theirs, rate that of this step; the cursor, how
+// many (samples, steps) are done, moves on. One block. Beyond the end it starts again, so that a step too many, as
+// in a warm-up, reads nothing it should not.
+extern "C" __global__ void next_batch(
+    long long *cursor, const long long *__restrict__ order, const long long *__restrict__ labels,
+    const real *__restrict__ rates, long long *__restrict__ chosen, long long *__restrict__ chosen_labels,
+    real *__restrict__ rate, int N, int count, int steps) {
+    long long first = cursor[0], step = cursor[1];
+    for (int n = threadIdx.x; n < N; n += blockDim.x) {
+        long long sample = order[(first + n) % count];
+        chosen[n] = sample;
+        chosen_labels[n] = labels[sample];
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        *rate = rates[step % steps];
+        cursor[0] = first + N;
+        cursor[1] = step + 1;
+    }
+}
+
+// images (M, pixels) -> out (pixels, N), the chosen ones, times `scale`. Blocks of 32 x 8 threads: (tiles of 32
+// images, tiles of 32 pixels); shared: 32 x 33 numbers, through which rows become columns.
+template <class T>
+__device__ void gather(const T *images, const long long *chosen, real *out, real scale, int pixels, int N) {
+    real *tile = (real *)shared_memory;
+    const int SIDE = 32, PITCH = SIDE + 1;  // one more: a column's numbers then lie in different banks
+    int first_image = blockIdx.x * SIDE, first_pixel = blockIdx.y * SIDE;
+    for (int row = threadIdx.y; row < SIDE; row += blockDim.y) {
+        int n = first_image + row, pixel = first_pixel + threadIdx.x;
+        if (n < N && pixel < pixels) tile[row * PITCH + threadIdx.x] = images[chosen[n] * pixels + pixel] * scale;
+    }
+    __syncthreads();
+    for (int row = threadIdx.y; row < SIDE; row += blockDim.y) {
+        int n = first_image + threadIdx.x, pixel = first_pixel + row;
+        if (n < N && pixel < pixels) out[pixel * N + n] = tile[threadIdx.x * PITCH + row];
+    }
+}
+
+extern "C" __global__ void gather_bytes(
+    const unsigned char *__restrict__ images, const long long *__restrict__ chosen, real *__restrict__ out,
+    double scale, int pixels, int N) {
+    gather(images, chosen, out, (real)scale, pixels, N);
+}
+
+extern "C" __global__ void gather_numbers(
+    const real *__restrict__ images, const long long *__restrict__ chosen, real *__restrict__ out, int pixels, int N) {
+    gather(images, chosen, out, (real)1, pixels, N);
+}

@@ -1,0 +1,56 @@
+"""A training step: gather a batch, forward, loss, backward, update, count."""
+
+from collections.abc import Callable
+
+from cnn.data.feed import Feed
+from cnn.layers.buffers import Array
+from cnn.losses import Loss
+from cnn.metrics import Totals
+from cnn.network import Sequential
+from cnn.optimizers import Optimizer
+
+
+class Step:
+    """Called with the size of each batch, as ``feed.turns()`` gives it out.
+
+    Everything that differs from step to step is in arrays on the device, so a step is the same calls every
+    time: with ``graph`` the device may record them and repeat whole batches by itself.
+    """
+
+    def __init__(
+        self,
+        network: Sequential,
+        loss: Loss,
+        optimizer: Optimizer,
+        feed: Feed,
+        totals: Totals,
+        graph: bool = True,
+    ) -> None:
+        self.network, self.loss, self.optimizer = network, loss, optimizer
+        self.feed, self.totals = feed, totals
+        self._whole: Callable[[], None] = lambda: self.run(feed.batch_size)
+        if graph:
+            changed = [network.flat.value, *optimizer.arrays, feed.cursor, totals.sums]
+            self._whole = network.backend.graph(self._whole, changed)
+
+    def __call__(self, size: int) -> None:
+        if size == self.feed.batch_size:
+            self._whole()
+        else:
+            self.run(size)
+
+    def run(self, size: int) -> None:
+        """The step call by call, recorded by nobody."""
+        x, labels = self.feed.batch(size)
+        compute_gradients(self.network, self.loss, x, labels, self.totals.sums)
+        self.optimizer.step(self.feed.rate)
+
+
+def compute_gradients(
+    network: Sequential, loss: Loss, x: Array, labels: Array, sums: Array | None = None
+) -> Array:
+    """A step without its batch and update; -> each sample's loss (N,). ``sums`` as the loss takes them."""
+    y = network.forward(x, training=True)
+    losses = loss.forward(y, labels, sums=sums)
+    network.backward(loss.backward(), input_grad=False)
+    return losses

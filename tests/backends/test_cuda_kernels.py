@@ -1,0 +1,278 @@
+"""kernels.cu without a GPU: compiled by NVIDIA's compiler, and run by the host's."""
+
+import inspect
+import re
+import subprocess
+import sys
+
+import host_cuda
+import numpy as np
+import nvrtc
+import pytest
+from standin import StandInBackend
+
+import backends
+from backends import Window
+from backends.kernels import PortableKernels, compiled_cuda
+from backends.kernels.compiled_cuda import SOURCE, TILES
+
+CODE = SOURCE.read_text()
+TILED = [f"{name}_{tile}" for name in ("convolve", "convolve_pool", "convolve_back") for tile in TILES]
+KERNELS = {*re.findall(r"__global__ void (\w+)\(", CODE), *TILED}
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90")  # Turing, Ampere, Hopper
+REALS = {"float32": "float", "float64": "double"}
+
+compiler = pytest.mark.skipif(
+    nvrtc.library() is None, reason="NO CUDA KERNEL WAS COMPILED: no nvidia-cuda-nvrtc"
+)
+
+
+@compiler
+@pytest.mark.parametrize("real", REALS.values())
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_kernel_compiles_and_keeps_its_numbers_in_registers(architecture, real, record_property):
+    code, resources = nvrtc.compile_source(CODE, architecture, [f"-DREAL={real}"])
+    registers = ", ".join(f"{name} {count}" for name, (count, _) in sorted(resources.items()))
+    spilled = sum(count for _, count in resources.values())
+    record_property("cuda", f"{architecture} {real}: {spilled} bytes spilled; registers: {registers}")
+    assert set(resources) == KERNELS
+    assert all(f".text.{name}".encode() in code for name in KERNELS)
+    assert {name: spilled for name, (_, spilled) in resources.items() if spilled} == {}
+    # 65,536 registers are shared by a block's threads
+    assert max(count for count, _ in resources.values()) * compiled_cuda.THREADS <= 65536
+
+
+@compiler
+def test_what_the_compiler_refuses_is_seen():
+    with pytest.raises(nvrtc.CompileError, match="nonsense"):
+        nvrtc.compile_source(CODE + "\nnonsense", "sm_90", ["-DREAL=float"])
+
+
+@compiler
+def test_a_spill_is_seen():
+    many = (
+        'extern "C" __global__ void __launch_bounds__(1024, 2) spilling(double *x) {'
+        + "".join(f"double a{i} = x[{i} * 7 + threadIdx.x];" for i in range(80))
+        + "__syncthreads();"
+        + "".join(f"x[{i} + threadIdx.x] = a{i} * a{79 - i};" for i in range(80))
+        + "}"
+    )
+    assert nvrtc.compile_source(many, "sm_90", [])[1]["spilling"][1] > 0
+
+
+F, N = 7, 37
+RANDOM = np.random.default_rng(0)
+
+
+def numbers(*shape):
+    return RANDOM.uniform(-2, 2, shape)
+
+
+def labels(count=N, classes=F):
+    return RANDOM.integers(0, classes, count)
+
+
+def probabilities():
+    raw = RANDOM.uniform(0, 1, (F, N))
+    raw[0, :3], raw[1, 3:5] = 0, 1  # where the loss is cut off
+    return raw
+
+
+def momentum(nesterov, decay):
+    return {"momentum": 0.9, "nesterov": nesterov, "weight_decay": decay}
+
+
+def moments():
+    return numbers(300), numbers(300), numbers(300), abs(numbers(300))
+
+
+def adams(decoupled):
+    return {"betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 0.01, "decoupled": decoupled}
+
+
+def batches(position):
+    cursor, order = np.array([position, position // 5]), RANDOM.permutation(23)
+    return cursor, order, labels(23), numbers(4), np.zeros(5, int), np.zeros(5, int), np.zeros(1)
+
+
+# What a kernel set does besides its windows, with arrays that may be written to: all are compared afterwards.
+STEPS = {
+    "add_bias": lambda: ("add_bias", numbers(F, 5, N), numbers(F)),
+    "add_bias and ReLU": lambda: ("add_bias", numbers(F, 5, N), numbers(F), True),
+    "sum_rows, short": lambda: ("sum_rows", numbers(F, 5), np.zeros(F)),
+    "sum_rows, long": lambda: ("sum_rows", numbers(2, 9, 500), np.zeros(2)),
+    "sum_rows, many": lambda: ("sum_rows", numbers(250, 3), np.zeros(250)),
+    "relu": lambda: ("relu", numbers(F, N), numbers(F, N)),
+    "relu_grad": lambda: ("relu_grad", numbers(F, 3, 3, N), numbers(F, 3, 3, N), numbers(F, 3, 3, N)),
+    "relu_grad with sums": lambda: ("relu_grad", *(numbers(F, 300) for _ in range(3)), np.zeros(F)),
+    "tanh_grad": lambda: ("tanh_grad", numbers(F, N), numbers(F, N), numbers(F, N)),
+    "softmax": lambda: ("softmax", 100 * numbers(F, 3, N), numbers(F, 3, N)),
+    "softmax_grad": lambda: ("softmax_grad", numbers(F, N), numbers(F, N), numbers(F, N)),
+    "cross_entropy": lambda: ("cross_entropy", 50 * numbers(F, N), labels(), numbers(N), numbers(F, N), 7),
+    "cross_entropy with sums": lambda: (
+        "cross_entropy", numbers(F, 300), labels(300), numbers(300), numbers(F, 300), 300, numbers(3),
+    ),
+    "binary_cross_entropy": lambda: (
+        "binary_cross_entropy", probabilities(), labels(), numbers(N), numbers(F, N), 7, numbers(3),
+    ),
+    "tally": lambda: ("tally", numbers(300), numbers(F, 300).round(), labels(300), numbers(3)),
+    "sgd": lambda: ("sgd", numbers(300), numbers(300), None, numbers(1), *momentum(False, 0.1).values()),
+    "sgd with momentum": lambda: (
+        "sgd", numbers(300), numbers(300), numbers(300), numbers(1), *momentum(False, 0.1).values(),
+    ),
+    "sgd with nesterov": lambda: (
+        "sgd", numbers(300), 1e-33 * numbers(300), 1e-30 * numbers(300), numbers(1),
+        *momentum(True, 0.0).values(),
+    ),
+    "adam": lambda: (
+        "adam", *moments(), np.array([0.9, 0.999]), numbers(1), *adams(False).values(),
+    ),
+    "adamw": lambda: (
+        "adam", *moments(), np.array([0.81, 0.998]), numbers(1), *adams(True).values(),
+    ),
+    "next_batch": lambda: ("next_batch", *batches(10)),
+    "next_batch beyond the end": lambda: ("next_batch", *batches(20)),
+    "gather_batch of bytes": lambda: (
+        "gather_batch", RANDOM.integers(0, 256, (50, 3, 5, 7), dtype=np.uint8), labels(N, 50),
+        numbers(3, 5, 7, N),
+    ),
+    "gather_batch of numbers": lambda: (
+        "gather_batch", numbers(50, 1, 9, 9), labels(N, 50), numbers(1, 9, 9, N),
+    ),
+}  # fmt: skip
+
+
+@host_cuda.needed
+@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("dtype", REALS)
+@pytest.mark.parametrize("name", STEPS)
+def test_what_a_step_does_besides_its_windows_is_as_in_plain_xp(name, dtype, backwards, monkeypatch):
+    monkeypatch.setattr(host_cuda.RawModule, "backwards", backwards)
+    monkeypatch.setattr(compiled_cuda, "GRID_ROWS", 100)
+    method, *arguments = STEPS[name]()
+    sums_at = len(arguments) - 1 if method in ("cross_entropy", "binary_cross_entropy", "tally") else None
+
+    def cast(position, argument):
+        if isinstance(argument, np.ndarray) and argument.dtype == float and position != sums_at:
+            return argument.astype(dtype)
+        return argument
+
+    arguments = [cast(position, argument) for position, argument in enumerate(arguments)]
+    device = StandInBackend("compiled")
+    given = [device.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    getattr(device.kernels, method)(*given)
+    expected = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
+    getattr(PortableKernels(backends.get("cpu")), method)(*expected)
+    tolerance = 1e-12 if dtype == "float64" else 2e-6
+    for found, right in zip(given, expected, strict=True):
+        if isinstance(right, np.ndarray):
+            np.testing.assert_allclose(device.to_host(found), right, rtol=tolerance, atol=tolerance)
+
+
+@host_cuda.needed
+def test_every_kernel_is_launched_by_some_test_of_this_kind(monkeypatch):
+    launched = set()
+    function = compiled_cuda.CompiledKernels._function
+    monkeypatch.setattr(
+        compiled_cuda.CompiledKernels,
+        "_function",
+        lambda self, name, dtype: launched.add(name) or function(self, name, dtype),
+    )
+    for make in STEPS.values():
+        method, *arguments = make()
+        device = StandInBackend("compiled")
+        getattr(device.kernels, method)(
+            *[device.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        )
+    for channels in TILES:
+        window_kernels(channels)
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled_cuda, "NARROW", 0)
+        window_kernels(2)
+    assert launched == KERNELS
+
+
+def window_kernels(channels):
+    """All that has a window, of so many channels."""
+    device = StandInBackend("compiled")
+    kernels, random = device.kernels, np.random.default_rng(0)
+    make = lambda *shape: device.asarray(random.standard_normal(shape))  # noqa: E731
+    x, weight, y, pooled = (
+        make(channels, 5, 5, 2),
+        make(channels, channels, 2, 2),
+        make(channels, 4, 4, 2),
+        make(channels, 2, 2, 2),
+    )
+    winner = device.asarray(np.zeros((channels, 2, 2, 2), np.uint8))
+    window, pool = Window((2, 2)), Window((2, 2), (2, 2))
+    kernels.conv2d(x, weight, y, window)
+    kernels.conv2d_grad_weight(x, y, weight, window)
+    kernels.conv2d_grad_input(y, weight, x, window)
+    kernels.conv2d_relu_max_pool2d(x, weight, None, pooled, winner, window, 1, pool)
+    kernels.max_pool2d(y, pooled, winner, pool)
+    kernels.max_pool2d_grad(pooled, winner, y, pool)
+    kernels.avg_pool2d(y, pooled, pool)
+    kernels.avg_pool2d_grad(pooled, y, pool)
+
+
+class TestTheStandInForCuda:
+    """cuda_on_host.h catches what would go wrong on a GPU."""
+
+    pytestmark = host_cuda.needed
+
+    def run(self, code, threads=64, shared=0):
+        """Run the kernel ``k`` in a process of its own, which it may end."""
+        launch = f"((1,), ({threads},), (), shared_mem={shared})"
+        script = f"import host_cuda; host_cuda.RawModule(code={code!r}).get_function('k'){launch}"
+        return subprocess.run(
+            [sys.executable, "-c", script], cwd=host_cuda.HEADER.parent.parent, capture_output=True, text=True
+        )
+
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            (
+                "if (threadIdx.x < 40) __syncthreads(); else __shfl_xor_sync(~0u, 1, 1);",
+                "a shuffle without some",
+            ),
+            ("shared_memory[8] = 1;", "beyond the shared memory"),
+            ("if (threadIdx.x == 3) __shfl_xor_sync(~0u, 1, 1);", "a shuffle without some"),
+        ],
+    )
+    def test_a_mistake_ends_the_process(self, body, said):
+        done = self.run(f'extern "C" __global__ void k() {{ {body} }}', shared=64)
+        assert said in done.stderr
+        assert done.returncode != 0
+
+    def test_a_launch_that_no_gpu_takes(self):
+        done = self.run('extern "C" __global__ void k() {}', threads=2048)
+        assert "a launch that no GPU takes" in done.stderr
+
+    def test_arguments_are_counted(self):
+        module = host_cuda.RawModule(code='extern "C" __global__ void k(int a) {}')
+        with pytest.raises(TypeError, match="k has 1 parameters, 2 arguments"):
+            module.get_function("k")((1,), (32,), (1, 2))
+
+
+def test_the_constants_of_both_languages_are_the_same():
+    for name in ("O_TILE", "TAP_TILE", "WARP"):
+        assert re.search(rf"\b{name} = {getattr(compiled_cuda, name)}\b", CODE)
+    fields = re.findall(r"struct (\w+) \{(.*?)\}", CODE, re.DOTALL)
+    names = {struct: re.findall(r"\b([A-Za-z]+)[,;]", re.sub("//.*", "", body)) for struct, body in fields}
+    window = names["Window"]
+    assert [*names["Convolution"][:-1], *window] == list(compiled_cuda.CONVOLUTION.names)
+    assert [*names["Pooling"][:-1], *window] == list(compiled_cuda.POOLING.names)
+
+
+def test_the_set_has_every_method_of_the_portable_one():
+    public = {
+        name
+        for name, _ in inspect.getmembers(PortableKernels, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    own = {name for name in vars(compiled_cuda.CompiledKernels) if not name.startswith("_")}
+    assert public - own == {
+        "matmul",
+        "relu",
+        "when_compiling",
+    }  # cuBLAS, one elementwise kernel of CuPy, NVRTC

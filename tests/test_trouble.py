@@ -1,0 +1,212 @@
+"""A training whose device fails in the middle: one sentence, and the last whole epoch's weights stay."""
+
+import gc
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from standin import StandInBackend, counters
+
+import backends
+import cnn
+from backends import DeviceLost, OutOfMemory
+
+KEPT = "run/model.safetensors holds the weights of the last whole epoch"
+NONE_KEPT = "no weights were saved, no epoch was whole"
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """The device that the command finds, whatever it asks for."""
+    device = StandInBackend("portable")
+    monkeypatch.setattr(backends, "_made", {})
+    monkeypatch.setattr(backends, "_make", lambda *_: device)
+    return device
+
+
+@pytest.fixture
+def train(command, own_data):
+    """``train(...)`` -> (exit code, standard output, the lines of standard error)."""
+
+    def run(*more):
+        small = ("--model", "notebook", "--device", "cuda", "--batch-size", 64, "--no-report", "--out", "run")
+        code, out, err = command("train", *small, "--data", own_data, "--epochs", 3, *more)
+        assert "Traceback" not in err
+        return code, out, err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def after_an_epoch(monkeypatch):
+    """``after_an_epoch(change)`` calls that when the first checkpoint has been written."""
+
+    def install(change):
+        save = cnn.Sequential.save
+
+        def save_and_change(self, path):
+            save(self, path)
+            change()
+
+        monkeypatch.setattr(cnn.Sequential, "save", save_and_change)
+
+    return install
+
+
+def fails_with(error):
+    def fails(*_, **__):
+        raise error
+
+    return fails
+
+
+def as_numpy_says_it():
+    return np._core._exceptions._ArrayMemoryError((1 << 20, 1 << 10), np.dtype(np.float32))
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def _on(self, device):
+        self.device = device
+
+    def assert_that_an_epoch_is_kept(self):
+        assert cnn.load("run/model.safetensors", device="cpu").output_shape == (2,)
+        assert len(Path("run/metrics.csv").read_text().splitlines()) == 2
+
+    def test_out_of_memory(self, train, after_an_epoch, monkeypatch):
+        def give_nothing_more():
+            gc.collect()  # else room could be found later, where other tests' arrays were
+            monkeypatch.setattr(counters, "limit", counters.live_bytes)
+
+        after_an_epoch(give_nothing_more)
+        code, out, err = train()
+        assert (code, out) == (2, "")
+        assert re.fullmatch(
+            r"error: standin:0 is out of memory: [\d.]+ KB were asked for and \d+ B are free; a batch of 32 "
+            r"should fit \(it was 64\): give --batch-size 32; " + re.escape(KEPT),
+            err[-1],
+        )
+        assert sum("out of memory" in line for line in err) == 1
+        monkeypatch.setattr(counters, "limit", None)
+        self.assert_that_an_epoch_is_kept()
+
+    def test_a_lost_device(self, train, after_an_epoch, monkeypatch):
+        after_an_epoch(
+            lambda: monkeypatch.setattr(self.device, "matmul", fails_with(DeviceLost("it is lost")))
+        )
+        code, out, err = train()
+        assert (code, out, err[-1]) == (2, "", f"error: it is lost; {KEPT}")
+        self.assert_that_an_epoch_is_kept()
+
+    def test_ctrl_c(self, train, after_an_epoch, monkeypatch):
+        after_an_epoch(lambda: monkeypatch.setattr(self.device, "matmul", fails_with(KeyboardInterrupt())))
+        code, out, err = train()
+        assert (code, out, err[-1]) == (130, "", f"interrupted: {KEPT}")
+        self.assert_that_an_epoch_is_kept()
+
+    def test_in_the_first_epoch(self, train, monkeypatch):
+        monkeypatch.setattr(self.device, "matmul", fails_with(DeviceLost("it is lost")))
+        code, _, err = train()
+        assert (code, err[-1]) == (2, f"error: it is lost; {NONE_KEPT}")
+
+    def test_before_training(self, train, monkeypatch):
+        monkeypatch.setattr(counters, "limit", 0)
+        code, _, err = train()
+        assert code == 2
+        assert err[-1].startswith("error: standin:0 is out of memory: ")
+        assert err[-1].endswith(" are free; take smaller batches")
+
+    def test_memory_of_the_host(self, train, after_an_epoch, monkeypatch):
+        after_an_epoch(lambda: monkeypatch.setattr(self.device, "matmul", fails_with(as_numpy_says_it())))
+        code, _, err = train()
+        assert (code, err[-1]) == (
+            2,
+            "error: cpu is out of memory: 4.0 GB were asked for; take smaller images, layers or batches; "
+            + KEPT,
+        )
+
+    def test_an_end_that_fails_too_hides_nothing(self, train, after_an_epoch, monkeypatch):
+        after_an_epoch(
+            lambda: monkeypatch.setattr(self.device, "matmul", fails_with(DeviceLost("it is lost")))
+        )
+        monkeypatch.setattr(cnn.Progress, "on_end", fails_with(OSError(5, "no terminal")))
+        code, _, err = train()
+        assert (code, err[-1]) == (2, f"error: it is lost; {KEPT}")
+
+    def test_weights_of_another_run_are_not_called_this_ones(self, train, after_an_epoch, monkeypatch):
+        train("--epochs", 1)
+        monkeypatch.setattr(self.device, "matmul", fails_with(DeviceLost("it is lost")))
+        code, _, err = train()
+        assert (code, err) == (2, ["error: the output folder run exists: give --out another name"])
+
+
+class TestFit:
+    def fit(self, device="cpu", batch_size=16, **more):
+        network = cnn.models.notebook(2)
+        network.build((1, 20, 20), backend=device)
+        images = np.zeros((32, 20, 20), dtype=np.uint8)
+        data = cnn.data.Dataset(images, np.arange(32) % 2)
+        return cnn.fit(network, data, batch_size=batch_size, **{"callbacks": []} | more)
+
+    def test_the_batch_size_that_should_fit_is_named_as_an_argument(self, monkeypatch):
+        device = StandInBackend("portable")
+        error = OutOfMemory("standin:0", 5 << 20, 3 << 20, "take smaller batches")
+        monkeypatch.setattr(device, "matmul", fails_with(error))
+        with pytest.raises(OutOfMemory) as caught:
+            self.fit(device)
+        assert str(caught.value) == (
+            "standin:0 is out of memory: 5.0 MB were asked for and 3.0 MB are free; "
+            "a batch of 8 should fit (it was 16): give batch_size=8"
+        )
+        assert (caught.value.requested, caught.value.free) == (5 << 20, 3 << 20)
+
+    def test_where_not_even_one_image_fits_that_is_said(self, monkeypatch):
+        device = StandInBackend("portable")
+        error = OutOfMemory("standin:0", 9, 0, "take smaller batches")
+        monkeypatch.setattr(device, "memory", lambda: {"used": 1000, "total": 1000})
+        monkeypatch.setattr(device, "matmul", fails_with(error))
+        with pytest.raises(OutOfMemory, match="not even a batch of 1 would fit: take a smaller network, or"):
+            self.fit(device)
+
+    @pytest.mark.parametrize(
+        ("total", "mend"),
+        [
+            (1 << 30, "a batch of 8 should fit (it was 16): give batch_size=8"),
+            (0, "take smaller images, layers or batches"),  # where the system does not say
+        ],
+    )
+    def test_on_the_cpu(self, monkeypatch, total, mend):
+        device = backends.CpuBackend("portable")
+        monkeypatch.setattr(device, "memory", lambda: {"used": 0, "total": total})
+        monkeypatch.setattr(device, "matmul", fails_with(as_numpy_says_it()))
+        with pytest.raises(OutOfMemory) as caught:
+            self.fit(device)
+        assert str(caught.value) == f"cpu is out of memory: 4.0 GB were asked for; {mend}"
+
+    def test_an_end_that_fails_is_noted_with_what_ended_the_training(self):
+        class Stops(cnn.Callback):
+            def on_step(self, run):
+                raise DeviceLost("it is lost")
+
+            def on_end(self, run):
+                raise DeviceLost("it still is")
+
+        ended = []
+
+        class Ends(cnn.Callback):
+            def on_end(self, run):
+                ended.append(run)
+
+        with pytest.raises(DeviceLost, match="it is lost") as caught:
+            self.fit(callbacks=[Ends(), Stops(), Ends()])
+        assert caught.value.__notes__ == ["Stops.on_end failed too: it still is"]
+        assert len(ended) == 2
+
+    def test_an_end_that_fails_alone_is_an_error(self):
+        class Fails(cnn.Callback):
+            def on_end(self, run):
+                raise OSError("no room")
+
+        with pytest.raises(OSError, match="no room"):
+            self.fit(callbacks=[Fails()])
