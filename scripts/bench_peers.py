@@ -1,7 +1,8 @@
 """Ours beside PyTorch, JAX and the notebook's loops: python scripts/bench_peers.py [--help].
 
 Training steps and inference of the same networks, from the same weights and on the same batches, timed in
-turns after a check that all compute the same. Who is not installed is absent: pip install torch jax.
+turns after a check that all compute the same; on the CPU, or with --device cuda on a GPU. Who is not
+installed is absent: pip install torch jax.
 """
 
 import argparse
@@ -17,19 +18,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from peers import memory, scaling
 from peers.agreement import Job
-from peers.contenders import CONTENDERS, LOOKED_INTO
-from peers.networks import NETWORKS
+from peers.contenders import CONTENDERS, LOOKED_INTO, TAKING_PART
+from peers.networks import MEASURED, NETWORKS
 from peers.page import make_page, make_tables
 from peers.processes import Processes, measure_growth, say
 from peers.results import Memory, Results, describe_machine
 from peers.task import PHASES, Setting
 
 import backends
+from backends.threads import available_cores
 from cnn.comparison.plot import require_drawing
-from cnn.errors import ArgumentError, DisagreementError
+from cnn.errors import ArgumentError, DeviceUnavailable, DisagreementError
 from cnn.files import require_place, write_json, write_whole
+from cnn.libraries import require
 
-CORES: int = backends.get("cpu", kernels="portable").describe()["cores"]
+CORES = available_cores()
+THREADS = sorted({1, CORES})
+BATCH_SIZES = (1, 32, 128, 512)
+CUDA_BATCH_SIZES = {"notebook": 128, "lenet5": 512, "example": 128, "vgg": 512}
 
 T = TypeVar("T")
 
@@ -39,11 +45,12 @@ def main() -> None:
     parser = make_parser()
     arguments = parser.parse_args()
     try:
+        require_device(arguments)
         require_places(arguments)
         results = run(arguments)
         print(make_tables(results))
         write_files(results, arguments)
-    except ArgumentError as error:
+    except (ArgumentError, DeviceUnavailable) as error:
         parser.error(str(error))
     except DisagreementError as error:
         parser.exit(1, f"error: {error}\n")
@@ -64,14 +71,21 @@ def make_parser() -> Parser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
 
-    def add(name: str, default: Iterable[object], each: Callable[[str], object], meaning: str) -> None:
-        text = ",".join(map(str, default))
-        parser.add_argument(name, type=listed(each), default=text, help=f"{meaning} (default: {text})")
+    def add(name: str, each: Callable[[str], object], meaning: str, default: str) -> None:
+        parser.add_argument(name, type=listed(each), help=f"{meaning} (default: {default})")
 
-    add("--networks", NETWORKS, one_of(NETWORKS), "which are measured")
-    add("--batch-sizes", (1, 32, 128, 512), whole(), "images a step")
-    add("--threads", sorted({1, CORES}), whole(CORES), "how many each library may use")
-    add("--peers", CONTENDERS, one_of(CONTENDERS), "who takes part")
+    def joined(values: Iterable[object]) -> str:
+        return ",".join(map(str, values))
+
+    paired = joined(CUDA_BATCH_SIZES[name] for name in MEASURED["cuda"])
+    parser.add_argument("--device", choices=MEASURED, default="cpu", help="where (default: cpu)")
+    networks = f"{joined(MEASURED['cpu'])}; on cuda {joined(MEASURED['cuda'])}"
+    add("--networks", one_of(NETWORKS), f"which are measured, of {joined(NETWORKS)}", networks)
+    add("--batch-sizes", whole(), "images a step", f"{joined(BATCH_SIZES)}; on cuda {paired}, one a network")
+    add("--threads", whole(CORES), "how many each library may use, on the CPU", joined(THREADS))
+    peers = f"{joined(TAKING_PART['cpu'])}; on cuda {joined(TAKING_PART['cuda'])}"
+    add("--peers", one_of(CONTENDERS), "who takes part", peers)
+    parser.add_argument("--tf32", action="store_true", help="let all use TF32 in products, on cuda")
     parser.add_argument("--rounds", type=whole(), default=21, help="how often all take turns (default: 21)")
     parser.add_argument("--only", choices=PHASES, help="leave the other out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, for programs")
@@ -80,8 +94,8 @@ def make_parser() -> Parser:
         "--plot",
         type=Path,
         metavar="FILE.png",
-        help="also measure and draw what an image costs over batch size, image size, channels and threads: "
-        "a PNG, and an SVG beside it",
+        help="also measure and draw what an image costs on the CPU over batch size, image size, channels and "
+        "threads: a PNG, and an SVG beside it",
     )
     return parser
 
@@ -114,6 +128,26 @@ def whole(most: int | None = None) -> Callable[[str], int]:
     return convert
 
 
+def require_device(arguments: argparse.Namespace) -> None:
+    """Raise ArgumentError where an option is not for the device, DeviceUnavailable where that is not here."""
+    if arguments.device == "cpu":
+        if arguments.tf32:
+            raise ArgumentError("--tf32 is about products on a GPU: leave it out, or add --device cuda")
+        require("threadpoolctl", "to limit threads")
+        return
+    if arguments.threads:
+        raise ArgumentError("--threads is about libraries on the CPU: leave it out with --device cuda")
+    if arguments.plot:
+        raise ArgumentError("--plot draws measurements on the CPU: leave it out with --device cuda")
+    for name in arguments.peers or []:
+        if name not in TAKING_PART["cuda"]:
+            raise ArgumentError(
+                f"--peers has {name!r}, which runs on the CPU alone: "
+                f"expected some of {', '.join(TAKING_PART['cuda'])} with --device cuda"
+            )
+    backends.get(arguments.device)
+
+
 def require_places(arguments: argparse.Namespace) -> None:
     """Raise ArgumentError where a file that is asked for could not be written."""
     for path in filter(None, (arguments.json, arguments.markdown)):
@@ -125,25 +159,39 @@ def require_places(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> Results:
     """Prove everything, then measure everything; DisagreementError where something is apart."""
     phases = [arguments.only] if arguments.only else PHASES
-    names = [name for name in CONTENDERS if name in arguments.peers]
-    jobs = [
-        Job(Setting(NETWORKS[network], batch_size, threads), names)
-        for network in arguments.networks
-        for batch_size in sorted(arguments.batch_sizes)
-        for threads in arguments.threads
-    ]
+    networks = arguments.networks or MEASURED[arguments.device]
+    chosen = arguments.peers or TAKING_PART[arguments.device]
+    names = [name for name in CONTENDERS if name in chosen]
+    jobs = [Job(setting, names) for setting in make_settings(arguments, networks)]
     panels = scaling.make_panels(CORES) if arguments.plot else []
     drawn_names = [name for name in names if name in LOOKED_INTO]
+    memory_counts = arguments.device == "cpu" and "training" in phases  # a process's own, not a GPU's
     drawn = [Job(setting, drawn_names) for panel in panels for setting in panel.settings.values()]
     with Processes(job.setting.threads for job in jobs + drawn) as processes:
         return Results(
-            machine=describe_machine(),
+            machine=describe_machine(arguments.device, arguments.tf32),
             rounds=arguments.rounds,
             absent=processes.prove(jobs + drawn),
             figures=processes.measure(jobs, phases, arguments.rounds),
-            memory=measure_memory(arguments.networks, names) if "training" in phases else [],
+            memory=measure_memory(networks, names) if memory_counts else [],
             scaling=processes.measure(drawn, ["training"], arguments.rounds),
         )
+
+
+def make_settings(arguments: argparse.Namespace, networks: Sequence[str]) -> list[Setting]:
+    """All that is measured: on a GPU each network at its own batch size, unless some are asked for."""
+    if arguments.device == "cpu":
+        return [
+            Setting(NETWORKS[network], batch_size, threads)
+            for network in networks
+            for batch_size in sorted(arguments.batch_sizes or BATCH_SIZES)
+            for threads in arguments.threads or THREADS
+        ]
+    return [
+        Setting(NETWORKS[network], batch_size, None, arguments.device, arguments.tf32)
+        for network in networks
+        for batch_size in sorted(arguments.batch_sizes or [CUDA_BATCH_SIZES[network]])
+    ]
 
 
 def measure_memory(networks: Sequence[str], names: Sequence[str]) -> list[Memory]:
@@ -176,11 +224,13 @@ def write_files(results: Results, arguments: argparse.Namespace) -> None:
 def command(arguments: argparse.Namespace) -> str:
     """The call that measures the same again, without the files it writes."""
     parts, parser = ["python", "scripts/bench_peers.py"], make_parser()
-    for name in ("networks", "batch_sizes", "threads", "peers", "rounds", "only"):
+    for name in ("device", "networks", "batch_sizes", "threads", "peers", "rounds", "only"):
         value = getattr(arguments, name)
-        text = ",".join(map(str, value)) if isinstance(value, list) else value
-        if text != parser.get_default(name):
-            parts += [f"--{name.replace('_', '-')}", str(text)]
+        if value != parser.get_default(name):
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            parts += [f"--{name.replace('_', '-')}", text]
+    if arguments.tf32:
+        parts.append("--tf32")
     return shlex.join(parts)
 
 

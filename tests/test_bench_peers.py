@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from peers.networks import NETWORKS
 from peers.peer import Absent
 from peers.results import Memory, Results, describe_machine
 from peers.task import Setting, Task
-from peers.timing import Figure
+from peers.timing import Call, Figure
 
 SCRIPT = Path(bench_peers.__file__)
 
@@ -32,6 +33,7 @@ SCRIPT = Path(bench_peers.__file__)
 @pytest.fixture(autouse=True)
 def one_thread():
     """What a contender takes in this process is given back."""
+    pytest.importorskip("threadpoolctl")
     with limit_threads(1):
         yield
 
@@ -77,11 +79,11 @@ def altered(monkeypatch):
     """A contender whose network has another number in one place."""
 
     def start(task):
-        peer = CONTENDERS["portable"].load()(task)
+        peer = CONTENDERS["portable"].load("cpu")(task)
         peer.network.parameters["0.bias"].value[0, 3, 4] += 0.5
         return peer
 
-    monkeypatch.setitem(CONTENDERS, "altered", Contender("the altered one", lambda: start))
+    monkeypatch.setitem(CONTENDERS, "altered", Contender("the altered one", lambda device: start))
 
 
 def test_it_writes_its_figures_for_programs_and_for_people(tmp_path):
@@ -118,6 +120,7 @@ def test_it_writes_its_figures_for_programs_and_for_people(tmp_path):
         ("--batch-sizes", "32,many", "'many'"),
         ("--json", "nowhere/peers.json", "nowhere"),
         ("--plot", "picture.pdf", "picture.pdf"),
+        ("--device", "tpu", "'tpu'"),
     ],
 )
 def test_a_mistake_is_one_sentence(option, value, names, monkeypatch, tmp_path, capsys):
@@ -171,6 +174,18 @@ def test_a_number_that_differs_is_found(altered, batch_size):
         check((setting(batch_size=batch_size), ["portable", "altered"]))
 
 
+def test_vgg_is_measured_on_the_cpu_only_when_asked_for():
+    arguments = bench_peers.make_parser().parse_args([])
+    settings = bench_peers.make_settings(arguments, bench_peers.MEASURED["cpu"])
+    assert [(s.network.name, s.batch_size, s.threads) for s in settings] == [
+        (network, batch_size, threads)
+        for network in ("notebook", "lenet5", "example")
+        for batch_size in (1, 32, 128, 512)
+        for threads in bench_peers.THREADS
+    ]
+    assert bench_peers.make_parser().parse_args(["--networks", "vgg"]).networks == ["vgg"]
+
+
 @pytest.mark.parametrize("what", ["gradients", "updates"])
 def test_another_step_from_the_same_weights_is_found(what):
     record = agreement.record_steps(Task(setting()), "portable")
@@ -188,7 +203,7 @@ def test_nan_is_no_agreement():
 
 
 def test_who_is_absent_says_why(monkeypatch):
-    def load():
+    def load(device):
         raise Absent("it is not installed")
 
     monkeypatch.setitem(CONTENDERS, "missing", Contender("the missing one", load))
@@ -227,15 +242,27 @@ def test_all_take_turns(monkeypatch):
     monkeypatch.setattr(timing, "PAUSE", 0)
     monkeypatch.setattr(timing, "BLOCK", 0)
     order = []
-    taken = timing.take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3)
+    calls = {
+        name: Call(partial(order.append, name), partial(order.append, f"|{name}")) for name in ("a", "b")
+    }
+    taken = timing.take_turns(calls, rounds=3)
     assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 3}
-    assert "".join(order).endswith("aabb" * 3)  # one to wake up, one that counts
+    # one to wake up, and between two waits for the device one that counts
+    assert "".join(order).endswith("a|aa|ab|bb|b" * 3)
+
+
+def test_nothing_waits_for_the_device_between_the_steps_of_a_turn(monkeypatch):
+    order, clock = [], iter([10.0, 14.0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: order.append("clock") or next(clock))
+    call = Call(partial(order.append, "step"), partial(order.append, "wait"))
+    assert call.seconds(times=2) == 2.0
+    assert order == ["wait", "clock", "step", "step", "wait", "clock"]
 
 
 def test_who_is_slow_takes_fewer_turns_and_is_compared_in_those(monkeypatch):
     monkeypatch.setattr(timing, "PAUSE", 0)
     monkeypatch.setattr(timing, "PATIENCE", 0)
-    (seconds,) = timing.take_turns({"slow": lambda: None}, rounds=9).values()
+    (seconds,) = timing.take_turns({"slow": Call(int, int)}, rounds=9).values()
     assert len(seconds) == timing.LEAST_TURNS
     assert timing.times_as_fast([1.0, 2.0, 4.0], [2.0, 2.0, 2.0, 100.0]) == 1.0
     assert timing.times_as_fast([1.0], None) is None

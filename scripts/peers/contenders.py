@@ -14,40 +14,43 @@ LOOKED_INTO = ("compiled", "portable", "pytorch")  # in memory, and in the pictu
 
 @dataclass(frozen=True)
 class Contender:
-    """A peer by its label; ``load`` imports what it needs, or raises Absent."""
+    """A peer by its label; ``load`` imports what it needs on a device, or raises Absent."""
 
     label: str
-    load: Callable[[], Start]
+    load: Callable[[str], Start]
     image_by_image: bool = False  # so that its time grows as the batch does
     takes: Callable[[Setting], bool] = lambda setting: True
 
 
-def _load_ours(kernels: str) -> Start:
+def _load_ours(device: str, kernels: str) -> Start:
     from peers.ours import Ours, require
 
-    require(kernels)
+    require(device, kernels)
     return partial(Ours, kernels=kernels)
 
 
-def _load_eager() -> Start:
-    from peers.pytorch import Eager
+def _load_eager(device: str) -> Start:
+    from peers.pytorch import Eager, require
 
+    require(device)
     return Eager
 
 
-def _load_compiled() -> Start:
-    from peers.pytorch import Compiled
+def _load_compiled(device: str) -> Start:
+    from peers.pytorch import Compiled, CompiledStep, require
 
-    return Compiled
+    require(device)
+    return Compiled if device == "cpu" else CompiledStep
 
 
-def _load_jax() -> Start:
-    from peers.jax import Jit
+def _load_jax(device: str) -> Start:
+    from peers.jax import Jit, require
 
+    require(device)
     return Jit
 
 
-def _load_loops() -> Start:
+def _load_loops(device: str) -> Start:
     from peers.loops import Loops
 
     return Loops
@@ -58,11 +61,15 @@ def _is_notebooks(setting: Setting) -> bool:
 
 
 CONTENDERS = {
-    "compiled": Contender("ours, compiled", partial(_load_ours, "compiled")),
-    "portable": Contender("ours, portable", partial(_load_ours, "portable")),
-    "signal": Contender("ours, signal", partial(_load_ours, "signal"), image_by_image=True),
+    "compiled": Contender("ours, compiled", partial(_load_ours, kernels="compiled")),
+    "portable": Contender("ours, portable", partial(_load_ours, kernels="portable")),
+    "signal": Contender("ours, signal", partial(_load_ours, kernels="signal"), image_by_image=True),
     "pytorch": Contender("PyTorch eager", _load_eager),
     "torch.compile": Contender("torch.compile", _load_compiled),
     "jax": Contender("JAX jit", _load_jax),
     "loops": Contender("notebook's loops", _load_loops, image_by_image=True, takes=_is_notebooks),
+}
+TAKING_PART = {
+    "cpu": tuple(CONTENDERS),
+    "cuda": ("compiled", "portable", "pytorch", "torch.compile", "jax"),
 }

@@ -21,8 +21,6 @@ except ImportError as error:
 import jax.numpy as jnp
 from jax import lax
 
-jax.config.update("jax_platforms", "cpu")
-
 Weights = dict[str, Any]
 
 
@@ -30,8 +28,15 @@ class Jit(Peer):
     """The network as a function of its weights, trained on its logits; batch first."""
 
     def __init__(self, task: Task) -> None:
-        os.environ["NPROC"] = str(task.setting.threads)  # read once, when JAX makes its pool of threads
-        layers = task.setting.network.make().layers
+        setting = task.setting
+        if setting.device == "cpu":
+            os.environ["NPROC"] = str(setting.threads)  # read once, when JAX makes its pool of threads
+        else:
+            precision = "tensorfloat32" if setting.tf32 else "highest"
+            jax.config.update("jax_default_matmul_precision", precision)
+        self._waits = setting.device == "cpu"
+        self._latest: Any = None
+        layers = setting.network.make().layers
         self._weights = {name: jnp.array(value) for name, value in task.weights.items()}
         self._velocity = {name: jnp.zeros_like(value) for name, value in self._weights.items()}
         self._images, self._labels = jnp.array(task.images), jnp.array(task.labels)
@@ -45,16 +50,36 @@ class Jit(Peer):
         self._weights, self._velocity, loss = self._step(
             self._weights, self._velocity, self._images, self._labels, next(self._batches)
         )
-        return loss.block_until_ready()
+        return self._handed_out(loss)
 
     def infer(self) -> Any:
-        return self._forward(self._weights, self._x).block_until_ready()
+        return self._handed_out(self._forward(self._weights, self._x))
+
+    def _handed_out(self, result: Any) -> Any:
+        """The result, which on the CPU each call waits for, as those of the others do."""
+        self._latest = result
+        return result.block_until_ready() if self._waits else result
 
     def probabilities(self) -> Any:
         return softmax(np.asarray(self.infer()))
 
+    def synchronize(self) -> None:
+        jax.block_until_ready((self._weights, self._latest))
+
     def weights(self) -> Weights:
         return {name: np.array(value) for name, value in self._weights.items()}
+
+
+def require(device: str) -> None:
+    """Let JAX use this device from now on; raise Absent where it finds none."""
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")  # else it takes a GPU where it finds one
+        return
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # others need memory too; read with the first array
+    try:
+        jax.devices("gpu")
+    except RuntimeError as error:
+        raise Absent('JAX finds no GPU: pip install "jax[cuda12]"') from error
 
 
 def train(

@@ -20,7 +20,7 @@ def growth(setting: Setting, name: str) -> int | None:
     To be called in a process of its own.
     """
     try:
-        start = CONTENDERS[name].load()
+        start = CONTENDERS[name].load(setting.device)
     except Absent:
         return None
     task = Task(setting)

@@ -62,6 +62,31 @@ def example() -> cnn.Sequential:
     )
 
 
+def vgg() -> cnn.Sequential:
+    """Six convolutions after Simonyan and Zisserman (2014), for the images of CIFAR-10."""
+    return cnn.Sequential(
+        cnn.Conv2D(64, kernel_size=3, padding=1),  # (3, 32, 32) -> (64, 32, 32)
+        cnn.ReLU(),
+        cnn.Conv2D(64, kernel_size=3, padding=1),
+        cnn.ReLU(),
+        cnn.MaxPool2D(2),  # -> (64, 16, 16)
+        cnn.Conv2D(128, kernel_size=3, padding=1),  # -> (128, 16, 16)
+        cnn.ReLU(),
+        cnn.Conv2D(128, kernel_size=3, padding=1),
+        cnn.ReLU(),
+        cnn.MaxPool2D(2),  # -> (128, 8, 8)
+        cnn.Conv2D(256, kernel_size=3, padding=1),  # -> (256, 8, 8)
+        cnn.ReLU(),
+        cnn.Conv2D(256, kernel_size=3, padding=1),
+        cnn.ReLU(),
+        cnn.MaxPool2D(2),  # -> (256, 4, 4)
+        cnn.Flatten(),  # -> (4096,)
+        cnn.Dense(256),
+        cnn.ReLU(),
+        cnn.Dense(10),
+    )
+
+
 def two_convolutions(channels: int) -> cnn.Sequential:
     """A small network for images of any size: (1, H, W) -> (channels, H, W) twice, pooled -> (10,)."""
     return cnn.Sequential(
@@ -87,5 +112,7 @@ NETWORKS = {
         Network("notebook", cnn.models.notebook, classes=2),
         Network("lenet5", cnn.models.lenet5),
         Network("example", example),
+        Network("vgg", vgg, shape=(3, 32, 32)),
     )
 }
+MEASURED = {"cpu": ("notebook", "lenet5", "example"), "cuda": ("notebook", "lenet5", "vgg")}  # unless asked

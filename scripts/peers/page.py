@@ -10,7 +10,7 @@ from peers.contenders import CONTENDERS
 from peers.networks import NETWORKS
 from peers.results import Results
 from peers.task import PHASES
-from peers.timing import BLOCK, PATIENCE, PAUSE, PRODUCT_SIZE, Figure
+from peers.timing import BLOCK, CUDA_COPY_BYTES, CUDA_PRODUCT_SIZE, PATIENCE, PAUSE, PRODUCT_SIZE, Figure
 
 HEADINGS = ("batch", "peer", "ms", "quartiles", "images/s", "x PyTorch", "product", "copy", "first, s")
 LEGEND = """\
@@ -46,6 +46,34 @@ fixed shapes; JAX in one jitted step whose weights and velocity are donated. Bot
 cross entropy, which for two classes is what the notebook's softmax and binary cross entropy are.
 What compilers find in their caches from earlier runs is not compiled again, and its first step is shorter.
 """
+METHOD_ON_CUDA = f"""\
+A training step gathers a batch from bytes that lie ready on the GPU, makes floats from 0 to 1 of them, and
+goes forward, through the cross entropy, backward, and through an update by SGD with momentum 0.9; inference
+goes forward on floats. Everything is in float32. `notebook` and `lenet5` are `cnn.models`, `example` is the
+network of PyTorch's MNIST example without its dropout, `vgg` has six 3x3 convolutions with 64 to 256 channels
+and two full connections, for images of 3x32x32.
+
+Before anything was timed, all started from the same weights, random biases included, on the same random
+batch in every setting, and had to give the same loss and outputs, and after two steps the same changes of the
+weights; ours and PyTorch eager the same gradients too.
+
+All take turns in one process, round by round. A turn is a pause of {PAUSE} s, a step to wake up, and then as
+many steps as take about {BLOCK} s when each is waited for. They are given to the GPU one after the other: it
+is waited for before the clock starts and before it stops, and not in between. Who has used {PATIENCE:g} s
+takes no more turns, after three.
+
+A step's operations are those of its products, forward and for both gradients, the first layer's without the
+gradient of its input; their share is of a product of {CUDA_PRODUCT_SIZE}x{CUDA_PRODUCT_SIZE} matrices. The
+share of the copy, for one image, counts the parameters' bytes alone: read forward and, but for the first
+layer's, for the gradient of the input; the gradient written; three vectors read and two written in the
+update. The copy is of {CUDA_COPY_BYTES >> 20} MiB, its bytes read and written counted.
+
+PyTorch runs its own layers, batch first, in its default layout, with `torch.optim.SGD`; `torch.compile` in
+its mode `max-autotune`, with fixed shapes and the whole step compiled as one; JAX in one jitted step whose
+weights and velocity are donated. They take the logits and the cross entropy, which for two classes is what
+the notebook's softmax and binary cross entropy are. What compilers find in their caches from earlier runs is
+not compiled again, and its first step is shorter.
+"""
 MEMORY = f"""\
 Growth of a process over building and {memory.STEPS} training steps at batch {memory.BATCH_SIZE}: its peak
 less what it took after its imports, in MB, each in a process of its own.
@@ -54,8 +82,12 @@ less what it took after its imports, in MB, each in a process of its own.
 
 def make_page(results: Results, command: str, picture: Path | None, page: Path) -> str:
     """A page for docs/, to be put at ``page``."""
-    rerun = f"```\npython -m pip install torch jax\n{command}\n```\n"
-    parts = ["# Beside PyTorch and JAX\n", METHOD, "Given again by\n", rerun, machine_line(results)]
+    if results.on_cuda:
+        title, method, packages = "# Beside PyTorch and JAX on a GPU\n", METHOD_ON_CUDA, 'torch "jax[cuda12]"'
+    else:
+        title, method, packages = "# Beside PyTorch and JAX\n", METHOD, "torch jax"
+    rerun = f"```\npython -m pip install {packages}\n{command}\n```\n"
+    parts = [title, method, "Given again by\n", rerun, machine_line(results)]
     if picture:
         link = Path(os.path.relpath(picture, page.parent)).as_posix()
         parts.append(f"![Time of an image in training, over batch, image size, channels, threads]({link})\n")
@@ -65,10 +97,19 @@ def make_page(results: Results, command: str, picture: Path | None, page: Path) 
 def machine_line(results: Results) -> str:
     """What it ran on, in a paragraph."""
     machine, device = results.machine, results.machine["device"]
-    versions = {"NumPy": f"{device['numpy']} with {device['blas']}", **machine["peers"]}
+    if results.on_cuda:
+        hardware = (
+            f"{device['gpu']}, compute capability {device['compute_capability']}, driver {device['driver']}, "
+            f"products of float32 {'with' if device['tf32'] else 'without'} TF32"
+        )
+        numpy = {"CuPy": f"{device['cupy']} with {device['runtime']}", "NumPy": device["numpy"]}
+    else:
+        hardware = f"{device['processor']}, {device['cores']} cores"
+        numpy = {"NumPy": f"{device['numpy']} with {device['blas']}"}
+    versions = numpy | machine["peers"]
     libraries = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
     return (
-        f"Machine: {device['processor']}, {device['cores']} cores; {machine['system']}; "
+        f"Machine: {hardware}; {machine['system']}; "
         f"Python {machine['python']}, xpcnn {machine['xpcnn']}, {libraries}; {machine['time'][:10]}; "
         f"{results.rounds} rounds.\n"
     )
@@ -78,8 +119,8 @@ def make_tables(results: Results) -> str:
     """The legend, a table for each network, phase and number of threads, and one for memory."""
     blocks: dict[str, list[Figure]] = {}
     for f in sorted(results.figures, key=lambda f: (list(NETWORKS).index(f.network), PHASES.index(f.phase))):
-        threads = f"{f.threads} thread{'s' if f.threads > 1 else ''}"
-        blocks.setdefault(f"## {f.network}, {f.phase}, {threads}\n", []).append(f)
+        threads = "" if f.threads is None else f", {f.threads} thread{'s' if f.threads > 1 else ''}"
+        blocks.setdefault(f"## {f.network}, {f.phase}{threads}\n", []).append(f)
     parts = [LEGEND]
     for heading, block in blocks.items():
         parts += [heading, speeds(block[0]), markdown(HEADINGS, timing_rows(block))]
@@ -94,7 +135,8 @@ def make_tables(results: Results) -> str:
 def speeds(f: Figure) -> str:
     """What 100 % of the shares is."""
     product = f"A large product: {figure(f.product_flops / 1e9)} GFLOP/s"
-    return f"{product}; a copy of the parameters: {figure(f.copy_bytes / 1e9)} GB/s.\n"
+    copied = "a large copy" if f.threads is None else "a copy of the parameters"
+    return f"{product}; {copied}: {figure(f.copy_bytes / 1e9)} GB/s.\n"
 
 
 def timing_rows(block: Sequence[Figure]) -> Iterator[Sequence[str]]:

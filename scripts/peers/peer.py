@@ -25,6 +25,13 @@ class Peer(ABC):
     def probabilities(self) -> Any:
         """What :meth:`infer` says: (N, classes)."""
 
+    def synchronize(self) -> None:  # noqa: B027 - may stay as it is
+        """Wait until the device has done all that it was given; a step on the CPU leaves nothing to do."""
+
+    def to_host(self, array: Any) -> Any:
+        """What :meth:`step` or :meth:`infer` gave, as a NumPy array."""
+        return np.asarray(array)
+
     def gradients(self) -> dict[str, Any]:
         """Of the latest step, by PyTorch's names; none where the library hands none out."""
         return {}

@@ -14,12 +14,12 @@ from peers.timing import Figure
 
 
 class Processes(ExitStack):
-    """One for each number of threads, which some libraries are told once, when they start."""
+    """One for each number of threads, which some libraries are told once, when they start; one for a GPU."""
 
-    def __init__(self, threads: Iterable[int]) -> None:
+    def __init__(self, threads: Iterable[int | None]) -> None:
         super().__init__()
-        self._pools = {n: self.enter_context(start(n)) for n in sorted(set(threads))}
-        self._proofs: dict[int, Proof] = {}
+        self._pools = {n: self.enter_context(start(n)) for n in sorted(set(threads), key=lambda n: n or 0)}
+        self._proofs: dict[int | None, Proof] = {}
 
     def prove(self, jobs: Sequence[Job]) -> dict[str, str]:
         """Let all compute the same in every job, or DisagreementError; -> who is absent, by name, and why."""
@@ -38,19 +38,19 @@ class Processes(ExitStack):
         return figures
 
 
-def with_threads(jobs: Sequence[Job], threads: int) -> list[Job]:
+def with_threads(jobs: Sequence[Job], threads: int | None) -> list[Job]:
     """Those for so many."""
     return [job for job in jobs if job.setting.threads == threads]
 
 
-def start(threads: int) -> ProcessPoolExecutor:
-    """A fresh process, whose linear algebra has so many threads."""
+def start(threads: int | None) -> ProcessPoolExecutor:
+    """A fresh process, whose linear algebra has so many threads, or as many as it takes."""
     return ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=limit_threads, initargs=(threads,)
     )
 
 
-def limit_threads(threads: int) -> None:
+def limit_threads(threads: int | None) -> None:
     """Let ours and NumPy use so many from now on; the others are told when they start."""
     backends.get("cpu", kernels="portable", threads=threads)
 

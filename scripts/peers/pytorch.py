@@ -1,6 +1,6 @@
 """PyTorch, eager and through torch.compile."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import cycle
 from typing import Any
 
@@ -21,24 +21,34 @@ class Eager(Peer):
     """The network as ``nn.Sequential`` of PyTorch's own layers, trained on its logits; batch first."""
 
     def __init__(self, task: Task) -> None:
-        torch.set_num_threads(task.setting.threads)
+        setting = task.setting
+        if setting.threads is not None:
+            torch.set_num_threads(setting.threads)
+        torch.backends.cuda.matmul.allow_tf32 = setting.tf32
+        torch.backends.cudnn.allow_tf32 = setting.tf32
+        self._device = setting.device
         weights = {name: torch.tensor(value) for name, value in task.weights.items()}
-        self.network = make_network(task.setting.network.make().layers, weights)
+        self.network = make_network(setting.network.make().layers, weights).to(self._device)
         self._optimizer = torch.optim.SGD(self.network.parameters(), RATE, momentum=MOMENTUM)
-        self._images, self._labels = torch.from_numpy(task.images), torch.from_numpy(task.labels)
-        self._batches = cycle(torch.from_numpy(task.batches))
-        self._x = torch.from_numpy(task.x)
+        self._images, self._labels = self._on_device(task.images), self._on_device(task.labels)
+        self._batches = cycle(self._on_device(task.batches))
+        self._x = self._on_device(task.x)
         self._loss: Callable[..., Tensor] = self._mean_loss
         self._forward: Callable[..., Tensor] = self.network
 
     def step(self) -> Tensor:
-        batch = next(self._batches)
-        x = self._images[batch].float().div_(255)
-        loss = self._loss(x, self._labels[batch])
+        loss = self._loss(*self._gather(next(self._batches)))
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
         return loss.detach()
+
+    def _on_device(self, array: Any) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def _gather(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The images (N, C, H, W) as floats from 0 to 1, and the labels (N,)."""
+        return self._images[batch].float().div_(255), self._labels[batch]
 
     def _mean_loss(self, x: Tensor, labels: Tensor) -> Tensor:
         """Of images (N, C, H, W) and labels (N,)."""
@@ -49,13 +59,21 @@ class Eager(Peer):
             return self._forward(self._x)
 
     def probabilities(self) -> Any:
-        return softmax(self.infer().numpy())
+        return softmax(self.to_host(self.infer()))
+
+    def synchronize(self) -> None:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+
+    def to_host(self, array: Any) -> Any:
+        return array.cpu().numpy()
 
     def gradients(self) -> dict[str, Any]:
-        return {name: parameter.grad.numpy().copy() for name, parameter in self.network.named_parameters()}
+        named = self.network.named_parameters()
+        return {name: self.to_host(parameter.grad).copy() for name, parameter in named}
 
     def weights(self) -> dict[str, Any]:
-        return {name: value.numpy().copy() for name, value in self.network.state_dict().items()}
+        return {name: self.to_host(value).copy() for name, value in self.network.state_dict().items()}
 
 
 class Compiled(Eager):
@@ -68,10 +86,53 @@ class Compiled(Eager):
         self._forward = compiled(self.network)
 
 
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``function`` through torch.compile; calling it raises Absent where there is no C++ compiler for it."""
+class CompiledStep(Eager):
+    """The same for a GPU; a whole step is compiled as one, in the mode "max-autotune".
+
+    Its gradient and its update are functions of the weights, since ``backward()`` would cut the step in two.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        torch.compiler.reset()
+        self.network.requires_grad_(False)
+        self._velocity = {name: torch.zeros_like(value) for name, value in self.network.named_parameters()}
+        # else they would be copied into the CUDA graph's own memory in every step
+        for tensor in (self._images, self._labels, self._x, *self._velocity.values()):
+            torch._dynamo.mark_static_address(tensor)
+        self._train = compiled(self._update, mode="max-autotune")
+        self._forward = compiled(self.network, mode="max-autotune")
+
+    def step(self) -> Tensor:
+        return self._train(next(self._batches))
+
+    def _update(self, batch: Tensor) -> Tensor:
+        weights = dict(self.network.named_parameters())
+        gradients, loss = torch.func.grad_and_value(self._loss_of)(weights, *self._gather(batch))
+        for name, weight in weights.items():
+            velocity = self._velocity[name].mul_(MOMENTUM).add_(gradients[name])
+            weight.sub_(velocity, alpha=RATE)
+        return loss
+
+    def _loss_of(self, weights: Mapping[str, Tensor], x: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross entropy with these weights."""
+        y = torch.func.functional_call(self.network, dict(weights), (x,))
+        return nn.functional.cross_entropy(y, labels)
+
+    def gradients(self) -> dict[str, Any]:
+        return {}  # they are a matter of the compiled step
+
+
+def require(device: str) -> None:
+    """Raise Absent where PyTorch does not see the device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Absent(f"PyTorch {torch.__version__} finds no GPU: install one that was built for CUDA")
+
+
+def compiled(function: Callable[..., Tensor], mode: str = "default") -> Callable[..., Tensor]:
+    """``function`` through torch.compile; calling it raises Absent where there is no compiler for it."""
     # with this reordering PyTorch 2.13 reads the gradient of max pooling before it is there
-    options: dict[str, Any] = {"reorder_for_peak_memory": False}
+    options = {**torch._inductor.list_mode_options(mode), "reorder_for_peak_memory": False}
     fast = torch.compile(function, dynamic=False, fullgraph=True, options=options)
 
     def call(*arguments: Tensor) -> Tensor:

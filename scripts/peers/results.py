@@ -34,15 +34,20 @@ class Results:
     memory: Sequence[Memory]
     scaling: Sequence[Figure]  # of the picture
 
+    @property
+    def on_cuda(self) -> bool:
+        """Whether a GPU was measured."""
+        return "gpu" in self.machine["device"]
+
     def as_plain(self) -> dict[str, Any]:
         """For JSON: the schema's number, and everything measured."""
         return {"format": FORMAT, "schema": SCHEMA, **asdict(self)}
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine(device: str = "cpu", tf32: bool = False) -> dict[str, Any]:
     """Hardware, system and versions."""
-    device = backends.get("cpu").describe()
-    return environment() | {"device": device, "peers": {name: _version(name) for name in PACKAGES}}
+    found = backends.get(device, tf32=tf32).describe()
+    return environment() | {"device": found, "peers": {name: _version(name) for name in PACKAGES}}
 
 
 def _version(package: str) -> str | None:

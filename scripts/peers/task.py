@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+import backends
 from peers.networks import Network
 
 RATE, MOMENTUM = 0.001, 0.9  # a rate so small that training on noise, for as long as it takes, stays finite
@@ -16,15 +17,34 @@ PHASES = ("training", "inference")
 
 @dataclass(frozen=True)
 class Setting:
-    """What is computed, how much of it at once, and with how many threads."""
+    """What is computed, how much of it at once, and where.
+
+    Attributes
+    ----------
+    threads
+        How many each library may use; None on a GPU.
+    device
+        "cpu" or "cuda".
+    tf32
+        Whether products of float32 may use TF32, on a GPU.
+    """
 
     network: Network
     batch_size: int
-    threads: int
+    threads: int | None
+    device: str = "cpu"
+    tf32: bool = False
 
     def __str__(self) -> str:
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.network.name}, batch {self.batch_size}, {threads}"
+        if self.threads is None:
+            where = f"{self.device} with TF32" if self.tf32 else self.device
+        else:
+            where = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.network.name}, batch {self.batch_size}, {where}"
+
+    def backend(self, kernels: str) -> backends.Backend:
+        """Ours, with these kernels."""
+        return backends.get(self.device, kernels=kernels, threads=self.threads, tf32=self.tf32)
 
 
 class Task:

@@ -8,6 +8,7 @@ from statistics import median
 
 import numpy as np
 
+from backends import Backend
 from cnn.timing import Spread
 from peers.agreement import Job, Proof
 from peers.contenders import BASELINE, CONTENDERS
@@ -19,6 +20,25 @@ BLOCK = 0.05  # seconds: as many steps are timed at once as this takes
 PATIENCE = 5.0  # seconds that a contender may use for its turns; three it has in any case
 LEAST_TURNS = 3
 PRODUCT_SIZE = 2048
+CUDA_PRODUCT_SIZE = 8192
+CUDA_COPY_BYTES = 256 << 20  # several times what a GPU's cache holds
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is timed, and what waits until the device is done."""
+
+    run: Callable[[], object]
+    synchronize: Callable[[], object]
+
+    def seconds(self, times: int) -> float:
+        """Of one of so many, between which nothing waits for the device."""
+        self.synchronize()
+        start = time.perf_counter()
+        for _ in range(times):
+            self.run()
+        self.synchronize()
+        return (time.perf_counter() - start) / times
 
 
 @dataclass(frozen=True)
@@ -27,7 +47,7 @@ class Figure:
 
     network: str
     batch_size: int
-    threads: int
+    threads: int | None  # None on a GPU
     phase: str
     peer: str
     seconds: Spread  # of a step or an inference
@@ -36,7 +56,7 @@ class Figure:
     times_pytorch: float | None  # median over the rounds of PyTorch's seconds over its own
     product_flops: float  # operations a second of a large matrix product
     product_share: float  # what a step or inference reaches of it
-    copy_bytes: float  # bytes a second, read and written, of a copy as large as the parameters
+    copy_bytes: float  # bytes a second, read and written, of a copy: on the CPU as large as the parameters
     copy_share: float | None  # what a step or inference on one image reaches of it
     first_seconds: float  # with everything that happens only once, such as compiling
 
@@ -44,8 +64,10 @@ class Figure:
 def measure(
     jobs: Sequence[Job], phases: Iterable[str], proof: Proof, rounds: int, say: Callable[[str], None]
 ) -> list[Figure]:
-    """The figures of all that was proved; the settings have the same number of threads."""
-    product_flops = measure_product()
+    """The figures of all that was proved; the settings are of the same device and threads."""
+    first = jobs[0].setting
+    size = PRODUCT_SIZE if first.device == "cpu" else CUDA_PRODUCT_SIZE
+    product_flops = measure_product(first.backend("portable"), size)
     figures: list[Figure] = []
     for setting, phase, names in ((job.setting, phase, job.names) for job in jobs for phase in phases):
         say(f"timing {setting}, {phase}")
@@ -60,7 +82,8 @@ def make_figures(
 ) -> Iterator[Figure]:
     """One for each contender, from the seconds of its turns."""
     network, batch_size = setting.network, setting.batch_size
-    copy_bytes = measure_copy(sum(network.parameter_bytes()))
+    copied = sum(network.parameter_bytes()) if setting.device == "cpu" else CUDA_COPY_BYTES
+    copy_bytes = measure_copy(setting.backend("portable"), copied)
     product_seconds = network.flops(phase, batch_size) / product_flops
     copy_seconds = network.moved_bytes(phase) / copy_bytes
     for name, seconds in taken.items():
@@ -83,14 +106,17 @@ def make_figures(
         )
 
 
-def start_all(setting: Setting, phase: str, names: Iterable[str]) -> dict[str, Callable[[], object]]:
+def start_all(setting: Setting, phase: str, names: Iterable[str]) -> dict[str, Call]:
     """What each does in its turn."""
     task = Task(setting)
-    peers = {name: CONTENDERS[name].load()(task) for name in names}
-    return {name: peer.step if phase == "training" else peer.infer for name, peer in peers.items()}
+    peers = {name: CONTENDERS[name].load(setting.device)(task) for name in names}
+    return {
+        name: Call(peer.step if phase == "training" else peer.infer, peer.synchronize)
+        for name, peer in peers.items()
+    }
 
 
-def take_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def take_turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call, turn by turn, ``rounds`` times or until its patience is used up."""
     times = {name: calls_a_turn(call) for name, call in calls.items()}
     taken: dict[str, list[float]] = {name: [] for name in calls}
@@ -98,24 +124,16 @@ def take_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
         for name, call in calls.items():
             if turn < LEAST_TURNS or sum(taken[name]) * times[name] < PATIENCE:
                 time.sleep(PAUSE)
-                call()
-                taken[name].append(seconds_of(call, times[name]))
+                call.run()
+                taken[name].append(call.seconds(times[name]))
     return taken
 
 
-def calls_a_turn(call: Callable[[], object]) -> int:
+def calls_a_turn(call: Call) -> int:
     """How many calls are timed at once, found after a few to warm up."""
     for _ in range(WARM_UP):
-        call()
-    return max(1, ceil(BLOCK / seconds_of(call, 1)))
-
-
-def seconds_of(call: Callable[[], object], times: int) -> float:
-    """Seconds of one of so many calls."""
-    start = time.perf_counter()
-    for _ in range(times):
-        call()
-    return (time.perf_counter() - start) / times
+        call.run()
+    return max(1, ceil(BLOCK / call.seconds(1)))
 
 
 def times_as_fast(seconds: Sequence[float], baseline: Sequence[float] | None) -> float | None:
@@ -125,22 +143,23 @@ def times_as_fast(seconds: Sequence[float], baseline: Sequence[float] | None) ->
     return median(theirs / own for own, theirs in zip(seconds, baseline, strict=False))
 
 
-def measure_product() -> float:
+def measure_product(backend: Backend, size: int) -> float:
     """Operations a second of a large product in float32: what bounds every step."""
     random = np.random.default_rng(0)
-    a, b = random.random((2, PRODUCT_SIZE, PRODUCT_SIZE), dtype=np.float32)
-    out = np.empty_like(a)
-    return 2 * PRODUCT_SIZE**3 / quickest(lambda: np.matmul(a, b, out=out), times=1)
+    a, b = (backend.asarray(matrix) for matrix in random.random((2, size, size), dtype=np.float32))
+    out = backend.xp.empty_like(a)
+    return 2 * size**3 / quickest(Call(lambda: backend.matmul(a, b, out), backend.synchronize), times=1)
 
 
-def measure_copy(nbytes: int) -> float:
+def measure_copy(backend: Backend, nbytes: int) -> float:
     """Bytes a second, read and written, of a copy of so many: what bounds a step on one image."""
-    source = np.ones(nbytes // 4, dtype=np.float32)
-    target = np.empty_like(source)
-    return 2 * nbytes / quickest(lambda: np.copyto(target, source), times=20)
+    source = backend.asarray(np.ones(nbytes // 4, dtype=np.float32))
+    target = backend.xp.empty_like(source)
+    copy = Call(lambda: backend.xp.copyto(target, source), backend.synchronize)
+    return 2 * nbytes / quickest(copy, times=20)
 
 
-def quickest(call: Callable[[], object], times: int) -> float:
+def quickest(call: Call, times: int) -> float:
     """Seconds of one call, at its best."""
-    call()
-    return min(seconds_of(call, times) for _ in range(7))
+    call.run()
+    return min(call.seconds(times) for _ in range(7))
