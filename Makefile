@@ -32,8 +32,10 @@ train: environment-run ## install what running needs, then train: make train ARG
 test: lint types ## install what testing needs, then run lint, types and all tests, without a GPU
 	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -n auto --maxprocesses 4
 
-test-gpu: ## run the tests for a GPU with an interpreter that has CuPy: PYTHON=...
-	"$(PYTHON)" -m pytest -m gpu
+test-gpu: ## run all tests, those for a GPU too, with an interpreter that has CuPy: PYTHON=...
+	"$(PYTHON)" -m pytest -q --need-gpu
+	@if command -v compute-sanitizer >/dev/null; then set -x; "$(PYTHON)" scripts/sanitize_kernels.py; else \
+	    echo "THE KERNELS WERE NOT SANITIZED: compute-sanitizer is not on the PATH" >&2; fi
 
 lint: environment-test ## check style and format
 	.venv/bin/python -m ruff check

@@ -150,6 +150,8 @@ def test_the_same_command_gives_the_same_weights_bit_for_bit(command, own_data, 
     ],
 )
 def test_flags(command, own_data, flags):
+    if "--threads" in flags:
+        pytest.importorskip("threadpoolctl")
     code, _, err = command("train", *SMALL, "--data", own_data, "--out", "run", *flags)
     assert code == 0, err
     saved = json.loads(Path("run/config.json").read_text())
@@ -195,6 +197,7 @@ def test_gradcheck_fails_where_a_gradient_is_wrong(command, monkeypatch):
 
 
 def test_the_summary_shows_what_runs_in_one_pass(command):
+    pytest.importorskip("numba")
     rows = json.loads(command("summary", "--json")[1])["layers"]
     assert [row["in_one_pass"] for row in rows[:4]] == [["0", "1", "2"]] * 3 + [["3", "4", "5"]]
     assert [row["bytes"] > 0 for row in rows[:3]] == [False, False, True]
@@ -202,6 +205,7 @@ def test_the_summary_shows_what_runs_in_one_pass(command):
 
 
 def test_layers_one_by_one_on_request(command):
+    pytest.importorskip("numba")
     few = ("--per-class", 20, "--epochs", 1, "--kernels", "compiled", "--no-report")
     accuracy = []
     for flag in ("--fuse", "--no-fuse"):
@@ -245,6 +249,8 @@ def test_help_shows_defaults(command, name):
 
 
 def test_a_run_ends_with_its_report(command, own_data, tmp_path):
+    for package in ("jinja2", "matplotlib"):
+        pytest.importorskip(package)
     arguments = (argument for argument in SMALL if argument != "--no-report")
     code, out, err = command("train", *arguments, "--data", own_data, "--out", "run")
     assert code == 0, err

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -226,6 +228,40 @@ class TestBelief:
         checkout.installs("run")
         (checkout.path / ".venv" / "bin" / "python").unlink()
         assert checkout.installs("run") == ["venv", "pip ."]
+
+
+class TestGpu:
+    """make test-gpu installs nothing."""
+
+    PYTHON = """#!/bin/sh
+echo "python $*" >> "{log}"
+[ "$FAULT" != "$1 $2" ]
+"""
+    TESTS, SANITIZER = "python -m pytest -q --need-gpu", "python scripts/sanitize_kernels.py"
+
+    @pytest.fixture
+    def gpu(self, checkout: Checkout) -> Callable[..., subprocess.CompletedProcess[str]]:
+        """make test-gpu where nothing but the stand-ins can be called."""
+        for name in ("make", "sed", "sh"):
+            (checkout.stand_ins / name).symlink_to(str(shutil.which(name)))
+        python = checkout.stand_in("python-with-cupy", self.PYTHON)
+        return partial(checkout.make, "test-gpu", f"PYTHON={python}", PATH=str(checkout.stand_ins))
+
+    def test_runs_all_tests_and_the_sanitizer(self, checkout: Checkout, gpu) -> None:
+        checkout.stand_in("compute-sanitizer", "#!/bin/sh\n")
+        assert gpu().returncode == 0
+        assert checkout.calls == [self.TESTS, self.SANITIZER]
+
+    def test_says_loudly_where_there_is_no_sanitizer(self, checkout: Checkout, gpu) -> None:
+        done = gpu()
+        assert done.returncode == 0
+        assert checkout.calls == [self.TESTS]
+        assert done.stderr == "THE KERNELS WERE NOT SANITIZED: compute-sanitizer is not on the PATH\n"
+
+    @pytest.mark.parametrize("fault", ["-m pytest", "scripts/sanitize_kernels.py "])
+    def test_fails_where_one_of_them_does(self, checkout: Checkout, gpu, fault: str) -> None:
+        checkout.stand_in("compute-sanitizer", "#!/bin/sh\n")
+        assert gpu(FAULT=fault).returncode != 0
 
 
 def test_help_lists_the_targets(checkout: Checkout) -> None:

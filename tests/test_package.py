@@ -28,6 +28,7 @@ def python(*arguments: str, path: Path, cwd: Path) -> subprocess.CompletedProces
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy: leftovers of an earlier build in the checkout cannot get in."""
+    pytest.importorskip("build", minversion="1.2")  # no folder of that name
     source = tmp_path_factory.mktemp("source")
     for name in IN_THE_SOURCE:
         if (ROOT / name).is_dir():

@@ -8,14 +8,17 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 import backends
 import cnn
 from cnn.errors import DataError, ShapeError
 from cnn.pictures import as_digit, as_image, pictures_at, read_picture
+
+pytest.importorskip("hypothesis")
+pytest.importorskip("PIL")
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 SHAPE = (1, 28, 28)
 SEVEN = [(0.2, 0.1), (0.8, 0.1), (0.4, 0.9)]

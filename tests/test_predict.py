@@ -6,12 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 from test_cli import SMALL
 
 import backends
 import cnn
 from cnn.runs import Config, RunFolder, RunLog
+
+pytest.importorskip("PIL")
+from PIL import Image, ImageDraw
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ RANDOM = np.random.default_rng(0)
 
 
 def network(*layers, fuse=True, kernels="compiled", seed=0):
+    if kernels == "compiled":
+        pytest.importorskip("numba")
     made = cnn.Sequential(*layers)
     made.build((1, 12, 12), backend=backends.CpuBackend(kernels), seed=seed, dtype="float64", fuse=fuse)
     return made
@@ -138,6 +140,7 @@ def test_what_goes_the_portable_way_is_right_too():
 
 
 def test_other_threads_are_a_reason_to_record_again(counted):
+    pytest.importorskip("threadpoolctl")
     net = network(*layers())
     x = images(4)
     for _ in range(3):

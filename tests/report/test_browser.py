@@ -4,9 +4,12 @@ import shutil
 import subprocess
 
 import pytest
-from PIL import Image
 
 from cnn.report import compare_runs, write_report
+
+for package in ("jinja2", "matplotlib"):
+    pytest.importorskip(package)
+Image = pytest.importorskip("PIL.Image")
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from small_run import NAMES, Page, make_run
 
 import backends
@@ -20,6 +19,10 @@ from cnn.errors import ArgumentError, CheckpointError
 from cnn.report import compare_runs, examine, write_report
 from cnn.runs import Config, RunFolder, RunLog
 from cnn.text import duration, percent, printable, short
+
+for package in ("jinja2", "matplotlib"):
+    pytest.importorskip(package)
+Image = pytest.importorskip("PIL.Image")
 
 ROOT = Path(__file__).parent.parent.parent
 PICTURES = ["curves", "confusion", "mistakes", "filters", "weights", "activations", "layer_times"]
