@@ -1,6 +1,7 @@
 """What a step needs to be recorded as a CUDA graph: a stream, memory and a cuBLAS of its own."""
 
 import ctypes
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
@@ -23,48 +24,57 @@ class Capture:
 
     def __call__(self, step: Step) -> Step:
         """Run ``step`` to warm up, record it, and give what launches it on the current stream."""
+        step()  # makes the buffers, in the memory that others share; what it raises is its own
+        try:
+            return self._record(step)
+        except Exception as error:
+            with suppress(Exception):
+                self._cupy.cuda.runtime.deviceSynchronize()  # the caller may change what a warm-up works with
+            raise CaptureError(_told(error)) from error
+
+    def _record(self, step: Step) -> "Launch":
         cuda = self._cupy.cuda
+        self._cupy.get_default_memory_pool().free_all_blocks()  # a pool leaves nothing to another
         stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
         workspace = pool.malloc(WORKSPACE_BYTES)
-        try:
-            cublas = Cublas(stream.ptr, workspace.ptr, WORKSPACE_BYTES)
-        except Exception as error:
-            raise CaptureError(f"cuBLAS cannot be used beside CuPy ({_told(error)})") from error
-        step()  # makes the buffers, in the memory that others share
+        cublas = Cublas(stream.ptr, workspace.ptr, WORKSPACE_BYTES)
         cuda.runtime.deviceSynchronize()
         with stream, cuda.using_allocator(pool.malloc), self._using(cublas.gemm_ex):
             for _ in range(WARM_UPS):
                 step()
             stream.synchronize()
-            graph = self._record(step, stream)
-        return _Launch(graph, (pool, workspace, cublas))
-
-    def _record(self, step: Step, stream: Any) -> Any:
-        try:
             with _recording(stream) as ended:
                 step()
             graph = ended()
             graph.upload(stream)
             stream.synchronize()
-        except Exception as error:
-            raise CaptureError(f"the step could not be recorded ({_told(error)})") from error
-        return graph
+        return Launch(graph, cublas, workspace, stream, pool)
 
 
-class _Launch:
+class Launch:
     """Launches a graph on the current stream, and keeps what it knows the places of."""
 
-    def __init__(self, graph: Any, kept: tuple[Any, ...]) -> None:
+    def __init__(self, graph: Any, cublas: "Cublas", workspace: Any, stream: Any, pool: Any) -> None:
         self._graph = graph
-        self._kept = kept
+        self._kept = [cublas, workspace, stream]
+        self._pool = pool
 
     def __call__(self) -> None:
         self._graph.launch()
+
+    def __del__(self) -> None:
+        """In this order: what CuPy's pool still holds when it goes, it never gives back."""
+        self._graph = None
+        while self._kept:
+            del self._kept[0]
+        self._pool.free_all_blocks()
 
 
 @contextmanager
 def _recording(stream: Any) -> Iterator[Callable[[], Any]]:
     """Record what is queued inside the block; the yielded function gives the graph after it."""
+    collecting = gc.isenabled()
+    gc.disable()  # what it destroys may be of the device, which a recording forbids
     stream.begin_capture()
     try:
         yield stream.end_capture
@@ -72,6 +82,9 @@ def _recording(stream: Any) -> Iterator[Callable[[], Any]]:
         with suppress(Exception):  # a broken recording raises once more when it ends
             stream.end_capture()
         raise
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _told(error: Exception) -> str:

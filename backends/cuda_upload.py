@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.buffer import Array
+from backends.errors import OutOfMemory
 from backends.upload import Upload
 
 if TYPE_CHECKING:
@@ -46,5 +47,8 @@ class PinnedUpload(Upload):
 
 
 def _pinned(cuda: Any, target: Array) -> Any:
-    memory = cuda.alloc_pinned_memory(target.nbytes)
+    try:
+        memory = cuda.alloc_pinned_memory(target.nbytes)
+    except Exception as error:
+        raise OutOfMemory("the host", target.nbytes, None, "take smaller batches") from error
     return np.frombuffer(memory, target.dtype, prod(target.shape)).reshape(target.shape)

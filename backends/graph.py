@@ -48,8 +48,10 @@ class Graph:
         try:
             return self._capture(self._step)
         except CaptureError as error:
-            self.failure = str(error)
-            warnings.warn(f"training goes on without a CUDA graph: {error}", RuntimeWarning, stacklevel=3)
+            self.failure = f"the step could not be recorded ({error})"
+            warnings.warn(
+                f"training goes on without a CUDA graph: {self.failure}", RuntimeWarning, stacklevel=3
+            )
             return None
         finally:
             for array, old in zip(self._state, before, strict=True):

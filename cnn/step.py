@@ -1,6 +1,7 @@
 """A training step: gather a batch, forward, loss, backward, update, count."""
 
 from collections.abc import Callable
+from functools import partial
 
 from cnn.data.feed import Feed
 from cnn.layers.buffers import Array
@@ -26,9 +27,15 @@ class Step:
         totals: Totals,
         graph: bool = True,
     ) -> None:
-        self.network, self.loss, self.optimizer = network, loss, optimizer
-        self.feed, self.totals = feed, totals
-        self._whole: Callable[[], None] = lambda: self.run(feed.batch_size)
+        self.feed = feed
+
+        def run(size: int) -> None:
+            x, labels = feed.batch(size)
+            compute_gradients(network, loss, x, labels, totals.sums)
+            optimizer.step(feed.rate)
+
+        self.run = run  # call by call, recorded by nobody
+        self._whole: Callable[[], None] = partial(run, feed.batch_size)
         if graph:
             changed = [network.flat.value, *optimizer.arrays, feed.cursor, totals.sums]
             self._whole = network.backend.graph(self._whole, changed)
@@ -38,12 +45,6 @@ class Step:
             self._whole()
         else:
             self.run(size)
-
-    def run(self, size: int) -> None:
-        """The step call by call, recorded by nobody."""
-        x, labels = self.feed.batch(size)
-        compute_gradients(self.network, self.loss, x, labels, self.totals.sums)
-        self.optimizer.step(self.feed.rate)
 
 
 def compute_gradients(

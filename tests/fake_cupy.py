@@ -140,6 +140,9 @@ class FakePool:
         self.memory = np.zeros(nbytes, np.uint8)
         return SimpleNamespace(ptr=self.memory.ctypes.data)
 
+    def free_all_blocks(self):
+        self.memory = None
+
 
 class using_allocator:  # noqa: N801 - CuPy's name
     def __init__(self, malloc):
@@ -213,7 +216,8 @@ def fake_cupy(devices=1, gemm=gemm_ex):
     cupy.asarray = on_device(lambda host, dtype=None: np.array(host, dtype=dtype))
     cupy.ascontiguousarray = lambda a, dtype=None: np.asanyarray(a, dtype=dtype, order="C")
     cupy.asnumpy = copy_into
-    cupy.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 30, free_bytes=lambda: 10)
+    pool = SimpleNamespace(total_bytes=lambda: 30, free_bytes=lambda: 10, free_all_blocks=lambda: None)
+    cupy.get_default_memory_pool = lambda: pool
     cupy.RawModule = RawModule
     cupy.cuda = SimpleNamespace(
         Device=FakeDevice,

@@ -841,7 +841,7 @@ class StandInBackend(Backend):
             with tape.recording():
                 step()
         except Exception as error:
-            raise CaptureError(f"the step could not be recorded ({error})") from error
+            raise CaptureError(str(error)) from error
         return tape.launch
 
     def has_room(self, nbytes: int) -> bool:

@@ -72,7 +72,9 @@ class CompiledKernels(PortableKernels):
         O, C = len(weight) // groups, weight.shape[1]
         tile = _tile(C)
         shared = O * window.taps * tile * dy.itemsize
-        if min(O, C) <= NARROW and shared <= SHARED_BYTES:
+        if not self._in_reach(out, dy, weight):
+            self.portable().conv2d_grad_input(dy, weight, out, window, groups)
+        elif min(O, C) <= NARROW and shared <= SHARED_BYTES:
             sizes = _convolution(out.shape, dy.shape, window, groups)
             rows = groups * -(-C // tile)
             arguments = (dy, weight, out, sizes)
@@ -93,7 +95,8 @@ class CompiledKernels(PortableKernels):
         """``out`` = the max pooling of that, ``winner`` as in max_pool2d; the convolution is not kept."""
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         computed = pool.taps * prod(out.shape[1:3])
-        if self._is_direct(x, weight, groups) and computed <= OVERLAP * prod(y_shape[1:3]):
+        overlapping = computed > OVERLAP * prod(y_shape[1:3])
+        if self._is_direct(x, out, weight, groups) and not overlapping:
             tile = _tile(len(weight) // groups)
             sizes = _convolution(x.shape, y_shape, window, groups), _pooling(y_shape, out.shape, pool)
             arguments = (x, weight, *_bias(bias), out, winner, *sizes)
@@ -116,6 +119,10 @@ class CompiledKernels(PortableKernels):
         """
         if pool is None:
             self.relu_grad(dy, y, grad)
+        elif grad.size > self.largest:
+            rectified = self._room("rectified", dy.shape, dy.dtype)
+            self.relu_grad(dy, y, rectified)
+            self.max_pool2d_grad(rectified, winner, grad, pool)
         else:
             arguments = (dy, winner, y, grad, _pooling(grad.shape, dy.shape, pool))
             self._launch("max_pool_grad", dy.dtype, grad.size, arguments)
@@ -257,7 +264,7 @@ class CompiledKernels(PortableKernels):
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
         rectify: bool,
     ) -> None:  # fmt: skip
-        if self._is_direct(x, weight, groups):
+        if self._is_direct(x, out, weight, groups):
             tile = _tile(len(weight) // groups)
             sizes = _convolution(x.shape, out.shape, window, groups)
             arguments = (x, weight, *_bias(bias), out, int(rectify), sizes)
@@ -265,23 +272,34 @@ class CompiledKernels(PortableKernels):
             shared = weight[0].size * tile * x.itemsize
             self._launch(f"convolve_{tile}", x.dtype, prod(out.shape[1:]), arguments, rows, shared)
             return
-        self._convolve_by_columns(x, weight, out, window, groups)
+        if self._in_reach(x, out, weight):
+            self._convolve_by_columns(x, weight, out, window, groups)
+        else:
+            self.portable().conv2d(x, weight, out, window, groups)
         if bias is not None:
             self.add_bias(out.reshape(bias.size, -1), bias.reshape(-1), rectify)
         elif rectify:
             self.relu(out, out)
 
-    def _is_direct(self, x: Array, weight: Array, groups: int) -> bool:
+    def _in_reach(self, x: Array, y: Array, weight: Array) -> bool:
+        """Whether the kernels can count the numbers of ``x`` and ``y`` and the rows of their columns."""
+        return max(x.size, y.size) <= self.largest and weight[0].size <= GRID_ROWS
+
+    def _is_direct(self, x: Array, y: Array, weight: Array, groups: int) -> bool:
         O, C = len(weight) // groups, weight.shape[1]
-        return min(O, C) <= NARROW and weight[0].size * _tile(O) * x.itemsize <= SHARED_BYTES
+        shared = weight[0].size * _tile(O) * x.itemsize
+        return self._in_reach(x, y, weight) and min(O, C) <= NARROW and shared <= SHARED_BYTES
 
     def _grad_weight(
         self, x: Array, dy: Array, out: Array, bias_grad: Array | None, window: Window, groups: int
     ) -> None:
         """``out`` = the weight's gradient, and ``bias_grad`` (O,) the bias's."""
         O, C = len(dy) // groups, len(x) // groups
-        if min(O, C) > NARROW:
-            self._grad_weight_by_columns(x, dy, out, window, groups)
+        if not self._in_reach(x, dy, out) or min(O, C) > NARROW:
+            if self._in_reach(x, dy, out):
+                self._grad_weight_by_columns(x, dy, out, window, groups)
+            else:
+                self.portable().conv2d_grad_weight(x, dy, out, window, groups)
             if bias_grad is not None:
                 self.sum_rows(dy, bias_grad)
             return
@@ -375,6 +393,8 @@ class CompiledKernels(PortableKernels):
             try:
                 function = module.get_function(name)
             except Exception as error:
+                if type(error).__name__ not in ("CompileException", "NVRTCError"):  # CuPy's
+                    raise
                 first, *_ = str(error).strip().splitlines() or [""]
                 raise DeviceUnavailable(
                     f"{self.backend.name} cannot have the compiled kernels ({first}): take --kernels portable"

@@ -135,8 +135,9 @@ class Streamed:
 
     def arrive(self, number: int) -> None:
         """Let the device find batch ``number`` in its place; the other half is read by what came before."""
-        if number == 0:
+        if number == 0:  # whatever was before, an epoch that was cut short too
             self._sent = 0
+            self._uploads[0].release()
         self.send(number)
         self._uploads[number % 2].arrive()
         self._uploads[(number + 1) % 2].release()

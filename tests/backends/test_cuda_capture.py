@@ -173,7 +173,7 @@ class TestFailure:
             raise OSError("libcublas.so.13: cannot open shared object file")
 
         monkeypatch.setattr(cuda_capture, "_load", missing)
-        self.check(gpu, lambda: None, "cuBLAS cannot be used beside CuPy .*libcublas.so.13")
+        self.check(gpu, lambda: None, "OSError: libcublas.so.13")
 
     def test_a_cublas_that_fails(self, gpu, cublas, streams):
         x = gpu.zeros(4, "float32").reshape(2, 2)

@@ -5,6 +5,7 @@ from unittest import mock
 import host_cuda
 import numpy as np
 import pytest
+from guarded import guarded
 from host_cuda import RawModule
 from standin import Array, StandInBackend
 
@@ -32,7 +33,10 @@ class SharedOut:
 
 
 class CudaOnHost:
-    """The CUDA kernels, compiled for the host: threads and blocks run forwards or backwards."""
+    """The CUDA kernels, compiled for the host: threads and blocks run forwards or backwards.
+
+    What they are given lies between pages that nobody may touch.
+    """
 
     def __init__(self, backwards, narrow=compiled_cuda.NARROW):
         self.backwards = backwards
@@ -40,24 +44,55 @@ class CudaOnHost:
         self.kernels = StandInBackend("compiled", column_bytes=5000).kernels
 
     def __getattr__(self, name):
-        def call(*arguments, **named):
-            arrays = [Array(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        def call(*arguments):
+            fenced = [guarded(a, not self.backwards) if isinstance(a, np.ndarray) else a for a in arguments]
+            arrays = [Array(a) if isinstance(a, np.ndarray) else a for a in fenced]
             backwards = mock.patch.object(RawModule, "backwards", self.backwards)
             with backwards, mock.patch.object(compiled_cuda, "NARROW", self.narrow):
-                return getattr(self.kernels, name)(*arrays, **named)
+                getattr(self.kernels, name)(*arrays)
+            give_back(fenced, arguments)
 
         return call
 
 
+class OnGpu:
+    """The CUDA kernels where they belong."""
+
+    def __init__(self, narrow=compiled_cuda.NARROW):
+        self.narrow = narrow
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            device = backends.get("cuda", "compiled")
+            arrays = [device.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
+            with mock.patch.object(compiled_cuda, "NARROW", self.narrow):
+                getattr(device.kernels, name)(*arrays)
+            give_back([device.to_host(a) if device.owns(a) else a for a in arrays], arguments)
+
+        return call
+
+
+def give_back(results, arguments):
+    for result, argument in zip(results, arguments, strict=True):
+        if isinstance(argument, np.ndarray):
+            argument[...] = result
+
+
 SETS["compiled, shared out"] = SharedOut()
+SETS["GPU"], SETS["GPU, by columns"] = OnGpu(), OnGpu(narrow=0)
 if host_cuda.MISSING is None:
     SETS["CUDA"], SETS["CUDA, backwards"] = CudaOnHost(False), CudaOnHost(True)
     SETS["CUDA, by columns"] = CudaOnHost(False, narrow=0)
 
 
+POOLING = ("compiled", "compiled, shared out", "CUDA", "CUDA, backwards", "GPU", "portable")
+CONVOLVING = (*POOLING, "CUDA, by columns", "GPU, by columns", "signal")
+
+
 def each_set(*names):
     """Those of the sets that there are; the CUDA kernels run on the host where it has a compiler."""
-    sets = [pytest.param(SETS.get(name), marks=host_cuda.needed if "CUDA" in name else ()) for name in names]
+    marks = {"CUDA": host_cuda.needed, "GPU": pytest.mark.gpu}
+    sets = [pytest.param(SETS.get(name), marks=marks.get(name.split(",")[0], ())) for name in names]
     return pytest.mark.parametrize("kernels", sets, ids=names)
 
 
@@ -110,9 +145,7 @@ def defined_convolution(x, weight, window, groups, shape):
     return y
 
 
-@each_set(
-    "compiled", "compiled, shared out", "CUDA", "CUDA, backwards", "CUDA, by columns", "portable", "signal"
-)
+@each_set(*CONVOLVING)
 @settings(max_examples=60, deadline=None)
 @given(convolutions())
 def test_convolution_is_its_definition(kernels, case):
@@ -124,9 +157,7 @@ def test_convolution_is_its_definition(kernels, case):
     )
 
 
-@each_set(
-    "compiled", "compiled, shared out", "CUDA", "CUDA, backwards", "CUDA, by columns", "portable", "signal"
-)
+@each_set(*CONVOLVING)
 @settings(max_examples=60, deadline=None)
 @given(convolutions(), st.integers(0, 2**32))
 def test_both_gradients_are_the_adjoints_of_the_convolution(kernels, case, seed):
@@ -163,7 +194,7 @@ def poolings(draw):
     return window, x, random.standard_normal((C, rows, columns, N))
 
 
-@each_set("compiled", "compiled, shared out", "CUDA", "CUDA, backwards", "portable")
+@each_set(*POOLING)
 @settings(max_examples=80, deadline=None)
 @given(poolings())
 def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(kernels, case):
@@ -192,7 +223,7 @@ def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(ke
     )
 
 
-@each_set("compiled", "compiled, shared out", "CUDA", "CUDA, backwards", "portable")
+@each_set(*POOLING)
 @settings(max_examples=60, deadline=None)
 @given(poolings())
 def test_average_pooling_is_the_mean_and_its_gradient_the_adjoint(kernels, case):
