@@ -18,7 +18,7 @@ from cnn.layers.buffers import Array
 class _Replay:
     given: tuple[Array, ...]
     recording: recording.Recording
-    result: Array | None
+    result: Any
 
 
 class Replays:
@@ -29,7 +29,7 @@ class Replays:
         self._stamp: Any = None
         self._latest: dict[Hashable, _Replay] = {}
 
-    def run(self, kind: Hashable, given: tuple[Array, ...], work: Callable[[], Array | None]) -> Array | None:
+    def run(self, kind: Hashable, given: tuple[Array, ...], work: Callable[[], Any]) -> Any:
         """``work()``, or what that did the last time for the very same arrays, once more."""
         if not self._records or recording.current() is not None:
             return work()

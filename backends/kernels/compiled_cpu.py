@@ -221,7 +221,7 @@ class CompiledKernels(PortableKernels):
         arguments = (y, labels, losses, dy, _settings(y.dtype, divisor), *y.shape)
         steps.cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
         if sums is not None:
-            self.tally(losses, y, labels, sums)
+            steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
 
     def binary_cross_entropy(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
@@ -233,7 +233,7 @@ class CompiledKernels(PortableKernels):
         arguments = (y, labels, losses, dy, _settings(y.dtype, margin, 1 - margin, divisor), *y.shape)
         steps.binary_cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
         if sums is not None:
-            self.tally(losses, y, labels, sums)
+            steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
 
     def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
         if covers(self, (losses, y, labels), INDICES):

@@ -9,6 +9,7 @@ import numpy as np
 
 from backends import Backend
 from cnn.layers.buffers import Array, Buffers
+from cnn.replays import Replays
 
 
 class Feed:
@@ -37,6 +38,7 @@ class Feed:
         self.sizes = [self.batch_size] * whole + [rest] * (rest > 0)
         self._shape = images.shape[1:]
         self._buffers = Buffers(backend, dtype)
+        self._replays = Replays(backend)
         there = images.dtype if images.dtype == np.uint8 else np.dtype(dtype)
         self.streamed = not backend.has_room(images.size * there.itemsize) if stream is None else stream
         if self.streamed:
@@ -75,6 +77,9 @@ class Feed:
 
     def batch(self, size: int) -> tuple[Array, Array]:
         """Gather the next batch."""
+        return self._replays.run(size, (), lambda: self._gather(size))
+
+    def _gather(self, size: int) -> tuple[Array, Array]:
         x = self._buffers.view("x", (*self._shape, size))
         labels = self._buffers.view("labels", (size,), np.int64)
         chosen = self._buffers.view("chosen", (size,), np.int64)
