@@ -88,6 +88,24 @@ def test_a_steady_step_is_one_launch_and_nothing_else(kernels):
     assert watch.works[4] > 10
 
 
+@pytest.mark.parametrize(
+    ("model", "kernels", "asked"),
+    [
+        ("lenet5", "portable", 178),
+        ("notebook", "portable", 108),
+        pytest.param("lenet5", "compiled", 28, marks=host_cuda.needed),
+        pytest.param("notebook", "compiled", 23, marks=host_cuda.needed),
+    ],
+)
+def test_how_much_a_plain_step_asks_of_the_device(model, kernels, asked):
+    net = cnn.models.get(model, 2)
+    net.build((1, 28, 28), backend=StandInBackend(kernels))
+    watch, images = Watch(), np.zeros((8, 1, 28, 28), np.uint8)
+    data = cnn.data.Dataset(images, np.arange(8) % 2)
+    cnn.fit(net, data, optimizer=cnn.SGD(0.1, momentum=0.9), batch_size=2, graph=False, callbacks=[watch])
+    assert watch.works[2:] == [asked, asked]  # docs/measurements/cuda.md
+
+
 def test_the_warm_up_leaves_no_trace():
     net = network()
     before = {name: value.copy() for name, value in net.state_dict().items()}
