@@ -5,20 +5,20 @@
 // neighbouring numbers. No sum is made with atomics, so the same input gives the same bits. An array holds
 // fewer than 2^31 numbers; the caller sees to that.
 //
-// Nothing is included and all shared memory is dynamic, so the same text is compiled by NVRTC, by nvcc and, with
-// a header that stands for CUDA, by a host's compiler.
+// Nothing is included and all shared memory is dynamic, so the same text is compiled by NVRTC, by nvcc and,
+// with a header that stands for CUDA, by a host's compiler.
 
 typedef REAL real;
 
 struct Window {
-    int KH, KW;  // size
-    int SH, SW;  // stride
-    int PH, PW;  // padding
-    int DH, DW;  // dilation
+    int KH, KW; // size
+    int SH, SW; // stride
+    int PH, PW; // padding
+    int DH, DW; // dilation
 };
 
 struct Convolution {
-    int groups, C, H, W, O, OH, OW, N;  // C and O: of one group
+    int groups, C, H, W, O, OH, OW, N; // C and O: of one group
     Window window;
 };
 
@@ -33,11 +33,21 @@ extern __shared__ double shared_memory[];
 
 __device__ int flat_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
-__device__ real positive(real value) { return value < 0 ? 0 : value; }  // NaN stays NaN
+__device__ real positive(real value) { return value < 0 ? 0 : value; } // NaN stays NaN
 
 __device__ bool within(int index, int size) { return (unsigned)index < (unsigned)size; }
 
-// What of `index` a window looks back at through a tap `offset` away: its position, or -1 where there is none.
+// Where number `at` of an array (C, H, W, N) is.
+struct Place {
+    int c, row, column, n;
+};
+
+__device__ Place place_of(int at, int H, int W, int N) {
+    return {at / N / W / H, at / N / W % H, at / N % W, at % N};
+}
+
+// What of `index` a window looks back at through a tap `offset` away: its position, or -1 where there is
+// none.
 __device__ int position_before(int index, int offset, int stride, int positions) {
     int distance = index + offset;
     if (distance < 0 || distance % stride != 0) return -1;
@@ -58,9 +68,10 @@ __device__ double block_sum(double value) {
 }
 
 
-// ---- Convolution --------------------------------------------------------------------------------------------
-// A thread makes one position of one image for TILE channels at once: each number of x is read for all of
-// them, and their weights lie side by side in shared memory.
+// ---- Convolution
+// -------------------------------------------------------------------------------------------- A thread makes
+// one position of one image for TILE channels at once: each number of x is read for all of them, and their
+// weights lie side by side in shared memory.
 
 // weight (O, C, taps) -> (taps, C, TILE): the output channels from `first`, those beyond O as zeros.
 template <int TILE>
@@ -78,7 +89,8 @@ __device__ const real *stage_forward(const real *weight, int first, const Convol
 
 // sums[t] += what the window at (oh, ow) sees of x, which points to its group and image.
 template <int TILE>
-__device__ void look(real (&sums)[TILE], const real *x, const real *staged, const Convolution &s, int oh, int ow) {
+__device__ void look(
+    real (&sums)[TILE], const real *x, const real *staged, const Convolution &s, int oh, int ow) {
     const Window &w = s.window;
     int plane = s.H * s.W * s.N;
     for (int i = 0; i < w.KH; i++) {
@@ -98,16 +110,17 @@ __device__ void look(real (&sums)[TILE], const real *x, const real *staged, cons
     }
 }
 
-// y = the convolution of x, with a bias (its numbers are so far apart from channel to channel and from position
-// to position; null: none), and with `rectify` the positive part of that.
-// Blocks: (threads for OH * OW * N, groups * tiles of O); shared: C * taps * TILE numbers.
+// y = the convolution of x, with a bias (its numbers are so far apart from channel to channel and from
+// position to position; null: none), and with `rectify` the positive part of that. Blocks: (threads for OH *
+// OW * N, groups * tiles of O); shared: C * taps * TILE numbers.
 template <int TILE>
 __device__ void convolve(
-    const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y, int rectify,
-    const Convolution &s) {
+    const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
+    int rectify, const Convolution &s) {
     int tiles = (s.O + TILE - 1) / TILE, group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
     int plane = s.OH * s.OW * s.N, at = flat_thread();
-    const real *staged = stage_forward<TILE>(weight + group * s.O * s.C * s.window.KH * s.window.KW, first, s);
+    const real *staged =
+        stage_forward<TILE>(weight + group * s.O * s.C * s.window.KH * s.window.KW, first, s);
     if (at >= plane) return;
     int n = at % s.N, position = at / s.N;
     real sums[TILE] = {};
@@ -122,16 +135,17 @@ __device__ void convolve(
     }
 }
 
-// y = the max pooling of that positive part, winner = the tap of each (null: not wanted). The first maximum in
-// row-major order wins, NaN wins over every number.
-// Blocks: (threads for the pooled OH * OW * N, groups * tiles of O); shared: as above.
+// y = the max pooling of that positive part, winner = the tap of each (null: not wanted). The first maximum
+// in row-major order wins, NaN wins over every number. Blocks: (threads for the pooled OH * OW * N, groups *
+// tiles of O); shared: as above.
 template <int TILE>
 __device__ void convolve_pool(
     const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
     unsigned char *winner, const Convolution &s, const Pooling &pool) {
     int tiles = (s.O + TILE - 1) / TILE, group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
     int plane = pool.OH * pool.OW * s.N, at = flat_thread();
-    const real *staged = stage_forward<TILE>(weight + group * s.O * s.C * s.window.KH * s.window.KW, first, s);
+    const real *staged =
+        stage_forward<TILE>(weight + group * s.O * s.C * s.window.KH * s.window.KW, first, s);
     if (at >= plane) return;
     int n = at % s.N, row = at / s.N / pool.OW, column = at / s.N % pool.OW;
     const Window &p = pool.window;
@@ -164,19 +178,20 @@ __device__ void convolve_pool(
     }
 }
 
-// dx = the gradient of the input, gathered: what each position of dy that saw it adds. TILE input channels at once.
-// Blocks: (threads for H * W * N, groups * tiles of C); shared: O * taps * TILE numbers.
+// dx = the gradient of the input, gathered: what each position of dy that saw it adds. TILE input channels at
+// once. Blocks: (threads for H * W * N, groups * tiles of C); shared: O * taps * TILE numbers.
 template <int TILE>
 __device__ void convolve_back(const real *dy, const real *weight, real *dx, const Convolution &s) {
     const Window &w = s.window;
     int tiles = (s.C + TILE - 1) / TILE, group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
     int taps = w.KH * w.KW, depth = s.C * taps;
     int plane = s.H * s.W * s.N, dy_plane = s.OH * s.OW * s.N, at = flat_thread();
-    real *staged = (real *)shared_memory;  // (O, C, taps) -> (taps, O, TILE)
+    real *staged = (real *)shared_memory; // (O, C, taps) -> (taps, O, TILE)
     weight += group * s.O * depth;
     for (int from = threadIdx.x; from < s.O * taps * TILE; from += blockDim.x) {
         int t = from / taps % TILE, tap = from % taps, o = from / taps / TILE;
-        staged[(tap * s.O + o) * TILE + t] = first + t < s.C ? weight[o * depth + (first + t) * taps + tap] : 0;
+        staged[(tap * s.O + o) * TILE + t] =
+            first + t < s.C ? weight[o * depth + (first + t) * taps + tap] : 0;
     }
     __syncthreads();
     if (at >= plane) return;
@@ -203,36 +218,38 @@ __device__ void convolve_back(const real *dy, const real *weight, real *dx, cons
         if (first + t < s.C) dx[(group * s.C + first + t) * plane + at] = sums[t];
 }
 
-#define WITH_TILE(TILE)                                                                                             \
-    extern "C" __global__ void  convolve_##TILE(                                              \
-        const real *__restrict__ x, const real *__restrict__ weight, const real *__restrict__ bias,                 \
-        int bias_channel, int bias_position, real *__restrict__ y, int rectify, Convolution s) {                    \
-        convolve<TILE>(x, weight, bias, bias_channel, bias_position, y, rectify, s);                                \
-    }                                                                                                               \
-    extern "C" __global__ void  convolve_pool_##TILE(                                         \
-        const real *__restrict__ x, const real *__restrict__ weight, const real *__restrict__ bias,                 \
-        int bias_channel, int bias_position, real *__restrict__ y, unsigned char *__restrict__ winner,              \
-        Convolution s, Pooling pool) {                                                                              \
-        convolve_pool<TILE>(x, weight, bias, bias_channel, bias_position, y, winner, s, pool);                      \
-    }                                                                                                               \
-    extern "C" __global__ void  convolve_back_##TILE(                                         \
-        const real *__restrict__ dy, const real *__restrict__ weight, real *__restrict__ dx, Convolution s) {       \
-        convolve_back<TILE>(dy, weight, dx, s);                                                                     \
+#define WITH_TILE(TILE)                                                                                      \
+    extern "C" __global__ void convolve_##TILE(                                                              \
+        const real *__restrict__ x, const real *__restrict__ weight, const real *__restrict__ bias,          \
+        int bias_channel, int bias_position, real *__restrict__ y, int rectify, Convolution s) {             \
+        convolve<TILE>(x, weight, bias, bias_channel, bias_position, y, rectify, s);                         \
+    }                                                                                                        \
+    extern "C" __global__ void convolve_pool_##TILE(                                                         \
+        const real *__restrict__ x, const real *__restrict__ weight, const real *__restrict__ bias,          \
+        int bias_channel, int bias_position, real *__restrict__ y, unsigned char *__restrict__ winner,       \
+        Convolution s, Pooling pool) {                                                                       \
+        convolve_pool<TILE>(x, weight, bias, bias_channel, bias_position, y, winner, s, pool);               \
+    }                                                                                                        \
+    extern "C" __global__ void convolve_back_##TILE(                                                         \
+        const real *__restrict__ dy, const real *__restrict__ weight, real *__restrict__ dx,                 \
+        Convolution s) {                                                                                     \
+        convolve_back<TILE>(dy, weight, dx, s);                                                              \
     }
 
 WITH_TILE(1)
 WITH_TILE(4)
 WITH_TILE(8)
 
-// The gradient of the weight is a product of dy with the columns of x, long along positions and images and small
-// otherwise. A warp takes O_TILE channels and TAP_TILE taps (c, i, j) over a share of the positions and images; the
-// bias is one tap more, which sees ones. At the end lane l holds the sum number l of the warp's 32.
+// The gradient of the weight is a product of dy with the columns of x, long along positions and images and
+// small otherwise. A warp takes O_TILE channels and TAP_TILE taps (c, i, j) over a share of the positions and
+// images; the bias is one tap more, which sees ones. At the end lane l holds the sum number l of the
+// warp's 32.
 const int O_TILE = 4, TAP_TILE = 8, SUMS = O_TILE * TAP_TILE;
 
 __device__ int tiles_of(int size, int tile) { return (size + tile - 1) / tile; }
 
-// sums[0] = on lane l the warp's total of sums[l]: each round, lanes that differ in one bit swap half of their sums
-// and add up the other half.
+// sums[0] = on lane l the warp's total of sums[l]: each round, lanes that differ in one bit swap half of
+// their sums and add up the other half.
 template <int HALF>
 __device__ void add_up_warp(real (&sums)[SUMS], int lane) {
     if constexpr (HALF > 0) {
@@ -248,21 +265,22 @@ __device__ void add_up_warp(real (&sums)[SUMS], int lane) {
 
 // parts (shares, groups, tiles of O, tiles of taps, 32). Blocks: whole warps for all of these.
 extern "C" __global__ void grad_weight_parts(
-    const real *__restrict__ x, const real *__restrict__ dy, real *__restrict__ parts, int shares, int with_bias,
-    Convolution s) {
+    const real *__restrict__ x, const real *__restrict__ dy, real *__restrict__ parts, int shares,
+    int with_bias, Convolution s) {
     const Window &w = s.window;
-    int depth = s.C * w.KH * w.KW, o_tiles = tiles_of(s.O, O_TILE), tap_tiles = tiles_of(depth + with_bias, TAP_TILE);
+    int depth = s.C * w.KH * w.KW, o_tiles = tiles_of(s.O, O_TILE),
+        tap_tiles = tiles_of(depth + with_bias, TAP_TILE);
     int lane = threadIdx.x % WARP, task = flat_thread() / WARP;
     int tap_tile = task % tap_tiles, o_tile = task / tap_tiles % o_tiles;
     int group = task / tap_tiles / o_tiles % s.groups, share = task / tap_tiles / o_tiles / s.groups;
-    if (share >= shares) return;  // a whole warp
+    if (share >= shares) return; // a whole warp
 
     int vertical[TAP_TILE], horizontal[TAP_TILE], offset[TAP_TILE];
 #pragma unroll
     for (int t = 0; t < TAP_TILE; t++) {
         int tap = tap_tile * TAP_TILE + t, c = tap / w.KW / w.KH;
         bool real_tap = tap < depth;
-        vertical[t] = real_tap ? tap / w.KW % w.KH * w.DH - w.PH : -(1 << 30);  // never inside
+        vertical[t] = real_tap ? tap / w.KW % w.KH * w.DH - w.PH : -(1 << 30); // never inside
         horizontal[t] = tap % w.KW * w.DW - w.PW;
         offset[t] = real_tap ? ((c * s.H + vertical[t]) * s.W + horizontal[t]) * s.N : 0;
     }
@@ -273,7 +291,7 @@ extern "C" __global__ void grad_weight_parts(
     int line = s.OW * s.N, line_steps = tiles_of(line, WARP);
     long long steps = (long long)s.OH * line_steps;
     int step = (int)(steps * share / shares), last = (int)(steps * (share + 1) / shares);
-    int oh = step / line_steps, at = step % line_steps * WARP + lane;  // of OW * N numbers of a line
+    int oh = step / line_steps, at = step % line_steps * WARP + lane; // of OW * N numbers of a line
     real sums[SUMS] = {};
     for (; step < last; step++) {
         if (at < line) {
@@ -300,7 +318,8 @@ extern "C" __global__ void grad_weight_parts(
     parts[task * WARP + lane] = sums[0];
 }
 
-// weight_grad (and where it is wanted bias_grad) = the sum of their parts. Blocks: threads for groups * O * taps.
+// weight_grad (and where it is wanted bias_grad) = the sum of their parts. Blocks: threads for groups * O *
+// taps.
 extern "C" __global__ void grad_weight_sum(
     const real *__restrict__ parts, real *__restrict__ weight_grad, real *__restrict__ bias_grad, int shares,
     Convolution s) {
@@ -309,7 +328,8 @@ extern "C" __global__ void grad_weight_sum(
     int channel = at / taps, tap = at % taps, group = channel / s.O, o = channel % s.O;
     int o_tiles = tiles_of(s.O, O_TILE), tap_tiles = tiles_of(taps, TAP_TILE);
     int task = (group * o_tiles + o / O_TILE) * tap_tiles + tap / TAP_TILE;
-    int first = task * WARP + o % O_TILE * TAP_TILE + tap % TAP_TILE, step = s.groups * o_tiles * tap_tiles * WARP;
+    int first = task * WARP + o % O_TILE * TAP_TILE + tap % TAP_TILE,
+        step = s.groups * o_tiles * tap_tiles * WARP;
     real total = 0;
     for (int share = 0; share < shares; share++) total += parts[first + share * step];
     if (tap < depth)
@@ -318,8 +338,8 @@ extern "C" __global__ void grad_weight_sum(
         bias_grad[channel] = total;
 }
 
-// columns (C * taps, rows * OW * N) of the output rows from `first`, for one group. Blocks: (threads for a column's
-// length, C * taps).
+// columns (C * taps, rows * OW * N) of the output rows from `first`, for one group. Blocks: (threads for a
+// column's length, C * taps).
 extern "C" __global__ void to_columns(
     const real *__restrict__ x, real *__restrict__ columns, int first, int rows, Convolution s) {
     const Window &w = s.window;
@@ -352,7 +372,8 @@ extern "C" __global__ void from_columns(
 }
 
 
-// ---- Pooling: blocks of threads for C * (what is written) -----------------------------------------------------
+// ---- Pooling: blocks of threads for C * (what is written)
+// -----------------------------------------------------
 
 // y = each window's maximum, winner = the tap that gave it (null: not wanted); padding never wins.
 extern "C" __global__ void max_pool(
@@ -360,7 +381,7 @@ extern "C" __global__ void max_pool(
     const Window &w = s.window;
     int at = flat_thread();
     if (at >= s.C * s.OH * s.OW * s.N) return;
-    int n = at % s.N, ow = at / s.N % s.OW, oh = at / s.N / s.OW % s.OH, c = at / s.N / s.OW / s.OH;
+    auto [c, oh, ow, n] = place_of(at, s.OH, s.OW, s.N);
     real best = 0;
     int taken = 0;
     bool any = false;
@@ -378,15 +399,15 @@ extern "C" __global__ void max_pool(
     if (winner) winner[at] = (unsigned char)taken;
 }
 
-// dx = the gradient of the input: dy of every window that took its maximum here. With y, which ReLU and pooling
-// gave out, only where that is positive: then it is ReLU's gradient too.
+// dx = the gradient of the input: dy of every window that took its maximum here. With y, which ReLU and
+// pooling gave out, only where that is positive: then it is ReLU's gradient too.
 extern "C" __global__ void max_pool_grad(
     const real *__restrict__ dy, const unsigned char *__restrict__ winner, const real *__restrict__ y,
     real *__restrict__ dx, Pooling s) {
     const Window &w = s.window;
     int at = flat_thread();
     if (at >= s.C * s.H * s.W * s.N) return;
-    int n = at % s.N, column = at / s.N % s.W, h = at / s.N / s.W % s.H, c = at / s.N / s.W / s.H;
+    auto [c, h, column, n] = place_of(at, s.H, s.W, s.N);
     real total = 0;
     for (int i = 0; i < w.KH; i++) {
         int oh = position_before(h, w.PH - i * w.DH, w.SH, s.OH);
@@ -406,7 +427,7 @@ extern "C" __global__ void average_pool(const real *__restrict__ x, real *__rest
     const Window &w = s.window;
     int at = flat_thread();
     if (at >= s.C * s.OH * s.OW * s.N) return;
-    int n = at % s.N, ow = at / s.N % s.OW, oh = at / s.N / s.OW % s.OH, c = at / s.N / s.OW / s.OH;
+    auto [c, oh, ow, n] = place_of(at, s.OH, s.OW, s.N);
     real total = 0;
     for (int i = 0; i < w.KH; i++) {
         int h = oh * w.SH + i * w.DH - w.PH;
@@ -424,7 +445,7 @@ extern "C" __global__ void average_pool_grad(const real *__restrict__ dy, real *
     const Window &w = s.window;
     int at = flat_thread();
     if (at >= s.C * s.H * s.W * s.N) return;
-    int n = at % s.N, column = at / s.N % s.W, h = at / s.N / s.W % s.H, c = at / s.N / s.W / s.H;
+    auto [c, h, column, n] = place_of(at, s.H, s.W, s.N);
     real total = 0;
     for (int i = 0; i < w.KH; i++) {
         int oh = position_before(h, w.PH - i * w.DH, w.SH, s.OH);
@@ -438,10 +459,12 @@ extern "C" __global__ void average_pool_grad(const real *__restrict__ dy, real *
 }
 
 
-// ---- Activations, biases --------------------------------------------------------------------------------------
+// ---- Activations, biases
+// --------------------------------------------------------------------------------------
 
 // y += bias, one number a row; with `rectify` the positive part of that. Blocks: threads for all of y.
-extern "C" __global__ void add_bias(real *__restrict__ y, const real *__restrict__ bias, int rectify, int length, int size) {
+extern "C" __global__ void add_bias(
+    real *__restrict__ y, const real *__restrict__ bias, int rectify, int length, int size) {
     int at = flat_thread();
     if (at >= size) return;
     real value = y[at] + bias[at / length];
@@ -457,7 +480,8 @@ extern "C" __global__ void relu_grad(
 
 // The same, and sums = the sum of each row. Blocks: one a row; shared: a double a thread.
 extern "C" __global__ void relu_grad_rows(
-    const real *__restrict__ dy, const real *__restrict__ y, real *__restrict__ dx, real *__restrict__ sums, int length) {
+    const real *__restrict__ dy, const real *__restrict__ y, real *__restrict__ dx, real *__restrict__ sums,
+    int length) {
     double total = 0;
     for (int i = threadIdx.x; i < length; i += blockDim.x) {
         int at = blockIdx.x * length + i;
@@ -468,12 +492,14 @@ extern "C" __global__ void relu_grad_rows(
     if (threadIdx.x == 0) sums[blockIdx.x] = (real)total;
 }
 
-// sums (rows, parts) = the sum of each part of each row of x. Blocks: (parts, rows); shared: a double a thread.
+// sums (rows, parts) = the sum of each part of each row of x. Blocks: (parts, rows); shared: a double a
+// thread.
 extern "C" __global__ void sum_rows(const real *__restrict__ x, real *__restrict__ sums, int length) {
     long long parts = gridDim.x, part = blockIdx.x, row = blockIdx.y;
     int last = (int)(length * (part + 1) / parts);
     double total = 0;
-    for (int i = (int)(length * part / parts) + threadIdx.x; i < last; i += blockDim.x) total += x[row * length + i];
+    for (int i = (int)(length * part / parts) + threadIdx.x; i < last; i += blockDim.x)
+        total += x[row * length + i];
     total = block_sum(total);
     if (threadIdx.x == 0) sums[row * parts + part] = (real)total;
 }
@@ -506,7 +532,8 @@ extern "C" __global__ void softmax_grad(
 }
 
 
-// ---- Losses: one block, whose threads take the images in turns; shared: a double a thread ---------------------
+// ---- Losses: one block, whose threads take the images in turns; shared: a double a thread
+// ---------------------
 
 // The class with the highest output; the first of equals, and NaN is higher than every number.
 __device__ int answer(const real *y, int classes, int N, int n) {
@@ -529,7 +556,8 @@ __device__ void add_to(double *sums, double loss, double right, int N) {
     }
 }
 
-// losses = -log softmax(y)[label], dy = the gradient of their sum over divisor, sums as above (null: not wanted).
+// losses = -log softmax(y)[label], dy = the gradient of their sum over divisor, sums as above (null: not
+// wanted).
 extern "C" __global__ void cross_entropy(
     const real *__restrict__ y, const long long *__restrict__ labels, real *__restrict__ losses,
     real *__restrict__ dy, double *__restrict__ sums, double divisor, int classes, int N) {
@@ -538,7 +566,8 @@ extern "C" __global__ void cross_entropy(
         int label = (int)labels[n], best = answer(y, classes, N, n);
         real highest = y[best * N + n], total = 0;
         for (int k = 0; k < classes; k++) total += dy[k * N + n] = exp(y[k * N + n] - highest);
-        for (int k = 0; k < classes; k++) dy[k * N + n] = (dy[k * N + n] / total - (k == label)) / (real)divisor;
+        for (int k = 0; k < classes; k++)
+            dy[k * N + n] = (dy[k * N + n] / total - (k == label)) / (real)divisor;
         losses[n] = within(label, classes) ? log(total) - (y[label * N + n] - highest) : (real)nan("");
         loss += losses[n];
         right += best == label;
@@ -546,7 +575,8 @@ extern "C" __global__ void cross_entropy(
     if (sums) add_to(sums, loss, right, N);
 }
 
-// losses = -mean(t log p + (1 - t) log(1 - p)) of probabilities y and one-hot t, with p kept `margin` from 0 and 1.
+// losses = -mean(t log p + (1 - t) log(1 - p)) of probabilities y and one-hot t, with p kept `margin` from 0
+// and 1.
 extern "C" __global__ void binary_cross_entropy(
     const real *__restrict__ y, const long long *__restrict__ labels, real *__restrict__ losses,
     real *__restrict__ dy, double *__restrict__ sums, double divisor, double margin, int classes, int N) {
@@ -556,7 +586,7 @@ extern "C" __global__ void binary_cross_entropy(
         real total = 0;
         for (int k = 0; k < classes; k++) {
             real p = y[k * N + n], target = k == label;
-            p = p < (real)margin ? (real)margin : p > (real)(1 - margin) ? (real)(1 - margin) : p;
+            p = p<(real)margin ? (real)margin : p>(real)(1 - margin) ? (real)(1 - margin) : p;
             total += log(k == label ? p : 1 - p);
             dy[k * N + n] = (p - target) / ((1 - p) * p) / classes / (real)divisor;
         }
@@ -580,11 +610,13 @@ extern "C" __global__ void tally(
 }
 
 
-// ---- Updates: blocks of threads for all parameters; state below `tiny` becomes zero ---------------------------
+// ---- Updates: blocks of threads for all parameters; state below `tiny` becomes zero
+// ---------------------------
 
 __device__ real flushed(real value, double tiny) { return fabs(value) >= (real)tiny ? value : 0; }
 
-// v = momentum v + g + decay value; value -= rate v, or with nesterov rate (g + momentum v). velocity null: none.
+// v = momentum v + g + decay value; value -= rate v, or with nesterov rate (g + momentum v). velocity null:
+// none.
 extern "C" __global__ void sgd(
     real *__restrict__ value, const real *__restrict__ grad, real *__restrict__ velocity,
     const real *__restrict__ rate, double momentum, double decay, double tiny, int nesterov, int size) {
@@ -601,9 +633,9 @@ extern "C" __global__ void sgd(
 
 // Adam's step number t; powers holds beta1^(t - 1), beta2^(t - 1), which next_powers moves on afterwards.
 extern "C" __global__ void adam(
-    real *__restrict__ value, const real *__restrict__ grad, real *__restrict__ mean, real *__restrict__ square,
-    const real *__restrict__ powers, const real *__restrict__ rate, double beta1, double beta2, double epsilon,
-    double decay, double tiny, int decoupled, int size) {
+    real *__restrict__ value, const real *__restrict__ grad, real *__restrict__ mean,
+    real *__restrict__ square, const real *__restrict__ powers, const real *__restrict__ rate, double beta1,
+    double beta2, double epsilon, double decay, double tiny, int decoupled, int size) {
     int at = flat_thread();
     if (at >= size) return;
     real old = decoupled ? value[at] * (1 - *rate * (real)decay) : value[at];
@@ -622,11 +654,12 @@ extern "C" __global__ void next_powers(real *powers, double beta1, double beta2)
 }
 
 
-// ---- Batches ----------------------------------------------------------------------------------------------------
+// ---- Batches
+// ----------------------------------------------------------------------------------------------------
 
-// chosen (N,) = the next indices of `order` (count,), chosen_labels theirs, rate that of this step; the cursor, how
-// many (samples, steps) are done, moves on. One block. Beyond the end it starts again, so that a step too many, as
-// in a warm-up, reads nothing it should not.
+// chosen (N,) = the next indices of `order` (count,), chosen_labels theirs, rate that of this step; the
+// cursor, how many (samples, steps) are done, moves on. One block. Beyond the end it starts again, so that a
+// step too many, as in a warm-up, reads nothing it should not.
 extern "C" __global__ void next_batch(
     long long *cursor, const long long *__restrict__ order, const long long *__restrict__ labels,
     const real *__restrict__ rates, long long *__restrict__ chosen, long long *__restrict__ chosen_labels,
@@ -645,16 +678,17 @@ extern "C" __global__ void next_batch(
     }
 }
 
-// images (M, pixels) -> out (pixels, N), the chosen ones, times `scale`. Blocks of 32 x 8 threads: (tiles of 32
-// images, tiles of 32 pixels); shared: 32 x 33 numbers, through which rows become columns.
+// images (M, pixels) -> out (pixels, N), the chosen ones, times `scale`. Blocks of 32 x 8 threads: (tiles of
+// 32 images, tiles of 32 pixels); shared: 32 x 33 numbers, through which rows become columns.
 template <class T>
 __device__ void gather(const T *images, const long long *chosen, real *out, real scale, int pixels, int N) {
     real *tile = (real *)shared_memory;
-    const int SIDE = 32, PITCH = SIDE + 1;  // one more: a column's numbers then lie in different banks
+    const int SIDE = 32, PITCH = SIDE + 1; // one more: a column's numbers then lie in different banks
     int first_image = blockIdx.x * SIDE, first_pixel = blockIdx.y * SIDE;
     for (int row = threadIdx.y; row < SIDE; row += blockDim.y) {
         int n = first_image + row, pixel = first_pixel + threadIdx.x;
-        if (n < N && pixel < pixels) tile[row * PITCH + threadIdx.x] = images[chosen[n] * pixels + pixel] * scale;
+        if (n < N && pixel < pixels)
+            tile[row * PITCH + threadIdx.x] = images[chosen[n] * pixels + pixel] * scale;
     }
     __syncthreads();
     for (int row = threadIdx.y; row < SIDE; row += blockDim.y) {
@@ -670,6 +704,7 @@ extern "C" __global__ void gather_bytes(
 }
 
 extern "C" __global__ void gather_numbers(
-    const real *__restrict__ images, const long long *__restrict__ chosen, real *__restrict__ out, int pixels, int N) {
+    const real *__restrict__ images, const long long *__restrict__ chosen, real *__restrict__ out, int pixels,
+    int N) {
     gather(images, chosen, out, (real)1, pixels, N);
 }

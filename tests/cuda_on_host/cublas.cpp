@@ -4,11 +4,13 @@
 
 extern "C" {
 
-int created, destroyed, answer;  // answer: what the next product gives back
+int created, destroyed, answer; // answer: what the next product gives back
 void *stream_set, *workspace_set;
 std::size_t workspace_bytes;
 
-struct Handle { int number; };
+struct Handle {
+    int number;
+};
 static Handle handle{42};
 
 int cublasCreate_v2(Handle **out) {
@@ -24,7 +26,7 @@ int cublasDestroy_v2(Handle *given) {
 
 int cublasSetStream_v2(Handle *given, void *stream) {
     stream_set = stream;
-    workspace_set = nullptr;  // as cuBLAS does
+    workspace_set = nullptr; // as cuBLAS does
     return given == &handle ? 0 : 1;
 }
 
@@ -37,21 +39,23 @@ int cublasSetWorkspace_v2(Handle *given, void *workspace, std::size_t bytes) {
 
 template <class T>
 static void multiply(
-    bool turn_a, bool turn_b, int m, int n, int k, T alpha, const T *a, int lda, const T *b, int ldb, T beta, T *c,
-    int ldc) {
+    bool turn_a, bool turn_b, int m, int n, int k, T alpha, const T *a, int lda, const T *b, int ldb, T beta,
+    T *c, int ldc) {
     for (int column = 0; column < n; column++)
         for (int row = 0; row < m; row++) {
             T sum = 0;
             for (int i = 0; i < k; i++)
-                sum += (turn_a ? a[i + row * lda] : a[row + i * lda]) * (turn_b ? b[column + i * ldb] : b[i + column * ldb]);
+                sum += (turn_a ? a[i + row * lda] : a[row + i * lda]) *
+                       (turn_b ? b[column + i * ldb] : b[i + column * ldb]);
             T &out = c[row + column * ldc];
             out = alpha * sum + (beta == 0 ? 0 : beta * out);
         }
 }
 
 extern "C" int cublasGemmEx(
-    Handle *given, int turn_a, int turn_b, int m, int n, int k, const void *alpha, const void *a, int a_type, int lda,
-    const void *b, int b_type, int ldb, const void *beta, void *c, int c_type, int ldc, int compute, int algorithm) {
+    Handle *given, int turn_a, int turn_b, int m, int n, int k, const void *alpha, const void *a, int a_type,
+    int lda, const void *b, int b_type, int ldb, const void *beta, void *c, int c_type, int ldc, int compute,
+    int algorithm) {
     if (answer) return answer;
     if (given != &handle) return 1;
     if (a_type != c_type || b_type != c_type || algorithm != -1) return 7;

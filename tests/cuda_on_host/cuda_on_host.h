@@ -1,5 +1,5 @@
-// Stands for CUDA where a host's compiler reads kernels.cu: its keywords, and a launch that runs the threads of one
-// block after the other, each on a stack of its own, so that they can wait for each other.
+// Stands for CUDA where a host's compiler reads kernels.cu: its keywords, and a launch that runs the threads
+// of one block after the other, each on a stack of its own, so that they can wait for each other.
 #include <cmath>
 #include <csetjmp>
 #include <cstdio>
@@ -15,10 +15,12 @@
 
 using std::exp, std::fabs, std::log, std::nan, std::sqrt;
 
-struct dim3 { unsigned x, y, z; };
+struct dim3 {
+    unsigned x, y, z;
+};
 static dim3 gridDim, blockDim, blockIdx, threadIdx;
 
-double shared_memory[6144 + 32];  // 48 KB, which every GPU has, and a margin that nobody may write to
+double shared_memory[6144 + 32]; // 48 KB, which every GPU has, and a margin that nobody may write to
 static const double UNTOUCHED = 1234.5;
 
 enum State { READY, AT_BARRIER, IN_WARP, DONE };
@@ -31,13 +33,13 @@ struct Thread {
     bool started;
     unsigned number, shuffles;
     dim3 index;
-    alignas(8) char given[2][8];  // what it hands to its warp; the one before is still being read
+    alignas(8) char given[2][8]; // what it hands to its warp; the one before is still being read
 };
 
 static std::vector<Thread *> threads;
 static Thread *running;
 static jmp_buf scheduler;
-static bool backwards;  // the order in which threads and blocks run, which must not matter
+static bool backwards; // the order in which threads and blocks run, which must not matter
 
 static void wait(State state) {
     running->state = state;
@@ -102,7 +104,7 @@ static void run_block(unsigned count, unsigned shared_bytes) {
             for (unsigned t = first; t < count && t < first + 32; t++) {
                 State state = threads[t]->state;
                 in_warp |= state == IN_WARP;
-                elsewhere |= state != IN_WARP;  // all 32 take part in a shuffle, or none
+                elsewhere |= state != IN_WARP; // all 32 take part in a shuffle, or none
                 all_done &= state == DONE;
                 at_barrier &= state == AT_BARRIER || state == DONE;
             }
@@ -149,13 +151,13 @@ struct Call<kernel> {
     static void run() { with(std::index_sequence_for<P...>()); }
 };
 
-#define LAUNCHER(name)                                                                                              \
-    extern "C" void launch_##name(                                                                                  \
-        const unsigned *grid, const unsigned *block, unsigned shared_bytes, int reversed, void **values) {          \
-        arguments = values;                                                                                         \
-        body = Call<name>::run;                                                                                     \
-        run_grid(grid, block, shared_bytes, reversed);                                                              \
-    }                                                                                                               \
+#define LAUNCHER(name)                                                                                       \
+    extern "C" void launch_##name(                                                                           \
+        const unsigned *grid, const unsigned *block, unsigned shared_bytes, int reversed, void **values) {   \
+        arguments = values;                                                                                  \
+        body = Call<name>::run;                                                                              \
+        run_grid(grid, block, shared_bytes, reversed);                                                       \
+    }                                                                                                        \
     extern "C" int parameters_##name() { return count_parameters(name); }
 
 template <class... P>
