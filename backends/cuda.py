@@ -27,7 +27,7 @@ from backends.cuda_diagnosis import (
 )
 from backends.cuda_upload import PinnedUpload
 from backends.errors import DeviceUnavailable
-from backends.graph import Graph, Step
+from backends.graph import Graph, Work
 from backends.kernels import PortableKernels
 from backends.upload import Upload
 
@@ -162,7 +162,7 @@ class CudaBackend(Backend):
 
         return CompiledKernels
 
-    def graph(self, step: Step, state: Sequence[Array] = ()) -> Step:
+    def graph(self, step: Work, state: Sequence[Array] = ()) -> Work:
         """A CUDA graph of ``step``, as :class:`Graph` says."""
         return Graph(self, Capture(self.xp, self._multiply_by), step, state)
 

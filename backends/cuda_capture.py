@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
-from backends.graph import CaptureError, Step
+from backends.graph import CaptureError, Work
+from backends.text import first_line
 
 WARM_UPS = 2  # after the second, all temporary memory that a step takes is in the pool
 WORKSPACE_BYTES = 32 << 20  # what NVIDIA recommends on Hopper; it must not move while a graph knows its place
@@ -22,7 +23,7 @@ class Capture:
         self._cupy = cupy
         self._using = using
 
-    def __call__(self, step: Step) -> Step:
+    def __call__(self, step: Work) -> Work:
         """Run ``step`` to warm up, record it, and give what launches it on the current stream."""
         step()  # makes the buffers, in the memory that others share; what it raises is its own
         try:
@@ -30,9 +31,9 @@ class Capture:
         except Exception as error:
             with suppress(Exception):
                 self._cupy.cuda.runtime.deviceSynchronize()  # the caller may change what a warm-up works with
-            raise CaptureError(_told(error)) from error
+            raise CaptureError(f"{type(error).__name__}: {first_line(error)}") from error
 
-    def _record(self, step: Step) -> "Launch":
+    def _record(self, step: Work) -> "Launch":
         cuda = self._cupy.cuda
         self._cupy.get_default_memory_pool().free_all_blocks()  # a pool leaves nothing to another
         stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
@@ -85,11 +86,6 @@ def _recording(stream: Any) -> Iterator[Callable[[], Any]]:
     finally:
         if collecting:
             gc.enable()
-
-
-def _told(error: Exception) -> str:
-    first, *_ = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {first}"
 
 
 class Cublas:

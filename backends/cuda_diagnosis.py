@@ -10,7 +10,7 @@ from importlib import metadata
 from types import ModuleType
 
 from backends.errors import DeviceLost, DeviceUnavailable, OutOfMemory
-from backends.text import readable_bytes
+from backends.text import first_line, readable_bytes
 
 OLDEST_CAPABILITY = 75  # what the compiled kernels need, as CuPy writes 7.5
 
@@ -141,7 +141,7 @@ def trouble(
     if what in _LOST:
         return DeviceLost(
             f"{name} is lost ({text.splitlines()[0]}): check it with nvidia-smi; this process cannot use it "
-            "any more, so start again, or go on without it with --device cpu"
+            "any more, so start again, or go on on the CPU"
         )
     return None
 
@@ -158,7 +158,7 @@ def require_capability(name: str, capability: str) -> None:
     if int(capability) < OLDEST_CAPABILITY:
         raise DeviceUnavailable(
             f"{name} has compute capability {readable_capability(capability)}, the compiled kernels need "
-            f"{readable_capability(str(OLDEST_CAPABILITY))} or later: take --kernels portable"
+            f"{readable_capability(str(OLDEST_CAPABILITY))} or later: take the portable kernels"
         )
 
 
@@ -182,8 +182,7 @@ def _summary(error: BaseException) -> str:
     """The error in one line; CuPy's import wraps the one that it met in a long notice."""
     if isinstance(error, ImportError) and error.__cause__ is not None:
         error = error.__cause__
-    first, *_ = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {first}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _pip() -> str:

@@ -50,5 +50,7 @@ def _pinned(cuda: Any, target: Array) -> Any:
     try:
         memory = cuda.alloc_pinned_memory(target.nbytes)
     except Exception as error:
+        if "cudaErrorMemoryAllocation" not in str(error):
+            raise
         raise OutOfMemory("the host", target.nbytes, None, "take smaller batches") from error
     return np.frombuffer(memory, target.dtype, prod(target.shape)).reshape(target.shape)

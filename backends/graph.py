@@ -9,7 +9,7 @@ from backends.buffer import Array, Buffer
 if TYPE_CHECKING:
     from backends.backend import Backend
 
-Step = Callable[[], None]
+Work = Callable[[], None]
 
 
 class CaptureError(RuntimeError):
@@ -25,13 +25,13 @@ class Graph:
     """
 
     def __init__(
-        self, backend: "Backend", capture: Callable[[Step], Step], step: Step, state: Sequence[Array]
+        self, backend: "Backend", capture: Callable[[Work], Work], step: Work, state: Sequence[Array]
     ) -> None:
         self._backend = backend
         self._capture = capture
         self._step = step
         self._state = state
-        self._launch: Step | None = None
+        self._launch: Work | None = None
         self._stamp: Any = None  # of the buffers whose places are recorded
         self.failure: str | None = None
 
@@ -43,7 +43,7 @@ class Graph:
                 self._stamp = Buffer.allocations
             (self._launch or self._step)()
 
-    def _record(self) -> Step | None:
+    def _record(self) -> Work | None:
         before = [array.copy() for array in self._state]
         try:
             return self._capture(self._step)

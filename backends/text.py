@@ -8,3 +8,8 @@ def readable_bytes(count: float) -> str:
             break
         count /= 1024
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without what follows on further lines."""
+    return (str(error).strip().splitlines() or [""])[0]

@@ -8,6 +8,7 @@ from math import prod
 from backends import Backend, Window
 from cnn import summary
 from cnn.data.dataset import Dataset
+from cnn.data.feed import stored_dtype
 from cnn.errors import OutOfMemory
 from cnn.layers import Conv2D
 from cnn.layers.layer import Layer
@@ -37,24 +38,24 @@ def memory(
     train: Dataset,
     test: Dataset | None,
     batch_size: int,
-    stream: bool | None = None,
+    stream: bool = False,
 ) -> Memory:
     """What training ``network``, which is built, on ``train`` and testing it on ``test`` would take.
 
     With ``stream`` two batches of ``train`` are on the device at a time.
     """
-    parts = [train] if test is None else [train, test]
+    tests = [] if test is None else [test]
     itemsize = network.backend.xp.dtype(network.dtype).itemsize
     batch = min(batch_size, len(train))
-    largest_batch = max([batch, *(min(EVALUATION_BATCH, len(part)) for part in parts[1:])])
+    largest_batch = max([batch, *(min(EVALUATION_BATCH, len(part)) for part in tests)])
     rows = summary.rows(network)
     kept = sum(row["bytes"] for row in rows) * batch
     passed_on = 2 * max(prod(row["output_shape"]) for row in rows) * itemsize * largest_batch
     inputs = prod(train.shape) * itemsize * (batch + largest_batch)
     vectors = len(optimizer.state_names) + 2  # a change and a scratch vector
     return Memory(
-        data=sum(data_bytes(part, network) for part in parts[1:])
-        + data_bytes(train, network) * (min(2 * batch, len(train)) if stream else len(train)) // len(train),
+        data=sum(_data_bytes(part, network, len(part)) for part in tests)
+        + _data_bytes(train, network, 2 * batch if stream else len(train)),
         parameters=network.flat.value.nbytes + network.flat.grad.nbytes,
         optimizer=vectors * network.flat.value.nbytes,
         activations=kept + passed_on + inputs,
@@ -68,7 +69,7 @@ def fitting_batch_size(
     train: Dataset,
     test: Dataset | None,
     batch_size: int,
-    stream: bool | None,
+    stream: bool,
     room: int,
 ) -> int:
     """The largest half, quarter, ... of ``batch_size`` whose :func:`memory` is in ``room``; 0 if none is."""
@@ -85,8 +86,7 @@ def advising(
     train: Dataset,
     test: Dataset | None,
     batch_size: int,
-    stream: bool | None = None,
-    give: str = "batch_size=",
+    stream: bool,
 ) -> Iterator[None]:
     """Around a training that may be too large: OutOfMemory leaves it with a batch size that should fit."""
     try:
@@ -98,7 +98,7 @@ def advising(
             size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, room)
             mend = "not even a batch of 1 would fit: take a smaller network, or smaller or fewer images"
             if size:
-                mend = f"a batch of {size} should fit (it was {batch_size}): give {give}{size}"
+                mend = f"a batch of {size} should fit (it was {batch_size})"
         raise OutOfMemory(full.device, full.requested, full.free, mend) from error
 
 
@@ -117,11 +117,11 @@ def _of_the_host(error: MemoryError) -> OutOfMemory:
     return OutOfMemory("cpu", requested, None, "take smaller images, layers or batches")
 
 
-def data_bytes(part: Dataset, network: Sequential) -> int:
-    """Bytes stay bytes there, floats take on the network's dtype; the order has a number for each label."""
-    images = part.images
-    itemsize = 1 if images.dtype.kind == "u" else network.backend.xp.dtype(network.dtype).itemsize
-    return int(images.size * itemsize) + 2 * part.labels.nbytes
+def _data_bytes(part: Dataset, network: Sequential, images: int) -> int:
+    """Of so many images and their labels on the device, and of the order of all."""
+    image = prod(part.shape) * stored_dtype(part.images, network.dtype).itemsize
+    label = part.labels.itemsize
+    return images * (image + label) + len(part) * label
 
 
 def _workspace_bytes(layer: Layer, batch: int, itemsize: int) -> int:

@@ -11,7 +11,7 @@ from cnn.network import Sequential
 from cnn.optimizers import Optimizer
 
 
-class Step:
+class TrainingStep:
     """Called with the size of each batch, as ``feed.turns()`` gives it out.
 
     Everything that differs from step to step is in arrays on the device, so a step is the same calls every
@@ -34,10 +34,11 @@ class Step:
             compute_gradients(network, loss, x, labels, totals.sums)
             optimizer.step(feed.rate)
 
-        self.run = run  # call by call, recorded by nobody
+        self.run = run  # call by call; no method, which would keep the graph and its memory in a cycle
         self._whole: Callable[[], None] = partial(run, feed.batch_size)
         if graph:
-            changed = [network.flat.value, *optimizer.arrays, feed.cursor, totals.sums]
+            states = [array for layer in network.walk() for array in layer.state.values()]
+            changed = [network.flat.value, *states, *optimizer.arrays, feed.cursor, totals.sums]
             self._whole = network.backend.graph(self._whole, changed)
 
     def __call__(self, size: int) -> None:

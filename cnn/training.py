@@ -11,14 +11,14 @@ from cnn import plan, random
 from cnn.arguments import instance, whole
 from cnn.callbacks import Callback, NaNGuard, Progress, Run, ending
 from cnn.data.dataset import Dataset
-from cnn.data.feed import Feed
+from cnn.data.feed import Feed, is_too_large
 from cnn.errors import DataError
 from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from cnn.metrics import Totals
 from cnn.network import EVALUATION_BATCH, Sequential
 from cnn.optimizers import SGD, Optimizer
 from cnn.schedules import Constant, Schedule
-from cnn.step import Step
+from cnn.step import TrainingStep
 
 
 def fit(
@@ -74,7 +74,7 @@ def fit(
     TrainingError
         From NaNGuard.
     OutOfMemory, DeviceLost
-        Where the device fails; the former names a batch size that should fit.
+        Where the device fails; the former names a batch size that should fit, where it can be told.
     """
     instance("network", network, Sequential, "cnn.models.lenet5()")
     schedule = instance("schedule", schedule or Constant(), Schedule, "cnn.schedules.Linear()")
@@ -88,6 +88,8 @@ def fit(
     whole("seed", seed, least=0)
     if not network.built:
         network.build(train.shape, seed=seed)
+    if stream is None:
+        stream = is_too_large(network.backend, train.images, network.dtype)
     advising = plan.advising(network, optimizer, train, validation, batch_size, stream)
     with advising, network.backend.active(), ExitStack() as at_end:
         feed = make_feed(network, train, batch_size, stream)
@@ -95,7 +97,7 @@ def fit(
         loss = make_loss(network, loss)
         optimizer.build(network)
         run = Run(network, epochs, len(feed), Totals(network))
-        step = Step(network, loss, optimizer, feed, run.totals, graph)
+        step = TrainingStep(network, loss, optimizer, feed, run.totals, graph)
         for callback in callbacks:
             callback.on_start(run)
             at_end.enter_context(ending(callback, run))
@@ -114,7 +116,9 @@ def fit(
     return run.history
 
 
-def _train_epoch(step: Step, run: Run, callbacks: Sequence[Callback], last_rate: float) -> dict[str, Any]:
+def _train_epoch(
+    step: TrainingStep, run: Run, callbacks: Sequence[Callback], last_rate: float
+) -> dict[str, Any]:
     """One pass over the feed; -> the epoch's line of the history, in which compiling takes no time."""
     kernels = run.network.backend.kernels
     start = time.perf_counter() - kernels.compile_seconds

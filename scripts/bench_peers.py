@@ -142,7 +142,7 @@ def require_device(arguments: argparse.Namespace) -> None:
     for name in arguments.peers or []:
         if name not in TAKING_PART["cuda"]:
             raise ArgumentError(
-                f"--peers has {name!r}, which runs on the CPU alone: "
+                f"--peers has {name!r}, which is measured on the CPU alone: "
                 f"expected some of {', '.join(TAKING_PART['cuda'])} with --device cuda"
             )
     backends.get(arguments.device)

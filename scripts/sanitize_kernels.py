@@ -4,6 +4,7 @@ memcheck sees what reaches beyond an array, racecheck threads that do not wait f
 memory, synccheck barriers that some threads miss. Exits 1 where one of them finds something.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,15 @@ sys.exit(pytest.main(["-q", "-m", "gpu", "-p", "no:cacheprovider", "{TESTS}"]))
 
 def main() -> None:
     """One tool after the other; all are heard."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
-        sys.exit("error: compute-sanitizer is not on the PATH: it comes with the CUDA toolkit")
+        sys.exit(
+            "error: compute-sanitizer is not on the PATH: "
+            "install the CUDA toolkit, or add its bin folder to PATH"
+        )
     failed = []
     for tool in TOOLS:
         print(f"compute-sanitizer, {tool}", flush=True)
@@ -32,7 +39,7 @@ def main() -> None:
         if subprocess.run(command, cwd=ROOT).returncode:
             failed.append(tool)
     if failed:
-        sys.exit(f"error: {' and '.join(failed)} found something, which stands above")
+        sys.exit(f"error: under {' and '.join(failed)} something failed, which stands above")
 
 
 if __name__ == "__main__":

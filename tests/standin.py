@@ -20,7 +20,7 @@ from host_cuda import RawModule
 from backends.backend import Backend, Timer
 from backends.cpu import CpuTimer
 from backends.errors import OutOfMemory
-from backends.graph import CaptureError, Graph, Step
+from backends.graph import CaptureError, Graph, Work
 from backends.kernels import PortableKernels
 
 
@@ -830,10 +830,10 @@ class StandInBackend(Backend):
             do(lambda: np.matmul(a._host, b._host, out=out._host))
         return out
 
-    def graph(self, step: Step, state: Sequence[Array] = ()) -> Step:
+    def graph(self, step: Work, state: Sequence[Array] = ()) -> Work:
         return Graph(self, self._capture, step, state)
 
-    def _capture(self, step: Step) -> Step:
+    def _capture(self, step: Work) -> Work:
         step()
         step()
         tape = Tape()

@@ -8,7 +8,7 @@ import pytest
 import backends
 import cnn
 from cnn.metrics import Totals
-from cnn.step import Step
+from cnn.step import TrainingStep
 from cnn.training import make_feed, make_loss
 
 pytestmark = pytest.mark.gpu
@@ -75,7 +75,7 @@ def test_nothing_grows_in_1000_steps(digits, graph):
     optimizer.build(network)
     feed = make_feed(network, digits[0], 64)
     feed.start(np.arange(2000), np.full(len(feed), 0.01))
-    step = Step(network, loss, optimizer, feed, totals, graph)
+    step = TrainingStep(network, loss, optimizer, feed, totals, graph)
     for _ in range(20):
         step(64)
     gc.collect()

@@ -117,7 +117,7 @@ def test_the_warm_up_leaves_no_trace():
         cnn.metrics.Totals(net),
     )
     optimizer.build(net)
-    step = cnn.step.Step(net, loss, optimizer, feed, totals)
+    step = cnn.step.TrainingStep(net, loss, optimizer, feed, totals)
     step._whole._record()
     assert_same((before, 0), (net.state_dict(), 0))
     to_host = net.backend.to_host
@@ -133,19 +133,49 @@ def test_what_grows_a_buffer_has_the_step_recorded_again():
     recorded = []
     original = standin.StandInBackend._capture
 
-    class Counting(StandInBackend):
+    class Noting(StandInBackend):
         def _capture(self, step):
             recorded.append(Buffer.allocations)
             return original(self, step)
 
     def counted():
         made = cnn.Sequential(cnn.Conv2D(4, 3), cnn.ReLU(), cnn.Flatten(), cnn.Dense(4))
-        made.build((1, 8, 8), backend=Counting())
+        made.build((1, 8, 8), backend=Noting())
         return made
 
     results = [trained(counted(), callbacks=[Grow()], graph=graph, epochs=1) for graph in (True, False)]
     assert_same(*results)
     assert len(recorded) == 2
+
+
+class Counting(Layer):
+    """Counts its training forwards, and adds the count to its input."""
+
+    def build(self, input_shape, context):
+        self.count = context.backend.zeros(1, context.dtype)
+        return super().build(input_shape, context)
+
+    @property
+    def state(self):
+        return {"count": self.count}
+
+    def forward(self, x, training=False):
+        y = self.output(x, training)
+        if training:
+            self.count += 1
+        return self.backend.xp.add(x, self.count.reshape(1, 1, 1, 1), out=y)
+
+    def backward(self, dy, input_grad=True):
+        return dy
+
+
+def test_what_a_layer_keeps_from_step_to_step_is_put_back_too():
+    results = []
+    for graph in (True, False):
+        net = network("portable", Counting())
+        results.append(trained(net, graph=graph))
+        assert net.backend.to_host(net.layers[6].count).tolist() == [10]
+    assert_same(*results)
 
 
 class Stubborn(Layer):

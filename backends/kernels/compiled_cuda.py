@@ -18,6 +18,7 @@ from backends.kernels.covering import covering, covers
 from backends.kernels.portable import PortableKernels, as_matrix, split
 from backends.kernels.steps import TINY
 from backends.kernels.window import Window
+from backends.text import first_line
 
 if TYPE_CHECKING:
     from backends.backend import Backend
@@ -76,7 +77,7 @@ class CompiledKernels(PortableKernels):
             self.portable().conv2d_grad_input(dy, weight, out, window, groups)
         elif min(O, C) <= NARROW and shared <= SHARED_BYTES:
             sizes = _convolution(out.shape, dy.shape, window, groups)
-            rows = groups * -(-C // tile)
+            rows = groups * ceil_div(C, tile)
             arguments = (dy, weight, out, sizes)
             self._launch(f"convolve_back_{tile}", out.dtype, prod(out.shape[1:]), arguments, rows, shared)
         else:
@@ -100,7 +101,7 @@ class CompiledKernels(PortableKernels):
             tile = _tile(len(weight) // groups)
             sizes = _convolution(x.shape, y_shape, window, groups), _pooling(y_shape, out.shape, pool)
             arguments = (x, weight, *_bias(bias), out, winner, *sizes)
-            rows = groups * -(-len(weight) // groups // tile)
+            rows = groups * ceil_div(len(weight) // groups, tile)
             shared = weight[0].size * tile * x.itemsize
             self._launch(f"convolve_pool_{tile}", x.dtype, prod(out.shape[1:]), arguments, rows, shared)
         else:
@@ -177,7 +178,7 @@ class CompiledKernels(PortableKernels):
             self._launch("relu_grad", dy.dtype, out.size, (dy, y, out, out.size))
         else:
             arguments = (dy, y, out, sums, out.size // len(out))
-            self._launch_blocks("relu_grad_rows", dy.dtype, (len(out),), (THREADS,), arguments, 8 * THREADS)
+            self._launch_grid("relu_grad_rows", dy.dtype, (len(out),), (THREADS,), arguments, 8 * THREADS)
 
     @covering()
     def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
@@ -198,7 +199,7 @@ class CompiledKernels(PortableKernels):
     ) -> None:
         if covers(self, (y, labels, losses, dy), INDICES):
             arguments = (y, labels, losses, dy, sums, float(divisor), *y.shape)
-            self._launch_block("cross_entropy", y.dtype, arguments)
+            self._launch_one_block("cross_entropy", y.dtype, arguments)
         else:
             self.portable().cross_entropy(y, labels, losses, dy, divisor, sums)
 
@@ -208,13 +209,13 @@ class CompiledKernels(PortableKernels):
         if covers(self, (y, labels, losses, dy), INDICES):
             margin = float(np.finfo(y.dtype).eps)
             arguments = (y, labels, losses, dy, sums, float(divisor), margin, *y.shape)
-            self._launch_block("binary_cross_entropy", y.dtype, arguments)
+            self._launch_one_block("binary_cross_entropy", y.dtype, arguments)
         else:
             self.portable().binary_cross_entropy(y, labels, losses, dy, divisor, sums)
 
     def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
         if covers(self, (losses, y, labels), INDICES):
-            self._launch_block("tally", y.dtype, (losses, y, labels, sums, *y.shape))
+            self._launch_one_block("tally", y.dtype, (losses, y, labels, sums, *y.shape))
         else:
             self.portable().tally(losses, y, labels, sums)
 
@@ -235,7 +236,7 @@ class CompiledKernels(PortableKernels):
         settings = (*betas, float(epsilon), float(weight_decay), TINY, int(decoupled))
         arguments = (value, grad, mean, square, powers, rate, *settings, value.size)
         self._launch("adam", value.dtype, value.size, arguments)
-        self._launch_blocks("next_powers", value.dtype, (1,), (1,), (powers, *betas))
+        self._launch_grid("next_powers", value.dtype, (1,), (1,), (powers, *betas))
 
     def next_batch(
         self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
@@ -243,13 +244,15 @@ class CompiledKernels(PortableKernels):
     ) -> None:  # fmt: skip
         arguments = (cursor, order, labels, rates, chosen, chosen_labels, rate)
         if covers(self, arguments, INDICES):
-            self._launch_block("next_batch", rate.dtype, (*arguments, len(chosen), len(order), len(rates)))
+            self._launch_one_block(
+                "next_batch", rate.dtype, (*arguments, len(chosen), len(order), len(rates))
+            )
         else:
             self.portable().next_batch(*arguments)
 
     def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
         pixels, N = prod(images.shape[1:]), len(indices)
-        blocks = -(-N // GATHER_SIDE), -(-pixels // GATHER_SIDE)
+        blocks = ceil_div(N, GATHER_SIDE), ceil_div(pixels, GATHER_SIDE)
         taken = covers(self, (out, indices), INDICES) and images.flags.c_contiguous
         if not taken or images.dtype not in (BYTES, out.dtype) or blocks[1] > GRID_ROWS:
             self.portable().gather_batch(images, indices, out)
@@ -258,7 +261,7 @@ class CompiledKernels(PortableKernels):
         name = "gather_bytes" if scaled else "gather_numbers"
         arguments = (images, indices, out, *([1 / 255] if scaled else []), pixels, N)
         shared = GATHER_SIDE * (GATHER_SIDE + 1) * out.itemsize
-        self._launch_blocks(name, out.dtype, blocks, (GATHER_SIDE, 8), arguments, shared)
+        self._launch_grid(name, out.dtype, blocks, (GATHER_SIDE, 8), arguments, shared)
 
     def _convolve(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
@@ -268,7 +271,7 @@ class CompiledKernels(PortableKernels):
             tile = _tile(len(weight) // groups)
             sizes = _convolution(x.shape, out.shape, window, groups)
             arguments = (x, weight, *_bias(bias), out, int(rectify), sizes)
-            rows = groups * -(-len(weight) // groups // tile)
+            rows = groups * ceil_div(len(weight) // groups, tile)
             shared = weight[0].size * tile * x.itemsize
             self._launch(f"convolve_{tile}", x.dtype, prod(out.shape[1:]), arguments, rows, shared)
             return
@@ -305,8 +308,8 @@ class CompiledKernels(PortableKernels):
             return
         with_bias = int(bias_grad is not None)
         taps = C * window.taps + with_bias
-        tasks = groups * -(-O // O_TILE) * -(-taps // TAP_TILE)
-        steps = dy.shape[1] * -(-prod(dy.shape[2:]) // WARP)
+        tasks = groups * ceil_div(O, O_TILE) * ceil_div(taps, TAP_TILE)
+        steps = dy.shape[1] * ceil_div(prod(dy.shape[2:]), WARP)
         shares = max(1, min(WARPS // tasks, steps // 8))
         sizes = _convolution(x.shape, dy.shape, window, groups)
         parts = self._room("parts", (shares, tasks, WARP), dy.dtype)
@@ -356,7 +359,7 @@ class CompiledKernels(PortableKernels):
             some = slice(first, first + GRID_ROWS)
             blocks = parts, min(GRID_ROWS, rows - first)
             arguments = (x.reshape(rows, -1)[some], out[some], length)
-            self._launch_blocks("sum_rows", x.dtype, blocks, (threads,), arguments, 8 * threads)
+            self._launch_grid("sum_rows", x.dtype, blocks, (threads,), arguments, 8 * threads)
 
     def _room(self, name: str, shape: Shape, dtype: Any) -> Array:
         """Scratch of that name as an array; its contents are whatever was there."""
@@ -366,13 +369,13 @@ class CompiledKernels(PortableKernels):
         self, name: str, dtype: Any, size: int, arguments: tuple[Any, ...], rows: int = 1, shared: int = 0
     ) -> None:
         """Run a kernel on ``rows`` times enough blocks to have a thread for each of ``size`` numbers."""
-        self._launch_blocks(name, dtype, (-(-size // THREADS), rows), (THREADS,), arguments, shared)
+        self._launch_grid(name, dtype, (ceil_div(size, THREADS), rows), (THREADS,), arguments, shared)
 
-    def _launch_block(self, name: str, dtype: Any, arguments: tuple[Any, ...]) -> None:
+    def _launch_one_block(self, name: str, dtype: Any, arguments: tuple[Any, ...]) -> None:
         """Run a kernel on one block, with a double in shared memory for each thread."""
-        self._launch_blocks(name, dtype, (1,), (THREADS,), arguments, 8 * THREADS)
+        self._launch_grid(name, dtype, (1,), (THREADS,), arguments, 8 * THREADS)
 
-    def _launch_blocks(
+    def _launch_grid(
         self,
         name: str,
         dtype: Any,
@@ -395,13 +398,18 @@ class CompiledKernels(PortableKernels):
             except Exception as error:
                 if type(error).__name__ not in ("CompileException", "NVRTCError"):  # CuPy's
                     raise
-                first, *_ = str(error).strip().splitlines() or [""]
                 raise DeviceUnavailable(
-                    f"{self.backend.name} cannot have the compiled kernels ({first}): take --kernels portable"
+                    f"{self.backend.name} cannot have the compiled kernels ({first_line(error)}): "
+                    "take the portable ones"
                 ) from error
             self._functions[dtype, name] = function
             self.compile_seconds += time.perf_counter() - start
         return function
+
+
+def ceil_div(a: int, b: int) -> int:
+    """How many pieces of ``b`` make up ``a``, the last one perhaps in part."""
+    return -(-a // b)
 
 
 def _tile(channels: int) -> int:

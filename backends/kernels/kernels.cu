@@ -35,7 +35,13 @@ __device__ int flat_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 __device__ real positive(real value) { return value < 0 ? 0 : value; } // NaN stays NaN
 
+__device__ int tiles_of(int size, int tile) { return (size + tile - 1) / tile; }
+
 __device__ bool within(int index, int size) { return (unsigned)index < (unsigned)size; }
+
+// Whether a value takes the place of the best so far in max pooling: the first of equals stays, NaN always
+// wins.
+__device__ bool beats(real value, real best, bool any) { return !any || value > best || value != value; }
 
 // Where number `at` of an array (C, H, W, N) is.
 struct Place {
@@ -89,7 +95,7 @@ __device__ const real *stage_forward(const real *weight, int first, const Convol
 
 // sums[t] += what the window at (oh, ow) sees of x, which points to its group and image.
 template <int TILE>
-__device__ void look(
+__device__ void accumulate(
     real (&sums)[TILE], const real *x, const real *staged, const Convolution &s, int oh, int ow) {
     const Window &w = s.window;
     int plane = s.H * s.W * s.N;
@@ -117,14 +123,15 @@ template <int TILE>
 __device__ void convolve(
     const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
     int rectify, const Convolution &s) {
-    int tiles = (s.O + TILE - 1) / TILE, group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
+    int tiles = tiles_of(s.O, TILE), group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
     int plane = s.OH * s.OW * s.N, at = flat_thread();
     const real *staged =
         stage_forward<TILE>(weight + group * s.O * s.C * s.window.KH * s.window.KW, first, s);
     if (at >= plane) return;
     int n = at % s.N, position = at / s.N;
     real sums[TILE] = {};
-    look<TILE>(sums, x + group * s.C * s.H * s.W * s.N + n, staged, s, position / s.OW, position % s.OW);
+    accumulate<TILE>(
+        sums, x + group * s.C * s.H * s.W * s.N + n, staged, s, position / s.OW, position % s.OW);
 #pragma unroll
     for (int t = 0; t < TILE; t++) {
         if (first + t >= s.O) continue;
@@ -142,7 +149,7 @@ template <int TILE>
 __device__ void convolve_pool(
     const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
     unsigned char *winner, const Convolution &s, const Pooling &pool) {
-    int tiles = (s.O + TILE - 1) / TILE, group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
+    int tiles = tiles_of(s.O, TILE), group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
     int plane = pool.OH * pool.OW * s.N, at = flat_thread();
     const real *staged =
         stage_forward<TILE>(weight + group * s.O * s.C * s.window.KH * s.window.KW, first, s);
@@ -156,14 +163,14 @@ __device__ void convolve_pool(
         int oh = row * p.SH + tap / p.KW * p.DH - p.PH, ow = column * p.SW + tap % p.KW * p.DW - p.PW;
         if (!within(oh, s.OH) || !within(ow, s.OW)) continue;
         real sums[TILE] = {};
-        look<TILE>(sums, x + group * s.C * s.H * s.W * s.N + n, staged, s, oh, ow);
+        accumulate<TILE>(sums, x + group * s.C * s.H * s.W * s.N + n, staged, s, oh, ow);
 #pragma unroll
         for (int t = 0; t < TILE; t++) {
             real value = sums[t];
             if (bias && first + t < s.O)
                 value += bias[(group * s.O + first + t) * bias_channel + (oh * s.OW + ow) * bias_position];
             value = positive(value);
-            bool better = !any || value > best[t] || value != value;
+            bool better = beats(value, best[t], any);
             best[t] = better ? value : best[t];
             taken[t] = better ? tap : taken[t];
         }
@@ -183,7 +190,7 @@ __device__ void convolve_pool(
 template <int TILE>
 __device__ void convolve_back(const real *dy, const real *weight, real *dx, const Convolution &s) {
     const Window &w = s.window;
-    int tiles = (s.C + TILE - 1) / TILE, group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
+    int tiles = tiles_of(s.C, TILE), group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
     int taps = w.KH * w.KW, depth = s.C * taps;
     int plane = s.H * s.W * s.N, dy_plane = s.OH * s.OW * s.N, at = flat_thread();
     real *staged = (real *)shared_memory; // (O, C, taps) -> (taps, O, TILE)
@@ -245,8 +252,6 @@ WITH_TILE(8)
 // images; the bias is one tap more, which sees ones. At the end lane l holds the sum number l of the
 // warp's 32.
 const int O_TILE = 4, TAP_TILE = 8, SUMS = O_TILE * TAP_TILE;
-
-__device__ int tiles_of(int size, int tile) { return (size + tile - 1) / tile; }
 
 // sums[0] = on lane l the warp's total of sums[l]: each round, lanes that differ in one bit swap half of
 // their sums and add up the other half.
@@ -389,7 +394,7 @@ extern "C" __global__ void max_pool(
         int h = oh * w.SH + tap / w.KW * w.DH - w.PH, column = ow * w.SW + tap % w.KW * w.DW - w.PW;
         if (!within(h, s.H) || !within(column, s.W)) continue;
         real value = x[((c * s.H + h) * s.W + column) * s.N + n];
-        if (!any || value > best || value != value) {
+        if (beats(value, best, any)) {
             best = value;
             taken = tap;
         }
@@ -536,7 +541,7 @@ extern "C" __global__ void softmax_grad(
 // ---------------------
 
 // The class with the highest output; the first of equals, and NaN is higher than every number.
-__device__ int answer(const real *y, int classes, int N, int n) {
+__device__ int argmax(const real *y, int classes, int N, int n) {
     int best = 0;
     for (int k = 1; k < classes; k++) {
         real highest = y[best * N + n];
@@ -563,7 +568,7 @@ extern "C" __global__ void cross_entropy(
     real *__restrict__ dy, double *__restrict__ sums, double divisor, int classes, int N) {
     double loss = 0, right = 0;
     for (int n = threadIdx.x; n < N; n += blockDim.x) {
-        int label = (int)labels[n], best = answer(y, classes, N, n);
+        int label = (int)labels[n], best = argmax(y, classes, N, n);
         real highest = y[best * N + n], total = 0;
         for (int k = 0; k < classes; k++) total += dy[k * N + n] = exp(y[k * N + n] - highest);
         for (int k = 0; k < classes; k++)
@@ -592,7 +597,7 @@ extern "C" __global__ void binary_cross_entropy(
         }
         losses[n] = -total / classes;
         loss += losses[n];
-        right += answer(y, classes, N, n) == label;
+        right += argmax(y, classes, N, n) == label;
     }
     if (sums) add_to(sums, loss, right, N);
 }
@@ -604,7 +609,7 @@ extern "C" __global__ void tally(
     double loss = 0, right = 0;
     for (int n = threadIdx.x; n < N; n += blockDim.x) {
         loss += losses[n];
-        right += answer(y, classes, N, n) == labels[n];
+        right += argmax(y, classes, N, n) == labels[n];
     }
     add_to(sums, loss, right, N);
 }
@@ -678,20 +683,22 @@ extern "C" __global__ void next_batch(
     }
 }
 
+const int GATHER_SIDE = 32;
+
 // images (M, pixels) -> out (pixels, N), the chosen ones, times `scale`. Blocks of 32 x 8 threads: (tiles of
 // 32 images, tiles of 32 pixels); shared: 32 x 33 numbers, through which rows become columns.
 template <class T>
 __device__ void gather(const T *images, const long long *chosen, real *out, real scale, int pixels, int N) {
     real *tile = (real *)shared_memory;
-    const int SIDE = 32, PITCH = SIDE + 1; // one more: a column's numbers then lie in different banks
-    int first_image = blockIdx.x * SIDE, first_pixel = blockIdx.y * SIDE;
-    for (int row = threadIdx.y; row < SIDE; row += blockDim.y) {
+    const int PITCH = GATHER_SIDE + 1; // one more: a column's numbers then lie in different banks
+    int first_image = blockIdx.x * GATHER_SIDE, first_pixel = blockIdx.y * GATHER_SIDE;
+    for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
         int n = first_image + row, pixel = first_pixel + threadIdx.x;
         if (n < N && pixel < pixels)
             tile[row * PITCH + threadIdx.x] = images[chosen[n] * pixels + pixel] * scale;
     }
     __syncthreads();
-    for (int row = threadIdx.y; row < SIDE; row += blockDim.y) {
+    for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
         int n = first_image + threadIdx.x, pixel = first_pixel + row;
         if (n < N && pixel < pixels) out[pixel * N + n] = tile[threadIdx.x * PITCH + row];
     }

@@ -31,6 +31,7 @@ from cnn.cli.options import (
 )
 from cnn.cli.output import print_json, result_line, say
 from cnn.data import Dataset
+from cnn.data.feed import is_too_large
 from cnn.errors import DeviceLost, OutOfMemory
 from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
@@ -127,6 +128,8 @@ def train(
         graph=graph, tf32=tf32, stream=stream,
     )  # fmt: skip
     backend = backends.get(device, kernels, threads, tf32)
+    if tf32 and backend.name == "cpu":
+        say("note: --tf32 changes nothing on the CPU")
     train_set, test_set = config.load_data()
     backend.kernels.when_compiling(lambda: say(COMPILING))
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
@@ -184,12 +187,8 @@ class Job:
         if tensorboard.installed():
             logs = tensorboard.TensorBoard(self.folder.tensorboard)
             callbacks.append(Dispensable(logs, "logs for TensorBoard", say))
-        what = self.network, self.optimizer, self.train_set, self.test_set, self.config.batch_size
         try:
-            with (
-                plan.advising(*what, self.config.stream, give="--batch-size "),
-                np.errstate(over="ignore", invalid="ignore"),  # the guard says it better
-            ):
+            with np.errstate(over="ignore", invalid="ignore"):  # the guard says it better
                 return cnn.fit(
                     self.network,
                     self.train_set,
@@ -236,7 +235,7 @@ class Job:
         config = self.config
         stream = config.stream
         if stream is None:
-            stream = not self.network.backend.has_room(plan.data_bytes(self.train_set, self.network))
+            stream = is_too_large(self.network.backend, self.train_set.images, self.network.dtype)
         what = self.network, self.optimizer, self.train_set, self.test_set
         memory = plan.memory(*what, config.batch_size, stream)
         steps = -(-len(self.train_set) // config.batch_size)

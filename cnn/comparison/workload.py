@@ -18,7 +18,7 @@ from cnn.layers.layer import Layer
 from cnn.metrics import Totals
 from cnn.network import DTYPES, Sequential
 from cnn.optimizers import SGD
-from cnn.step import Step
+from cnn.step import TrainingStep
 from cnn.training import make_feed, make_loss
 
 RATE, MOMENTUM = 0.01, 0.9
@@ -55,7 +55,7 @@ class Training:
         self._optimizer.build(self.network)
         feed = make_feed(self.network, data, batch_size, stream=False)
         feed.start(np.arange(len(data)), np.full(batches, RATE))
-        self._step = Step(self.network, self.loss, self._optimizer, feed, Totals(self.network))
+        self._step = TrainingStep(self.network, self.loss, self._optimizer, feed, Totals(self.network))
         self._batch_size = batch_size
 
     def step(self) -> Array:

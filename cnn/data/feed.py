@@ -39,12 +39,12 @@ class Feed:
         self._shape = images.shape[1:]
         self._buffers = Buffers(backend, dtype)
         self._replays = Replays(backend)
-        there = images.dtype if images.dtype == np.uint8 else np.dtype(dtype)
-        self.streamed = not backend.has_room(images.size * there.itemsize) if stream is None else stream
+        self.streamed = is_too_large(backend, images, dtype) if stream is None else stream
+        stored = stored_dtype(images, dtype)
         if self.streamed:
-            self._source: Resident | Streamed = Streamed(backend, images, labels, there, self.batch_size)
+            self._source: Resident | Streamed = Streamed(backend, images, labels, stored, self.batch_size)
         else:
-            self._source = Resident(backend, images, labels, there)
+            self._source = Resident(backend, images, labels, stored)
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
             self._order = backend.zeros(len(images), np.int64)
@@ -91,6 +91,16 @@ class Feed:
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         for size in self.turns():
             yield self.batch(size)
+
+
+def stored_dtype(images: Any, dtype: str) -> Any:
+    """What images are on the device: bytes stay bytes, floats take on the network's dtype."""
+    return images.dtype if images.dtype == np.uint8 else np.dtype(dtype)
+
+
+def is_too_large(backend: Backend, images: Any, dtype: str) -> bool:
+    """Whether images had better stay on the host, since the device has no room for them."""
+    return not backend.has_room(images.size * stored_dtype(images, dtype).itemsize)
 
 
 class Resident:

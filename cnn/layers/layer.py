@@ -109,6 +109,11 @@ class Layer:
         return self._own_parameters
 
     @property
+    def state(self) -> dict[str, Array]:
+        """Arrays by name, besides the parameters, that a training forward changes for the next one."""
+        return {}
+
+    @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, so that the layer can be made again."""
         names = inspect.signature(type(self)).parameters

@@ -7,7 +7,7 @@ import numpy as np
 import backends
 import cnn
 from cnn.metrics import Totals
-from cnn.step import Step
+from cnn.step import TrainingStep
 from cnn.training import make_feed, make_loss
 from peers.peer import Absent, Peer, softmax
 from peers.task import MOMENTUM, RATE, Task
@@ -27,7 +27,7 @@ class Ours(Peer):
         optimizer.build(self.network)
         feed = make_feed(self.network, cnn.data.Dataset(task.images, task.labels), setting.batch_size)
         feed.start(task.order, np.full(len(feed), RATE))
-        self._step = Step(self.network, self._loss, optimizer, feed, Totals(self.network))
+        self._step = TrainingStep(self.network, self._loss, optimizer, feed, Totals(self.network))
         self._batch_size = setting.batch_size
         # (N, C, H, W) -> (C, H, W, N)
         self._x = backend.asarray(np.ascontiguousarray(np.moveaxis(task.x, 0, -1)))

@@ -34,7 +34,7 @@ def full(found):
 def lost(said):
     return (
         f"cuda:1 is lost ({said}): check it with nvidia-smi; this process cannot use it any more, "
-        "so start again, or go on without it with --device cpu"
+        "so start again, or go on on the CPU"
     )
 
 
@@ -243,7 +243,7 @@ class TestAtTheStart:
             require_capability("cuda:0", capability)
         assert str(caught.value) == (
             f"cuda:0 has compute capability {said}, the compiled kernels need 7.5 or later: "
-            "take --kernels portable"
+            "take the portable kernels"
         )
 
     @pytest.mark.parametrize("capability", ["75", "90", "100", "120"])
