@@ -28,9 +28,11 @@ class Capture:
         step()  # makes the buffers, in the memory that others share; what it raises is its own
         try:
             return self._record(step)
-        except Exception as error:
+        except BaseException as error:
             with suppress(Exception):
                 self._cupy.cuda.runtime.deviceSynchronize()  # the caller may change what a warm-up works with
+            if not isinstance(error, Exception):
+                raise
             raise CaptureError(f"{type(error).__name__}: {first_line(error)}") from error
 
     def _record(self, step: Work) -> "Launch":

@@ -33,6 +33,13 @@ def number(name: str, value: Any, least: float = 0, below: float = inf) -> float
     return float(value)
 
 
+def flag(name: str, value: Any) -> bool:
+    """``value`` if it is True or False."""
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{name} is {value!r}, expected True or False")
+    return value
+
+
 def shape(name: str, value: Any) -> tuple[int, ...]:
     """``value`` as a tuple if it is a row of whole numbers of at least 1."""
     if isinstance(value, str) or not hasattr(value, "__len__"):

@@ -38,20 +38,24 @@ class Loss:
         """
         self.losses = self._buffers.view("losses", (y.shape[1],))
         self._gradient = self._buffers.view("gradient", y.shape)
-        self.compute(y, labels, self.losses, self._gradient, divisor or y.shape[1], sums)
+        self.evaluate(y, labels, self.losses, self._gradient, divisor or y.shape[1], sums)
         return self.losses
 
     def backward(self) -> Array:
         """The gradient of the latest forward's sum over the divisor: (classes, N), valid until the next."""
         return self._gradient
 
-    def compute(
+    def evaluate(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
     ) -> None:
-        """``losses`` (N,) = each sample's loss, ``dy`` (classes, N) = the gradient of their sum / divisor.
+        """:meth:`compute`, with ``dy`` over ``divisor`` and ``sums`` as :meth:`forward` says."""
+        self.compute(y, labels, losses, dy)
+        self.backend.xp.divide(dy, divisor, out=dy)
+        if sums is not None:
+            self.backend.kernels.tally(losses, y, labels, sums)
 
-        ``sums`` (None: not wanted) += what ``kernels.tally`` adds.
-        """
+    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
+        """``losses`` (N,) = each sample's loss, ``dy`` (classes, N) = the gradient of their sum."""
         raise NotImplementedError
 
 
@@ -70,7 +74,7 @@ class CrossEntropy(Loss):
                 stacklevel=3,
             )
 
-    def compute(
+    def evaluate(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
     ) -> None:
         self.backend.kernels.cross_entropy(y, labels, losses, dy, divisor, sums)
@@ -83,7 +87,7 @@ class BinaryCrossEntropy(Loss):
     from 0 and 1, so both the loss and its gradient stay finite and still point the right way.
     """
 
-    def compute(
+    def evaluate(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
     ) -> None:
         self.backend.kernels.binary_cross_entropy(y, labels, losses, dy, divisor, sums)
@@ -96,15 +100,11 @@ class MeanSquaredError(Loss):
         super().build(network)
         self._classes = network.backend.xp.arange(network.output_shape[0])[:, None]
 
-    def compute(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
-    ) -> None:
+    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
         xp = self.backend.xp
         xp.equal(self._classes, labels, out=dy)
         xp.subtract(y, dy, out=dy)
         square = self._buffers.view("square", y.shape)
         xp.square(dy, out=square)
         xp.mean(square, axis=0, out=losses)
-        xp.multiply(dy, 2 / len(y) / divisor, out=dy)
-        if sums is not None:
-            self.backend.kernels.tally(losses, y, labels, sums)
+        xp.multiply(dy, 2 / len(y), out=dy)

@@ -5,6 +5,7 @@ that nothing in a step changes but arrays. Arguments mean what they mean in PyTo
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from cnn.arguments import number
 from cnn.errors import ArgumentError
@@ -16,6 +17,7 @@ class Optimizer:
     """What the optimizers share: their place on a network and their state, vectors like the parameters."""
 
     state_names: tuple[str, ...] = ()
+    setting_names: tuple[str, ...] = ("weight_decay",)
 
     def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
         self.learning_rate = number("learning_rate", learning_rate)
@@ -27,11 +29,15 @@ class Optimizer:
         network.require_built()
         if network is self._network:
             return
-        self._network = network
+        self.state = {name: network.backend.xp.zeros_like(network.flat.value) for name in self.state_names}
         self.backend = network.backend
         self.flat = network.flat
-        xp = self.backend.xp
-        self.state = {name: xp.zeros_like(self.flat.value) for name in self.state_names}
+        self._network = network  # at last: there may have been no memory for the state
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """The numbers of Python's that :meth:`step` works with; changed ones count from the next step on."""
+        return tuple(getattr(self, name) for name in self.setting_names)
 
     @property
     def arrays(self) -> list[Array]:
@@ -49,6 +55,8 @@ class SGD(Optimizer):
     ``v = momentum * v + g``, ``value -= rate * v``; with ``nesterov`` the step is ``g + momentum * v``;
     ``weight_decay`` is added to the gradient.
     """
+
+    setting_names = (*Optimizer.setting_names, "momentum", "nesterov")
 
     def __init__(
         self,
@@ -80,6 +88,7 @@ class Adam(Optimizer):
     """Adam (Kingma & Ba 2015), as PyTorch's: ``weight_decay`` is added to the gradient."""
 
     state_names = ("mean", "square")
+    setting_names = (*Optimizer.setting_names, "betas", "epsilon")
     decoupled = False  # whether the decay acts on the weights themselves, beside the gradient
 
     def __init__(
@@ -96,10 +105,11 @@ class Adam(Optimizer):
         self.epsilon = number("epsilon", epsilon)
 
     def build(self, network: Sequential) -> None:
-        if network is not self._network:
+        is_new = network is not self._network
+        super().build(network)
+        if is_new:
             # beta ** step, on the device: what the moments' zero start still weighs
             self._powers = network.backend.xp.ones(2, dtype=network.dtype)
-        super().build(network)
 
     @property
     def arrays(self) -> list[Array]:

@@ -31,6 +31,11 @@ class Memory:
         """All of them."""
         return self.data + self.parameters + self.optimizer + self.activations + self.workspace
 
+    @property
+    def at_most(self) -> int:
+        """With half as much again of what grows with the batch: temporary arrays, and what pools round up."""
+        return self.total + (self.activations + self.workspace) // 2
+
 
 def memory(
     network: Sequential,
@@ -72,9 +77,9 @@ def fitting_batch_size(
     stream: bool,
     room: int,
 ) -> int:
-    """The largest half, quarter, ... of ``batch_size`` whose :func:`memory` is in ``room``; 0 if none is."""
+    """The largest half, quarter, ... of ``batch_size`` that is sure to fit in ``room``; 0 if none is."""
     size = min(batch_size, len(train)) // 2
-    while size and memory(network, optimizer, train, test, size, stream).total > room:
+    while size and memory(network, optimizer, train, test, size, stream).at_most > room:
         size //= 2
     return size
 

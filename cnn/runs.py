@@ -98,6 +98,9 @@ class Config:
         return SCHEDULES[self.schedule](warmup=self.warmup)
 
 
+LATER_FIELDS = ("graph", "tf32", "stream")  # that the first runs' config.json does not have
+
+
 class RunFolder:
     """The files of one run."""
 
@@ -159,6 +162,7 @@ class RunFolder:
         """(configuration, image shape, class names); CheckpointError where this is no run's folder."""
         try:
             values = json.loads(self.config.read_text(encoding="utf-8"))
+            values = {name: getattr(Config, name) for name in LATER_FIELDS} | values
             config = Config(**{field.name: values[field.name] for field in fields(Config)})
             return config, tuple(values["input_shape"]), tuple(values["class_names"])
         except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
 """A training step: gather a batch, forward, loss, backward, update, count."""
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from cnn.data.feed import Feed
 from cnn.layers.buffers import Array
@@ -35,17 +35,21 @@ class TrainingStep:
             optimizer.step(feed.rate)
 
         self.run = run  # call by call; no method, which would keep the graph and its memory in a cycle
-        self._whole: Callable[[], None] = partial(run, feed.batch_size)
-        if graph:
-            states = [array for layer in network.walk() for array in layer.state.values()]
-            changed = [network.flat.value, *states, *optimizer.arrays, feed.cursor, totals.sums]
-            self._whole = network.backend.graph(self._whole, changed)
+        whole = partial(run, feed.batch_size)
+        states = [array for layer in network.walk() for array in layer.state.values()]
+        changed = [network.flat.value, *states, *optimizer.arrays, feed.cursor, totals.sums]
+        self._graph = (lambda: network.backend.graph(whole, changed)) if graph else (lambda: whole)
+        self._optimizer = optimizer
+        self._recorded: tuple[Any, ...] | None = None  # the optimizer's settings in what is repeated
 
     def __call__(self, size: int) -> None:
-        if size == self.feed.batch_size:
-            self._whole()
-        else:
+        if size != self.feed.batch_size:
             self.run(size)
+            return
+        if self._recorded != self._optimizer.settings:
+            self._recorded = self._optimizer.settings
+            self._whole = self._graph()
+        self._whole()
 
 
 def compute_gradients(

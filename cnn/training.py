@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnn import plan, random
-from cnn.arguments import instance, whole
+from cnn.arguments import flag, instance, whole
 from cnn.callbacks import Callback, NaNGuard, Progress, Run, ending
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed, is_too_large
@@ -86,10 +86,12 @@ def fit(
     whole("epochs", epochs)
     whole("batch_size", batch_size)
     whole("seed", seed, least=0)
+    flag("graph", graph)
     if not network.built:
         network.build(train.shape, seed=seed)
     if stream is None:
         stream = is_too_large(network.backend, train.images, network.dtype)
+    flag("stream", stream)
     advising = plan.advising(network, optimizer, train, validation, batch_size, stream)
     with advising, network.backend.active(), ExitStack() as at_end:
         feed = make_feed(network, train, batch_size, stream)

@@ -88,9 +88,9 @@ def test_lenet5_trained_50_steps_stays_with_pytorchs(ours, theirs):
     class Same(cnn.CrossEntropy):
         """Notes what each batch was, so that the peer gets the same."""
 
-        def compute(self, y, labels, *rest):
+        def evaluate(self, y, labels, *rest):
             order.append(labels.copy())
-            super().compute(y, labels, *rest)
+            super().evaluate(y, labels, *rest)
 
     optimizer, criterion = theirs(peer.parameters()), nn.CrossEntropyLoss()
     losses = []

@@ -118,7 +118,7 @@ def test_the_warm_up_leaves_no_trace():
     )
     optimizer.build(net)
     step = cnn.step.TrainingStep(net, loss, optimizer, feed, totals)
-    step._whole._record()
+    step._graph()._record()
     assert_same((before, 0), (net.state_dict(), 0))
     to_host = net.backend.to_host
     assert [*to_host(feed.cursor), *to_host(totals.sums), abs(to_host(optimizer.arrays[0])).max()] == [0] * 6
@@ -176,6 +176,42 @@ def test_what_a_layer_keeps_from_step_to_step_is_put_back_too():
         results.append(trained(net, graph=graph))
         assert net.backend.to_host(net.layers[6].count).tolist() == [10]
     assert_same(*results)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [(lambda: cnn.SGD(0.1, momentum=0.9), "momentum", 0.1), (cnn.AdamW, "weight_decay", 0.5)],
+)
+def test_what_a_callback_sets_on_the_optimizer_counts_from_then_on(make, name, value):
+    class Change(Callback):
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+        def on_epoch(self, run, record):
+            setattr(self.optimizer, name, value)
+
+    results = []
+    for graph in (True, False):
+        optimizer = make()
+        results.append(trained(network(), optimizer=optimizer, callbacks=[Change(optimizer)], graph=graph))
+    assert_same(*results)
+    assert any(
+        (results[0][0][key] != trained(network(), optimizer=make())[0][key]).any() for key in results[0][0]
+    )
+
+
+class Own(cnn.losses.Loss):
+    """The squared output, whatever the label."""
+
+    def compute(self, y, labels, losses, dy):
+        self.backend.xp.sum(y * y, axis=0, out=losses)
+        self.backend.xp.multiply(y, 2.0, out=dy)
+
+
+def test_a_loss_of_ones_own_needs_its_values_and_their_gradient_alone():
+    recorded, plain = (trained(network(), loss=Own(), graph=graph) for graph in (True, False))
+    assert_same(recorded, plain)
+    assert plain[1][1]["loss"] < plain[1][0]["loss"]
 
 
 class Stubborn(Layer):

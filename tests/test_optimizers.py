@@ -127,3 +127,18 @@ def test_schedules(schedule, factors):
 def test_no_step_is_wasted_at_either_end():
     rates = [learning_rates(2.0, schedules.Linear(warmup=0.5), epoch, 2, 2) for epoch in range(2)]
     np.testing.assert_allclose(rates, [[0.5, 1.5], [1.5, 0.5]])
+
+
+@pytest.mark.parametrize("make", [lambda: cnn.SGD(0.1, momentum=0.9), cnn.Adam])
+def test_where_there_was_no_memory_for_its_state_it_can_be_used_again(make, monkeypatch):
+    def full(*arguments):
+        raise MemoryError
+
+    optimizer, network = make(), cnn.Sequential(cnn.Dense(2))
+    network.build((3,), backend="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "zeros_like", full)
+        with pytest.raises(MemoryError):
+            optimizer.build(network)
+    optimizer.build(network)
+    optimizer.step(np.ones(1, np.float32))

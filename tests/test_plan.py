@@ -65,7 +65,7 @@ class TestFittingBatchSize:
         ("tried", "fits"), [(300, 150), (300, 37), (128, 64), (5, 2), (2, 1), (1000, 100)]
     )
     def test_it_is_the_largest_half_whose_memory_there_is(self, training, tried, fits):
-        room = plan.memory(*training, fits).total
+        room = plan.memory(*training, fits).at_most
         assert plan.fitting_batch_size(*training, tried, None, room) == fits
         assert plan.fitting_batch_size(*training, tried, None, room - 1) < fits
 
@@ -73,6 +73,6 @@ class TestFittingBatchSize:
         assert plan.fitting_batch_size(*training, 64, None, 1 << 40) == 32
 
     def test_none_fits_beside_the_images(self, training):
-        room = plan.memory(*training, 1).total - 1
+        room = plan.memory(*training, 1).at_most - 1
         assert plan.fitting_batch_size(*training, 64, None, room) == 0
         assert plan.fitting_batch_size(*training, 1, None, 1 << 40) == 0

@@ -226,9 +226,9 @@ def test_every_image_is_seen_once_an_epoch():
     data, seen = blobs(70), []
 
     class Labels(cnn.CrossEntropy):
-        def compute(self, y, labels, *rest):
+        def evaluate(self, y, labels, *rest):
             seen.extend(labels.tolist())
-            super().compute(y, labels, *rest)
+            super().evaluate(y, labels, *rest)
 
     cnn.fit(network, data, loss=Labels(), epochs=1, batch_size=32, callbacks=[])
     assert sorted(seen) == sorted(data.labels.tolist())

@@ -83,7 +83,7 @@ class TestCommand:
         code, out, err = train()
         assert (code, out) == (2, "")
         assert re.fullmatch(
-            r"error: standin:0 is out of memory: [\d.]+ KB were asked for and \d+ B are free; a batch of 32 "
+            r"error: standin:0 is out of memory: [\d.]+ KB were asked for and \d+ B are free; a batch of 16 "
             r"should fit \(it was 64\); " + re.escape(KEPT),
             err[-1],
         )

@@ -618,7 +618,7 @@ extern "C" __global__ void tally(
 // ---- Updates: blocks of threads for all parameters; state below `tiny` becomes zero
 // ---------------------------
 
-__device__ real flushed(real value, double tiny) { return fabs(value) >= (real)tiny ? value : 0; }
+__device__ real flushed(real value, double tiny) { return fabs(value) < (real)tiny ? 0 : value; }
 
 // v = momentum v + g + decay value; value -= rate v, or with nesterov rate (g + momentum v). velocity null:
 // none.

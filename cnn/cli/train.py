@@ -92,7 +92,7 @@ def train(
         bool, typer.Option(help="On a GPU: record a step and let the GPU repeat it by itself.")
     ] = DEFAULT.graph,
     tf32: Annotated[
-        bool, typer.Option("--tf32", help="On a GPU: multiply with 10 bits after the point (TF32), faster.")
+        bool, typer.Option(help="On a GPU: multiply with 10 bits after the point (TF32), faster.")
     ] = DEFAULT.tf32,
     stream: Annotated[
         bool | None,

@@ -131,8 +131,15 @@ STEPS = {
         "sgd", numbers(300), 1e-33 * numbers(300), 1e-30 * numbers(300), numbers(1),
         *momentum(True, 0.0).values(),
     ),
+    "sgd, without a gradient that is a number": lambda: (
+        "sgd", numbers(9), np.full(9, np.nan), numbers(9), numbers(1), *momentum(False, 0.1).values(),
+    ),
     "adam": lambda: (
         "adam", *moments(), np.array([0.9, 0.999]), numbers(1), *adams(False).values(),
+    ),
+    "adam, without a gradient that is a number": lambda: (
+        "adam", numbers(9), np.full(9, np.nan), numbers(9), numbers(9), np.array([0.9, 0.999]), numbers(1),
+        *adams(False).values(),
     ),
     "adamw": lambda: (
         "adam", *moments(), np.array([0.81, 0.998]), numbers(1), *adams(True).values(),

@@ -129,13 +129,13 @@ class TestProof:
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_a_loss_with_another_divisor_is_seen(self, two, monkeypatch, dtype):
-        compute = cnn.CrossEntropy.compute
+        evaluate = cnn.CrossEntropy.evaluate
 
         def wrong(self, y, labels, losses, dy, divisor, sums):
             is_signal = self.backend.kernels.name == "signal" and dy.dtype == dtype
-            compute(self, y, labels, losses, dy, divisor + is_signal, sums)
+            evaluate(self, y, labels, losses, dy, divisor + is_signal, sums)
 
-        monkeypatch.setattr(cnn.CrossEntropy, "compute", wrong)
+        monkeypatch.setattr(cnn.CrossEntropy, "evaluate", wrong)
         with pytest.raises(DisagreementError, match=f"the gradient of the loss differs by .* in {dtype}"):
             compare(two, model="lenet5", batch_size=2)
 
