@@ -10,13 +10,13 @@ from backends.errors import OutOfMemory
 from backends.upload import Upload
 
 if TYPE_CHECKING:
-    from backends.cuda import CudaBackend
+    from backends.backend import Backend
 
 
 class PinnedUpload(Upload):
     """Through memory that the GPU reads by itself, on a stream of its own."""
 
-    def __init__(self, backend: "CudaBackend", *targets: Array) -> None:
+    def __init__(self, backend: "Backend", *targets: Array) -> None:
         self.backend = backend
         self.targets = targets
         cuda = backend.xp.cuda

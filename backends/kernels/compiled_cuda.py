@@ -4,30 +4,24 @@ Here is decided what is called with which sizes. Convolutions of few channels ar
 pooling in the same pass; those of many are products with blocks of columns, which the tensor cores may take.
 """
 
-import time
 from functools import lru_cache
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.buffer import Array, Shape
-from backends.errors import DeviceUnavailable
 from backends.kernels.covering import covering, covers
+from backends.kernels.cuda_launch import THREADS, Launcher, ceil_div
 from backends.kernels.portable import PortableKernels, as_matrix, split
 from backends.kernels.steps import TINY
 from backends.kernels.window import Window
-from backends.text import first_line
 
 if TYPE_CHECKING:
     from backends.backend import Backend
 
-SOURCE = Path(__file__).with_name("kernels.cu")
-REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.int64)
 
-THREADS = 256  # in a block
 SHARED_BYTES = 48 << 10  # of a block, on every GPU
 GRID_ROWS = 65535  # of blocks, on every GPU
 TILES = (1, 4, 8)  # channels that a thread of a direct convolution makes
@@ -51,8 +45,12 @@ class CompiledKernels(PortableKernels):
 
     def __init__(self, backend: "Backend") -> None:
         super().__init__(backend)
-        self.compile_seconds = 0.0
-        self._functions: dict[tuple[Any, str], Any] = {}
+        self._launch = Launcher(backend)
+
+    @property
+    def compile_seconds(self) -> float:  # type: ignore[override]
+        """What compiling the kernels took, or finding them in CuPy's cache."""
+        return self._launch.compile_seconds
 
     def portable(self) -> PortableKernels:
         """The kernels for what these do not cover."""
@@ -79,7 +77,9 @@ class CompiledKernels(PortableKernels):
             sizes = _convolution(out.shape, dy.shape, window, groups)
             rows = groups * ceil_div(C, tile)
             arguments = (dy, weight, out, sizes)
-            self._launch(f"convolve_back_{tile}", out.dtype, prod(out.shape[1:]), arguments, rows, shared)
+            self._launch.threads(
+                f"convolve_back_{tile}", out.dtype, prod(out.shape[1:]), arguments, rows, shared
+            )
         else:
             self._grad_input_by_columns(dy, weight, out, window, groups)
 
@@ -103,7 +103,9 @@ class CompiledKernels(PortableKernels):
             arguments = (x, weight, *_bias(bias), out, winner, *sizes)
             rows = groups * ceil_div(len(weight) // groups, tile)
             shared = weight[0].size * tile * x.itemsize
-            self._launch(f"convolve_pool_{tile}", x.dtype, prod(out.shape[1:]), arguments, rows, shared)
+            self._launch.threads(
+                f"convolve_pool_{tile}", x.dtype, prod(out.shape[1:]), arguments, rows, shared
+            )
         else:
             y = self._room("convolution", y_shape, x.dtype)
             self._convolve(x, weight, bias, y, window, groups, rectify=True)
@@ -126,7 +128,7 @@ class CompiledKernels(PortableKernels):
             self.max_pool2d_grad(rectified, winner, grad, pool)
         else:
             arguments = (dy, winner, y, grad, _pooling(grad.shape, dy.shape, pool))
-            self._launch("max_pool_grad", dy.dtype, grad.size, arguments)
+            self._launch.threads("max_pool_grad", dy.dtype, grad.size, arguments)
         tied = bias_grad is not None and bias_grad.ndim == 1
         self._grad_weight(x, grad, weight_grad, bias_grad if tied else None, window, groups)
         if bias_grad is not None and not tied:
@@ -140,26 +142,32 @@ class CompiledKernels(PortableKernels):
 
     @covering(BYTES)
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
-        self._launch("max_pool", x.dtype, out.size, (x, out, winner, _pooling(x.shape, out.shape, window)))
+        self._launch.threads(
+            "max_pool", x.dtype, out.size, (x, out, winner, _pooling(x.shape, out.shape, window))
+        )
 
     @covering(BYTES)
     def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
         arguments = (dy, winner, None, out, _pooling(out.shape, dy.shape, window))
-        self._launch("max_pool_grad", dy.dtype, out.size, arguments)
+        self._launch.threads("max_pool_grad", dy.dtype, out.size, arguments)
 
     @covering()
     def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
-        self._launch("average_pool", x.dtype, out.size, (x, out, _pooling(x.shape, out.shape, window)))
+        self._launch.threads(
+            "average_pool", x.dtype, out.size, (x, out, _pooling(x.shape, out.shape, window))
+        )
 
     @covering()
     def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
-        self._launch(
+        self._launch.threads(
             "average_pool_grad", dy.dtype, out.size, (dy, out, _pooling(out.shape, dy.shape, window))
         )
 
     @covering()
     def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
-        self._launch("add_bias", y.dtype, y.size, (y, bias, int(rectify), y.size // len(bias), y.size))
+        self._launch.threads(
+            "add_bias", y.dtype, y.size, (y, bias, int(rectify), y.size // len(bias), y.size)
+        )
 
     @covering()
     def sum_rows(self, x: Array, out: Array) -> None:
@@ -175,31 +183,31 @@ class CompiledKernels(PortableKernels):
     @covering()
     def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
         if sums is None:
-            self._launch("relu_grad", dy.dtype, out.size, (dy, y, out, out.size))
+            self._launch.threads("relu_grad", dy.dtype, out.size, (dy, y, out, out.size))
         else:
             arguments = (dy, y, out, sums, out.size // len(out))
-            self._launch_grid("relu_grad_rows", dy.dtype, (len(out),), (THREADS,), arguments, 8 * THREADS)
+            self._launch.grid("relu_grad_rows", dy.dtype, (len(out),), (THREADS,), arguments, 8 * THREADS)
 
     @covering()
     def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
-        self._launch("tanh_grad", dy.dtype, out.size, (dy, y, out, out.size))
+        self._launch.threads("tanh_grad", dy.dtype, out.size, (dy, y, out, out.size))
 
     @covering()
     def softmax(self, x: Array, out: Array) -> None:
         F, N = len(x), x.size // len(x)
-        self._launch("softmax", x.dtype, N, (x, out, F, N))
+        self._launch.threads("softmax", x.dtype, N, (x, out, F, N))
 
     @covering()
     def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
         F, N = len(y), y.size // len(y)
-        self._launch("softmax_grad", y.dtype, N, (dy, y, out, F, N))
+        self._launch.threads("softmax_grad", y.dtype, N, (dy, y, out, F, N))
 
     def cross_entropy(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
         if covers(self, (y, labels, losses, dy), INDICES):
             arguments = (y, labels, losses, dy, sums, float(divisor), *y.shape)
-            self._launch_one_block("cross_entropy", y.dtype, arguments)
+            self._launch.block("cross_entropy", y.dtype, arguments)
         else:
             self.portable().cross_entropy(y, labels, losses, dy, divisor, sums)
 
@@ -209,13 +217,13 @@ class CompiledKernels(PortableKernels):
         if covers(self, (y, labels, losses, dy), INDICES):
             margin = float(np.finfo(y.dtype).eps)
             arguments = (y, labels, losses, dy, sums, float(divisor), margin, *y.shape)
-            self._launch_one_block("binary_cross_entropy", y.dtype, arguments)
+            self._launch.block("binary_cross_entropy", y.dtype, arguments)
         else:
             self.portable().binary_cross_entropy(y, labels, losses, dy, divisor, sums)
 
     def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
         if covers(self, (losses, y, labels), INDICES):
-            self._launch_one_block("tally", y.dtype, (losses, y, labels, sums, *y.shape))
+            self._launch.block("tally", y.dtype, (losses, y, labels, sums, *y.shape))
         else:
             self.portable().tally(losses, y, labels, sums)
 
@@ -225,7 +233,9 @@ class CompiledKernels(PortableKernels):
         nesterov: bool, weight_decay: float,
     ) -> None:  # fmt: skip
         settings = (float(momentum), float(weight_decay), TINY, int(nesterov))
-        self._launch("sgd", value.dtype, value.size, (value, grad, velocity, rate, *settings, value.size))
+        self._launch.threads(
+            "sgd", value.dtype, value.size, (value, grad, velocity, rate, *settings, value.size)
+        )
 
     @covering()
     def adam(
@@ -235,8 +245,8 @@ class CompiledKernels(PortableKernels):
         betas = float(betas[0]), float(betas[1])
         settings = (*betas, float(epsilon), float(weight_decay), TINY, int(decoupled))
         arguments = (value, grad, mean, square, powers, rate, *settings, value.size)
-        self._launch("adam", value.dtype, value.size, arguments)
-        self._launch_grid("next_powers", value.dtype, (1,), (1,), (powers, *betas))
+        self._launch.threads("adam", value.dtype, value.size, arguments)
+        self._launch.grid("next_powers", value.dtype, (1,), (1,), (powers, *betas))
 
     def next_batch(
         self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
@@ -244,9 +254,7 @@ class CompiledKernels(PortableKernels):
     ) -> None:  # fmt: skip
         arguments = (cursor, order, labels, rates, chosen, chosen_labels, rate)
         if covers(self, arguments, INDICES):
-            self._launch_one_block(
-                "next_batch", rate.dtype, (*arguments, len(chosen), len(order), len(rates))
-            )
+            self._launch.block("next_batch", rate.dtype, (*arguments, len(chosen), len(order), len(rates)))
         else:
             self.portable().next_batch(*arguments)
 
@@ -261,7 +269,7 @@ class CompiledKernels(PortableKernels):
         name = "gather_bytes" if scaled else "gather_numbers"
         arguments = (images, indices, out, *([1 / 255] if scaled else []), pixels, N)
         shared = GATHER_SIDE * (GATHER_SIDE + 1) * out.itemsize
-        self._launch_grid(name, out.dtype, blocks, (GATHER_SIDE, 8), arguments, shared)
+        self._launch.grid(name, out.dtype, blocks, (GATHER_SIDE, 8), arguments, shared)
 
     def _convolve(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
@@ -273,7 +281,7 @@ class CompiledKernels(PortableKernels):
             arguments = (x, weight, *_bias(bias), out, int(rectify), sizes)
             rows = groups * ceil_div(len(weight) // groups, tile)
             shared = weight[0].size * tile * x.itemsize
-            self._launch(f"convolve_{tile}", x.dtype, prod(out.shape[1:]), arguments, rows, shared)
+            self._launch.threads(f"convolve_{tile}", x.dtype, prod(out.shape[1:]), arguments, rows, shared)
             return
         if self._in_reach(x, out, weight):
             self._convolve_by_columns(x, weight, out, window, groups)
@@ -313,8 +321,12 @@ class CompiledKernels(PortableKernels):
         shares = max(1, min(WARPS // tasks, steps // 8))
         sizes = _convolution(x.shape, dy.shape, window, groups)
         parts = self._room("parts", (shares, tasks, WARP), dy.dtype)
-        self._launch("grad_weight_parts", dy.dtype, parts.size, (x, dy, parts, shares, with_bias, sizes))
-        self._launch("grad_weight_sum", dy.dtype, len(dy) * taps, (parts, out, bias_grad, shares, sizes))
+        self._launch.threads(
+            "grad_weight_parts", dy.dtype, parts.size, (x, dy, parts, shares, with_bias, sizes)
+        )
+        self._launch.threads(
+            "grad_weight_sum", dy.dtype, len(dy) * taps, (parts, out, bias_grad, shares, sizes)
+        )
 
     def _convolve_by_columns(self, x: Array, weight: Array, out: Array, window: Window, groups: int) -> None:
         for x_g, w_g, y_g in split(groups, x, weight, out):
@@ -337,7 +349,7 @@ class CompiledKernels(PortableKernels):
             for first, rows, run, columns in self._blocks(dx_g, dy_g, window):
                 self.backend.matmul(as_matrix(w_g).T, as_matrix(dy_g)[:, run], out=columns)
                 arguments = (columns, dx_g, first, rows, int(first > 0), sizes)
-                self._launch("from_columns", dy.dtype, prod(dx_g.shape[1:]), arguments, len(dx_g))
+                self._launch.threads("from_columns", dy.dtype, prod(dx_g.shape[1:]), arguments, len(dx_g))
 
     def _blocks(self, x: Array, y: Array, window: Window) -> Any:
         """For each block of output rows: (first, count, their run in ``y`` as a matrix, room for columns)."""
@@ -351,7 +363,7 @@ class CompiledKernels(PortableKernels):
     ) -> None:
         sizes = _convolution(x.shape, y_shape, window, 1)
         depth, length = columns.shape
-        self._launch("to_columns", x.dtype, length, (x, columns, first, rows, sizes), depth)
+        self._launch.threads("to_columns", x.dtype, length, (x, columns, first, rows, sizes), depth)
 
     def _sum_parts(self, x: Array, out: Array, rows: int, length: int, parts: int) -> None:
         threads = min(THREADS, max(WARP, 1 << (length // parts - 1).bit_length()))
@@ -359,57 +371,11 @@ class CompiledKernels(PortableKernels):
             some = slice(first, first + GRID_ROWS)
             blocks = parts, min(GRID_ROWS, rows - first)
             arguments = (x.reshape(rows, -1)[some], out[some], length)
-            self._launch_grid("sum_rows", x.dtype, blocks, (threads,), arguments, 8 * threads)
+            self._launch.grid("sum_rows", x.dtype, blocks, (threads,), arguments, 8 * threads)
 
     def _room(self, name: str, shape: Shape, dtype: Any) -> Array:
         """Scratch of that name as an array; its contents are whatever was there."""
         return self.backend.scratch(name, prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
-
-    def _launch(
-        self, name: str, dtype: Any, size: int, arguments: tuple[Any, ...], rows: int = 1, shared: int = 0
-    ) -> None:
-        """Run a kernel on ``rows`` times enough blocks to have a thread for each of ``size`` numbers."""
-        self._launch_grid(name, dtype, (ceil_div(size, THREADS), rows), (THREADS,), arguments, shared)
-
-    def _launch_one_block(self, name: str, dtype: Any, arguments: tuple[Any, ...]) -> None:
-        """Run a kernel on one block, with a double in shared memory for each thread."""
-        self._launch_grid(name, dtype, (1,), (THREADS,), arguments, 8 * THREADS)
-
-    def _launch_grid(
-        self,
-        name: str,
-        dtype: Any,
-        blocks: Shape,
-        threads: Shape,
-        arguments: tuple[Any, ...],
-        shared: int = 0,
-    ) -> None:
-        self._function(name, dtype)(blocks, threads, arguments, shared_mem=shared)
-
-    def _function(self, name: str, dtype: Any) -> Any:
-        """The kernel for a dtype; the first one of each has them all compiled, or found in CuPy's cache."""
-        function = self._functions.get((dtype, name))
-        if function is None:
-            start = time.perf_counter()
-            options = ("-std=c++17", f"-DREAL={REALS[dtype]}")
-            module = self.backend.xp.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=options)
-            try:
-                function = module.get_function(name)
-            except Exception as error:
-                if type(error).__name__ not in ("CompileException", "NVRTCError"):  # CuPy's
-                    raise
-                raise DeviceUnavailable(
-                    f"{self.backend.name} cannot have the compiled kernels ({first_line(error)}): "
-                    "take the portable ones"
-                ) from error
-            self._functions[dtype, name] = function
-            self.compile_seconds += time.perf_counter() - start
-        return function
-
-
-def ceil_div(a: int, b: int) -> int:
-    """How many pieces of ``b`` make up ``a``, the last one perhaps in part."""
-    return -(-a // b)
 
 
 def _tile(channels: int) -> int:

@@ -19,7 +19,8 @@ import backends
 import cnn
 from backends import Window
 from backends.kernels import PortableKernels, compiled_cuda
-from backends.kernels.compiled_cuda import SOURCE, TILES
+from backends.kernels.compiled_cuda import TILES
+from backends.kernels.cuda_launch import SOURCE, THREADS, Launcher
 
 CODE = SOURCE.read_text()
 TILED = [f"{name}_{tile}" for name in ("convolve", "convolve_pool", "convolve_back") for tile in TILES]
@@ -44,7 +45,7 @@ def test_every_kernel_compiles_and_keeps_its_numbers_in_registers(architecture, 
     assert all(f".text.{name}".encode() in code for name in KERNELS)
     assert {name: spilled for name, (_, spilled) in resources.items() if spilled} == {}
     # 65,536 registers are shared by a block's threads
-    assert max(count for count, _ in resources.values()) * compiled_cuda.THREADS <= 65536
+    assert max(count for count, _ in resources.values()) * THREADS <= 65536
 
 
 @compiler
@@ -212,10 +213,10 @@ def test_what_a_step_does_besides_its_windows_is_as_in_plain_xp(name, dtype, dev
 
 def test_every_kernel_is_launched_here(device, monkeypatch):
     launched = set()
-    function = compiled_cuda.CompiledKernels._function
+    function = Launcher.function
     monkeypatch.setattr(
-        compiled_cuda.CompiledKernels,
-        "_function",
+        Launcher,
+        "function",
         lambda self, name, dtype: launched.add(name) or function(self, name, dtype),
     )
     for make in STEPS.values():
