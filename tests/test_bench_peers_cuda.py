@@ -149,7 +149,7 @@ def test_without_a_gpu_it_says_so_and_needs_few_libraries_to(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
-    assert "CUDA" in line
+    assert any(word in line for word in ("CuPy", "NVIDIA", "CUDA"))  # whichever is missing here
 
 
 def test_the_call_that_measures_the_same_again():
