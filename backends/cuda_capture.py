@@ -79,8 +79,8 @@ def _recording(stream: Any) -> Iterator[Callable[[], Any]]:
     """Record what is queued inside the block; the yielded function gives the graph after it."""
     collecting = gc.isenabled()
     gc.disable()  # what it destroys may be of the device, which a recording forbids
-    stream.begin_capture()
     try:
+        stream.begin_capture()
         yield stream.end_capture
     except BaseException:
         with suppress(Exception):  # a broken recording raises once more when it ends

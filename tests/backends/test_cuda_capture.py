@@ -1,6 +1,7 @@
 """Recording a step on CUDA: which calls CuPy and cuBLAS get, on fakes of both."""
 
 import ctypes
+import gc
 import warnings
 
 import host_cuda
@@ -167,6 +168,7 @@ class TestFailure:
     def test_a_cupy_without_graphs(self, gpu, cublas, streams, monkeypatch):
         monkeypatch.setattr(FakeStream, "begin_capture", refused)
         self.check(gpu, lambda: None, "cudaErrorStreamCaptureUnsupported")
+        assert gc.isenabled()
 
     def test_a_cublas_that_is_not_found(self, gpu, streams, monkeypatch):
         def missing():
