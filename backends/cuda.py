@@ -212,6 +212,7 @@ class CudaBackend(Backend):
             "cublas": f"{cublas // 10000}.{cublas // 100 % 100}.{cublas % 100}",
             "tf32": self._tf32,
             "kernels": self.kernels.name,
+            **({"slower_than_it_could": self.slower} if self.slower else {}),
             "cupy": self.xp.__version__,
             "numpy": np.__version__,
         }

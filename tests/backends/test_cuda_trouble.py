@@ -246,6 +246,15 @@ class TestAtTheStart:
             "take the portable kernels"
         )
 
+    def test_there_auto_takes_the_portable_kernels_and_says_why(self, machine, monkeypatch):
+        monkeypatch.setattr(FakeDevice, "compute_capability", "61")
+        machine(["cupy-cuda12x"], 13000, fake_cupy(1))
+        gpu = CudaBackend(0)
+        assert gpu.kernels.name == "portable"
+        assert gpu.describe()["slower_than_it_could"].startswith("cuda:0 has compute capability 6.1")
+        with pytest.raises(DeviceUnavailable, match="take the portable kernels"):
+            CudaBackend(0, kernels="compiled")
+
     @pytest.mark.parametrize("capability", ["75", "90", "100", "120"])
     def test_a_gpu_that_they_run_on(self, capability):
         require_capability("cuda:0", capability)
