@@ -60,6 +60,32 @@ __device__ int position_before(int index, int offset, int stride, int positions)
     return distance / stride < positions ? distance / stride : -1;
 }
 
+// see(i, j, h, column) for each tap of the window at (oh, ow) that sees the input, not its padding.
+template <class See>
+__device__ void for_each_tap(const Window &w, int oh, int ow, int H, int W, See see) {
+    for (int i = 0; i < w.KH; i++) {
+        int h = oh * w.SH + i * w.DH - w.PH;
+        if (!within(h, H)) continue;
+        for (int j = 0; j < w.KW; j++) {
+            int column = ow * w.SW + j * w.DW - w.PW;
+            if (within(column, W)) see(i, j, h, column);
+        }
+    }
+}
+
+// seen(i, j, oh, ow) for each window that sees (h, column) of the input, with the tap that does.
+template <class Seen>
+__device__ void for_each_window(const Window &w, int h, int column, int OH, int OW, Seen seen) {
+    for (int i = 0; i < w.KH; i++) {
+        int oh = position_before(h, w.PH - i * w.DH, w.SH, OH);
+        if (oh < 0) continue;
+        for (int j = 0; j < w.KW; j++) {
+            int ow = position_before(column, w.PW - j * w.DW, w.SW, OW);
+            if (ow >= 0) seen(i, j, oh, ow);
+        }
+    }
+}
+
 // The sum over all threads of a block, whose size is a power of two; thread 0 gets it.
 __device__ double block_sum(double value) {
     shared_memory[threadIdx.x] = value;
@@ -74,10 +100,10 @@ __device__ double block_sum(double value) {
 }
 
 
-// ---- Convolution
-// -------------------------------------------------------------------------------------------- A thread makes
-// one position of one image for TILE channels at once: each number of x is read for all of them, and their
-// weights lie side by side in shared memory.
+// ---- Convolution ----
+
+// A thread makes one position of one image for TILE channels at once: each number of x is read for all of
+// them, and their weights lie side by side in shared memory.
 
 // weight (O, C, taps) -> (taps, C, TILE): the output channels from `first`, those beyond O as zeros.
 template <int TILE>
@@ -97,23 +123,16 @@ __device__ const real *stage_forward(const real *weight, int first, const Convol
 template <int TILE>
 __device__ void accumulate(
     real (&sums)[TILE], const real *x, const real *staged, const Convolution &s, int oh, int ow) {
-    const Window &w = s.window;
     int plane = s.H * s.W * s.N;
-    for (int i = 0; i < w.KH; i++) {
-        int h = oh * w.SH + i * w.DH - w.PH;
-        if (!within(h, s.H)) continue;
-        for (int j = 0; j < w.KW; j++) {
-            int column = ow * w.SW + j * w.DW - w.PW;
-            if (!within(column, s.W)) continue;
-            const real *seen = x + (h * s.W + column) * s.N;
-            const real *weights = staged + (i * w.KW + j) * s.C * TILE;
-            for (int c = 0; c < s.C; c++) {
-                real value = seen[c * plane];
+    for_each_tap(s.window, oh, ow, s.H, s.W, [&](int i, int j, int h, int column) {
+        const real *seen = x + (h * s.W + column) * s.N;
+        const real *weights = staged + (i * s.window.KW + j) * s.C * TILE;
+        for (int c = 0; c < s.C; c++) {
+            real value = seen[c * plane];
 #pragma unroll
-                for (int t = 0; t < TILE; t++) sums[t] += value * weights[c * TILE + t];
-            }
+            for (int t = 0; t < TILE; t++) sums[t] += value * weights[c * TILE + t];
         }
-    }
+    });
 }
 
 // y = the convolution of x, with a bias (its numbers are so far apart from channel to channel and from
@@ -205,21 +224,15 @@ __device__ void convolve_back(const real *dy, const real *weight, real *dx, cons
     int n = at % s.N, h = at / s.N / s.W, column = at / s.N % s.W;
     dy += group * s.O * dy_plane + n;
     real sums[TILE] = {};
-    for (int i = 0; i < w.KH; i++) {
-        int oh = position_before(h, w.PH - i * w.DH, w.SH, s.OH);
-        if (oh < 0) continue;
-        for (int j = 0; j < w.KW; j++) {
-            int ow = position_before(column, w.PW - j * w.DW, w.SW, s.OW);
-            if (ow < 0) continue;
-            const real *seen = dy + (oh * s.OW + ow) * s.N;
-            const real *weights = staged + (i * w.KW + j) * s.O * TILE;
-            for (int o = 0; o < s.O; o++) {
-                real value = seen[o * dy_plane];
+    for_each_window(w, h, column, s.OH, s.OW, [&](int i, int j, int oh, int ow) {
+        const real *seen = dy + (oh * s.OW + ow) * s.N;
+        const real *weights = staged + (i * w.KW + j) * s.O * TILE;
+        for (int o = 0; o < s.O; o++) {
+            real value = seen[o * dy_plane];
 #pragma unroll
-                for (int t = 0; t < TILE; t++) sums[t] += value * weights[o * TILE + t];
-            }
+            for (int t = 0; t < TILE; t++) sums[t] += value * weights[o * TILE + t];
         }
-    }
+    });
 #pragma unroll
     for (int t = 0; t < TILE; t++)
         if (first + t < s.C) dx[(group * s.C + first + t) * plane + at] = sums[t];
@@ -364,21 +377,15 @@ extern "C" __global__ void from_columns(
     if (at >= plane) return;
     int n = at % s.N, h = at / s.N / s.W, column = at / s.N % s.W;
     real total = add ? dx[c * plane + at] : 0;
-    for (int i = 0; i < w.KH; i++) {
-        int oh = position_before(h, w.PH - i * w.DH, w.SH, s.OH);
-        if (oh < first || oh >= first + rows) continue;
-        for (int j = 0; j < w.KW; j++) {
-            int ow = position_before(column, w.PW - j * w.DW, w.SW, s.OW);
-            if (ow < 0) continue;
+    for_each_window(w, h, column, s.OH, s.OW, [&](int i, int j, int oh, int ow) {
+        if (within(oh - first, rows))
             total += columns[((c * w.KH + i) * w.KW + j) * length + ((oh - first) * s.OW + ow) * s.N + n];
-        }
-    }
+    });
     dx[c * plane + at] = total;
 }
 
 
-// ---- Pooling: blocks of threads for C * (what is written)
-// -----------------------------------------------------
+// ---- Pooling: blocks of threads for C * (what is written) ----
 
 // y = each window's maximum, winner = the tap that gave it (null: not wanted); padding never wins.
 extern "C" __global__ void max_pool(
@@ -386,20 +393,18 @@ extern "C" __global__ void max_pool(
     const Window &w = s.window;
     int at = flat_thread();
     if (at >= s.C * s.OH * s.OW * s.N) return;
-    auto [c, oh, ow, n] = place_of(at, s.OH, s.OW, s.N);
+    Place y_place = place_of(at, s.OH, s.OW, s.N);
     real best = 0;
     int taken = 0;
     bool any = false;
-    for (int tap = 0; tap < w.KH * w.KW; tap++) {
-        int h = oh * w.SH + tap / w.KW * w.DH - w.PH, column = ow * w.SW + tap % w.KW * w.DW - w.PW;
-        if (!within(h, s.H) || !within(column, s.W)) continue;
-        real value = x[((c * s.H + h) * s.W + column) * s.N + n];
+    for_each_tap(w, y_place.row, y_place.column, s.H, s.W, [&](int i, int j, int h, int column) {
+        real value = x[((y_place.c * s.H + h) * s.W + column) * s.N + y_place.n];
         if (beats(value, best, any)) {
             best = value;
-            taken = tap;
+            taken = i * w.KW + j;
         }
         any = true;
-    }
+    });
     y[at] = best;
     if (winner) winner[at] = (unsigned char)taken;
 }
@@ -412,18 +417,12 @@ extern "C" __global__ void max_pool_grad(
     const Window &w = s.window;
     int at = flat_thread();
     if (at >= s.C * s.H * s.W * s.N) return;
-    auto [c, h, column, n] = place_of(at, s.H, s.W, s.N);
+    Place x_place = place_of(at, s.H, s.W, s.N);
     real total = 0;
-    for (int i = 0; i < w.KH; i++) {
-        int oh = position_before(h, w.PH - i * w.DH, w.SH, s.OH);
-        if (oh < 0) continue;
-        for (int j = 0; j < w.KW; j++) {
-            int ow = position_before(column, w.PW - j * w.DW, w.SW, s.OW);
-            if (ow < 0) continue;
-            int from = ((c * s.OH + oh) * s.OW + ow) * s.N + n;
-            if (winner[from] == i * w.KW + j && (!y || y[from] > 0)) total += dy[from];
-        }
-    }
+    for_each_window(w, x_place.row, x_place.column, s.OH, s.OW, [&](int i, int j, int oh, int ow) {
+        int from = ((x_place.c * s.OH + oh) * s.OW + ow) * s.N + x_place.n;
+        if (winner[from] == i * w.KW + j && (!y || y[from] > 0)) total += dy[from];
+    });
     dx[at] = total;
 }
 
@@ -432,16 +431,11 @@ extern "C" __global__ void average_pool(const real *__restrict__ x, real *__rest
     const Window &w = s.window;
     int at = flat_thread();
     if (at >= s.C * s.OH * s.OW * s.N) return;
-    auto [c, oh, ow, n] = place_of(at, s.OH, s.OW, s.N);
+    Place y_place = place_of(at, s.OH, s.OW, s.N);
     real total = 0;
-    for (int i = 0; i < w.KH; i++) {
-        int h = oh * w.SH + i * w.DH - w.PH;
-        if (!within(h, s.H)) continue;
-        for (int j = 0; j < w.KW; j++) {
-            int column = ow * w.SW + j * w.DW - w.PW;
-            if (within(column, s.W)) total += x[((c * s.H + h) * s.W + column) * s.N + n];
-        }
-    }
+    for_each_tap(w, y_place.row, y_place.column, s.H, s.W, [&](int, int, int h, int column) {
+        total += x[((y_place.c * s.H + h) * s.W + column) * s.N + y_place.n];
+    });
     y[at] = total / (w.KH * w.KW);
 }
 
@@ -450,22 +444,16 @@ extern "C" __global__ void average_pool_grad(const real *__restrict__ dy, real *
     const Window &w = s.window;
     int at = flat_thread();
     if (at >= s.C * s.H * s.W * s.N) return;
-    auto [c, h, column, n] = place_of(at, s.H, s.W, s.N);
+    Place x_place = place_of(at, s.H, s.W, s.N);
     real total = 0;
-    for (int i = 0; i < w.KH; i++) {
-        int oh = position_before(h, w.PH - i * w.DH, w.SH, s.OH);
-        if (oh < 0) continue;
-        for (int j = 0; j < w.KW; j++) {
-            int ow = position_before(column, w.PW - j * w.DW, w.SW, s.OW);
-            if (ow >= 0) total += dy[((c * s.OH + oh) * s.OW + ow) * s.N + n];
-        }
-    }
+    for_each_window(w, x_place.row, x_place.column, s.OH, s.OW, [&](int, int, int oh, int ow) {
+        total += dy[((x_place.c * s.OH + oh) * s.OW + ow) * s.N + x_place.n];
+    });
     dx[at] = total / (w.KH * w.KW);
 }
 
 
-// ---- Activations, biases
-// --------------------------------------------------------------------------------------
+// ---- Activations, biases ----
 
 // y += bias, one number a row; with `rectify` the positive part of that. Blocks: threads for all of y.
 extern "C" __global__ void add_bias(
@@ -537,8 +525,7 @@ extern "C" __global__ void softmax_grad(
 }
 
 
-// ---- Losses: one block, whose threads take the images in turns; shared: a double a thread
-// ---------------------
+// ---- Losses: one block, whose threads take the images in turns; shared: a double a thread ----
 
 // The class with the highest output; the first of equals, and NaN is higher than every number.
 __device__ int argmax(const real *y, int classes, int N, int n) {
@@ -615,8 +602,7 @@ extern "C" __global__ void tally(
 }
 
 
-// ---- Updates: blocks of threads for all parameters; state below `tiny` becomes zero
-// ---------------------------
+// ---- Updates: blocks of threads for all parameters; state below `tiny` becomes zero ----
 
 __device__ real flushed(real value, double tiny) { return fabs(value) < (real)tiny ? 0 : value; }
 
@@ -659,8 +645,7 @@ extern "C" __global__ void next_powers(real *powers, double beta1, double beta2)
 }
 
 
-// ---- Batches
-// ----------------------------------------------------------------------------------------------------
+// ---- Batches ----
 
 // chosen (N,) = the next indices of `order` (count,), chosen_labels theirs, rate that of this step; the
 // cursor, how many (samples, steps) are done, moves on. One block. Beyond the end it starts again, so that a
