@@ -69,17 +69,12 @@ class CompiledKernels(PortableKernels):
         self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
     ) -> None:
         O, C = len(weight) // groups, weight.shape[1]
-        tile = _tile(C)
-        shared = O * window.taps * tile * dy.itemsize
+        depth = O * window.taps
         if not self._in_reach(out, dy, weight):
             self.portable().conv2d_grad_input(dy, weight, out, window, groups)
-        elif min(O, C) <= NARROW and shared <= SHARED_BYTES:
+        elif min(O, C) <= NARROW and _staged_bytes(depth, C, dy.dtype) <= SHARED_BYTES:
             sizes = _convolution(out.shape, dy.shape, window, groups)
-            rows = groups * ceil_div(C, tile)
-            arguments = (dy, weight, out, sizes)
-            self._launch.threads(
-                f"convolve_back_{tile}", out.dtype, prod(out.shape[1:]), arguments, rows, shared
-            )
+            self._launch_tiles("convolve_back", out, groups, depth, (dy, weight, out, sizes))
         else:
             self._grad_input_by_columns(dy, weight, out, window, groups)
 
@@ -98,14 +93,9 @@ class CompiledKernels(PortableKernels):
         computed = pool.taps * prod(out.shape[1:3])
         overlapping = computed > OVERLAP * prod(y_shape[1:3])
         if self._is_direct(x, out, weight, groups) and not overlapping:
-            tile = _tile(len(weight) // groups)
             sizes = _convolution(x.shape, y_shape, window, groups), _pooling(y_shape, out.shape, pool)
             arguments = (x, weight, *_bias(bias), out, winner, *sizes)
-            rows = groups * ceil_div(len(weight) // groups, tile)
-            shared = weight[0].size * tile * x.itemsize
-            self._launch.threads(
-                f"convolve_pool_{tile}", x.dtype, prod(out.shape[1:]), arguments, rows, shared
-            )
+            self._launch_tiles("convolve_pool", out, groups, weight[0].size, arguments)
         else:
             y = self._room("convolution", y_shape, x.dtype)
             self._convolve(x, weight, bias, y, window, groups, rectify=True)
@@ -276,12 +266,9 @@ class CompiledKernels(PortableKernels):
         rectify: bool,
     ) -> None:  # fmt: skip
         if self._is_direct(x, out, weight, groups):
-            tile = _tile(len(weight) // groups)
             sizes = _convolution(x.shape, out.shape, window, groups)
             arguments = (x, weight, *_bias(bias), out, int(rectify), sizes)
-            rows = groups * ceil_div(len(weight) // groups, tile)
-            shared = weight[0].size * tile * x.itemsize
-            self._launch.threads(f"convolve_{tile}", x.dtype, prod(out.shape[1:]), arguments, rows, shared)
+            self._launch_tiles("convolve", out, groups, weight[0].size, arguments)
             return
         if self._in_reach(x, out, weight):
             self._convolve_by_columns(x, weight, out, window, groups)
@@ -298,22 +285,38 @@ class CompiledKernels(PortableKernels):
 
     def _is_direct(self, x: Array, y: Array, weight: Array, groups: int) -> bool:
         O, C = len(weight) // groups, weight.shape[1]
-        shared = weight[0].size * _tile(O) * x.itemsize
-        return self._in_reach(x, y, weight) and min(O, C) <= NARROW and shared <= SHARED_BYTES
+        fits = _staged_bytes(weight[0].size, O, x.dtype) <= SHARED_BYTES
+        return self._in_reach(x, y, weight) and min(O, C) <= NARROW and fits
+
+    def _launch_tiles(
+        self, name: str, out: Array, groups: int, depth: int, arguments: tuple[Any, ...]
+    ) -> None:
+        """Run a direct convolution that sums ``depth`` products for each number of ``out``."""
+        channels = len(out) // groups
+        tile, shared = _tile(channels), _staged_bytes(depth, channels, out.dtype)
+        rows, size = groups * ceil_div(channels, tile), prod(out.shape[1:])
+        self._launch.threads(f"{name}_{tile}", out.dtype, size, arguments, rows, shared)
 
     def _grad_weight(
         self, x: Array, dy: Array, out: Array, bias_grad: Array | None, window: Window, groups: int
     ) -> None:
         """``out`` = the weight's gradient, and ``bias_grad`` (O,) the bias's."""
         O, C = len(dy) // groups, len(x) // groups
-        if not self._in_reach(x, dy, out) or min(O, C) > NARROW:
-            if self._in_reach(x, dy, out):
-                self._grad_weight_by_columns(x, dy, out, window, groups)
-            else:
-                self.portable().conv2d_grad_weight(x, dy, out, window, groups)
-            if bias_grad is not None:
-                self.sum_rows(dy, bias_grad)
+        in_reach = self._in_reach(x, dy, out)
+        if in_reach and min(O, C) <= NARROW:
+            self._grad_weight_directly(x, dy, out, bias_grad, window, groups)
             return
+        if in_reach:
+            self._grad_weight_by_columns(x, dy, out, window, groups)
+        else:
+            self.portable().conv2d_grad_weight(x, dy, out, window, groups)
+        if bias_grad is not None:
+            self.sum_rows(dy, bias_grad)
+
+    def _grad_weight_directly(
+        self, x: Array, dy: Array, out: Array, bias_grad: Array | None, window: Window, groups: int
+    ) -> None:
+        O, C = len(dy) // groups, len(x) // groups
         with_bias = int(bias_grad is not None)
         taps = C * window.taps + with_bias
         tasks = groups * ceil_div(O, O_TILE) * ceil_div(taps, TAP_TILE)
@@ -381,6 +384,11 @@ class CompiledKernels(PortableKernels):
 def _tile(channels: int) -> int:
     """How many channels a thread makes: the fewest that are enough, else the most."""
     return next((tile for tile in TILES if tile >= channels), TILES[-1])
+
+
+def _staged_bytes(depth: int, channels: int, dtype: Any) -> int:
+    """Shared memory for the weights of a tile of so many channels."""
+    return int(depth * _tile(channels) * dtype.itemsize)
 
 
 def _bias(bias: Array | None) -> tuple[Array | None, int, int]:

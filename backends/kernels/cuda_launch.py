@@ -1,6 +1,7 @@
 """How the kernels in kernels.cu are compiled and started."""
 
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ class Launcher:
         if function is None:
             start = time.perf_counter()
             options = ("-std=c++17", f"-DREAL={REALS[dtype]}")
-            module = self.backend.xp.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=options)
+            module = self.backend.xp.RawModule(code=_source(), options=options)
             try:
                 function = module.get_function(name)
             except Exception as error:
@@ -71,6 +72,11 @@ class Launcher:
             self._functions[dtype, name] = function
             self.compile_seconds += time.perf_counter() - start
         return function
+
+
+@cache
+def _source() -> str:
+    return SOURCE.read_text(encoding="utf-8")
 
 
 def ceil_div(a: int, b: int) -> int:
