@@ -1,14 +1,7 @@
-"""A stand-in device: NumPy with CuPy's manners, so that device code is tested where there is no GPU.
-
-``Array`` wraps a NumPy array and refuses what CuPy's arrays refuse: to be converted by accident, to
-mix with NumPy's. ``xp`` has only functions that CuPy has, with keywords that CuPy takes. Where CuPy
-would wait for the device, copy or allocate without a word, the stand-in counts. ``StandInBackend``
-makes a backend of them.
-"""
+"""Arrays on the stand-in device, ``xp`` and ``signal``: NumPy and SciPy with the manners of CuPy."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -17,99 +10,7 @@ import numpy as np
 import scipy.signal
 from host_cuda import RawModule
 
-from backends.backend import Backend, Timer
-from backends.cpu import CpuTimer
-from backends.errors import OutOfMemory
-from backends.graph import CaptureError, Graph, Work
-from backends.kernels import PortableKernels
-
-
-@dataclass
-class Counters:
-    """What happened on the stand-in device, whichever backend object was used."""
-
-    synchronizations: int = 0
-    allocated_bytes: int = 0
-    largest_allocation: int = 0
-    live_bytes: int = 0
-    elsewhere: int = 0  # allocations and operations that with two GPUs may be on the wrong one
-    limit: int | None = None  # of live_bytes: with more the device is out of memory
-    active: int = 0  # how many ``with backend.active()`` are open
-    works: int = 0  # what the host asked for: launches, copies, allocations
-    graph_launches: int = 0
-
-    def work(self) -> None:
-        """Note that the device was asked for something."""
-        self.elsewhere += not self.active
-        self.works += 1
-
-    def allocate(self, nbytes: int) -> None:
-        self.work()
-        if self.limit is not None and self.live_bytes + nbytes > self.limit:
-            free = max(0, self.limit - self.live_bytes)
-            raise OutOfMemory("standin:0", nbytes, free, "take smaller batches")
-        self.allocated_bytes += nbytes
-        self.largest_allocation = max(self.largest_allocation, nbytes)
-
-    def reset(self) -> None:
-        """Start counting anew; memory that is in use stays in use."""
-        self.synchronizations = self.allocated_bytes = self.largest_allocation = 0
-        self.elsewhere = self.works = self.graph_launches = 0
-
-
-counters = Counters()
-
-
-class ForbiddenWhileRecording(RuntimeError):
-    """What a CUDA stream refuses while a graph is recorded on it."""
-
-
-class Tape:
-    """What a graph is recorded as: the work, to be done each time that it is launched, and not before."""
-
-    current: "Tape | None" = None
-
-    def __init__(self) -> None:
-        self._works: list[Callable[[], None]] = []
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        Tape.current = self
-        try:
-            yield
-        finally:
-            Tape.current = None
-
-    def add(self, work: Callable[[], None]) -> None:
-        self._works.append(work)
-
-    def launch(self) -> None:
-        counters.graph_launches += 1
-        for work in self._works:
-            work()
-
-
-def do(work: Callable[[], None]) -> None:
-    """Ask the device for something that writes to an array which is there."""
-    counters.work()
-    if Tape.current is None:
-        work()
-    else:
-        Tape.current.add(work)
-
-
-def make(compute: Callable[[], Any]) -> "Array":
-    """Ask the device for something that gives a new array."""
-    result = np.asarray(compute())
-    if Tape.current is not None:
-        Tape.current.add(lambda: np.copyto(result, compute()))
-    return Array(result)
-
-
-def refuse_while_recording(what: str) -> None:
-    if Tape.current is not None:
-        raise ForbiddenWhileRecording(f"{what} is not permitted when stream is capturing")
-
+from standin.work import Tape, counters, do, refuse_while_recording
 
 Number = bool | int | float | complex | np.generic
 
@@ -366,6 +267,14 @@ def _operand(value: Any) -> Any:
     if isinstance(value, Array):
         return value._host
     raise TypeError(f"Unsupported type {type(value)}: device arrays mix with each other and with scalars")
+
+
+def make(compute: Callable[[], Any]) -> "Array":
+    """Ask the device for something that gives a new array."""
+    result = np.asarray(compute())
+    if Tape.current is not None:
+        Tape.current.add(lambda: np.copyto(result, compute()))
+    return Array(result)
 
 
 def _derived(compute: Callable[[], np.ndarray], source: Array) -> Array:
@@ -735,145 +644,3 @@ def _filter(name: str) -> Callable[..., Array]:
 signal = Listed("signal")
 signal.correlate = _filter("correlate")
 signal.convolve = _filter("convolve")
-
-
-# the device
-
-
-class StandInBackend(Backend):
-    """The stand-in device. Counts are of the device: all its backend objects share them but ``crossings``."""
-
-    xp = xp
-
-    def __init__(self, kernels: str = "portable", column_bytes: int = 1 << 20) -> None:
-        self.column_bytes = column_bytes
-        self.room = 1 << 34  # for a data set
-        super().__init__("standin:0", kernels)
-
-    @property
-    def synchronizations(self) -> int:
-        """How often the host waited for the device outside of ``to_host``."""
-        return counters.synchronizations
-
-    @property
-    def allocated_bytes(self) -> int:
-        """Bytes of every array that got memory of its own, hidden copies included."""
-        return counters.allocated_bytes
-
-    @property
-    def largest_allocation(self) -> int:
-        """The largest of them."""
-        return counters.largest_allocation
-
-    @property
-    def elsewhere(self) -> int:
-        """How often it was asked for something when it was not the active device."""
-        return counters.elsewhere
-
-    def reset_counters(self) -> None:
-        counters.reset()
-        self.crossings = 0
-
-    @property
-    def signal(self) -> ModuleType:
-        return signal
-
-    def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
-        if isinstance(host, Array):
-            raise TypeError("backend.asarray takes host data: this array is on the device already")
-        refuse_while_recording("a copy from the host")
-        self.crossings += 1
-        data = np.array(host, dtype=dtype, order="C")
-        if out is None:
-            with self.active():
-                return Array(data)
-        if _host(out).shape != data.shape:
-            raise ValueError(f"Shape mismatch: out has {out.shape}, the host data {data.shape}")
-        out._host[...] = data
-        return out
-
-    def to_host(self, array: Array) -> np.ndarray:
-        refuse_while_recording("a copy to the host")
-        self.crossings += 1
-        return np.array(_host(array), order="C")
-
-    def owns(self, array: object) -> bool:
-        return isinstance(array, Array)
-
-    def zeros(self, size: int, dtype: Any) -> Array:
-        itemsize = np.dtype(dtype).itemsize
-        room = np.zeros(size + 256 // itemsize, dtype=dtype)
-        start = -room.ctypes.data % 256 // itemsize
-        with self.active():
-            return Array(room[start : start + size])
-
-    def compiled_kernels(self) -> type[PortableKernels]:
-        from backends.kernels.compiled_cuda import CompiledKernels
-
-        return CompiledKernels
-
-    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
-        matrices = _host(a), _host(b), _host(out)
-        if any(matrix.ndim != 2 for matrix in matrices):
-            raise ValueError(f"matmul of shapes {a.shape}, {b.shape}, {out.shape}: expected matrices")
-        if a.dtype.kind != "f" or not a.dtype == b.dtype == out.dtype:
-            raise TypeError(f"matmul of {a.dtype}, {b.dtype}, {out.dtype}: cuBLAS takes one floating type")
-        if out.shape != (a.shape[0], b.shape[1]):
-            raise ValueError(f"Out shape is mismatched: out has {out.shape}, {a.shape} @ {b.shape} does not")
-        if not all(_is_cublas_matrix(matrix) for matrix in matrices):
-            raise ValueError("cuBLAS takes rows or columns that are contiguous and run forwards")
-        if any(np.may_share_memory(out._host, matrix) for matrix in matrices[:2]):
-            raise ValueError("cuBLAS cannot write into the memory that it reads")
-        if accumulate:
-            do(lambda: np.add(out._host, np.matmul(a._host, b._host), out=out._host))
-        else:
-            do(lambda: np.matmul(a._host, b._host, out=out._host))
-        return out
-
-    def graph(self, step: Work, state: Sequence[Array] = ()) -> Work:
-        return Graph(self, self._capture, step, state)
-
-    def _capture(self, step: Work) -> Work:
-        step()
-        step()
-        tape = Tape()
-        try:
-            with tape.recording():
-                step()
-        except Exception as error:
-            raise CaptureError(str(error)) from error
-        return tape.launch
-
-    def has_room(self, nbytes: int) -> bool:
-        return nbytes <= self.room
-
-    def take(self, array: Array, indices: Array, out: Array) -> Array:
-        return xp.take(array, indices, axis=0, out=out)
-
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        counters.active += 1
-        try:
-            yield
-        finally:
-            counters.active -= 1
-
-    def synchronize(self) -> None:
-        refuse_while_recording("synchronizing")
-        counters.synchronizations += 1
-
-    def timer(self) -> Timer:
-        return CpuTimer()
-
-    def memory(self) -> dict[str, int]:
-        return {"used": counters.live_bytes, "total": 1 << 34}
-
-    def describe(self) -> dict[str, Any]:
-        return {"device": self.name, "kernels": self.kernels.name, "numpy": np.__version__}
-
-
-def _is_cublas_matrix(matrix: np.ndarray) -> bool:
-    """Whether a product can take the matrix as it lies, or transposed, without a copy."""
-    steps = list(zip(matrix.shape, matrix.strides, strict=True))
-    unit = any(length == 1 or stride == matrix.itemsize for length, stride in steps)
-    return unit and all(length == 1 or stride > 0 for length, stride in steps)
