@@ -5,35 +5,22 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+from cnn import resumption
+from cnn.divergence import Snapshot, find_fault, is_finite
 from cnn.errors import TrainingError
 from cnn.files import write_whole
-from cnn.metrics import Totals
-from cnn.network import Sequential
-
-
-@dataclass
-class Run:
-    """Where a training is: what every callback is told."""
-
-    network: Sequential
-    epochs: int
-    steps: int  # in an epoch
-    totals: Totals  # of the epoch so far; reading them waits for the device
-    epoch: int = 0
-    step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+from cnn.run import Run
 
 
 class Callback:
     """Called by ``fit``; override what you need."""
 
     def on_start(self, run: Run) -> None:
-        """Before the first epoch."""
+        """Before the first epoch, or the one in which a training is taken up again."""
 
     def on_step(self, run: Run) -> None:
         """After each step."""
@@ -80,17 +67,15 @@ class Progress(Callback):
         )
         self._task = self._bar.add_task("starting", total=run.epochs * run.steps, figures="")
         self._bar.start()
-        self._looked = self._epoch_start = time.perf_counter()
+        self._looked = time.perf_counter()
 
     def on_step(self, run: Run) -> None:
         now = time.perf_counter()
-        if run.step == 1:
-            self._epoch_start = self._looked
         if self._bar.disable or now - self._looked < self.interval:
             return
         self._looked = now
         totals = run.totals.read()
-        speed = run.totals.count / (now - self._epoch_start)
+        speed = run.totals.count / run.seconds
         self._bar.update(
             self._task,
             completed=(run.epoch - 1) * run.steps + run.step,
@@ -107,7 +92,6 @@ class Progress(Callback):
             loss, accuracy = record["validation_loss"], record["validation_accuracy"]
             line += f"  |  validation loss {_loss(loss)}  accuracy {accuracy:.2%}"
         self._console.print(line, soft_wrap=True)
-        self._looked = time.perf_counter()
 
     def on_end(self, run: Run) -> None:
         self._bar.stop()
@@ -118,15 +102,54 @@ def _loss(value: float) -> str:
 
 
 class NaNGuard(Callback):
-    """Stops a training whose loss is no longer a finite number."""
+    """Stops a training in which a number is no longer finite, with TrainingError: where that began.
+
+    It looks now and then, and at each epoch's end; the steps between are made again to find the first layer
+    and the direction (forward, backward, update). The network is left with its last finite weights.
+    """
+
+    seconds, steps = 1.0, 16  # between two looks there are as many of both, at least
+
+    def on_start(self, run: Run) -> None:
+        if not is_finite(run.training):
+            raise TrainingError("the network has weights that are not finite: begin with others")
+        self._good = Snapshot(run)
+        self._rest()
+
+    def on_step(self, run: Run) -> None:
+        self._passed += 1
+        if self._passed >= self.steps and time.perf_counter() - self._looked >= self.seconds:
+            self._look(run)
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        for name in ("loss", "validation_loss"):
-            if not isfinite(record.get(name, 0)):
-                raise TrainingError(
-                    f"the {name.replace('_', ' ')} became {record[name]} in epoch {run.epoch}: the training "
-                    "has diverged; lower the learning rate, to a tenth for example"
-                )
+        self._look(run)
+        if not isfinite(record.get("validation_loss", 0)):
+            raise TrainingError(
+                f"the validation loss became {record['validation_loss']} in epoch {run.epoch}, though "
+                "training gave finite numbers: lower the learning rate, to a tenth for example, or look for "
+                "images unlike the rest"
+            )
+
+    def _look(self, run: Run) -> None:
+        if not is_finite(run.training):
+            loss = run.totals.read()["loss"]
+            raise TrainingError(self._diagnosis(run, loss))
+        self._good.take(run)
+        self._rest()
+
+    def _rest(self) -> None:
+        self._passed, self._looked = 0, time.perf_counter()
+
+    def _diagnosis(self, run: Run, loss: float) -> str:
+        what = f"the loss became {loss}" if not isfinite(loss) else "the weights are no longer finite"
+        fault = find_fault(run, self._good)
+        if fault is None:
+            return f"{what} in epoch {run.epoch}, but no step of the training did that: look at the callbacks"
+        first = f": first {fault.place}" if fault.place else ""
+        return (
+            f"{what} in epoch {run.epoch}, step {fault.step}{first}; the training has diverged: lower the "
+            "learning rate, to a tenth for example"
+        )
 
 
 class CSVLog(Callback):
@@ -144,13 +167,49 @@ class CSVLog(Callback):
 
 
 class Checkpoint(Callback):
-    """The weights after each epoch, always in the same file."""
+    """All that a training needs to go on, always in the same file, which is replaced as a whole.
+
+    It is written now and then, at each epoch's end, and when the training is stopped; never with numbers
+    that are not finite. ``cnn.fit(..., resume=path)`` goes on from it, ``cnn.load(path)`` gives the network.
+    """
+
+    seconds = 10.0  # between two checkpoints within an epoch, at least
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_start(self, run: Run) -> None:
+        self._rest(run)
+
+    def on_step(self, run: Run) -> None:
+        if time.perf_counter() - self._written >= self.seconds:
+            self._write(run)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        self._write(run)
+
+    def on_end(self, run: Run) -> None:
+        if run.stop and self._position != (len(run.history), run.epoch, run.step):
+            self._write(run)
+
+    def _write(self, run: Run) -> None:
+        resumption.save(run, self.path)
+        self._rest(run)
+
+    def _rest(self, run: Run) -> None:
+        self._written, self._position = time.perf_counter(), (len(run.history), run.epoch, run.step)
+
+
+class BestWeights(Callback):
+    """The weights after the epoch with the lowest validation loss so far, in one file."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        run.network.save(self.path)
+        before = min((past["validation_loss"] for past in run.history[:-1]), default=inf)
+        if record["validation_loss"] < before:
+            run.network.save(self.path)
 
 
 class Dispensable(Callback):

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import backends
 from backends import Backend
 from cnn import layers
@@ -13,6 +15,7 @@ from cnn.layers.layer import Layer
 from cnn.network import Sequential
 
 METADATA, VERSION = "xpcnn", 1
+TRAINING = "training/"  # before the names of what a checkpoint keeps besides the network
 UNREADABLE = ("BF16", "F8_E4M3", "F8_E5M2")  # as safetensors calls numbers that NumPy does not have
 
 
@@ -22,20 +25,29 @@ def save(network: Sequential, path: str | Path) -> None:
     The file's metadata say how to build the network again; where they cannot (functions in an
     Activation, a layer class of one's own) they name the layer, and :func:`load` asks for ``network=``.
     """
-    from safetensors.numpy import save as serialize
-
     network.require_built()
-    description: dict[str, Any] = {
+    write_whole(path, serialized(network.state_dict(), description(network)))
+
+
+def description(network: Sequential) -> dict[str, Any]:
+    """What a file says of a network, as plain data."""
+    described: dict[str, Any] = {
         "version": VERSION,
         "dtype": network.dtype,
         "input_shape": network.input_shape,
     }
     try:
-        description["network"] = describe(network)
+        described["network"] = describe(network)
     except CheckpointError as error:
-        description["not_described"] = str(error)
-    # one entry, since several are written in no fixed order and equal runs are to give equal files
-    write_whole(path, serialize(network.state_dict(), {METADATA: json.dumps(description)}))
+        described["not_described"] = str(error)
+    return described
+
+
+def serialized(arrays: dict[str, Any], description: dict[str, Any]) -> bytes:
+    """The contents of a safetensors file; equal ones for equal arguments."""
+    from safetensors.numpy import save
+
+    return save(arrays, {METADATA: json.dumps(description)})  # several entries would have no fixed order
 
 
 def load(path: str | Path, device: Backend | str = "auto", network: Sequential | None = None) -> Sequential:
@@ -56,6 +68,22 @@ def load(path: str | Path, device: Backend | str = "auto", network: Sequential |
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """(weights by name, metadata) of a safetensors file, a checkpoint's too."""
+    arrays, metadata = read_all(path)
+    return weights_in(arrays), metadata
+
+
+def are_finite(arrays: dict[str, Any]) -> bool:
+    """Whether all numbers in host arrays are finite."""
+    return all(np.isfinite(array).all() for array in arrays.values())
+
+
+def weights_in(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The network's own of a checkpoint's arrays."""
+    return {name: array for name, array in arrays.items() if not name.startswith(TRAINING)}
+
+
+def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """(arrays by name, metadata) of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 

@@ -1,9 +1,11 @@
 """Writing files whole or not at all."""
 
+import glob
 import json
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from cnn.errors import ArgumentError
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
-    """Put ``data`` at ``path``: readers see the old file or the new one, never a part.
+    """Put ``data`` at ``path``: readers see the old file or the new one, never a part, after a crash too.
 
     Raises OSError where the folder cannot be written or the disk is full.
     """
@@ -23,13 +25,33 @@ def write_whole(path: str | Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(beside, 0o666 & ~_umask())
+            os.chmod(beside, 0o666 & ~umask())
             os.replace(beside, path)
         except BaseException:
-            os.unlink(beside)
+            with suppress(OSError):
+                os.unlink(beside)
             raise
+        flush_folder(path.parent)
     except OSError as error:  # of the temporary file, which nobody has heard of
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def flush_folder(path: Path) -> None:
+    """Have the disk keep which files the folder holds, where the system lets a folder be opened."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what writers of ``path`` that were killed have left beside it."""
+    for beside in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError):
+            beside.unlink()
 
 
 def require_place(path: Path) -> None:
@@ -59,7 +81,8 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The rights that new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

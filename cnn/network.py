@@ -188,43 +188,64 @@ class Sequential(Layer):
         }
 
     @property
+    def statistics(self) -> dict[str, Array]:
+        """What a training forward changes besides the parameters, as running means, by PyTorch's names."""
+        return {f"{layer.path}.{name}": array for layer in self.walk() for name, array in layer.state.items()}
+
+    @property
     def ends_in_softmax(self) -> bool:
         """Whether the output is probabilities."""
         last = [layer for layer in self.walk() if not isinstance(layer, Reshape)][-1:]
         return any(isinstance(layer, Softmax) for layer in last)
 
+    def cut(self, vector: Any) -> dict[str, Any]:
+        """A host vector as long as ``flat``, cut into views by the parameters' names."""
+        return {
+            name: vector[parameter.place].reshape(parameter.shape)
+            for name, parameter in self.parameters.items()
+        }
+
+    def join(self, arrays: Mapping[str, Any]) -> Any:
+        """A host vector as long as ``flat`` from arrays by the parameters' names, as :meth:`cut` gives."""
+        vector = np.zeros(self.flat.shape)
+        for name, parameter in self.parameters.items():
+            vector[parameter.place] = np.reshape(arrays[name], -1)
+        return vector
+
     def state_dict(self) -> dict[str, Any]:
-        """Host copies of the parameters by name."""
-        self.require_built()
-        return {name: self.backend.to_host(parameter.value) for name, parameter in self.parameters.items()}
+        """Host copies of the parameters and statistics by name."""
+        return {name: self.backend.to_host(array) for name, array in self._kept().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over host arrays by name, cast to the network's dtype; all of them or none.
 
         Raises CheckpointError, which names the first parameter that is missing, unknown or of another shape.
         """
-        self.require_built()
-        parameters = self.parameters
+        kept = self._kept()
         arrays = {name: np.asarray(value) for name, value in state.items()}
-        for name, parameter in parameters.items():
+        for name, place in kept.items():
             if name not in arrays:
                 raise CheckpointError(
-                    f"the weights lack {name}, which this network has with shape {parameter.shape}"
+                    f"the weights lack {name}, which this network has with shape {place.shape}"
                 )
-            if arrays[name].shape != parameter.shape:
+            if arrays[name].shape != place.shape:
                 raise CheckpointError(
                     f"the weights have {name} with shape {arrays[name].shape}, "
-                    f"this network has it with shape {parameter.shape}"
+                    f"this network has it with shape {place.shape}"
                 )
             if arrays[name].dtype.kind not in "fiu":
                 raise CheckpointError(
                     f"the weights have {name} as {arrays[name].dtype}, expected real numbers"
                 )
         for name in arrays:
-            if name not in parameters:
+            if name not in kept:
                 raise CheckpointError(f"the weights have {name}, which this network does not have")
-        for name, parameter in parameters.items():
-            self.backend.asarray(arrays[name], out=parameter.value)
+        for name, place in kept.items():
+            self.backend.asarray(arrays[name], out=place)
+
+    def _kept(self) -> dict[str, Array]:
+        """What files keep of the network."""
+        return {name: parameter.value for name, parameter in self.parameters.items()} | self.statistics
 
     def save(self, path: Any) -> None:
         """Write the weights and the architecture to a safetensors file, whole or not at all."""
@@ -328,7 +349,7 @@ class Sequential(Layer):
         generator = random.generator(seed, random.WEIGHTS)
         for start, (name, parameter) in zip(starts, self.parameters.items(), strict=True):
             parameter.name = name
-            place = slice(start, start + parameter.size)
+            parameter.place = place = slice(start, start + parameter.size)
             parameter.value = self.flat.value[place].reshape(parameter.shape)
             parameter.grad = self.flat.grad[place].reshape(parameter.shape)
             first = initializers.get(parameter.initializer)(generator, parameter.shape, parameter.fan_in)

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnn.arguments import number
-from cnn.errors import ArgumentError
+from cnn.errors import ArgumentError, CheckpointError
 from cnn.layers.buffers import Array
 from cnn.network import Sequential
 
 
 class Optimizer:
-    """What the optimizers share: their place on a network and their state, vectors like the parameters."""
+    """What the optimizers share: their place on a network and their state.
+
+    ``state`` has arrays by name; those in ``state_names`` are vectors like the parameters.
+    """
 
     state_names: tuple[str, ...] = ()
     setting_names: tuple[str, ...] = ("weight_decay",)
@@ -22,7 +25,7 @@ class Optimizer:
     def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
         self.learning_rate = number("learning_rate", learning_rate)
         self.weight_decay = number("weight_decay", weight_decay)
-        self._network: Sequential | None = None
+        self._network: Any = None
 
     def build(self, network: Sequential) -> None:
         """Take up work on ``network``; on the same network as before, go on with the state."""
@@ -39,10 +42,33 @@ class Optimizer:
         """The numbers of Python's that :meth:`step` works with; changed ones count from the next step on."""
         return tuple(getattr(self, name) for name in self.setting_names)
 
-    @property
-    def arrays(self) -> list[Array]:
-        """All that :meth:`step` changes besides the parameters."""
-        return list(self.state.values())
+    def state_dict(self) -> dict[str, Any]:
+        """Host copies of the state by name: vectors as in "velocity/0.weight", anything else whole."""
+        arrays: dict[str, Any] = {}
+        for name, array in self.state.items():
+            host = self.backend.to_host(array)
+            if name in self.state_names:
+                arrays |= {f"{name}/{parameter}": part for parameter, part in self._network.cut(host).items()}
+            else:
+                arrays[name] = host
+        return arrays
+
+    def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave; CheckpointError where it is another optimizer's."""
+        expected = {name: array.shape for name, array in self.state_dict().items()}
+        found = {name: array.shape for name, array in arrays.items()}
+        for name in [*expected, *found]:
+            if expected.get(name) != found.get(name):
+                raise CheckpointError(
+                    f"the optimizer's state has {name} with shape {found.get(name)}, "
+                    f"expected {expected.get(name)}"
+                )
+        for name, array in self.state.items():
+            if name in self.state_names:
+                parts = {parameter: arrays[f"{name}/{parameter}"] for parameter in self._network.parameters}
+                self.backend.asarray(self._network.join(parts), out=array)
+            else:
+                self.backend.asarray(arrays[name], out=array)
 
     def step(self, rate: Array) -> None:
         """Update the parameters; ``rate`` is the learning rate, one number on the device."""
@@ -109,11 +135,7 @@ class Adam(Optimizer):
         super().build(network)
         if is_new:
             # beta ** step, on the device: what the moments' zero start still weighs
-            self._powers = network.backend.xp.ones(2, dtype=network.dtype)
-
-    @property
-    def arrays(self) -> list[Array]:
-        return [*super().arrays, self._powers]
+            self.state["powers"] = network.backend.xp.ones(2, dtype=network.dtype)
 
     def step(self, rate: Array) -> None:
         self.backend.kernels.adam(
@@ -121,7 +143,7 @@ class Adam(Optimizer):
             self.flat.grad,
             self.state["mean"],
             self.state["square"],
-            self._powers,
+            self.state["powers"],
             rate,
             betas=self.betas,
             epsilon=self.epsilon,

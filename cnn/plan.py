@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 
 from backends import Backend, Window
@@ -23,13 +23,14 @@ class Memory:
     data: int  # both sets, and the order of the images
     parameters: int  # with their gradients
     optimizer: int
+    guard: int  # NaNGuard's copy of what was finite
     activations: int
     workspace: int  # of the kernels
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.data + self.parameters + self.optimizer + self.activations + self.workspace
+        return sum(asdict(self).values())
 
     @property
     def at_most(self) -> int:
@@ -63,6 +64,7 @@ def memory(
         + _data_bytes(train, network, 2 * batch if stream else len(train)),
         parameters=network.flat.value.nbytes + network.flat.grad.nbytes,
         optimizer=vectors * network.flat.value.nbytes,
+        guard=(1 + len(optimizer.state_names)) * network.flat.value.nbytes,
         activations=kept + passed_on + inputs,
         workspace=max(_workspace_bytes(layer, largest_batch, itemsize) for layer in network.walk()),
     )

@@ -5,7 +5,10 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from errno import EACCES, ENOTDIR
 from importlib.metadata import PackageNotFoundError, version
@@ -15,13 +18,19 @@ from typing import Any
 import cnn
 from backends import Backend
 from cnn import checkpoints, models
-from cnn.callbacks import Callback, Checkpoint, CSVLog, Run
+from cnn.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.data import Dataset
 from cnn.errors import ArgumentError, CheckpointError
-from cnn.files import write_json
+from cnn.files import remove_unfinished, umask, write_json
 from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
+from cnn.run import Run
 from cnn.schedules import SCHEDULES, Schedule
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PACKAGES = (
     "numpy", "scipy", "numba", "threadpoolctl", "safetensors", "rich", "typer",
@@ -45,6 +54,7 @@ class Config:
     warmup: float = 0.2
     momentum: float | None = None  # None: the optimizer's own
     weight_decay: float | None = None  # None: the optimizer's own
+    validation: float = 0.0  # share of the training images that is held out
     seed: int = 0
     device: str = "auto"
     kernels: str = "auto"
@@ -55,10 +65,16 @@ class Config:
     tf32: bool = False
     stream: bool | None = None  # None: where the data do not fit on the device
 
-    def load_data(self) -> tuple[Dataset, Dataset]:
-        """(train, test): the chosen classes, the training set cut to ``per_class``."""
+    def load_data(self) -> tuple[Dataset, Dataset | None, Dataset]:
+        """(train, validation, test): the chosen classes, of the training set ``per_class`` images.
+
+        ``validation`` is what is held out of the training set, None where that is nothing.
+        """
         train, test = cnn.data.load(self.data)
-        return train.only(self.classes, self.per_class), test.only(self.classes)
+        train, test = train.only(self.classes, self.per_class), test.only(self.classes)
+        if not self.validation:
+            return train, None, test
+        return *train.split(self.validation, self.seed), test
 
     def make_network(self, shape: tuple[int, ...], classes: int, backend: Backend) -> Sequential:
         """The model, built for images of ``shape``."""
@@ -98,7 +114,7 @@ class Config:
         return SCHEDULES[self.schedule](warmup=self.warmup)
 
 
-LATER_FIELDS = ("graph", "tf32", "stream")  # that the first runs' config.json does not have
+LATER_FIELDS = ("graph", "tf32", "stream", "validation")  # that the first runs' config.json does not have
 
 
 class RunFolder:
@@ -110,6 +126,8 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.csv"
         self.weights = self.path / "model.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.checkpoint = self.path / "checkpoint.safetensors"
         self.evaluation = self.path / "evaluation.safetensors"
         self.tensorboard = self.path / "tensorboard"
 
@@ -123,24 +141,62 @@ class RunFolder:
         return cls(path)
 
     def start(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
-        """Make the folder and write down what is about to run, and where.
+        """Make the folder and write down what is about to run, and where; it is there whole or not at all.
 
         Raises ArgumentError where the folder exists or cannot be made.
         """
         self.require_new()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+            try:
+                RunFolder(beside).describe(config, network, class_names)
+                beside.chmod(0o777 & ~umask())
+                beside.rename(self.path)
+            except BaseException:
+                shutil.rmtree(beside, ignore_errors=True)
+                raise
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def go_on(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
+        """Make the folder ready for more training: without what the trained network has been found to be."""
+        for file in (self.checkpoint, self.weights, self.best, self.metrics):
+            remove_unfinished(file)
+        self.evaluation.unlink(missing_ok=True)
+        self.describe(config, network, class_names)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside the block no other process trains in the folder; ArgumentError where one does already."""
+        if fcntl is None:
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)  # closed by the system however this process ends
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise ArgumentError(f"another process is training in {self.path}: wait for its end") from None
+        finally:
+            os.close(handle)
+
+    def describe(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
+        """Write config.json and environment.json."""
         backend = network.backend
         device = {**backend.describe(), "reason": backend.reason}
         shape = {"input_shape": network.input_shape, "class_names": class_names}
-        try:
-            self.path.mkdir(parents=True)
-        except OSError as error:
-            raise self._unwritable(error) from None
-        try:
-            write_json(self.config, asdict(config) | shape)
-            write_json(self.environment, environment() | {"device": device, "command": sys.argv})
-        except OSError as error:
-            shutil.rmtree(self.path, ignore_errors=True)  # made a moment ago, and empty but for these
-            raise self._unwritable(error) from None
+        write_json(self.config, asdict(config) | shape)
+        write_json(self.environment, environment() | {"device": device, "command": sys.argv})
+
+    def require_same(self, train: Dataset) -> None:
+        """Raise CheckpointError where the images are not like those that the run began with."""
+        _, shape, class_names = self.read()
+        if (shape, class_names) != (train.shape, train.classes):
+            raise CheckpointError(
+                f"{self.path} began with images {shape} of {len(class_names)} classes, now the data are "
+                f"{train!r}: give back the data that it had"
+            )
 
     def require_new(self) -> None:
         """Raise ArgumentError where there is something at the folder's place, or it could not be made."""
@@ -188,20 +244,48 @@ class RunFolder:
 
 
 class RunLog(Callback):
-    """Keeps the run's folder: made when training starts, metrics and weights after each epoch."""
+    """Keeps the run's folder: made when training starts; after each epoch metrics, weights and a checkpoint.
 
-    def __init__(self, folder: RunFolder, config: Config, class_names: tuple[str, ...]) -> None:
+    The checkpoint comes last, so that the other files are never behind it.
+    """
+
+    def __init__(
+        self, folder: RunFolder, config: Config, class_names: tuple[str, ...], goes_on: bool = False
+    ) -> None:
         self.folder = folder
         self.config = config
         self.class_names = class_names
-        self._parts = CSVLog(folder.metrics), Checkpoint(folder.weights)
+        self.goes_on = goes_on
+        self._parts: list[Callback] = [CSVLog(folder.metrics)]
+        if config.validation:
+            self._parts.append(BestWeights(folder.best))
+        self._checkpoint = Checkpoint(folder.checkpoint)
 
     def on_start(self, run: Run) -> None:
-        self.folder.start(self.config, run.network, self.class_names)
+        described = self.config, run.network, self.class_names
+        with ExitStack() as stack:
+            if not self.goes_on:
+                self.folder.start(*described)
+            stack.enter_context(self.folder.alone())
+            if self.goes_on:
+                self.folder.go_on(*described)
+            self._checkpoint.on_start(run)
+            self._alone = stack.pop_all()
+
+    def on_step(self, run: Run) -> None:
+        self._checkpoint.on_step(run)
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         for part in self._parts:
             part.on_epoch(run, record)
+        run.network.save(self.folder.weights)
+        self._checkpoint.on_epoch(run, record)
+
+    def on_end(self, run: Run) -> None:
+        with self._alone:
+            if run.stop and checkpoints.are_finite(run.network.state_dict()):
+                run.network.save(self.folder.weights)
+            self._checkpoint.on_end(run)
 
 
 def environment() -> dict[str, Any]:

@@ -27,7 +27,11 @@ class TrainingStep:
         totals: Totals,
         graph: bool = True,
     ) -> None:
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
         self.feed = feed
+        self.totals = totals
 
         def run(size: int) -> None:
             x, labels = feed.batch(size)
@@ -36,18 +40,17 @@ class TrainingStep:
 
         self.run = run  # call by call; no method, which would keep the graph and its memory in a cycle
         whole = partial(run, feed.batch_size)
-        states = [array for layer in network.walk() for array in layer.state.values()]
-        changed = [network.flat.value, *states, *optimizer.arrays, feed.cursor, totals.sums]
+        changed = [network.flat.value, *network.statistics.values(), *optimizer.state.values(), totals.sums]
+        self.changed = changed = [*changed, feed.cursor]
         self._graph = (lambda: network.backend.graph(whole, changed)) if graph else (lambda: whole)
-        self._optimizer = optimizer
         self._recorded: tuple[Any, ...] | None = None  # the optimizer's settings in what is repeated
 
     def __call__(self, size: int) -> None:
         if size != self.feed.batch_size:
             self.run(size)
             return
-        if self._recorded != self._optimizer.settings:
-            self._recorded = self._optimizer.settings
+        if self._recorded != self.optimizer.settings:
+            self._recorded = self.optimizer.settings
             self._whole = self._graph()
         self._whole()
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cnn.callbacks import Callback, Run
+from cnn.callbacks import Callback
 from cnn.libraries import require
+from cnn.run import Run
 
 SCALARS = {  # an epoch's figures, by their names there
     "loss": "loss/training",

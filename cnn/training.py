@@ -1,15 +1,15 @@
 """fit and evaluate: the loops around a network."""
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cnn import plan, random
 from cnn.arguments import flag, instance, whole
-from cnn.callbacks import Callback, NaNGuard, Progress, Run, ending
+from cnn.callbacks import Callback, NaNGuard, Progress, ending
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed, is_too_large
 from cnn.errors import DataError
@@ -17,6 +17,8 @@ from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from cnn.metrics import Totals
 from cnn.network import EVALUATION_BATCH, Sequential
 from cnn.optimizers import SGD, Optimizer
+from cnn.resumption import SavedTraining
+from cnn.run import Run
 from cnn.schedules import Constant, Schedule
 from cnn.step import TrainingStep
 
@@ -34,6 +36,7 @@ def fit(
     callbacks: Sequence[Callback] | None = None,
     graph: bool = True,
     stream: bool | None = None,
+    resume: str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``network`` on ``train``, in shuffled batches.
 
@@ -54,23 +57,29 @@ def fit(
     seed : int
         Of the shuffles.
     callbacks : sequence of Callback
-        None: a progress bar, and an error when the loss is no longer finite; ``[]`` is silent.
+        None: a progress bar, and an error when a number is no longer finite; ``[]`` is silent.
     graph : bool
         Let a GPU record a step and repeat it by itself; where it cannot, a warning says so once.
     stream : bool
         Leave the training images on the host and bring batches to the device while it computes. None: where
         they do not fit there.
+    resume : str or Path
+        A checkpoint that :class:`cnn.Checkpoint` wrote in a training with the same arguments: go on from
+        there, on any device. On the same device with as many threads the weights end up the same, bit for
+        bit, as without the interruption. ``epochs`` counts from the very start and may be another number.
 
     Returns
     -------
     list of dict
-        One an epoch: epoch, loss, accuracy, images_per_second, seconds, learning_rate and, with
-        ``validation``, validation_loss and validation_accuracy.
+        One an epoch, those before ``resume`` too: epoch, loss, accuracy, images_per_second, seconds,
+        learning_rate and, with ``validation``, validation_loss and validation_accuracy.
 
     Raises
     ------
     ShapeError, DataError, ArgumentError
         Where data and network do not fit, before anything is changed.
+    CheckpointError
+        Where ``resume`` is damaged, or of another training.
     TrainingError
         From NaNGuard.
     OutOfMemory, DeviceLost
@@ -98,40 +107,69 @@ def fit(
         checked = None if validation is None else make_feed(network, validation)
         loss = make_loss(network, loss)
         optimizer.build(network)
-        run = Run(network, epochs, len(feed), Totals(network))
-        step = TrainingStep(network, loss, optimizer, feed, run.totals, graph)
+        training = TrainingStep(network, loss, optimizer, feed, Totals(network), graph)
+        run = Run(training, epochs, _settings(training, train, schedule, batch_size, seed))
+        if resume is not None:
+            SavedTraining.read(resume).restore(run)
         for callback in callbacks:
             callback.on_start(run)
             at_end.enter_context(ending(callback, run))
-        for epoch in range(epochs):
-            run.epoch = epoch + 1
+        for epoch in range(len(run.history), epochs):
+            if run.epoch != epoch + 1:  # else the run is taken up in the middle of this one
+                run.epoch, run.step, run.seconds_before = epoch + 1, 0, 0.0
+                run.totals.reset()
             order = random.generator(seed, random.SHUFFLE, epoch).permutation(len(train))
             rates = learning_rates(optimizer.learning_rate, schedule, epoch, epochs, len(feed))
             feed.start(order, rates)
-            record = _train_epoch(step, run, callbacks, float(rates[-1]))
+            _train_epoch(run, callbacks)
+            if run.stop:
+                break
+            record = _figures(run, float(rates[-1]))
             if checked:
                 result = _evaluate(network, checked, loss)
                 record |= {f"validation_{name}": value for name, value in result.items()}
             run.history.append(record)
             for callback in callbacks:
                 callback.on_epoch(run, record)
+            if run.stop:
+                break
     return run.history
 
 
-def _train_epoch(
-    step: TrainingStep, run: Run, callbacks: Sequence[Callback], last_rate: float
+def _settings(
+    training: TrainingStep, train: Dataset, schedule: Schedule, batch_size: int, seed: int
 ) -> dict[str, Any]:
-    """One pass over the feed; -> the epoch's line of the history, in which compiling takes no time."""
-    kernels = run.network.backend.kernels
-    start = time.perf_counter() - kernels.compile_seconds
-    run.totals.reset()
-    for number, size in enumerate(step.feed.turns(), start=1):
-        step(size)
-        run.step = number
+    """What a training that is taken up again has to be the same in."""
+    optimizer = training.optimizer
+    names = ("learning_rate", *optimizer.setting_names)
+    return {
+        "images": len(train),
+        "batch_size": batch_size,
+        "seed": seed,
+        "dtype": training.network.dtype,
+        "loss": type(training.loss).__name__,
+        "optimizer": type(optimizer).__name__,
+        **{name: getattr(optimizer, name) for name in names},
+        "schedule": repr(schedule),
+    }
+
+
+def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
+    """What is left of one pass over the feed, or less where a callback stops it."""
+    run.start_clock()
+    for size in run.training.feed.turns(run.step):
+        run.training(size)
+        run.step += 1
         for callback in callbacks:
             callback.on_step(run)
+        if run.stop:
+            break
+
+
+def _figures(run: Run, last_rate: float) -> dict[str, Any]:
+    """The epoch's line of the history, without validation."""
     result = run.totals.read()  # waits for the device
-    seconds = time.perf_counter() - kernels.compile_seconds - start
+    seconds = run.seconds
     return {
         "epoch": run.epoch,
         **result,

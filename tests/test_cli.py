@@ -29,7 +29,8 @@ def test_a_run_leaves_its_folder(command, own_data, tmp_path):
     code, out, err = command("train", *SMALL, "--data", own_data, "--out", "a/run", "--epochs", 2)
     assert code == 0, err
     folder = tmp_path / "a" / "run"
-    names = {"config.json", "environment.json", "metrics.csv", "model.safetensors", "evaluation.safetensors"}
+    tables = {f"{name}.safetensors" for name in ("model", "checkpoint", "evaluation")}
+    names = {"config.json", "environment.json", "metrics.csv", *tables}
     assert {path.name for path in folder.iterdir()} - {"tensorboard"} == names
     config = json.loads((folder / "config.json").read_text())
     assert (config["model"], config["batch_size"], config["class_names"]) == (
@@ -267,7 +268,7 @@ def test_a_report_that_cannot_be_drawn_does_not_lose_the_run(command, own_data, 
     def full(*_):
         raise OSError(28, "No space left on device", "run/report.html")
 
-    monkeypatch.setattr("cnn.cli.train.write_report", full)
+    monkeypatch.setattr("cnn.cli.job.write_report", full)
     arguments = (argument for argument in SMALL if argument != "--no-report")
     code, out, err = command("train", *arguments, "--data", own_data, "--out", "run")
     assert code == 0
@@ -306,7 +307,7 @@ def test_ctrl_c_while_drawing_says_that_the_run_is_whole(command, own_data, monk
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cnn.cli.train.write_report", interrupted)
+    monkeypatch.setattr("cnn.cli.job.write_report", interrupted)
     arguments = (argument for argument in SMALL if argument != "--no-report")
     _, out, err = command("train", *arguments, "--data", own_data, "--out", "run")
     assert "interrupted while drawing: the run is whole, `cnn report run` draws it" in err

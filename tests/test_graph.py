@@ -121,7 +121,8 @@ def test_the_warm_up_leaves_no_trace():
     step._graph()._record()
     assert_same((before, 0), (net.state_dict(), 0))
     to_host = net.backend.to_host
-    assert [*to_host(feed.cursor), *to_host(totals.sums), abs(to_host(optimizer.arrays[0])).max()] == [0] * 6
+    velocity = optimizer.state["velocity"]
+    assert [*to_host(feed.cursor), *to_host(totals.sums), abs(to_host(velocity)).max()] == [0] * 6
 
 
 def test_what_grows_a_buffer_has_the_step_recorded_again():

@@ -1,4 +1,4 @@
-"""A training whose device fails in the middle: one sentence, and the last whole epoch's weights stay."""
+"""A training whose device fails in the middle: one sentence, and the last checkpoint stays."""
 
 import gc
 import re
@@ -12,8 +12,8 @@ import backends
 import cnn
 from backends import DeviceLost, OutOfMemory
 
-KEPT = "run/model.safetensors holds the weights of the last whole epoch"
-NONE_KEPT = "no weights were saved, no epoch was whole"
+KEPT = "`cnn train --resume run` goes on from the end of epoch 1"
+NONE_KEPT = "there is no checkpoint yet, `cnn train --resume run` starts over"
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def after_an_epoch(monkeypatch):
     """``after_an_epoch(change)`` calls that when the first checkpoint has been written."""
 
     def install(change):
-        save = cnn.Sequential.save
+        save = cnn.resumption.save
 
-        def save_and_change(self, path):
-            save(self, path)
+        def save_and_change(run, path):
+            save(run, path)
             change()
 
-        monkeypatch.setattr(cnn.Sequential, "save", save_and_change)
+        monkeypatch.setattr(cnn.resumption, "save", save_and_change)
 
     return install
 
@@ -102,7 +102,7 @@ class TestCommand:
     def test_ctrl_c(self, train, after_an_epoch, monkeypatch):
         after_an_epoch(lambda: monkeypatch.setattr(self.device, "matmul", fails_with(KeyboardInterrupt())))
         code, out, err = train()
-        assert (code, out, err[-1]) == (130, "", f"interrupted: {KEPT}")
+        assert (code, out, err[-1]) == (130, "", f"interrupted; {KEPT}")
         self.assert_that_an_epoch_is_kept()
 
     def test_in_the_first_epoch(self, train, monkeypatch):

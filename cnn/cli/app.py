@@ -61,6 +61,8 @@ def main() -> None:
         _fail(error, 2)
     except MemoryError as error:
         _fail(f"out of memory ({error}): take smaller images, layers or batches", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", 130)
     except BrokenPipeError:  # of `cnn ... | head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,20 +1,15 @@
 """``cnn train``."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 
 import backends
-import cnn
-from backends.text import readable_bytes
-from cnn import plan, tensorboard
-from cnn.arguments import whole
-from cnn.callbacks import Dispensable
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import take_defaults
+from cnn.cli.job import Job
 from cnn.cli.options import (
     DEFAULT,
     AsJson,
@@ -30,13 +25,10 @@ from cnn.cli.options import (
     cut,
 )
 from cnn.cli.output import print_json, result_line, say
-from cnn.data import Dataset
-from cnn.data.feed import is_too_large
-from cnn.errors import DeviceLost, OutOfMemory
-from cnn.network import Sequential
-from cnn.optimizers import OPTIMIZERS, Optimizer
-from cnn.report import examine, write_report
-from cnn.runs import Config, RunFolder, RunLog
+from cnn.errors import ArgumentError
+from cnn.optimizers import OPTIMIZERS
+from cnn.resumption import SavedTraining
+from cnn.runs import Config, RunFolder
 from cnn.schedules import SCHEDULES
 
 
@@ -47,9 +39,11 @@ from cnn.schedules import SCHEDULES
         "cnn train --model notebook --classes 0,1 --per-class 5000 --batch-size 32",
         "cnn train --data my_images.npz --out runs/mine",
         "cnn train --config runs/mine/config.json --seed 1",
+        "cnn train --resume runs/mine",
     )
 )
 def train(
+    context: typer.Context,
     model: Model = DEFAULT.model,
     data: Data = DEFAULT.data,
     classes: Classes = None,
@@ -80,6 +74,14 @@ def train(
         float | None,
         typer.Option(help="Pull of the weights towards 0.", show_default="0; 0.01 for adamw"),
     ] = DEFAULT.weight_decay,
+    validation: Annotated[
+        float,
+        typer.Option(
+            help="The share of the training images to hold out: best.safetensors has the weights that are "
+            "best on them.",
+            show_default="none",
+        ),
+    ] = DEFAULT.validation,
     seed: Annotated[int, typer.Option(help="Of the first weights and the shuffles.")] = DEFAULT.seed,
     device: Device = DEFAULT.device,
     kernels: Kernels = DEFAULT.kernels,
@@ -102,6 +104,14 @@ def train(
         ),
     ] = DEFAULT.stream,
     out: Out = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with a run that was stopped, from its last checkpoint; only --epochs and --device "
+            "may be given too.",
+            show_default=False,
+        ),
+    ] = None,
     config_file: Annotated[
         Path | None,
         typer.Option(
@@ -117,37 +127,32 @@ def train(
 ) -> None:
     """Train a network and test it.
 
-    The run's folder gets config.json, environment.json, metrics.csv, model.safetensors, what the test
-    found in evaluation.safetensors, report.html, and logs for TensorBoard where that is installed.
+    The run's folder gets config.json, environment.json, metrics.csv, model.safetensors,
+    checkpoint.safetensors, what the test found in evaluation.safetensors, report.html, and logs for
+    TensorBoard where that is installed.
+
+    Ctrl-C stops it after the present batch, and --resume goes on from there.
     """
-    config = Config(
-        model=model, data=absolute(data), classes=cut(classes), per_class=per_class, epochs=epochs,
-        batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, schedule=schedule,
-        warmup=warmup, momentum=momentum, weight_decay=weight_decay, seed=seed, device=device,
-        kernels=kernels, threads=threads, dtype=dtype, fuse=fuse,
-        graph=graph, tf32=tf32, stream=stream,
-    )  # fmt: skip
-    backend = backends.get(device, kernels, threads, tf32)
-    if tf32 and backend.name == "cpu":
-        say("note: --tf32 changes nothing on the CPU")
-    train_set, test_set = config.load_data()
-    backend.kernels.when_compiling(lambda: say(COMPILING))
-    network = config.make_network(train_set.shape, len(train_set.classes), backend)
-    if train_set.images.dtype.kind == "f" and abs(train_set.images).max() > 10:
-        say("note: the images are floats beyond 10; scaled to 0..1 they train better")
-    chosen = config.make_optimizer()
-    folder = RunFolder(out) if out else RunFolder.default(model)
-    job = Job(config.with_values_of(chosen), folder, network, chosen, train_set, test_set)
+    if resume is None:
+        config = Config(
+            model=model, data=absolute(data), classes=cut(classes), per_class=per_class, epochs=epochs,
+            batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, schedule=schedule,
+            warmup=warmup, momentum=momentum, weight_decay=weight_decay, validation=validation, seed=seed,
+            device=device, kernels=kernels, threads=threads, dtype=dtype, fuse=fuse, graph=graph, tf32=tf32,
+            stream=stream,
+        )  # fmt: skip
+        folder = RunFolder(out) if out else RunFolder.default(model)
+    else:
+        folder = RunFolder(resume)
+        config = taken_up(context, folder, epochs, device)
+    job = make_job(config, folder, goes_on=resume is not None)
     if dry_run:
         job.show_plan(as_json)
         return
     history = job.fit()
-    job.report(drawn=report)
-    result = {
-        "loss": history[-1]["validation_loss"],
-        "accuracy": history[-1]["validation_accuracy"],
-        "count": len(test_set),
-    }
+    found = job.test()
+    job.report(found, drawn=report)
+    result = {"loss": found.loss, "accuracy": found.accuracy, "count": found.count}
     if as_json:
         print_json({"run": str(folder.path), **result, "history": history})
     else:
@@ -155,109 +160,48 @@ def train(
 
 
 COMPILING = "compiling kernels for this processor, which takes some seconds; they are kept for the next time"
+ALLOWED = ("resume", "epochs", "device", "report", "dry_run", "as_json")  # beside --resume
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run that is ready to start."""
-
-    config: Config
-    folder: RunFolder
-    network: Sequential
-    optimizer: Optimizer
-    train_set: Dataset
-    test_set: Dataset
-
-    @property
-    def headline(self) -> str:
-        """What is trained on what, where."""
-        config, backend = self.config, self.network.backend
-        where = f"{backend.name} ({backend.reason})"
-        return f"{config.model} on {len(self.train_set):,} images of {config.data}; {where}"
-
-    def fit(self) -> list[dict[str, Any]]:
-        """Train, with everything that goes on around it; -> the history."""
-        self.folder.require_new()  # so that weights in it are of this run
-        callbacks = [
-            cnn.NaNGuard(),
-            RunLog(self.folder, self.config, self.train_set.classes),
-            Headline(self.headline, self.network.backend.slower),
-            cnn.Progress(),
-        ]
-        if tensorboard.installed():
-            logs = tensorboard.TensorBoard(self.folder.tensorboard)
-            callbacks.append(Dispensable(logs, "logs for TensorBoard", say))
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # the guard says it better
-                return cnn.fit(
-                    self.network,
-                    self.train_set,
-                    validation=self.test_set,
-                    optimizer=self.optimizer,
-                    schedule=self.config.make_schedule(),
-                    epochs=self.config.epochs,
-                    batch_size=self.config.batch_size,
-                    seed=self.config.seed,
-                    callbacks=callbacks,
-                    graph=self.config.graph,
-                    stream=self.config.stream,
-                )
-        except KeyboardInterrupt:
-            say(f"interrupted: {self.saved()}")
-            raise typer.Exit(130) from None
-        except (OutOfMemory, DeviceLost) as error:
-            say(f"error: {error}; {self.saved()}")
-            raise typer.Exit(2) from None
-
-    def saved(self) -> str:
-        """What there is of a training that was cut short."""
-        if self.folder.weights.exists():
-            return f"{self.folder.weights} holds the weights of the last whole epoch"
-        return "no weights were saved, no epoch was whole"
-
-    def report(self, drawn: bool) -> None:
-        """Write down what the test found, and draw it; where that fails, the trained run stays as it is."""
-        try:
-            examine(self.network, self.test_set, self.config.batch_size).save(self.folder.evaluation)
-            if drawn:
-                say(f"drew {write_report(self.folder).page}")
-        except KeyboardInterrupt:
-            say(f"interrupted while drawing: the run is whole, `cnn report {self.folder.path}` draws it")
-        except Exception as error:  # whatever drawing fails of, the run is done and is not to end badly
-            say(f"no report: {error}")
-
-    def show_plan(self, as_json: bool) -> None:
-        """Say what the run would do and take; what would stop it at its start stops here too."""
-        whole("epochs", self.config.epochs)
-        whole("batch_size", self.config.batch_size)
-        self.config.make_schedule()
-        self.folder.require_new()
-        config = self.config
-        stream = config.stream
-        if stream is None:
-            stream = is_too_large(self.network.backend, self.train_set.images, self.network.dtype)
-        what = self.network, self.optimizer, self.train_set, self.test_set
-        memory = plan.memory(*what, config.batch_size, stream)
-        steps = -(-len(self.train_set) // config.batch_size)
-        if as_json:
-            figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}
-            print_json({"run": str(self.folder.path), "config": asdict(config), **figures})
-            return
-        print(self.headline)
-        print(f"epochs: {config.epochs}, each of {steps:,} steps and a test on {len(self.test_set):,} images")
-        self.network.summary()
-        parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())
-        print(f"memory on {self.network.backend.name}: about {readable_bytes(memory.total)} ({parts})")
-        print(f"would write {self.folder.path}")
+def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
+    """The run that ``config`` describes, with its data loaded and its network built."""
+    backend = backends.get(config.device, config.kernels, config.threads, config.tf32)
+    if config.tf32 and backend.name == "cpu":
+        say("note: --tf32 changes nothing on the CPU")
+    train_set, validation_set, test_set = config.load_data()
+    if goes_on:
+        folder.require_same(train_set)
+    backend.kernels.when_compiling(lambda: say(COMPILING))
+    network = config.make_network(train_set.shape, len(train_set.classes), backend)
+    if train_set.images.dtype.kind == "f" and abs(train_set.images).max() > 10:
+        say("note: the images are floats beyond 10; scaled to 0..1 they train better")
+    chosen = config.make_optimizer()
+    saved = SavedTraining.read(folder.checkpoint) if goes_on and folder.checkpoint.exists() else None
+    sets = train_set, validation_set, test_set
+    return Job(config.with_values_of(chosen), folder, network, chosen, *sets, goes_on, saved)
 
 
-class Headline(cnn.Callback):
-    """Says what is about to run, and why not faster, once nothing speaks against it."""
+def taken_up(context: typer.Context, folder: RunFolder, epochs: int, device: str) -> Config:
+    """The configuration of a run that is to go on; ArgumentError for a flag that cannot change in it."""
 
-    def __init__(self, text: str, slower: str | None) -> None:
-        self.text, self.slower = text, slower
+    def is_given(name: str | None) -> bool:
+        source = context.get_parameter_source(name) if name else None
+        return source is not None and source.name == "COMMANDLINE"
 
-    def on_start(self, run: Any) -> None:
-        say(self.text)
-        if self.slower:
-            say(f"note: this runs slower than it could: {self.slower}")
+    for parameter in context.command.params:
+        if is_given(parameter.name) and parameter.name not in ALLOWED:
+            raise ArgumentError(
+                f"{parameter.opts[0]} cannot be given with --resume: a run goes on as it began, "
+                "only --epochs and --device may change"
+            )
+    config, _, _ = folder.read()
+    if folder.evaluation.exists() and not folder.checkpoint.exists():
+        raise ArgumentError(
+            f"{folder.path} has no checkpoint: it was imported, or trained by an older version; there is "
+            "nothing to go on with"
+        )
+    return replace(
+        config,
+        epochs=epochs if is_given("epochs") else config.epochs,
+        device=device if is_given("device") else config.device,
+    )

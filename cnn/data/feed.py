@@ -62,11 +62,13 @@ class Feed:
         """How many batches there are."""
         return len(self.sizes)
 
-    def turns(self) -> Iterator[int]:
-        """How large each batch of an epoch is, at the time to call :meth:`batch`."""
-        self.cursor.fill(0)
+    def turns(self, first: int = 0) -> Iterator[int]:
+        """How large each batch of an epoch is from number ``first`` on, at the time to call :meth:`batch`."""
+        self.cursor[:1].fill(first * self.batch_size)
+        self.cursor[1:].fill(first)
+        self._source.begin(first)
         try:
-            for number, size in enumerate(self.sizes):
+            for number, size in enumerate(self.sizes[first:], first):
                 self._source.arrive(number)
                 yield size
                 self._source.send(number + 1)
@@ -114,6 +116,9 @@ class Resident:
         """Where the samples are that come in this order."""
         return order
 
+    def begin(self, first: int) -> None:
+        """Forget what was before: batch ``first`` comes next."""
+
     def arrive(self, number: int) -> None:
         """Let the device find batch ``number`` in its place."""
 
@@ -145,14 +150,15 @@ class Streamed:
     def place(self, order: Any) -> Any:
         """Where the samples will be that come in this order."""
         self._order = np.asarray(order)
-        self._sent = 0  # batches
         return np.arange(len(order)) % (2 * self._batch_size)
+
+    def begin(self, first: int) -> None:
+        """Forget what was before, an epoch that was cut short too: batch ``first`` comes next."""
+        self._sent = first  # how many batches need not be sent any more
+        self._uploads[first % 2].release()
 
     def arrive(self, number: int) -> None:
         """Let the device find batch ``number`` in its place; the other half is read by what came before."""
-        if number == 0:  # whatever was before, an epoch that was cut short too
-            self._sent = 0
-            self._uploads[0].release()
         self.send(number)
         self._uploads[number % 2].arrive()
         self._uploads[(number + 1) % 2].release()

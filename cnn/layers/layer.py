@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -23,6 +23,7 @@ class Parameter:
     initializer: str = "zeros"
     fan_in: int = 1
     name: str = ""  # in the network: "0.weight"
+    place: slice = field(default_factory=lambda: slice(0))  # in the network's vectors
     value: Array = None
     grad: Array = None
 

@@ -1,0 +1,180 @@
+"""A run of ``cnn train`` from its start to its report, and what is said where it ends before."""
+
+import shlex
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import typer
+
+import cnn
+from backends.text import readable_bytes
+from cnn import plan, tensorboard
+from cnn.arguments import whole
+from cnn.callbacks import Dispensable
+from cnn.checkpoints import weights_in
+from cnn.cli.output import print_json, say
+from cnn.cli.signals import StopOnSignal
+from cnn.data import Dataset
+from cnn.data.feed import is_too_large
+from cnn.errors import CheckpointError, DeviceLost, OutOfMemory, TrainingError
+from cnn.network import Sequential
+from cnn.optimizers import Optimizer
+from cnn.report import examine, write_report
+from cnn.report.evaluation import Evaluation
+from cnn.resumption import SavedTraining
+from cnn.run import Run
+from cnn.runs import Config, RunFolder, RunLog
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to start, or to go on from where ``saved`` is."""
+
+    config: Config
+    folder: RunFolder
+    network: Sequential
+    optimizer: Optimizer
+    train_set: Dataset
+    validation_set: Dataset | None
+    test_set: Dataset
+    goes_on: bool = False  # in a folder that is there
+    saved: SavedTraining | None = None
+
+    @property
+    def headline(self) -> str:
+        """What is trained on what, where."""
+        config, backend = self.config, self.network.backend
+        where = f"{backend.name} ({backend.reason})"
+        goes_on = f"; goes on from {self.saved.position}" if self.saved else ""
+        return f"{config.model} on {len(self.train_set):,} images of {config.data}; {where}{goes_on}"
+
+    def require_place(self) -> None:
+        """Raise ArgumentError where a new run's folder exists, so that all that is in it is this run's."""
+        if not self.goes_on:
+            self.folder.require_new()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.saved is not None and len(self.saved.history) == self.config.epochs
+
+    def fit(self) -> list[dict[str, Any]]:
+        """Train, with everything that goes on around it; -> the history."""
+        self.require_place()
+        if self.saved and self.is_finished:
+            say(f"{self.folder.path} is finished: with more --epochs it would go on")
+            self.network.load_state_dict(weights_in(self.saved.arrays))
+            return self.saved.history
+        signals = StopOnSignal()
+        callbacks = [
+            signals,
+            cnn.NaNGuard(),
+            RunLog(self.folder, self.config, self.train_set.classes, self.goes_on),
+            Headline(self.headline, self.network.backend.slower),
+            cnn.Progress(),
+        ]
+        if tensorboard.installed():
+            logs = tensorboard.TensorBoard(self.folder.tensorboard)
+            callbacks.append(Dispensable(logs, "logs for TensorBoard", say))
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # the guard says it better
+                history = cnn.fit(
+                    self.network,
+                    self.train_set,
+                    validation=self.validation_set or self.test_set,
+                    optimizer=self.optimizer,
+                    schedule=self.config.make_schedule(),
+                    epochs=self.config.epochs,
+                    batch_size=self.config.batch_size,
+                    seed=self.config.seed,
+                    callbacks=callbacks,
+                    graph=self.config.graph,
+                    stream=self.config.stream,
+                    resume=self.saved.path if self.saved else None,
+                )
+        except KeyboardInterrupt:  # where no signal could be waited for
+            raise self._ended("interrupted", 130) from None
+        except TrainingError as error:
+            raise self._ended(f"error: {error}", 1) from None
+        except (OutOfMemory, DeviceLost) as error:
+            raise self._ended(f"error: {error}", 2) from None
+        except OSError as error:
+            raise self._ended(f"error: {error.filename or 'the run'}: {error.strerror}", 2) from None
+        if signals.received is not None:
+            raise self._ended("stopped", 128 + signals.received)
+        return history
+
+    def _ended(self, what: str, code: int) -> typer.Exit:
+        """Say what ended the run before its time, and what there is of it; -> the exit to raise."""
+        say(f"{what}; {self._kept()}")
+        return typer.Exit(code)
+
+    def _kept(self) -> str:
+        """What there is of a training that was cut short."""
+        if not self.folder.path.exists():
+            return "no run was begun"
+        again = f"`cnn train --resume {shlex.quote(str(self.folder.path))}`"
+        if not self.folder.checkpoint.exists():
+            return f"there is no checkpoint yet, {again} starts over"
+        try:
+            position = SavedTraining.read(self.folder.checkpoint).position
+        except CheckpointError as error:
+            return str(error)
+        return f"{again} goes on from {position}"
+
+    def test(self) -> Evaluation:
+        """The trained network on the test set, or what it was found to be before."""
+        if self.is_finished and self.folder.evaluation.exists():
+            return Evaluation.load(self.folder.evaluation)
+        try:
+            return examine(self.network, self.test_set, self.config.batch_size)
+        except KeyboardInterrupt:
+            raise self._ended("interrupted before the test", 130) from None
+
+    def report(self, found: Evaluation, drawn: bool) -> None:
+        """Write down what the test found, and draw it; where that fails, the trained run stays as it is."""
+        try:
+            found.save(self.folder.evaluation)
+            if drawn:
+                say(f"drew {write_report(self.folder).page}")
+        except KeyboardInterrupt:
+            say(f"interrupted while drawing: the run is whole, `cnn report {self.folder.path}` draws it")
+        except Exception as error:  # whatever drawing fails of, the run is done and is not to end badly
+            say(f"no report: {error}")
+
+    def show_plan(self, as_json: bool) -> None:
+        """Say what the run would do and take; what would stop it at its start stops here too."""
+        whole("epochs", self.config.epochs)
+        whole("batch_size", self.config.batch_size)
+        self.config.make_schedule()
+        self.require_place()
+        config = self.config
+        stream = config.stream
+        if stream is None:
+            stream = is_too_large(self.network.backend, self.train_set.images, self.network.dtype)
+        tested = self.validation_set or self.test_set
+        memory = plan.memory(self.network, self.optimizer, self.train_set, tested, config.batch_size, stream)
+        steps = -(-len(self.train_set) // config.batch_size)
+        if as_json:
+            figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}
+            print_json({"run": str(self.folder.path), "config": asdict(config), **figures})
+            return
+        print(self.headline)
+        print(f"epochs: {config.epochs}, each of {steps:,} steps and a test on {len(tested):,} images")
+        self.network.summary()
+        parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())
+        print(f"memory on {self.network.backend.name}: about {readable_bytes(memory.total)} ({parts})")
+        print(f"would write {self.folder.path}")
+
+
+class Headline(cnn.Callback):
+    """Says what is about to run, and why not faster, once nothing speaks against it."""
+
+    def __init__(self, text: str, slower: str | None) -> None:
+        self.text, self.slower = text, slower
+
+    def on_start(self, run: Run) -> None:
+        say(self.text)
+        if self.slower:
+            say(f"note: this runs slower than it could: {self.slower}")

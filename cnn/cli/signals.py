@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM during a training."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import cnn
+from cnn.run import Run
+
+SIGNALS = signal.SIGINT, signal.SIGTERM
+SHOW_CURSOR = b"\x1b[?25h"  # which a progress bar hides
+
+
+class StopOnSignal(cnn.Callback):
+    """Stops the training after the present batch at the first signal, ends the process at the second.
+
+    To be the first of the callbacks, so that the others see that it stops. ``received`` is what came.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def on_start(self, run: Run) -> None:
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # no other may
+            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+
+    def on_step(self, run: Run) -> None:
+        self._pass_on(run)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        self._pass_on(run)
+
+    def on_end(self, run: Run) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _pass_on(self, run: Run) -> None:
+        run.stop = run.stop or self.received is not None
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            if sys.stderr.isatty():
+                _write(SHOW_CURSOR)
+            os._exit(128 + number)
+        self.received = number
+        _write(b"stopping after this batch; once more stops at once\n")
+
+
+def _write(text: bytes) -> None:
+    """To standard error past Python's buffers, which a signal may have come in the middle of."""
+    os.write(2, text)

@@ -1,0 +1,150 @@
+"""Checkpoints of a training: all that it has changed and where it is, so that it goes on bit for bit.
+
+A checkpoint is a file of weights (:mod:`cnn.checkpoints`) with more in it: the optimizer's state and the sums
+of the epoch so far, and in its description the position, the history, the settings and a checksum. Random
+choices need nothing here: they follow from the seed, the epoch and the position (:mod:`cnn.random`).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn import checkpoints
+from cnn.errors import CheckpointError
+from cnn.files import write_whole
+from cnn.run import Run
+
+OPTIMIZER, TOTALS = checkpoints.TRAINING + "optimizer/", checkpoints.TRAINING + "totals"
+CHECKSUM = "sha256"
+
+
+def save(run: Run, path: str | Path) -> None:
+    """Write a checkpoint of ``run`` to ``path``, whole or not at all; OSError where that fails.
+
+    Where a number is not finite, what is there is the better checkpoint, and stays.
+    """
+    network, optimizer, totals = run.network, run.training.optimizer, run.totals
+    arrays = network.state_dict()
+    arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
+    arrays[TOTALS] = network.backend.to_host(totals.sums)
+    if not checkpoints.are_finite(arrays):
+        return
+    description = checkpoints.description(network) | {
+        "settings": run.settings,
+        "epoch": run.epoch,
+        "step": run.step,
+        "steps": run.steps,
+        "seconds": run.seconds,
+        "history": run.history,
+    }
+    description[CHECKSUM] = _checksum(arrays, description)
+    write_whole(path, checkpoints.serialized(arrays, description))
+
+
+@dataclass(frozen=True)
+class SavedTraining:
+    """A checkpoint as read, its checksum verified."""
+
+    path: str | Path
+    arrays: dict[str, Any]
+    settings: dict[str, Any]
+    epoch: int
+    step: int  # how many of this epoch are done
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "SavedTraining":
+        """Raises CheckpointError where the file is missing, damaged or no checkpoint."""
+        arrays, metadata = checkpoints.read_all(path)
+        try:
+            description = _verified(arrays, metadata)
+            epoch, step, steps = (int(description[name]) for name in ("epoch", "step", "steps"))
+            seconds, settings = float(description["seconds"]), dict(description["settings"])
+            history = [dict(record) for record in description["history"]]
+            if not 0 <= step <= steps or not 0 <= epoch - len(history) <= 1:
+                raise ValueError(
+                    f"step {step} of {steps} in epoch {epoch} after {len(history)} whole ones cannot be"
+                )
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            raise CheckpointError(
+                f"{path}: the description of the checkpoint cannot be used ({error})"
+            ) from error
+        return cls(path, arrays, settings, epoch, step, steps, seconds, history)
+
+    @property
+    def position(self) -> str:
+        """Where the training was, as in "epoch 2, step 117 of 469"."""
+        if self.epoch == len(self.history):
+            return f"the end of epoch {self.epoch}"
+        return f"epoch {self.epoch}, step {self.step} of {self.steps}"
+
+    def restore(self, run: Run) -> None:
+        """Let ``run``, on any device, go on from here; CheckpointError where it is another training."""
+        try:
+            _compare(
+                self.settings | {"steps in an epoch": self.steps},
+                run.settings | {"steps in an epoch": run.steps},
+            )
+            if len(self.history) > run.epochs:
+                raise CheckpointError(
+                    f"{len(self.history)} epochs are done, but {run.epochs} are asked for: ask for more"
+                )
+            sums = self.arrays.get(TOTALS)
+            if sums is None or sums.shape != run.totals.sums.shape:
+                raise CheckpointError("the sums of the epoch are missing")
+            run.network.load_state_dict(checkpoints.weights_in(self.arrays))
+            run.training.optimizer.load_state_dict(
+                {
+                    name.removeprefix(OPTIMIZER): array
+                    for name, array in self.arrays.items()
+                    if name.startswith(OPTIMIZER)
+                }
+            )
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
+        run.network.backend.asarray(sums, out=run.totals.sums)
+        run.epoch, run.step, run.seconds_before = self.epoch, self.step, self.seconds
+        run.history = list(self.history)
+
+
+def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:
+    """The description of a checkpoint whose checksum is right."""
+    try:
+        description = json.loads(metadata[checkpoints.METADATA])
+        checksum = description.pop(CHECKSUM)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(
+            "this is no checkpoint of a training: expected what cnn.Checkpoint writes"
+        ) from None
+    if checksum != _checksum(arrays, description):
+        raise CheckpointError(
+            "the checkpoint is damaged, its checksum is not that of its contents: delete it to start over"
+        )
+    if description["version"] != checkpoints.VERSION:
+        raise CheckpointError(f"version {description['version']}, expected {checkpoints.VERSION}")
+    return description
+
+
+def _checksum(arrays: dict[str, Any], description: dict[str, Any]) -> str:
+    """Of the arrays and of all that is said of them."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _compare(saved: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise CheckpointError where a training would not go on as it began."""
+    for name, value in json.loads(json.dumps(asked)).items():
+        if saved.get(name) != value:
+            raise CheckpointError(
+                f"the training began with {name} {saved.get(name)}, now it is {value}: "
+                "give the same, or begin anew without the checkpoint"
+            )

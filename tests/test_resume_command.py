@@ -1,0 +1,240 @@
+"""``cnn train --resume``, and what Ctrl-C and SIGTERM do to a training."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cnn
+from cnn.cli.signals import StopOnSignal
+from cnn.run import Run
+
+SMALL = ("--model", "notebook", "--kernels", "portable", "--batch-size", 16, "--epochs", 4, "--no-report")
+
+
+@pytest.fixture
+def train(command, own_data):
+    """``train(folder, ...)`` -> (exit code, standard output, standard error) of a new run."""
+    return lambda out, *more: command("train", *SMALL, "--data", own_data, "--out", out, *more)
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """``stop_after(n)`` lets a signal come in step ``n`` of every training from now on; None: no more."""
+
+    def install(steps, number=signal.SIGINT):
+        def on_step(self, run):
+            self.count = getattr(self, "count", 0) + 1
+            if self.count == steps:
+                os.kill(os.getpid(), number)
+            original(self, run)
+
+        monkeypatch.setattr(StopOnSignal, "on_step", on_step)
+
+    original = StopOnSignal.on_step
+    return install
+
+
+def weights(folder):
+    return Path(folder, "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_after_the_batch_and_the_run_goes_on_bit_for_bit(
+    train, command, stop_after, number, code
+):
+    assert train("whole")[0] == 0
+    stop_after(11, number)
+    before = signal.getsignal(number)
+    exit_code, out, err = train("run")
+    assert (exit_code, out) == (code, "")
+    assert err.splitlines()[-1] == ("stopped; `cnn train --resume run` goes on from epoch 2, step 3 of 8")
+    assert signal.getsignal(number) is before
+    assert not Path("run/evaluation.safetensors").exists()
+    stop_after(None)
+    exit_code, out, err = command("train", "--resume", "run", "--no-report")
+    assert (exit_code, err.count("goes on from epoch 2, step 3 of 8")) == (0, 1)
+    assert re.match(r"test accuracy .* on 40 images\nrun\n", out)
+    assert weights("run") == weights("whole")
+    lines = [path.read_text().splitlines() for path in (Path("run/metrics.csv"), Path("whole/metrics.csv"))]
+    assert [line.split(",")[:3] for line in lines[0]] == [line.split(",")[:3] for line in lines[1]]
+
+
+def test_stopped_again_and_again_it_comes_to_the_same_end(train, command, stop_after):
+    train("whole")
+    stop_after(5)
+    codes = [train("run")[0]]
+    while codes[-1] == 130:
+        codes.append(command("train", "--resume", "run", "--no-report")[0])
+    assert codes == [130] * 6 + [0]
+    assert weights("run") == weights("whole")
+
+
+def test_a_second_signal_ends_the_process_at_once(monkeypatch):
+    codes, said = [], []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr("cnn.cli.signals._write", said.append)
+    signals, run = StopOnSignal(), Run(None, 1)
+    signals.on_start(run)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals.on_step(run)
+        assert (run.stop, codes) == (True, [])
+        os.kill(os.getpid(), signal.SIGINT)
+        assert codes == [130]
+    finally:
+        signals.on_end(run)
+    assert said[0] == b"stopping after this batch; once more stops at once\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
+def test_a_real_process_that_is_told_to_end(own_data, tmp_path):
+    arguments = [*map(str, SMALL), "--data", str(own_data), "--epochs", "100000", "--out", "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnn", "train", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(cnn.__file__).parent.parent)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 3/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read().splitlines()
+    assert process.wait() == 143
+    assert rest[-1].startswith("stopped; `cnn train --resume run` goes on from ")
+
+
+class TestResume:
+    @pytest.fixture
+    def stopped(self, train, stop_after):
+        """A run that was stopped in epoch 2 of 4."""
+        stop_after(11)
+        train("run")
+        stop_after(None)
+
+    def test_a_finished_run_is_left_as_it_is(self, train, command):
+        _, first, _ = train("run")
+        before = {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
+        code, out, err = command("train", "--resume", "run", "--no-report")
+        assert (code, out, err) == (0, first, "run is finished: with more --epochs it would go on\n")
+        assert {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()} == before
+
+    def test_a_run_that_was_killed_before_its_test_is_tested(self, train, command):
+        _, first, _ = train("run")
+        Path("run/evaluation.safetensors").unlink()
+        assert command("train", "--resume", "run", "--no-report")[:2] == (0, first)
+        assert Path("run/evaluation.safetensors").exists()
+
+    def test_more_epochs_go_on_with_it(self, train, command):
+        train("run")
+        code, _, err = command("train", "--resume", "run", "--epochs", 6, "--no-report")
+        assert (code, re.findall(r"epoch \d/\d", err)) == (0, ["epoch 5/6", "epoch 6/6"])
+        assert len(Path("run/metrics.csv").read_text().splitlines()) == 7
+        assert json.loads(Path("run/config.json").read_text())["epochs"] == 6
+        assert command("train", "--resume", "run", "--epochs", 5)[::2] == (
+            2, "error: run/checkpoint.safetensors: 6 epochs are done, but 5 are asked for: ask for more\n"
+        )  # fmt: skip
+
+    def test_without_a_checkpoint_it_starts_over(self, train, command, stopped):
+        train("whole")
+        Path("run/checkpoint.safetensors").unlink()
+        code, _, err = command("train", "--resume", "run", "--no-report")
+        assert (code, re.findall(r"epoch \d/\d", err)) == (0, [f"epoch {n}/4" for n in (1, 2, 3, 4)])
+        assert weights("run") == weights("whole")
+
+    def test_what_killed_writers_left_is_removed(self, command, stopped):
+        Path("run/.checkpoint.safetensors.abcd").write_bytes(b"half")
+        command("train", "--resume", "run", "--no-report")
+        assert not [path for path in Path("run").iterdir() if path.name.startswith(".")]
+
+    @pytest.mark.parametrize(
+        "flags",
+        [("--seed", 1), ("--batch-size", 16), ("--out", "b"), ("--threads", 1), ("--no-fuse",),
+         ("--config", "run")],
+    )  # fmt: skip
+    def test_it_takes_no_other_training_flags(self, command, stopped, flags):
+        code, _, err = command("train", "--resume", "run", *flags)
+        assert (code, err) == (
+            2,
+            f"error: {flags[0].replace('no-', '')} cannot be given with --resume: a run goes on as it began, "
+            "only --epochs and --device may change\n",
+        )
+
+    def test_it_takes_a_device(self, command, stopped):
+        assert command("train", "--resume", "run", "--device", "cpu", "--no-report")[0] == 0
+        assert json.loads(Path("run/config.json").read_text())["device"] == "cpu"
+
+    def test_other_data_in_the_same_place_are_refused(self, command, stopped, own_data, tmp_path):
+        config = json.loads(Path("run/config.json").read_text())
+        arrays = dict(np.load(own_data))
+        np.savez(tmp_path / "other.npz", **arrays | {"classes": np.array(["day", "night"])})
+        Path("run/config.json").write_text(json.dumps(config | {"data": str(tmp_path / "other.npz")}))
+        code, _, err = command("train", "--resume", "run")
+        assert code == 2
+        assert "run began with images (1, 20, 20) of 2 classes, now the data are Dataset(" in err
+
+    def test_a_folder_that_is_no_run_is_named(self, command, tmp_path):
+        (tmp_path / "empty").mkdir()
+        for name in ("empty", "none"):
+            code, _, err = command("train", "--resume", name)
+            assert (code, err.startswith(f"error: {name} is no run's folder")) == (2, True)
+
+    def test_a_damaged_checkpoint_is_named(self, command, stopped):
+        path = Path("run/checkpoint.safetensors")
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        code, _, err = command("train", "--resume", "run")
+        assert (code, err) == (
+            2,
+            "error: run/checkpoint.safetensors: the checkpoint is damaged, its checksum is not that of its "
+            "contents: delete it to start over\n",
+        )
+
+    def test_two_processes_do_not_train_in_one_folder(self, command, stopped):
+        from cnn.runs import RunFolder
+
+        with RunFolder("run").alone():
+            code, _, err = command("train", "--resume", "run")
+        assert (code, err) == (2, "error: another process is training in run: wait for its end\n")
+
+    def test_an_imported_run_has_nothing_to_go_on_with(self, train, command, own_data):
+        train("run")
+        arguments = ("--model", "notebook", "--data", own_data, "--out", "imported")
+        assert command("import", "run/model.safetensors", *arguments)[0] == 0
+        code, _, err = command("train", "--resume", "imported")
+        assert code == 2
+        assert "imported has no checkpoint: it was imported" in err
+
+
+class TestValidation:
+    def test_a_part_of_the_training_images_is_held_out_and_the_best_weights_are_kept(self, train):
+        code, out, err = train("run", "--validation", 0.25)
+        assert code == 0
+        assert "notebook on 90 images" in err
+        assert "on 40 images" in out
+        best = cnn.load("run/best.safetensors", device="cpu")
+        metrics = np.genfromtxt("run/metrics.csv", delimiter=",", names=True)
+        train_set, _ = cnn.data.load(json.loads(Path("run/config.json").read_text())["data"])
+        held_out = train_set.split(0.25, seed=0)[1]
+        assert cnn.evaluate(best, held_out)["loss"] == pytest.approx(
+            metrics["validation_loss"].min(), rel=1e-3
+        )
+
+    def test_without_it_no_weights_are_chosen_by_the_test(self, train):
+        train("run")
+        assert not Path("run/best.safetensors").exists()
+
+    @pytest.mark.parametrize("share", [-0.1, 1, 7])
+    def test_a_share_that_leaves_no_image_is_refused(self, train, share):
+        code, _, err = train("run", "--validation", share)
+        assert (code, err.startswith("error: ")) == (2, True)
+        assert not Path("run").exists()
