@@ -35,9 +35,8 @@ def save(run: Run, path: str | Path) -> None:
         "settings": run.settings,
         "epoch": run.epoch,
         "step": run.step,
-        "steps": run.steps,
         "seconds": run.seconds,
-        "history": run.history,
+        "history": json.loads(json.dumps(run.history, default=float)),  # of NumPy's numbers too
     }
     description[CHECKSUM] = _checksum(arrays, description)
     write_whole(path, checkpoints.serialized(arrays, description))
@@ -50,9 +49,9 @@ class SavedTraining:
     path: str | Path
     arrays: dict[str, Any]
     settings: dict[str, Any]
+    steps: int  # in an epoch
     epoch: int
     step: int  # how many of this epoch are done
-    steps: int
     seconds: float
     history: list[dict[str, Any]]
 
@@ -62,8 +61,13 @@ class SavedTraining:
         arrays, metadata = checkpoints.read_all(path)
         try:
             description = _verified(arrays, metadata)
-            epoch, step, steps = (int(description[name]) for name in ("epoch", "step", "steps"))
-            seconds, settings = float(description["seconds"]), dict(description["settings"])
+            epoch, step, seconds = (
+                int(description["epoch"]),
+                int(description["step"]),
+                float(description["seconds"]),
+            )
+            settings = dict(description["settings"])
+            steps = int(settings["steps"])
             history = [dict(record) for record in description["history"]]
             if not 0 <= step <= steps or not 0 <= epoch - len(history) <= 1:
                 raise ValueError(
@@ -75,7 +79,7 @@ class SavedTraining:
             raise CheckpointError(
                 f"{path}: the description of the checkpoint cannot be used ({error})"
             ) from error
-        return cls(path, arrays, settings, epoch, step, steps, seconds, history)
+        return cls(path, arrays, settings, steps, epoch, step, seconds, history)
 
     @property
     def position(self) -> str:
@@ -87,10 +91,7 @@ class SavedTraining:
     def restore(self, run: Run) -> None:
         """Let ``run``, on any device, go on from here; CheckpointError where it is another training."""
         try:
-            _compare(
-                self.settings | {"steps in an epoch": self.steps},
-                run.settings | {"steps in an epoch": run.steps},
-            )
+            _compare(self.settings, run.settings)
             if len(self.history) > run.epochs:
                 raise CheckpointError(
                     f"{len(self.history)} epochs are done, but {run.epochs} are asked for: ask for more"
@@ -99,18 +100,17 @@ class SavedTraining:
             if sums is None or sums.shape != run.totals.sums.shape:
                 raise CheckpointError("the sums of the epoch are missing")
             run.network.load_state_dict(checkpoints.weights_in(self.arrays))
-            run.training.optimizer.load_state_dict(
-                {
-                    name.removeprefix(OPTIMIZER): array
-                    for name, array in self.arrays.items()
-                    if name.startswith(OPTIMIZER)
-                }
-            )
+            run.training.optimizer.load_state_dict(self._optimizer_state)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from error
         run.network.backend.asarray(sums, out=run.totals.sums)
         run.epoch, run.step, run.seconds_before = self.epoch, self.step, self.seconds
         run.history = list(self.history)
+
+    @property
+    def _optimizer_state(self) -> dict[str, Any]:
+        names = [name for name in self.arrays if name.startswith(OPTIMIZER)]
+        return {name.removeprefix(OPTIMIZER): self.arrays[name] for name in names}
 
 
 def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:

@@ -145,6 +145,7 @@ def _settings(
     return {
         "images": len(train),
         "batch_size": batch_size,
+        "steps": len(training.feed),
         "seed": seed,
         "dtype": training.network.dtype,
         "loss": type(training.loss).__name__,

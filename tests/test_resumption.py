@@ -119,6 +119,16 @@ def test_on_another_device_it_goes_on_as_well(tmp_path):
         np.testing.assert_allclose(again.state_dict()[name], array, rtol=1e-9, atol=1e-12)
 
 
+def test_what_a_callback_adds_to_the_history_is_kept(tmp_path):
+    class Add(cnn.Callback):
+        def on_epoch(self, run, record):
+            record["largest"] = run.network.flat.value.max()  # a number of NumPy's
+
+    path = tmp_path / "c.safetensors"
+    history = fit(network(), callbacks=[Add(), cnn.Checkpoint(path)])
+    assert SavedTraining.read(path).history == history
+
+
 def test_a_finished_training_goes_on_where_more_epochs_are_asked_for(tmp_path):
     path = tmp_path / "c.safetensors"
     first = fit(network(), callbacks=[cnn.Checkpoint(path)])
@@ -224,7 +234,8 @@ class TestCheckpoint:
                 SavedTraining.read(path)
 
     @pytest.mark.parametrize(
-        "change", [{"step": 9}, {"epoch": 5}, {"steps": "many"}, {"history": 3}, {"seconds": None}]
+        "change",
+        [{"step": 9}, {"epoch": 5}, {"settings": {"steps": "many"}}, {"history": 3}, {"seconds": None}],
     )
     def test_one_that_cannot_be_is_refused_though_its_checksum_is_right(self, path, change, monkeypatch):
         from cnn import checkpoints, resumption

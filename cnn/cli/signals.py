@@ -47,6 +47,7 @@ class StopOnSignal(cnn.Callback):
                 _write(SHOW_CURSOR)
             os._exit(128 + number)
         self.received = number
+        _write(b"\n" * sys.stderr.isatty())  # the line begins with ^C
         _write(b"stopping after this batch; once more stops at once\n")
 
 
