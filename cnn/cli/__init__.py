@@ -16,6 +16,7 @@ from cnn.cli import summary
 from cnn.cli import export
 from cnn.cli import import_
 from cnn.cli import gradcheck
+from cnn.cli import selftest
 from cnn.cli import info
 # isort: on
 
@@ -32,6 +33,7 @@ __all__ = [
     "main",
     "predict",
     "report",
+    "selftest",
     "summary",
     "train",
 ]

@@ -1,0 +1,115 @@
+"""``cnn selftest``."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+import backends
+from backends import Backend, DeviceUnavailable
+from backends.kernels import SETS
+from cnn.cli.app import app, examples
+from cnn.cli.options import DEFAULT, KERNEL_SETS, AsJson, Device, Threads, cut
+from cnn.cli.output import print_json, say
+from cnn.selftest import Section, run
+from cnn.selftest.conformance import version
+from cnn.text import print_whole, printable
+
+Cards = list[tuple[Backend, dict[str, Section]]]
+
+TITLES = {
+    "conformance": "ONNX conformance cases",
+    "gradients": "gradients, by finite differences",
+    "parity": "the same as the reference",
+}
+
+
+@app.command(
+    epilog=examples(
+        "cnn selftest",
+        "cnn selftest --device cuda --json",
+        "cnn selftest --kernels portable,signal --threads 1",
+    )
+)
+def selftest(
+    device: Device = DEFAULT.device,
+    kernels: Annotated[
+        str | None,
+        typer.Option(
+            help="Kernel sets with commas between them, as in portable,signal.",
+            show_default="all that the device has",
+            autocompletion=lambda: KERNEL_SETS,
+        ),
+    ] = None,
+    threads: Threads = DEFAULT.threads,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a device computes what it should; exit code 1 where it does not.
+
+    Public conformance cases (with the package onnx), gradients against finite differences, and every kernel
+    beside the reference: float64 on the CPU, convolution by scipy.signal.
+    """
+    cards = []
+    for backend in _setups(device, cut(kernels), threads):
+        say(f"checking {_name(backend)}")
+        backend.kernels.when_compiling(lambda: say("compiling kernels, which happens once"))
+        cards.append((backend, run(backend)))
+    passed = not any(section.failed for _, card in cards for section in card.values())
+    if as_json:
+        results = [
+            {"device": backend.describe()} | {name: asdict(section) for name, section in card.items()}
+            for backend, card in cards
+        ]
+        print_json({"passed": passed, "onnx": version(), "results": results})
+    else:
+        _show(cards)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _setups(device: str, kernels: list[str] | None, threads: int | None) -> list[Backend]:
+    """The device with each kernel set that was asked for, or each that it has."""
+    best = backends.get(device, threads=threads)
+    if kernels is not None:
+        return list(dict.fromkeys(backends.get(best.name, name) for name in kernels))
+    found = []
+    for name in SETS:
+        try:
+            found.append(backends.get(best.name, name))
+        except DeviceUnavailable as error:
+            say(f"note: {error}")
+    return found
+
+
+def _show(cards: Cards) -> None:
+    """Print the scorecard, a column for each kernel set; then what failed, and what was not run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    first, card = cards[0]
+    about = first.describe()
+    print(f"{first.name} ({about.get('gpu') or about.get('processor')}), onnx {version() or 'not installed'}")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("passed")
+    for backend, _ in cards:
+        table.add_column(backend.kernels.name, justify="right")
+    for name, title in TITLES.items():
+        table.add_row(title, *(_score(other[name]) for _, other in cards))
+    print_whole(Console(highlight=False), table)
+    for backend, other in cards:
+        for name, title in TITLES.items():
+            for failure in other[name].failed:
+                print(printable(f"WRONG on {_name(backend)}: {title}: {failure.name}: {failure.reason}"))
+    for name, section in card.items():
+        if section.missing:
+            print(printable(f"{TITLES[name]} were not run: {section.missing}"))
+    if skipped := card["conformance"].skipped:
+        print(f"{skipped} more conformance cases ask their operators for what no layer here does")
+
+
+def _name(backend: Backend) -> str:
+    return f"{backend.name} {backend.kernels.name}"
+
+
+def _score(section: Section) -> str:
+    return "not run" if section.missing else f"{section.passed} of {section.passed + len(section.failed)}"

@@ -1,0 +1,203 @@
+"""Every kernel, called with numbers that show what it does."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+import backends
+from backends import Backend, Window
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a function of a backend, named by its path; arrays among its arguments are on the host."""
+
+    name: str
+    function: str
+    arguments: dict[str, Any]
+
+    def run(self, backend: Backend) -> dict[str, Any]:
+        """All arrays after the call: those that it wrote, and those that it should have left alone."""
+        with backend.active():
+            arguments = {
+                name: backend.asarray(value.copy()) if isinstance(value, np.ndarray) else value
+                for name, value in self.arguments.items()
+            }
+            attrgetter(self.function)(backend)(**arguments)
+            return {name: backend.to_host(value) for name, value in arguments.items() if backend.owns(value)}
+
+    def wide(self) -> "Call":
+        """The same call with the same numbers in float64."""
+        arguments = {
+            name: value.astype(np.float64) if getattr(value, "dtype", None) == np.float32 else value
+            for name, value in self.arguments.items()
+        }
+        return Call(self.name, self.function, arguments)
+
+
+def calls(dtype: str) -> Iterator[Call]:
+    """Each kernel in several shapes, with numbers of ``dtype``; what is called large is shared by threads."""
+    for part in (_convolutions, _poolings, _products, _activations, _losses, _updates, _batches):
+        yield from part(_Numbers(dtype))
+
+
+class _Numbers:
+    """Makes arrays of one dtype."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self.random = np.random.default_rng(0)
+
+    def normal(self, *shape: int) -> Any:
+        """Random numbers."""
+        return self.random.standard_normal(shape).astype(self.dtype)
+
+    def below(self, end: int, *shape: int) -> Any:
+        """Random whole numbers."""
+        return self.random.integers(0, end, shape)
+
+    def room(self, *shape: int) -> Any:
+        """What a kernel is to write to: whatever it leaves out shows."""
+        return np.full(shape, np.nan, self.dtype)
+
+
+def _kernel(function: str, variant: str, **arguments: Any) -> Call:
+    return Call(f"{function}, {variant}", f"kernels.{function}", arguments)
+
+
+CONVOLUTIONS = {  # (C, H, W, N), O, window, groups
+    "plain": ((3, 8, 9, 5), 4, Window((3, 3)), 1),
+    "one image": ((1, 12, 12, 1), 6, Window((5, 5), padding=(2, 2)), 1),
+    "all options": ((4, 9, 8, 6), 6, Window((3, 2), (2, 1), (1, 2), (1, 2)), 2),
+    "depthwise": ((5, 7, 7, 9), 5, Window((3, 3), padding=(1, 1)), 5),
+    "1x1": ((7, 5, 4, 8), 3, Window((1, 1)), 1),
+    "large": ((8, 16, 16, 8), 12, Window((3, 3), padding=(1, 1)), 1),
+}
+
+
+def _convolutions(numbers: _Numbers) -> Iterator[Call]:
+    for variant, (shape, O, window, groups) in CONVOLUTIONS.items():
+        C, H, W, N = shape
+        y_shape = O, *window.output_size(H, W), N
+        x, dy, weight = (numbers.normal(*s) for s in (shape, y_shape, (O, C // groups, *window.size)))
+        how = {"window": window, "groups": groups}
+        yield _kernel("conv2d", variant, x=x, weight=weight, out=numbers.room(*y_shape), **how)
+        yield _kernel("conv2d_grad_input", variant, dy=dy, weight=weight, out=numbers.room(*shape), **how)
+        yield _kernel("conv2d_grad_weight", variant, x=x, dy=dy, out=numbers.room(*weight.shape), **how)
+
+
+POOLINGS = {  # (C, H, W, N), window
+    "plain": ((3, 8, 6, 7), Window((2, 2), (2, 2))),
+    "overlapping": ((2, 7, 8, 5), Window((3, 3), (1, 1))),
+    "padded": ((2, 9, 6, 4), Window((3, 2), (2, 2), (1, 1))),
+    "lines left over": ((2, 8, 7, 3), Window((2, 2), (3, 3))),
+    "dilated": ((2, 8, 9, 4), Window((2, 2), (1, 2), (0, 1), (2, 3))),
+    "17x17 taps": ((1, 18, 19, 2), Window((17, 17), (1, 1))),
+    "large": ((8, 24, 24, 32), Window((2, 2), (2, 2))),
+}
+
+
+def _poolings(numbers: _Numbers) -> Iterator[Call]:
+    for variant, (shape, window) in POOLINGS.items():
+        C, H, W, N = shape
+        y_shape = C, *window.output_size(H, W), N
+        x, dy = numbers.normal(*shape), numbers.normal(*y_shape)
+        y, dx = numbers.room(*y_shape), numbers.room(*shape)
+        winner = np.zeros(y_shape, np.uint8 if window.taps <= 256 else np.int32)
+        yield _kernel("max_pool2d", f"{variant}, without winners", x=x, out=y, winner=None, window=window)
+        forward = _kernel("max_pool2d", variant, x=x, out=y, winner=winner, window=window)
+        yield forward
+        winner = forward.run(backends.get("cpu", "portable"))["winner"]
+        yield _kernel("max_pool2d_grad", variant, dy=dy, winner=winner, out=dx, window=window)
+        if window.dilation == (1, 1):  # averages have none
+            yield _kernel("avg_pool2d", variant, x=x, out=y, window=window)
+            yield _kernel("avg_pool2d_grad", variant, dy=dy, out=dx, window=window)
+
+
+PRODUCTS = {"small": (3, 7, 5), "one column": (10, 84, 1), "long": (6, 1100, 9), "large": (120, 400, 128)}
+
+
+def _products(numbers: _Numbers) -> Iterator[Call]:
+    for variant, (m, k, n) in PRODUCTS.items():
+        a, b, out = numbers.normal(m, k), numbers.normal(k, n), numbers.room(m, n)
+        yield Call(f"matmul, {variant}", "matmul", {"a": a, "b": b, "out": out})
+        more = {"a": a, "b": b, "out": numbers.normal(m, n), "accumulate": True}
+        yield Call(f"matmul, {variant}, added", "matmul", more)
+
+
+ACTIVATIONS = {"image": (3, 5, 4, 7), "vector": (10, 33), "large": (16, 24, 24, 16)}
+
+
+def _activations(numbers: _Numbers) -> Iterator[Call]:
+    for variant, shape in ACTIVATIONS.items():
+        x, dy, bias = numbers.normal(*shape), numbers.normal(*shape), numbers.normal(shape[0])
+        out, sums = numbers.room(*shape), numbers.room(shape[0])
+        yield _kernel("add_bias", variant, y=x, bias=bias)
+        yield _kernel("add_bias", f"{variant}, ReLU", y=x, bias=bias, rectify=True)
+        yield _kernel("sum_rows", variant, x=x, out=sums)
+        yield _kernel("relu", variant, x=x, out=out)
+        yield _kernel("relu_grad", variant, dy=dy, y=np.maximum(x, 0), out=out)
+        yield _kernel("relu_grad", f"{variant}, sums", dy=dy, y=np.maximum(x, 0), out=out, sums=sums)
+        yield _kernel("tanh_grad", variant, dy=dy, y=np.tanh(x), out=out)
+        yield _kernel("softmax", variant, x=10 * x, out=out)
+        yield _kernel("softmax_grad", variant, dy=dy, y=np.tanh(x) ** 2, out=out)
+
+
+LOSSES = {"small": (3, 5), "large": (10, 2000)}
+
+
+def _losses(numbers: _Numbers) -> Iterator[Call]:
+    for variant, (classes, N) in LOSSES.items():
+        y, labels = numbers.normal(classes, N), numbers.below(classes, N)
+        losses, dy, sums = numbers.room(N), numbers.room(classes, N), np.array([1.0, 2, 3])
+        inputs = {"cross_entropy": 10 * y, "binary_cross_entropy": 1 / (1 + np.exp(-y))}
+        for function, given in inputs.items():
+            arrays = {"y": given, "labels": labels, "losses": losses, "dy": dy}
+            yield _kernel(function, variant, **arrays, divisor=N + 1)
+            yield _kernel(function, f"{variant}, sums", **arrays, divisor=N + 1, sums=sums)
+        yield _kernel("tally", variant, losses=numbers.normal(N), y=y, labels=labels, sums=sums)
+
+
+UPDATES = {"small": 67, "large": 200_000}
+
+
+def _updates(numbers: _Numbers) -> Iterator[Call]:
+    for variant, size in UPDATES.items():
+        value, grad, state = numbers.normal(size), numbers.normal(size), numbers.normal(size)
+        arrays = {"value": value, "grad": grad, "rate": np.array([0.1], numbers.dtype)}
+        plain = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+        heavy = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.01}
+        yield _kernel("sgd", variant, **arrays, velocity=None, **plain)
+        yield _kernel("sgd", f"{variant}, momentum", **arrays, velocity=state, **heavy)
+        yield _kernel("sgd", f"{variant}, Nesterov", **arrays, velocity=state, **{**heavy, "nesterov": True})
+        arrays |= {"mean": state, "square": numbers.normal(size) ** 2}
+        arrays["powers"] = np.array([0.9**100, 0.999**100], numbers.dtype)  # early ones magnify rounding
+        settings = {"betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 0.01}
+        yield _kernel("adam", variant, **arrays, **settings, decoupled=False)
+        yield _kernel("adam", f"{variant}, decoupled", **arrays, **settings, decoupled=True)
+
+
+BATCHES = {"small": (9, (2, 3, 4), 5), "large": (50, (3, 28, 28), 64)}  # images, the shape of one, a batch
+
+
+def _batches(numbers: _Numbers) -> Iterator[Call]:
+    for variant, (count, shape, N) in BATCHES.items():
+        chosen, out = numbers.below(count, N), numbers.room(*shape, N)
+        scans = numbers.below(256, count, *shape).astype(np.uint8)
+        kinds = {"bytes": scans, "floats": numbers.normal(count, *shape)}
+        for kind, images in kinds.items():
+            yield _kernel("gather_batch", f"{variant}, {kind}", images=images, indices=chosen, out=out)
+        yield _kernel(
+            "next_batch",
+            variant,
+            cursor=np.array([count - 2, 1]),  # an epoch ends within the batch
+            order=numbers.random.permutation(count),
+            labels=numbers.below(10, count),
+            rates=np.array([0.1, 0.2, 0.3], numbers.dtype),
+            chosen=np.zeros(N, np.int64),
+            chosen_labels=np.zeros(N, np.int64),
+            rate=numbers.room(1),
+        )

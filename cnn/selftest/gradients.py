@@ -1,0 +1,30 @@
+"""The gradients of the small networks, held against finite differences."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from backends import Backend
+from cnn.errors import DisagreementError
+from cnn.gradients import TOLERANCE, check_gradients
+from cnn.selftest.checks import Check
+from cnn.selftest.networks import EXAMPLES, Example
+
+ENTRIES = 12  # tried in each array
+
+
+def checks(backend: Backend) -> Iterator[Check]:
+    """A check for each network."""
+    for example in EXAMPLES:
+        yield Check(example.name, partial(_check, example, backend))
+
+
+def _check(example: Example, backend: Backend) -> None:
+    """Raise DisagreementError at the first array whose gradient is wrong."""
+    network = example.network()
+    network.build(example.input_shape, backend=backend, dtype="float64")
+    for result in check_gradients(network, entries=ENTRIES):
+        if not result.passed:
+            raise DisagreementError(
+                f"the gradient of {result.name} is off by {result.error:.1e}, "
+                f"expected less than {TOLERANCE:.0e}"
+            )

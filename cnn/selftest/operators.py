@@ -1,0 +1,320 @@
+"""ONNX operators through this library's layers: what a layer can express is run, the rest says why not.
+
+Nothing is computed here that a layer should compute: tensors are turned, cut and given other shapes.
+What the operators mean: https://onnx.ai/onnx/operators/
+"""
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from backends import Backend, Window
+from cnn.layers import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Reshape, Softmax, Tanh
+from cnn.losses import CrossEntropy
+from cnn.metrics import Totals
+from cnn.network import Sequential
+from cnn.selftest.checks import NotOurs
+from cnn.selftest.node import DIMENSIONS, Node, Slide
+from cnn.selftest.tensors import (
+    Tensor,
+    Tensors,
+    as_image,
+    built,
+    infer,
+    known,
+    like,
+    product,
+    to_device,
+    to_host,
+)
+from cnn.selftest.updates import adam, momentum
+
+NO_NUMBERS = "its tensor holds no numbers, ours hold at least one"
+PADDED_MEAN = "its mean leaves the padding out, AvgPool2D counts it as zeros"
+DILATED_MEAN = "its mean has a dilation, AvgPool2D has none"
+FACTORS = "it multiplies by alpha or beta, Dense has no such factors"
+TRANSPOSED_BIAS = "it adds a bias, the gradient of a convolution's input has none"
+CLASS_WEIGHTS = "its classes have weights, CrossEntropy counts all alike"
+IGNORED_LABEL = "some of its labels do not count, CrossEntropy counts all"
+WIDE_PADDING = "its padding is more than half of its kernel, which pooling refuses"
+OUTSIDE = "one of its indices lies outside of the window that it belongs to"
+
+Operator = Callable[..., Tensors]  # of a backend, a node and its input tensors
+
+
+def convolution(
+    backend: Backend, node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensors:
+    """Conv: Conv2D."""
+    window = node.window(weight.shape[2:], x.shape[2:])
+    sizes = window.size, window.stride, window.padding, window.dilation
+    layer = Conv2D(len(weight), *sizes, node["group"], bias=bias is not None)
+    weights = [as_image(weight)] + ([] if bias is None else [bias])
+    return [like(x, infer(backend, layer, as_image(x), weights))]
+
+
+def transposed_convolution(
+    backend: Backend, node: Node, dy: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensors:
+    """ConvTranspose: what Conv2D gives back for its input."""
+    slide, output, groups = Slide(node, weight.shape[2:]), dy.shape[2:], node["group"]
+    if bias is not None:
+        raise NotOurs(TRANSPOSED_BIAS)
+    none = (0,) * len(output)
+    extra = tuple(node.get("output_padding", none))
+    image = node.get("output_shape")
+    if node["auto_pad"].startswith("SAME"):
+        image = [n * stride for n, stride in zip(output, slide.strides, strict=True)]
+    if image:
+        whole = slide.input_sizes(output, extra, none, none)
+        begin = tuple((all_ - n) // 2 for all_, n in zip(whole, image, strict=True))
+        end = tuple(all_ - n - before for all_, n, before in zip(whole, image, begin, strict=True))
+    else:
+        begin, end = slide.given_padding()
+        image = slide.input_sizes(output, extra, begin, end)
+    window = slide.window(begin, end)
+    sizes = window.size, window.stride, window.padding, window.dilation
+    layer = Conv2D(len(weight), *sizes, groups, bias=False)
+    x = np.zeros((len(dy), weight.shape[1] * groups, *image), dy.dtype)
+    return [_back(backend, layer, x, dy, [as_image(weight)])]
+
+
+def max_pooling(backend: Backend, node: Node, x: Tensor) -> Tensors:
+    """MaxPool: MaxPool2D; the indices are those of its winners in the whole tensor."""
+    window = _pool(node.window(node["kernel_shape"], x.shape[2:]))
+    if node.outputs == 1:
+        return [like(x, infer(backend, _max_pool(window), as_image(x)))]
+    by_columns = bool(node.get("storage_order", 0))
+    return [like(x, part) for part in _pooled(backend, window, as_image(x), by_columns)]
+
+
+def max_unpooling(
+    backend: Backend, node: Node, dy: Tensor, indices: Tensor, shape: Tensor | None = None
+) -> Tensors:
+    """MaxUnpool: what MaxPool2D gives back for an input whose largest numbers lie at the indices."""
+    slide = Slide(node, node["kernel_shape"])
+    begin, end = slide.given_padding()
+    window = _pool(slide.window(begin, end))
+    if shape is None:
+        none = (0,) * len(slide.kernel)
+        shape = (*dy.shape[:2], *slide.input_sizes(dy.shape[2:], none, begin, end))
+    x = np.zeros(tuple(shape), dy.dtype)
+    x.reshape(-1)[indices.reshape(-1)] = 1
+    _, found = _pooled(backend, window, as_image(x))
+    if (found != as_image(indices)).any():
+        raise NotOurs(OUTSIDE)
+    return [_back(backend, _max_pool(window), x, dy, [])]
+
+
+def average_pooling(backend: Backend, node: Node, x: Tensor) -> Tensors:
+    """AveragePool: AvgPool2D."""
+    window = _pool(node.window(node["kernel_shape"], x.shape[2:]))
+    if window.dilation != (1, 1):
+        raise NotOurs(DILATED_MEAN)
+    if window.has_padding and not node.get("count_include_pad", 0):
+        raise NotOurs(PADDED_MEAN)
+    return [like(x, infer(backend, AvgPool2D(window.size, window.stride, window.padding), as_image(x)))]
+
+
+def global_pooling(kind: type[AvgPool2D] | type[MaxPool2D]) -> Operator:
+    """GlobalAveragePool, GlobalMaxPool: a window as large as the image."""
+
+    def pool(backend: Backend, node: Node, x: Tensor) -> Tensors:
+        image = as_image(x)
+        if image.ndim > 4:
+            raise NotOurs(DIMENSIONS)
+        return [like(x, infer(backend, kind(image.shape[2:]), image))]
+
+    return pool
+
+
+def elementwise(kind: type[ReLU] | type[Tanh]) -> Operator:
+    """Relu, Tanh: the layer, for a tensor of any shape."""
+
+    def activate(backend: Backend, node: Node, x: Tensor) -> Tensors:
+        return [infer(backend, kind(), x)]
+
+    return activate
+
+
+def gemm(backend: Backend, node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensors:
+    """Gemm: Dense, or where every sample has a bias of its own a product that is added to it."""
+    beta = node["beta"]
+    c = None if beta == 0 else c
+    if node["alpha"] != 1 or (c is not None and beta != 1):
+        raise NotOurs(FACTORS)
+    x = a.T if node["transA"] else a
+    weight = b if node["transB"] else b.T
+    if c is None:
+        return [infer(backend, Dense(len(weight), bias=False), x, [weight])]
+    if c.ndim == 2 and len(c) > 1:
+        return [product(backend, x, weight.T, np.broadcast_to(c, (len(x), len(weight))))]
+    bias = np.broadcast_to(c.reshape(-1), len(weight))
+    return [infer(backend, Dense(len(weight)), x, [weight, bias])]
+
+
+def matrix_product(backend: Backend, node: Node, a: Tensor, b: Tensor) -> Tensors:
+    """MatMul: the backend's product, matrix by matrix."""
+    left, right = a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b
+    stack = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    left = np.broadcast_to(left, (*stack, *left.shape[-2:]))
+    right = np.broadcast_to(right, (*stack, *right.shape[-2:]))
+    y = np.empty((*stack, left.shape[-2], right.shape[-1]), known(a).dtype)
+    for place in np.ndindex(stack):
+        y[place] = product(backend, left[place], right[place])
+    vectors = tuple(axis for axis, factor in ((-2, a), (-1, b)) if factor.ndim == 1)
+    return [y.squeeze(vectors)]
+
+
+def softmax(backend: Backend, node: Node, x: Tensor) -> Tensors:
+    """Softmax: the layer."""
+    return [_by_class(node, x, lambda rows: infer(backend, Softmax(), rows))]
+
+
+def log_softmax(backend: Backend, node: Node, x: Tensor) -> Tensors:
+    """LogSoftmax: minus the cross entropy of every class in turn."""
+    return [_by_class(node, x, lambda rows: _log_probabilities(backend, rows))]
+
+
+def cross_entropy(
+    backend: Backend, node: Node, scores: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> Tensors:
+    """SoftmaxCrossEntropyLoss: CrossEntropy, where every place of an image is a sample."""
+    if weights is not None:
+        raise NotOurs(CLASS_WEIGHTS)
+    if (labels == node.get("ignore_index")).any():
+        raise NotOurs(IGNORED_LABEL)
+    by_place = np.moveaxis(scores, 1, -1)  # (N, C, ...) -> (N, ..., C)
+    rows = by_place.reshape(-1, scores.shape[1])
+    loss, totals = _loss(backend, rows)
+    indices = backend.asarray(labels.reshape(-1).astype(np.int64))
+    losses = loss.forward(to_device(backend, rows), indices, sums=totals.sums)
+    reduction = node["reduction"]
+    if reduction == "none":
+        result = backend.to_host(losses).reshape(labels.shape)
+    elif reduction == "mean":
+        result = np.array(totals.read()["loss"], scores.dtype)
+    else:
+        result = backend.to_host(totals.sums)[0].astype(scores.dtype)
+    if node.outputs == 1:
+        return [result]
+    return [result, np.moveaxis(_log_probabilities(backend, rows).reshape(by_place.shape), -1, 1)]
+
+
+def flatten(backend: Backend, node: Node, x: Tensor) -> Tensors:
+    """Flatten: the layer; all axes before ``axis`` are the batch."""
+    axis = node["axis"]
+    axis += x.ndim if axis < 0 else 0
+    return [infer(backend, Flatten(), x.reshape(prod(x.shape[:axis]), *x.shape[axis:]))]
+
+
+def reshape(backend: Backend, node: Node, x: Tensor, shape: Tensor) -> Tensors:
+    """Reshape: the layer; where the first axis changes too, the whole tensor is one sample."""
+    if not x.size:
+        raise NotOurs(NO_NUMBERS)
+    sizes = [int(size) or x.shape[axis] for axis, size in enumerate(shape)]
+    first, *rest = (x.size // -prod(sizes) if size == -1 else size for size in sizes)
+    if first == len(x):
+        return [infer(backend, Reshape(rest), x)]
+    return [infer(backend, Reshape((first, *rest)), x[None])[0]]
+
+
+def _pool(window: Window) -> Window:
+    """The window itself; NotOurs where pooling, ours and PyTorch's, refuses its padding."""
+    if any(2 * padding > size for padding, size in zip(window.padding, window.size, strict=True)):
+        raise NotOurs(WIDE_PADDING)
+    return window
+
+
+def _max_pool(window: Window) -> MaxPool2D:
+    return MaxPool2D(window.size, window.stride, window.padding, window.dilation)
+
+
+def _pooled(
+    backend: Backend, window: Window, image: Tensor, by_columns: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Max pooling (N, C, OH, OW), and where in the tensor its winners lie, counted by rows or columns."""
+    layer = _max_pool(window)
+    y = built(backend, layer, image, []).forward(to_device(backend, image), training=True)
+    taps = to_host(backend, layer.winner(y)).astype(np.int64)
+    corners = np.ogrid[: taps.shape[2], : taps.shape[3]]
+    moves = zip(window.stride, window.dilation, window.padding, strict=True)
+    places = zip(corners, np.divmod(taps, window.size[1]), moves, strict=True)
+    rows, columns = (
+        corner * stride + tap * dilation - padding for corner, tap, (stride, dilation, padding) in places
+    )
+    N, C, H, W = image.shape
+    planes = np.arange(N * C).reshape(N, C, 1, 1) * H * W
+    return to_host(backend, y), planes + (columns * H + rows if by_columns else rows * W + columns)
+
+
+def _back(backend: Backend, layer: Conv2D | MaxPool2D, x: Tensor, dy: Tensor, weights: Tensors) -> Tensor:
+    """What the layer gives back for its input ``x``."""
+    network = built(backend, layer, as_image(x), weights)
+    network.forward(to_device(backend, as_image(x)), training=True)
+    return like(dy, to_host(backend, network.backward(to_device(backend, as_image(dy)))))
+
+
+def _by_class(node: Node, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """``function`` of ``x`` as (N, classes, ...), put back; before opset 13 later axes are classes too."""
+    axis = node["axis"]
+    if node.opset < 13:
+        return function(x.reshape(prod(x.shape[:axis]), -1)).reshape(x.shape)
+    return np.moveaxis(function(np.moveaxis(x, axis, 1)), 1, axis)
+
+
+def _log_probabilities(backend: Backend, logits: Tensor) -> Tensor:
+    """(N, classes, ...) -> the same shape: minus the loss with each class as the label."""
+    by_place = np.moveaxis(logits, 1, -1)
+    rows = by_place.reshape(-1, logits.shape[1])
+    loss, _ = _loss(backend, rows)
+    y = to_device(backend, rows)
+    labels = (backend.asarray(np.full(len(rows), label)) for label in range(rows.shape[1]))
+    losses = [backend.to_host(loss.forward(y, indices)) for indices in labels]
+    return np.moveaxis(-np.stack(losses, axis=-1).reshape(by_place.shape), -1, 1)
+
+
+def _loss(backend: Backend, logits: Tensor) -> tuple[CrossEntropy, Totals]:
+    """The loss, and where it is added up, of a network that gives out ``logits``, (N, classes)."""
+    network = Sequential()
+    network.build(logits.shape[1:], backend=backend, dtype=known(logits).dtype.name)
+    loss = CrossEntropy()
+    loss.build(network)
+    return loss, Totals(network)
+
+
+def _axes(node: Node, axes: Tensor | None) -> tuple[int, ...]:
+    """Axes that are an attribute of older operators and an input of newer ones."""
+    return tuple(node.get("axes", axes))
+
+
+OPERATORS: dict[tuple[str, str], Operator] = {
+    ("", "Conv"): convolution,
+    ("", "ConvTranspose"): transposed_convolution,
+    ("", "MaxPool"): max_pooling,
+    ("", "MaxUnpool"): max_unpooling,
+    ("", "AveragePool"): average_pooling,
+    ("", "GlobalMaxPool"): global_pooling(MaxPool2D),
+    ("", "GlobalAveragePool"): global_pooling(AvgPool2D),
+    ("", "Gemm"): gemm,
+    ("", "MatMul"): matrix_product,
+    ("", "Relu"): elementwise(ReLU),
+    ("", "Tanh"): elementwise(Tanh),
+    ("", "Softmax"): softmax,
+    ("", "LogSoftmax"): log_softmax,
+    ("", "SoftmaxCrossEntropyLoss"): cross_entropy,
+    ("", "Flatten"): flatten,
+    ("", "Reshape"): reshape,
+    ("ai.onnx.preview.training", "Momentum"): momentum,
+    ("ai.onnx.preview.training", "Adam"): adam,
+}
+"""By domain and name; a case that is made of them is ours."""
+
+MOVING: dict[tuple[str, str], Operator] = {
+    ("", "Constant"): lambda backend, node: [node["value"]],
+    ("", "Transpose"): lambda backend, node, x: [x.transpose(node.get("perm"))],
+    ("", "Squeeze"): lambda backend, node, x, axes=None: [x.squeeze(_axes(node, axes))],
+    ("", "Unsqueeze"): lambda backend, node, x, axes=None: [np.expand_dims(x, _axes(node, axes))],
+}
+"""They compute nothing, so they may stand beside ours and happen on the host."""

@@ -1,0 +1,103 @@
+"""A device's kernels beside the reference: the same calls in float64 on the CPU, convolution by scipy.signal.
+
+Both are given the very same numbers, those of float32 too, so that they differ by rounding alone.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import backends
+from backends import Backend
+from cnn.comparison.agreement import TOLERANCE
+from cnn.data import Dataset
+from cnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
+from cnn.network import DTYPES, Sequential
+from cnn.optimizers import SGD, Adam, Optimizer
+from cnn.selftest.calls import Call, calls
+from cnn.selftest.checks import Check, require_near
+from cnn.selftest.networks import EXAMPLES, Example
+from cnn.training import fit
+
+ROUNDINGS = 64  # that a kernel's results may be off, of the largest: its sums are that long, and longer
+
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
+    "SGD": lambda: SGD(0.05, momentum=0.9, weight_decay=0.01),
+    "Adam": lambda: Adam(0.001),
+}
+
+
+def checks(backend: Backend) -> Iterator[Check]:
+    """A check for each kernel, for each small network, and for a training with each optimizer."""
+    reference = reference_of(backend)
+    for dtype in DTYPES:
+        for call in calls(dtype):
+            yield Check(f"{call.name}, {dtype}", partial(_compare_calls, call, dtype, backend, reference))
+        for example in EXAMPLES:
+            run = partial(_compare_networks, example, dtype, backend, reference)
+            yield Check(f"network, {example.name}, {dtype}", run)
+    for name, optimizer in OPTIMIZERS.items():
+        yield Check(f"training with {name}", partial(_compare_trainings, optimizer, backend, reference))
+
+
+def reference_of(backend: Backend) -> Backend:
+    """The CPU with scipy.signal; for that itself with the portable kernels, which do not use it."""
+    is_itself = (backend.name, backend.kernels.name) == ("cpu", "signal")
+    return backends.get("cpu", "portable" if is_itself else "signal")
+
+
+def _compare_calls(call: Call, dtype: str, backend: Backend, reference: Backend) -> None:
+    """Raise DisagreementError where an array is not what it is after the same call of the reference."""
+    expected = call.wide().run(reference)
+    for name, found in call.run(backend).items():
+        require_near(name, expected[name], found, _allowed(dtype))
+
+
+def _compare_networks(example: Example, dtype: str, backend: Backend, reference: Backend) -> None:
+    """The same for outputs and gradients of a network; the reference computes layer by layer."""
+    network = example.network()
+    network.build(example.input_shape, backend=backend, dtype=dtype)
+    model = example.network()
+    model.build(example.input_shape, backend=reference, dtype="float64", fuse=False)
+    model.load_state_dict(network.state_dict())
+    random = np.random.default_rng(0)
+    x, dy = (
+        random.standard_normal((*shape, 5)).astype(dtype)
+        for shape in (network.input_shape, network.output_shape)
+    )
+    expected = _results(model, x, dy)
+    for name, found in _results(network, x, dy).items():
+        require_near(name, expected[name], found, _allowed(dtype))
+
+
+def _results(network: Sequential, x: Any, dy: Any) -> dict[str, Any]:
+    """The output and all gradients, on the host."""
+    backend = network.backend
+    y = backend.to_host(network.forward(backend.asarray(x), training=True))
+    dx = backend.to_host(network.backward(backend.asarray(dy)))
+    gradients = {name: backend.to_host(parameter.grad) for name, parameter in network.parameters.items()}
+    return {"output": y, "gradient of the input": dx} | {
+        f"gradient of {name}": gradient for name, gradient in gradients.items()
+    }
+
+
+def _compare_trainings(optimizer: Callable[[], Optimizer], backend: Backend, reference: Backend) -> None:
+    """The same for the weights after ten steps on noise, in float64, where no choice turns on a rounding."""
+    random = np.random.default_rng(0)
+    noise = Dataset(random.integers(0, 256, (38, 1, 12, 12), dtype=np.uint8), random.integers(0, 10, 38))
+    weights = []
+    for device in (reference, backend):
+        network = Sequential(
+            Conv2D(6, 3, padding=1), ReLU(), MaxPool2D(2), Conv2D(8, 3), ReLU(), Flatten(), Dense(10)
+        )
+        network.build(noise.shape, backend=device, dtype="float64")
+        fit(network, noise, optimizer=optimizer(), epochs=2, batch_size=8, callbacks=[])
+        weights.append(network.state_dict())
+    for name, expected in weights[0].items():
+        require_near(f"the trained {name}", expected, weights[1][name], TOLERANCE["float64"])
+
+
+def _allowed(dtype: str) -> float:
+    return ROUNDINGS * float(np.finfo(dtype).eps)

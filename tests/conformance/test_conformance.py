@@ -1,0 +1,89 @@
+"""ONNX's own conformance cases through our layers; cases.toml lists what becomes of each."""
+
+import tomllib
+from pathlib import Path
+
+import host_cuda
+import numpy as np
+import pytest
+from devices import get
+from standin import StandInBackend
+
+import backends
+from cnn.errors import DisagreementError
+from cnn.selftest import NotOurs, conformance
+from cnn.selftest.checks import carry_out
+from cnn.selftest.operators import OPERATORS
+
+onnx = pytest.importorskip("onnx")
+
+LISTED = tomllib.loads((Path(__file__).parent / "cases.toml").read_text(encoding="utf-8"))
+PASSING = [name for names in LISTED["passing"].values() for name in names]
+SKIPPED = {name: reason for reason, names in LISTED["skipped"].items() for name in names}
+
+if not onnx.__version__.startswith(LISTED["onnx"] + "."):
+    pytest.skip(
+        f"cases.toml lists the cases of onnx {LISTED['onnx']}, this is {onnx.__version__}: "
+        f"pip install 'onnx=={LISTED['onnx']}.*', or run `cnn selftest`",
+        allow_module_level=True,
+    )
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_it_passes(name, kernels):
+    conformance.cases()[name].run(get("cpu", kernels))
+
+
+@pytest.mark.parametrize("name", SKIPPED)
+def test_it_is_skipped_for_its_reason(name):
+    with pytest.raises(NotOurs) as why:
+        conformance.cases()[name].run(backends.get("cpu", "portable"))
+    assert str(why.value) == SKIPPED[name]
+
+
+def test_every_case_that_is_made_of_our_operators_is_listed_once():
+    assert sorted([*PASSING, *SKIPPED]) == sorted(conformance.cases())
+
+
+def test_every_operator_that_is_ours_is_seen_to_work():
+    assert list(LISTED["passing"]) == [name for _, name in OPERATORS]
+    assert all(LISTED["passing"].values())
+
+
+@pytest.mark.parametrize("kernels", ["portable", "signal", pytest.param("compiled", marks=host_cuda.needed)])
+def test_all_pass_on_a_device_that_never_converts(kernels):
+    section = carry_out(conformance.checks, StandInBackend(kernels))
+    assert section.failed == []
+    assert section.passed == len(PASSING)
+
+
+@pytest.mark.gpu
+def test_all_pass_on_a_gpu(kernels):
+    section = carry_out(conformance.checks, backends.get("cuda", kernels))
+    assert section.failed == []
+    assert section.passed == len(PASSING)
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("test_relu", lambda x, out: np.copyto(out, np.abs(x))),
+        (
+            "test_softmax_axis_0",
+            lambda x, out: np.copyto(out, np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)),
+        ),
+    ],
+)
+def test_a_kernel_that_computes_something_else_does_not_pass(name, broken, monkeypatch):
+    device = backends.CpuBackend("portable")
+    monkeypatch.setattr(device.kernels, name.split("_")[1], broken)
+    with pytest.raises(DisagreementError, match=r"output 0 is off by \d\.\de[+-]\d+, expected at most 1e-07"):
+        conformance.cases()[name].run(device)
+
+
+def test_a_result_of_another_shape_does_not_pass():
+    case = conformance.cases()["test_relu"]
+    ((inputs, (wanted,)),) = case.data_sets
+    wrong = conformance.Case(case.name, case.model, [(inputs, [wanted[:1]])], case.rtol, case.atol)
+    with pytest.raises(DisagreementError, match=r"is float32 \(3, 4, 5\), expected float32 \(1, 4, 5\)"):
+        wrong.run(backends.get("cpu", "portable"))
