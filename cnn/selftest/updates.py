@@ -42,8 +42,7 @@ def adam(backend: Backend, node: Node, rate: Tensor, step: Tensor, *tensors: Ten
     update = _Update(backend, optimizer, values)
     update.put("mean", mean)
     update.put("square", square)
-    *_, powers = optimizer.arrays
-    powers.fill(0)
+    optimizer.state["powers"].fill(0)
     return update.step(values, gradients, rate)
 
 
@@ -81,8 +80,8 @@ class _Update:
             self.backend.asarray(gradient, out=parameter.grad)
         self.optimizer.step(self.backend.asarray(rate.reshape(1).astype(self.network.dtype)))
         results = list(self.network.state_dict().values())
-        for state in self.optimizer.state.values():
-            self.network.flat.value[...] = state
+        for name in self.optimizer.state_names:
+            self.network.flat.value[...] = self.optimizer.state[name]
             results += self.network.state_dict().values()
         return results
 
