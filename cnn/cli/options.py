@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from backends.kernels import SETS
+from cnn.data import NAMES
 from cnn.models import MODELS
 from cnn.network import DTYPES
 from cnn.runs import Config
@@ -37,7 +38,9 @@ Run = Annotated[Path, typer.Argument(help="A run's folder, as `cnn train` wrote 
 Data = Annotated[
     str,
     typer.Option(
-        help="mnist, or a folder of four IDX files, or an .npz with x_train, y_train, x_test, y_test."
+        help="mnist, fashion-mnist or cifar10 (the last two are downloaded once, into the folder CNN_DATA); "
+        "or the path of a folder of four IDX files, of an .npz with x_train, y_train, x_test, y_test, or of "
+        "cifar-10-binary.tar.gz."
     ),
 ]
 Classes = Annotated[str | None, typer.Option(help="Some of the classes, as in 0,1.", show_default="all")]
@@ -53,4 +56,4 @@ def cut(text: str | None) -> list[str] | None:
 
 def absolute(data: str) -> str:
     """The data set's place in full, so that a run's folder finds it from anywhere."""
-    return str(Path(data).resolve()) if data != DEFAULT.data and Path(data).exists() else data
+    return str(Path(data).resolve()) if data not in NAMES and Path(data).exists() else data

@@ -3,10 +3,12 @@
 import gzip
 import shutil
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_cifar10 import archive, members
 from small_files import (
     NAMES,
     TEST_LABELS,
@@ -112,12 +114,12 @@ class TestBundled:
 class TestAnyDamage:
     """Whatever happens to a file, it loads or there is a DataError of one line: no other exception."""
 
-    def refusals(self, path, source, rng, count):
-        whole = path.read_bytes()
+    def refusals(self, path, source, rng, count, unpack=bytes, pack=bytes):
+        whole = unpack(path.read_bytes())
         cnn.data.load(source)
         sentences = []
         for _ in range(count):
-            path.write_bytes(damaged(whole, rng))
+            path.write_bytes(pack(damaged(whole, rng)))
             try:
                 cnn.data.load(source)
             except DataError as error:
@@ -134,6 +136,19 @@ class TestAnyDamage:
     def test_npz(self, npz, compressed):
         path = npz(compressed, classes=np.array(["a", "b", "c", "d"]))
         assert self.refusals(path, path, np.random.default_rng(int(compressed)), 300) > 150
+
+    def test_archive(self, archived):
+        assert self.refusals(archived, archived, np.random.default_rng(0), 100) > 90
+
+    def test_inside_an_archive(self, archived):
+        functions = gzip.decompress, partial(gzip.compress, compresslevel=1)
+        assert self.refusals(archived, archived, np.random.default_rng(0), 300, *functions) > 100
+
+    @pytest.fixture
+    def archived(self, tmp_path):
+        path = tmp_path / "own.tar.gz"
+        path.write_bytes(archive(members()))
+        return path
 
 
 def damaged(whole, rng):
