@@ -9,6 +9,7 @@ from backends import Backend, Window
 from cnn import summary
 from cnn.data.dataset import Dataset
 from cnn.data.feed import stored_dtype
+from cnn.data.mapped import mapping
 from cnn.errors import OutOfMemory
 from cnn.layers import Conv2D
 from cnn.layers.layer import Layer
@@ -126,7 +127,10 @@ def _of_the_host(error: MemoryError) -> OutOfMemory:
 
 def _data_bytes(part: Dataset, network: Sequential, images: int) -> int:
     """Of so many images and their labels on the device, and of the order of all."""
-    image = prod(part.shape) * stored_dtype(part.images, network.dtype).itemsize
+    stored = stored_dtype(part.images, network.dtype)
+    image = prod(part.shape) * stored.itemsize
+    if mapping(part.images) is not None and part.images.dtype == stored and network.backend.owns(part.images):
+        image = 0  # they stay in their file
     label = part.labels.itemsize
     return images * (image + label) + len(part) * label
 

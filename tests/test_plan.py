@@ -40,6 +40,15 @@ def test_floats_count_in_the_dtype_that_they_take_on():
     assert memories[0].data == memories[1].data > 2 * 4 * images.size
 
 
+def test_images_in_a_mapped_file_take_no_memory(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((400, 28, 28), dtype=np.uint8))
+    labels, network = np.arange(400) % 10, cnn.models.lenet5()
+    network.build((1, 28, 28), backend="cpu")
+    mapped, copied = (Dataset(np.load(tmp_path / "x.npy", mmap_mode=mode), labels) for mode in ("r", None))
+    sizes = [plan.memory(network, cnn.SGD(0.1), part, None, 32).data for part in (mapped, copied)]
+    assert sizes[1] - sizes[0] == 400 * 28 * 28
+
+
 def test_every_part_grows_with_what_it_is_of():
     train = Dataset(np.zeros((400, 28, 28), dtype=np.uint8), np.arange(400) % 10)
     network = cnn.models.lenet5()

@@ -13,6 +13,7 @@ from cnn.data.dataset import Dataset
 from cnn.data.fashion_mnist import load_fashion_mnist
 from cnn.data.files import unreadable
 from cnn.data.idx import load_folder, read_idx
+from cnn.data.npy import holds_npy, load_npy
 from cnn.data.npz import load_npz
 from cnn.errors import DataError
 
@@ -37,6 +38,7 @@ def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
     - a folder with the four IDX files of MNIST's names, plain or .gz.
     - a .npz file with x_train, y_train, x_test and y_test and, if wanted, the names of the classes
       in ``classes``. Nothing is ever unpickled.
+    - a folder with these arrays as .npy files, where images may be more than fit in memory.
     - cifar-10-binary.tar.gz, or the folder that it unpacks to.
 
     Raises DataError where there is no such data set, where a file is missing, damaged or unfit, or
@@ -50,10 +52,16 @@ def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
     except (FileNotFoundError, NotADirectoryError, TypeError, ValueError) as error:
         raise DataError(
             f"there is no data set {source!r}: expected {', '.join(NAMES)}, or the path of a folder "
-            "with IDX files, of a .npz file, or of cifar-10-binary.tar.gz or its folder"
+            "with IDX or .npy files, of a .npz file, or of cifar-10-binary.tar.gz or its folder"
         ) from error
     except OSError as error:
         raise unreadable(source, error) from error
     if stat.S_ISDIR(mode):
-        return cifar10.load_folder(path) if cifar10.is_folder(path) else load_folder(path)
+        return _load_folder(path)
     return cifar10.load_archive(path) if path.name.endswith((".tar.gz", ".tgz")) else load_npz(path)
+
+
+def _load_folder(path: Path) -> tuple[Dataset, Dataset]:
+    if holds_npy(path):
+        return load_npy(path)
+    return cifar10.load_folder(path) if cifar10.is_folder(path) else load_folder(path)

@@ -5,7 +5,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from cnn.errors import DataError
+from cnn.errors import DataError, OutOfMemory
 from cnn.random import SPLIT, generator
 
 Array = np.ndarray
@@ -13,6 +13,7 @@ Classes = int | Iterable[str] | None
 
 # A label beyond this is a mistake, and a name for each class below it would fill the memory.
 MOST_CLASSES = 1 << 16
+_LOOKED_AT = 1 << 18  # numbers at a time: they stay in the processor's cache, and a file is read once
 
 
 class Dataset:
@@ -22,6 +23,7 @@ class Dataset:
     ----------
     images
         (N, H, W) or (N, C, H, W): uint8, other integers from 0 to 255, or floats (taken as they are).
+        They may be more than fit in memory: ``np.load("x.npy", mmap_mode="r")``.
     labels
         Integers (N,) that count the classes from 0, or one-hot rows (N, K).
     classes
@@ -32,7 +34,7 @@ class Dataset:
     ----------
     images
         (N, C, H, W), contiguous; uint8, float32 or float64. Shared with what was passed where that
-        fits already, and never written to.
+        fits already, and never written to; what does not is converted in memory, a mapped file too.
     labels
         (N,), int64.
     classes
@@ -45,6 +47,13 @@ class Dataset:
         names = as_names(classes)
         self.images, self.labels, columns = as_pair(images, labels, names)
         self.classes: tuple[str, ...] = names or numbered(columns or int(self.labels.max()) + 1)
+
+    @classmethod
+    def checked(cls, images: Array, labels: Array, classes: tuple[str, ...]) -> "Dataset":
+        """One of what a Dataset's attributes may be, which is not looked at again."""
+        made = cls.__new__(cls)
+        made.images, made.labels, made.classes = images, labels, classes
+        return made
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,7 +75,8 @@ class Dataset:
 
         ``classes`` are names ("cat") or labels (3, or "3" where no class is called so); None takes
         every class. The labels become 0, 1, ... in the order in which the classes are given; the names
-        stay.
+        stay. Images that do not lie next to one another are copied; raises OutOfMemory where there is no
+        room for that.
         """
         chosen = range(len(self.classes)) if classes is None else self._labels_of(classes)
         if per_class is not None and (not is_whole(per_class) or per_class < 1):
@@ -85,7 +95,8 @@ class Dataset:
         """(the rest, a random part held out): ``part`` is a count of images or a fraction of them.
 
         Both keep this set's order and classes. Which images are held out follows from the seed (in the
-        stream ``cnn.random.SPLIT``), the part and the set's length alone.
+        stream ``cnn.random.SPLIT``), the part and the set's length alone. The images are copied, as in
+        :meth:`only`.
         """
         if not is_whole(seed) or seed < 0:
             raise DataError(f"seed is {seed!r}: expected a whole number from 0")
@@ -107,9 +118,20 @@ class Dataset:
         )
 
     def _part(self, keep: Array, labels: Array, classes: tuple[str, ...]) -> "Dataset":
-        if keep.all():
-            return Dataset(self.images, labels, classes)
-        return Dataset(self.images[keep], labels[keep], classes)
+        first, count = int(keep.argmax()), int(keep.sum())
+        run = slice(first, first + count)
+        if keep[run].all():  # a view of the images does, which may be more than fit in memory
+            return Dataset.checked(self.images[run], labels[run], classes)
+        try:
+            return Dataset.checked(self.images[keep], labels[keep], classes)
+        except MemoryError:
+            raise OutOfMemory(
+                "cpu",
+                count * self.images[0].nbytes,
+                None,
+                f"{count:,} of {self!r} do not lie next to one another and would be copied: give the "
+                "parts as slices of the images, or in files of their own",
+            ) from None
 
     def _labels_of(self, classes: Iterable[int | str]) -> list[int]:
         if isinstance(classes, str) or not isinstance(classes, Iterable):
@@ -206,7 +228,9 @@ def as_images(images: Any, name: str = "images") -> Array:
     kind = array.dtype.kind
     if kind not in "iuf":
         raise DataError(f"{name}: dtype {array.dtype}: expected uint8 or float")
-    if kind in "iu":
+    if array.dtype == np.uint8:
+        dtype: type[np.number[Any]] = np.uint8
+    elif kind in "iu":
         low, high = array.min(), array.max()
         if low < 0 or high > 255:
             raise DataError(
@@ -215,18 +239,24 @@ def as_images(images: Any, name: str = "images") -> Array:
             )
         dtype = np.uint8
     else:
-        dtype = np.float64 if array.dtype.itemsize == 8 else np.float32  # type: ignore[assignment]
+        dtype = np.float64 if array.dtype.itemsize == 8 else np.float32
     with np.errstate(all="ignore"):  # what overflows becomes infinite and is refused below
         array = np.require(array, dtype=dtype, requirements=["C", "A"])
-        if kind == "f" and not np.isfinite([array.min(), array.max()]).all():
+        if kind == "f":
             _refuse_infinite(array, name)
     return array[:, None] if array.ndim == 3 else array
 
 
 def _refuse_infinite(array: Array, name: str) -> None:
-    for position, image in enumerate(array):
-        if not np.isfinite(image).all():
-            raise DataError(f"{name}: image {position} holds NaN or infinity: expected finite numbers")
+    count = max(1, _LOOKED_AT // array[0].size)
+    for start in range(0, len(array), count):
+        images = array[start : start + count]
+        if np.isfinite([images.min(), images.max()]).all():  # NaN is both
+            continue
+        finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
+        raise DataError(
+            f"{name}: image {start + finite.argmin()} holds NaN or infinity: expected finite numbers"
+        )
 
 
 def _as_labels(labels: Any, names: tuple[str, ...] | None, name: str) -> tuple[Array, int | None]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
+from cnn.data.mapped import ReadAhead, mapping
 from cnn.layers.buffers import Array, Buffers
 from cnn.replays import Replays
 
@@ -45,6 +46,8 @@ class Feed:
             self._source: Resident | Streamed = Streamed(backend, images, labels, stored, self.batch_size)
         else:
             self._source = Resident(backend, images, labels, stored)
+        on_host = self.streamed or self._source.images is images
+        self._ahead = ReadAhead(images if on_host else None)
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
             self._order = backend.zeros(len(images), np.int64)
@@ -54,6 +57,7 @@ class Feed:
 
     def start(self, order: Any, rates: Any = None) -> None:
         """Begin an epoch: give the samples out in this order, with a learning rate for each step."""
+        self._samples = np.asarray(order)
         self.backend.asarray(self._source.place(order), out=self._order)
         if rates is not None:
             self.backend.asarray(rates, out=self._rates)
@@ -68,14 +72,20 @@ class Feed:
         self.cursor[1:].fill(first)
         self._source.begin(first)
         try:
-            for number, size in enumerate(self.sizes[first:], first):
-                self._source.arrive(number)
-                yield size
-                self._source.send(number + 1)
+            with self._ahead.epoch():
+                for number, size in enumerate(self.sizes[first:], first):
+                    self._ahead.expect(self._samples_of(number + 1))
+                    self._source.arrive(number)
+                    yield size
+                    self._source.send(number + 1)
         except BaseException:  # the caller has had enough: what is under way must not meet what comes next
             with suppress(Exception):
                 self._source.finish()
             raise
+
+    def _samples_of(self, number: int) -> Any:
+        """The samples of batch ``number``; none where there is no such batch."""
+        return self._samples[number * self.batch_size : (number + 1) * self.batch_size]
 
     def batch(self, size: int) -> tuple[Array, Array]:
         """Gather the next batch."""
@@ -101,8 +111,13 @@ def stored_dtype(images: Any, dtype: str) -> Any:
 
 
 def is_too_large(backend: Backend, images: Any, dtype: str) -> bool:
-    """Whether images had better stay on the host, since the device has no room for them."""
-    return not backend.has_room(images.size * stored_dtype(images, dtype).itemsize)
+    """Whether images had better stay on the host, since the device has no room for them.
+
+    Or they lie in a file, and would be converted in memory as a whole.
+    """
+    stored = stored_dtype(images, dtype)
+    converted = mapping(images) is not None and images.dtype != stored
+    return converted or not backend.has_room(images.size * stored.itemsize)
 
 
 class Resident:

@@ -69,7 +69,7 @@ def as_sets(
     if names is None:
         train_labels, test_labels = Named(train_y.name, y_train), Named(test_y.name, y_test)
         names = numbered(_class_count(train_labels, test_labels, train_columns, test_columns))
-    return Dataset(x_train, y_train, names), Dataset(x_test, y_test, names)
+    return Dataset.checked(x_train, y_train, names), Dataset.checked(x_test, y_test, names)
 
 
 def _class_count(train: Named, test: Named, train_columns: int | None, test_columns: int | None) -> int:
@@ -86,7 +86,8 @@ def _class_count(train: Named, test: Named, train_columns: int | None, test_colu
     if not plausible.any():
         raise DataError(
             f"{train.name}: the labels go up to {present[-1]}, but most classes from 0 to there have no "
-            "image: expected labels that count the classes from 0, or all their names in `classes` of an .npz"
+            "image: expected labels that count the classes from 0, or all their names in `classes` of a "
+            ".npz, or classes.npy"
         )
     if not plausible[-1]:
         _refuse_stray(int(present[plausible][-1]), train, test)
@@ -101,7 +102,7 @@ def _refuse_stray(highest: int, *sets: Named) -> None:
             raise DataError(
                 f"{name}: label {labels[position]} at position {position} is out of range: expected 0 to "
                 f"{highest}, as most classes up to it have no image; where that is meant, name all classes "
-                "in `classes` of an .npz"
+                "in `classes` of a .npz, or classes.npy"
             )
 
 

@@ -3,6 +3,7 @@
 import gzip
 import re
 import struct
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -31,6 +32,13 @@ def idx(array, magic=None, shape=None):
     shape = array.shape if shape is None else shape
     magic = 0x0800 + len(shape) if magic is None else magic
     return struct.pack(f">{1 + len(shape)}I", magic, *shape) + array.astype(np.uint8).tobytes()
+
+
+def npy(array, shape=None, write_header=np.lib.format.write_array_header_1_0):
+    """A .npy file as bytes; the shape in its header may lie."""
+    stream = BytesIO()
+    write_header(stream, np.lib.format.header_data_from_array_1_0(array) | {"shape": shape or array.shape})
+    return stream.getvalue() + array.tobytes()
 
 
 def write(path, contents):

@@ -1,12 +1,11 @@
 """An .npz of one's own: what is taken, what is refused, what is never unpickled."""
 
-import io
 import struct
 import zipfile
 
 import numpy as np
 import pytest
-from small_files import ARRAYS, X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, check_small_sets, idx, refused, write
+from small_files import ARRAYS, X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, check_small_sets, idx, npy, refused, write
 
 import cnn.data
 
@@ -193,16 +192,6 @@ class TestNpzMembers:
         path = archive(npy(X_TRAIN), patch=with_flag_of_encryption)
         with refused(path, "damaged", "encrypted"):
             cnn.data.load(path)
-
-
-def npy(array, shape=None):
-    """A .npy file as bytes; the shape in its header may lie."""
-    stream = io.BytesIO()
-    np.save(stream, array)
-    start, data = stream.getvalue()[:10], stream.getvalue()[10:]
-    length = int.from_bytes(start[8:], "little")
-    header = data[:length].replace(repr(array.shape).encode(), repr(shape or array.shape).encode())
-    return start + header.strip().ljust(length - 1) + b"\n" + data[length:]
 
 
 def with_flag_of_encryption(data):

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numba import prange, types
 from numba.core import event, sigutils
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 
 from backends import recording, threads
@@ -154,15 +154,12 @@ class _KernelCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        # Numba's own stamp would not see a change in a file from which a function is called
-        self._cache_file._source_stamp = _SOURCES.digest()
+        self._cache_file = _CacheFiles(self.cache_path, self._impl.filename_base, _SOURCES.digest())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # damaged: begin anew
-            with suppress(Exception):
-                self.flush()
+        except Exception:  # damaged: it is compiled, and written anew
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -170,6 +167,33 @@ class _KernelCache(FunctionCache):
             super().save_overload(sig, data)
         except Exception:
             self.disable()
+
+
+class _CacheFiles(IndexDataCacheFile):
+    """The files of one function: one for each signature, which says what it is of.
+
+    Numba's index gives them numbers. Of two processes that compile for two dtypes at the same moment each
+    finds the first number free, and what was compiled for one dtype is kept, and run, as that for the other.
+    And Numba's stamp is of the function's own file, so it would not see a change in one that is called.
+    """
+
+    def __init__(self, folder: str, function: str, stamp: bytes) -> None:
+        super().__init__(folder, function, stamp)
+        self._function = function
+
+    def load(self, key: Any) -> Any:
+        try:
+            stamp, kept, data = self._load_data(self._name(key))
+        except FileNotFoundError:
+            return None
+        return data if (stamp, kept) == (self._source_stamp, key) else None
+
+    def save(self, key: Any, data: Any) -> None:
+        self._save_data(self._name(key), (self._source_stamp, key, data))
+
+    def _name(self, key: Any) -> str:
+        digest = hashlib.sha256(repr((numba.__version__, key)).encode()).hexdigest()
+        return f"{self._function}.{digest[:16]}.nbc"
 
 
 class CompileClock(event.Listener):
