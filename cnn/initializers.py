@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn.arguments import shown
 from cnn.errors import ArgumentError
 
 Initializer = Callable[[Any, tuple[int, ...], int], Any]
@@ -53,6 +54,12 @@ INITIALIZERS: dict[str, Initializer] = {
 
 def get(name: str) -> Initializer:
     """The initializer called ``name``."""
-    if name not in INITIALIZERS:
-        raise ArgumentError(f"unknown initializer {name!r}: expected one of {', '.join(INITIALIZERS)}")
-    return INITIALIZERS[name]
+    return INITIALIZERS[require(name)]
+
+
+def require(name: Any, layer: str = "") -> str:
+    """``name`` if an initializer is called so; the error begins with ``layer``, which asks for it."""
+    if not isinstance(name, str) or name not in INITIALIZERS:
+        who, expected = f"{layer}: " if layer else "", ", ".join(INITIALIZERS)
+        raise ArgumentError(f"{who}unknown initializer {shown(name)}: expected one of {expected}")
+    return name

@@ -71,7 +71,7 @@ class CrossEntropy(Loss):
             warnings.warn(
                 "CrossEntropy expects logits, but the network ends in Softmax and will learn slowly: "
                 "take the Softmax away, or train with BinaryCrossEntropy",
-                stacklevel=3,
+                stacklevel=4,  # of who called fit or evaluate
             )
 
     def evaluate(

@@ -1,5 +1,7 @@
 """Sums over many batches that stay on the device until they are read."""
 
+from math import nan
+
 from cnn.network import Sequential
 
 
@@ -20,7 +22,9 @@ class Totals:
         self.count = 0
 
     def read(self) -> dict[str, float]:
-        """{"loss": mean loss, "accuracy": share of correct answers}; waits for the device."""
-        loss, correct, count = self.backend.to_host(self.sums)
+        """{"loss": mean loss, "accuracy": share of correct answers}, NaN of nothing; waits for the device."""
+        loss, correct, count = map(float, self.backend.to_host(self.sums))
         self.count = int(count)
-        return {"loss": float(loss) / self.count, "accuracy": float(correct) / self.count}
+        if not self.count:
+            return {"loss": nan, "accuracy": nan}
+        return {"loss": loss / count, "accuracy": correct / count}

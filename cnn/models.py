@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from cnn.arguments import shown
 from cnn.errors import ArgumentError
 from cnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU, Softmax, Tanh
 from cnn.network import Sequential
@@ -44,6 +45,6 @@ MODELS: dict[str, Callable[[int], Sequential]] = {"lenet5": lenet5, "notebook": 
 
 def get(name: str, classes: int) -> Sequential:
     """The model called ``name``, for so many classes; not yet built."""
-    if name not in MODELS:
-        raise ArgumentError(f"unknown model {name!r}: expected {' or '.join(MODELS)}")
+    if not isinstance(name, str) or name not in MODELS:
+        raise ArgumentError(f"unknown model {shown(name)}: expected {' or '.join(MODELS)}")
     return MODELS[name](classes)

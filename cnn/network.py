@@ -10,7 +10,7 @@ import numpy as np
 import backends
 from backends import Backend
 from cnn import initializers, random
-from cnn.arguments import shape, whole
+from cnn.arguments import flag, shape, shown, whole
 from cnn.data.dataset import as_images
 from cnn.data.feed import Feed
 from cnn.errors import ArgumentError, CheckpointError, ShapeError
@@ -38,7 +38,7 @@ class Sequential(Layer):
     def __init__(self, *layers: Layer) -> None:
         for position, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise ArgumentError(f"Sequential: item {position} is {layer!r}, expected a layer")
+                raise ArgumentError(f"Sequential: item {position} is {shown(layer)}, expected a layer")
         self.layers = list(layers)
 
     def build(
@@ -102,10 +102,14 @@ class Sequential(Layer):
         with self.backend.active():
             x = x.astype(self.dtype, copy=False)
             if training:
-                self._input = x
+                self._input = None  # where a layer fails, there is nothing to go back from
             if self.replayable:
-                return self._replays.run(("forward", training), (x,), lambda: self._forward(x, training))
-            return self._forward(x, training)
+                y = self._replays.run(("forward", training), (x,), lambda: self._forward(x, training))
+            else:
+                y = self._forward(x, training)
+            if training:
+                self._input = x
+            return y
 
     def _forward(self, x: Array, training: bool) -> Array:
         for step in self.passes:
@@ -165,7 +169,7 @@ class Sequential(Layer):
         """
         images = as_images(images)
         self.check_images(images)
-        whole("batch_size", batch_size)
+        batch_size = whole("batch_size", batch_size)
         feed = Feed(self.backend, self.dtype, images, np.zeros(len(images), dtype=np.int64), batch_size)
         parts = []
         with self.backend.active():
@@ -222,7 +226,9 @@ class Sequential(Layer):
         Raises CheckpointError, which names the first parameter that is missing, unknown or of another shape.
         """
         kept = self._kept()
-        arrays = {name: np.asarray(value) for name, value in state.items()}
+        if not isinstance(state, Mapping):
+            raise CheckpointError(f"the weights are {shown(state)}, expected arrays by name")
+        arrays = {name: _as_array(name, value) for name, value in state.items()}
         for name, place in kept.items():
             if name not in arrays:
                 raise CheckpointError(
@@ -314,19 +320,20 @@ class Sequential(Layer):
     def _build_root(
         self, input_shape: Shape, backend: Backend | str, seed: int, dtype: str, fuse: bool
     ) -> Shape:
-        dtype = np.dtype(dtype).name if dtype in (np.float32, np.float64) else dtype
-        if dtype not in DTYPES:
-            raise ArgumentError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
+        name = getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)  # np.dtype's, np.float32's
+        if not isinstance(name, str) or name not in DTYPES:
+            raise ArgumentError(f"dtype is {shown(dtype)}, expected {' or '.join(DTYPES)}")
         whole("seed", seed, least=0)
+        fuse = flag("fuse", fuse)
         if isinstance(backend, str):
             backend = backends.get(backend)
         if not isinstance(backend, Backend):
-            raise ArgumentError(f'backend is {backend!r}, expected a device such as backends.get("cpu")')
+            raise ArgumentError(f'backend is {shown(backend)}, expected a device such as backends.get("cpu")')
         for layer in (self, *self.walk()):
             layer.require_unbuilt()
         try:
             with backend.active():
-                self.build(input_shape, Context(backend, dtype, Scratch(backend, dtype), fuse))
+                self.build(input_shape, Context(backend, name, Scratch(backend, name), fuse))
                 self._allocate(seed)
         except BaseException:
             self.unbuild()
@@ -364,3 +371,10 @@ class Sequential(Layer):
         if array.shape[:-1] != sample or array.shape[-1:] == (0,):
             expected = f"({', '.join(map(str, sample))}, N)"
             raise ShapeError(f"the {name} is {array.shape}, the network expects {expected}, batch last")
+
+
+def _as_array(name: str, value: Any) -> Any:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the weights have {name} as {shown(value)}, expected an array") from error

@@ -7,7 +7,7 @@ that nothing in a step changes but arrays. Arguments mean what they mean in PyTo
 from collections.abc import Mapping
 from typing import Any
 
-from cnn.arguments import number
+from cnn.arguments import flag, number, shown
 from cnn.errors import ArgumentError, CheckpointError
 from cnn.layers.buffers import Array
 from cnn.network import Sequential
@@ -93,8 +93,8 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.momentum = number("momentum", momentum, below=1)
-        self.nesterov = nesterov
-        if nesterov and not momentum:
+        self.nesterov = flag("nesterov", nesterov)
+        if self.nesterov and not momentum:
             raise ArgumentError("nesterov without momentum does nothing: give a momentum, 0.9 for example")
         self.state_names = ("velocity",) if momentum else ()
 
@@ -126,7 +126,7 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise ArgumentError(f"betas is {betas!r}, expected two numbers such as (0.9, 0.999)")
+            raise ArgumentError(f"betas is {shown(betas)}, expected two numbers such as (0.9, 0.999)")
         self.betas = number("betas[0]", betas[0], below=1), number("betas[1]", betas[1], below=1)
         self.epsilon = number("epsilon", epsilon)
 

@@ -6,7 +6,7 @@ factor. ``warmup`` is the share of the run in which the factor rises from 0 to 1
 """
 
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, inf, pi
 
 from cnn.arguments import number
 from cnn.errors import ArgumentError
@@ -19,7 +19,11 @@ class Schedule:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        number("warmup", self.warmup, below=1)
+        self._check("warmup", below=1)
+
+    def _check(self, name: str, below: float = inf) -> None:
+        """Make the field of this name a float, or raise ArgumentError."""
+        object.__setattr__(self, name, number(name, getattr(self, name), below=below))
 
     def __call__(self, progress: float) -> float:
         """The factor after ``progress`` of the run, 0 to 1."""
@@ -45,28 +49,42 @@ class Step(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check("factor")
+        self._check("every")
         if not 0 < self.every <= 1:
             raise ArgumentError(f"every is {self.every}, expected a share of the run, above 0 and at most 1")
+        try:
+            self.decay(1.0)
+        except OverflowError:
+            raise ArgumentError(
+                f"factor is {self.factor} after each {self.every} of the run, which ends beyond all numbers; "
+                "take a smaller factor or a larger share"
+            ) from None
 
     def decay(self, progress: float) -> float:
         return self.factor ** int(progress / self.every)
 
 
 @dataclass(frozen=True)
-class Linear(Schedule):
-    """In a straight line to ``end``."""
+class _Ending(Schedule):
+    """What goes from 1 to ``end``."""
 
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("end")
+
+
+class Linear(_Ending):
+    """In a straight line to ``end``."""
 
     def decay(self, progress: float) -> float:
         return 1 + (self.end - 1) * progress
 
 
-@dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(_Ending):
     """Along half a cosine to ``end`` (Loshchilov & Hutter 2017, "SGDR", without restarts)."""
-
-    end: float = 0.0
 
     def decay(self, progress: float) -> float:
         return self.end + (1 - self.end) * (1 + cos(pi * progress)) / 2

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from cnn import plan, random
-from cnn.arguments import flag, instance, whole
+from cnn.arguments import flag, instance, shown, whole
 from cnn.callbacks import Callback, NaNGuard, Progress, ending
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed, is_too_large
-from cnn.errors import DataError
+from cnn.errors import ArgumentError, DataError
 from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from cnn.metrics import Totals
 from cnn.network import EVALUATION_BATCH, Sequential
@@ -86,14 +86,18 @@ def fit(
         Where the device fails; the former names a batch size that should fit, where it can be told.
     """
     instance("network", network, Sequential, "cnn.models.lenet5()")
-    schedule = instance("schedule", schedule or Constant(), Schedule, "cnn.schedules.Linear()")
-    optimizer = instance("optimizer", optimizer or SGD(0.05, momentum=0.9), Optimizer, "cnn.SGD(0.05)")
-    callbacks = [Progress(), NaNGuard()] if callbacks is None else list(callbacks)
+    schedule = Constant() if schedule is None else schedule
+    instance("schedule", schedule, Schedule, "cnn.schedules.Linear()")
+    optimizer = SGD(0.05, momentum=0.9) if optimizer is None else optimizer
+    instance("optimizer", optimizer, Optimizer, "cnn.SGD(0.05)")
+    callbacks = [Progress(), NaNGuard()] if callbacks is None else callbacks
+    if not isinstance(callbacks, Sequence):
+        raise ArgumentError(f"callbacks is {shown(callbacks)}, expected a list such as [cnn.NaNGuard()]")
     for callback in callbacks:
         instance("callbacks", callback, Callback, "cnn.NaNGuard()")
     instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
     whole("epochs", epochs)
-    whole("batch_size", batch_size)
+    batch_size = whole("batch_size", batch_size)
     whole("seed", seed, least=0)
     flag("graph", graph)
     if not network.built:
@@ -206,7 +210,7 @@ def make_feed(
     network: Sequential, data: Dataset, batch_size: int = EVALUATION_BATCH, stream: bool | None = None
 ) -> Feed:
     """``data`` for the network's device; ShapeError or DataError where the two do not fit."""
-    whole("batch_size", batch_size)
+    batch_size = whole("batch_size", batch_size)
     instance("data", data, Dataset, "cnn.data.Dataset(images, labels)")
     network.check_images(data.images)
     highest, classes = data.labels.max(), network.output_shape[0]

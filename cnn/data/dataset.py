@@ -150,7 +150,7 @@ class Dataset:
         if isinstance(chosen, str) and chosen in self.classes:
             return self.classes.index(chosen)
         # a label, or one as a command line gives it
-        label = int(chosen) if isinstance(chosen, str) and chosen.isdecimal() else chosen
+        label = int(chosen) if isinstance(chosen, str) and chosen.isdecimal() and len(chosen) < 10 else chosen
         if is_whole(label) and 0 <= label < len(self.classes):
             return int(label)
         raise DataError(f"unknown class {chosen!r}: expected {some_of(self.classes)} or a label from 0")

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable
 
+from cnn.arguments import function, shown
+from cnn.errors import ShapeError
 from cnn.layers.layer import Array, Layer
 
 
 class Activation(Layer):
     """Any elementwise function: ``y = f(x)``, ``dx = dy * f_prime(x)``.
 
-    ``f`` and ``f_prime`` take and give arrays of the network's device, of one shape. A network with
-    functions in it cannot be rebuilt from a file alone; load its weights with ``network=``.
+    ``f`` and ``f_prime`` take and give arrays of the network's device, of one shape; ShapeError where they
+    give another. A network with functions in it cannot be rebuilt from a file alone; load its weights with
+    ``network=``.
     """
 
     def __init__(self, f: Callable[[Array], Array], f_prime: Callable[[Array], Array]) -> None:
-        self.f, self.f_prime = f, f_prime
+        self.f = function("Activation: f", f)
+        self.f_prime = function("Activation: f_prime", f_prime)
 
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)
@@ -31,11 +35,21 @@ class Activation(Layer):
 
     def function(self, x: Array, out: Array) -> None:
         """``out = f(x)``."""
-        out[...] = self.f(x)
+        out[...] = self._call("f", x)
 
     def gradient(self, dy: Array, out: Array) -> None:
         """``out = dy * f'(x)`` for the ``x`` and ``y`` of the latest training forward."""
-        self.backend.xp.multiply(dy, self.f_prime(self._x), out=out)
+        self.backend.xp.multiply(dy, self._call("f_prime", self._x), out=out)
+
+    def _call(self, name: str, x: Array) -> Array:
+        """What the function of this name gives for ``x``: an array of its shape, or one number."""
+        y = getattr(self, name)(x)
+        if not isinstance(y, int | float) and getattr(y, "shape", None) not in ((), x.shape):
+            raise ShapeError(
+                f"layer {self.label}: {name} gave {shown(y)} for an array of the shape {x.shape}, "
+                "expected an array of that shape"
+            )
+        return y
 
 
 class ReLU(Activation):

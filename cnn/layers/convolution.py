@@ -3,7 +3,8 @@
 from typing import Any
 
 from backends import Window
-from cnn.arguments import pair, whole
+from cnn import initializers
+from cnn.arguments import flag, pair, room, size
 from cnn.errors import ArgumentError, ShapeError
 from cnn.layers.layer import Array, Context, Layer, Shape
 
@@ -51,11 +52,13 @@ class Conv2D(Layer):
         untied_bias: bool = False,
         initializer: str = "he_normal",
     ) -> None:
-        self.out_channels = whole("Conv2D: out_channels", out_channels)
-        self.groups = whole("Conv2D: groups", groups)
-        if untied_bias and not bias:
+        self.out_channels = size("Conv2D: out_channels", out_channels)
+        self.groups = size("Conv2D: groups", groups)
+        self.bias = flag("Conv2D: bias", bias)
+        self.untied_bias = flag("Conv2D: untied_bias", untied_bias)
+        if self.untied_bias and not self.bias:
             raise ArgumentError("Conv2D: untied_bias=True with bias=False, expected one or the other")
-        self.bias, self.untied_bias, self.initializer = bool(bias), bool(untied_bias), initializer
+        self.initializer = initializers.require(initializer, "Conv2D")
         self.window = window = make_window("Conv2D", kernel_size, stride, padding, dilation)
         self.kernel_size, self.stride = window.size, window.stride
         self.padding, self.dilation = window.padding, window.dilation
@@ -73,7 +76,7 @@ class Conv2D(Layer):
                 f"layer {self.label}: an input of {channels} channels cannot be cut into {self.groups} "
                 f"groups; choose groups that divide {channels}"
             )
-        self.output_shape = (self.out_channels, OH, OW)
+        self.output_shape = room(f"layer {self.label}: the output", (self.out_channels, OH, OW))
         weight_shape = (self.out_channels, channels // self.groups, *self.window.size)
         fan_in = channels // self.groups * self.window.taps
         self._weight = self.parameter("weight", weight_shape, self.initializer, fan_in)
@@ -129,6 +132,7 @@ def window_output(layer: Layer, window: Window, input_shape: Shape) -> tuple[int
             "put a Reshape before it"
         )
     height, width = window.padded(*input_shape[1:])
+    room(f"layer {layer.label}: the input with its padding", (input_shape[0], height, width))
     if window.extent[0] > height or window.extent[1] > width:
         kernel, image = f"{window.extent[0]}x{window.extent[1]}", f"{height}x{width}"
         with_padding = " (padding included)" if window.has_padding else ""

@@ -1,6 +1,7 @@
 """The fully connected layer."""
 
-from cnn.arguments import whole
+from cnn import initializers
+from cnn.arguments import flag, size
 from cnn.errors import ShapeError
 from cnn.layers.layer import Array, Context, Layer, Shape
 
@@ -16,8 +17,9 @@ class Dense(Layer):
     replayable = True
 
     def __init__(self, out_features: int, bias: bool = True, initializer: str = "he_normal") -> None:
-        self.out_features = whole("Dense: out_features", out_features)
-        self.bias, self.initializer = bool(bias), initializer
+        self.out_features = size("Dense: out_features", out_features)
+        self.bias = flag("Dense: bias", bias)
+        self.initializer = initializers.require(initializer, "Dense")
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)

@@ -8,6 +8,7 @@ from typing import Any
 
 from backends import Backend
 from cnn import initializers
+from cnn.arguments import room
 from cnn.errors import ArgumentError
 from cnn.layers.buffers import Array, Buffers, Scratch, Shape
 
@@ -140,7 +141,8 @@ class Layer:
 
     def parameter(self, name: str, shape: Shape, initializer: str, fan_in: int = 1) -> Parameter:
         """Declare a parameter; the network gives it its place and its first value."""
-        initializers.get(initializer)
+        initializers.require(initializer, f"layer {self.label}")
+        room(f"layer {self.label}: {name}", shape)
         self._own_parameters[name] = Parameter(shape, initializer, fan_in)
         return self._own_parameters[name]
 

@@ -2,6 +2,7 @@
 
 from math import prod
 
+from cnn.arguments import shown
 from cnn.errors import ArgumentError, ShapeError
 from cnn.layers.convolution import make_window, window_output
 from cnn.layers.layer import Array, Context, Layer, Shape
@@ -24,7 +25,8 @@ class _Pool2D(Layer):
         self.padding, self.dilation = window.padding, window.dilation
         if any(2 * p > k for p, k in zip(window.padding, window.size, strict=True)):
             raise ArgumentError(
-                f"{name}: padding is {padding}, expected at most half of the kernel size {kernel_size}"
+                f"{name}: padding is {shown(padding)}, expected at most half of the kernel size "
+                f"{shown(kernel_size)}"
             )
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
