@@ -12,7 +12,7 @@ from typing import Any
 from cnn import resumption
 from cnn.divergence import Snapshot, find_fault, is_finite
 from cnn.errors import TrainingError
-from cnn.files import write_whole
+from cnn.files import told, write_whole
 from cnn.run import Run
 
 
@@ -238,4 +238,4 @@ class Dispensable(Callback):
                 getattr(self._callback, moment)(*arguments)
             except Exception as error:
                 self._callback = None
-                self._say(f"no {self._name} from here on: {error}")
+                self._say(f"no {self._name} from here on: {told(error)}")

@@ -1,15 +1,18 @@
-"""Writing files whole or not at all."""
+"""Writing files and folders whole or not at all."""
 
 import glob
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cnn.errors import ArgumentError
+
+UNFINISHED = ".unfinished"  # how the name ends of what is being written
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
@@ -19,7 +22,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
     """
     path = Path(path)
     try:
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, beside = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -47,11 +50,37 @@ def flush_folder(path: Path) -> None:
         os.close(handle)
 
 
-def remove_unfinished(path: Path) -> None:
-    """Remove what writers of ``path`` that were killed have left beside it."""
-    for beside in path.parent.glob(f".{glob.escape(path.name)}.*"):
+@contextmanager
+def making_whole(path: Path) -> Iterator[Path]:
+    """A folder to be filled, which is at ``path`` after the block, or not at all; its parents are made too.
+
+    What earlier ones that were killed have left is removed. Raises OSError where that fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
+        shutil.rmtree(left, ignore_errors=True)
+    beside = Path(tempfile.mkdtemp(UNFINISHED, f".{path.name}.", path.parent))
+    try:
+        yield beside
+        beside.chmod(0o777 & ~umask())
+        beside.rename(path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers of files in ``folder`` and below that were killed have left there."""
+    for left in folder.rglob(f".*{UNFINISHED}"):
         with suppress(OSError):
-            beside.unlink()
+            left.unlink()
+
+
+def told(error: Exception) -> str:
+    """An error as a sentence tells it: of the system's, the file and the reason without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def require_place(path: Path) -> None:

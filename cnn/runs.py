@@ -3,12 +3,10 @@
 import json
 import os
 import platform
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from errno import EACCES, ENOTDIR
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +19,7 @@ from cnn import checkpoints, models
 from cnn.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.data import Dataset
 from cnn.errors import ArgumentError, CheckpointError
-from cnn.files import remove_unfinished, umask, write_json
+from cnn.files import making_whole, remove_unfinished, write_json
 from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
 from cnn.run import Run
@@ -147,22 +145,14 @@ class RunFolder:
         """
         self.require_new()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
-            try:
+            with making_whole(self.path) as beside:
                 RunFolder(beside).describe(config, network, class_names)
-                beside.chmod(0o777 & ~umask())
-                beside.rename(self.path)
-            except BaseException:
-                shutil.rmtree(beside, ignore_errors=True)
-                raise
         except OSError as error:
             raise self._unwritable(error) from None
 
     def go_on(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
         """Make the folder ready for more training: without what the trained network has been found to be."""
-        for file in (self.checkpoint, self.weights, self.best, self.metrics):
-            remove_unfinished(file)
+        remove_unfinished(self.path)
         self.evaluation.unlink(missing_ok=True)
         self.describe(config, network, class_names)
 
@@ -174,12 +164,17 @@ class RunFolder:
             return
         handle = os.open(self.path, os.O_RDONLY)  # closed by the system however this process ends
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(OSError):  # of a file system that has no locks
+                self._lock(handle)
             yield
-        except BlockingIOError:
-            raise ArgumentError(f"another process is training in {self.path}: wait for its end") from None
         finally:
             os.close(handle)
+
+    def _lock(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArgumentError(f"another process is training in {self.path}: wait for its end") from None
 
     def describe(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
         """Write config.json and environment.json."""

@@ -151,7 +151,7 @@ class TestResume:
         assert weights("run") == weights("whole")
 
     def test_what_killed_writers_left_is_removed(self, command, stopped):
-        Path("run/.checkpoint.safetensors.abcd").write_bytes(b"half")
+        Path("run/.checkpoint.safetensors.abcd.unfinished").write_bytes(b"half")
         command("train", "--resume", "run", "--no-report")
         assert not [path for path in Path("run").iterdir() if path.name.startswith(".")]
 

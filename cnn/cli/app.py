@@ -21,6 +21,7 @@ from cnn.errors import (
     ShapeError,
     TrainingError,
 )
+from cnn.files import told
 
 USER_ERRORS = (
     ArgumentError,
@@ -67,7 +68,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, 2)
+        _fail(told(error), 2)
 
 
 def join_lines_of_help() -> None:

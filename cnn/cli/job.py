@@ -18,6 +18,7 @@ from cnn.cli.signals import StopOnSignal
 from cnn.data import Dataset
 from cnn.data.feed import is_too_large
 from cnn.errors import CheckpointError, DeviceLost, OutOfMemory, TrainingError
+from cnn.files import remove_unfinished, told
 from cnn.network import Sequential
 from cnn.optimizers import Optimizer
 from cnn.report import examine, write_report
@@ -64,6 +65,8 @@ class Job:
         self.require_place()
         if self.saved and self.is_finished:
             say(f"{self.folder.path} is finished: with more --epochs it would go on")
+            with self.folder.alone():
+                remove_unfinished(self.folder.path)
             self.network.load_state_dict(weights_in(self.saved.arrays))
             return self.saved.history
         signals = StopOnSignal()
@@ -100,7 +103,7 @@ class Job:
         except (OutOfMemory, DeviceLost) as error:
             raise self._ended(f"error: {error}", 2) from None
         except OSError as error:
-            raise self._ended(f"error: {error.filename or 'the run'}: {error.strerror}", 2) from None
+            raise self._ended(f"error: {told(error)}", 2) from None
         if signals.received is not None:
             raise self._ended("stopped", 128 + signals.received)
         return history
@@ -113,15 +116,18 @@ class Job:
     def _kept(self) -> str:
         """What there is of a training that was cut short."""
         if not self.folder.path.exists():
-            return "no run was begun"
-        again = f"`cnn train --resume {shlex.quote(str(self.folder.path))}`"
+            return f"there is no folder {self.folder.path} to go on with"
         if not self.folder.checkpoint.exists():
-            return f"there is no checkpoint yet, {again} starts over"
+            return f"there is no checkpoint yet, {self._again} starts over"
         try:
             position = SavedTraining.read(self.folder.checkpoint).position
         except CheckpointError as error:
             return str(error)
-        return f"{again} goes on from {position}"
+        return f"{self._again} goes on from {position}"
+
+    @property
+    def _again(self) -> str:
+        return f"`cnn train --resume {shlex.quote(str(self.folder.path))}`"
 
     def test(self) -> Evaluation:
         """The trained network on the test set, or what it was found to be before."""
@@ -139,7 +145,11 @@ class Job:
             if drawn:
                 say(f"drew {write_report(self.folder).page}")
         except KeyboardInterrupt:
+            if not self.folder.evaluation.exists():
+                raise self._ended("interrupted", 130) from None
             say(f"interrupted while drawing: the run is whole, `cnn report {self.folder.path}` draws it")
+        except OSError as error:
+            say(f"no report: {told(error)}; {self._again} makes it")
         except Exception as error:  # whatever drawing fails of, the run is done and is not to end badly
             say(f"no report: {error}")
 

@@ -47,8 +47,8 @@ class StopOnSignal(cnn.Callback):
                 _write(SHOW_CURSOR)
             os._exit(128 + number)
         self.received = number
-        _write(b"\n" * sys.stderr.isatty())  # the line begins with ^C
-        _write(b"stopping after this batch; once more stops at once\n")
+        own_line = b"\n" * sys.stderr.isatty()  # where the present one begins with ^C
+        _write(own_line + b"stopping after this batch; once more stops at once\n")
 
 
 def _write(text: bytes) -> None:
