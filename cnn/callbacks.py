@@ -11,8 +11,8 @@ from typing import Any
 
 from cnn import resumption
 from cnn.divergence import Snapshot, find_fault, is_finite
-from cnn.errors import TrainingError
-from cnn.files import told, write_whole
+from cnn.errors import ArgumentError, OutOfMemory, TrainingError
+from cnn.files import require_place, told, write_whole
 from cnn.run import Run
 
 
@@ -142,13 +142,17 @@ class NaNGuard(Callback):
 
     def _diagnosis(self, run: Run, loss: float) -> str:
         what = f"the loss became {loss}" if not isfinite(loss) else "the weights are no longer finite"
-        fault = find_fault(run, self._good)
+        try:
+            fault = find_fault(run, self._good)
+        except (OutOfMemory, MemoryError):  # to look takes more than to train
+            self._good.restore()
+            return f"{what} in epoch {run.epoch}: the training has diverged; lower the learning rate"
         if fault is None:
             return f"{what} in epoch {run.epoch}, but no step of the training did that: look at the callbacks"
         first = f": first {fault.place}" if fault.place else ""
         return (
-            f"{what} in epoch {run.epoch}, step {fault.step}{first}; the training has diverged: lower the "
-            "learning rate, to a tenth for example"
+            f"{what} in epoch {run.epoch}, step {fault.step}{first}; the training has diverged: begin anew "
+            "with a lower learning rate, a tenth for example"
         )
 
 
@@ -158,9 +162,13 @@ class CSVLog(Callback):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    def on_start(self, run: Run) -> None:
+        require_place(self.path)
+
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         text = io.StringIO()
-        table = csv.DictWriter(text, fieldnames=list(record), lineterminator="\n")
+        names = dict.fromkeys(name for line in run.history for name in line)
+        table = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
         table.writeheader()
         table.writerows(run.history)
         write_whole(self.path, text.getvalue().encode())
@@ -174,15 +182,18 @@ class Checkpoint(Callback):
     """
 
     seconds = 10.0  # between two checkpoints within an epoch, at least
+    share = 0.05  # of the time, at most, is spent on them: on slow disks, for large networks
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def on_start(self, run: Run) -> None:
+        require_place(self.path)
+        self._pause = self.seconds
         self._rest(run)
 
     def on_step(self, run: Run) -> None:
-        if time.perf_counter() - self._written >= self.seconds:
+        if time.perf_counter() - self._written >= self._pause:
             self._write(run)
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
@@ -193,8 +204,10 @@ class Checkpoint(Callback):
             self._write(run)
 
     def _write(self, run: Run) -> None:
+        started = time.perf_counter()
         resumption.save(run, self.path)
         self._rest(run)
+        self._pause = max(self.seconds, (self._written - started) / self.share)
 
     def _rest(self, run: Run) -> None:
         self._written, self._position = time.perf_counter(), (len(run.history), run.epoch, run.step)
@@ -206,8 +219,13 @@ class BestWeights(Callback):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    def on_start(self, run: Run) -> None:
+        require_place(self.path)
+
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        before = min((past["validation_loss"] for past in run.history[:-1]), default=inf)
+        if "validation_loss" not in record:
+            raise ArgumentError("BestWeights needs validation data: give fit a validation set")
+        before = min((past.get("validation_loss", inf) for past in run.history[:-1]), default=inf)
         if record["validation_loss"] < before:
             run.network.save(self.path)
 

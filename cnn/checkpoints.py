@@ -1,6 +1,7 @@
 """Weights and architecture in one safetensors file: data only, nothing is ever unpickled."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,18 @@ import numpy as np
 import backends
 from backends import Backend
 from cnn import layers
+from cnn.arguments import shape
 from cnn.errors import CheckpointError
 from cnn.files import write_whole
-from cnn.layers.layer import Layer
+from cnn.layers.buffers import Scratch, Shape
+from cnn.layers.layer import Context, Layer
 from cnn.network import Sequential
+from cnn.reading import open_regular
+from cnn.text import short
 
 METADATA, VERSION = "xpcnn", 1
 TRAINING = "training/"  # before the names of what a checkpoint keeps besides the network
+MOST_HEADER = 16 << 20  # bytes; a tensor takes some 100 in it
 UNREADABLE = ("BF16", "F8_E4M3", "F8_E5M2")  # as safetensors calls numbers that NumPy does not have
 
 
@@ -55,12 +61,10 @@ def load(path: str | Path, device: Backend | str = "auto", network: Sequential |
 
     Raises CheckpointError where the file is missing, broken, not of this kind, or of another architecture.
     """
-    if network is None and isinstance(device, str):
-        device = backends.get(device)  # what is wrong with it is not the file's fault
     state, metadata = read(path)
     try:
         if network is None:
-            network = _rebuild(metadata, device)
+            network = _rebuild(metadata, device, state)
         network.load_state_dict(state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -87,7 +91,12 @@ def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """(arrays by name, metadata) of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
+    start = b""
     try:
+        with open_regular(Path(path)) as opened:
+            start = opened.read(8)
+        if (length := int.from_bytes(start, "little")) > MOST_HEADER:
+            raise SafetensorError(f"its header would have {length:,} bytes, expected at most {MOST_HEADER:,}")
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             for name in names:
@@ -98,24 +107,16 @@ def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
                     )
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
-        what = "cannot be opened" if Path(path).exists() else "does not exist"  # which safetensors mixes up
-        raise CheckpointError(f"the file {path} {what}: expected a safetensors file of weights") from None
-    except (SafetensorError, OSError, TypeError, AttributeError) as error:
-        if _is_pickled(path):
+        raise CheckpointError(
+            f"the file {path} does not exist: expected a safetensors file of weights"
+        ) from None
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+        if start.startswith((b"PK", b"\x80\x02")):  # a zip archive, or a pickle
             raise CheckpointError(
                 f"{path} is a file of torch.save, which could run code: in PyTorch write the weights with "
                 "safetensors.torch.save_file(model.state_dict(), ...)"
             ) from error
-        raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
-
-
-def _is_pickled(path: str | Path) -> bool:
-    """Whether a file begins as a zip archive or a pickle does."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(2) in (b"PK", b"\x80\x02")
-    except OSError:
-        return False
+        raise CheckpointError(f"{path} is no readable safetensors file: {short(str(error), 300)}") from error
 
 
 def describe(layer: Layer) -> dict[str, Any]:
@@ -140,16 +141,37 @@ def rebuild(description: dict[str, Any]) -> Layer:
     return getattr(layers, kind)(**arguments)
 
 
-def _rebuild(metadata: dict[str, str], device: Backend | str) -> Sequential:
+def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str, Any]) -> Sequential:
+    """The network that a file describes, whose arrays are ``state``."""
+    backend = backends.get(device) if isinstance(device, str) else device
     try:
         description = json.loads(metadata.get(METADATA, "{}"))
         if "network" in description:
             if description["version"] != VERSION:
                 raise ValueError(f"version {description['version']}, expected {VERSION}")
             network = Sequential(*map(rebuild, description["network"]["layers"]))
-            network.build(tuple(description["input_shape"]), backend=device, dtype=description["dtype"])
+            input_shape = tuple(description["input_shape"])
+            require_held(network, input_shape, backend, state)
+            network.build(input_shape, backend=backend, dtype=description["dtype"])
             return network
         reason = description.get("not_described", "the file does not say which network it belongs to")
     except (TypeError, LookupError, AttributeError, ValueError, RecursionError, MemoryError) as error:
-        reason = f"the description of the network cannot be used ({error})"
+        reason = f"the description of the network cannot be used ({short(str(error), 300)})"
     raise CheckpointError(f"{reason}; give the network to load it into: cnn.load(path, network=...)")
+
+
+def require_held(network: Sequential, input_shape: Shape, backend: Backend, state: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where a network that is not built would have more numbers than ``state`` holds.
+
+    No memory is taken for them: a few words in a file can ask for any amount.
+    """
+    try:
+        network.build(
+            shape("input_shape", input_shape), Context(backend, "float32", Scratch(backend, "float32"))
+        )
+        described = sum(parameter.size for parameter in network.parameters.values())
+    finally:
+        network.unbuild()
+    held = sum(array.size for array in state.values())
+    if described > held:
+        raise CheckpointError(f"it has {described:,} numbers, the file holds {held:,}")

@@ -64,7 +64,7 @@ def find_fault(run: Run, good: Snapshot) -> Fault | None:
         training(size)
         if not is_finite(training):
             before.restore()
-            place = _first_not_finite(training, size)
+            place = _first_not_finite(training, size) if _is_plain(training.network) else None
             before.restore()
             return Fault(step, place)
         if step == run.step:
@@ -109,10 +109,16 @@ def _first_not_finite(training: TrainingStep, size: int) -> str | None:
 def _in_order(network: Sequential) -> Iterator[Layer]:
     """The layers as they follow each other, those of networks in the network too."""
     for layer in network.layers:
-        if isinstance(layer, Sequential):
+        if isinstance(layer, Sequential) and _is_plain(layer):
             yield from _in_order(layer)
         else:
             yield layer
+
+
+def _is_plain(network: Sequential) -> bool:
+    """Whether its layers follow each other, with nothing of a subclass's between them."""
+    kind = type(network)
+    return kind.forward is Sequential.forward and kind.backward is Sequential.backward
 
 
 def _all_finite(training: TrainingStep, *arrays: Array) -> bool:

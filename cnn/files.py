@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EBADF, EINVAL, ENOTSUP
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ def flush_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (EINVAL, EBADF, ENOTSUP):  # of a file system that cannot flush folders
+            raise
     finally:
         os.close(handle)
 

@@ -225,6 +225,12 @@ class Sequential(Layer):
 
         Raises CheckpointError, which names the first parameter that is missing, unknown or of another shape.
         """
+        self.require_state(state)
+        for name, place in self._kept().items():
+            self.backend.asarray(_as_array(name, state[name]), out=place)
+
+    def require_state(self, state: Mapping[str, Any]) -> None:
+        """Raise CheckpointError unless :meth:`load_state_dict` would take these arrays."""
         kept = self._kept()
         if not isinstance(state, Mapping):
             raise CheckpointError(f"the weights are {shown(state)}, expected arrays by name")
@@ -246,8 +252,6 @@ class Sequential(Layer):
         for name in arrays:
             if name not in kept:
                 raise CheckpointError(f"the weights have {name}, which this network does not have")
-        for name, place in kept.items():
-            self.backend.asarray(arrays[name], out=place)
 
     def _kept(self) -> dict[str, Array]:
         """What files keep of the network."""
@@ -266,6 +270,8 @@ class Sequential(Layer):
         twin.build(self.input_shape, backend=self.backend, dtype=self.dtype, fuse=self.context.fuse)
         with self.backend.active():
             twin.flat.value[...] = self.flat.value
+            for name, array in twin.statistics.items():
+                array[...] = self.statistics[name]
         return twin
 
     def fresh(self) -> "Sequential":

@@ -42,6 +42,11 @@ class Optimizer:
         """The numbers of Python's that :meth:`step` works with; changed ones count from the next step on."""
         return tuple(getattr(self, name) for name in self.setting_names)
 
+    @property
+    def present_settings(self) -> dict[str, Any]:
+        """The learning rate and the settings by name."""
+        return {name: getattr(self, name) for name in ("learning_rate", *self.setting_names)}
+
     def state_dict(self) -> dict[str, Any]:
         """Host copies of the state by name: vectors as in "velocity/0.weight", anything else whole."""
         arrays: dict[str, Any] = {}
@@ -53,8 +58,8 @@ class Optimizer:
                 arrays[name] = host
         return arrays
 
-    def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave; CheckpointError where it is another optimizer's."""
+    def require_state(self, arrays: Mapping[str, Any]) -> None:
+        """Raise CheckpointError unless :meth:`load_state_dict` would take these arrays."""
         expected = {name: array.shape for name, array in self.state_dict().items()}
         found = {name: array.shape for name, array in arrays.items()}
         for name in [*expected, *found]:
@@ -63,6 +68,10 @@ class Optimizer:
                     f"the optimizer's state has {name} with shape {found.get(name)}, "
                     f"expected {expected.get(name)}"
                 )
+
+    def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave; CheckpointError where it is another optimizer's."""
+        self.require_state(arrays)
         for name, array in self.state.items():
             if name in self.state_names:
                 parts = {parameter: arrays[f"{name}/{parameter}"] for parameter in self._network.parameters}

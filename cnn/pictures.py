@@ -1,5 +1,7 @@
 """Photographs and scans made into images that a network takes."""
 
+import io
+import os
 import stat
 import warnings
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 from cnn.data.files import open_file, unreadable
 from cnn.errors import DataError, ShapeError
 from cnn.libraries import require
+from cnn.text import short
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -18,6 +21,10 @@ Array = np.ndarray
 
 # Those that hold pixels; Pillow would start another program for EPS.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+
+MOST_BYTES = 1 << 30  # of a file: as many pixels as Pillow takes have fewer
+FEW_PIXELS = 1 << 22  # that any file may have
+MOST_PER_BYTE = 1 << 15  # pixels in a byte of a file: a blank page of fax, 1 bit a line, has no more
 
 BOX = 20 / 28  # of the image: where the digits of MNIST lie in it
 SIDE = 1024  # pixels of the longer side at which ink is looked for, so that large photographs are quick
@@ -44,9 +51,18 @@ def read_picture(path: Path) -> "Picture":
     with open_file(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow can put up with is not worth a line
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_BYTES:
+            raise DataError(
+                f"{path}: the file has {size:,} bytes: expected a picture, of at most {MOST_BYTES:,}"
+            )
         try:
-            picture = Image.open(file, formats=list(_suffixes().values()))
+            # of a file in memory Pillow gets no more than there is, however much it asks for
+            picture = Image.open(io.BytesIO(file.read()), formats=list(_suffixes().values()))
+            _require_plausible(path, size, picture.size)
             return _in_8_bits(ImageOps.exif_transpose(picture))
+        except DataError:
+            raise
         except Image.UnidentifiedImageError:
             expected = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
             raise DataError(f"{path}: this is no picture that can be read: expected {expected}") from None
@@ -54,7 +70,7 @@ def read_picture(path: Path) -> "Picture":
             most = f"{Image.MAX_IMAGE_PIXELS:,}"
             raise DataError(f"{path}: the picture is too large: expected at most {most} pixels") from None
         except Exception as error:  # damaged files make Pillow stumble in every way there is
-            reason = str(error) or type(error).__name__
+            reason = short(str(error), 200) or type(error).__name__
             raise DataError(f"{path}: the picture cannot be read ({reason}): it may be damaged") from error
 
 
@@ -105,6 +121,17 @@ def as_digit(picture: "Picture", shape: tuple[int, ...]) -> Array:
         raise ShapeError(f"a digit has 1 channel, the network was built for {C} in {shape}")
     strokes = _strokes(_ink(_grey(picture)))
     return _centred(_thick_enough(_fitted(strokes, FINE * BOX * H, FINE * BOX * W)), H, W)
+
+
+def _require_plausible(path: Path, size: int, sides: tuple[int, int]) -> None:
+    """Raise DataError where a file of ``size`` bytes has a header that promises far more pixels."""
+    width, height = sides
+    most = FEW_PIXELS + MOST_PER_BYTE * size
+    if width * height > most:
+        raise DataError(
+            f"{path}: the picture is too large, {width} x {height} pixels: "
+            f"expected at most {most:,} in a file of {size:,} bytes"
+        )
 
 
 def _suffixes() -> dict[str, str]:

@@ -33,12 +33,14 @@ def save(run: Run, path: str | Path) -> None:
         return
     description = checkpoints.description(network) | {
         "settings": run.settings,
+        "optimizer": optimizer.present_settings,  # which callbacks may have changed since
         "epoch": run.epoch,
         "step": run.step,
         "seconds": run.seconds,
-        "history": json.loads(json.dumps(run.history, default=float)),  # of NumPy's numbers too
+        "history": run.history,
     }
-    description[CHECKSUM] = _checksum(arrays, description)
+    description = _plain(description)
+    description[CHECKSUM] = checksum(arrays, description)
     write_whole(path, checkpoints.serialized(arrays, description))
 
 
@@ -54,6 +56,7 @@ class SavedTraining:
     step: int  # how many of this epoch are done
     seconds: float
     history: list[dict[str, Any]]
+    optimizer: dict[str, Any]  # its settings, which callbacks may have changed
 
     @classmethod
     def read(cls, path: str | Path) -> "SavedTraining":
@@ -68,6 +71,7 @@ class SavedTraining:
             )
             settings = dict(description["settings"])
             steps = int(settings["steps"])
+            optimizer = dict(description["optimizer"])
             history = [dict(record) for record in description["history"]]
             if not 0 <= step <= steps or not 0 <= epoch - len(history) <= 1:
                 raise ValueError(
@@ -79,7 +83,7 @@ class SavedTraining:
             raise CheckpointError(
                 f"{path}: the description of the checkpoint cannot be used ({error})"
             ) from error
-        return cls(path, arrays, settings, steps, epoch, step, seconds, history)
+        return cls(path, arrays, settings, steps, epoch, step, seconds, history, optimizer)
 
     @property
     def position(self) -> str:
@@ -88,21 +92,30 @@ class SavedTraining:
             return f"the end of epoch {self.epoch}"
         return f"epoch {self.epoch}, step {self.step} of {self.steps}"
 
+    def require_epochs(self, epochs: int) -> None:
+        """Raise CheckpointError where a training of so many epochs would not have come so far."""
+        if self.epoch > epochs:
+            raise CheckpointError(
+                f"the training is at {self.position}, but {epochs} epochs are asked for: ask for more"
+            )
+
     def restore(self, run: Run) -> None:
         """Let ``run``, on any device, go on from here; CheckpointError where it is another training."""
         try:
             _compare(self.settings, run.settings)
-            if len(self.history) > run.epochs:
-                raise CheckpointError(
-                    f"{len(self.history)} epochs are done, but {run.epochs} are asked for: ask for more"
-                )
+            self.require_epochs(run.epochs)
             sums = self.arrays.get(TOTALS)
             if sums is None or sums.shape != run.totals.sums.shape:
                 raise CheckpointError("the sums of the epoch are missing")
-            run.network.load_state_dict(checkpoints.weights_in(self.arrays))
-            run.training.optimizer.load_state_dict(self._optimizer_state)
+            network, optimizer = run.network, run.training.optimizer
+            network.require_state(checkpoints.weights_in(self.arrays))
+            optimizer.require_state(self._optimizer_state)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from error
+        network.load_state_dict(checkpoints.weights_in(self.arrays))
+        optimizer.load_state_dict(self._optimizer_state)
+        for name, value in self.optimizer.items():
+            setattr(optimizer, name, tuple(value) if isinstance(value, list) else value)
         run.network.backend.asarray(sums, out=run.totals.sums)
         run.epoch, run.step, run.seconds_before = self.epoch, self.step, self.seconds
         run.history = list(self.history)
@@ -117,12 +130,12 @@ def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any
     """The description of a checkpoint whose checksum is right."""
     try:
         description = json.loads(metadata[checkpoints.METADATA])
-        checksum = description.pop(CHECKSUM)
+        stored = description.pop(CHECKSUM)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(
             "this is no checkpoint of a training: expected what cnn.Checkpoint writes"
         ) from None
-    if checksum != _checksum(arrays, description):
+    if stored != checksum(arrays, description):
         raise CheckpointError(
             "the checkpoint is damaged, its checksum is not that of its contents: delete it to start over"
         )
@@ -131,7 +144,14 @@ def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any
     return description
 
 
-def _checksum(arrays: dict[str, Any], description: dict[str, Any]) -> str:
+def _plain(value: Any) -> Any:
+    """What JSON makes of a value, of NumPy's numbers and arrays too."""
+    return json.loads(
+        json.dumps(value, default=lambda part: part.tolist() if hasattr(part, "tolist") else repr(part))
+    )
+
+
+def checksum(arrays: dict[str, Any], description: dict[str, Any]) -> str:
     """Of the arrays and of all that is said of them."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
@@ -142,7 +162,7 @@ def _checksum(arrays: dict[str, Any], description: dict[str, Any]) -> str:
 
 def _compare(saved: dict[str, Any], asked: dict[str, Any]) -> None:
     """Raise CheckpointError where a training would not go on as it began."""
-    for name, value in json.loads(json.dumps(asked)).items():
+    for name, value in _plain(asked).items():
         if saved.get(name) != value:
             raise CheckpointError(
                 f"the training began with {name} {saved.get(name)}, now it is {value}: "

@@ -21,6 +21,7 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     stop: bool = False
     seconds_before: float = 0.0  # that this epoch had taken when it was taken up in its middle
+    _started: float = field(default_factory=time.perf_counter)
 
     @property
     def network(self) -> Sequential:

@@ -22,8 +22,10 @@ from cnn.errors import ArgumentError, CheckpointError
 from cnn.files import making_whole, remove_unfinished, write_json
 from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
+from cnn.reading import read_text
 from cnn.run import Run
 from cnn.schedules import SCHEDULES, Schedule
+from cnn.text import short
 
 try:
     import fcntl
@@ -212,7 +214,7 @@ class RunFolder:
     def read(self) -> tuple[Config, tuple[int, ...], tuple[str, ...]]:
         """(configuration, image shape, class names); CheckpointError where this is no run's folder."""
         try:
-            values = json.loads(self.config.read_text(encoding="utf-8"))
+            values = json.loads(read_text(self.config))
             values = {name: getattr(Config, name) for name in LATER_FIELDS} | values
             config = Config(**{field.name: values[field.name] for field in fields(Config)})
             return config, tuple(values["input_shape"]), tuple(values["class_names"])
@@ -226,15 +228,19 @@ class RunFolder:
         except KeyError as error:
             raise CheckpointError(f"{self.config} lacks {error}: it is damaged") from None
         except (ValueError, TypeError, LookupError, RecursionError) as error:
-            raise CheckpointError(f"{self.config} cannot be read ({error}): it is damaged") from None
+            reason = short(str(error), 200)
+            raise CheckpointError(f"{self.config} cannot be read ({reason}): it is damaged") from None
 
     def load(self, backend: Backend) -> tuple[Sequential, Config, tuple[str, ...]]:
         """The run's network with its weights on ``backend``, its configuration, and the class names."""
         config, shape, class_names = self.read()
+        state, _ = checkpoints.read(self.weights)
         try:
+            checkpoints.require_held(models.get(config.model, len(class_names)), shape, backend, state)
             network = config.make_network(shape, len(class_names), backend)
         except (ValueError, TypeError, MemoryError) as error:
-            raise CheckpointError(f"{self.config} describes no network ({error}): it is damaged") from None
+            reason = short(str(error), 200)
+            raise CheckpointError(f"{self.config} describes no network ({reason}): it is damaged") from None
         return checkpoints.load(self.weights, network=network), config, class_names
 
 

@@ -96,9 +96,9 @@ def fit(
     for callback in callbacks:
         instance("callbacks", callback, Callback, "cnn.NaNGuard()")
     instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
-    whole("epochs", epochs)
+    epochs = whole("epochs", epochs)
     batch_size = whole("batch_size", batch_size)
-    whole("seed", seed, least=0)
+    seed = whole("seed", seed, least=0)
     flag("graph", graph)
     if not network.built:
         network.build(train.shape, seed=seed)
@@ -145,16 +145,16 @@ def _settings(
 ) -> dict[str, Any]:
     """What a training that is taken up again has to be the same in."""
     optimizer = training.optimizer
-    names = ("learning_rate", *optimizer.setting_names)
     return {
         "images": len(train),
+        "data": train.fingerprint,
         "batch_size": batch_size,
         "steps": len(training.feed),
         "seed": seed,
         "dtype": training.network.dtype,
         "loss": type(training.loss).__name__,
         "optimizer": type(optimizer).__name__,
-        **{name: getattr(optimizer, name) for name in names},
+        **optimizer.present_settings,
         "schedule": repr(schedule),
     }
 

@@ -31,7 +31,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
 import sys, cnn.callbacks, cnn.cli
-cnn.callbacks.Checkpoint.seconds = 0.05
+cnn.callbacks.Checkpoint.seconds, cnn.callbacks.Checkpoint.share = 0.05, 1
 sys.argv[0] = "cnn"
 cnn.cli.main()
 """

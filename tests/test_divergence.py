@@ -92,7 +92,7 @@ def diverges(network, guard=None, callbacks=(), **more):
 def test_the_layer_is_named_in_whose_forward_it_began(device, steps, value):
     message = diverges(spoiled("forward", 8, value, DEVICES[device]()), Guard(steps))
     assert "in epoch 2, step 3: first the output of layer 3.0 Spoil (forward); the training has" in message
-    assert message.endswith("diverged: lower the learning rate, to a tenth for example")
+    assert message.endswith("diverged: begin anew with a lower learning rate, a tenth for example")
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -162,6 +162,28 @@ def test_a_validation_loss_is_looked_at_too():
     )
 
 
+def test_a_container_of_ones_own_is_one_layer():
+    class Twice(cnn.Sequential):  # what its layers would give one after the other is no part of it
+        def forward(self, x, training=False):
+            return super().forward(super().forward(x, training), training)
+
+        def backward(self, dy, input_grad=True):
+            return super().backward(super().backward(dy), input_grad)
+
+    network = cnn.Sequential(cnn.Flatten(), Twice(cnn.Dense(36), Spoil("forward", 15, np.nan)), cnn.Dense(4))
+    network.build((1, 6, 6), backend="cpu")
+    assert "epoch 2, step 3: first the output of layer 1 Twice (forward)" in diverges(network)
+
+
+def test_where_there_is_no_memory_to_look_that_hides_nothing(monkeypatch):
+    def full(*_):
+        raise cnn.OutOfMemory("cpu", 1, 0, "take less")
+
+    monkeypatch.setattr("cnn.callbacks.find_fault", full)
+    message = diverges(spoiled("forward", 8))
+    assert message == "the loss became nan in epoch 2: the training has diverged; lower the learning rate"
+
+
 def test_between_two_looks_nothing_crosses():
     device, seen = StandInBackend("portable"), []
 
@@ -194,4 +216,4 @@ def test_the_command_says_it_in_one_line_and_keeps_the_last_checkpoint(command, 
     assert re.match(
         r"error: the (loss|weights) .* in epoch 1, step \d: first the .*\); ", err.splitlines()[-1]
     )
-    assert err.endswith("; there is no checkpoint yet, `cnn train --resume run` starts over\n")
+    assert err.endswith("; there is no checkpoint from before\n")

@@ -140,7 +140,8 @@ class TestResume:
         assert len(Path("run/metrics.csv").read_text().splitlines()) == 7
         assert json.loads(Path("run/config.json").read_text())["epochs"] == 6
         assert command("train", "--resume", "run", "--epochs", 5)[::2] == (
-            2, "error: run/checkpoint.safetensors: 6 epochs are done, but 5 are asked for: ask for more\n"
+            2, "error: run/checkpoint.safetensors: the training is at the end of epoch 6, but 5 epochs are "
+            "asked for: ask for more\n"
         )  # fmt: skip
 
     def test_without_a_checkpoint_it_starts_over(self, train, command, stopped):

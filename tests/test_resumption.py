@@ -136,8 +136,41 @@ def test_a_finished_training_goes_on_where_more_epochs_are_asked_for(tmp_path):
     assert fit(net, resume=path) == first  # as it is written down, seconds too
     assert_same_weights(net, cnn.load(path, device="cpu"))
     assert [line["epoch"] for line in fit(network(), resume=path, epochs=5)] == [1, 2, 3, 4, 5]
-    with pytest.raises(cnn.CheckpointError, match="3 epochs are done, but 2 are asked for: ask for more"):
+    with pytest.raises(
+        cnn.CheckpointError, match="at the end of epoch 3, but 2 epochs are asked for: ask for"
+    ):
         fit(network(), resume=path, epochs=2)
+
+
+def test_an_epoch_that_has_begun_is_not_left_out(tmp_path):
+    path = tmp_path / "c.safetensors"
+    fit(network(), callbacks=[StopAfter(7), cnn.Checkpoint(path)])
+    with pytest.raises(cnn.CheckpointError, match=r"at epoch 2, step 2 of 5, but 1 epochs are asked for"):
+        fit(network(), resume=path, epochs=1)
+
+
+def test_a_rate_that_a_callback_has_changed_stays_changed(tmp_path):
+    class Halve(cnn.Callback):
+        def on_epoch(self, run, record):
+            run.training.optimizer.learning_rate *= 0.5
+            run.training.optimizer.weight_decay *= 2
+
+    path, whole = tmp_path / "c.safetensors", network()
+    fit(whole, callbacks=[Halve()])
+    fit(network(), callbacks=[Halve(), StopAfter(12), cnn.Checkpoint(path)])
+    again = network()
+    fit(again, callbacks=[Halve()], resume=path)
+    assert_same_weights(again, whole)
+
+
+def test_numbers_of_numpys_are_no_trouble(tmp_path):
+    class Add(cnn.Callback):
+        def on_epoch(self, run, record):
+            record["confusion"] = np.zeros((2, 2))
+
+    path = tmp_path / "c.safetensors"
+    fit(network(), callbacks=[Add(), StopAfter(7), cnn.Checkpoint(path)], seed=np.int64(5))
+    assert len(fit(network(), resume=path)) == 3
 
 
 class TestCheckpoint:
@@ -154,6 +187,7 @@ class TestCheckpoint:
 
     def test_it_is_written_within_an_epoch_too(self, tmp_path, monkeypatch):
         monkeypatch.setattr(cnn.Checkpoint, "seconds", 0)
+        monkeypatch.setattr(cnn.Checkpoint, "share", np.inf)
         positions = []
 
         class Look(cnn.Callback):
@@ -191,6 +225,9 @@ class TestCheckpoint:
         assert_same_weights(net, network())
 
     def test_other_data_are_refused(self, path):
+        other = cnn.data.Dataset(255 - DATA.images, DATA.labels)
+        with pytest.raises(cnn.CheckpointError, match="began with data "):
+            cnn.fit(network(), other, batch_size=16, seed=5, resume=path, callbacks=[])
         with pytest.raises(cnn.CheckpointError, match="began with images 70, now it is 60"):
             cnn.fit(network(), DATA.split(10)[0], batch_size=16, seed=5, resume=path, callbacks=[])
 
@@ -204,6 +241,24 @@ class TestCheckpoint:
         network().save(tmp_path / "w.safetensors")
         with pytest.raises(cnn.CheckpointError, match=r"w.safetensors: this is no checkpoint of a training"):
             fit(network(), resume=tmp_path / "w.safetensors")
+
+    def test_a_folder_that_is_not_there_is_named_at_the_start(self, tmp_path):
+        with pytest.raises(cnn.ArgumentError, match=r"the folder .*none does not exist"):
+            fit(network(), callbacks=[cnn.Checkpoint(tmp_path / "none" / "c")])
+
+    def test_a_refused_state_of_the_optimizer_leaves_the_network_alone(self, path, monkeypatch):
+        class SGD(cnn.SGD):  # of the same name, with more to keep
+            state_names = ("velocity", "more")
+
+            def build(self, net):
+                self.state_names = ("velocity", "more")
+                super().build(net)
+
+        net = network()
+        monkeypatch.setitem(OPTIMIZERS, "more", lambda: SGD(0.05, momentum=0.9, weight_decay=1e-3))
+        with pytest.raises(cnn.CheckpointError, match=r"the optimizer's state has more/0.weight"):
+            fit(net, "more", resume=path)
+        assert_same_weights(net, network())
 
     def test_one_that_is_missing_is_named(self, tmp_path):
         with pytest.raises(cnn.CheckpointError, match=r"none.safetensors does not exist"):
@@ -243,7 +298,7 @@ class TestCheckpoint:
         arrays, metadata = checkpoints.read_all(path)
         description = json.loads(metadata[checkpoints.METADATA]) | change
         del description[resumption.CHECKSUM]
-        description[resumption.CHECKSUM] = resumption._checksum(arrays, description)
+        description[resumption.CHECKSUM] = resumption.checksum(arrays, description)
         path.write_bytes(checkpoints.serialized(arrays, description))
         with pytest.raises(cnn.CheckpointError, match=r"c.safetensors: the description .* cannot be used"):
             SavedTraining.read(path)

@@ -252,7 +252,7 @@ def test_a_network_that_ends_in_softmax_gets_the_notebooks_loss():
 def test_a_loss_that_is_no_number_stops_the_training():
     network = small()
     with (
-        pytest.raises(cnn.TrainingError, match=r"the loss became .* in epoch .*lower the learning rate"),
+        pytest.raises(cnn.TrainingError, match=r"the loss became .* in epoch .*a lower learning rate"),
         np.errstate(all="ignore"),
     ):
         cnn.fit(network, blobs(), optimizer=cnn.SGD(1e38), epochs=5, callbacks=[cnn.NaNGuard()])

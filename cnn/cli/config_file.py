@@ -9,7 +9,12 @@ import typer
 
 from cnn.cli.app import UsageError
 from cnn.errors import ArgumentError
+from cnn.reading import read_text
+from cnn.text import short
 
+MOST_TOML = 64 << 10  # bytes of a file of flags, with room for comments
+MOST_DOTS = 200  # in a line: tomllib takes memory by the square of the parts of a name
+LONGEST = 200  # letters of what an error shows of the file
 NOT_FLAGS = ("input_shape", "class_names")  # what a run's config.json tells beside its flags
 
 
@@ -41,15 +46,19 @@ def _defaults(context: typer.Context, path: Path) -> dict[str, Any]:
         parameter = flags.get(key.replace("-", "_"))
         if parameter is None or parameter.name is None:
             expected = ", ".join(sorted(flag.replace("_", "-") for flag in flags))
-            raise ArgumentError(f"{path}: unknown flag {key!r}: expected one of {expected}")
+            raise ArgumentError(f"{path}: unknown flag {short(key, LONGEST)!r}: expected one of {expected}")
         if parameter.name in defaults:
             raise ArgumentError(f"{path}: {key} is given twice, with - and with _: leave one out")
         is_switch = isinstance(value, bool) and getattr(parameter, "is_flag", False)
-        defaults[parameter.name] = value if is_switch else _as_given(value)
         try:
+            shown = short(repr(value), LONGEST)
+            defaults[parameter.name] = value if is_switch else _as_given(value)
             parameter.process_value(context, defaults[parameter.name])
         except UsageError as error:
-            raise ArgumentError(f"{path}: {key} is {value!r}, which is refused: {error}") from None
+            reason = short(str(error), LONGEST)
+            raise ArgumentError(f"{path}: {key} is {shown}, which is refused: {reason}") from None
+        except (ValueError, RecursionError) as error:  # a number too long to be written, boxes in boxes
+            raise ArgumentError(f"{path}: {key} is refused ({error}): expected a flag's value") from None
     return defaults
 
 
@@ -61,13 +70,21 @@ def _as_given(value: Any) -> str:
 def _read(path: Path) -> dict[str, Any]:
     is_json = path.suffix.lower() == ".json"
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if is_json else tomllib.loads(text)
+        values = json.loads(read_text(path)) if is_json else _parse_toml(read_text(path, MOST_TOML))
     except OSError as error:
         raise ArgumentError(f"--config {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         kind = "JSON" if is_json else "TOML"
-        raise ArgumentError(f"{path} is no {kind} ({error}): expected lines such as epochs = 5") from None
+        reason = short(str(error), LONGEST)
+        raise ArgumentError(f"{path} is no {kind} ({reason}): expected lines such as epochs = 5") from None
     if not isinstance(values, dict):
         raise ArgumentError(f"{path}: holds no flags: expected names with values, as a run's config.json")
     return values
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """The values in TOML; ValueError where it is none, or would take long for what no flag needs."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > MOST_DOTS and not line.lstrip().startswith("#"):
+            raise ValueError(f"line {number} has {line.count('.'):,} dots, expected at most {MOST_DOTS}")
+    return tomllib.loads(text)

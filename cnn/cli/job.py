@@ -58,7 +58,7 @@ class Job:
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to train."""
-        return self.saved is not None and len(self.saved.history) == self.config.epochs
+        return self.saved is not None and self.saved.epoch == len(self.saved.history) == self.config.epochs
 
     def fit(self) -> list[dict[str, Any]]:
         """Train, with everything that goes on around it; -> the history."""
@@ -98,8 +98,9 @@ class Job:
                 )
         except KeyboardInterrupt:  # where no signal could be waited for
             raise self._ended("interrupted", 130) from None
-        except TrainingError as error:
-            raise self._ended(f"error: {error}", 1) from None
+        except TrainingError as error:  # to go on from the checkpoint would come to the same
+            say(f"error: {error}; {self._last_good()}")
+            raise typer.Exit(1) from None
         except (OutOfMemory, DeviceLost) as error:
             raise self._ended(f"error: {error}", 2) from None
         except OSError as error:
@@ -120,10 +121,16 @@ class Job:
         if not self.folder.checkpoint.exists():
             return f"there is no checkpoint yet, {self._again} starts over"
         try:
-            position = SavedTraining.read(self.folder.checkpoint).position
+            return f"{self._again} goes on from {SavedTraining.read(self.folder.checkpoint).position}"
         except CheckpointError as error:
             return str(error)
-        return f"{self._again} goes on from {position}"
+
+    def _last_good(self) -> str:
+        """What there is of a training that has diverged."""
+        if not self.folder.checkpoint.exists():
+            return "there is no checkpoint from before"
+        position = SavedTraining.read(self.folder.checkpoint).position
+        return f"{self.folder.checkpoint} is from before, {position}"
 
     @property
     def _again(self) -> str:
@@ -159,6 +166,8 @@ class Job:
         whole("batch_size", self.config.batch_size)
         self.config.make_schedule()
         self.require_place()
+        if self.saved:
+            self.saved.require_epochs(self.config.epochs)
         config = self.config
         stream = config.stream
         if stream is None:

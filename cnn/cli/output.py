@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 from cnn.text import printable
@@ -9,7 +10,8 @@ from cnn.text import printable
 
 def say(text: str) -> None:
     """Something to know while the result is on its way: to standard error."""
-    print(printable(text), file=sys.stderr)
+    with suppress(BrokenPipeError):  # nobody listens any more
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:

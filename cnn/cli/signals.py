@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -26,7 +27,10 @@ class StopOnSignal(cnn.Callback):
     def on_start(self, run: Run) -> None:
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():  # no other may
-            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            for number in SIGNALS:
+                before = signal.getsignal(number)
+                if before not in (signal.SIG_IGN, None):  # of a training in the background
+                    self._before[number] = signal.signal(number, self._receive)
 
     def on_step(self, run: Run) -> None:
         self._pass_on(run)
@@ -53,4 +57,5 @@ class StopOnSignal(cnn.Callback):
 
 def _write(text: bytes) -> None:
     """To standard error past Python's buffers, which a signal may have come in the middle of."""
-    os.write(2, text)
+    with suppress(OSError):  # whoever read it may be gone, by the same signal
+        os.write(2, text)

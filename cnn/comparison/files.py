@@ -2,21 +2,27 @@
 
 import json
 from dataclasses import asdict, replace
-from math import isfinite
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnn.comparison.agreement import TOLERANCE, difference
 from cnn.comparison.results import Agreement, Column, Comparison
-from cnn.data.files import open_file
+from cnn.data.files import unreadable
 from cnn.errors import DataError, DisagreementError
 from cnn.files import leaves, write_json
 from cnn.libraries import require
+from cnn.reading import read_text
+from cnn.text import short
+
+if TYPE_CHECKING:
+    import pydantic
 
 FORMAT, SCHEMA = "xpcnn comparison", 1
 LARGEST = 1e18  # no time, count or speed comes near it
+MOST_BYTES = 1 << 20  # of a file; each layer of each column takes some 300
 
 
 def save(comparison: Comparison, path: str | Path) -> None:
@@ -32,23 +38,23 @@ def as_plain(comparison: Comparison) -> dict[str, Any]:
 def load(path: str | Path) -> Comparison:
     """The comparison in the file ``path``; DataError where it is damaged or not of this kind."""
     require("pydantic", "to read saved comparisons")
-    with open_file(Path(path)) as file:
-        text = file.read()
     try:
-        values = json.loads(text)
+        values = json.loads(read_text(Path(path), MOST_BYTES))
+    except OSError as error:
+        raise unreadable(path, error) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is no comparison, nor any JSON ({error})") from None
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise DataError(f"{path}: is no comparison: expected a file that `cnn compare --save` wrote")
     if (schema := values.pop("schema", None)) != SCHEMA:
         raise DataError(
-            f"{path}: has schema {schema!r}, this version reads {SCHEMA}: "
+            f"{path}: has schema {short(repr(schema), 200)}, this version reads {SCHEMA}: "
             "measure again with the same version on both machines"
         )
     try:
         return _checked(values)
     except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}): save it again") from None
+        raise DataError(f"{path}: damaged ({short(str(error), 200)}): save it again") from None
 
 
 def beside(files: dict[str, Comparison]) -> Comparison:
@@ -90,20 +96,27 @@ def _checked(values: dict[str, Any]) -> Comparison:
     import pydantic
 
     try:  # as JSON again, since only then a strict check takes lists and whole numbers as they are
-        comparison = pydantic.TypeAdapter(Comparison).validate_json(json.dumps(values), strict=True)
+        comparison = _checker().validate_json(json.dumps(values), strict=True)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     for leaf in leaves(values):
         if isinstance(leaf, str) and not leaf.isprintable():
             raise ValueError(f"{leaf!r} is not printable")
-        if isinstance(leaf, int | float) and not (isfinite(leaf) and 0 <= leaf < LARGEST):
+        if isinstance(leaf, int | float) and not 0 <= leaf < LARGEST:  # NaN is not
             raise ValueError(f"{leaf} is neither a time nor a count")
     if not comparison.columns or not comparison.work or comparison.steps < 1 or comparison.batch_size < 1:
         raise ValueError("it has no columns, layers, steps or images")
     for column in comparison.columns:
         _check_column(column, comparison)
     return comparison
+
+
+@cache
+def _checker() -> "pydantic.TypeAdapter[Comparison]":
+    import pydantic
+
+    return pydantic.TypeAdapter(Comparison)
 
 
 def _check_column(column: Column, comparison: Comparison) -> None:

@@ -79,7 +79,7 @@ class Published:
 
 def cache_folder() -> Path:
     """Where downloads are kept: the folder that CNN_DATA names, or else the user's cache folder."""
-    named = os.environ.get(CACHE_VARIABLE)
+    named = os.path.expanduser(os.environ.get(CACHE_VARIABLE, ""))
     if named:
         return Path(named).absolute()
     purpose = f"to find the folder for downloads where {CACHE_VARIABLE} names none"

@@ -1,7 +1,6 @@
 """What the readers of files share: opening, bounded reading, and the two sets that come out."""
 
 import os
-import stat
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from cnn.data.dataset import Dataset, as_pair, numbered
 from cnn.errors import DataError
+from cnn.reading import open_regular
 
 CHUNK = 1 << 20
 
@@ -23,13 +23,9 @@ class Named(NamedTuple):
 def open_file(path: Path) -> IO[bytes]:
     """``path``, open for reading; DataError where that fails or where it is no regular file."""
     try:
-        is_file = stat.S_ISREG(path.stat().st_mode)  # opening a pipe would wait for ever
-        file = path.open("rb") if is_file else None
+        return open_regular(path)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    if file is None:
-        raise DataError(f"{path}: this is a folder or a device: expected a file")
-    return file
 
 
 def unreadable(path: str | os.PathLike[str], error: Exception) -> DataError:

@@ -10,6 +10,7 @@ from cnn.data.dataset import Array, Dataset, some_of
 from cnn.data.files import Named, as_sets, most_inflated, open_file, read_up_to
 from cnn.data.npy import ARRAYS, CLASSES, LONGEST_HEADER, class_names, parse_header
 from cnn.errors import DataError
+from cnn.text import short
 
 
 def load_npz(path: Path) -> tuple[Dataset, Dataset]:
@@ -20,7 +21,7 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset]:
         except DataError:
             raise
         except Exception as error:  # a damaged archive may raise nearly anything inside zipfile and numpy
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = short((str(error).splitlines() or [type(error).__name__])[0], 200)
             raise DataError(
                 f"{path}: not a .npz file, or damaged ({reason}): expected what numpy.savez writes"
             ) from error
@@ -30,14 +31,14 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset]:
 
 def _read(path: Path, archive: ZipFile, size: int) -> tuple[dict[str, Array], tuple[str, ...] | None]:
     suffix = ".npy"
-    members = {
-        info.filename.removesuffix(suffix): info
-        for info in archive.infolist()
-        if info.filename.endswith(suffix)
-    }
+    members: dict[str, ZipInfo] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(suffix)
+        if name != info.filename and members.setdefault(name, info) is not info:
+            raise DataError(f"{path}: {short(name, 100)} is in it twice: expected each array once")
     missing = [name for name in ARRAYS if name not in members]
     if missing:
-        found = some_of(members) or "none"
+        found = some_of(short(name, 100) for name in members) or "none"
         raise DataError(f"{path}: missing {', '.join(missing)}; expected {', '.join(ARRAYS)}, found {found}")
     arrays = {name: _read_array(archive, members[name], size, f"{path}: {name}") for name in ARRAYS}
     if CLASSES not in members:

@@ -19,7 +19,7 @@ from cnn.layers.layer import Layer
 from cnn.metrics import Totals
 from cnn.network import Sequential
 from cnn.report.histogram import Histogram
-from cnn.text import printable
+from cnn.text import printable, short
 from cnn.timing import LayerTime, Spread, time_layers, wrapped
 from cnn.training import make_feed, make_loss
 
@@ -108,7 +108,7 @@ class Evaluation:
                 batch_size=int(facts["batch_size"]),
             )
         except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            what = short(f"it lacks {error}" if isinstance(error, KeyError) else str(error), 200)
             raise CheckpointError(
                 f"{path} is no evaluation of a run, or it is damaged ({what}): delete it, "
                 "the report does without"

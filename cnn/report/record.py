@@ -1,6 +1,7 @@
 """What a run's folder tells of the run, read once."""
 
 import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 import backends
 from cnn.errors import CheckpointError
 from cnn.network import Sequential
+from cnn.reading import read_text
 from cnn.report.evaluation import LARGEST, Evaluation
 from cnn.runs import RunFolder
-from cnn.text import printable
+from cnn.text import printable, short
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Record:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
         if not isinstance(values, dict):
             raise ValueError("expected names with values")
     except OSError as error:
@@ -95,13 +97,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_metrics(path: Path) -> list[dict[str, float]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file, strict=True)
-            epochs = []
-            for number, line in enumerate(lines, 2):
-                if None in line or None in line.values():
-                    raise ValueError(f"line {number} has another number of cells than the first")
-                epochs.append({name: float(cell) for name, cell in line.items()})
+        lines = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+        epochs = []
+        for number, line in enumerate(lines, 2):
+            if None in line or None in line.values():
+                raise ValueError(f"line {number} has another number of cells than the first")
+            epochs.append({name: float(cell) for name, cell in line.items()})
         for epoch in epochs:
             if not all(abs(value) < LARGEST for value in epoch.values()):  # NaN is not
                 raise ValueError("a number in it is not finite, or too large to be one of a training")
@@ -113,5 +114,5 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, csv.Error) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): it is damaged") from None
+        raise CheckpointError(f"{path} cannot be read ({short(str(error), 200)}): it is damaged") from None
     return epochs

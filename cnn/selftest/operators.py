@@ -133,7 +133,7 @@ def elementwise(kind: type[ReLU] | type[Tanh]) -> Operator:
     """Relu, Tanh: the layer, for a tensor of any shape."""
 
     def activate(backend: Backend, node: Node, x: Tensor) -> Tensors:
-        return [infer(backend, kind(), x)]
+        return [infer(backend, kind(), x.reshape(len(x), -1)).reshape(x.shape)]
 
     return activate
 
@@ -206,7 +206,7 @@ def flatten(backend: Backend, node: Node, x: Tensor) -> Tensors:
     """Flatten: the layer; all axes before ``axis`` are the batch."""
     axis = node["axis"]
     axis += x.ndim if axis < 0 else 0
-    return [infer(backend, Flatten(), x.reshape(prod(x.shape[:axis]), *x.shape[axis:]))]
+    return [infer(backend, Flatten(), x.reshape(prod(x.shape[:axis]), *(x.shape[axis:] or (1,))))]
 
 
 def reshape(backend: Backend, node: Node, x: Tensor, shape: Tensor) -> Tensors:
