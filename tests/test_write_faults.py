@@ -155,6 +155,7 @@ class TestCommand:
 
             def fail_from_here():
                 patch.setattr(cnn.Checkpoint, "seconds", 0)
+                patch.setattr(cnn.Checkpoint, "share", float("inf"))
                 failing(number)(patch, os, "fsync")
 
             strike(fail_from_here)
