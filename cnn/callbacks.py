@@ -189,11 +189,11 @@ class Checkpoint(Callback):
 
     def on_start(self, run: Run) -> None:
         require_place(self.path)
-        self._pause = self.seconds
+        self._took = 0.0
         self._rest(run)
 
     def on_step(self, run: Run) -> None:
-        if time.perf_counter() - self._written >= self._pause:
+        if time.perf_counter() - self._written >= max(self.seconds, self._took / self.share):
             self._write(run)
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ class Checkpoint(Callback):
         started = time.perf_counter()
         resumption.save(run, self.path)
         self._rest(run)
-        self._pause = max(self.seconds, (self._written - started) / self.share)
+        self._took = self._written - started
 
     def _rest(self, run: Run) -> None:
         self._written, self._position = time.perf_counter(), (len(run.history), run.epoch, run.step)
