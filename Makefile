@@ -21,7 +21,7 @@ esac >&2; exit 2
 endef
 
 .NOTPARALLEL:
-.PHONY: help train test test-gpu lint types clean environment-run environment-test
+.PHONY: help train test test-peers test-gpu lint types clean environment-run environment-test environment-peers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,10 @@ train: environment-run ## install what running needs, then train: make train ARG
 
 test: lint types ## install what testing needs, then run lint, types and all tests, without a GPU
 	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -n auto --maxprocesses 4
+
+test-peers: environment-peers ## install PyTorch, then compare with it on thousands of random examples
+	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -n auto --maxprocesses 4 \
+	    --need-pytorch --hypothesis-profile peers tests/peers
 
 test-gpu: ## run all tests, those for a GPU too, with an interpreter that has CuPy: PYTHON=...
 	"$(PYTHON)" -m pytest -q --need-gpu
@@ -48,5 +52,5 @@ clean: ## remove .venv and all that was built; runs/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-environment-run environment-test: environment-%:
+environment-run environment-test environment-peers: environment-%:
 	$(call environment,$*)

@@ -1,4 +1,4 @@
-"""Makes .venv ready: ``python scripts/environment.py run``, or ``test``; the Makefile calls it.
+"""Makes .venv ready: ``python scripts/environment.py run``, ``test`` or ``peers``; the Makefile calls it.
 
 A .venv is believed where a stamp says that an installation came to its end, in this folder and by
 this interpreter; any other is made anew. Where the stamp fits, nothing is done.
@@ -15,13 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BEGUN = VENV / ".installing"  # pip's report: written before pip changes anything, removed at the end
-REQUIREMENTS = {"run": ".", "test": ".[test]"}
+REQUIREMENTS = {"run": ".", "test": ".[test]", "peers": ".[test,peers]"}  # each covers those before it
 # not that of an activated .venv, which may go
 INTERPRETER: str = sys._base_executable  # type: ignore[attr-defined]
 
 
 def main(purpose: str) -> None:
-    """Install what ``purpose`` ("run" or "test") needs, unless it is there."""
+    """Install what ``purpose`` ("run", "test" or "peers") needs, unless it is there."""
     with (ROOT / "pyproject.toml").open() as lock:  # held by pip too, which may outlive this process
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,8 +36,10 @@ def main(purpose: str) -> None:
         else:
             say("Installing into .venv ...")
         install(REQUIREMENTS[purpose], lock.fileno())
-        for name in ("run", "test") if purpose == "test" else ("run",):
+        for name in REQUIREMENTS:
             stamp_path(name).write_text("\n".join(stamp))
+            if name == purpose:
+                break
         BEGUN.unlink()
 
 

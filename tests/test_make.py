@@ -25,8 +25,9 @@ echo venv >> "{log}"
 rm -rf "$5" && mkdir -p "$5/bin" && cp "{stand_ins}/python" "{stand_ins}/cnn" "$5/bin"
 """
 
-# python -I -m pip install --quiet --report $7 -e $9
+# python -I -m pip install --quiet --report $7 -e $9, or anything else
 PIP = """#!/bin/sh
+[ "$3" = pip ] || {{ echo "python $*" >> "{log}"; exit; }}
 echo "pip $9" >> "{log}"
 [ "$FAULT" != "before pip changes anything" ] || {{ echo "no network" >&2; exit 1; }}
 touch "$7"
@@ -230,6 +231,61 @@ class TestBelief:
         assert checkout.installs("run") == ["venv", "pip ."]
 
 
+class TestPeers:
+    """make test-peers installs PyTorch, and compares with it."""
+
+    def test_installs_pytorch_beside_what_testing_needs(self, checkout: Checkout) -> None:
+        done = checkout.make("test-peers", f"PYTHON={sys.executable}")
+        assert done.returncode == 0, done.stderr
+        *installation, tests = checkout.calls
+        assert installation == ["venv", "pip .[test,peers]"]
+        assert tests.startswith("python -m pytest ")
+        assert tests.endswith(" --need-pytorch --hypothesis-profile peers tests/peers")
+
+    def test_covers_running_and_testing(self, checkout: Checkout) -> None:
+        assert checkout.installs("peers") == ["venv", "pip .[test,peers]"]
+        assert [checkout.installs(purpose) for purpose in ("run", "test", "peers")] == [[], [], []]
+
+    def test_is_not_covered_by_testing(self, checkout: Checkout) -> None:
+        checkout.installs("test")
+        assert checkout.installs("peers") == ["pip .[test,peers]"]
+
+    def test_is_left_out_of_what_others_install(self, checkout: Checkout) -> None:
+        checkout.installs("peers")
+        with (checkout.path / "pyproject.toml").open("a") as file:
+            file.write("\n# changed\n")
+        assert checkout.installs("test") == ["pip .[test]"]
+        assert checkout.installs("peers") == ["pip .[test,peers]"]
+
+    @pytest.mark.parametrize(
+        ("options", "answer", "code"),
+        [
+            ([], "PyTorch is not installed", pytest.ExitCode.NO_TESTS_COLLECTED),
+            (["--need-pytorch"], "ERROR: PyTorch is not installed", pytest.ExitCode.USAGE_ERROR),
+        ],
+    )
+    def test_fails_where_pytorch_is_missing_and_other_calls_leave_it_out(
+        self, checkout: Checkout, options: list[str], answer: str, code: int
+    ) -> None:
+        checkout.customize(
+            "from importlib.machinery import PathFinder\n"
+            "found = PathFinder.find_spec\n"
+            "hide = lambda cls, name, *rest: None if name == 'torch' else found(name, *rest)\n"
+            "PathFinder.find_spec = classmethod(hide)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "tests/peers"],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(checkout.stand_ins)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert answer in done.stdout + done.stderr
+        assert "passed" not in done.stdout
+
+
 class TestGpu:
     """make test-gpu installs nothing."""
 
@@ -270,6 +326,7 @@ def test_help_lists_the_targets(checkout: Checkout) -> None:
         "help",
         "train",
         "test",
+        "test-peers",
         "test-gpu",
         "lint",
         "types",

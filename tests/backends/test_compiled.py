@@ -177,6 +177,23 @@ def test_a_learning_rate_may_be_any_number(rate):
     assert (network.flat.value == 0.5).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_loss_of_large_logits_keeps_its_digits(dtype):
+    losses, dy = np.empty(1, dtype), np.empty((2, 1), dtype)
+    COMPILED.cross_entropy(np.full((2, 1), 1000, dtype), np.zeros(1, np.intp), losses, dy, 1)
+    np.testing.assert_allclose(losses, np.log(2), rtol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gradient_whose_square_is_infinite_makes_no_nan_in_adam(dtype):
+    value, grad = np.ones(3, dtype), np.full(3, np.finfo(dtype).max / 4, dtype)
+    mean, square, powers = np.zeros(3, dtype), np.zeros(3, dtype), np.ones(2, dtype)
+    arguments = {"betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 0.0, "decoupled": False}
+    COMPILED.adam(value, grad, mean, square, powers, np.array([0.1], dtype), **arguments)
+    assert square.tolist() == [np.inf] * 3
+    assert value.tolist() == [1] * 3
+
+
 def in_a_process(code, **environment):
     """What ``code`` prints, in a process of its own."""
     settings_ = {**os.environ, **environment, "PYTHONPATH": environment.get("PYTHONPATH", str(ROOT))}

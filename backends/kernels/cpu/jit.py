@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from operator import index
 from pathlib import Path
@@ -24,11 +25,8 @@ from backends.kernels.cpu.registers import call_part
 # What a kernel's parameters are; numbers are all of the dtype that the kernel is compiled for.
 Numbers, Bytes, Indices, Doubles = "numbers", "bytes", "indices", "doubles"
 
-_OPTIONS: dict[str, Any] = {
-    "error_model": "numpy",
-    # NaN and infinity keep their meaning: pooling tests for the one and begins with the other
-    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
-}
+# NaN and infinity keep their meaning: pooling tests for the one and begins with the other
+_FAST = {"contract", "nsz", "arcp"}
 _SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))))
 
 inlined = numba.njit(inline="always")
@@ -72,10 +70,14 @@ class Kernel:
     Its parameters are annotated with Numbers, Bytes, Indices or Doubles (pointers), or int; the last two,
     ``part`` and ``parts``, are filled in when it is called. A C function is called
     through its address, not linked in: so it is compiled once, and not again with each that uses it.
+
+    With ``reorder`` sums may be added up in any order, as vectors do; without it, for formulas that would
+    lose their digits or overflow, all is computed as it is written.
     """
 
-    def __init__(self, function: Callable[..., None]) -> None:
+    def __init__(self, function: Callable[..., None], reorder: bool = True) -> None:
         self.function = function
+        self._options = {"error_model": "numpy", "fastmath": _FAST | ({"reassoc"} if reorder else set())}
         self._count = len(inspect.signature(function).parameters) - 2
         self._addresses: dict[Any, int] = {}
 
@@ -109,13 +111,16 @@ class Kernel:
         }
         parameters = inspect.signature(self.function).parameters.values()
         signature = types.void(*(kinds[parameter.annotation] for parameter in parameters))
-        c_function = _CFunction(self.function, sigutils.normalize_signature(signature), {}, _OPTIONS)
+        c_function = _CFunction(self.function, sigutils.normalize_signature(signature), {}, self._options)
         _keep(c_function, self.function)
         before, start = clock.seconds, time.perf_counter()
         c_function.compile()
         if not c_function.cache_hits:
             clock.seconds = before + time.perf_counter() - start  # linking and keeping it included
         return int(c_function.address)
+
+
+as_written = partial(Kernel, reorder=False)
 
 
 def _launch_parts(address, arguments, parts):

@@ -2,7 +2,7 @@
 
 from math import exp, log, nan, sqrt
 
-from backends.kernels.cpu.jit import Bytes, Doubles, Indices, Kernel, Numbers, inlined, share
+from backends.kernels.cpu.jit import Bytes, Doubles, Indices, Kernel, Numbers, as_written, inlined, share
 from backends.kernels.cpu.registers import at, one, zero
 
 PIXELS, IMAGES = 64, 16  # at a time: a line of cache of each image, and of each pixel
@@ -112,7 +112,7 @@ def softmax_grad(dy: Numbers, y: Numbers, dx: Numbers, classes: int, N: int, par
             dx[c * N + n] = y[c * N + n] * (dy[c * N + n] - total)
 
 
-@Kernel
+@as_written
 def cross_entropy(
     y: Numbers, labels: Indices, losses: Numbers, dy: Numbers, divisor: Numbers, classes: int, N: int,
     part: int, parts: int,
@@ -183,7 +183,7 @@ def next_batch(
     cursor[0], cursor[1] = first + N, step + 1
 
 
-@Kernel
+@as_written
 def sgd(
     value: Numbers, grad: Numbers, velocity: Numbers, rate: Numbers, settings: Numbers, has_velocity: int,
     nesterov: int, size: int, part: int, parts: int,
@@ -203,7 +203,7 @@ def sgd(
             value[i] -= step * (gradient + momentum * v if nesterov != 0 else v)
 
 
-@Kernel
+@as_written
 def adam(
     value: Numbers, grad: Numbers, mean: Numbers, square: Numbers, powers: Numbers, rate: Numbers,
     settings: Numbers, decoupled: int, size: int, part: int, parts: int,
