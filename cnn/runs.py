@@ -236,8 +236,13 @@ class RunFolder:
         config, shape, class_names = self.read()
         state, _ = checkpoints.read(self.weights)
         try:
-            checkpoints.require_held(models.get(config.model, len(class_names)), shape, backend, state)
+            model = models.get(config.model, len(class_names))
+            checkpoints.require_held(model, shape, backend, state)
             network = config.make_network(shape, len(class_names), backend)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self.weights}: the weights are not those of {self.config}: {error}"
+            ) from None
         except (ValueError, TypeError, MemoryError) as error:
             reason = short(str(error), 200)
             raise CheckpointError(f"{self.config} describes no network ({reason}): it is damaged") from None

@@ -614,5 +614,5 @@ class TestMistakes:
             code, out, err = command(*arguments, "--out", "run")
         assert (code, out) == (1, "")
         assert "the loss became" in err
-        assert "lower the learning rate" in err
+        assert "begin anew with a lower learning rate" in err
         shutil.rmtree("run")

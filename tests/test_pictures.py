@@ -67,7 +67,8 @@ def network():
     network = cnn.models.lenet5()
     network.build(SHAPE, backend=backends.get("cpu"), seed=0)
     train = cnn.data.load("mnist")[0].only(per_class=600)
-    cnn.fit(network, train, epochs=2, batch_size=32, callbacks=[])
+    schedule = cnn.schedules.Linear(warmup=0.2)
+    cnn.fit(network, train, epochs=2, batch_size=32, schedule=schedule, callbacks=[])
     return network
 
 

@@ -39,6 +39,7 @@ WORDS = {
     "warmup": ["0", "0.5", "0.99"],
     "momentum": ["0", "0.9"],
     "weight_decay": ["0", "0.01"],
+    "validation": ["0", "0.25", "0.999"],
     "seed": ["0", "7", "9" * 30],
     "device": ["cpu", "auto", "cuda", "cuda:0", "cuda:99999999999999999999"],
     "kernels": ["auto", "portable", "signal"],
