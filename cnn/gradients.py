@@ -77,8 +77,7 @@ def _as_batch(network: Sequential, x: Any) -> np.ndarray:
 @contextmanager
 def _put_back(network: Sequential) -> Iterator[None]:
     """After the block, weights and what else a training forward changes are what they were before."""
-    states = [array for layer in network.walk() for array in layer.state.values()]
-    before = [(array, array.copy()) for array in (network.flat.value, *states)]
+    before = [(array, array.copy()) for array in (network.flat.value, *network.statistics.values())]
     try:
         yield
     finally:
