@@ -231,14 +231,16 @@ class BestWeights(Callback):
 
 
 class Dispensable(Callback):
-    """Another callback, without which training goes on: where it fails, that is said once."""
+    """The callback that ``make`` gives at the start; if it fails, that is said once and training goes on."""
 
-    def __init__(self, callback: Callback, name: str, say: Callable[[str], None]) -> None:
-        self._callback: Callback | None = callback
+    def __init__(self, make: Callable[[], Callback], name: str, say: Callable[[str], None]) -> None:
+        self._make = make
+        self._callback: Callback | None = None
         self._name = name
         self._say = say
 
     def on_start(self, run: Run) -> None:
+        self._callback = self._make()
         self._attempt("on_start", run)
 
     def on_step(self, run: Run) -> None:

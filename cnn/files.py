@@ -4,16 +4,17 @@ import glob
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EBADF, EINVAL, ENOTSUP
+from errno import EACCES, EBADF, EINVAL, EMFILE, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from cnn.errors import ArgumentError
 
 UNFINISHED = ".unfinished"  # how the name ends of what is being written
+UNSUPPORTED = (EACCES, EBADF, EINVAL, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM)  # how file systems refuse a call
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
@@ -22,14 +23,13 @@ def write_whole(path: str | Path, data: bytes) -> None:
     Raises OSError where the folder cannot be written or the disk is full.
     """
     path = Path(path)
+    beside = _beside(path)
     try:
-        handle, beside = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with beside.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
-            os.chmod(beside, 0o666 & ~umask())
+                flush(file.fileno())
             os.replace(beside, path)
         except BaseException:
             with suppress(OSError):
@@ -40,16 +40,27 @@ def write_whole(path: str | Path, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def flush_folder(path: Path) -> None:
-    """Have the disk keep which files the folder holds, where the system lets a folder be opened."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def flush(handle: int) -> None:
+    """Have the disk keep what was written; a file system that has no such call is left to itself."""
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (EINVAL, EBADF, ENOTSUP):  # of a file system that cannot flush folders
+        if error.errno not in UNSUPPORTED:
             raise
+
+
+def flush_folder(path: Path) -> None:
+    """Have the disk keep which files the folder holds, if the system lets a folder be opened."""
+    if os.name == "nt":
+        return
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return
+        raise
+    try:
+        flush(handle)
     finally:
         os.close(handle)
 
@@ -58,19 +69,38 @@ def flush_folder(path: Path) -> None:
 def making_whole(path: Path) -> Iterator[Path]:
     """A folder to be filled, which is at ``path`` after the block, or not at all; its parents are made too.
 
-    What earlier ones that were killed have left is removed. Raises OSError where that fails.
+    What others that were killed or come too late have begun is removed. Raises OSError if that fails, or if
+    another process has put something at ``path`` meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
-        shutil.rmtree(left, ignore_errors=True)
-    beside = Path(tempfile.mkdtemp(UNFINISHED, f".{path.name}.", path.parent))
+    beside = _beside(path)
+    beside.mkdir()
     try:
         yield beside
-        beside.chmod(0o777 & ~umask())
-        beside.rename(path)
+        _move_folder(beside, path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A name that nobody else has, next to ``path``, for what is to be there when it is whole."""
+    return path.with_name(f".{path.name}.{token_hex(4)}{UNFINISHED}")
+
+
+def _move_folder(source: Path, path: Path) -> None:
+    """Rename a folder of files; its files one by one if the file system cannot rename a folder."""
+    try:
+        source.rename(path)
+    except OSError as error:
+        if error.errno not in (*UNSUPPORTED, EMFILE) or os.path.lexists(path):  # gcsfuse says EMFILE
+            raise
+        path.mkdir()
+        for file in source.iterdir():
+            file.rename(path / file.name)
+        source.rmdir()
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -91,9 +121,19 @@ def require_place(path: Path) -> None:
     """Raise ArgumentError unless a file could be put at ``path``, before the work for it is done."""
     if path.is_dir():
         raise ArgumentError(f"{path} is a folder: expected the name of a file")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        what = "cannot be written" if path.parent.exists() else "does not exist"
-        raise ArgumentError(f"{path} cannot be made, the folder {path.parent} {what}: name another")
+    try:
+        require_writable(path.parent)
+    except OSError as error:
+        what = f"cannot be written ({error.strerror})" if path.parent.exists() else "does not exist"
+        raise ArgumentError(f"{path} cannot be made, the folder {path.parent} {what}: name another") from None
+
+
+def require_writable(folder: Path) -> None:
+    """Raise OSError unless a file can be made in ``folder``."""
+    if not os.access(folder, os.W_OK | os.X_OK):  # not every file system does what its permissions say
+        probe = _beside(folder / "probe")
+        probe.open("xb").close()
+        probe.unlink()
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -112,10 +152,3 @@ def leaves(value: Any) -> Iterator[Any]:
             yield from leaves(inner)
     else:
         yield value
-
-
-def umask() -> int:
-    """The rights that new files of this process do not get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

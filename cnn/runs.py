@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
-from errno import EACCES, ENOTDIR
+from errno import ENOTDIR
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cnn import checkpoints, models
 from cnn.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.data import Dataset
 from cnn.errors import ArgumentError, CheckpointError
-from cnn.files import making_whole, remove_unfinished, write_json
+from cnn.files import making_whole, remove_unfinished, require_writable, write_json
 from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
 from cnn.reading import read_text
@@ -121,7 +122,11 @@ class RunFolder:
     """The files of one run."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self._further: Iterator[Path] = iter(())  # where a new run may lie if its path is taken
+        self._lie_at(Path(path))
+
+    def _lie_at(self, path: Path) -> None:
+        self.path = path
         self.config = self.path / "config.json"
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.csv"
@@ -133,12 +138,11 @@ class RunFolder:
 
     @classmethod
     def default(cls, model: str) -> "RunFolder":
-        """runs/MODEL-TIME, with a number behind it where that exists."""
-        name = f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
-        path, number = Path("runs") / name, 2
-        while path.exists():
-            path, number = Path("runs") / f"{name}-{number}", number + 1
-        return cls(path)
+        """runs/MODEL-TIME for a new run, with a number behind it if another run has that."""
+        folder = cls(Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}")
+        first = folder.path
+        folder._further = (first.with_name(f"{first.name}-{number}") for number in count(2))
+        return folder
 
     def start(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
         """Make the folder and write down what is about to run, and where; it is there whole or not at all.
@@ -150,6 +154,8 @@ class RunFolder:
             with making_whole(self.path) as beside:
                 RunFolder(beside).describe(config, network, class_names)
         except OSError as error:
+            if os.path.lexists(self.path):  # another process was faster
+                return self.start(config, network, class_names)
             raise self._unwritable(error) from None
 
     def go_on(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
@@ -164,13 +170,12 @@ class RunFolder:
         if fcntl is None:
             yield
             return
-        handle = os.open(self.path, os.O_RDONLY)  # closed by the system however this process ends
-        try:
+        with ExitStack() as stack:
             with suppress(OSError):  # of a file system that has no locks
+                handle = os.open(self.path, os.O_RDONLY)  # closed by the system however this process ends
+                stack.callback(os.close, handle)
                 self._lock(handle)
             yield
-        finally:
-            os.close(handle)
 
     def _lock(self, handle: int) -> None:
         try:
@@ -196,14 +201,22 @@ class RunFolder:
             )
 
     def require_new(self) -> None:
-        """Raise ArgumentError where there is something at the folder's place, or it could not be made."""
-        if os.path.lexists(self.path):
-            raise ArgumentError(f"the output folder {self.path} exists: give --out another name")
+        """Raise ArgumentError if there is something at the folder's place, or it could not be made.
+
+        A default folder moves on to the next number instead.
+        """
+        while os.path.lexists(self.path):
+            further = next(self._further, None)
+            if further is None:
+                raise ArgumentError(f"the output folder {self.path} exists: give --out another name")
+            self._lie_at(further)
         parent = next(parent for parent in self.path.absolute().parents if parent.exists())
         if not parent.is_dir():
             raise self._unwritable(NotADirectoryError(ENOTDIR, f"{parent} is a file"))
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise self._unwritable(PermissionError(EACCES, f"{parent} may not be written"))
+        try:
+            require_writable(parent)
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def _unwritable(self, error: OSError) -> ArgumentError:
         return ArgumentError(
@@ -262,10 +275,6 @@ class RunLog(Callback):
         self.config = config
         self.class_names = class_names
         self.goes_on = goes_on
-        self._parts: list[Callback] = [CSVLog(folder.metrics)]
-        if config.validation:
-            self._parts.append(BestWeights(folder.best))
-        self._checkpoint = Checkpoint(folder.checkpoint)
 
     def on_start(self, run: Run) -> None:
         described = self.config, run.network, self.class_names
@@ -275,6 +284,10 @@ class RunLog(Callback):
             stack.enter_context(self.folder.alone())
             if self.goes_on:
                 self.folder.go_on(*described)
+            self._parts: list[Callback] = [CSVLog(self.folder.metrics)]
+            if self.config.validation:
+                self._parts.append(BestWeights(self.folder.best))
+            self._checkpoint = Checkpoint(self.folder.checkpoint)
             self._checkpoint.on_start(run)
             self._alone = stack.pop_all()
 

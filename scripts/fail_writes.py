@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from errno import EACCES, EIO, ENOENT, ENOLCK, ENOSPC, EPERM, EROFS
+from errno import EACCES, EIO, ENOENT, ENOLCK, ENOSPC, EROFS
 from math import inf
 from pathlib import Path
 
@@ -38,7 +38,6 @@ WAYS = {
     "write": (SHORT, EIO, ENOSPC | LASTING),
     "fsync": (EIO, ENOSPC | LASTING),
     "ftruncate": (EIO, ENOSPC),
-    "chmod": (EPERM, EROFS | LASTING),
     "rename": (EACCES, ENOENT, EIO, ENOSPC, EROFS | LASTING),
     "mkdir": (EACCES, ENOENT, EROFS | LASTING, ENOSPC | LASTING),
     "unlink": (EACCES, EIO, EROFS | LASTING),

@@ -18,6 +18,7 @@ import backends
 import cnn
 from backends import DeviceUnavailable
 from cnn import cli, tensorboard
+from cnn.runs import Config, RunFolder, RunLog
 
 ROOT = Path(__file__).parent.parent
 
@@ -86,6 +87,62 @@ def test_a_run_without_out_gets_a_folder_of_its_own(command, own_data, tmp_path)
     for _ in range(2):
         assert command("train", *SMALL, "--data", own_data)[0] == 0
     assert len(list((tmp_path / "runs").glob("notebook-*"))) == 2
+
+
+class TestRunsBegunInTheSameSecond:
+    @pytest.fixture(autouse=True)
+    def _clock(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("time.strftime", lambda *_: "20260102-030405")
+
+    def begin(self, folder):
+        network = cnn.Sequential(cnn.Dense(2))
+        network.build((3,), backend="cpu")
+        folder.start(Config(), network, ("a", "b"))
+
+    def test_each_gets_a_folder_of_its_own(self):
+        folders = [RunFolder.default("lenet5") for _ in range(3)]  # none of them has been made yet
+        for folder in folders:
+            self.begin(folder)
+        names = ["lenet5-20260102-030405", "lenet5-20260102-030405-2", "lenet5-20260102-030405-3"]
+        assert [folder.path.name for folder in folders] == names == sorted(os.listdir("runs"))
+        assert all(folder.config.parent == folder.path for folder in folders)
+
+    def test_one_that_another_process_takes_at_the_last_moment(self, monkeypatch):
+        mine, others = RunFolder.default("lenet5"), RunFolder.default("lenet5")
+        describe, begin = RunFolder.describe, self.begin
+
+        def be_overtaken(self, *described):
+            describe(self, *described)
+            monkeypatch.setattr(RunFolder, "describe", describe)
+            begin(others)
+
+        monkeypatch.setattr(RunFolder, "describe", be_overtaken)
+        self.begin(mine)
+        assert (mine.path.name, others.path.name) == ("lenet5-20260102-030405-2", "lenet5-20260102-030405")
+        assert sorted(os.listdir("runs")) == [others.path.name, mine.path.name]
+
+    def test_an_out_folder_is_one_processs_alone(self):
+        mine, others = RunFolder("run"), RunFolder("run")
+        self.begin(others)
+        with pytest.raises(cnn.ArgumentError, match="the output folder run exists: give --out another name"):
+            self.begin(mine)
+
+    def test_the_command_says_which_it_took(self, command, own_data):
+        made, begin = [], self.begin
+
+        class Overtaken(RunLog):
+            def on_start(self, run):
+                begin(RunFolder.default("notebook"))
+                super().on_start(run)
+                made.extend([self.folder.path, *(part.path.parent for part in self._parts)])
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("cnn.cli.job.RunLog", Overtaken)
+            code, out, err = command("train", *SMALL, "--data", own_data)
+        assert (code, out.splitlines()[-1]) == (0, "runs/notebook-20260102-030405-2"), err
+        assert set(map(str, made)) == {"runs/notebook-20260102-030405-2"}
+        assert Path("runs/notebook-20260102-030405-2/evaluation.safetensors").exists()
 
 
 def test_evaluate_gives_what_train_gave(command, own_data):

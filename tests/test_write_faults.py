@@ -6,14 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
 import cnn
 from cnn.cli.signals import StopOnSignal
-from cnn.files import making_whole, told, write_whole
+from cnn.files import making_whole, require_place, told, write_whole
 from cnn.resumption import SavedTraining
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -43,7 +42,7 @@ def failing(number, turn=1):
 @pytest.mark.parametrize("number", WAYS)
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(tempfile, "mkstemp"), (os, "fdopen"), (os, "fsync"), (os, "chmod"), (os, "replace")],
+    [(Path, "open"), (os, "fsync"), (os, "replace")],
 )
 def test_a_file_that_cannot_be_written_is_named_and_stays_what_it_was(
     tmp_path, monkeypatch, module, name, number
@@ -69,6 +68,83 @@ def test_where_only_the_folder_cannot_be_flushed_that_is_said_and_the_new_file_i
         write_whole(path, b"after")
     assert caught.value.filename == str(path)
     assert path.read_bytes() == b"after"
+
+
+class TestFileSystemsThatDoLess:
+    """What such a one refuses and nobody needs is left: permissions, flushing, locks, renaming a folder."""
+
+    @pytest.fixture
+    def refuse(self, monkeypatch):
+        """``refuse(name, number)`` lets every call of os.NAME fail so from now on."""
+
+        def install(name, number, module=os):
+            def refuses(*_, **__):
+                raise OSError(number, os.strerror(number))
+
+            monkeypatch.setattr(module, name, refuses)
+
+        return install
+
+    def test_the_usual_permissions_are_there_without_setting_them(self, refuse, tmp_path, monkeypatch):
+        refuse("chmod", errno.EPERM)
+        refuse("fchmod", errno.EPERM)
+        before = os.umask(0o027)
+        try:
+            write_whole(tmp_path / "file", b"whole")
+            with making_whole(tmp_path / "folder"):
+                pass
+        finally:
+            os.umask(before)
+        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+        assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+    @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM])
+    def test_what_cannot_be_flushed_is_written_all_the_same(self, refuse, tmp_path, number):
+        refuse("fsync", number)
+        write_whole(tmp_path / "file", b"whole")
+        assert (tmp_path / "file").read_bytes() == b"whole"
+
+    @pytest.mark.skipif(os.name == "nt", reason="there no folder is opened")
+    def test_a_folder_that_cannot_be_opened_is_not_flushed(self, refuse, tmp_path):
+        refuse("open", errno.EACCES)
+        write_whole(tmp_path / "file", b"whole")
+        assert (tmp_path / "file").read_bytes() == b"whole"
+
+    @pytest.mark.parametrize("number", [errno.EMFILE, errno.EPERM, errno.ENOSYS])  # gcsfuse says the first
+    def test_a_folder_that_cannot_be_renamed_is_filled_in_its_place(self, tmp_path, monkeypatch, number):
+        rename = Path.rename
+
+        def of_files_alone(self, target):
+            if self.is_dir():
+                raise OSError(number, os.strerror(number), str(self))
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", of_files_alone)
+        with making_whole(tmp_path / "run") as beside:
+            (beside / "file").write_bytes(b"whole")
+        assert os.listdir(tmp_path) == ["run"]
+        assert (tmp_path / "run/file").read_bytes() == b"whole"
+        with pytest.raises(OSError, match=os.strerror(number)), making_whole(tmp_path / "run"):
+            pass  # somebody else's folder is not filled
+        assert os.listdir(tmp_path / "run") == ["file"]
+
+    def test_permissions_that_say_too_little_do_not_keep_a_file_from_being_made(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        require_place(tmp_path / "file")
+        assert os.listdir(tmp_path) == []
+        with pytest.raises(cnn.ArgumentError, match=r"the folder .*none does not exist: name another"):
+            require_place(tmp_path / "none" / "file")
+
+    def test_a_training_run_on_such_a_file_system(self, refuse, command, own_data, monkeypatch):
+        import fcntl
+
+        refuse("chmod", errno.EPERM)
+        refuse("fsync", errno.EINVAL)
+        refuse("flock", errno.ENOTSUP, fcntl)
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        code, _, err = command("train", *SMALL, "--data", own_data, "--out", "run", "--epochs", 1)
+        assert code == 0, err
+        assert Path("run/evaluation.safetensors").exists()
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):

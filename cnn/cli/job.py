@@ -78,8 +78,7 @@ class Job:
             cnn.Progress(),
         ]
         if tensorboard.installed():
-            logs = tensorboard.TensorBoard(self.folder.tensorboard)
-            callbacks.append(Dispensable(logs, "logs for TensorBoard", say))
+            callbacks.append(Dispensable(self._tensorboard, "logs for TensorBoard", say))
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # the guard says it better
                 history = cnn.fit(
@@ -108,6 +107,9 @@ class Job:
         if signals.received is not None:
             raise self._ended("stopped", 128 + signals.received)
         return history
+
+    def _tensorboard(self) -> cnn.Callback:
+        return tensorboard.TensorBoard(self.folder.tensorboard)
 
     def _ended(self, what: str, code: int) -> typer.Exit:
         """Say what ended the run before its time, and what there is of it; -> the exit to raise."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from cnn.data.files import unreadable
 from cnn.data.transfer import TransferError, received
 from cnn.errors import DataError
+from cnn.files import flush
 from cnn.libraries import require
 
 CACHE_VARIABLE = "CNN_DATA"
@@ -117,7 +118,7 @@ def _download(url: str, file: PublishedFile, path: Path) -> None:
                 digest.update(piece)
                 advance(len(piece))
             out.flush()
-            os.fsync(out.fileno())
+            flush(out.fileno())
         if digest.hexdigest() != file.sha256:
             raise TransferError(f"sends another file (sha256 {digest.hexdigest()})")
         os.replace(part, path)
