@@ -14,6 +14,7 @@ from cnn.divergence import Snapshot, find_fault, is_finite
 from cnn.errors import ArgumentError, OutOfMemory, TrainingError
 from cnn.files import require_place, told, write_whole
 from cnn.run import Run
+from cnn.streams import log
 
 
 class Callback:
@@ -55,7 +56,7 @@ class Progress(Callback):
         from rich import progress
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(file=log(), highlight=False)
         self._bar = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(bar_width=24),

@@ -1,4 +1,4 @@
-"""``cnn train --resume``, and what Ctrl-C and SIGTERM do to a training."""
+"""``cnn train --resume``, and what Ctrl-C, SIGTERM and SIGHUP do to a training run."""
 
 import json
 import os
@@ -10,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import cnn
+from cnn.checkpoints import weights_in
 from cnn.cli.signals import StopOnSignal
+from cnn.resumption import SavedTraining
 from cnn.run import Run
 
+HANG_UP = getattr(signal, "SIGHUP", signal.SIGTERM)
 SMALL = ("--model", "notebook", "--kernels", "portable", "--batch-size", 16, "--epochs", 4, "--no-report")
 
 
@@ -45,7 +49,7 @@ def weights(folder):
     return Path(folder, "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (HANG_UP, 129)])
 def test_a_signal_stops_after_the_batch_and_the_run_goes_on_bit_for_bit(
     train, command, stop_after, number, code
 ):
@@ -93,8 +97,46 @@ def test_a_second_signal_ends_the_process_at_once(monkeypatch):
     assert said[0] == b"stopping after this batch; once more stops at once\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGHUP")
+class TestHangUp:
+    """What a terminal that closes sends, some of them more than once."""
+
+    @pytest.fixture
+    def signals(self, monkeypatch):
+        """A StopOnSignal in whose training run signals come; ``codes`` is what it exits with."""
+        signals, run = StopOnSignal(), Run(None, 1)
+        signals.codes = []
+        monkeypatch.setattr(os, "_exit", signals.codes.append)
+        monkeypatch.setattr("cnn.cli.signals._write", lambda text: None)
+        signals.on_start(run)
+        yield signals
+        signals.on_end(run)
+
+    @pytest.mark.parametrize(
+        ("numbers", "received", "codes"),
+        [
+            ([HANG_UP, HANG_UP], HANG_UP, []),
+            ([signal.SIGTERM, HANG_UP], signal.SIGTERM, []),
+            ([HANG_UP, signal.SIGTERM], signal.SIGTERM, []),
+            ([HANG_UP, signal.SIGTERM, signal.SIGTERM], signal.SIGTERM, [143]),
+        ],
+    )
+    def test_it_is_never_the_second_signal_nor_the_first(self, signals, numbers, received, codes):
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        assert (signals.received, signals.codes) == (received, codes)
+
+    def test_nohup_is_heeded(self, train, stop_after):
+        before = signal.signal(HANG_UP, signal.SIG_IGN)
+        try:
+            stop_after(11, HANG_UP)
+            assert train("run")[0] == 0
+        finally:
+            signal.signal(HANG_UP, before)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
-def test_a_real_process_that_is_told_to_end(own_data, tmp_path):
+def test_a_real_process_whose_terminal_closes(own_data, tmp_path):
     arguments = [*map(str, SMALL), "--data", str(own_data), "--epochs", "100000", "--out", "run"]
     process = subprocess.Popen(
         [sys.executable, "-m", "cnn", "train", *arguments],
@@ -106,10 +148,13 @@ def test_a_real_process_that_is_told_to_end(own_data, tmp_path):
     for line in process.stderr:
         if line.startswith("epoch 3/"):
             break
-    process.send_signal(signal.SIGTERM)
-    rest = process.stderr.read().splitlines()
-    assert process.wait() == 143
-    assert rest[-1].startswith("stopped; `cnn train --resume run` goes on from ")
+    process.stderr.close()  # nobody reads its log any more
+    for _ in range(2):
+        process.send_signal(HANG_UP)
+    assert process.wait() == 129
+    checkpoint = SavedTraining.read(tmp_path / "run/checkpoint.safetensors")
+    assert checkpoint.epoch >= 3
+    assert load_file(tmp_path / "run/model.safetensors").keys() == weights_in(checkpoint.arrays).keys()
 
 
 class TestResume:

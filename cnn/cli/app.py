@@ -1,10 +1,9 @@
 """The app that the commands add themselves to, and how it ends: a mistake is one sentence, no traceback."""
 
 import inspect
-import io
-import os
 import sys
 import warnings
+from errno import EPIPE
 from typing import Any, NoReturn
 
 import typer
@@ -22,6 +21,7 @@ from cnn.errors import (
     TrainingError,
 )
 from cnn.files import told
+from cnn.streams import OutputLost, guarded
 
 USER_ERRORS = (
     ArgumentError,
@@ -44,14 +44,17 @@ app = typer.Typer(
 )
 
 
+@guarded()
 def main() -> None:
     """Run the command; a user's mistake is one sentence and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that the screen lacks
     warnings.showwarning = lambda message, *rest, **named: say(f"note: {message}")
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except UsageError as error:
         if not error.format_message():  # type: ignore[attr-defined]
             sys.exit(2)  # there was no command, and help has been shown
@@ -64,9 +67,10 @@ def main() -> None:
         _fail(f"out of memory ({error}): take smaller images, layers or batches", 2)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
-    except BrokenPipeError:  # of `cnn ... | head`, which has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except OutputLost as error:
+        if error.errno == EPIPE:  # of `cnn ... | head`, which has seen enough
+            sys.exit(1)
+        _fail(f"standard output cannot be written ({error.strerror}): what was printed there is lost", 2)
     except OSError as error:
         _fail(told(error), 2)
 

@@ -1,17 +1,22 @@
 """What the commands print, and where."""
 
 import json
-import sys
 from contextlib import suppress
 from typing import Any
 
+from cnn.streams import OutputLost, log
 from cnn.text import printable
 
 
 def say(text: str) -> None:
     """Something to know while the result is on its way: to standard error."""
-    with suppress(BrokenPipeError):  # nobody listens any more
-        print(printable(text), file=sys.stderr, flush=True)
+    print(printable(text), file=log(), flush=True)
+
+
+def print_kept(text: str) -> None:
+    """A result that files hold too: if it cannot be printed, nothing is lost."""
+    with suppress(OutputLost):
+        print(text, flush=True)
 
 
 def print_json(value: Any) -> None:

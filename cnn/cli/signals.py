@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a training."""
+"""Ctrl-C, SIGTERM and a terminal that closes (SIGHUP) during a training run."""
 
 import os
 import signal
@@ -11,12 +11,16 @@ from typing import Any
 import cnn
 from cnn.run import Run
 
-SIGNALS = signal.SIGINT, signal.SIGTERM
+HANG_UP = getattr(signal, "SIGHUP", None)  # which Windows does not have
+SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, HANG_UP) if number is not None]
 SHOW_CURSOR = b"\x1b[?25h"  # which a progress bar hides
 
 
 class StopOnSignal(cnn.Callback):
-    """Stops the training after the present batch at the first signal, ends the process at the second.
+    """Stops the training run after the current batch at the first signal, ends the process at the second.
+
+    A terminal that closes may send SIGHUP more than once, and nobody sees what is said then: it neither is
+    the second signal nor makes the next one so.
 
     To be the first of the callbacks, so that the others see that it stops. ``received`` is what came.
     """
@@ -46,7 +50,9 @@ class StopOnSignal(cnn.Callback):
         run.stop = run.stop or self.received is not None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if number == HANG_UP and self.received is not None:
+            return
+        if self.received not in (None, HANG_UP):
             if sys.stderr.isatty():
                 _write(SHOW_CURSOR)
             os._exit(128 + number)

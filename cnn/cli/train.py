@@ -24,7 +24,7 @@ from cnn.cli.options import (
     absolute,
     cut,
 )
-from cnn.cli.output import print_json, result_line, say
+from cnn.cli.output import print_json, print_kept, result_line, say
 from cnn.errors import ArgumentError
 from cnn.optimizers import OPTIMIZERS
 from cnn.resumption import SavedTraining
@@ -156,7 +156,7 @@ def train(
     if as_json:
         print_json({"run": str(folder.path), **result, "history": history})
     else:
-        print(f"{result_line(result)}\n{folder.path}")
+        print_kept(f"{result_line(result)}\n{folder.path}")
 
 
 COMPILING = "compiling kernels for this processor, which takes some seconds; they are kept for the next time"

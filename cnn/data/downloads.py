@@ -15,6 +15,7 @@ from cnn.data.transfer import TransferError, received
 from cnn.errors import DataError
 from cnn.files import flush
 from cnn.libraries import require
+from cnn.streams import log
 
 CACHE_VARIABLE = "CNN_DATA"
 
@@ -147,7 +148,7 @@ def _shown(url: str, file: PublishedFile) -> Iterator[Callable[[int], object]]:
     from rich.console import Console
     from rich.filesize import decimal
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=log(), highlight=False)
     console.print(
         f"downloading {file.name} ({decimal(file.size)}) from {urlsplit(url).hostname}",
         soft_wrap=True,
