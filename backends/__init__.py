@@ -35,9 +35,10 @@ def get(spec: str = "auto", kernels: str = "auto", threads: int | None = None, t
 
     "auto" takes what the environment variable CNN_DEVICE names, else CUDA where it works, else the
     CPU; the backend's ``reason`` says which and why. An explicit "cuda" never falls back.
-    ``kernels`` is "auto", "compiled", "portable" or "signal"; ``threads`` limits the linear algebra library
-    and the compiled kernels of the whole process (None leaves it as it is: all cores). ``tf32`` lets a GPU
-    round the factors of float32 products to 10 bits (NVIDIA's TF32), which its tensor cores are faster with.
+    ``kernels`` is "auto", "compiled", "portable" or "signal". ``threads`` limits the linear algebra library
+    and the compiled kernels of the whole process; None leaves it as it is: as many as there are cores, or
+    fewer if a CPU quota, OMP_NUM_THREADS or NUMBA_NUM_THREADS says so. ``tf32`` lets a GPU round the factors
+    of float32 products to 10 bits (NVIDIA's TF32), which its tensor cores are faster with.
 
     Raises DeviceUnavailable where the device cannot be used, ArgumentError for a name that is none.
     """
@@ -93,7 +94,8 @@ def _get(name: str, kernels: str = "auto", tf32: bool = False, reason: str | Non
     if key not in _made:
         _made[key] = _make(*key)
     backend = _made[key]
-    backend.reason = reason or backend.reason
+    with backend.active():  # raises DeviceUnavailable if this process was forked and the device did not come
+        backend.reason = reason or backend.reason
     return backend
 
 

@@ -26,6 +26,7 @@ class CpuBackend(Backend):
 
     def __init__(self, kernels: str = "auto") -> None:
         super().__init__("cpu", kernels)
+        threads.limit_blas_to_quota()
 
     @property
     def signal(self) -> ModuleType:
@@ -104,13 +105,13 @@ class CpuBackend(Backend):
 
     def describe(self) -> dict[str, Any]:
         libraries = threads.blas_libraries()
+        limit = threads.limit() if self.kernels.name == "compiled" else threads.blas_limit()
         return {
             "device": self.name,
             "processor": _processor(),
             "cores": threads.available_cores(),
-            "threads": threads.count()
-            if self.kernels.name == "compiled"
-            else max((pool["num_threads"] for pool in libraries), default=threads.count()),
+            "threads": limit.threads,
+            "thread_limit": limit.reason,
             "blas": ", ".join(sorted({f"{pool['internal_api']} {pool['version']}" for pool in libraries}))
             or "unknown",
             "kernels": self.kernels.name,

@@ -43,7 +43,7 @@ class CudaBackend(Backend):
     def __init__(self, index: int = 0, kernels: str = "auto", tf32: bool = False) -> None:
         name = f"cuda:{index}"
         self.xp = cupy = import_cupy()
-        devices = count_devices(cupy)
+        devices = _start(cupy)
         if index >= devices:
             raise DeviceUnavailable(f"{name} does not exist: this machine has {listed(devices)}")
         self.index = index
@@ -229,6 +229,7 @@ class _Active:
         self._device = device
 
     def __enter__(self) -> None:
+        _require_own_process(self._name)
         try:
             self._device.__enter__()
         except Exception as error:
@@ -285,7 +286,28 @@ class CudaTimer(Timer):
 
 def count() -> int:
     """How many CUDA devices there are, at least one; raises DeviceUnavailable where there is none."""
-    return count_devices(import_cupy())
+    return _start(import_cupy())
+
+
+_process: int | None = None  # the one that CUDA was started in
+
+
+def _start(cupy: ModuleType) -> int:
+    """How many CUDA devices there are; from here on CUDA is this process's alone."""
+    global _process
+    _require_own_process("CUDA")
+    devices = count_devices(cupy)
+    _process = os.getpid()
+    return devices
+
+
+def _require_own_process(name: str) -> None:
+    """Raise DeviceUnavailable if this process was forked after CUDA had been started."""
+    if _process not in (None, os.getpid()):
+        raise DeviceUnavailable(
+            f"{name} was in use when this process was forked, which CUDA does not survive: start the process "
+            'with multiprocessing.get_context("spawn"), or use CUDA only after the fork'
+        )
 
 
 def blas_layout(shape: tuple[int, int], strides: tuple[int, int], itemsize: int) -> tuple[bool, int] | None:

@@ -55,6 +55,12 @@ def count_devices(cupy: ModuleType) -> int:
     except Exception as error:
         if "cudaErrorInsufficientDriver" in str(error):
             raise DeviceUnavailable(_driver_trouble(cupy)) from error
+        if "cudaErrorInitializationError" in str(error):
+            raise DeviceUnavailable(
+                f"CUDA does not start ({_summary(error)}), as in a process that was forked from one that had "
+                'used CUDA: start the process with multiprocessing.get_context("spawn"), or check the NVIDIA '
+                "driver with nvidia-smi"
+            ) from error
         if "cudaErrorNoDevice" not in str(error):
             raise DeviceUnavailable(
                 f"CUDA does not start ({_summary(error)}): check the NVIDIA driver with nvidia-smi"

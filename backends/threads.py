@@ -1,12 +1,27 @@
 """How many threads the processor may use: those of BLAS, and those of the compiled kernels."""
 
 import os
+from functools import cache
+from math import ceil
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
+from backends.cgroup import cpu_quota
 from backends.errors import ArgumentError
 
-_allowed: int | None = None  # None: as many as there are cores
+VARIABLES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "NUMBA_NUM_THREADS")
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+class Limit(NamedTuple):
+    """A number of threads, and what sets it."""
+
+    threads: int
+    reason: str
+
+
+_asked: Limit | None = None
+_forked: Limit | None = None  # from a process whose threads this one lacks
 
 
 def available_cores() -> int:
@@ -16,9 +31,46 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def limit() -> Limit:
+    """How many threads compiled kernels may use, and what limits them to that.
+
+    A number that was asked for goes before the smallest of what the system and the environment grant.
+    """
+    fixed = _forked or _asked
+    if fixed:
+        return fixed
+    cores, granted = available_cores(), _granted()
+    return granted if granted and granted.threads < cores else Limit(cores, "cores")
+
+
 def count() -> int:
     """How many threads compiled kernels may use."""
-    return _allowed or available_cores()
+    return limit().threads
+
+
+def blas_limit() -> Limit:
+    """How many threads the linear algebra library uses, and what limits it to that."""
+    pools, usual = blas_libraries(), limit()
+    threads = max((pool["num_threads"] for pool in pools), default=usual.threads)
+    if threads == usual.threads:
+        return usual
+    told = [f"{name}={os.environ[name]}" for name in BLAS_VARIABLES if os.environ.get(name)]
+    return Limit(threads, ", ".join(told) or "the linear algebra library")
+
+
+def after_fork() -> None:
+    """Compute on one thread from now on: this process was forked from one whose threads it lacks."""
+    global _forked
+    _forked = Limit(1, "forked from a process that had computed")
+
+
+def limit_blas_to_quota() -> None:
+    """Let the linear algebra library, which knows of no quota, start no more threads than that is worth."""
+    quota = None if _asked else _quota()
+    if quota and any(pool["num_threads"] > quota.threads for pool in blas_libraries()):
+        import threadpoolctl
+
+        threadpoolctl.threadpool_limits(quota.threads, user_api="blas")
 
 
 def blas_libraries() -> list[dict[str, Any]]:
@@ -30,15 +82,39 @@ def blas_libraries() -> list[dict[str, Any]]:
     return [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
 
 
+@cache
+def _granted() -> Limit | None:
+    """The smallest number of threads that a quota or a variable of the environment names."""
+    return min(filter(None, (_quota(), *map(_variable, VARIABLES))), default=None)
+
+
+def _quota() -> Limit | None:
+    quota = cpu_quota()
+    return Limit(ceil(quota), f"a CPU quota of {quota:g}") if quota else None
+
+
+def _variable(name: str) -> Limit | None:
+    """What a variable of the environment sets; None if that is no number of threads."""
+    value = os.environ.get(name, "")
+    threads = value.partition(",")[0].strip()  # OpenMP takes one for each level of nesting
+    return Limit(int(threads), f"{name}={value}") if threads.isdecimal() and int(threads) else None
+
+
 class limit_threads:  # noqa: N801 - used as a function is
     """Let the process use so many threads from now on; in ``with``, for its block only."""
 
     def __init__(self, threads: int) -> None:
-        global _allowed
+        global _asked
         cores = available_cores()
         if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= cores:
             raise ArgumentError(
                 f"threads is {threads!r}, expected a whole number from 1 to this machine's {cores}"
+            )
+        if _forked and threads > 1:
+            raise ArgumentError(
+                f"threads is {threads}, but this process was forked from one that had computed, and the "
+                "threads of that one do not survive a fork: take 1, or start the process with "
+                'multiprocessing.get_context("spawn")'
             )
         try:
             import threadpoolctl
@@ -47,7 +123,7 @@ class limit_threads:  # noqa: N801 - used as a function is
                 f"threadpoolctl, which limits the threads to {threads}, cannot be imported "
                 f"({error}): pip install threadpoolctl"
             ) from error
-        self._before, _allowed = _allowed, threads
+        self._before, _asked = _asked, Limit(threads, "asked for")
         self._blas = threadpoolctl.threadpool_limits(limits=threads, user_api="blas")
 
     def __enter__(self) -> None:
@@ -56,6 +132,6 @@ class limit_threads:  # noqa: N801 - used as a function is
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _allowed
-        _allowed = self._before
+        global _asked
+        _asked = self._before
         self._blas.restore_original_limits()

@@ -29,7 +29,10 @@ Kernels = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(help="Threads of the kernels and of the linear algebra library.", show_default="all cores"),
+    typer.Option(
+        help="Threads of the kernels and of the linear algebra library.",
+        show_default="all cores, or what a CPU quota or OMP_NUM_THREADS allows",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Model = Annotated[str, typer.Option(help=f"{' or '.join(MODELS)}.", autocompletion=lambda: MODEL_NAMES)]

@@ -18,6 +18,8 @@ from numba import prange, types
 from numba.core import event, sigutils
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
+from numba.np.ufunc import parallel
 
 from backends import recording, threads
 from backends.kernels.cpu.registers import call_part
@@ -61,7 +63,32 @@ HAS_THREADS = _load_threads()
 
 def thread_count(work: int) -> int:
     """How many threads it is worth to move so many numbers with."""
-    return min(threads.count(), numba.config.NUMBA_NUM_THREADS) if HAS_THREADS and work >= SMALL else 1
+    return threads.count() if HAS_THREADS and work >= SMALL else 1
+
+
+def _use_threads(parts: int) -> None:
+    """Let this Python thread compute with so many; each begins with NUMBA_NUM_THREADS."""
+    if parts == numba.get_num_threads():
+        return
+    most = numba.config.NUMBA_NUM_THREADS
+    if parts > most and numba.threading_layer() != "workqueue":
+        parallel._set_num_threads(parts)  # set_num_threads takes it for a limit, but only that pool does
+    else:
+        numba.set_num_threads(min(parts, most))
+
+
+def _after_fork() -> None:
+    """Compute on one thread if the parent's pool was running: GNU's ends a child that enters it again."""
+    with suppress(ValueError):  # it was not
+        numba.threading_layer()
+        threads.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    # a child must not inherit the compiler's lock from a thread that it does not have
+    os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=global_compiler_lock.release)
+    os.register_at_fork(after_in_child=global_compiler_lock.release)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Kernel:
@@ -83,8 +110,8 @@ class Kernel:
 
     def __call__(self, dtype: Any, arguments: tuple[Any, ...], parts: int = 1) -> None:
         """Run all parts, each on a thread of its own."""
-        if parts > 1 and parts != numba.get_num_threads():
-            numba.set_num_threads(parts)  # of this Python thread; each begins with all of them
+        if parts > 1:
+            _use_threads(parts)
         if len(arguments) != self._count:
             raise TypeError(f"{self.function.__name__} takes {self._count} arguments, not {len(arguments)}")
         values = [a.ctypes.data if isinstance(a, np.ndarray) else index(a) for a in arguments]
