@@ -15,6 +15,7 @@ from cnn.errors import ArgumentError, OutOfMemory, TrainingError
 from cnn.files import require_place, told, write_whole
 from cnn.run import Run
 from cnn.streams import log
+from cnn.terminal import USUAL_WIDTH, fold
 
 
 class Callback:
@@ -59,7 +60,7 @@ class Progress(Callback):
         self._console = Console(file=log(), highlight=False)
         self._bar = progress.Progress(
             progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=24),
+            progress.BarColumn(bar_width=24 if self._console.width >= 100 else 10),
             progress.TextColumn("{task.fields[figures]}"),
             progress.TimeRemainingColumn(compact=True),
             console=self._console,
@@ -76,12 +77,14 @@ class Progress(Callback):
             return
         self._looked = now
         totals = run.totals.read()
-        speed = run.totals.count / run.seconds
+        figures = f"loss {_loss(totals['loss'])}  accuracy {totals['accuracy']:.2%}"
+        if self._console.width >= USUAL_WIDTH:
+            figures += f"  {run.totals.count / run.seconds:,.0f} images/s"
         self._bar.update(
             self._task,
             completed=(run.epoch - 1) * run.steps + run.step,
             description=f"epoch {run.epoch}/{run.epochs}",
-            figures=f"loss {_loss(totals['loss'])}  accuracy {totals['accuracy']:.2%}  {speed:,.0f} images/s",
+            figures=figures,
         )
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
@@ -92,6 +95,8 @@ class Progress(Callback):
         if "validation_accuracy" in record:
             loss, accuracy = record["validation_loss"], record["validation_accuracy"]
             line += f"  |  validation loss {_loss(loss)}  accuracy {accuracy:.2%}"
+        if self._console.is_terminal:
+            line = fold(line, self._console.width, indent="  ")
         self._console.print(line, soft_wrap=True)
 
     def on_end(self, run: Run) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from backends.text import readable_bytes
 from cnn.network import Sequential
-from cnn.text import print_whole
+from cnn.terminal import print_table, write_line
 
 
 def rows(network: Sequential) -> list[dict[str, Any]]:
@@ -43,32 +43,33 @@ def totals(network: Sequential) -> dict[str, int]:
 
 def show(network: Sequential) -> None:
     """Print the table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_footer=True)
-    whole = totals(network)
-    table.add_column("layer", footer="total")
-    table.add_column("output shape", justify="right")
-    table.add_column("parameters", justify="right", footer=f"{whole['parameters']:,}")
-    table.add_column("multiply-adds", justify="right", footer=f"{whole['multiply_adds']:,}")
-    table.add_column("memory an image", justify="right", footer=readable_bytes(whole["bytes_per_image"]))
-    if any(row["in_one_pass"] for row in rows(network)):
-        table.add_column("in one pass", justify="right")
-    for row in rows(network):
-        table.add_row(
+    whole, table = totals(network), rows(network)
+    headings = ["layer", "output shape", "parameters", "multiply-adds", "memory\nan image"]
+    lines = [
+        [
             row["layer"],
             "x".join(map(str, row["output_shape"])),
             f"{row['parameters']:,}",
             f"{row['multiply_adds']:,}",
             readable_bytes(row["bytes"]),
-            "-".join(row["in_one_pass"][:: len(row["in_one_pass"]) - 1]) if row["in_one_pass"] else "",
-        )
-    console = Console(highlight=False)
-    print_whole(console, table)
-    console.print(
+        ]
+        for row in table
+    ]
+    figures = (
+        f"{whole['parameters']:,}",
+        f"{whole['multiply_adds']:,}",
+        readable_bytes(whole["bytes_per_image"]),
+    )
+    footer = ["total", "", *figures]
+    if any(row["in_one_pass"] for row in table):
+        headings.append("in one\npass")
+        footer.append("")
+        for line, row in zip(lines, table, strict=True):
+            together = row["in_one_pass"]
+            line.append(f"{together[0]}-{together[-1]}" if together else "")
+    print_table(headings, lines, footer)
+    write_line(
         f"{network.dtype} on {network.backend.name}; parameters and their gradients take "
-        f"{readable_bytes(whole['parameter_bytes'])}; the total memory an image includes "
-        "what gradients are passed in",
-        soft_wrap=True,
+        f"{readable_bytes(whole['parameter_bytes'])}; the total memory an image includes the gradients that "
+        "layers pass on"
     )

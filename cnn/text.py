@@ -1,11 +1,6 @@
 """Figures and names as people read them."""
 
 from math import isfinite
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 
 def printable(text: str) -> str:
@@ -45,18 +40,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
     return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
-
-
-def print_whole(console: "Console", table: "Table") -> None:
-    """Print a table with all its columns whole; where the screen is too narrow its lines run over."""
-    width = console.width
-    console.width = max(width, table_width(console, table))
-    console.print(table, crop=False)
-    console.width = width
-
-
-def table_width(console: "Console", table: "Table") -> int:
-    """The characters that a table takes."""
-    from rich.measure import Measurement
-
-    return Measurement.get(console, console.options.update(width=10_000), table).maximum

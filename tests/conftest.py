@@ -81,6 +81,19 @@ def command(monkeypatch, capsys, tmp_path):
     return run
 
 
+@pytest.fixture
+def terminal(monkeypatch):
+    """``terminal(60)`` makes standard output and standard error terminals of 60 columns."""
+
+    def make(columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm")
+        for stream in (sys.stdout, sys.stderr):
+            monkeypatch.setattr(stream, "isatty", lambda: True)
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def own_data(tmp_path_factory):
     """An .npz of one's own: 8x8 images whose class is the bright half."""

@@ -3,7 +3,7 @@
 Results go to standard output, progress and errors to standard error.
 """
 
-from cnn.cli.app import app, join_lines_of_help, main
+from cnn.cli.app import app, main
 
 # Each adds its command to the app; --help lists them in this order.
 # isort: off
@@ -19,8 +19,6 @@ from cnn.cli import gradcheck
 from cnn.cli import selftest
 from cnn.cli import info
 # isort: on
-
-join_lines_of_help()
 
 __all__ = [
     "app",

@@ -1,6 +1,5 @@
 """The app that the commands add themselves to, and how it ends: a mistake is one sentence, no traceback."""
 
-import inspect
 import sys
 import warnings
 from errno import EPIPE
@@ -8,6 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from cnn.cli.help import Command, Group
 from cnn.cli.output import say
 from cnn.errors import (
     ArgumentError,
@@ -35,9 +35,19 @@ USER_ERRORS = (
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports none of its bases
 
-app = typer.Typer(
+
+class App(typer.Typer):
+    """Commands with our own help."""
+
+    def command(self, *arguments: Any, **named: Any) -> Any:
+        """Add the function below as a command."""
+        return super().command(*arguments, cls=Command, **named)
+
+
+app = App(
     name="cnn",
     help="Small convolutional networks on a CPU or a CUDA GPU.",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -73,13 +83,6 @@ def main() -> None:
         _fail(f"standard output cannot be written ({error.strerror}): what was printed there is lost", 2)
     except OSError as error:
         _fail(told(error), 2)
-
-
-def join_lines_of_help() -> None:
-    """Let each paragraph of a command's docstring be one line, which the screen breaks where it ends."""
-    for command in app.registered_commands:
-        paragraphs = inspect.cleandoc(getattr(command.callback, "__doc__", None) or "").split("\n\n")
-        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def examples(*lines: str) -> str:

@@ -12,6 +12,7 @@ from cnn.cli.options import AsJson, Run
 from cnn.cli.output import print_json
 from cnn.files import require_place
 from cnn.runs import RunFolder
+from cnn.terminal import write_line
 
 
 @app.command(
@@ -46,7 +47,7 @@ def export(
             }
         )
     else:
-        print(
+        write_line(
             f"{file}: opset {onnx.OPSET}, input {onnx.INPUT} float32 {_in_words(images)}, {onnx.SCALING}; "
             f"output {onnx.OUTPUT} {_in_words(probabilities)}"
         )

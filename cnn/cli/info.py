@@ -4,10 +4,12 @@ from typing import Any
 
 import backends
 from backends import DeviceUnavailable
+from backends.text import readable_bytes
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson
 from cnn.cli.output import print_json
 from cnn.runs import environment
+from cnn.terminal import write_line
 
 
 @app.command(epilog=examples("cnn info", "cnn info --json"))
@@ -29,8 +31,12 @@ def info(as_json: AsJson = False) -> None:
 
 def _print_nested(values: dict[str, Any], indent: str = "") -> None:
     for name, value in values.items():
-        if isinstance(value, dict):
-            print(f"{indent}{name}")
+        label = f"{indent}{name}"
+        if not isinstance(value, dict):
+            write_line(f"{label + ':':<22} {value}", indent=f"{indent}  ")
+        elif name == "memory":
+            counts = ", ".join(f"{readable_bytes(count)} {kind}" for kind, count in value.items())
+            write_line(f"{label + ':':<22} {counts}", indent=f"{indent}  ")
+        elif value:
+            write_line(label)
             _print_nested(value, indent + "  ")
-        else:
-            print(f"{indent}{name + ':':<14} {value}")

@@ -26,6 +26,7 @@ from cnn.report.evaluation import Evaluation
 from cnn.resumption import SavedTraining
 from cnn.run import Run
 from cnn.runs import Config, RunFolder, RunLog
+from cnn.terminal import write_line
 
 
 @dataclass(frozen=True)
@@ -181,12 +182,12 @@ class Job:
             figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}
             print_json({"run": str(self.folder.path), "config": asdict(config), **figures})
             return
-        print(self.headline)
-        print(f"epochs: {config.epochs}, each of {steps:,} steps and a test on {len(tested):,} images")
+        write_line(self.headline)
+        write_line(f"epochs: {config.epochs}, each of {steps:,} steps and a test on {len(tested):,} images")
         self.network.summary()
         parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())
-        print(f"memory on {self.network.backend.name}: about {readable_bytes(memory.total)} ({parts})")
-        print(f"would write {self.folder.path}")
+        write_line(f"memory on {self.network.backend.name}: about {readable_bytes(memory.total)} ({parts})")
+        write_line(f"would write {self.folder.path}")
 
 
 class Headline(cnn.Callback):

@@ -5,12 +5,13 @@ from contextlib import suppress
 from typing import Any
 
 from cnn.streams import OutputLost, log
+from cnn.terminal import write_line
 from cnn.text import printable
 
 
 def say(text: str) -> None:
     """Something to know while the result is on its way: to standard error."""
-    print(printable(text), file=log(), flush=True)
+    write_line(printable(text), log())
 
 
 def print_kept(text: str) -> None:

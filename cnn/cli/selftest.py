@@ -13,7 +13,8 @@ from cnn.cli.options import DEFAULT, KERNEL_SETS, AsJson, Device, Threads, cut
 from cnn.cli.output import print_json, say
 from cnn.selftest import Section, run
 from cnn.selftest.conformance import version
-from cnn.text import print_whole, printable
+from cnn.terminal import print_table, write_line
+from cnn.text import printable
 
 Cards = list[tuple[Backend, dict[str, Section]]]
 
@@ -83,28 +84,22 @@ def _setups(device: str, kernels: list[str] | None, threads: int | None) -> list
 
 def _show(cards: Cards) -> None:
     """Print the scorecard, a column for each kernel set; then what failed, and what was not run."""
-    from rich.console import Console
-    from rich.table import Table
-
     first, card = cards[0]
     about = first.describe()
-    print(f"{first.name} ({about.get('gpu') or about.get('processor')}), onnx {version() or 'not installed'}")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("passed")
-    for backend, _ in cards:
-        table.add_column(backend.kernels.name, justify="right")
-    for name, title in TITLES.items():
-        table.add_row(title, *(_score(other[name]) for _, other in cards))
-    print_whole(Console(highlight=False), table)
+    write_line(
+        f"{first.name} ({about.get('gpu') or about.get('processor')}), onnx {version() or 'not installed'}"
+    )
+    headings = ["passed", *(backend.kernels.name for backend, _ in cards)]
+    print_table(headings, [[title, *(_score(other[n]) for _, other in cards)] for n, title in TITLES.items()])
     for backend, other in cards:
         for name, title in TITLES.items():
             for failure in other[name].failed:
-                print(printable(f"WRONG on {_name(backend)}: {title}: {failure.name}: {failure.reason}"))
+                write_line(printable(f"WRONG on {_name(backend)}: {title}: {failure.name}: {failure.reason}"))
     for name, section in card.items():
         if section.missing:
-            print(printable(f"{TITLES[name]} were not run: {section.missing}"))
+            write_line(printable(f"{TITLES[name]} were not run: {section.missing}"))
     if skipped := card["conformance"].skipped:
-        print(f"{skipped} more conformance cases ask their operators for what no layer here does")
+        write_line(f"{skipped} more conformance cases ask their operators for what no layer here does")
 
 
 def _name(backend: Backend) -> str:

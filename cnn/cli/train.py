@@ -12,6 +12,10 @@ from cnn.cli.config_file import take_defaults
 from cnn.cli.job import Job
 from cnn.cli.options import (
     DEFAULT,
+    DEVICE,
+    ON_WHAT,
+    RUN,
+    TRAINING,
     AsJson,
     Classes,
     Data,
@@ -48,31 +52,53 @@ def train(
     data: Data = DEFAULT.data,
     classes: Classes = None,
     per_class: Annotated[
-        int | None, typer.Option(help="Training images of each class.", show_default="all")
+        int | None,
+        typer.Option(help="Training images of each class.", show_default="all", rich_help_panel=ON_WHAT),
     ] = DEFAULT.per_class,
-    epochs: Annotated[int, typer.Option(help="Times through the training set.")] = DEFAULT.epochs,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = DEFAULT.batch_size,
+    epochs: Annotated[
+        int, typer.Option(help="Times through the training set.", rich_help_panel=TRAINING)
+    ] = DEFAULT.epochs,
+    batch_size: Annotated[
+        int, typer.Option(help="Images a step.", rich_help_panel=TRAINING)
+    ] = DEFAULT.batch_size,
     optimizer: Annotated[
-        str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.", autocompletion=lambda: list(OPTIMIZERS))
+        str,
+        typer.Option(
+            help=f"{', '.join(OPTIMIZERS)}.",
+            autocompletion=lambda: list(OPTIMIZERS),
+            rich_help_panel=TRAINING,
+        ),
     ] = DEFAULT.optimizer,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="At its highest.", show_default="0.1 for sgd, 0.001 for adam and adamw"),
+        typer.Option(
+            help="At its highest.",
+            show_default="0.1 for sgd, 0.001 for adam and adamw",
+            rich_help_panel=TRAINING,
+        ),
     ] = DEFAULT.learning_rate,
     schedule: Annotated[
         str,
         typer.Option(
             help=f"How the learning rate goes on: {', '.join(SCHEDULES)}.",
             autocompletion=lambda: list(SCHEDULES),
+            rich_help_panel=TRAINING,
         ),
     ] = DEFAULT.schedule,
     warmup: Annotated[
-        float, typer.Option(help="The share of the run in which the learning rate rises from 0.")
+        float,
+        typer.Option(
+            help="The share of the run in which the learning rate rises from 0.", rich_help_panel=TRAINING
+        ),
     ] = DEFAULT.warmup,
-    momentum: Annotated[float | None, typer.Option(help="Of sgd.", show_default="0.9")] = DEFAULT.momentum,
+    momentum: Annotated[
+        float | None, typer.Option(help="Of sgd.", show_default="0.9", rich_help_panel=TRAINING)
+    ] = DEFAULT.momentum,
     weight_decay: Annotated[
         float | None,
-        typer.Option(help="Pull of the weights towards 0.", show_default="0; 0.01 for adamw"),
+        typer.Option(
+            help="Pull of the weights towards 0.", show_default="0; 0.01 for adamw", rich_help_panel=TRAINING
+        ),
     ] = DEFAULT.weight_decay,
     validation: Annotated[
         float,
@@ -80,27 +106,41 @@ def train(
             help="The share of the training images to hold out: best.safetensors has the weights that are "
             "best on them.",
             show_default="none",
+            rich_help_panel=ON_WHAT,
         ),
     ] = DEFAULT.validation,
-    seed: Annotated[int, typer.Option(help="Of the first weights and the shuffles.")] = DEFAULT.seed,
+    seed: Annotated[
+        int, typer.Option(help="Of the first weights and the shuffles.", rich_help_panel=TRAINING)
+    ] = DEFAULT.seed,
     device: Device = DEFAULT.device,
     kernels: Kernels = DEFAULT.kernels,
     threads: Threads = DEFAULT.threads,
     dtype: Dtype = DEFAULT.dtype,
     fuse: Annotated[
-        bool, typer.Option(help="Compute a layer and those after it in one pass, where the kernels can.")
+        bool,
+        typer.Option(
+            help="Compute a layer and those after it in one pass, where the kernels can.",
+            rich_help_panel=DEVICE,
+        ),
     ] = DEFAULT.fuse,
     graph: Annotated[
-        bool, typer.Option(help="On a GPU: record a step and let the GPU repeat it by itself.")
+        bool,
+        typer.Option(
+            help="On a GPU: record a step and let the GPU repeat it by itself.", rich_help_panel=DEVICE
+        ),
     ] = DEFAULT.graph,
     tf32: Annotated[
-        bool, typer.Option(help="On a GPU: multiply with 10 bits after the point (TF32), faster.")
+        bool,
+        typer.Option(
+            help="On a GPU: multiply with 10 bits after the point (TF32), faster.", rich_help_panel=DEVICE
+        ),
     ] = DEFAULT.tf32,
     stream: Annotated[
         bool | None,
         typer.Option(
             help="Leave the training images on the host, and bring batches to the device meanwhile.",
             show_default="where they do not fit",
+            rich_help_panel=DEVICE,
         ),
     ] = DEFAULT.stream,
     out: Out = None,
@@ -110,6 +150,7 @@ def train(
             help="Go on with a run that was stopped, from its last checkpoint; only --epochs and --device "
             "may be given too.",
             show_default=False,
+            rich_help_panel=RUN,
         ),
     ] = None,
     config_file: Annotated[
@@ -119,10 +160,13 @@ def train(
             help="Flags from a TOML file, or from the config.json of a run's folder; those given here win.",
             is_eager=True,
             callback=take_defaults,
+            rich_help_panel=RUN,
         ),
     ] = None,
-    report: Annotated[bool, typer.Option(help="Draw report.html at the end.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    report: Annotated[bool, typer.Option(help="Draw report.html at the end.", rich_help_panel=RUN)] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would happen.", rich_help_panel=RUN)
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a network and test it.

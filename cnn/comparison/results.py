@@ -86,8 +86,8 @@ class Comparison:
     columns: list[Column]
 
 
-def speedup(first: float, other: float) -> float:
-    """How many times faster ``other`` seconds are; NaN where a clock was too coarse to tell."""
+def relative_speed(first: float, other: float) -> float:
+    """The speed of ``other`` seconds if that of ``first`` is 1; NaN if the clock was too coarse to tell."""
     return first / other if other > 0 else nan
 
 

@@ -1,10 +1,11 @@
 """A comparison as tables for people: a row per layer, the whole step, the batch sizes."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import nan
 from string import ascii_uppercase
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from cnn.comparison.agreement import TOLERANCE
 from cnn.comparison.results import (
@@ -13,52 +14,57 @@ from cnn.comparison.results import (
     Comparison,
     batch_sizes,
     rate,
+    relative_speed,
     roofline_seconds,
-    speedup,
     timed_in_both,
     wins,
 )
-from cnn.text import figure, milliseconds, print_whole, table_width
+from cnn.terminal import USUAL_WIDTH, Lines, print_table, screen_width, table_width, write_line
+from cnn.text import figure, milliseconds
 from cnn.timing import LayerTime, Spread
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 CALM = 1.5  # the upper quartile over the lower: beyond it something else was running
 Columns = dict[str, Column]  # by the letter that stands for each
 
 
+class Table(NamedTuple):
+    """What :func:`print_table` prints."""
+
+    headings: Sequence[str]
+    rows: Lines
+    note: str = ""
+
+
 def show(comparison: Comparison) -> None:
     """Print the tables; a letter stands for each column, since names would not fit beside each other."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
     columns = {_letter(number): column for number, column in enumerate(comparison.columns)}
-    say(f"{comparison.model}, batch {comparison.batch_size}, {comparison.dtype}: a training step, medians")
+    write_line(
+        f"{comparison.model}, batch {comparison.batch_size}, {comparison.dtype}: a training step, medians"
+    )
     for letter, column in columns.items():
-        say(f"  {letter}  {column.name} ({column.hardware})")
+        write_line(f"  {letter}  {column.name} ({column.hardware})")
     for letter, column in columns.items():
         if column.agreement:
-            say(f"{letter} computes what A does: {_agreed(comparison, column.agreement)}")
+            write_line(f"{letter} computes what A does: {_agreed(comparison, column.agreement)}")
     for title, table in (
-        ("Layers: forward (fwd) and backward (bwd) in ms, and the speed-up over A", _times),
-        ("What they reach; roofline is 100% at the speed of a large product or copy", _limits),
+        ("Layers: forward (fwd) and backward (bwd) in ms, and the speed relative to A", _times),
+        ("What they reach; limit: the share of what a large product or copy allows", _limits),
         ("The whole step, with its data on the device", _steps),
         ("Images a second, by batch size (-: too slow to be timed)", _sweep),
     ):
-        say(f"\n{title}")
-        for part in _parts(console, columns, partial(table, comparison)):
-            print_whole(console, table(comparison, part))
+        write_line(f"\n{title}")
+        tables = [table(comparison, part) for part in _parts(columns, partial(table, comparison))]
+        for made in tables:
+            print_table(made.headings, made.rows)
+        if notes := {made.note for made in tables if made.note}:
+            write_line("\n".join(notes))
     for letter, column in columns.items():
         if letter != "A":
-            say(f"{letter} is faster than A, beyond the spread, {_won(columns['A'], column)}")
+            write_line(f"{letter} is faster than A, beyond the spread, {_won(columns['A'], column)}")
     if disturbed := _disturbed(columns):
-        say(f"{', '.join(disturbed)}: the steps differ a lot, something else was running, measure again")
+        write_line(
+            f"{', '.join(disturbed)}: the steps differ a lot, something else was running, measure again"
+        )
 
 
 def _letter(number: int) -> str:
@@ -67,14 +73,15 @@ def _letter(number: int) -> str:
     return (_letter(more - 1) if more else "") + ascii_uppercase[number]
 
 
-def _parts(console: "Console", columns: Columns, table: Callable[[Columns], "Table"]) -> list[Columns]:
+def _parts(columns: Columns, table: Callable[[Columns], Table]) -> list[Columns]:
     """The columns in groups that fit the screen beside each other, the first one in each group."""
+    room = screen_width(sys.stdout) or USUAL_WIDTH
     (letter, first), *others = columns.items()
     size = max(1, len(others))
     while True:
         parts = [{letter: first, **dict(others[i : i + size])} for i in range(0, max(1, len(others)), size)]
-        widest = max(table_width(console, table(part)) for part in parts)
-        if size == 1 or widest <= console.width:
+        tables = map(table, parts)
+        if size == 1 or max(table_width(made.headings, made.rows) for made in tables) <= room:
             return parts
         size -= 1
 
@@ -108,22 +115,21 @@ def _disturbed(columns: Columns) -> list[str]:
     return [letter for letter, column in columns.items() if column.step.high > CALM * column.step.low]
 
 
-def _times(comparison: Comparison, columns: Columns) -> "Table":
-    headings = [heading for letter in columns for heading in (f"{letter}\nfwd", "bwd")]
-    table = _table("layer", *headings, *(f"{letter}\nspeed-up" for letter in list(columns)[1:]))
+def _times(comparison: Comparison, columns: Columns) -> Table:
+    directions = [f"{letter}\n{direction}" for letter in columns for direction in ("fwd", "bwd")]
+    rows = []
     for index, work in enumerate(comparison.work):
         times = [column.layers[index] for column in columns.values()]
         cells = [_ms(part) for time in times for part in (time.forward, time.backward)]
         first, *others = map(_total, times)
-        table.add_row(work.layer, *cells, *(figure(speedup(first, other)) for other in others))
-    return table
+        rows.append([work.layer, *cells, *(figure(relative_speed(first, other)) for other in others)])
+    return Table(["layer", *directions, *(f"{letter}\nspeed" for letter in list(columns)[1:])], rows)
 
 
-def _limits(comparison: Comparison, columns: Columns) -> "Table":
+def _limits(comparison: Comparison, columns: Columns) -> Table:
     """What each layer reaches, and the share of what the device's own product and copy would allow."""
-    headings = [heading for letter in columns for heading in (f"{letter}\nGFLOP/s", "GB/s", "roofline")]
-    table = _table("layer", *headings)
-    cached = False
+    headings = [f"{letter}\n{what}" for letter in columns for what in ("GFLOP/s", "GB/s", "limit")]
+    rows, cached = [], False
     for index, work in enumerate(comparison.work):
         flops = work.forward_flops + work.backward_flops
         nbytes = work.forward_bytes + work.backward_bytes
@@ -134,47 +140,37 @@ def _limits(comparison: Comparison, columns: Columns) -> "Table":
             cached = cached or share > 1
             figures = rate(flops, seconds) / 1e9, rate(nbytes, seconds) / 1e9
             cells += [*map(figure, figures), f"{share:.1%}" if share > 0 else "-"]
-        table.add_row(work.layer, *cells)
-    if cached:
-        table.caption = "above 100%: its numbers came from a cache, the large copy's did not"
-    return table
+        rows.append([work.layer, *cells])
+    above = "above 100%: its numbers came from a cache, those of the large copy did not"
+    return Table(["layer", *headings], rows, above if cached else "")
 
 
-def _steps(comparison: Comparison, columns: Columns) -> "Table":
-    table = _table("", *columns)
+def _steps(comparison: Comparison, columns: Columns) -> Table:
+    rows = []
 
     def row(name: str, cell: Callable[[Column], str]) -> None:
-        table.add_row(name, *map(cell, columns.values()))
+        rows.append([name, *map(cell, columns.values())])
 
     first = columns["A"].step.median
     row("milliseconds", lambda column: _ms(column.step))
-    row("  quartiles", lambda c: f"{figure(c.step.low * 1e3)} to {figure(c.step.high * 1e3)}")
+    row("  lower quartile", lambda column: figure(column.step.low * 1e3))
+    row("  upper quartile", lambda column: figure(column.step.high * 1e3))
     row("images a second", lambda column: figure(rate(comparison.batch_size, column.step.median)))
-    row("times faster than A", lambda column: figure(speedup(first, column.step.median)))
-    row("the first step, building included, ms", lambda column: figure(column.first_step * 1e3))
+    row("speed relative to A", lambda column: figure(relative_speed(first, column.step.median)))
+    row("first step with building, ms", lambda column: figure(column.first_step * 1e3))
     row("moving a batch to the device, µs", lambda column: _us(column.move_batch))
     row("launching one operation, µs", lambda column: _us(column.launch))
     row("a large product, GFLOP/s", lambda column: figure(column.product_flops / 1e9))
     row("a large copy, GB/s", lambda column: figure(column.copy_bytes / 1e9))
-    return table
+    return Table(["", *columns], rows)
 
 
-def _sweep(comparison: Comparison, columns: Columns) -> "Table":
-    table = _table("batch size", *columns)
+def _sweep(comparison: Comparison, columns: Columns) -> Table:
+    rows = []
     for size in batch_sizes(list(columns.values())):
         steps = [column.step_at(size) for column in columns.values()]
-        table.add_row(str(size), *(figure(rate(size, step.median) if step else nan) for step in steps))
-    return table
-
-
-def _table(first: str, *rest: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption_justify="left")
-    table.add_column(first, no_wrap=True)
-    for name in rest:
-        table.add_column(name, justify="right", vertical="bottom", no_wrap=True)
-    return table
+        rows.append([str(size), *(figure(rate(size, step.median) if step else nan) for step in steps)])
+    return Table(["batch size", *columns], rows)
 
 
 def _total(time: LayerTime) -> float:

@@ -13,7 +13,7 @@ from backends.kernels import PortableKernels, SignalKernels
 from backends.threads import available_cores
 from cnn.comparison import Setup, Work, compare, crossover, measure, setups
 from cnn.comparison.agreement import TOLERANCE, prove
-from cnn.comparison.results import SweepPoint, rate, roofline_seconds, speedup
+from cnn.comparison.results import SweepPoint, rate, relative_speed, roofline_seconds
 from cnn.comparison.setups import cpu_threads
 from cnn.comparison.workload import make_workload, work
 from cnn.errors import ArgumentError, DeviceUnavailable, DisagreementError
@@ -287,7 +287,7 @@ class TestFigures:
         assert roofline_seconds(Work("1 Dense", 200, 1, 1, 30), column) == 5  # one after the other
 
     def test_a_clock_that_was_too_coarse_gives_no_figure(self):
-        assert np.isnan(speedup(1, 0))
+        assert np.isnan(relative_speed(1, 0))
         assert np.isnan(rate(1, 0))
 
     @pytest.mark.parametrize(

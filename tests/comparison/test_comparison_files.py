@@ -273,3 +273,20 @@ class TestCommand:
         assert (code, out) == (2, "")
         assert err.startswith(f"error: {message}")
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_no_line_is_longer_than_the_terminal(result, terminal, capsys, columns):
+    terminal(columns)
+    show(result)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert sum(line.startswith("0 Conv2D") for line in lines) >= 2
+
+
+def test_a_slower_column_has_a_lower_speed_and_a_has_1(result, capsys):
+    slower = replace(
+        result.columns[0], step=Spread(*(4 * value for value in vars(result.columns[0].step).values()))
+    )
+    show(replace(result, columns=[result.columns[0], slower]))
+    assert re.search(r"speed relative to A +1\.00 +0\.250", capsys.readouterr().out)

@@ -1,0 +1,67 @@
+"""What ``--help`` prints: plain text in groups, folded between words, from 50 columns on."""
+
+import inspect
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from cnn.terminal import fold
+
+NAMES = 28  # columns of the names of arguments and options; what is longer has a line of its own
+
+
+class Command(TyperCommand):
+    """A command whose options are grouped by their ``rich_help_panel``."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        write_help(self, ctx, formatter, {})
+
+
+class Group(TyperGroup):
+    """The commands together."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        write_help(self, ctx, formatter, {name: self.commands[name] for name in self.list_commands(ctx)})
+
+
+def write_help(command: Any, context: Any, formatter: Any, commands: dict[str, Any]) -> None:
+    """Write usage, description, parameters by group, ``commands`` and examples to ``formatter``."""
+
+    def write(text: str, indent: str = "") -> None:
+        formatter.write(fold(text, formatter.width, indent) + "\n")
+
+    def write_pair(name: str, meaning: str) -> None:
+        if len(name) > NAMES - 4:
+            write(f"  {name}")
+            name = ""
+        write(f"  {name:<{NAMES - 2}}{meaning}".rstrip(), " " * NAMES)
+
+    write(" ".join(["Usage:", context.command_path, *command.collect_usage_pieces(context)]), "  ")
+    write("\n" + paragraphs(command.help))
+    for title, records in groups(command, context).items():
+        write(f"\n{title}:")
+        for name, meaning in records:
+            write_pair(name, meaning)
+    if commands:
+        write("\nCommands:")
+    for name, each in commands.items():
+        write_pair(name, paragraphs(each.help).split("\n")[0])
+    if command.epilog:
+        write("\n" + command.epilog, "      ")
+
+
+def groups(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+    """(Names, meaning) of the arguments and options, under the title that each is shown below."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(context):
+        if record := parameter.get_help_record(context):
+            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            title = getattr(parameter, "rich_help_panel", None) or usual
+            found.setdefault(title, []).append(record)
+    return found
+
+
+def paragraphs(text: str | None) -> str:
+    """A docstring with each paragraph on one line."""
+    whole = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in whole)

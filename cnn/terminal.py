@@ -1,0 +1,123 @@
+"""Text and tables on a terminal: lines end between words, and a table that is too wide comes in parts.
+
+What goes to a file or another program keeps its lines whole.
+"""
+
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import JustifyMethod
+    from rich.table import Table
+
+USUAL_WIDTH = 80  # columns of a terminal that does not tell its own
+GAP = 2  # columns between those of a table
+
+Lines = Sequence[Sequence[str]]  # of a table, cell by cell
+
+
+def screen_width(stream: TextIO) -> int | None:
+    """The columns of the terminal that ``stream`` writes to; None if it writes to a file or a program."""
+    try:
+        if not stream.isatty():
+            return None
+        told = os.environ.get("COLUMNS", "")
+        return int(told) if told.isdecimal() else os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+    except OSError:  # a terminal without a size
+        return USUAL_WIDTH
+    except (ValueError, AttributeError):  # a stream that is closed, or none
+        return None
+
+
+def write_line(text: str, stream: TextIO | None = None, indent: str = "") -> None:
+    """Write the text and a newline to ``stream``, standard output by default; a terminal gets it folded."""
+    stream = stream or sys.stdout
+    width = screen_width(stream)
+    stream.write(f"{text if width is None else fold(text, width, indent)}\n")
+    stream.flush()
+
+
+def fold(text: str, width: int, indent: str = "") -> str:
+    """The text in lines of at most ``width`` columns; those that were not there before begin with ``indent``.
+
+    Lines end between fields, which two spaces separate, or else between words. A command in backquotes
+    counts as a word, so that it can be copied.
+    """
+    lines = []
+    for whole in text.split("\n"):
+        line = ""
+        for field in re.split(r"(?<=\S)(?=  +\S)", whole):
+            fits = _columns(line + field) <= width or _columns(indent + field.strip()) <= width
+            for piece in [field] if fits else re.findall(r"\s*(?:`[^`]*`|\S)+", field):
+                if line and _columns(line + piece) > width:
+                    lines.append(line)
+                    line = indent + piece.lstrip()
+                else:
+                    line += piece
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def print_table(headings: Sequence[str], rows: Lines, footer: Sequence[str] = ()) -> None:
+    """Print a table on standard output: the first column's words on the left, figures on the right.
+
+    If the terminal is too narrow, its columns come in several parts, each with the first column.
+    """
+    from rich.console import Console
+
+    lines = [headings, *rows, footer] if footer else [headings, *rows]
+    widths = _widths(lines)
+    whole = sum(widths) + GAP * len(widths)
+    console = Console(highlight=False, width=whole)
+    for part in _parts(widths, screen_width(sys.stdout) or whole):
+        console.print(_rich_table(lines, bool(footer), part))
+
+
+def table_width(headings: Sequence[str], rows: Lines) -> int:
+    """The columns that :func:`print_table` takes in one part."""
+    return sum(width + GAP for width in _widths([headings, *rows])) - GAP
+
+
+def _widths(lines: Lines) -> list[int]:
+    """The width of each column of a table; a cell may have several lines."""
+    columns = zip(*lines, strict=True)
+    return [max(_columns(line) for cell in column for line in cell.split("\n")) for column in columns]
+
+
+def _parts(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Which columns go next to each other, so that each part fits; the first column is in all of them."""
+    parts: list[list[int]] = []
+    for i in range(1, len(widths)):
+        if not parts or sum(widths[j] + GAP for j in [*parts[-1], i]) - GAP > room:
+            parts.append([0])
+        parts[-1].append(i)
+    return parts or [[0]]
+
+
+def _rich_table(lines: Lines, has_footer: bool, part: Sequence[int]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", show_footer=has_footer
+    )
+    footer = lines[-1] if has_footer else [""] * len(lines[0])
+    for i in part:
+        justify: JustifyMethod = "right" if i else "left"
+        heading, foot = Text(lines[0][i]), Text(footer[i])
+        table.add_column(heading, foot, justify=justify, vertical="bottom", no_wrap=True)
+    for row in lines[1 : -1 if has_footer else None]:
+        table.add_row(*(Text(row[i]) for i in part))
+    return table
+
+
+def _columns(text: str) -> int:
+    """The columns that a terminal shows the text in."""
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )
