@@ -5,16 +5,17 @@ Nothing here imports CuPy before a backend is made; cuda_diagnosis.py tells what
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backends.backend import Array, Backend, Timer
-from backends.cuda_capture import Capture
+from backends.cuda_capture import Capture, pools, recording_alone
 from backends.cuda_diagnosis import (
     count_devices,
     failure,
@@ -71,10 +72,12 @@ class CudaBackend(Backend):
             x = x + x
             return self.xp.asnumpy(self.matmul(x, x.T, self.xp.empty((2, 2), np.float32))).tolist()
 
-    @property
+    @cached_property
     def signal(self) -> ModuleType:
         try:
-            import cupyx.scipy.signal
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of what is not used here
+                import cupyx.scipy.signal
         except Exception as error:
             raise DeviceUnavailable(failure(self.name, error)) from error
         return cupyx.scipy.signal
@@ -164,7 +167,7 @@ class CudaBackend(Backend):
 
     def graph(self, step: Work, state: Sequence[Array] = ()) -> Work:
         """A CUDA graph of ``step``, as :class:`Graph` says."""
-        return Graph(self, Capture(self.xp, self._multiply_by), step, state)
+        return Graph(self, Capture(self, self._multiply_by), step, state)
 
     def upload(self, *targets: Array) -> Upload:
         return PinnedUpload(self, *targets)
@@ -187,17 +190,18 @@ class CudaBackend(Backend):
         return self._active
 
     def synchronize(self) -> None:
-        with self.active():
+        with recording_alone, self.active():
             self._device.synchronize()
 
     def timer(self) -> Timer:
         return CudaTimer(self)
 
     def memory(self) -> dict[str, int]:
-        """Bytes ``used`` by CuPy's memory pool, ``free`` for everyone, and ``total`` on the device."""
+        """Bytes ``used`` by all memory pools of this process, ``free`` for everyone, and ``total``."""
         with self.active():
+            used = sum(pool.total_bytes() for pool in (self.xp.get_default_memory_pool(), *pools()))
             free, total = self._device.mem_info
-            return {"used": self.xp.get_default_memory_pool().total_bytes(), "free": free, "total": total}
+            return {"used": used, "free": free, "total": total}
 
     def describe(self) -> dict[str, Any]:
         runtime = self.xp.cuda.runtime

@@ -2,93 +2,193 @@
 
 import ctypes
 import gc
+import threading
+import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
+from backends.errors import DeviceLost
 from backends.graph import CaptureError, Work
 from backends.text import first_line
+
+if TYPE_CHECKING:
+    from backends.backend import Backend
 
 WARM_UPS = 2  # after the second, all temporary memory that a step takes is in the pool
 WORKSPACE_BYTES = 32 << 20  # what NVIDIA recommends on Hopper; it must not move while a graph knows its place
 
 GemmEx = Callable[..., None]
 
+recording_alone = threading.RLock()
+"""Held by the thread that records: CUDA ends a recording if another thread waits for the whole device."""
+
 
 class Capture:
     """Records steps on one device; inside ``using(gemm_ex)`` products go through that, in place of CuPy's."""
 
-    def __init__(self, cupy: ModuleType, using: Callable[[GemmEx], Any]) -> None:
-        self._cupy = cupy
+    def __init__(self, backend: "Backend", using: Callable[[GemmEx], Any]) -> None:
+        self._backend = backend
         self._using = using
 
     def __call__(self, step: Work) -> Work:
         """Run ``step`` to warm up, record it, and give what launches it on the current stream."""
         step()  # makes the buffers, in the memory that others share; what it raises is its own
-        try:
-            return self._record(step)
-        except BaseException as error:
-            with suppress(Exception):
-                self._cupy.cuda.runtime.deviceSynchronize()  # the caller may change what a warm-up works with
-            if not isinstance(error, Exception):
-                raise
-            raise CaptureError(f"{type(error).__name__}: {first_line(error)}") from error
+        with recording_alone:
+            _give_back()
+            own = Belongings(self._backend)
+            try:
+                with self._backend.active():
+                    self._record(step, own)
+            except BaseException as error:
+                self._raise_if_lost(error)
+                _clear_frames(error)
+                own.retire()
+                if not isinstance(error, Exception):
+                    raise
+                raise CaptureError(f"{type(error).__name__}: {first_line(error)}") from error
+        return Launch(own)
 
-    def _record(self, step: Work) -> "Launch":
-        cuda = self._cupy.cuda
-        self._cupy.get_default_memory_pool().free_all_blocks()  # a pool leaves nothing to another
-        stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
-        workspace = pool.malloc(WORKSPACE_BYTES)
-        cublas = Cublas(stream.ptr, workspace.ptr, WORKSPACE_BYTES)
+    def _record(self, step: Work, own: "Belongings") -> None:
+        cupy = self._backend.xp
+        cuda = cupy.cuda
+        cupy.get_default_memory_pool().free_all_blocks()  # a pool leaves nothing to another
+        own.stream = cuda.Stream(non_blocking=True)
+        own.workspace = own.pool.malloc(WORKSPACE_BYTES)
+        own.cublas = Cublas(own.stream.ptr, own.workspace.ptr, WORKSPACE_BYTES)
         cuda.runtime.deviceSynchronize()
-        with stream, cuda.using_allocator(pool.malloc), self._using(cublas.gemm_ex):
+        with own.stream, cuda.using_allocator(own.pool.malloc), self._using(own.cublas.gemm_ex):
             for _ in range(WARM_UPS):
                 step()
-            stream.synchronize()
-            with _recording(stream) as ended:
+            own.stream.synchronize()
+            with _recording(own.stream):
                 step()
-            graph = ended()
-            graph.upload(stream)
-            stream.synchronize()
-        return Launch(graph, cublas, workspace, stream, pool)
+                own.graph = own.stream.end_capture()
+            own.graph.upload(own.stream)
+            own.stream.synchronize()
+
+    def _raise_if_lost(self, error: BaseException) -> None:
+        """Raise DeviceLost if the device failed, not the recording; otherwise wait until it is idle.
+
+        Nothing is given back then: what lies on a lost device complains when it goes.
+        """
+        if isinstance(error, DeviceLost) and not isinstance(error.__cause__, CublasError):
+            raise error
+        try:
+            with self._backend.active():
+                self._backend.xp.cuda.runtime.deviceSynchronize()  # the caller may change a warm-up's arrays
+        except Exception as later:
+            if isinstance(later, DeviceLost):
+                raise
+
+
+class Belongings:
+    """What a recording has of its own. Memory in its pool counts until it is given back to the device."""
+
+    stream: Any = None
+    workspace: Any = None
+    cublas: Any = None
+    graph: Any = None
+
+    def __init__(self, backend: "Backend") -> None:
+        self._backend = backend
+        self.pool = backend.xp.cuda.MemoryPool()
+        with recording_alone:
+            _belongings.add(self)
+
+    def retire(self) -> None:
+        """Give all of it back, now or when no recording is under way."""
+        _retired.append(self)
+        _give_back()
+
+    def give_back(self) -> bool:
+        """Give back what can be, in this order; whether nothing is left in the pool."""
+        with suppress(Exception), self._backend.active():  # a lost device takes nothing back
+            self.graph = None
+            self.cublas = None
+            self.workspace = None
+            self.stream = None
+            self.pool.free_all_blocks()
+            return not self.pool.total_bytes()
+        return False
 
 
 class Launch:
     """Launches a graph on the current stream, and keeps what it knows the places of."""
 
-    def __init__(self, graph: Any, cublas: "Cublas", workspace: Any, stream: Any, pool: Any) -> None:
-        self._graph = graph
-        self._kept = [cublas, workspace, stream]
-        self._pool = pool
+    def __init__(self, own: Belongings) -> None:
+        self._own = own
 
     def __call__(self) -> None:
-        self._graph.launch()
+        self._own.graph.launch()
 
     def __del__(self) -> None:
-        """In this order: what CuPy's pool still holds when it goes, it never gives back."""
-        self._graph = None
-        while self._kept:
-            del self._kept[0]
-        with suppress(Exception):  # a lost device takes nothing back
-            self._pool.free_all_blocks()
+        self._own.retire()
+
+
+_belongings: "WeakSet[Belongings]" = WeakSet()
+# A pool that somebody's array still lies in stays here: what CuPy's pool holds when it goes is lost.
+_retired: deque[Belongings] = deque()
+_under_way = False
+
+
+def pools() -> list[Any]:
+    """The memory pools of all recordings that are there, and of those that left something behind."""
+    with recording_alone:
+        _give_back()
+        return [own.pool for own in _belongings]
+
+
+def _give_back() -> None:
+    """Give back what retired, unless a recording is under way, which that would end."""
+    if not recording_alone.acquire(blocking=False):  # whoever records does it later
+        return
+    try:
+        for _ in range(0 if _under_way else len(_retired)):
+            own = _retired.popleft()
+            if not own.give_back():
+                _retired.append(own)
+    finally:
+        recording_alone.release()
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Let go of the temporary arrays that a failed step's frames hold through the error's traceback."""
+    cleared: list[BaseException] = []
+    left: list[BaseException | None] = [error]
+    while left:
+        found = left.pop()
+        if found is not None and not any(found is other for other in cleared):
+            cleared.append(found)
+            traceback.clear_frames(found.__traceback__)
+            left += [found.__cause__, found.__context__]
+    gc.collect()  # a frame and its error may hold each other
 
 
 @contextmanager
-def _recording(stream: Any) -> Iterator[Callable[[], Any]]:
-    """Record what is queued inside the block; the yielded function gives the graph after it."""
+def _recording(stream: Any) -> Iterator[None]:
+    """Record what is queued inside the block, which ends the recording; if it fails, it is ended here."""
+    global _under_way
     collecting = gc.isenabled()
     gc.disable()  # what it destroys may be of the device, which a recording forbids
+    _under_way = True
     try:
         stream.begin_capture()
-        yield stream.end_capture
+        yield
     except BaseException:
         with suppress(Exception):  # a broken recording raises once more when it ends
             stream.end_capture()
         raise
     finally:
+        _under_way = False
         if collecting:
             gc.enable()
+
+
+class CublasError(RuntimeError):
+    """CuBLAS refused a call, which while recording says nothing about the device."""
 
 
 class Cublas:
@@ -116,7 +216,7 @@ class Cublas:
     def _check(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
         if status:
-            raise RuntimeError(f"CUBLAS_STATUS_{STATUS.get(status, status)} from {name}")
+            raise CublasError(f"CUBLAS_STATUS_{STATUS.get(status, status)} from {name}")
 
 
 STATUS = {

@@ -3,6 +3,10 @@
 from backends.text import readable_bytes
 
 
+class Notice(UserWarning, RuntimeWarning):
+    """A warning of this project's own: a sentence that its user should read."""
+
+
 class DeviceUnavailable(RuntimeError):
     """The device that was asked for cannot be used; the message says what failed: and what mends it."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backends.buffer import Array, Buffer
+from backends.errors import DeviceLost, Notice
 
 if TYPE_CHECKING:
     from backends.backend import Backend
@@ -21,7 +22,7 @@ class Graph:
 
     ``capture(step)`` runs the step some times to warm up, records it without running it and gives a callable
     that launches what was recorded; or it raises CaptureError. What the warm-up changes in ``state`` is put
-    back.
+    back, unless the device is lost.
     """
 
     def __init__(
@@ -45,14 +46,17 @@ class Graph:
 
     def _record(self) -> Work | None:
         before = [array.copy() for array in self._state]
+        lost = False
         try:
             return self._capture(self._step)
+        except DeviceLost:
+            lost = True
+            raise
         except CaptureError as error:
             self.failure = f"the step could not be recorded ({error})"
-            warnings.warn(
-                f"training goes on without a CUDA graph: {self.failure}", RuntimeWarning, stacklevel=3
-            )
+            warnings.warn(f"training goes on without a CUDA graph: {self.failure}", Notice, stacklevel=3)
             return None
         finally:
-            for array, old in zip(self._state, before, strict=True):
-                array[...] = old
+            if not lost:
+                for array, old in zip(self._state, before, strict=True):
+                    array[...] = old

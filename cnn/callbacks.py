@@ -11,7 +11,7 @@ from typing import Any
 
 from cnn import resumption
 from cnn.divergence import Snapshot, find_fault, is_finite
-from cnn.errors import ArgumentError, OutOfMemory, TrainingError
+from cnn.errors import ArgumentError, DeviceLost, OutOfMemory, TrainingError
 from cnn.files import require_place, told, write_whole
 from cnn.run import Run
 from cnn.streams import log
@@ -262,6 +262,8 @@ class Dispensable(Callback):
         if self._callback:
             try:
                 getattr(self._callback, moment)(*arguments)
+            except DeviceLost:
+                raise
             except Exception as error:
                 self._callback = None
                 self._say(f"no {self._name} from here on: {told(error)}")

@@ -5,7 +5,10 @@ addresses, column-major, as cuBLAS documents it.
 """
 
 import ctypes
+import weakref
+from collections import Counter
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 from host_cuda import RawModule
@@ -134,14 +137,42 @@ class FakeEvent:
 
 
 class FakePool:
+    """Takes memory of the current device and keeps what comes back, as CuPy's; a pool that goes leaks it."""
+
     current = None
+    taken: ClassVar = Counter()  # bytes of each device, in all pools that there are or were
+
+    def __init__(self):
+        self.held, self.free = Counter(), Counter()  # bytes of each device
 
     def malloc(self, nbytes):
-        self.memory = np.zeros(nbytes, np.uint8)
-        return SimpleNamespace(ptr=self.memory.ctypes.data)
+        device = FakeDevice.current
+        reused = min(nbytes, self.free[device])
+        self.free[device] -= reused
+        self.held[device] += nbytes - reused
+        FakePool.taken[device] += nbytes - reused
+        return PooledMemory(self, device, nbytes)
+
+    def total_bytes(self):
+        return self.held[FakeDevice.current]
 
     def free_all_blocks(self):
-        self.memory = None
+        device = FakeDevice.current
+        FakePool.taken[device] -= self.free[device]
+        self.held[device] -= self.free[device]
+        self.free[device] = 0
+
+
+class PooledMemory:
+    def __init__(self, pool, device, nbytes):
+        self.pool, self.device, self.nbytes = weakref.ref(pool), device, nbytes
+        self.memory = np.zeros(nbytes, np.uint8)
+        self.ptr = self.memory.ctypes.data
+
+    def __del__(self):
+        pool = self.pool()
+        if pool is not None:
+            pool.free[self.device] += self.nbytes
 
 
 class using_allocator:  # noqa: N801 - CuPy's name
@@ -203,6 +234,8 @@ def fake_cupy(devices=1, gemm=gemm_ex):
             host = function(*args, **kwargs)
             array = FakeArray(host.shape, host.dtype)  # the owner of its memory, as CuPy's
             array[...] = host
+            if FakePool.current is not None:
+                array.memory = FakePool.current.malloc(array.nbytes)
             return array
 
         return make

@@ -203,6 +203,16 @@ class TestFit:
         assert caught.value.__notes__ == ["Stops.on_end failed too: it still is"]
         assert len(ended) == 2
 
+    def test_what_training_can_do_without_hides_no_lost_device(self):
+        class Logs(cnn.Callback):
+            def on_step(self, run):
+                raise DeviceLost("it is lost")
+
+        said = []
+        with pytest.raises(DeviceLost, match="it is lost"):
+            self.fit(callbacks=[cnn.callbacks.Dispensable(Logs(), "logs", said.append)])
+        assert said == []
+
     def test_an_end_that_fails_alone_is_an_error(self):
         class Fails(cnn.Callback):
             def on_end(self, run):

@@ -1,13 +1,15 @@
 """Machines with and without CUDA, made of a fake CuPy."""
 
 import sys
+import weakref
+from collections import Counter, deque
 from types import SimpleNamespace
 
 import pytest
-from fake_cupy import fake_cupy
+from fake_cupy import FakePool, fake_cupy
 
 import backends
-from backends import cuda_diagnosis
+from backends import cuda_capture, cuda_diagnosis
 from backends.cuda import CudaBackend
 
 
@@ -17,6 +19,9 @@ def machine(monkeypatch):
     for variable in ("CNN_DEVICE", "CUDA_VISIBLE_DEVICES", "CUPY_TF32"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(backends, "_made", {})
+    monkeypatch.setattr(cuda_capture, "_belongings", weakref.WeakSet())
+    monkeypatch.setattr(cuda_capture, "_retired", deque())
+    monkeypatch.setattr(FakePool, "taken", Counter())
 
     def install(packages=(), driver=0, cupy=None):
         found = [SimpleNamespace(name=name) for name in ("numpy", "cupy-xarray", *packages)]

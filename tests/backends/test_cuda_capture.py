@@ -2,18 +2,29 @@
 
 import ctypes
 import gc
+import threading
 import warnings
 import weakref
 
 import host_cuda
 import numpy as np
 import pytest
-from fake_cupy import DEFAULT_STREAM, FakePool, FakeStream
+from fake_cupy import (
+    DEFAULT_STREAM,
+    CUDARuntimeError,
+    FakeDevice,
+    FakeGraph,
+    FakePool,
+    FakeStream,
+    OutOfMemoryError,
+    raiser,
+)
 
 import backends
 import cnn
-from backends import cuda_capture
+from backends import DeviceLost, cuda_capture
 from backends.backend import Buffer
+from backends.cuda import CudaBackend
 
 pytestmark = host_cuda.needed
 
@@ -213,6 +224,244 @@ class TestFailure:
             gpu.matmul(x, x, out=gpu.zeros(4, "float32").reshape(2, 2))
 
         self.check(gpu, step, "CUBLAS_STATUS_EXECUTION_FAILED from cublasGemmEx")
+
+
+class TestMemory:
+    """What a recording takes of the GPU is given back, however it ends."""
+
+    @pytest.fixture
+    def taken(self, gpu):
+        """How many bytes the pools of recordings hold on the GPU."""
+        return lambda: FakePool.taken[gpu.index]
+
+    @pytest.fixture
+    def failing(self, gpu):
+        """``failing(error, call)`` is a step that fails at a call, with temporary arrays in its frames."""
+
+        def make(error, call):
+            calls = []
+
+            def inner():
+                x = gpu.zeros(100_000, "float32")
+                return {}[x.size]
+
+            def step():
+                x = gpu.zeros(100_000, "float32")
+                calls.append(x.size)
+                if len(calls) == call:
+                    try:
+                        inner()
+                    finally:
+                        raise error
+
+            return step
+
+        return make
+
+    @pytest.mark.parametrize("call", [2, 3, 4])
+    def test_of_a_step_that_cannot_be_recorded(self, gpu, cublas, streams, failing, taken, call):
+        for _ in range(3):
+            repeat = gpu.graph(failing(ValueError("no"), call))
+            with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
+                repeat()
+            assert taken() == 0
+        assert number(cublas, "created").value == number(cublas, "destroyed").value
+
+    def test_of_a_step_that_is_interrupted(self, gpu, cublas, streams, failing, taken):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            gpu.graph(failing(KeyboardInterrupt(), 3))()
+        assert taken() == 0
+        assert caught.value.__traceback__
+
+    @pytest.mark.parametrize("broken", ["begin_capture", "end_capture", "synchronize", "_load"])
+    def test_of_a_recording_that_breaks(self, gpu, cublas, streams, taken, monkeypatch, broken):
+        monkeypatch.setattr(cuda_capture if broken == "_load" else FakeStream, broken, refused)
+        repeat = gpu.graph(lambda: gpu.zeros(100, "float32"))
+        with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
+            repeat()
+        assert taken() == 0
+
+    def test_of_a_graph_that_is_dropped_or_recorded_again(self, gpu, cublas, streams, taken):
+        assert FakeDevice.current != gpu.index
+        repeat = gpu.graph(lambda: gpu.zeros(100_000, "float32"))
+        repeat()
+        first = taken()
+        assert first > 32 << 20
+        for _ in range(3):
+            Buffer(gpu, np.float32).view((3,))
+            repeat()
+            assert taken() == first
+        del repeat
+        assert taken() == 0
+
+    def test_what_a_step_keeps_is_given_back_after_that(self, gpu, cublas, streams, taken):
+        kept = []
+
+        def step():
+            if FakeStream.current:
+                kept[:] = [gpu.zeros(100_000, "float32")]
+                refused()
+
+        with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
+            gpu.graph(step)()
+        assert taken() == gpu.memory()["used"] - 30 == 400_000
+        kept.clear()
+        assert gpu.memory()["used"] == 30
+        assert taken() == 0
+
+    def test_what_a_recorded_step_holds_is_used(self, gpu, cublas, streams, taken):
+        repeats = [gpu.graph(lambda: gpu.zeros(100_000, "float32")) for _ in range(2)]
+        assert gpu.memory()["used"] == 30
+        for repeat in repeats:
+            repeat()
+        assert gpu.memory()["used"] == 30 + taken() > 2 * (32 << 20)
+        assert CudaBackend(0).memory()["used"] == 30  # the other GPU
+        repeats.clear()
+        del repeat
+        assert gpu.memory()["used"] == 30
+
+
+LOST = CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+
+@pytest.mark.filterwarnings("error")
+class TestLostDevice:
+    """A device that is lost while a step is recorded is lost, and nothing goes on."""
+
+    def check(self, gpu, step=lambda: None):
+        counter = gpu.zeros(1, "float32")
+        repeat = gpu.graph(step, [counter])
+        with pytest.raises(DeviceLost, match="cuda:1 is lost"):
+            repeat()
+        assert repeat.failure is None
+
+    @pytest.mark.parametrize("call", [1, 2, 3, 4])
+    @pytest.mark.parametrize("error", [LOST, DeviceLost("cuda:1 is lost")], ids=["CuPy's", "ours"])
+    def test_in_the_step(self, gpu, cublas, streams, call, error):
+        calls = []
+
+        def step():
+            calls.append(None)
+            if len(calls) == call:
+                raise error
+
+        self.check(gpu, step)
+
+    def test_when_the_warm_up_is_waited_for(self, gpu, cublas, streams, monkeypatch):
+        def synchronize(self):
+            raise LOST
+
+        monkeypatch.setattr(FakeStream, "synchronize", synchronize)
+        self.check(gpu)
+
+    def test_when_what_was_queued_before_is_waited_for(self, gpu, cublas, streams, monkeypatch):
+        monkeypatch.setattr(gpu.xp.cuda.runtime, "deviceSynchronize", raiser(LOST))
+        self.check(gpu)
+
+    def test_behind_another_error(self, gpu, cublas, streams, monkeypatch):
+        def step():
+            if streams:
+                monkeypatch.setattr(gpu.xp.cuda.runtime, "deviceSynchronize", raiser(LOST))
+                raise ValueError("nan")
+
+        self.check(gpu, step)
+
+    def test_nothing_is_put_back_on_it(self, gpu, cublas, streams):
+        counter = gpu.zeros(1, "float32")
+
+        def step():
+            np.add(counter, 1, out=counter)
+            if streams:
+                raise LOST
+
+        with pytest.raises(DeviceLost):
+            gpu.graph(step, [counter])()
+        assert counter.tolist() == [2]
+
+
+def test_memory_that_runs_out_while_recording_only_costs_the_graph(gpu, cublas, streams):
+    def step():
+        if FakeStream.current:
+            raise OutOfMemoryError(1 << 30, 0)
+
+    with pytest.warns(RuntimeWarning, match=r"goes on without .*1\.0 GB were asked for and 60 B are free"):
+        gpu.graph(step)()
+
+
+class TestThreads:
+    """CUDA ends a recording if another thread waits for the device meanwhile."""
+
+    @pytest.fixture(autouse=True)
+    def _device_that_must_not_be_waited_for(self, gpu, monkeypatch):
+        def wait(*_):
+            if self.recording:
+                self.spoilt = True
+
+        def begin(stream):
+            self.recording = True
+
+        def end(stream):
+            self.recording = False
+            if self.spoilt:
+                raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed")
+            return FakeGraph(stream.log)
+
+        self.recording = self.spoilt = False
+        monkeypatch.setattr(FakeStream, "begin_capture", begin)
+        monkeypatch.setattr(FakeStream, "end_capture", end)
+        monkeypatch.setattr(gpu.xp.cuda.runtime, "deviceSynchronize", wait)
+        monkeypatch.setattr(FakeDevice, "synchronize", wait)
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("other", ["records", "waits", "asks for the memory"])
+    def test_one_records_at_a_time(self, gpu, cublas, other):
+        does = {
+            "records": gpu.graph(lambda: None),
+            "waits": gpu.synchronize,
+            "asks for the memory": gpu.memory,
+        }[other]
+        failures = []
+
+        def work():
+            try:
+                does()
+            except Exception as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=work)
+
+        def step():
+            if self.recording:
+                thread.start()
+                thread.join(0.05)
+
+        gpu.graph(step)()
+        thread.join(10)
+        assert (thread.is_alive(), failures, self.spoilt) == (False, [], False)
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("where", ["in the step", "on another thread"])
+    def test_a_graph_that_goes_meanwhile_is_given_back_later(self, gpu, cublas, monkeypatch, where):
+        destroyed = []
+        monkeypatch.setattr(
+            cuda_capture.Cublas, "__del__", lambda cublas: destroyed.append(self.recording), raising=False
+        )
+        old = [gpu.graph(lambda: None)]
+        old[0]()
+
+        def step():
+            if self.recording and where == "in the step":
+                old.clear()
+            elif self.recording:
+                thread = threading.Thread(target=old.clear)
+                thread.start()
+                thread.join(10)
+
+        new = gpu.graph(step)
+        new()
+        assert not old
+        gpu.memory()
+        assert destroyed == [False]
 
 
 def small(backend):

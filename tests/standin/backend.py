@@ -9,6 +9,7 @@ import numpy as np
 
 from backends.backend import Backend, Timer
 from backends.cpu import CpuTimer
+from backends.errors import DeviceLost
 from backends.graph import CaptureError, Graph, Work
 from backends.kernels import PortableKernels
 from standin.arrays import Array, _host, signal, xp
@@ -115,6 +116,8 @@ class StandInBackend(Backend):
         try:
             with tape.recording():
                 step()
+        except DeviceLost:
+            raise
         except Exception as error:
             raise CaptureError(str(error)) from error
         return tape.launch
