@@ -43,9 +43,9 @@ class Capture:
                 with self._backend.active():
                     self._record(step, own)
             except BaseException as error:
-                self._raise_if_lost(error)
                 _clear_frames(error)
                 own.retire()
+                self._raise_if_lost(error)
                 if not isinstance(error, Exception):
                     raise
                 raise CaptureError(f"{type(error).__name__}: {first_line(error)}") from error
@@ -70,10 +70,7 @@ class Capture:
             own.stream.synchronize()
 
     def _raise_if_lost(self, error: BaseException) -> None:
-        """Raise DeviceLost if the device failed, not the recording; otherwise wait until it is idle.
-
-        Nothing is given back then: what lies on a lost device complains when it goes.
-        """
+        """Raise DeviceLost if the device failed, not the recording; otherwise wait until it is idle."""
         if isinstance(error, DeviceLost) and not isinstance(error.__cause__, CublasError):
             raise error
         try:
@@ -104,8 +101,12 @@ class Belongings:
         _give_back()
 
     def give_back(self) -> bool:
-        """Give back what can be, in this order; whether nothing is left in the pool."""
-        with suppress(Exception), self._backend.active():  # a lost device takes nothing back
+        """Give back what can be, in this order; whether nothing is left in the pool.
+
+        On a lost device everything stays: it takes nothing back, and CuPy prints an error for each thing.
+        """
+        with suppress(Exception), self._backend.active():
+            self._backend.xp.cuda.runtime.deviceSynchronize()
             self.graph = None
             self.cublas = None
             self.workspace = None

@@ -1,6 +1,7 @@
 """What the network code refuses, each in one sentence that says what to do."""
 
 from backends import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
+from backends.errors import Notice
 
 __all__ = [
     "ArgumentError",
@@ -9,6 +10,7 @@ __all__ = [
     "DeviceLost",
     "DeviceUnavailable",
     "DisagreementError",
+    "Notice",
     "OutOfMemory",
     "ShapeError",
     "TrainingError",

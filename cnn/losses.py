@@ -7,7 +7,7 @@ of the mean, however the batch is cut.
 
 import warnings
 
-from cnn.errors import ShapeError
+from cnn.errors import Notice, ShapeError
 from cnn.layers.buffers import Array, Buffers
 from cnn.network import Sequential
 
@@ -71,6 +71,7 @@ class CrossEntropy(Loss):
             warnings.warn(
                 "CrossEntropy expects logits, but the network ends in Softmax and will learn slowly: "
                 "take the Softmax away, or train with BinaryCrossEntropy",
+                Notice,
                 stacklevel=4,  # of who called fit or evaluate
             )
 

@@ -1,11 +1,15 @@
 """A training whose device fails in the middle: one sentence, and the last checkpoint stays."""
 
 import gc
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from standin import StandInBackend, counters
 
 import backends
@@ -139,6 +143,111 @@ class TestCommand:
         monkeypatch.setattr(self.device, "matmul", fails_with(DeviceLost("it is lost")))
         code, _, err = train()
         assert (code, err) == (2, ["error: the output folder run exists: give --out another name"])
+
+
+ENDING = """
+import sys, threading, time
+import backends, cnn.cli
+from standin import Array, StandInBackend
+
+def fail(*_, **__):
+    def complain(array):
+        raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
+    Array.__del__ = complain
+    threading.Thread(target=time.sleep, args=(10,)).start()
+    raise backends.DeviceLost("cuda:0 is lost")
+
+device = StandInBackend()
+device.name, device.asarray = "cuda:0", fail
+backends._make = lambda *_: device
+sys.argv = ["cnn", "gradcheck", "--device", "cuda"]
+print("printed before")
+cnn.cli.main()
+"""
+
+
+class TestEnd:
+    """After a device is lost the process ends at once: its objects on the device could only complain."""
+
+    def test_the_sentence_is_the_last_thing_that_is_said(self):
+        tests = Path(__file__).parent
+        done = subprocess.run(
+            [sys.executable, "-c", ENDING],
+            env=os.environ | {"PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.stderr == "error: cuda:0 is lost\n"
+        assert (done.returncode, done.stdout) == (2, "printed before\n")
+
+    @pytest.fixture
+    def ended(self, monkeypatch):
+        """The codes that the command ended its process with at once."""
+        codes = []
+
+        def end(code):
+            codes.append(code)
+            raise SystemExit(code)
+
+        monkeypatch.setattr(os, "_exit", end)
+        return codes
+
+    @pytest.fixture
+    def process(self, command, monkeypatch):
+        """The command as if this process were all its own, on a GPU that ``fails``."""
+        on_cpu = backends._make
+
+        def run(fails, *arguments):
+            device = StandInBackend("portable")
+            device.name, device.asarray = "cuda:0", fails
+            with monkeypatch.context() as patch:
+                patch.setattr(backends, "_made", {})
+                patch.setattr(
+                    backends, "_make", lambda name, *more: on_cpu(name, *more) if name == "cpu" else device
+                )
+                patch.setattr(sys.stdout, "fileno", lambda: 1)
+                return command(*arguments)
+
+        return run
+
+    def test_whatever_the_command(self, command, process, ended, own_data, monkeypatch):
+        lost = fails_with(DeviceLost("it is lost"))
+        monkeypatch.setattr("cnn.cli.selftest.run", lost)  # else it makes its cases first, for many seconds
+        command("train", "--model", "notebook", "--data", own_data, "--no-report", "--out", "run")
+        Image.fromarray(np.zeros((20, 20), np.uint8)).save("digit.png")
+        on_gpu = ("--model", "notebook", "--device", "cuda")
+        commands = [
+            ("train", *on_gpu, "--data", own_data, "--out", "other"),
+            ("train", "--resume", "run", "--epochs", 4, "--device", "cuda", "--json"),
+            ("evaluate", "run", "--device", "cuda", "--json"),
+            ("predict", "run", "digit.png", "--device", "cuda"),
+            ("compare", *on_gpu),
+            ("gradcheck", *on_gpu),
+            ("selftest", "--device", "cuda", "--json"),
+        ]
+        for arguments in commands:
+            code, out, err = process(lost, *arguments)
+            assert (code, out, err.splitlines()[-1][:17]) == (2, "", "error: it is lost"), arguments
+        assert ended == [2] * len(commands)
+
+    def test_but_not_after_another_error(self, process, ended):
+        full = fails_with(OutOfMemory("cuda:0", 9, 0, "take less"))
+        assert process(full, "gradcheck", "--device", "cuda")[0] == 2
+        assert process(full, "evaluate", "nowhere")[0] == 2
+        assert ended == []
+
+    def test_a_caller_with_streams_of_its_own_goes_on(self, command, ended, device):
+        device.matmul = fails_with(DeviceLost("it is lost"))
+        assert command("gradcheck", "--device", "cuda") == (2, "", "error: it is lost\n")
+        assert ended == []
+
+    def test_a_device_that_is_lost_while_it_is_tried(self, process, ended, monkeypatch):
+        def fails(*_, **__):
+            raise backends.DeviceUnavailable("cuda:0 failed: check it") from DeviceLost("it is lost")
+
+        assert process(fails, "gradcheck", "--device", "cuda")[0] == 2
+        assert ended == [2]
 
 
 class TestFit:

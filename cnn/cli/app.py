@@ -1,7 +1,11 @@
 """The app that the commands add themselves to, and how it ends: a mistake is one sentence, no traceback."""
 
+import os
 import sys
 import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from errno import EPIPE
 from typing import Any, NoReturn
 
@@ -16,6 +20,7 @@ from cnn.errors import (
     DeviceLost,
     DeviceUnavailable,
     DisagreementError,
+    Notice,
     OutOfMemory,
     ShapeError,
     TrainingError,
@@ -60,9 +65,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that the screen lacks
-    warnings.showwarning = lambda message, *rest, **named: say(f"note: {message}")
+    warnings.showwarning = _show_warning
     try:
-        code = app(standalone_mode=False)
+        with _holding_back_complaints():
+            code = app(standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code)
     except UsageError as error:
@@ -90,8 +96,59 @@ def examples(*lines: str) -> str:
     return "\n  ".join(("Examples:", *lines))
 
 
+_as_python_shows_it: Callable[..., None] = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, *where: Any, **named: Any) -> None:
+    """A warning of our own is a note; others are shown if the user asks Python for warnings (-W)."""
+    if isinstance(message, Notice):
+        say(f"note: {message}")
+    elif sys.warnoptions:
+        _as_python_shows_it(message, *where, **named)
+
+
 def _fail(error: object, code: int) -> NoReturn:
     say(f"error: {error}")
+    if _is_after_a_loss(error):
+        _leave(code)
+    sys.exit(code)
+
+
+@contextmanager
+def _holding_back_complaints() -> Iterator[None]:
+    """Print what objects complain of while they are destroyed at the end, unless a device was lost."""
+    held: deque[Any] = deque(maxlen=100)
+    show, sys.unraisablehook = sys.unraisablehook, held.append
+    try:
+        yield
+    except BaseException as error:
+        if _is_after_a_loss(error):
+            held.clear()
+        raise
+    finally:
+        sys.unraisablehook = show
+        for complaint in held:
+            show(complaint)
+
+
+def _is_after_a_loss(error: object) -> bool:
+    """Whether a device was lost, which is this error or what led to it."""
+    while isinstance(error, BaseException) and not isinstance(error, DeviceLost):
+        error = error.__cause__ or error.__context__
+    return isinstance(error, DeviceLost)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process without destroying its objects: each one on a lost device would print an error.
+
+    If standard output is not the process's own, a notebook or a test has called the command and goes on.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    with suppress(OSError):  # it is no file
+        if sys.stdout.fileno() == 1:
+            os._exit(code)
     sys.exit(code)
 
 

@@ -101,7 +101,9 @@ class Job:
         except TrainingError as error:  # to go on from the checkpoint would come to the same
             say(f"error: {error}; {self._last_good()}")
             raise typer.Exit(1) from None
-        except (OutOfMemory, DeviceLost) as error:
+        except DeviceLost as error:
+            raise DeviceLost(f"{error}; {self._kept()}") from error
+        except OutOfMemory as error:
             raise self._ended(f"error: {error}", 2) from None
         except OSError as error:
             raise self._ended(f"error: {told(error)}", 2) from None

@@ -366,6 +366,16 @@ class TestLostDevice:
 
         self.check(gpu, step)
 
+    def test_nothing_is_given_back_to_it(self, gpu, cublas, streams, monkeypatch):
+        repeats = [gpu.graph(lambda: None) for _ in range(2)]
+        repeats[0]()
+        monkeypatch.setattr(gpu.xp.cuda.runtime, "deviceSynchronize", raiser(LOST))
+        before = number(cublas, "destroyed").value
+        repeats.pop(0)
+        with pytest.raises(DeviceLost):
+            repeats.pop(0)()
+        assert number(cublas, "destroyed").value == before
+
     def test_nothing_is_put_back_on_it(self, gpu, cublas, streams):
         counter = gpu.zeros(1, "float32")
 
