@@ -319,7 +319,7 @@ class TestFit:
 
         said = []
         with pytest.raises(DeviceLost, match="it is lost"):
-            self.fit(callbacks=[cnn.callbacks.Dispensable(Logs(), "logs", said.append)])
+            self.fit(callbacks=[cnn.callbacks.Dispensable(Logs, "logs", said.append)])
         assert said == []
 
     def test_an_end_that_fails_alone_is_an_error(self):
