@@ -12,7 +12,7 @@ from backends import Backend
 from cnn import layers
 from cnn.arguments import shape
 from cnn.errors import CheckpointError
-from cnn.files import write_whole
+from cnn.files import to_json, write_whole
 from cnn.layers.buffers import Scratch, Shape
 from cnn.layers.layer import Context, Layer
 from cnn.network import Sequential
@@ -53,18 +53,20 @@ def serialized(arrays: dict[str, Any], description: dict[str, Any]) -> bytes:
     """The contents of a safetensors file; equal ones for equal arguments."""
     from safetensors.numpy import save
 
-    return save(arrays, {METADATA: json.dumps(description)})  # several entries would have no fixed order
+    return save(arrays, {METADATA: to_json(description)})  # several entries would have no fixed order
 
 
 def load(path: str | Path, device: Backend | str = "auto", network: Sequential | None = None) -> Sequential:
     """The network in the file ``path``, on ``device``; or its weights put into ``network``, where that is.
 
-    Raises CheckpointError where the file is missing, broken, not of this kind, or of another architecture.
+    Raises CheckpointError where the file is missing, broken, not of this kind, or of another architecture,
+    and if a weight is not finite; :meth:`Sequential.load_state_dict` takes such arrays too.
     """
     state, metadata = read(path)
     try:
         if network is None:
             network = _rebuild(metadata, device, state)
+        require_finite(state, network.dtype)
         network.load_state_dict(state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -80,6 +82,20 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
 def are_finite(arrays: dict[str, Any]) -> bool:
     """Whether all numbers in host arrays are finite."""
     return all(np.isfinite(array).all() for array in arrays.values())
+
+
+def require_finite(state: Mapping[str, Any], dtype: str) -> None:
+    """Raise CheckpointError if a network of ``dtype`` would get a weight that is not finite."""
+    for name, array in state.items():
+        if array.dtype.kind != "f":
+            continue
+        with np.errstate(over="ignore"):
+            finite = np.count_nonzero(np.isfinite(array.astype(dtype, copy=False)))
+        if wrong := array.size - finite:
+            raise CheckpointError(
+                f"{name} has {wrong:,} of {array.size:,} values that are NaN or infinite in {dtype}: "
+                "take weights from before the training diverged"
+            )
 
 
 def weights_in(arrays: dict[str, Any]) -> dict[str, Any]:

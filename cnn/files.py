@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EACCES, EBADF, EINVAL, EMFILE, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM
+from math import isfinite
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -138,7 +139,20 @@ def require_writable(folder: Path) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Put ``value`` at ``path`` as JSON for people and programs."""
-    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_whole(path, (to_json(value, indent=2) + "\n").encode())
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """``value`` as JSON, which has no NaN and no infinity: they become null."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def leaves(value: Any) -> Iterator[Any]:

@@ -8,12 +8,13 @@ choices need nothing here: they follow from the seed, the epoch and the position
 import hashlib
 import json
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from cnn import checkpoints
 from cnn.errors import CheckpointError
-from cnn.files import write_whole
+from cnn.files import to_json, write_whole
 from cnn.run import Run
 
 OPTIMIZER, TOTALS = checkpoints.TRAINING + "optimizer/", checkpoints.TRAINING + "totals"
@@ -72,14 +73,17 @@ class SavedTraining:
             settings = dict(description["settings"])
             steps = int(settings["steps"])
             optimizer = dict(description["optimizer"])
-            history = [dict(record) for record in description["history"]]
+            history = [
+                {name: nan if value is None else value for name, value in record.items()}
+                for record in description["history"]
+            ]
             if not 0 <= step <= steps or not 0 <= epoch - len(history) <= 1:
                 raise ValueError(
                     f"step {step} of {steps} in epoch {epoch} after {len(history)} whole ones cannot be"
                 )
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
-        except (ValueError, TypeError, LookupError, OverflowError) as error:
+        except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
             raise CheckpointError(
                 f"{path}: the description of the checkpoint cannot be used ({error})"
             ) from error
@@ -146,9 +150,8 @@ def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any
 
 def _plain(value: Any) -> Any:
     """What JSON makes of a value, of NumPy's numbers and arrays too."""
-    return json.loads(
-        json.dumps(value, default=lambda part: part.tolist() if hasattr(part, "tolist") else repr(part))
-    )
+    plain = json.dumps(value, default=lambda part: part.tolist() if hasattr(part, "tolist") else repr(part))
+    return json.loads(to_json(json.loads(plain)))
 
 
 def checksum(arrays: dict[str, Any], description: dict[str, Any]) -> str:

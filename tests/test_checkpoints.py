@@ -72,6 +72,44 @@ def test_another_architecture_is_named(network, tmp_path):
         cnn.load(tmp_path / "m.safetensors", network=other)
 
 
+class TestNumbersThatAreNotFinite:
+    """They are refused where a file is read; arrays in memory are taken as they are."""
+
+    def file(self, network, path, **changed):
+        save_file(network.state_dict() | changed, path)
+        return path
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_the_weights_are_named(self, network, tmp_path, value):
+        bias = np.array([0, value, 0, value, 0, 0], dtype=np.float32)
+        path = self.file(network, tmp_path / "m.safetensors", **{"0.bias": bias})
+        with pytest.raises(cnn.CheckpointError) as caught:
+            cnn.load(path, network=network)
+        assert str(caught.value) == (
+            f"{path}: 0.bias has 2 of 6 values that are NaN or infinite in float32: take weights from before "
+            "the training diverged"
+        )
+
+    def test_what_overflows_in_the_networks_dtype_is_too(self, network, tmp_path):
+        large = np.full(6, 1e300)
+        path = self.file(network, tmp_path / "m.safetensors", **{"0.bias": large})
+        with pytest.raises(cnn.CheckpointError, match=r"0\.bias has 6 of 6 values .* infinite in float32"):
+            cnn.load(path, network=network)
+        double = cnn.models.lenet5()
+        double.build((1, 28, 28), backend="cpu", dtype="float64")
+        assert cnn.load(path, network=double).state_dict()["0.bias"][0] == 1e300
+
+    def test_a_file_of_this_library_is_refused_too(self, network, tmp_path):
+        network.parameters["3.bias"].value[0] = np.nan
+        network.save(tmp_path / "m.safetensors")
+        with pytest.raises(cnn.CheckpointError, match=r"m\.safetensors: 3\.bias has 1 of 16 values"):
+            cnn.load(tmp_path / "m.safetensors", device="cpu")
+
+    def test_arrays_in_memory_are_taken_as_they_are(self, network):
+        network.load_state_dict(network.state_dict() | {"0.bias": np.full(6, np.nan)})
+        assert np.isnan(network.state_dict()["0.bias"]).all()
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(cnn.CheckpointError, match=r"the file .*nowhere.* does not exist"):
         cnn.load(tmp_path / "nowhere.safetensors")

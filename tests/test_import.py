@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from test_cli import SMALL
 
 import cnn
+from cnn.report import Evaluation
 
 
 @pytest.fixture
@@ -133,6 +135,32 @@ def test_lenet5_of_pytorch(command, own_data):
     np.testing.assert_allclose(network.predict(data["x_test"]), logits.softmax(1).numpy(), rtol=0, atol=1e-5)
 
 
+def test_a_run_with_weights_that_are_not_finite_is_refused_by_all_commands(give, command, weights):
+    assert give(weights)[0] == 0
+    save_file({**weights, "7.bias": np.full(120, np.inf, dtype="f")}, "run/model.safetensors")
+    Path("picture.png").touch()
+    for arguments in (("evaluate", "run"), ("predict", "run", "picture.png"), ("export", "run", "m.onnx"),
+                      ("report", "run")):  # fmt: skip
+        code, out, err = command(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith(
+            "error: run/model.safetensors: 7.bias has 120 of 120 values that are NaN or inf"
+        )
+
+
+def test_what_overflows_is_null_in_json_and_the_run_stays_readable(give, command, weights):
+    def valid(text):
+        return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+    code, out, err = give({**weights, "11.bias": np.array([3e38, -3e38], dtype="f")}, "--json")
+    assert (code, valid(out)["loss"]) == (0, None), err
+    code, out, err = command("evaluate", "run", "--json")
+    assert (code, valid(out)["loss"], valid(out)["count"]) == (0, None, 40), err
+    assert np.isnan(Evaluation.load("run/evaluation.safetensors").loss)
+    with safe_open("run/evaluation.safetensors", framework="numpy") as file:
+        valid(file.metadata()["xpcnn"])
+
+
 class TestMisfits:
     """One sentence that names the file and what does not fit; no folder is made."""
 
@@ -160,6 +188,13 @@ class TestMisfits:
         answer = give({**weights, "7.bias": np.zeros(7, dtype="f")})
         self.refused(
             answer, r"w\.safetensors: the weights have 7\.bias with shape \(7,\), .* shape \(120,\)$"
+        )
+
+    def test_numbers_that_are_not_finite(self, give, weights):
+        bias = np.full(6, np.nan, dtype="f")
+        self.refused(
+            give({**weights, "0.bias": bias}),
+            r"w\.safetensors: 0\.bias has 6 of 6 values that are NaN or infinite in float32: take weights",
         )
 
     def test_other_classes(self, give, weights):

@@ -8,6 +8,7 @@ from standin import StandInBackend
 
 import backends
 import cnn
+from cnn import checkpoints
 from cnn.resumption import SavedTraining
 
 RANDOM = np.random.default_rng(0)
@@ -293,7 +294,7 @@ class TestCheckpoint:
         [{"step": 9}, {"epoch": 5}, {"settings": {"steps": "many"}}, {"history": 3}, {"seconds": None}],
     )
     def test_one_that_cannot_be_is_refused_though_its_checksum_is_right(self, path, change, monkeypatch):
-        from cnn import checkpoints, resumption
+        from cnn import resumption
 
         arrays, metadata = checkpoints.read_all(path)
         description = json.loads(metadata[checkpoints.METADATA]) | change
@@ -302,6 +303,18 @@ class TestCheckpoint:
         path.write_bytes(checkpoints.serialized(arrays, description))
         with pytest.raises(cnn.CheckpointError, match=r"c.safetensors: the description .* cannot be used"):
             SavedTraining.read(path)
+
+
+def test_a_figure_that_is_not_finite_is_null_in_the_file_and_itself_when_read(tmp_path):
+    class Lose(cnn.Callback):
+        def on_epoch(self, run, record):
+            record["validation_loss"] = float("nan")
+
+    path = tmp_path / "c.safetensors"
+    fit(network(), "plain", [Lose(), cnn.Checkpoint(path)], epochs=1)
+    text = checkpoints.read_all(path)[1][checkpoints.METADATA]
+    assert json.loads(text, parse_constant=pytest.fail)["history"][0]["validation_loss"] is None
+    assert np.isnan(SavedTraining.read(path).history[0]["validation_loss"])
 
 
 def test_the_best_weights_are_those_with_the_lowest_validation_loss(tmp_path):

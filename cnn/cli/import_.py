@@ -58,6 +58,8 @@ def import_(
     test_set = cnn.data.load(data)[1].only(config.classes)
     network = config.make_network(test_set.shape, len(test_set.classes), backend)
     try:
+        network.require_state(state)
+        checkpoints.require_finite(state, dtype)
         network.load_state_dict(state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {_misfit(error, model, network, state)}") from None

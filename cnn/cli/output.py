@@ -1,9 +1,9 @@
 """What the commands print, and where."""
 
-import json
 from contextlib import suppress
 from typing import Any
 
+from cnn.files import to_json
 from cnn.streams import OutputLost, log
 from cnn.terminal import write_line
 from cnn.text import printable
@@ -22,7 +22,7 @@ def print_kept(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """A result for programs."""
-    print(json.dumps(value, indent=2))
+    print(to_json(value, indent=2))
 
 
 def result_line(result: dict[str, float]) -> str:

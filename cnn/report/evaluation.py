@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from cnn.arguments import whole
 from cnn.checkpoints import METADATA, read
 from cnn.data import Dataset
 from cnn.errors import CheckpointError
-from cnn.files import leaves, write_whole
+from cnn.files import leaves, to_json, write_whole
 from cnn.layers import Reshape
 from cnn.layers.buffers import Array
 from cnn.layers.layer import Layer
@@ -71,7 +72,7 @@ class Evaluation:
             f"activations.{number}": histogram.counts for number, histogram in enumerate(self.activations)
         }
         arrays["confusion"] = self.confusion
-        write_whole(path, serialize(arrays, {METADATA: json.dumps(facts)}))
+        write_whole(path, serialize(arrays, {METADATA: to_json(facts)}))
 
     @classmethod
     def load(cls, path: str | Path) -> "Evaluation":
@@ -88,7 +89,7 @@ class Evaluation:
             if confusion.shape[0] != confusion.shape[1]:
                 raise ValueError(f"confusion is {confusion.shape}, expected a square")
             return cls(
-                loss=float(facts["loss"]),
+                loss=nan if facts["loss"] is None else float(facts["loss"]),
                 accuracy=float(facts["accuracy"]),
                 count=int(facts["count"]),
                 confusion=confusion,

@@ -161,7 +161,7 @@ class TestFile:
             lambda arrays, facts: arrays.pop("mistakes.images"),
             lambda arrays, facts: facts.pop("loss"),
             lambda arrays, facts: facts.update(version=2),
-            lambda arrays, facts: facts.update(loss=None),
+            lambda arrays, facts: facts.update(loss="low"),
             lambda arrays, facts: facts.update(count=float("inf")),
             lambda arrays, facts: facts.update(times=[["0 Conv2D"]]),
             lambda arrays, facts: facts.update(times=[["0 Conv2D", ["a", 0, 0], None]]),
