@@ -24,7 +24,9 @@ class Broken(StringIO):
         self.number, self.buffers, self.terminal = number, buffers, terminal
 
     def write(self, text):
-        return len(text) if self.buffers else self.flush()
+        if not isinstance(text, str):
+            raise TypeError  # as click finds out that it takes text
+        return len(text) if self.buffers or not text else self.flush()
 
     def flush(self):
         raise OSError(self.number, os.strerror(self.number))
