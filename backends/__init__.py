@@ -11,6 +11,7 @@ from backends.backend import Array, Backend, Timer
 from backends.cpu import CpuBackend
 from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
 from backends.kernels import Window
+from backends.text import did_you_mean
 from backends.threads import limit_threads
 
 __all__ = [
@@ -26,6 +27,9 @@ __all__ = [
     "get",
     "of",
 ]
+
+DEVICES = ("auto", "cpu", "cuda")
+DEVICES_ELSEWHERE = {"gpu": "cuda", "nvidia": "cuda", "gpu:0": "cuda:0", "cuda0": "cuda:0", "0": "cuda:0"}
 
 _made: dict[tuple[str, str, bool], Backend] = {}
 
@@ -47,7 +51,8 @@ def get(spec: str = "auto", kernels: str = "auto", threads: int | None = None, t
         asked = os.environ.get("CNN_DEVICE") or "auto"
     if not isinstance(asked, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
         where = "" if asked == spec else " in the environment variable CNN_DEVICE"
-        raise ArgumentError(f"unknown device {asked!r}{where}: expected auto, cpu, cuda or cuda:N")
+        expected = f"expected auto, cpu, cuda or cuda:N{did_you_mean(asked, DEVICES, DEVICES_ELSEWHERE)}"
+        raise ArgumentError(f"unknown device {asked!r}{where}: {expected}")
     if threads is not None:
         limit_threads(threads)
     if asked == "auto":

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.text import did_you_mean
 from cnn.arguments import shown
 from cnn.errors import ArgumentError
 
@@ -60,6 +61,9 @@ def get(name: str) -> Initializer:
 def require(name: Any, layer: str = "") -> str:
     """``name`` if an initializer is called so; the error begins with ``layer``, which asks for it."""
     if not isinstance(name, str) or name not in INITIALIZERS:
-        who, expected = f"{layer}: " if layer else "", ", ".join(INITIALIZERS)
+        who, expected = (
+            f"{layer}: " if layer else "",
+            ", ".join(INITIALIZERS) + did_you_mean(name, INITIALIZERS),
+        )
         raise ArgumentError(f"{who}unknown initializer {shown(name)}: expected one of {expected}")
     return name

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from backends.text import did_you_mean
 from cnn.arguments import shown
 from cnn.errors import ArgumentError
 from cnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU, Softmax, Tanh
@@ -46,5 +47,6 @@ MODELS: dict[str, Callable[[int], Sequential]] = {"lenet5": lenet5, "notebook": 
 def get(name: str, classes: int) -> Sequential:
     """The model called ``name``, for so many classes; not yet built."""
     if not isinstance(name, str) or name not in MODELS:
-        raise ArgumentError(f"unknown model {shown(name)}: expected {' or '.join(MODELS)}")
+        expected = f"expected {' or '.join(MODELS)}{did_you_mean(name, MODELS)}"
+        raise ArgumentError(f"unknown model {shown(name)}: {expected}")
     return MODELS[name](classes)

@@ -9,6 +9,7 @@ import numpy as np
 
 import backends
 from backends import Backend
+from backends.text import did_you_mean
 from cnn import initializers, random
 from cnn.arguments import flag, shape, shown, whole
 from cnn.data.dataset import as_images
@@ -22,6 +23,10 @@ from cnn.layers.shape import Reshape
 from cnn.replays import Replays
 
 DTYPES = ("float32", "float64")
+DTYPES_ELSEWHERE = {
+    **dict.fromkeys(("fp32", "f32", "float", "single", "32"), "float32"),
+    **dict.fromkeys(("fp64", "f64", "double", "64"), "float64"),
+}
 EVALUATION_BATCH = 256
 
 
@@ -327,8 +332,7 @@ class Sequential(Layer):
         self, input_shape: Shape, backend: Backend | str, seed: int, dtype: str, fuse: bool
     ) -> Shape:
         name = getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)  # np.dtype's, np.float32's
-        if not isinstance(name, str) or name not in DTYPES:
-            raise ArgumentError(f"dtype is {shown(dtype)}, expected {' or '.join(DTYPES)}")
+        require_dtype(name)
         whole("seed", seed, least=0)
         fuse = flag("fuse", fuse)
         if isinstance(backend, str):
@@ -384,3 +388,10 @@ def _as_array(name: str, value: Any) -> Any:
         return np.asarray(value)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"the weights have {name} as {shown(value)}, expected an array") from error
+
+
+def require_dtype(name: Any) -> None:
+    """Raise ArgumentError unless a network can compute in the dtype of this name."""
+    if not isinstance(name, str) or name not in DTYPES:
+        meant = did_you_mean(name, DTYPES, DTYPES_ELSEWHERE)
+        raise ArgumentError(f"dtype is {shown(name)}, expected {' or '.join(DTYPES)}{meant}")

@@ -16,6 +16,7 @@ from typing import Any
 
 import cnn
 from backends import Backend
+from backends.text import did_you_mean
 from cnn import checkpoints, models
 from cnn.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.data import Dataset
@@ -86,7 +87,8 @@ class Config:
     def make_optimizer(self) -> Optimizer:
         """The optimizer by name, with its own values for what is not given."""
         if self.optimizer not in OPTIMIZERS:
-            raise ArgumentError(f"unknown optimizer {self.optimizer!r}: expected {', '.join(OPTIMIZERS)}")
+            expected = f"expected {', '.join(OPTIMIZERS)}{did_you_mean(self.optimizer, OPTIMIZERS)}"
+            raise ArgumentError(f"unknown optimizer {self.optimizer!r}: {expected}")
         given = {"momentum": self.momentum, "weight_decay": self.weight_decay}
         arguments = {name: value for name, value in given.items() if value is not None}
         if self.optimizer == "sgd":
@@ -111,7 +113,8 @@ class Config:
     def make_schedule(self) -> Schedule:
         """The schedule by name."""
         if self.schedule not in SCHEDULES:
-            raise ArgumentError(f"unknown schedule {self.schedule!r}: expected {', '.join(SCHEDULES)}")
+            expected = f"expected {', '.join(SCHEDULES)}{did_you_mean(self.schedule, SCHEDULES)}"
+            raise ArgumentError(f"unknown schedule {self.schedule!r}: {expected}")
         return SCHEDULES[self.schedule](warmup=self.warmup)
 
 

@@ -6,12 +6,14 @@ from backends.errors import ArgumentError, DeviceUnavailable
 from backends.kernels.portable import PortableKernels
 from backends.kernels.signal import SignalKernels
 from backends.kernels.window import Window
+from backends.text import did_you_mean
 
 if TYPE_CHECKING:
     from backends.backend import Backend
 
 __all__ = ["SETS", "PortableKernels", "SignalKernels", "Window", "make"]
 
+SETS_ELSEWHERE = {"numba": "compiled", "numpy": "portable", "scipy": "signal", "fast": "compiled"}
 SETS = ("compiled", "portable", "signal")
 
 
@@ -32,4 +34,7 @@ def make(name: str, backend: "Backend") -> PortableKernels:
         except DeviceUnavailable as error:
             backend.slower = str(error)
             return PortableKernels(backend)
-    raise ArgumentError(f"unknown kernels {name!r}: expected auto, {', '.join(SETS[:-1])} or {SETS[-1]}")
+    expected = (
+        f"expected auto, {', '.join(SETS[:-1])} or {SETS[-1]}{did_you_mean(name, SETS, SETS_ELSEWHERE)}"
+    )
+    raise ArgumentError(f"unknown kernels {name!r}: {expected}")

@@ -1,16 +1,19 @@
 """The app that the commands add themselves to, and how it ends: a mistake is one sentence, no traceback."""
 
 import os
+import re
 import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EPIPE
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+import cnn
+from cnn.cli import suggestions
 from cnn.cli.help import Command, Group
 from cnn.cli.output import say
 from cnn.errors import (
@@ -49,14 +52,30 @@ class App(typer.Typer):
         return super().command(*arguments, cls=Command, **named)
 
 
+def _tell(version: bool) -> None:
+    """Print the version, if it is asked for."""
+    if version:
+        print(f"xpcnn {cnn.__version__}")
+        raise typer.Exit()
+
+
 app = App(
     name="cnn",
-    help="Small convolutional networks on a CPU or a CUDA GPU.",
     cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-V", help="Show the version and exit.", is_eager=True, callback=_tell),
+    ] = False,
+) -> None:
+    """Train, test and compare small convolutional networks on a CPU or a CUDA GPU."""
 
 
 @guarded()
@@ -153,7 +172,18 @@ def _leave(code: int) -> NoReturn:
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with the command line, and where to look."""
+    """What is wrong with the command line, what may be meant, and where to look."""
     message = error.format_message().rstrip(".?")
     command = error.ctx.command_path if error.ctx else app.info.name
+    if unknown := re.match(r"No such (option|command):? (?:'(.*?)'|([^ ]+))", message):
+        message = unknown[0]
+        if meant := _meant(error.ctx.command, unknown[1], unknown[2] or unknown[3]):
+            return f"n{message[1:]}; did you mean `{meant}`? `{command} --help` shows what there is"
     return f"{message[0].lower()}{message[1:]}: `{command} --help` shows what there is"
+
+
+def _meant(command: Any, kind: str, name: str) -> str | None:
+    """The option or the command that ``name`` may stand for."""
+    if kind == "command":
+        return suggestions.command(name, list(command.commands))
+    return suggestions.flag(name, [known for parameter in command.params for known in parameter.opts])

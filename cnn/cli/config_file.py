@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from cnn.cli import suggestions
 from cnn.cli.app import UsageError
 from cnn.errors import ArgumentError
 from cnn.reading import read_text
@@ -45,8 +46,10 @@ def _defaults(context: typer.Context, path: Path) -> dict[str, Any]:
             continue
         parameter = flags.get(key.replace("-", "_"))
         if parameter is None or parameter.name is None:
-            expected = ", ".join(sorted(flag.replace("_", "-") for flag in flags))
-            raise ArgumentError(f"{path}: unknown flag {short(key, LONGEST)!r}: expected one of {expected}")
+            meant = suggestions.flag(key, [f"--{flag.replace('_', '-')}" for flag in flags])
+            names = ", ".join(sorted(flag.replace("_", "-") for flag in flags))
+            expected = f"expected one of {names}{f'; did you mean {meant[2:]}?' if meant else ''}"
+            raise ArgumentError(f"{path}: unknown flag {short(key, LONGEST)!r}: {expected}")
         if parameter.name in defaults:
             raise ArgumentError(f"{path}: {key} is given twice, with - and with _: leave one out")
         is_switch = isinstance(value, bool) and getattr(parameter, "is_flag", False)

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,12 +151,16 @@ class Job:
         except KeyboardInterrupt:
             raise self._ended("interrupted before the test", 130) from None
 
-    def report(self, found: Evaluation, drawn: bool) -> None:
-        """Write down what the test found, and draw it; where that fails, the trained run stays as it is."""
+    def report(self, found: Evaluation, drawn: bool) -> Path | None:
+        """Write down what the test found, and draw it; -> the page, None if there is none.
+
+        If that fails, the trained run stays as it is.
+        """
         try:
             found.save(self.folder.evaluation)
             if drawn:
-                say(f"drew {write_report(self.folder).page}")
+                say("drawing the report")
+                return write_report(self.folder).page
         except KeyboardInterrupt:
             if not self.folder.evaluation.exists():
                 raise self._ended("interrupted", 130) from None
@@ -164,6 +169,7 @@ class Job:
             say(f"no report: {told(error)}; {self._again} makes it")
         except Exception as error:  # whatever drawing fails of, the run is done and is not to end badly
             say(f"no report: {error}")
+        return None
 
     def show_plan(self, as_json: bool) -> None:
         """Say what the run would do and take; what would stop it at its start stops here too."""

@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 import backends
+from backends.text import did_you_mean
 from cnn.arguments import whole
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads
@@ -63,7 +64,10 @@ def predict(
     """
     whole("top", top)
     if prepare not in ("auto", *PREPARATIONS):
-        raise ArgumentError(f"--prepare is {prepare!r}, expected auto, {' or '.join(PREPARATIONS)}")
+        raise ArgumentError(
+            f"--prepare is {prepare!r}, expected auto, {' or '.join(PREPARATIONS)}"
+            + did_you_mean(prepare, ["auto", *PREPARATIONS])
+        )
     network, config, class_names = RunFolder(run).load(backends.get(device, kernels, threads))
     if prepare == "auto":
         prepare = "digit" if config.data == "mnist" else "resize"

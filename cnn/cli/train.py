@@ -195,12 +195,14 @@ def train(
         return
     history = job.fit()
     found = job.test()
-    job.report(found, drawn=report)
+    page = job.report(found, drawn=report)
     result = {"loss": found.loss, "accuracy": found.accuracy, "count": found.count}
     if as_json:
         print_json({"run": str(folder.path), **result, "history": history})
     else:
         print_kept(f"{result_line(result)}\n{folder.path}")
+    if page:
+        say(f"open {page} in a browser to see the report")
 
 
 COMPILING = "compiling kernels for this processor, which takes some seconds; they are kept for the next time"

@@ -11,12 +11,11 @@ from cnn import models
 from cnn.arguments import whole
 from cnn.comparison.results import Work
 from cnn.data import Dataset
-from cnn.errors import ArgumentError
 from cnn.layers import Reshape
 from cnn.layers.buffers import Array
 from cnn.layers.layer import Layer
 from cnn.metrics import Totals
-from cnn.network import DTYPES, Sequential
+from cnn.network import Sequential, require_dtype
 from cnn.optimizers import SGD
 from cnn.step import TrainingStep
 from cnn.training import make_feed, make_loss
@@ -72,8 +71,7 @@ class Training:
 def make_workload(model: str, batch_size: int, dtype: str) -> Workload:
     """The model on MNIST's test images; ArgumentError where one of the three cannot be."""
     whole("batch_size", batch_size)
-    if dtype not in DTYPES:
-        raise ArgumentError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
+    require_dtype(dtype)
     models.get(model, 10)
     return Workload(model, batch_size, dtype, cnn.data.load("mnist")[1])
 

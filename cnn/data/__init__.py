@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from backends.text import did_you_mean
 from cnn.data import cifar10
 from cnn.data.bundled import load_mnist
 from cnn.data.dataset import Dataset
@@ -25,6 +26,12 @@ _LOADERS = {
     "cifar10": cifar10.load_cifar10,
 }
 NAMES = tuple(_LOADERS)
+NAMES_ELSEWHERE = {
+    "fashion": "fashion-mnist",
+    "fmnist": "fashion-mnist",
+    "cifar": "cifar10",
+    "digits": "mnist",
+}
 
 
 def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
@@ -53,6 +60,7 @@ def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
         raise DataError(
             f"there is no data set {source!r}: expected {', '.join(NAMES)}, or the path of a folder "
             "with IDX or .npy files, of a .npz file, or of cifar-10-binary.tar.gz or its folder"
+            + did_you_mean(source, NAMES, NAMES_ELSEWHERE)
         ) from error
     except OSError as error:
         raise unreadable(source, error) from error

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from backends.text import did_you_mean
 from cnn.errors import DataError, OutOfMemory
 from cnn.random import SPLIT, generator
 
@@ -164,7 +165,10 @@ class Dataset:
         label = int(chosen) if isinstance(chosen, str) and chosen.isdecimal() and len(chosen) < 10 else chosen
         if is_whole(label) and 0 <= label < len(self.classes):
             return int(label)
-        raise DataError(f"unknown class {chosen!r}: expected {some_of(self.classes)} or a label from 0")
+        raise DataError(
+            f"unknown class {chosen!r}: expected {some_of(self.classes)} or a label from 0"
+            + did_you_mean(chosen, self.classes)
+        )
 
 
 def as_pair(

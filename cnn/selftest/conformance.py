@@ -23,7 +23,7 @@ from cnn.selftest.operators import MOVING, OPERATORS
 from cnn.selftest.tensors import Tensor, Tensors
 
 OLDEST = (1, 22)  # before it test_adam_multiple expected an epsilon that its node does not have
-PURPOSE, PACKAGE = "for its conformance cases", "xpcnn[onnx]"
+PURPOSE, PACKAGE = "for its conformance cases", "onnx"
 KINDS = ("node", "pytorch-converted", "pytorch-operator", "simple")  # "real" ones would be downloaded
 
 
