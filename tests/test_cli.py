@@ -312,8 +312,8 @@ def test_a_run_ends_with_its_report(command, own_data, tmp_path):
     arguments = (argument for argument in SMALL if argument != "--no-report")
     code, out, err = command("train", *arguments, "--data", own_data, "--out", "run")
     assert code == 0, err
-    assert "report.html" in err
-    assert out.endswith("run\n")
+    assert err.splitlines()[-1] == "open run/report.html in a browser to see the report"
+    assert out.endswith("\nrun\n")
     drawn = (tmp_path / "run" / "report.html").read_bytes()
     assert b"bright" in drawn
     (tmp_path / "run" / "report.html").unlink()
