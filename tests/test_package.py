@@ -91,6 +91,26 @@ def test_installed_package_trains(installed: Path, tmp_path: Path) -> None:
     assert {"config.json", "metrics.csv", "model.safetensors", "environment.json"} <= made
 
 
+def test_the_package_works_from_a_zip(wheel: Path, installed: Path, tmp_path: Path) -> None:
+    code = """
+import cnn, cnn.report.page
+from backends.kernels.cuda_launch import SOURCE
+assert ".whl" in cnn.__file__, cnn.__file__
+print(len(cnn.data.load("mnist")[1]), SOURCE.read_text("utf-8").count("__global__") > 0)
+print(cnn.report.page.files("cnn.report").joinpath("page.html").read_text("utf-8").count("<html") > 0)
+try:
+    from backends.kernels.cpu import kept
+    print(kept.folder.stamp.hex())
+except ImportError:  # there is no Numba
+    print()
+"""
+    found = python("-c", code, path=wheel, cwd=tmp_path).stdout.split("\n")
+    assert found[:2] == ["10000 True", "True"]
+    code = "from backends.kernels.cpu import kept; print(kept.folder.stamp.hex())"
+    if found[2]:  # the kernels are the same code wherever it lies, so they are kept together
+        assert found[2] == python("-c", code, path=installed, cwd=tmp_path).stdout.strip()
+
+
 def test_command_is_installed(installed: Path, tmp_path: Path) -> None:
     assert "train" in python(str(installed / "bin" / "cnn"), "--help", path=installed, cwd=tmp_path).stdout
     assert "train" in python("-m", "cnn", "--help", path=installed, cwd=tmp_path).stdout

@@ -13,7 +13,7 @@ import numpy as np
 from backends import recording, threads
 from backends.buffer import Array, Shape
 from backends.kernels.covering import FLOATS, covering, covers
-from backends.kernels.cpu import convolution, pooling, steps
+from backends.kernels.cpu import convolution, kept, pooling, steps
 from backends.kernels.cpu.convolution import ALONE, BEFORE_POOL, BEFORE_RELU
 from backends.kernels.cpu.jit import HAS_THREADS, MULTIPLICATIONS, clock, thread_count
 from backends.kernels.cpu.matmul import matmul
@@ -50,8 +50,11 @@ class CompiledKernels(PortableKernels):
         """What this process has spent on compiling kernels; those found on disk take none."""
         return clock.seconds
 
-    def when_compiling(self, say: Callable[[], None]) -> None:
-        clock.begun = say
+    def when_compiling(self, say: Callable[[str], None]) -> None:
+        kept.folder.say = say
+        clock.begun = lambda: say(
+            f"compiling kernels for this processor, which takes up to a minute; {kept.folder.outlook}"
+        )
 
     @covering()
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from backends.text import first_line
 if TYPE_CHECKING:
     from backends.backend import Backend
 
-SOURCE = Path(__file__).with_name("kernels.cu")
+SOURCE = files("backends.kernels") / "kernels.cu"
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 THREADS = 256  # in a block
 

@@ -25,8 +25,8 @@ class PortableKernels(StepKernels):
     largest: float = inf  # numbers in an array that the kernels take
     compile_seconds = 0.0  # that this process has spent on compiling kernels
 
-    def when_compiling(self, say: Callable[[], None]) -> None:
-        """Let ``say`` be called once, when the next kernel must be compiled."""
+    def when_compiling(self, say: Callable[[str], None]) -> None:
+        """Let ``say`` tell the user, once, that kernels are being compiled and whether they are kept."""
 
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
         """``out`` = the cross-correlation of ``x`` with ``weight``."""

@@ -1,5 +1,6 @@
 """The app that the commands add themselves to, and how it ends: a mistake is one sentence, no traceback."""
 
+import logging
 import os
 import re
 import sys
@@ -84,6 +85,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that the screen lacks
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is no news
     warnings.showwarning = _show_warning
     try:
         with _holding_back_complaints():

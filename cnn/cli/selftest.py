@@ -53,7 +53,7 @@ def selftest(
     cards = []
     for backend in _setups(device, cut(kernels), threads):
         say(f"checking {_name(backend)}")
-        backend.kernels.when_compiling(lambda: say("compiling kernels, which happens once"))
+        backend.kernels.when_compiling(say)
         cards.append((backend, run(backend)))
     passed = not any(section.failed for _, card in cards for section in card.values())
     if as_json:

@@ -205,7 +205,6 @@ def train(
         say(f"open {page} in a browser to see the report")
 
 
-COMPILING = "compiling kernels for this processor, which takes some seconds; they are kept for the next time"
 ALLOWED = ("resume", "epochs", "device", "report", "dry_run", "as_json")  # beside --resume
 
 
@@ -217,7 +216,7 @@ def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
     train_set, validation_set, test_set = config.load_data()
     if goes_on:
         folder.require_same(train_set)
-    backend.kernels.when_compiling(lambda: say(COMPILING))
+    backend.kernels.when_compiling(say)
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
     if train_set.images.dtype.kind == "f" and abs(train_set.images[:1000]).max() > 10:
         say("note: the images are floats beyond 10; scaled to 0..1 they train better")

@@ -1,13 +1,13 @@
 """The data that comes with the package: MNIST, whole."""
 
 import hashlib
-from pathlib import Path
+from importlib.resources import as_file, files
 
 from cnn.data.dataset import Array, Dataset
 from cnn.data.idx import AXES, FILES, read_with_contents
 from cnn.errors import DataError
 
-MNIST = Path(__file__).parent / "mnist"
+MNIST = files("cnn.data") / "mnist"  # in a folder or in a zip
 
 _SHA256 = {  # of each file, decompressed
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -25,11 +25,12 @@ def load_mnist() -> tuple[Dataset, Dataset]:
 
 def _verified(name: str, axes: int) -> Array:
     try:
-        array, contents = read_with_contents(MNIST / f"{name}.gz", axes)
+        with as_file(MNIST / f"{name}.gz") as path:
+            array, contents = read_with_contents(path, axes)
     except DataError as error:
         raise _damaged(str(error)) from error
     if hashlib.sha256(contents).hexdigest() != _SHA256[name]:
-        raise _damaged(f"{MNIST / name}.gz: its contents do not have the sha256 that they should")
+        raise _damaged(f"{MNIST / f'{name}.gz'}: its contents do not have the sha256 that they should")
     return array
 
 

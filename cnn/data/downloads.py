@@ -10,6 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 from urllib.parse import urlsplit
 
+from backends.cache import user_folder
 from cnn.data.files import unreadable
 from cnn.data.transfer import TransferError, received
 from cnn.errors import DataError
@@ -82,10 +83,17 @@ class Published:
 def cache_folder() -> Path:
     """Where downloads are kept: the folder that CNN_DATA names, or else the user's cache folder."""
     named = os.path.expanduser(os.environ.get(CACHE_VARIABLE, ""))
+    if named.startswith("~"):
+        raise DataError(
+            f"{CACHE_VARIABLE} is {named}, but there is no such home folder: name a folder in full"
+        )
     if named:
         return Path(named).absolute()
-    purpose = f"to find the folder for downloads where {CACHE_VARIABLE} names none"
-    return Path(require("platformdirs", purpose).user_cache_dir("xpcnn"))
+    require("platformdirs", f"to find the folder for downloads if {CACHE_VARIABLE} names none")
+    try:
+        return user_folder()
+    except FileNotFoundError as error:
+        raise DataError(f"there is no folder for downloads, {error}: name one in {CACHE_VARIABLE}") from error
 
 
 def _fault(path: Path, file: PublishedFile) -> str | None:

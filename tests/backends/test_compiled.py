@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -252,37 +251,3 @@ def test_the_same_threads_give_the_same_bits_and_others_the_same_numbers(here):
         both = step(threads=2)["gradients"]
         assert step(threads=2)["gradients"] == both
         np.testing.assert_allclose(both, here["gradients"], rtol=1e-9, atol=1e-10)
-
-
-def test_a_second_process_compiles_nothing(tmp_path):
-    assert step(NUMBA_CACHE_DIR=str(tmp_path))["compiled"] > 0
-    assert step(NUMBA_CACHE_DIR=str(tmp_path))["compiled"] == 0
-
-
-def test_a_damaged_cache_is_compiled_again(here, tmp_path):
-    step(NUMBA_CACHE_DIR=str(tmp_path))
-    kept = [path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc")]
-    assert kept
-    for path in kept:
-        path.write_bytes(b"damaged")
-    again = step(NUMBA_CACHE_DIR=str(tmp_path))
-    assert again["compiled"] > 0
-    assert again["gradients"] == here["gradients"]
-    assert step(NUMBA_CACHE_DIR=str(tmp_path))["compiled"] == 0  # and is whole again
-
-
-def test_no_folder_to_keep_it_in_is_no_error(here, tmp_path):
-    # a checkout whose __pycache__ folders are files, and no home
-    for package in ("backends", "cnn"):
-        shutil.copytree(
-            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "mnist")
-        )
-    shutil.copytree(ROOT / "cnn/data/mnist", tmp_path / "cnn/data/mnist")
-    (tmp_path / "backends/kernels/cpu/__pycache__").write_text("in the way")
-    (tmp_path / "home").write_text("in the way")
-    places = {
-        "PYTHONPATH": str(tmp_path),
-        "HOME": str(tmp_path / "home"),
-        "XDG_CACHE_HOME": str(tmp_path / "home"),
-    }
-    assert step(**places)["gradients"] == here["gradients"]

@@ -21,7 +21,7 @@ import cnn.data
 from cnn.cli.options import absolute
 from cnn.data import downloads, fashion_mnist, transfer
 from cnn.data.downloads import Published, PublishedFile
-from cnn.errors import ArgumentError
+from cnn.errors import ArgumentError, DataError
 
 DATA = hashlib.shake_256(b"a small file").digest(3000)
 
@@ -112,7 +112,19 @@ class TestDownload:
     def test_where_the_users_cache_folder_cannot_be_told(self, monkeypatch):
         monkeypatch.delenv("CNN_DATA", raising=False)
         monkeypatch.setitem(sys.modules, "platformdirs", None)
-        with pytest.raises(ArgumentError, match=r"platformdirs is needed .* where CNN_DATA names none"):
+        with pytest.raises(ArgumentError, match=r"platformdirs is needed .* if CNN_DATA names none"):
+            downloads.cache_folder()
+
+    def test_a_user_without_a_home_is_asked_to_name_a_folder(self, monkeypatch):
+        platformdirs = pytest.importorskip("platformdirs")
+        monkeypatch.delenv("CNN_DATA", raising=False)
+        monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: f"~/.cache/{name}")
+        with pytest.raises(DataError, match=r"no folder for downloads, .* no home .*: name one in CNN_DATA$"):
+            downloads.cache_folder()
+
+    def test_a_home_that_nobody_has_is_no_folder_named_tilde(self, monkeypatch):
+        monkeypatch.setenv("CNN_DATA", "~nobody-of-that-name/data")
+        with pytest.raises(DataError, match="CNN_DATA is ~nobody.*, but there is no such home folder"):
             downloads.cache_folder()
 
 

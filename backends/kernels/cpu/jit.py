@@ -1,6 +1,5 @@
-"""How the kernels are compiled, where their machine code is kept, and how they are started."""
+"""How the kernels are compiled and how they are started."""
 
-import hashlib
 import inspect
 import os
 import time
@@ -9,19 +8,18 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from operator import index
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from numba import prange, types
 from numba.core import event, sigutils
-from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import parallel
 
 from backends import recording, threads
+from backends.kernels.cpu import kept
 from backends.kernels.cpu.registers import call_part
 
 # What a kernel's parameters are; numbers are all of the dtype that the kernel is compiled for.
@@ -29,7 +27,6 @@ Numbers, Bytes, Indices, Doubles = "numbers", "bytes", "indices", "doubles"
 
 # NaN and infinity keep their meaning: pooling tests for the one and begins with the other
 _FAST = {"contract", "nsz", "arcp"}
-_SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))))
 
 inlined = numba.njit(inline="always")
 
@@ -139,7 +136,7 @@ class Kernel:
         parameters = inspect.signature(self.function).parameters.values()
         signature = types.void(*(kinds[parameter.annotation] for parameter in parameters))
         c_function = _CFunction(self.function, sigutils.normalize_signature(signature), {}, self._options)
-        _keep(c_function, self.function)
+        kept.keep(c_function, self.function)
         before, start = clock.seconds, time.perf_counter()
         c_function.compile()
         if not c_function.cache_hits:
@@ -164,68 +161,12 @@ def share(items, part, parts):
     return part * items // parts, (part + 1) * items // parts
 
 
-def _keep(compiler: Any, function: Callable[..., Any]) -> None:
-    """Let what is compiled of ``function`` be kept on disk, where there is a folder for it."""
-    with suppress(RuntimeError, OSError):
-        compiler._cache = _KernelCache(function)
-
-
 class _CFunction(CFunc):
     """Numba's, but it is heard when it compiles."""
 
     def _compile_uncached(self) -> Any:
         with event.trigger_event("numba:compile"):
             return super()._compile_uncached()
-
-
-class _KernelCache(FunctionCache):
-    """Numba's cache on disk, which never stands in the way.
-
-    A folder that is missing, read-only, full or damaged costs the time to compile and nothing else.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        self._cache_file = _CacheFiles(self.cache_path, self._impl.filename_base, _SOURCES.digest())
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # damaged: it is compiled, and written anew
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except Exception:
-            self.disable()
-
-
-class _CacheFiles(IndexDataCacheFile):
-    """The files of one function: one for each signature, which says what it is of.
-
-    Numba's index gives them numbers. Of two processes that compile for two dtypes at the same moment each
-    finds the first number free, and what was compiled for one dtype is kept, and run, as that for the other.
-    And Numba's stamp is of the function's own file, so it would not see a change in one that is called.
-    """
-
-    def __init__(self, folder: str, function: str, stamp: bytes) -> None:
-        super().__init__(folder, function, stamp)
-        self._function = function
-
-    def load(self, key: Any) -> Any:
-        try:
-            stamp, kept, data = self._load_data(self._name(key))
-        except FileNotFoundError:
-            return None
-        return data if (stamp, kept) == (self._source_stamp, key) else None
-
-    def save(self, key: Any, data: Any) -> None:
-        self._save_data(self._name(key), (self._source_stamp, key, data))
-
-    def _name(self, key: Any) -> str:
-        digest = hashlib.sha256(repr((numba.__version__, key)).encode()).hexdigest()
-        return f"{self._function}.{digest[:16]}.nbc"
 
 
 class CompileClock(event.Listener):
@@ -252,4 +193,4 @@ class CompileClock(event.Listener):
 clock = CompileClock()
 event.register("numba:compile", clock)
 _launch = numba.njit(parallel=True, nogil=True)(_launch_parts)
-_keep(_launch, _launch_parts)
+kept.keep(_launch, _launch_parts)

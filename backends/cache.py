@@ -1,0 +1,13 @@
+"""The user's folder for what can be made again."""
+
+from pathlib import Path
+
+
+def user_folder() -> Path:
+    """The folder, which need not exist yet; FileNotFoundError if the user has none."""
+    import platformdirs
+
+    folder = Path(platformdirs.user_cache_dir("xpcnn"))
+    if not folder.is_absolute():  # "~", for which the system knows no folder
+        raise FileNotFoundError("this user has no home folder")
+    return folder
