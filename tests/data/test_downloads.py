@@ -124,7 +124,7 @@ class TestDownload:
 
     def test_a_home_that_nobody_has_is_no_folder_named_tilde(self, monkeypatch):
         monkeypatch.setenv("CNN_DATA", "~nobody-of-that-name/data")
-        with pytest.raises(DataError, match="CNN_DATA is ~nobody.*, but there is no such home folder"):
+        with pytest.raises(DataError, match=r"CNN_DATA is ~nobody.*, but there is no such home folder"):
             downloads.cache_folder()
 
 
