@@ -9,7 +9,8 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from cnn import resumption
+from cnn import checkpoints, resumption
+from cnn.checkpoints import EPOCH
 from cnn.divergence import Snapshot, find_fault, is_finite
 from cnn.errors import ArgumentError, DeviceLost, OutOfMemory, TrainingError
 from cnn.files import require_place, told, write_whole
@@ -220,7 +221,7 @@ class Checkpoint(Callback):
 
 
 class BestWeights(Callback):
-    """The weights after the epoch with the lowest validation loss so far, in one file."""
+    """The weights after the epoch with the lowest validation loss so far, in a file that says which it is."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -231,9 +232,13 @@ class BestWeights(Callback):
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         if "validation_loss" not in record:
             raise ArgumentError("BestWeights needs validation data: give fit a validation set")
-        before = min((past.get("validation_loss", inf) for past in run.history[:-1]), default=inf)
-        if record["validation_loss"] < before:
-            run.network.save(self.path)
+        if record["validation_loss"] < min(map(_validation_loss, run.history[:-1]), default=inf):
+            checkpoints.save(run.network, self.path, {EPOCH: run.epoch})
+
+
+def _validation_loss(record: dict[str, Any]) -> float:
+    loss: float = record.get("validation_loss", inf)
+    return loss if isfinite(loss) else inf
 
 
 class Dispensable(Callback):

@@ -20,19 +20,21 @@ from cnn.reading import open_regular
 from cnn.text import short
 
 METADATA, VERSION = "xpcnn", 1
+EPOCH = "epoch"  # in a file's description: the one after which the weights were like that
 TRAINING = "training/"  # before the names of what a checkpoint keeps besides the network
 MOST_HEADER = 16 << 20  # bytes; a tensor takes some 100 in it
 UNREADABLE = ("BF16", "F8_E4M3", "F8_E5M2")  # as safetensors calls numbers that NumPy does not have
 
 
-def save(network: Sequential, path: str | Path) -> None:
+def save(network: Sequential, path: str | Path, more: Mapping[str, Any] | None = None) -> None:
     """Write ``network`` to ``path``, whole or not at all.
 
     The file's metadata say how to build the network again; where they cannot (functions in an
     Activation, a layer class of one's own) they name the layer, and :func:`load` asks for ``network=``.
+    ``more`` is kept there too.
     """
     network.require_built()
-    write_whole(path, serialized(network.state_dict(), description(network)))
+    write_whole(path, serialized(network.state_dict(), description(network) | dict(more or {})))
 
 
 def description(network: Sequential) -> dict[str, Any]:
@@ -101,6 +103,15 @@ def require_finite(state: Mapping[str, Any], dtype: str) -> None:
 def weights_in(arrays: dict[str, Any]) -> dict[str, Any]:
     """The network's own of a checkpoint's arrays."""
     return {name: array for name, array in arrays.items() if not name.startswith(TRAINING)}
+
+
+def epoch_of(path: str | Path) -> int | None:
+    """The epoch after which the network was as it is in the file ``path``; None if the file does not say."""
+    _, metadata = read(path)
+    try:
+        return int(json.loads(metadata[METADATA])[EPOCH])
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -121,6 +121,9 @@ class Config:
 LATER_FIELDS = ("graph", "tf32", "stream", "validation")  # that the first runs' config.json does not have
 
 
+WEIGHTS = ("last", "best")  # of the end of the run, or of the epoch that was best on the validation images
+
+
 class RunFolder:
     """The files of one run."""
 
@@ -247,22 +250,48 @@ class RunFolder:
             reason = short(str(error), 200)
             raise CheckpointError(f"{self.config} cannot be read ({reason}): it is damaged") from None
 
-    def load(self, backend: Backend) -> tuple[Sequential, Config, tuple[str, ...]]:
-        """The run's network with its weights on ``backend``, its configuration, and the class names."""
+    def require_weights(self, asked: str | None) -> str:
+        """Which weights are meant by ``asked``: "last" or "best"; None: the best, if the run has kept them.
+
+        Raises CheckpointError if they are not there, ArgumentError for another word.
+        """
+        if asked not in (None, *WEIGHTS):
+            raise ArgumentError(f"--weights is {asked!r}, expected {' or '.join(WEIGHTS)}")
+        if asked == "best" and not self.best.exists():
+            raise CheckpointError(
+                f"{self.path} has no {self.best.name}: `cnn train` keeps the best weights with --validation "
+                "alone, from the end of the first epoch on; leave --weights best out"
+            )
+        return asked or ("best" if self.best.exists() else "last")
+
+    def about(self, weights: str) -> dict[str, Any]:
+        """What a result says of the "best" weights that it is of; nothing of the "last" ones."""
+        return {} if weights == "last" else {"weights": weights, "epoch": checkpoints.epoch_of(self.best)}
+
+    def weights_file(self, weights: str) -> Path:
+        """Where the "last" or "best" weights are."""
+        return self.best if weights == "best" else self.weights
+
+    def load(
+        self, backend: Backend, weights: str | None = None
+    ) -> tuple[Sequential, Config, tuple[str, ...]]:
+        """The run's network on ``backend``, its configuration, and the class names.
+
+        ``weights`` are as :meth:`require_weights` takes them.
+        """
         config, shape, class_names = self.read()
-        state, _ = checkpoints.read(self.weights)
+        file = self.weights_file(self.require_weights(weights))
+        state, _ = checkpoints.read(file)
         try:
             model = models.get(config.model, len(class_names))
             checkpoints.require_held(model, shape, backend, state)
             network = config.make_network(shape, len(class_names), backend)
         except CheckpointError as error:
-            raise CheckpointError(
-                f"{self.weights}: the weights are not those of {self.config}: {error}"
-            ) from None
+            raise CheckpointError(f"{file}: the weights are not those of {self.config}: {error}") from None
         except (ValueError, TypeError, MemoryError) as error:
             reason = short(str(error), 200)
             raise CheckpointError(f"{self.config} describes no network ({reason}): it is damaged") from None
-        return checkpoints.load(self.weights, network=network), config, class_names
+        return checkpoints.load(file, network=network), config, class_names
 
 
 class RunLog(Callback):

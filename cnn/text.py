@@ -18,6 +18,11 @@ def percent(share: float) -> str:
     return "<0.01%" if 0 < share < 0.00005 else f"{share:.2%}"
 
 
+def best_weights(epoch: int | None) -> str:
+    """As in "the best, of epoch 2"; an older run's file does not say of which epoch they are."""
+    return "the best" if epoch is None else f"the best, of epoch {epoch}"
+
+
 def figure(value: float) -> str:
     """Three digits or three decimals, as in 0.012, 1.23, 12.3, 12,345; a dash for 0 and what is no number."""
     if not isfinite(value) or value == 0:

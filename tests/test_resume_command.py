@@ -6,17 +6,23 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import backends
 import cnn
 from cnn.checkpoints import weights_in
 from cnn.cli.signals import StopOnSignal
+from cnn.report import Evaluation
+from cnn.report.page import _result
+from cnn.report.record import Record
 from cnn.resumption import SavedTraining
 from cnn.run import Run
+from cnn.runs import RunFolder
 
 HANG_UP = getattr(signal, "SIGHUP", signal.SIGTERM)
 SMALL = ("--model", "notebook", "--kernels", "portable", "--batch-size", 16, "--epochs", 4, "--no-report")
@@ -246,8 +252,6 @@ class TestResume:
         )
 
     def test_two_processes_do_not_train_in_one_folder(self, command, stopped):
-        from cnn.runs import RunFolder
-
         with RunFolder("run").alone():
             code, _, err = command("train", "--resume", "run")
         assert (code, err) == (2, "error: another process is training in run: wait for its end\n")
@@ -275,12 +279,97 @@ class TestValidation:
             metrics["validation_loss"].min(), rel=1e-3
         )
 
-    def test_without_it_no_weights_are_chosen_by_the_test(self, train):
+    def test_without_it_no_weights_are_chosen_by_the_test(self, train, command):
         train("run")
         assert not Path("run/best.safetensors").exists()
+        code, out, err = command("evaluate", "run", "--weights", "best")
+        assert (code, out) == (2, "")
+        assert err == (
+            "error: run has no best.safetensors: `cnn train` keeps the best weights with --validation alone, "
+            "from the end of the first epoch on; leave --weights best out\n"
+        )
+        assert command("evaluate", "run", "--weights", "first")[2] == (
+            "error: --weights is 'first', expected last or best\n"
+        )
 
     @pytest.mark.parametrize("share", [-0.1, 1, 7])
     def test_a_share_that_leaves_no_image_is_refused(self, train, share):
         code, _, err = train("run", "--validation", share)
         assert (code, err.startswith("error: ")) == (2, True)
         assert not Path("run").exists()
+
+
+class TestBestWeights:
+    """After --validation everything uses the best weights, and says of which epoch they are."""
+
+    @pytest.fixture
+    def trained(self, train, monkeypatch):
+        """What a run answers that got worse after its second epoch."""
+        evaluate, losses = cnn.training._evaluate, iter([0.5, 0.25, 0.75, 0.25, 0.2, 0.3])
+        monkeypatch.setattr(cnn.training, "_evaluate", lambda *a: {**evaluate(*a), "loss": next(losses)})
+        answer = train("run", "--validation", 0.25, "--json")
+        monkeypatch.setattr(cnn.training, "_evaluate", evaluate)
+        return json.loads(answer[1])
+
+    def figures(self, path, data):
+        device = backends.get("cpu", "portable")  # as in SMALL
+        return cnn.evaluate(cnn.load(path, device), cnn.data.load(data)[1])
+
+    def test_the_test_takes_them(self, trained, own_data, command):
+        assert (trained["weights"], trained["epoch"]) == ("best", 2)
+        assert trained["loss"] == self.figures("run/best.safetensors", own_data)["loss"]
+        assert trained["loss"] != self.figures("run/model.safetensors", own_data)["loss"]
+        _, out, _ = command("train", "--resume", "run", "--no-report")
+        assert re.fullmatch(
+            r"test accuracy .*%, loss .*, on 40 images; weights: the best, of epoch 2", out.splitlines()[0]
+        )
+
+    def test_more_epochs_may_find_better_ones(self, trained, command, monkeypatch):
+        evaluate, losses = cnn.training._evaluate, iter([0.3, 0.2])
+        monkeypatch.setattr(cnn.training, "_evaluate", lambda *a: {**evaluate(*a), "loss": next(losses)})
+        _, out, _ = command("train", "--resume", "run", "--epochs", 6, "--no-report")
+        assert out.splitlines()[0].endswith("; weights: the best, of epoch 6")
+
+    def test_evaluate_takes_either(self, trained, command, own_data):
+        shown = {name: trained[name] for name in ("loss", "accuracy", "count", "weights", "epoch")}
+        portable = ("--kernels", "portable", "--json")
+        for given in ((), ("--weights", "best")):
+            assert json.loads(command("evaluate", "run", *portable, *given)[1]) == shown
+        last = json.loads(command("evaluate", "run", *portable, "--weights", "last")[1])
+        assert last == {**self.figures("run/model.safetensors", own_data), "count": 40}
+
+    def test_predict_and_export_take_either(self, trained, command, monkeypatch):
+        Image = pytest.importorskip("PIL.Image")
+        Image.fromarray(np.full((20, 20), 90, dtype=np.uint8)).save("picture.png")
+        networks = []
+        monkeypatch.setattr("cnn.onnx.export", lambda network, *_: networks.append(network))
+        said = "weights: the best, of epoch 2; --weights last takes those of the end\n"
+        shares = {}
+        for given in ((), ("--weights", "best"), ("--weights", "last")):
+            code, out, err = command("predict", "run", "picture.png", "--json", *given)
+            assert (code, err) == (0, "" if given else said)
+            shares[given] = json.loads(out)[0]["probabilities"]
+            code, _, err = command("export", "run", "run.onnx", *given)
+            assert (code, err) == (0, "" if given else said)
+        assert shares[()] == shares["--weights", "best"] != shares["--weights", "last"]
+        for network, name in zip(networks, ("best", "best", "model"), strict=True):
+            kept = load_file(f"run/{name}.safetensors")
+            np.testing.assert_array_equal(network.state_dict()["0.bias"], kept["0.bias"])
+
+    def test_the_report_shows_those_that_were_tested(self, trained):
+        record = Record.read(RunFolder("run"))
+        assert (record.evaluation.weights, record.evaluation.epoch) == ("best", 2)
+        kept = load_file("run/best.safetensors")
+        np.testing.assert_array_equal(record.network.state_dict()["0.bias"], kept["0.bias"])
+        assert _result(record)["weights"] == "the best, of epoch 2"
+
+    def test_a_run_of_version_0_1_is_what_it_was(self, trained, command):
+        network = cnn.load("run/best.safetensors", device="cpu")
+        network.save("run/best.safetensors")  # without the epoch
+        found = Evaluation.load("run/evaluation.safetensors")
+        replace(found, weights="last", epoch=None).save("run/evaluation.safetensors")
+        record = Record.read(RunFolder("run"))
+        last = load_file("run/model.safetensors")
+        np.testing.assert_array_equal(record.network.state_dict()["0.bias"], last["0.bias"])
+        assert "weights" not in _result(record)
+        assert command("evaluate", "run")[1].endswith("on 40 images; weights: the best\n")

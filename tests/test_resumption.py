@@ -326,6 +326,14 @@ def test_the_best_weights_are_those_with_the_lowest_validation_loss(tmp_path):
         def on_epoch(self, run, record):
             kept[record["validation_loss"]] = run.network.copy()
 
+    class Lose(cnn.Callback):
+        def on_epoch(self, run, record):
+            if run.epoch == 1:
+                record["validation_loss"] = float("nan")
+
     path = tmp_path / "best.safetensors"
+    fit(network(), "plain", [Lose(), Keep(), BestWeights(path)], epochs=2)
+    assert checkpoints.epoch_of(path) == 2  # what is no number is no loss to be compared with
+    kept.clear()
     fit(network(), "plain", [Keep(), BestWeights(path)], epochs=6, schedule=cnn.schedules.Constant())
     assert_same_weights(cnn.load(path, device="cpu"), kept[min(kept)])

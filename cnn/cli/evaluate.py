@@ -7,7 +7,7 @@ import typer
 import backends
 import cnn
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads
+from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Weights
 from cnn.cli.output import print_json, result_line
 from cnn.runs import RunFolder
 
@@ -21,6 +21,7 @@ from cnn.runs import RunFolder
 def evaluate(
     run: Run,
     data: Annotated[str | None, typer.Option(help="Another data set.", show_default="the run's own")] = None,
+    weights: Weights = None,
     device: Device = DEFAULT.device,
     kernels: Kernels = DEFAULT.kernels,
     threads: Threads = DEFAULT.threads,
@@ -28,9 +29,10 @@ def evaluate(
 ) -> None:
     """Test a trained network on the test set of its data."""
     folder = RunFolder(run)
-    network, config, class_names = folder.load(backends.get(device, kernels, threads))
+    network, config, class_names = folder.load(backends.get(device, kernels, threads), weights)
     test_set = cnn.data.load(data or config.data)[1].only(class_names)
-    result = {**cnn.evaluate(network, test_set), "count": len(test_set)}
+    about = folder.about(folder.require_weights(weights))
+    result = {**cnn.evaluate(network, test_set), "count": len(test_set), **about}
     if as_json:
         print_json(result)
     else:

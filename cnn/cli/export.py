@@ -8,8 +8,8 @@ import typer
 import backends
 from cnn import onnx
 from cnn.cli.app import app, examples
-from cnn.cli.options import AsJson, Run
-from cnn.cli.output import print_json
+from cnn.cli.options import AsJson, Run, Weights
+from cnn.cli.output import print_json, say_weights
 from cnn.files import require_place
 from cnn.runs import RunFolder
 from cnn.terminal import write_line
@@ -26,6 +26,7 @@ def export(
     file: Annotated[
         Path, typer.Argument(help="The ONNX file; one that exists is replaced.", show_default=False)
     ],
+    weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained network as an ONNX file, which other programs run.
@@ -33,7 +34,9 @@ def export(
     Its input "images" is float32 (N, C, H, W), already scaled, its output "probabilities" (N, classes).
     """
     require_place(file)
-    network, _, class_names = RunFolder(run).load(backends.get("cpu"))
+    folder = RunFolder(run)
+    network, _, class_names = folder.load(backends.get("cpu"), weights)
+    say_weights(folder, weights)
     onnx.export(network, file, class_names)
     images, probabilities = ("N", *network.input_shape), ("N", *network.output_shape)
     if as_json:

@@ -71,11 +71,10 @@ def import_(
     except BaseException:
         shutil.rmtree(folder.path, ignore_errors=True)  # nothing in it that cannot be made again
         raise
-    result = {"loss": found.loss, "accuracy": found.accuracy, "count": found.count}
     if as_json:
-        print_json({"run": str(folder.path), **result})
+        print_json({"run": str(folder.path), **found.result})
     else:
-        print(f"{result_line(result)}\n{folder.path}")
+        print(f"{result_line(found.result)}\n{folder.path}")
 
 
 def _misfit(error: CheckpointError, model: str, network: Sequential, names: Iterable[str]) -> str:

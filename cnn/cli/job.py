@@ -1,7 +1,7 @@
 """A run of ``cnn train`` from its start to its report, and what is said where it ends before."""
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import typer
 
 import cnn
 from backends.text import readable_bytes
-from cnn import plan, tensorboard
+from cnn import checkpoints, plan, tensorboard
 from cnn.arguments import whole
 from cnn.callbacks import Dispensable
 from cnn.checkpoints import weights_in
@@ -143,11 +143,15 @@ class Job:
         return f"`cnn train --resume {shlex.quote(str(self.folder.path))}`"
 
     def test(self) -> Evaluation:
-        """The trained network on the test set, or what it was found to be before."""
+        """What the trained network, with its best weights if it has such, does on the test set."""
         if self.is_finished and self.folder.evaluation.exists():
             return Evaluation.load(self.folder.evaluation)
+        weights = self.folder.require_weights(None)
+        if weights == "best":
+            checkpoints.load(self.folder.best, network=self.network)
         try:
-            return examine(self.network, self.test_set, self.config.batch_size)
+            found = examine(self.network, self.test_set, self.config.batch_size)
+            return replace(found, **self.folder.about(weights))
         except KeyboardInterrupt:
             raise self._ended("interrupted before the test", 130) from None
 

@@ -9,7 +9,7 @@ from backends.kernels import SETS
 from cnn.data import NAMES
 from cnn.models import MODELS
 from cnn.network import DTYPES
-from cnn.runs import Config
+from cnn.runs import WEIGHTS, Config
 
 DEFAULT = Config()
 
@@ -53,6 +53,14 @@ Dtype = Annotated[
     typer.Option(help="float32 or float64.", autocompletion=lambda: list(DTYPES), rich_help_panel=DEVICE),
 ]
 Run = Annotated[Path, typer.Argument(help="A run's folder, as `cnn train` wrote it.", show_default=False)]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="last (of the end of the run) or best (of the epoch that was best on the validation images).",
+        show_default="best after --validation, else last",
+        autocompletion=lambda: list(WEIGHTS),
+    ),
+]
 Data = Annotated[
     str,
     typer.Option(

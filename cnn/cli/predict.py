@@ -12,8 +12,8 @@ import backends
 from backends.text import did_you_mean
 from cnn.arguments import whole
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads
-from cnn.cli.output import print_json, say
+from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Weights
+from cnn.cli.output import print_json, say, say_weights
 from cnn.errors import ArgumentError, CheckpointError, DataError
 from cnn.pictures import as_digit, as_image, pictures_at, read_picture
 from cnn.runs import RunFolder
@@ -51,6 +51,7 @@ def predict(
             autocompletion=lambda: ["auto", *PREPARATIONS],
         ),
     ] = "auto",
+    weights: Weights = None,
     device: Device = DEFAULT.device,
     kernels: Kernels = DEFAULT.kernels,
     threads: Threads = DEFAULT.threads,
@@ -68,7 +69,9 @@ def predict(
             f"--prepare is {prepare!r}, expected auto, {' or '.join(PREPARATIONS)}"
             + did_you_mean(prepare, ["auto", *PREPARATIONS])
         )
-    network, config, class_names = RunFolder(run).load(backends.get(device, kernels, threads))
+    folder = RunFolder(run)
+    network, config, class_names = folder.load(backends.get(device, kernels, threads), weights)
+    say_weights(folder, weights)
     if prepare == "auto":
         prepare = "digit" if config.data == "mnist" else "resize"
     unread: list[DataError] = []

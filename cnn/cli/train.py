@@ -104,7 +104,7 @@ def train(
         float,
         typer.Option(
             help="The share of the training images to hold out: best.safetensors has the weights that are "
-            "best on them.",
+            "best on them, which the test uses.",
             show_default="none",
             rich_help_panel=ON_WHAT,
         ),
@@ -173,7 +173,8 @@ def train(
 
     The run's folder gets config.json, environment.json, metrics.csv, model.safetensors,
     checkpoint.safetensors, what the test found in evaluation.safetensors, report.html, and logs for
-    TensorBoard where that is installed.
+    TensorBoard where that is installed. With --validation it also gets best.safetensors, the weights
+    after the epoch with the lowest validation loss, and the test uses these.
 
     Ctrl-C stops it after the present batch, and --resume goes on from there.
     """
@@ -196,11 +197,10 @@ def train(
     history = job.fit()
     found = job.test()
     page = job.report(found, drawn=report)
-    result = {"loss": found.loss, "accuracy": found.accuracy, "count": found.count}
     if as_json:
-        print_json({"run": str(folder.path), **result, "history": history})
+        print_json({"run": str(folder.path), **found.result, "history": history})
     else:
-        print_kept(f"{result_line(result)}\n{folder.path}")
+        print_kept(f"{result_line(found.result)}\n{folder.path}")
     if page:
         say(f"open {page} in a browser to see the report")
 

@@ -1,7 +1,7 @@
 """What a finished network does on its test set: everything a report tells of it, in one data file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -20,6 +20,7 @@ from cnn.layers.layer import Layer
 from cnn.metrics import Totals
 from cnn.network import Sequential
 from cnn.report.histogram import Histogram
+from cnn.runs import WEIGHTS
 from cnn.text import printable, short
 from cnn.timing import LayerTime, Spread, time_layers, wrapped
 from cnn.training import make_feed, make_loss
@@ -53,6 +54,14 @@ class Evaluation:
     activations: list[Histogram]  # of the outputs of each layer that computes
     times: list[LayerTime]  # in training steps
     batch_size: int  # of those steps
+    weights: str = "last"  # which of the run's were tested: "last" or "best"
+    epoch: int | None = None  # of the best ones, if that is known
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The figures that a test is about, and which weights they are of if not the last."""
+        figures = {"loss": self.loss, "accuracy": self.accuracy, "count": self.count}
+        return figures if self.weights == "last" else figures | {"weights": self.weights, "epoch": self.epoch}
 
     def save(self, path: str | Path) -> None:
         """Write it to ``path``, whole or not at all."""
@@ -66,6 +75,8 @@ class Evaluation:
             "activations": [[h.layer, h.low, h.high, h.zeros] for h in self.activations],
             "times": [[t.layer, _plain(t.forward), _plain(t.backward)] for t in self.times],
             "batch_size": self.batch_size,
+            "weights": self.weights,
+            "epoch": self.epoch,
         }
         arrays = {f"mistakes.{name}": np.ascontiguousarray(a) for name, a in vars(self.mistakes).items()}
         arrays |= {
@@ -107,6 +118,8 @@ class Evaluation:
                     for layer, forward, backward in facts["times"]
                 ],
                 batch_size=int(facts["batch_size"]),
+                weights=_one_of(WEIGHTS, facts.get("weights", "last")),
+                epoch=None if facts.get("epoch") is None else int(facts["epoch"]),
             )
         except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             what = short(f"it lacks {error}" if isinstance(error, KeyError) else str(error), 200)
@@ -130,7 +143,8 @@ def examine(network: Sequential, test_set: Dataset, batch_size: int = 128) -> Ev
         labels, classes = test_set.labels, probabilities.shape[1]
         pairs = np.bincount(labels * classes + predicted, minlength=classes * classes)
         return Evaluation(
-            **totals,
+            loss=totals["loss"],
+            accuracy=totals["accuracy"],
             count=len(test_set),
             confusion=pairs.reshape(classes, classes),
             mistakes=_worst(test_set, predicted, probabilities),
@@ -216,6 +230,12 @@ def _array(arrays: dict[str, Any], name: str, ndim: int, kinds: str) -> Any:
     if array.ndim != ndim or 0 in array.shape[1:] or array.dtype.kind not in kinds:
         raise ValueError(f"{name} is {array.dtype} {array.shape}")
     return array
+
+
+def _one_of(words: Sequence[str], word: Any) -> str:
+    if word not in words:
+        raise ValueError(f"{word!r} is none of {', '.join(words)}")
+    return str(word)
 
 
 def _spread(seconds: list[float] | None) -> Spread | None:

@@ -16,7 +16,7 @@ from cnn.libraries import require
 from cnn.report import figures
 from cnn.report.record import Record
 from cnn.runs import RunFolder
-from cnn.text import duration, milliseconds, percent, printable
+from cnn.text import best_weights, duration, milliseconds, percent, printable
 
 BY = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"  # between the sizes of a shape
 
@@ -117,6 +117,8 @@ def _result(record: Record) -> dict[str, str]:
     }
     if record.evaluation:
         result["test images"] = f"{record.evaluation.count:,}"
+        if record.evaluation.weights == "best":
+            result["weights"] = best_weights(record.evaluation.epoch)
     if record.epochs:
         result["epochs"] = f"{len(record.epochs)}"
         result["training time"] = duration(sum(epoch["seconds"] for epoch in record.epochs))

@@ -32,14 +32,17 @@ class Record:
     def read(cls, folder: RunFolder) -> "Record":
         """The files in ``folder``; CheckpointError where one is damaged or it is no run's folder."""
         class_names = folder.read()[2]
+        evaluation = Evaluation.load(folder.evaluation) if folder.evaluation.exists() else None
+        tested = evaluation.weights if evaluation else "last"
+        has_weights = folder.weights_file(tested).exists()
         record = cls(
             name=printable(folder.path.resolve().name),
             settings=_read_json(folder.config),
             class_names=[printable(str(name)) for name in class_names],
             environment=_read_json(folder.environment) if folder.environment.exists() else {},
             epochs=_read_metrics(folder.metrics) if folder.metrics.exists() else [],
-            network=folder.load(backends.get("cpu"))[0] if folder.weights.exists() else None,
-            evaluation=Evaluation.load(folder.evaluation) if folder.evaluation.exists() else None,
+            network=folder.load(backends.get("cpu"), tested)[0] if has_weights else None,
+            evaluation=evaluation,
         )
         if record.evaluation and len(record.evaluation.confusion) != len(class_names):
             raise CheckpointError(
