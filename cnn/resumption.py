@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn import checkpoints
+from cnn.data import Dataset
 from cnn.errors import CheckpointError
 from cnn.files import to_json, write_whole
 from cnn.run import Run
@@ -103,6 +104,14 @@ class SavedTraining:
                 f"the training is at {self.position}, but {epochs} epochs are asked for: ask for more"
             )
 
+    def require_data(self, train: Dataset) -> None:
+        """Raise CheckpointError if the training run began with other images or labels than these."""
+        if self.settings.get("data") != train.fingerprint:
+            raise CheckpointError(
+                f"{self.path}: the training run began with {self.settings.get('images')} images that are not "
+                f"those of {train!r}: give the data that it began with"
+            )
+
     def restore(self, run: Run) -> None:
         """Let ``run``, on any device, go on from here; CheckpointError where it is another training."""
         try:
@@ -169,5 +178,5 @@ def _compare(saved: dict[str, Any], asked: dict[str, Any]) -> None:
         if saved.get(name) != value:
             raise CheckpointError(
                 f"the training began with {name} {saved.get(name)}, now it is {value}: "
-                "give the same, or begin anew without the checkpoint"
+                "give the same, or start over without the checkpoint"
             )

@@ -20,7 +20,7 @@ from backends.text import did_you_mean
 from cnn import checkpoints, models
 from cnn.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.data import Dataset
-from cnn.errors import ArgumentError, CheckpointError
+from cnn.errors import ArgumentError, CheckpointError, DataError
 from cnn.files import making_whole, remove_unfinished, require_writable, write_json
 from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
@@ -78,6 +78,11 @@ class Config:
             return train, None, test
         return *train.split(self.validation, self.seed), test
 
+    def require_data(self) -> None:
+        """Raise DataError if there is nothing any more at the place of the run's data."""
+        if self.data not in cnn.data.NAMES and not Path(self.data).exists():
+            raise DataError(f"the run's data are no longer at {self.data}: give their new place with --data")
+
     def make_network(self, shape: tuple[int, ...], classes: int, backend: Backend) -> Sequential:
         """The model, built for images of ``shape``."""
         network = models.get(self.model, classes)
@@ -121,6 +126,10 @@ class Config:
 LATER_FIELDS = ("graph", "tf32", "stream", "validation")  # that the first runs' config.json does not have
 
 
+DECISIVE = (
+    "device", "gpu", "processor", "threads", "kernels", "tf32", "blas", "cublas", "runtime", "numpy", "scipy",
+    "cupy", "xpcnn",
+)  # fmt: skip
 WEIGHTS = ("last", "best")  # of the end of the run, or of the epoch that was best on the validation images
 
 
@@ -193,9 +202,26 @@ class RunFolder:
         """Write config.json and environment.json."""
         backend = network.backend
         device = {**backend.describe(), "reason": backend.reason}
-        shape = {"input_shape": network.input_shape, "class_names": class_names}
-        write_json(self.config, asdict(config) | shape)
+        self.write_config(config, network.input_shape, class_names)
         write_json(self.environment, environment() | {"device": device, "command": sys.argv})
+
+    def write_config(self, config: Config, shape: tuple[int, ...], class_names: tuple[str, ...]) -> None:
+        """Write config.json."""
+        write_json(self.config, asdict(config) | {"input_shape": shape, "class_names": class_names})
+
+    def changes(self, backend: Backend) -> list[str]:
+        """What the last bits of the weights depend on and is not as it was when the run was last trained."""
+        try:
+            environment = json.loads(read_text(self.environment))
+            before = {**environment["device"], "xpcnn": environment["xpcnn"]}
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+            return []
+        now = {**backend.describe(), "xpcnn": cnn.__version__}
+        return [
+            f"{name} was {short(str(before[name]), 100)} and is {now[name]} now"
+            for name in DECISIVE
+            if name in before and name in now and before[name] != now[name]
+        ]
 
     def require_same(self, train: Dataset) -> None:
         """Raise CheckpointError where the images are not like those that the run began with."""
@@ -203,7 +229,7 @@ class RunFolder:
         if (shape, class_names) != (train.shape, train.classes):
             raise CheckpointError(
                 f"{self.path} began with images {shape} of {len(class_names)} classes, now the data are "
-                f"{train!r}: give back the data that it had"
+                f"{train!r}: give --data the place of the data that it began with"
             )
 
     def require_new(self) -> None:

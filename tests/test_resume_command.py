@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from devices import cuda_missing
 from safetensors.numpy import load_file
 
 import backends
 import cnn
+from backends import DeviceUnavailable
+from backends.threads import available_cores
 from cnn.checkpoints import weights_in
 from cnn.cli.signals import StopOnSignal
 from cnn.report import Evaluation
@@ -209,15 +213,15 @@ class TestResume:
 
     @pytest.mark.parametrize(
         "flags",
-        [("--seed", 1), ("--batch-size", 16), ("--out", "b"), ("--threads", 1), ("--no-fuse",),
+        [("--seed", 1), ("--batch-size", 16), ("--out", "b"), ("--kernels", "auto"), ("--no-fuse",),
          ("--config", "run")],
     )  # fmt: skip
     def test_it_takes_no_other_training_flags(self, command, stopped, flags):
         code, _, err = command("train", "--resume", "run", *flags)
         assert (code, err) == (
             2,
-            f"error: {flags[0].replace('no-', '')} cannot be given with --resume: a run goes on as it began, "
-            "only --epochs and --device may change\n",
+            f"error: {flags[0].replace('no-', '')} cannot be given with --resume: a run is resumed as it "
+            "began, only --epochs, --data, --device, --threads may change\n",
         )
 
     def test_it_takes_a_device(self, command, stopped):
@@ -263,6 +267,114 @@ class TestResume:
         code, _, err = command("train", "--resume", "imported")
         assert code == 2
         assert "imported has no checkpoint: it was imported" in err
+
+
+class TestElsewhere:
+    """A run is resumed on a machine with other cores, data, devices or kernels, which is said."""
+
+    @pytest.fixture
+    def stopped(self, train, stop_after):
+        """A run of one thread that was stopped in epoch 2 of 4."""
+        pytest.importorskip("threadpoolctl")
+        stop_after(11)
+        train("run", "--threads", 1)
+        stop_after(None)
+
+    def was(self, **device):
+        """Let the run have been trained on another device than this one."""
+        path = Path("run/environment.json")
+        environment = json.loads(path.read_text())
+        path.write_text(json.dumps(environment | {"device": environment["device"] | device}))
+
+    def config(self, **changed):
+        path = Path("run/config.json")
+        config = json.loads(path.read_text()) | changed
+        path.write_text(json.dumps(config))
+        return config
+
+    def test_on_the_same_nothing_is_said(self, command, stopped):
+        code, _, err = command("train", "--resume", "run", "--no-report")
+        assert (code, "note:" in err) == (0, False)
+
+    def test_fewer_cores(self, command, stopped):
+        cores = available_cores()
+        self.config(threads=cores + 1)
+        self.was(threads=cores + 1, processor="Z80")
+        code, _, err = command("train", "--resume", "run", "--no-report")
+        assert code == 0
+        assert (
+            f"note: the run had --threads {cores + 1}, now it has the {cores} that this machine has\n" in err
+        )
+        assert re.search(
+            rf"note: processor was Z80 and is .* now, threads was {cores + 1} and is \d+ now: from here on "
+            "the weights may differ in their last digits from those of an uninterrupted run\n",
+            err,
+        )
+        assert self.config()["threads"] == cores
+        assert "goes on from epoch 2, step 3 of 8" in err
+
+    def test_a_number_of_threads(self, command, stopped):
+        assert command("train", "--resume", "run", "--no-report", "--threads", 1)[0] == 0
+        code, _, err = command("train", "--resume", "run", "--threads", 1000)
+        assert (code, err.startswith("error: threads is 1000, expected a whole number from 1")) == (2, True)
+
+    @pytest.mark.parametrize("finished", [False, True])
+    def test_data_that_have_moved(self, train, command, stopped, own_data, tmp_path, finished):
+        if finished:
+            command("train", "--resume", "run", "--no-report")
+        (tmp_path / "far").mkdir()
+        new = shutil.copy(own_data, tmp_path / "far/elsewhere.npz")
+        self.config(data="/old/place.npz")
+        said = "error: the run's data are no longer at /old/place.npz: give their new place with --data\n"
+        assert command("train", "--resume", "run")[::2] == (2, said)
+        assert command("evaluate", "run")[::2] == (2, said)
+        code, _, err = command("train", "--resume", "run", "--data", "far/elsewhere.npz", "--no-report")
+        assert (code, "last digits" in err) == (0, False)
+        assert self.config()["data"] == str(new)
+        assert command("evaluate", "run")[0] == 0
+        train("whole", "--threads", 1)
+        assert weights("run") == weights("whole")
+
+    def test_other_data(self, command, stopped, own_data, tmp_path):
+        arrays = dict(np.load(own_data))
+        np.savez(tmp_path / "other.npz", **arrays | {"x_train": 255 - arrays["x_train"]})
+        before = Path("run/config.json").read_bytes()
+        code, _, err = command("train", "--resume", "run", "--data", "other.npz")
+        assert (code, err) == (
+            2,
+            "error: run/checkpoint.safetensors: the training run began with 120 images that are not those of "
+            "Dataset(120 images 1x20x20 uint8, 2 classes): give the data that it began with\n",
+        )
+        assert Path("run/config.json").read_bytes() == before
+
+    def test_kernels_that_are_not_there(self, command, stopped, monkeypatch):
+        def missing(self):
+            raise DeviceUnavailable(
+                "the compiled kernels need Numba, which is not installed: pip install numba"
+            )
+
+        monkeypatch.setattr(backends, "_made", {})
+        monkeypatch.setattr(backends.CpuBackend, "compiled_kernels", missing)
+        self.config(kernels="compiled")
+        code, _, err = command("train", "--resume", "run", "--no-report")
+        assert code == 0, err
+        assert err.startswith(
+            "note: the run had --kernels compiled, now it has portable ones: there is no Numba"
+        )
+
+    @pytest.mark.skipif(not cuda_missing(), reason="there is a GPU")
+    def test_a_device_that_is_not_there(self, command, stopped):
+        self.config(device="cuda")
+        code, _, err = command("train", "--resume", "run")
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.endswith("; or resume the run on another device with --device\n")
+        self.was(device="cuda:0")
+        code, _, err = command("train", "--resume", "run", "--device", "cpu", "--no-report")
+        assert (code, "note: device was cuda:0 and is cpu now: from here on" in err) == (0, True)
+
+    def test_a_folder_that_does_not_say_where_it_was_trained(self, command, stopped):
+        Path("run/environment.json").write_text("[]")
+        assert command("train", "--resume", "run", "--no-report")[0] == 0
 
 
 class TestValidation:

@@ -30,6 +30,8 @@ def evaluate(
     """Test a trained network on the test set of its data."""
     folder = RunFolder(run)
     network, config, class_names = folder.load(backends.get(device, kernels, threads), weights)
+    if data is None:
+        config.require_data()
     test_set = cnn.data.load(data or config.data)[1].only(class_names)
     about = folder.about(folder.require_weights(weights))
     result = {**cnn.evaluate(network, test_set), "count": len(test_set), **about}

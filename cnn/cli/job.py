@@ -1,6 +1,7 @@
 """A run of ``cnn train`` from its start to its report, and what is said where it ends before."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class Job:
             say(f"{self.folder.path} is finished: with more --epochs it would go on")
             with self.folder.alone():
                 remove_unfinished(self.folder.path)
+                self._write_new_place()
             self.network.load_state_dict(weights_in(self.saved.arrays))
             return self.saved.history
         signals = StopOnSignal()
@@ -76,7 +78,7 @@ class Job:
             signals,
             cnn.NaNGuard(),
             RunLog(self.folder, self.config, self.train_set.classes, self.goes_on),
-            Headline(self.headline, self.network.backend.slower),
+            Headline(self.headline, self._notes()),
             cnn.Progress(),
         ]
         if tensorboard.installed():
@@ -111,6 +113,24 @@ class Job:
         if signals.received is not None:
             raise self._ended("stopped", 128 + signals.received)
         return history
+
+    def _write_new_place(self) -> None:
+        """Write down where the data of a finished run are now."""
+        config, shape, class_names = self.folder.read()
+        if config.data != self.config.data:
+            self.folder.write_config(replace(config, data=self.config.data), shape, class_names)
+
+    def _notes(self) -> list[str]:
+        """What is to be known of how this run goes."""
+        slower = self.network.backend.slower
+        notes = [f"this runs slower than it could: {slower}"] if slower else []
+        changes = self.folder.changes(self.network.backend) if self.saved else []
+        if changes:
+            notes.append(
+                f"{', '.join(changes)}: from here on the weights may differ in their last digits from those "
+                "of an uninterrupted run"
+            )
+        return notes
 
     def _tensorboard(self) -> cnn.Callback:
         return tensorboard.TensorBoard(self.folder.tensorboard)
@@ -203,12 +223,12 @@ class Job:
 
 
 class Headline(cnn.Callback):
-    """Says what is about to run, and why not faster, once nothing speaks against it."""
+    """Says what is about to run, and what is to be known of that, once nothing speaks against it."""
 
-    def __init__(self, text: str, slower: str | None) -> None:
-        self.text, self.slower = text, slower
+    def __init__(self, text: str, notes: Sequence[str]) -> None:
+        self.text, self.notes = text, notes
 
     def on_start(self, run: Run) -> None:
         say(self.text)
-        if self.slower:
-            say(f"note: this runs slower than it could: {self.slower}")
+        for note in self.notes:
+            say(f"note: {note}")

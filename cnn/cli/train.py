@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 import backends
+from backends import Backend, DeviceUnavailable
+from backends.threads import available_cores
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import take_defaults
 from cnn.cli.job import Job
@@ -147,8 +149,8 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="Go on with a run that was stopped, from its last checkpoint; only --epochs and --device "
-            "may be given too.",
+            help="Go on with a run that was stopped, from its last checkpoint; only --epochs, --data (if the "
+            "same data have moved), --device and --threads may be given too.",
             show_default=False,
             rich_help_panel=RUN,
         ),
@@ -189,7 +191,7 @@ def train(
         folder = RunFolder(out) if out else RunFolder.default(model)
     else:
         folder = RunFolder(resume)
-        config = taken_up(context, folder, epochs, device)
+        config = taken_up(context, folder)
     job = make_job(config, folder, goes_on=resume is not None)
     if dry_run:
         job.show_plan(as_json)
@@ -205,48 +207,70 @@ def train(
         say(f"open {page} in a browser to see the report")
 
 
-ALLOWED = ("resume", "epochs", "device", "report", "dry_run", "as_json")  # beside --resume
+CHANGEABLE = ("epochs", "data", "device", "threads")  # in a run that is resumed
+ALLOWED = ("resume", *CHANGEABLE, "report", "dry_run", "as_json")  # next to --resume
 
 
 def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
     """The run that ``config`` describes, with its data loaded and its network built."""
-    backend = backends.get(config.device, config.kernels, config.threads, config.tf32)
+    backend = find_backend(config, goes_on)
     if config.tf32 and backend.name == "cpu":
         say("note: --tf32 changes nothing on the CPU")
     train_set, validation_set, test_set = config.load_data()
+    saved = SavedTraining.read(folder.checkpoint) if goes_on and folder.checkpoint.exists() else None
     if goes_on:
         folder.require_same(train_set)
+    if saved:
+        saved.require_data(train_set)
     backend.kernels.when_compiling(say)
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
     if train_set.images.dtype.kind == "f" and abs(train_set.images[:1000]).max() > 10:
         say("note: the images are floats beyond 10; scaled to 0..1 they train better")
     chosen = config.make_optimizer()
-    saved = SavedTraining.read(folder.checkpoint) if goes_on and folder.checkpoint.exists() else None
     sets = train_set, validation_set, test_set
     return Job(config.with_values_of(chosen), folder, network, chosen, *sets, goes_on, saved)
 
 
-def taken_up(context: typer.Context, folder: RunFolder, epochs: int, device: str) -> Config:
-    """The configuration of a run that is to go on; ArgumentError for a flag that cannot change in it."""
+def find_backend(config: Config, goes_on: bool) -> Backend:
+    """The device that ``config`` asks for; a run that is resumed takes the kernels that this machine has."""
+    try:
+        return backends.get(config.device, config.kernels, config.threads, config.tf32)
+    except DeviceUnavailable as error:
+        if not goes_on:
+            raise
+        try:
+            backend = backends.get(config.device, threads=config.threads, tf32=config.tf32)
+        except DeviceUnavailable:
+            raise DeviceUnavailable(f"{error}; or resume the run on another device with --device") from None
+        say(f"note: the run had --kernels {config.kernels}, now it has {backend.kernels.name} ones: {error}")
+        return backend
 
-    def is_given(name: str | None) -> bool:
-        source = context.get_parameter_source(name) if name else None
-        return source is not None and source.name == "COMMANDLINE"
 
+def taken_up(context: typer.Context, folder: RunFolder) -> Config:
+    """The configuration of a run that is resumed; ArgumentError for a flag that cannot change in it."""
+    given = {}
     for parameter in context.command.params:
-        if is_given(parameter.name) and parameter.name not in ALLOWED:
+        source = context.get_parameter_source(parameter.name) if parameter.name else None
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        if parameter.name not in ALLOWED:
             raise ArgumentError(
-                f"{parameter.opts[0]} cannot be given with --resume: a run goes on as it began, "
-                "only --epochs and --device may change"
+                f"{parameter.opts[0]} cannot be given with --resume: a run is resumed as it began, only "
+                f"{', '.join(f'--{name}' for name in CHANGEABLE)} may change"
             )
+        given[parameter.name] = context.params[parameter.name]
     config, _, _ = folder.read()
     if folder.evaluation.exists() and not folder.checkpoint.exists():
         raise ArgumentError(
             f"{folder.path} has no checkpoint: it was imported, or trained by an older version; there is "
             "nothing to go on with"
         )
-    return replace(
-        config,
-        epochs=epochs if is_given("epochs") else config.epochs,
-        device=device if is_given("device") else config.device,
-    )
+    if "data" in given:
+        given["data"] = absolute(given["data"])
+    else:
+        config.require_data()
+    cores = available_cores()
+    if "threads" not in given and config.threads and config.threads > cores:
+        say(f"note: the run had --threads {config.threads}, now it has {cores}, as many as there are cores")
+        given["threads"] = cores
+    return replace(config, **{name: value for name, value in given.items() if name in CHANGEABLE})
