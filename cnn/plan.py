@@ -104,10 +104,19 @@ def advising(
         room, mend = _room(network.backend, full), full.mend
         if room:
             size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, room)
-            mend = "not even a batch of 1 would fit: take a smaller network, or smaller or fewer images"
-            if size:
-                mend = f"a batch of {size} should fit (it was {batch_size})"
+            mend = _mend(batch_size, min(batch_size, len(train)), size)
         raise OutOfMemory(full.device, full.requested, full.free, mend) from error
+
+
+def _mend(asked_for: int, tried: int, fitting: int) -> str:
+    """What to do after a batch of ``tried`` images did not fit, if one of ``fitting`` (0: none) should."""
+    if fitting:
+        return f"a batch of {fitting} should fit (it was {asked_for})"
+    smaller = "a smaller network, or smaller or fewer images"
+    if tried == 1:
+        return f"the batch was 1 already: take {smaller}"
+    size = max(1, tried // 8)
+    return f"no batch size is sure to fit; try a batch of {size} (it was {asked_for}), or {smaller}"
 
 
 def _room(backend: Backend, full: OutOfMemory) -> int:

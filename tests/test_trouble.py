@@ -270,13 +270,28 @@ class TestFit:
         )
         assert (caught.value.requested, caught.value.free) == (5 << 20, 3 << 20)
 
-    def test_where_not_even_one_image_fits_that_is_said(self, monkeypatch):
+    @pytest.mark.parametrize(
+        ("batch_size", "mend"),
+        [
+            (16, "no batch size is sure to fit; try a batch of 2 (it was 16), or {}"),
+            (5, "no batch size is sure to fit; try a batch of 1 (it was 5), or {}"),
+            (1000, "no batch size is sure to fit; try a batch of 4 (it was 1000), or {}"),  # of 32 images
+            (1, "the batch was 1 already: take {}"),
+        ],
+    )
+    def test_an_estimate_that_finds_no_batch_size_says_so_and_what_to_try(
+        self, monkeypatch, batch_size, mend
+    ):
         device = StandInBackend("portable")
         error = OutOfMemory("standin:0", 9, 0, "take smaller batches")
         monkeypatch.setattr(device, "memory", lambda: {"used": 1000, "total": 1000})
         monkeypatch.setattr(device, "matmul", fails_with(error))
-        with pytest.raises(OutOfMemory, match="not even a batch of 1 would fit: take a smaller network, or"):
-            self.fit(device)
+        with pytest.raises(OutOfMemory) as caught:
+            self.fit(device, batch_size)
+        others = "a smaller network, or smaller or fewer images"
+        assert str(caught.value) == (
+            f"standin:0 is out of memory: 9 B were asked for and 0 B are free; {mend.format(others)}"
+        )
 
     @pytest.mark.parametrize(
         ("total", "mend"),
