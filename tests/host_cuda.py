@@ -38,6 +38,8 @@ class RawModule:
         def kernel(grid, block, args, *, shared_mem=0):
             if len(args) != expected:  # CUDA would read whatever lies there
                 raise TypeError(f"{name} has {expected} parameters, {len(args)} arguments were given")
+            if max(grid[1:], default=1) > 65535:
+                raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
             values = [_value(argument) for argument in args]
             pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
             launch(_three(grid), _three(block), shared_mem, int(RawModule.backwards), pointers)

@@ -12,7 +12,7 @@ import numpy as np
 
 from backends.buffer import Array, Shape
 from backends.kernels.covering import covering, covers
-from backends.kernels.cuda_launch import THREADS, Launcher, ceil_div
+from backends.kernels.cuda_launch import COUNTABLE, SHARED_BYTES, THREADS, Launcher, ceil_div
 from backends.kernels.portable import PortableKernels, as_matrix, split
 from backends.kernels.steps import TINY
 from backends.kernels.window import Window
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.int64)
 
-SHARED_BYTES = 48 << 10  # of a block, on every GPU
-GRID_ROWS = 65535  # of blocks, on every GPU
 TILES = (1, 4, 8)  # channels that a thread of a direct convolution makes
 NARROW = 32  # channels: with more on both sides a product is expected to be faster; not measured yet
 OVERLAP = 4  # times that a position may be computed for the windows of a pooling that share it
@@ -41,7 +39,7 @@ class CompiledKernels(PortableKernels):
 
     name = "compiled"
     fuses = True
-    largest = 2**31 - THREADS  # they count in 32 bits
+    largest = COUNTABLE
 
     def __init__(self, backend: "Backend") -> None:
         super().__init__(backend)
@@ -252,7 +250,7 @@ class CompiledKernels(PortableKernels):
         pixels, N = prod(images.shape[1:]), len(indices)
         blocks = ceil_div(N, GATHER_SIDE), ceil_div(pixels, GATHER_SIDE)
         taken = covers(self, (out, indices), INDICES) and images.flags.c_contiguous
-        if not taken or images.dtype not in (BYTES, out.dtype) or blocks[1] > GRID_ROWS:
+        if not taken or images.dtype not in (BYTES, out.dtype):
             self.portable().gather_batch(images, indices, out)
             return
         scaled = images.dtype == BYTES
@@ -280,8 +278,8 @@ class CompiledKernels(PortableKernels):
             self.relu(out, out)
 
     def _in_reach(self, x: Array, y: Array, weight: Array) -> bool:
-        """Whether the kernels can count the numbers of ``x`` and ``y`` and the rows of their columns."""
-        return max(x.size, y.size) <= self.largest and weight[0].size <= GRID_ROWS
+        """Whether the kernels can count the numbers of ``x``, ``y`` and the columns of an output row."""
+        return max(x.size, y.size, weight[0].size * prod(y.shape[2:])) <= self.largest
 
     def _is_direct(self, x: Array, y: Array, weight: Array, groups: int) -> bool:
         O, C = len(weight) // groups, weight.shape[1]
@@ -370,11 +368,7 @@ class CompiledKernels(PortableKernels):
 
     def _sum_parts(self, x: Array, out: Array, rows: int, length: int, parts: int) -> None:
         threads = min(THREADS, max(WARP, 1 << (length // parts - 1).bit_length()))
-        for first in range(0, rows, GRID_ROWS):
-            some = slice(first, first + GRID_ROWS)
-            blocks = parts, min(GRID_ROWS, rows - first)
-            arguments = (x.reshape(rows, -1)[some], out[some], length)
-            self._launch.grid("sum_rows", x.dtype, blocks, (threads,), arguments, 8 * threads)
+        self._launch.grid("sum_rows", x.dtype, (parts, rows), (threads,), (x, out, rows, length), 8 * threads)
 
     def _room(self, name: str, shape: Shape, dtype: Any) -> Array:
         """Scratch of that name as an array; its contents are whatever was there."""

@@ -3,12 +3,13 @@
 import time
 from functools import cache
 from importlib.resources import files
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.buffer import Shape
-from backends.errors import DeviceUnavailable
+from backends.errors import ArgumentError, DeviceUnavailable
 from backends.text import first_line
 
 if TYPE_CHECKING:
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 SOURCE = files("backends.kernels") / "kernels.cu"
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 THREADS = 256  # in a block
+
+# What every GPU takes, from compute capability 7.5 on.
+GRID_LENGTH = 2**31 - 1  # blocks along x
+GRID_ROWS = 65535  # and along y and z
+BLOCK_THREADS = 1024
+SHARED_BYTES = 48 << 10  # of a block
+COUNTABLE = 2**31 - THREADS  # numbers that a kernel can count in 32 bits
 
 
 class Launcher:
@@ -35,6 +43,7 @@ class Launcher:
         self, name: str, dtype: Any, size: int, arguments: tuple[Any, ...], rows: int = 1, shared: int = 0
     ) -> None:
         """On ``rows`` times enough blocks to have a thread for each of ``size`` numbers."""
+        self._require(name, "numbers", size, COUNTABLE)
         self.grid(name, dtype, (ceil_div(size, THREADS), rows), (THREADS,), arguments, shared)
 
     def block(self, name: str, dtype: Any, arguments: tuple[Any, ...]) -> None:
@@ -50,8 +59,22 @@ class Launcher:
         arguments: tuple[Any, ...],
         shared: int = 0,
     ) -> None:
-        """On so many blocks of so many threads."""
+        """On so many blocks (in a row, and rows) of so many threads; ArgumentError if no GPU takes them."""
+        length, rows = (*blocks, 1)[:2]
+        self._require(name, "blocks", length, GRID_LENGTH)
+        self._require(name, "rows of blocks", rows, GRID_ROWS**2)
+        self._require(name, "threads in a block", prod(threads), BLOCK_THREADS)
+        self._require(name, "bytes of shared memory", shared, SHARED_BYTES)
+        layers = ceil_div(rows, GRID_ROWS)
+        blocks = length, ceil_div(rows, layers), layers
         self.function(name, dtype)(blocks, threads, arguments, shared_mem=shared)
+
+    def _require(self, name: str, what: str, count: int, most: int) -> None:
+        if count > most:
+            raise ArgumentError(
+                f"the kernel {name} would need {count:,} {what} on {self.backend.name}, which takes at most "
+                f"{most:,}: take the portable kernels"
+            )
 
     def function(self, name: str, dtype: Any) -> Any:
         """The kernel for a dtype; the first one of each has them all compiled, or found in CuPy's cache."""

@@ -33,6 +33,10 @@ extern __shared__ double shared_memory[];
 
 __device__ int flat_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
+// Which row of blocks this is. A grid has at most 65,535 of them along y, so more are cut into layers along z.
+// The last layer may have some rows too many: a kernel returns in them.
+__device__ int row_of_blocks() { return blockIdx.z * gridDim.y + blockIdx.y; }
+
 __device__ real positive(real value) { return value < 0 ? 0 : value; } // NaN stays NaN
 
 __device__ int tiles_of(int size, int tile) { return (size + tile - 1) / tile; }
@@ -142,7 +146,9 @@ template <int TILE>
 __device__ void convolve(
     const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
     int rectify, const Convolution &s) {
-    int tiles = tiles_of(s.O, TILE), group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
+    int tiles = tiles_of(s.O, TILE), block_row = row_of_blocks(), group = block_row / tiles;
+    int first = block_row % tiles * TILE;
+    if (group >= s.groups) return;
     int plane = s.OH * s.OW * s.N, at = flat_thread();
     const real *staged =
         stage_forward<TILE>(weight + group * s.O * s.C * s.window.KH * s.window.KW, first, s);
@@ -168,7 +174,9 @@ template <int TILE>
 __device__ void convolve_pool(
     const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
     unsigned char *winner, const Convolution &s, const Pooling &pool) {
-    int tiles = tiles_of(s.O, TILE), group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
+    int tiles = tiles_of(s.O, TILE), block_row = row_of_blocks(), group = block_row / tiles;
+    int first = block_row % tiles * TILE;
+    if (group >= s.groups) return;
     int plane = pool.OH * pool.OW * s.N, at = flat_thread();
     const real *staged =
         stage_forward<TILE>(weight + group * s.O * s.C * s.window.KH * s.window.KW, first, s);
@@ -209,7 +217,9 @@ __device__ void convolve_pool(
 template <int TILE>
 __device__ void convolve_back(const real *dy, const real *weight, real *dx, const Convolution &s) {
     const Window &w = s.window;
-    int tiles = tiles_of(s.C, TILE), group = blockIdx.y / tiles, first = blockIdx.y % tiles * TILE;
+    int tiles = tiles_of(s.C, TILE), block_row = row_of_blocks(), group = block_row / tiles;
+    int first = block_row % tiles * TILE;
+    if (group >= s.groups) return;
     int taps = w.KH * w.KW, depth = s.C * taps;
     int plane = s.H * s.W * s.N, dy_plane = s.OH * s.OW * s.N, at = flat_thread();
     real *staged = (real *)shared_memory; // (O, C, taps) -> (taps, O, TILE)
@@ -361,8 +371,8 @@ extern "C" __global__ void grad_weight_sum(
 extern "C" __global__ void to_columns(
     const real *__restrict__ x, real *__restrict__ columns, int first, int rows, Convolution s) {
     const Window &w = s.window;
-    int length = rows * s.OW * s.N, at = flat_thread(), k = blockIdx.y;
-    if (at >= length) return;
+    int length = rows * s.OW * s.N, at = flat_thread(), k = row_of_blocks();
+    if (at >= length || k >= s.C * w.KH * w.KW) return;
     int n = at % s.N, ow = at / s.N % s.OW, oh = first + at / s.N / s.OW;
     int h = oh * w.SH + k / w.KW % w.KH * w.DH - w.PH, column = ow * w.SW + k % w.KW * w.DW - w.PW;
     bool inside = within(h, s.H) && within(column, s.W);
@@ -373,8 +383,8 @@ extern "C" __global__ void to_columns(
 extern "C" __global__ void from_columns(
     const real *__restrict__ columns, real *__restrict__ dx, int first, int rows, int add, Convolution s) {
     const Window &w = s.window;
-    int plane = s.H * s.W * s.N, length = rows * s.OW * s.N, at = flat_thread(), c = blockIdx.y;
-    if (at >= plane) return;
+    int plane = s.H * s.W * s.N, length = rows * s.OW * s.N, at = flat_thread(), c = row_of_blocks();
+    if (at >= plane || c >= s.C) return;
     int n = at % s.N, h = at / s.N / s.W, column = at / s.N % s.W;
     real total = add ? dx[c * plane + at] : 0;
     for_each_window(w, h, column, s.OH, s.OW, [&](int i, int j, int oh, int ow) {
@@ -487,8 +497,10 @@ extern "C" __global__ void relu_grad_rows(
 
 // sums (rows, parts) = the sum of each part of each row of x. Blocks: (parts, rows); shared: a double a
 // thread.
-extern "C" __global__ void sum_rows(const real *__restrict__ x, real *__restrict__ sums, int length) {
-    long long parts = gridDim.x, part = blockIdx.x, row = blockIdx.y;
+extern "C" __global__ void sum_rows(
+    const real *__restrict__ x, real *__restrict__ sums, int rows, int length) {
+    long long parts = gridDim.x, part = blockIdx.x, row = row_of_blocks();
+    if (row >= rows) return;
     int last = (int)(length * (part + 1) / parts);
     double total = 0;
     for (int i = (int)(length * part / parts) + threadIdx.x; i < last; i += blockDim.x)
@@ -676,7 +688,9 @@ template <class T>
 __device__ void gather(const T *images, const long long *chosen, real *out, real scale, int pixels, int N) {
     real *tile = (real *)shared_memory;
     const int PITCH = GATHER_SIDE + 1; // one more: a column's numbers then lie in different banks
-    int first_image = blockIdx.x * GATHER_SIDE, first_pixel = blockIdx.y * GATHER_SIDE;
+    int row_of_tiles = row_of_blocks();
+    if (row_of_tiles >= tiles_of(pixels, GATHER_SIDE)) return;
+    int first_image = blockIdx.x * GATHER_SIDE, first_pixel = row_of_tiles * GATHER_SIDE;
     for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
         int n = first_image + row, pixel = first_pixel + threadIdx.x;
         if (n < N && pixel < pixels)

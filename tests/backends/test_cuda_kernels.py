@@ -18,7 +18,7 @@ from standin import Array, StandInBackend
 import backends
 import cnn
 from backends import Window
-from backends.kernels import PortableKernels, compiled_cuda
+from backends.kernels import PortableKernels, compiled_cuda, cuda_launch
 from backends.kernels.compiled_cuda import TILES
 from backends.kernels.cuda_launch import SOURCE, THREADS, Launcher
 
@@ -151,6 +151,9 @@ STEPS = {
         "gather_batch", RANDOM.integers(0, 256, (50, 3, 5, 7), dtype=np.uint8), labels(N, 50),
         numbers(3, 5, 7, N),
     ),
+    "gather_batch of many numbers": lambda: (
+        "gather_batch", numbers(9, 1, 23, 23), labels(N, 9), numbers(1, 23, 23, N),
+    ),
     "gather_batch of numbers": lambda: (
         "gather_batch", numbers(50, 1, 9, 9), labels(N, 50), numbers(1, 9, 9, N),
     ),
@@ -187,7 +190,7 @@ def on(device, arguments):
 @pytest.mark.parametrize("dtype", REALS)
 @pytest.mark.parametrize("name", STEPS)
 def test_what_a_step_does_besides_its_windows_is_as_in_plain_xp(name, dtype, device, monkeypatch):
-    monkeypatch.setattr(compiled_cuda, "GRID_ROWS", 100)
+    monkeypatch.setattr(cuda_launch, "GRID_ROWS", 16)
     RANDOM.bit_generator.state = np.random.default_rng(0).bit_generator.state
     method, *arguments = STEPS[name]()
     sums_at = len(arguments) - 1 if method in ("cross_entropy", "binary_cross_entropy", "tally") else None
@@ -254,7 +257,7 @@ def launch_windows(device, channels):
 
 
 @host_cuda.needed
-@pytest.mark.parametrize(("what", "limit"), [("largest", 100), ("GRID_ROWS", 3), ("SHARED_BYTES", 64)])
+@pytest.mark.parametrize(("what", "limit"), [("largest", 100), ("SHARED_BYTES", 64)])
 def test_what_is_too_large_for_a_kernel_goes_another_way_to_the_same_result(what, limit, monkeypatch):
     owner = compiled_cuda.CompiledKernels if what == "largest" else compiled_cuda
     results = []
@@ -273,6 +276,89 @@ def test_what_is_too_large_for_a_kernel_goes_another_way_to_the_same_result(what
             results.append([network.backend.to_host(array) for array in (y, dx, network.flat.grad)])
     for plain, limited in zip(*results, strict=True):
         np.testing.assert_allclose(limited, plain, rtol=1e-10, atol=1e-10)
+
+
+def launch_groups(kernels, asarray, groups):
+    """All convolutions of two channels a group and their gradients; -> what they wrote."""
+    random = np.random.default_rng(0)
+    x, weight, y, pooled = (
+        asarray(random.standard_normal(shape))
+        for shape in (
+            (2 * groups, 4, 4, 2),
+            (2 * groups, 2, 2, 2),
+            (2 * groups, 3, 3, 2),
+            (2 * groups, 1, 1, 2),
+        )
+    )
+    winner = asarray(np.zeros((2 * groups, 1, 1, 2), np.uint8))
+    window, pool = Window((2, 2)), Window((2, 2))
+    kernels.conv2d(x, weight, y, window, groups)
+    kernels.conv2d_relu_max_pool2d(x, weight, None, pooled, winner, window, groups, pool)
+    gradients = asarray(np.zeros(x.shape)), asarray(np.zeros(weight.shape))
+    kernels.conv2d_grad_input(y, weight, gradients[0], window, groups)
+    kernels.conv2d_grad_weight(x, y, gradients[1], window, groups)
+    return y, pooled, winner, *gradients
+
+
+@pytest.mark.parametrize("narrow", [compiled_cuda.NARROW, 0], ids=["directly", "by columns"])
+def test_more_rows_of_blocks_than_a_grid_has_along_y_are_cut_into_layers(device, narrow, monkeypatch):
+    right = launch_groups(device.kernels, device.asarray, groups=5)
+    monkeypatch.setattr(compiled_cuda, "NARROW", narrow)
+    monkeypatch.setattr(cuda_launch, "GRID_ROWS", 3)  # no multiple of the 5 or 8 rows
+    found = launch_groups(device.kernels, device.asarray, groups=5)
+    for one, other in zip(found, right, strict=True):
+        np.testing.assert_allclose(device.to_host(one), device.to_host(other), rtol=1e-12, atol=1e-12)
+
+
+def test_no_launch_is_larger_than_a_gpu_takes(monkeypatch):
+    launches = []
+
+    def function(self, name, dtype):
+        return lambda blocks, threads, arguments, shared_mem: launches.append(
+            (name, blocks, threads, shared_mem)
+        )
+
+    monkeypatch.setattr(Launcher, "function", function)
+    device = StandInBackend("compiled")
+    launch_groups(device.kernels, device.asarray, groups=70_000)
+    device.kernels.sum_rows(*(device.asarray(np.zeros(shape)) for shape in ((70_000, 2), 70_000)))
+    names = {name.rstrip("_148") for name, *_ in launches}
+    assert names == {
+        "convolve", "convolve_pool", "convolve_back", "grad_weight_parts", "grad_weight_sum", "sum_rows",
+    }  # fmt: skip
+    for name, (x, y, z), threads, shared in launches:
+        assert max(y, z) <= 65_535
+        assert max(x, y * z) >= 70_000 // THREADS
+        assert (np.prod(threads) <= 1024, shared <= 48 << 10) == (True, True)
+        if name.startswith("convolve"):
+            assert 70_000 <= y * z <= 70_001
+
+
+@pytest.mark.parametrize(
+    ("blocks", "threads", "shared", "said"),
+    [
+        ((1 << 31,), (32,), 0, "2,147,483,648 blocks on standin:0, which takes at most 2,147,483,647"),
+        (
+            (1, 1 << 32),
+            (32,),
+            0,
+            "4,294,967,296 rows of blocks on standin:0, which takes at most 4,294,836,225",
+        ),
+        ((1,), (64, 32), 0, "2,048 threads in a block on standin:0, which takes at most 1,024"),
+        ((1,), (32,), 50_000, "50,000 bytes of shared memory on standin:0, which takes at most 49,152"),
+    ],
+)
+def test_what_no_gpu_takes_is_refused_by_name(blocks, threads, shared, said):
+    launcher = Launcher(StandInBackend("portable"))
+    with pytest.raises(backends.ArgumentError) as refused:
+        launcher.grid("tanh_grad", np.dtype("float32"), blocks, threads, (), shared)
+    assert str(refused.value) == f"the kernel tanh_grad would need {said}: take the portable kernels"
+
+
+def test_numbers_beyond_32_bits_are_refused_by_name():
+    launcher = Launcher(StandInBackend("portable"))
+    with pytest.raises(backends.ArgumentError, match="the kernel tanh_grad would need 2,147,483,500 numbers"):
+        launcher.threads("tanh_grad", np.dtype("float32"), 2_147_483_500, ())
 
 
 @pytest.mark.parametrize(
