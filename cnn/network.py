@@ -12,7 +12,7 @@ from backends import Backend
 from backends.text import did_you_mean
 from cnn import initializers, random
 from cnn.arguments import flag, shape, shown, whole
-from cnn.data.dataset import as_images
+from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last
 from cnn.data.feed import Feed
 from cnn.errors import ArgumentError, CheckpointError, ShapeError
 from cnn.layers.activation import Softmax
@@ -321,7 +321,9 @@ class Sequential(Layer):
         self.require_built()
         if images.shape[1:] != self.input_shape:
             expected = f"(N, {', '.join(map(str, self.input_shape))})"
-            raise ShapeError(f"the images are {images.shape}, the network was built for {expected}")
+            last = looks_channels_last(images.shape)
+            advice = f": {channels_last_advice(images.shape)}" if last else ""
+            raise ShapeError(f"the images are {images.shape}, the network was built for {expected}{advice}")
 
     @property
     def config(self) -> dict[str, Any]:

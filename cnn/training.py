@@ -1,5 +1,6 @@
 """fit and evaluate: the loops around a network."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,8 @@ from cnn.arguments import flag, instance, shown, whole
 from cnn.callbacks import Callback, NaNGuard, Progress, ending
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed, is_too_large
-from cnn.errors import ArgumentError, DataError
+from cnn.data.scale import scale_note
+from cnn.errors import ArgumentError, DataError, Notice
 from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from cnn.metrics import Totals
 from cnn.network import EVALUATION_BATCH, Sequential
@@ -109,6 +111,7 @@ def fit(
     with advising, network.backend.active(), ExitStack() as at_end:
         feed = make_feed(network, train, batch_size, stream)
         checked = None if validation is None else make_feed(network, validation)
+        _warn_of_scale(train, validation)
         loss = make_loss(network, loss)
         optimizer.build(network)
         training = TrainingStep(network, loss, optimizer, feed, Totals(network), graph)
@@ -204,6 +207,14 @@ def make_loss(network: Sequential, loss: Loss | None) -> Loss:
         loss = BinaryCrossEntropy() if network.ends_in_softmax else CrossEntropy()
     instance("loss", loss, Loss, "cnn.CrossEntropy()").build(network)
     return loss
+
+
+def _warn_of_scale(train: Dataset, validation: Dataset | None) -> None:
+    notes = [scale_note(train.images, "training")]
+    if validation is not None:
+        notes.append(scale_note(validation.images, "validation", train.images))
+    for note in filter(None, notes):
+        warnings.warn(note, Notice, stacklevel=3)  # of who called fit
 
 
 def make_feed(

@@ -8,7 +8,8 @@ import backends
 import cnn
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Weights
-from cnn.cli.output import print_json, result_line
+from cnn.cli.output import print_json, result_line, say_note
+from cnn.data.scale import scale_note
 from cnn.runs import RunFolder
 
 
@@ -32,7 +33,12 @@ def evaluate(
     network, config, class_names = folder.load(backends.get(device, kernels, threads), weights)
     if data is None:
         config.require_data()
-    test_set = cnn.data.load(data or config.data)[1].only(class_names)
+    test_set = cnn.data.load(data or config.data)[1]
+    for note in test_set.notes:
+        say_note(note)
+    if data:
+        say_note(scale_note(test_set.images, "test"))
+    test_set = test_set.labelled_as(class_names)
     about = folder.about(folder.require_weights(weights))
     result = {**cnn.evaluate(network, test_set), "count": len(test_set), **about}
     if as_json:

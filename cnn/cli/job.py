@@ -15,10 +15,11 @@ from cnn import checkpoints, plan, tensorboard
 from cnn.arguments import whole
 from cnn.callbacks import Dispensable
 from cnn.checkpoints import weights_in
-from cnn.cli.output import print_json, say
+from cnn.cli.output import print_json, say, say_note
 from cnn.cli.signals import StopOnSignal
 from cnn.data import Dataset
 from cnn.data.feed import is_too_large
+from cnn.data.scale import scale_note
 from cnn.errors import CheckpointError, DeviceLost, OutOfMemory, TrainingError
 from cnn.files import remove_unfinished, told
 from cnn.network import Sequential
@@ -51,7 +52,8 @@ class Job:
         config, backend = self.config, self.network.backend
         where = f"{backend.name} ({backend.reason})"
         goes_on = f"; goes on from {self.saved.position}" if self.saved else ""
-        return f"{config.model} on {len(self.train_set):,} images of {config.data}; {where}{goes_on}"
+        notes = f" ({'; '.join(self.train_set.notes)})" if self.train_set.notes else ""
+        return f"{config.model} on {len(self.train_set):,} images of {config.data}{notes}; {where}{goes_on}"
 
     def require_place(self) -> None:
         """Raise ArgumentError where a new run's folder exists, so that all that is in it is this run's."""
@@ -166,6 +168,8 @@ class Job:
         """What the trained network, with its best weights if it has such, does on the test set."""
         if self.is_finished and self.folder.evaluation.exists():
             return Evaluation.load(self.folder.evaluation)
+        if self.validation_set:
+            say_note(scale_note(self.test_set.images, "test", self.train_set.images))
         weights = self.folder.require_weights(None)
         if weights == "best":
             checkpoints.load(self.folder.best, network=self.network)
@@ -215,6 +219,8 @@ class Job:
             print_json({"run": str(self.folder.path), "config": asdict(config), **figures})
             return
         write_line(self.headline)
+        say_note(scale_note(self.train_set.images, "training"))
+        say_note(scale_note(self.test_set.images, "test", self.train_set.images))
         write_line(f"epochs: {config.epochs}, each of {steps:,} steps and a test on {len(tested):,} images")
         self.network.summary()
         parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())

@@ -28,6 +28,12 @@ def say_weights(folder: RunFolder, asked: str | None) -> None:
         say(f"weights: {best_weights(about['epoch'])}; --weights last takes those of the end")
 
 
+def say_note(text: str | None) -> None:
+    """Something to know, if there is anything."""
+    if text:
+        say(f"note: {text}")
+
+
 def print_json(value: Any) -> None:
     """A result for programs."""
     print(to_json(value, indent=2))

@@ -224,8 +224,6 @@ def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
         saved.require_data(train_set)
     backend.kernels.when_compiling(say)
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
-    if train_set.images.dtype.kind == "f" and abs(train_set.images[:1000]).max() > 10:
-        say("note: the images are floats beyond 10; scaled to 0..1 they train better")
     chosen = config.make_optimizer()
     sets = train_set, validation_set, test_set
     return Job(config.with_values_of(chosen), folder, network, chosen, *sets, goes_on, saved)

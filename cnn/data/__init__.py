@@ -10,12 +10,13 @@ from pathlib import Path
 from backends.text import did_you_mean
 from cnn.data import cifar10
 from cnn.data.bundled import load_mnist
-from cnn.data.dataset import Dataset
+from cnn.data.dataset import Dataset, some_of
 from cnn.data.fashion_mnist import load_fashion_mnist
-from cnn.data.files import unreadable
-from cnn.data.idx import load_folder, read_idx
-from cnn.data.npy import holds_npy, load_npy
-from cnn.data.npz import load_npz
+from cnn.data.files import MOST_FOLDERS, names_below, names_in, unreadable
+from cnn.data.idx import holds_idx, idx_names, load_idx, read_idx
+from cnn.data.npy import holds_npy, load_npy, npy_names
+from cnn.data.npz import holds_arrays, load_npz
+from cnn.data.recognize import unread_file, unread_folder
 from cnn.errors import DataError
 
 __all__ = ["NAMES", "Dataset", "load", "read_idx"]
@@ -48,12 +49,20 @@ def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
     - a folder with these arrays as .npy files, where images may be more than fit in memory.
     - cifar-10-binary.tar.gz, or the folder that it unpacks to.
 
+    Files and arrays may have other names that say what they are (train_images, train-labels.idx1-ubyte),
+    and may lie in the only folder of the one that is given. If arrays are not laid out as a
+    :class:`Dataset` takes them, but have only one meaning, they are converted, and ``notes`` of both sets
+    say so: images whose channels are last, or that are rows of pixels of a square; labels that are a
+    column, text, bools, or -1 and 1.
+
     Raises DataError where there is no such data set, where a file is missing, damaged or unfit, or
     cannot be downloaded.
     """
     if isinstance(source, str) and source in _LOADERS:
         return _LOADERS[source]()
     try:
+        if not source:
+            raise ValueError
         path = Path(source)
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, TypeError, ValueError) as error:
@@ -64,12 +73,56 @@ def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
         ) from error
     except OSError as error:
         raise unreadable(source, error) from error
-    if stat.S_ISDIR(mode):
-        return _load_folder(path)
-    return cifar10.load_archive(path) if path.name.endswith((".tar.gz", ".tgz")) else load_npz(path)
+    return _load_folder(path) if stat.S_ISDIR(mode) else _load_file(path)
+
+
+def _load_file(path: Path) -> tuple[Dataset, Dataset]:
+    name = path.name.lower()
+    if name.endswith((".tar.gz", ".tgz", ".tar")):
+        return cifar10.load_archive(path)
+    if name.endswith(".npz") or holds_arrays(path):
+        return load_npz(path)
+    raise unread_file(path)
 
 
 def _load_folder(path: Path) -> tuple[Dataset, Dataset]:
-    if holds_npy(path):
-        return load_npy(path)
-    return cifar10.load_folder(path) if cifar10.is_folder(path) else load_folder(path)
+    places = _places(path)
+    if len(places) > 1:
+        several = some_of(str(place.relative_to(path)) for place in places)
+        raise DataError(f"{path}: holds several data sets, {several}: give one of them")
+    if not places:
+        raise unread_folder(path)
+    (place,) = places
+    if place == path:
+        return _load_own(path)
+    train, test = _load_own(place) if place.is_dir() else _load_file(place)
+    note = f"found in {place.relative_to(path)}"
+    return train.with_note(note), test.with_note(note)
+
+
+def _places(folder: Path, depth: int = 1) -> list[Path]:
+    """The folders and files with a data set: ``folder`` itself, or what lies in it, at most two levels down.
+
+    If a folder has many others, these are classes, and are not looked into.
+    """
+    if holds_npy(folder) or cifar10.is_folder(folder) or holds_idx(folder):
+        return [folder]
+    below = names_below(folder)
+    if idx_names(below) or npy_names(below):
+        return [folder]
+    names = names_in(folder)
+    files = [folder / name for name in names if name.lower().endswith((".npz", "cifar-10-binary.tar.gz"))]
+    folders = [folder / name for name in names if name.endswith("/")]
+    if not depth or len(folders) > MOST_FOLDERS:
+        return files
+    return files + [place for inner in folders for place in _places(inner, depth - 1)]
+
+
+def _load_own(folder: Path) -> tuple[Dataset, Dataset]:
+    """The sets whose files lie in the folder."""
+    if holds_npy(folder):
+        return load_npy(folder, names_below(folder))
+    if cifar10.is_folder(folder):
+        return cifar10.load_folder(folder)
+    names = names_below(folder)
+    return load_idx(folder, names) if holds_idx(folder) or idx_names(names) else load_npy(folder, names)

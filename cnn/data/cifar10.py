@@ -11,9 +11,10 @@ from typing import IO, cast
 
 import numpy as np
 
+from cnn.data.advice import BINARY, NEVER_OPENED, SAVE
 from cnn.data.dataset import Array, Dataset
 from cnn.data.downloads import Published, PublishedFile
-from cnn.data.files import CHUNK, open_file, read_up_to
+from cnn.data.files import CHUNK, is_gzip, open_file, read_up_to
 from cnn.errors import DataError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -35,6 +36,12 @@ TEST_FILE = "test_batch.bin"
 FILES = (*TRAIN_FILES, TEST_FILE)
 
 _FOLDER = "cifar-10-batches-bin"  # in the archive
+_OTHER_VERSIONS = {
+    "cifar-10-batches-py": f"the Python version of CIFAR-10: {NEVER_OPENED}; {BINARY}",
+    "cifar-10-batches-mat": f"the MATLAB version of CIFAR-10: {BINARY}",
+    "cifar-100-python": f"the Python version of CIFAR-100: {NEVER_OPENED}; {SAVE}",
+    "cifar-100-binary": f"the binary version of CIFAR-100, which is not read: {SAVE}",
+}
 _SHAPE = (3, 32, 32)  # red, green and blue planes
 _RECORD = 1 + 3 * 32 * 32
 _MOST_RECORDS = 10_000  # in a file
@@ -51,7 +58,8 @@ def load_archive(path: Path) -> tuple[Dataset, Dataset]:
     """The two sets in the archive that CIFAR-10 is published in; nothing is unpacked on the disk."""
     with open_file(path) as file:
         try:
-            records = _read_archive(path, _Bounded(GzipFile(fileobj=file), path))
+            stream = cast(IO[bytes], GzipFile(fileobj=file)) if is_gzip(file) else file
+            records = _read_archive(path, _Bounded(stream, path))
         except (DataError, MemoryError):
             raise
         except Exception as error:  # a damaged archive may raise nearly anything inside gzip and tarfile
@@ -59,6 +67,11 @@ def load_archive(path: Path) -> tuple[Dataset, Dataset]:
             raise DataError(
                 f"{path}: no .tar.gz archive, or damaged ({reason}): get a whole copy of the file"
             ) from error
+    if not records:
+        raise DataError(
+            f"{path}: a tar archive that lacks {', '.join(FILES)}: expected the binary version of CIFAR-10; "
+            "unpack another archive and give its folder"
+        )
     missing = [name for name in FILES if name not in records]
     if missing:
         raise DataError(
@@ -90,6 +103,7 @@ def _read_archive(path: Path, stream: "_Bounded") -> dict[str, Array]:
         for member in archive:
             name = names.get(member.name)
             if name is None:
+                _refuse_other_version(path, member.name)
                 continue
             place = f"{path}: {member.name}"
             if not member.isreg() or member.issparse():
@@ -101,6 +115,13 @@ def _read_archive(path: Path, stream: "_Bounded") -> dict[str, Array]:
     while stream.read(CHUNK):  # at the end gzip checks the CRC
         pass
     return records
+
+
+def _refuse_other_version(path: Path, name: str) -> None:
+    """Raise DataError if a file of this name is of CIFAR in another version than the one that is read."""
+    for folder, what in _OTHER_VERSIONS.items():
+        if name.split("/")[0] == folder:
+            raise DataError(f"{path}: holds {what}")
 
 
 def _read_records(name: str, stream: IO[bytes], size: int) -> Array:
@@ -135,7 +156,7 @@ def _as_set(batches: list[Array]) -> Dataset:
 class _Bounded:
     """What an archive unpacks to, as a stream that is refused where it is longer than it may be."""
 
-    def __init__(self, stream: GzipFile, path: Path) -> None:
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
         self._stream, self._path = stream, path
         self._left = _MOST_UNPACKED
 

@@ -3,13 +3,15 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from math import isqrt
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from backends.text import did_you_mean
+from backends.text import did_you_mean, first_line
 from cnn.errors import DataError, OutOfMemory
 from cnn.random import SPLIT, generator
+from cnn.text import short
 
 Array = np.ndarray
 Classes = int | Iterable[str] | None
@@ -17,7 +19,20 @@ Classes = int | Iterable[str] | None
 # A label beyond this is a mistake, and a name for each class below it would fill the memory.
 MOST_CLASSES = 1 << 16
 _COMPARED = 64  # images in a fingerprint
+_CHANNELS = (1, 3, 4)  # grey, colour, colour with transparency
+_LEAST_SIDE = 5  # of a picture whose channels may be last
 _LOOKED_AT = 1 << 18  # numbers at a time: they stay in the processor's cache, and a file is read once
+
+_IMAGES_ADVICE = {  # by the kind of a dtype
+    "b": "; give images.astype(numpy.float32)",
+    "O": "; such an array holds images of different sizes, or no numbers",
+    **dict.fromkeys("US", "; this is text: read the files that it names, for example with Pillow"),
+}
+_LABELS_ADVICE = {
+    "b": "; give labels.astype(int)",
+    "O": "; make them all numbers",
+    **dict.fromkeys("US", "; to count names: classes, labels = numpy.unique(labels, return_inverse=True)"),
+}
 
 
 class Dataset:
@@ -43,6 +58,8 @@ class Dataset:
         (N,), int64.
     classes
         The names, one for each label.
+    notes
+        How the arrays in a file were understood, if they were not what is documented here; else empty.
 
     Raises DataError for anything else; positions in its message count from 0.
     """
@@ -51,13 +68,20 @@ class Dataset:
         names = as_names(classes)
         self.images, self.labels, columns = as_pair(images, labels, names)
         self.classes: tuple[str, ...] = names or numbered(columns or int(self.labels.max()) + 1)
+        self.notes: tuple[str, ...] = ()
 
     @classmethod
-    def checked(cls, images: Array, labels: Array, classes: tuple[str, ...]) -> "Dataset":
+    def checked(
+        cls, images: Array, labels: Array, classes: tuple[str, ...], notes: tuple[str, ...] = ()
+    ) -> "Dataset":
         """One of what a Dataset's attributes may be, which is not looked at again."""
         made = cls.__new__(cls)
-        made.images, made.labels, made.classes = images, labels, classes
+        made.images, made.labels, made.classes, made.notes = images, labels, classes, notes
         return made
+
+    def with_note(self, note: str) -> "Dataset":
+        """The same set with another note before its own."""
+        return Dataset.checked(self.images, self.labels, self.classes, (note, *self.notes))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -103,6 +127,19 @@ class Dataset:
             labels[first] = new
         return self._part(keep, labels, tuple(self.classes[old] for old in chosen))
 
+    def labelled_as(self, classes: tuple[str, ...]) -> "Dataset":
+        """The images of these classes, which may have none here, with the labels that follow from this order.
+
+        A network that knows ``classes`` can be tested on it. Images are copied as in :meth:`only`.
+        """
+        numbers = {name: label for label, name in enumerate(classes)}
+        labels = np.array([numbers.get(name, -1) for name in self.classes])[self.labels]
+        if labels.max() < 0:
+            raise DataError(
+                f"{self!r} has none of the classes {some_of(classes)}, but {some_of(self.classes)}"
+            )
+        return self._part(labels >= 0, labels, classes)
+
     def split(self, part: int | float, seed: int = 0) -> tuple["Dataset", "Dataset"]:
         """(the rest, a random part held out): ``part`` is a count of images or a fraction of them.
 
@@ -133,9 +170,9 @@ class Dataset:
         first, count = int(keep.argmax()), int(keep.sum())
         run = slice(first, first + count)
         if keep[run].all():  # a view of the images does, which may be more than fit in memory
-            return Dataset.checked(self.images[run], labels[run], classes)
+            return Dataset.checked(self.images[run], labels[run], classes, self.notes)
         try:
-            return Dataset.checked(self.images[keep], labels[keep], classes)
+            return Dataset.checked(self.images[keep], labels[keep], classes, self.notes)
         except MemoryError:
             raise OutOfMemory(
                 "cpu",
@@ -182,14 +219,43 @@ def as_pair(
 
     The names are what an error calls the two, such as a file and an array in it.
     """
-    x = as_images(images, images_name)
-    y, columns = _as_labels(labels, names, labels_name)
+    given_x, given_y = _as_array(images, images_name), _as_array(labels, labels_name)
+    if given_x.ndim <= 2 and given_y.ndim in (3, 4):
+        raise DataError(
+            f"{images_name}: shape {given_x.shape}, but {labels_name}: {given_y.shape}: "
+            "they seem to be swapped; expected images first, then labels"
+        )
+    if looks_channels_last(given_x.shape):
+        raise DataError(f"{images_name}: shape {given_x.shape}: {channels_last_advice(given_x.shape)}")
+    x = as_images(given_x, images_name)
+    y, columns = _as_labels(given_y, names, labels_name)
     if len(x) != len(y):
+        advice = ""
+        if given_x.shape[-1] == len(y):
+            advice = f"; the last axis of {given_x.shape} seems to count the images, make it the first"
         raise DataError(
             f"{images_name} and {labels_name} do not belong together: there are {len(x):,} images "
-            f"but {len(y):,} labels; expected one label for each image"
+            f"but {len(y):,} labels; expected one label for each image{advice}"
         )
     return x, y, columns
+
+
+def looks_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether images of this shape are rather (N, H, W, C) than the documented (N, C, H, W).
+
+    They are if C is that of pictures, and H and W are larger. Others are taken as documented, such as
+    (N, 3, 32, 3).
+    """
+    return len(shape) == 4 and shape[3] in _CHANNELS and min(shape[1:3]) >= _LEAST_SIDE
+
+
+def channels_last_advice(shape: tuple[int, ...]) -> str:
+    """What a sentence says of images that :func:`looks_channels_last`."""
+    _, H, W, C = shape
+    return (
+        "this looks like channels last; expected (N, C, H, W), such as images.transpose(0, 3, 1, 2); "
+        f"if they are {H} channels of {W}x{C}, give them as {C}x{W}"
+    )
 
 
 def as_names(classes: Classes, name: str = "classes") -> tuple[str, ...] | None:
@@ -236,13 +302,16 @@ def some_of(names: Iterable[str]) -> str:
 def as_images(images: Any, name: str = "images") -> Array:
     """Images (N, C, H, W), contiguous, in a dtype that a Dataset has; DataError for anything else."""
     array = _as_array(images, name)
+    kind = array.dtype.kind
     if array.shape[:1] == (0,):
         raise DataError(f"{name}: the set is empty: expected at least one image")
-    if array.ndim not in (3, 4) or 0 in array.shape:
-        raise DataError(f"{name}: shape {array.shape}: expected (N, H, W) or (N, C, H, W), none of them 0")
-    kind = array.dtype.kind
     if kind not in "iuf":
-        raise DataError(f"{name}: dtype {array.dtype}: expected uint8 or float")
+        raise DataError(f"{name}: dtype {array.dtype}: expected uint8 or float{_IMAGES_ADVICE.get(kind, '')}")
+    if array.ndim not in (3, 4) or 0 in array.shape:
+        raise DataError(
+            f"{name}: shape {array.shape}: expected (N, H, W) or (N, C, H, W), none of them 0"
+            f"{_reshape_advice(array.shape)}"
+        )
     if array.dtype == np.uint8:
         dtype: type[np.number[Any]] = np.uint8
     elif kind in "iu":
@@ -250,7 +319,7 @@ def as_images(images: Any, name: str = "images") -> Array:
         if low < 0 or high > 255:
             raise DataError(
                 f"{name}: {array.dtype} values from {low} to {high}: expected 0 to 255; "
-                "pass other ranges as floats"
+                f"pass other ranges as floats, scaled to 0..1{_scaling_advice(int(low), int(high))}"
             )
         dtype = np.uint8
     else:
@@ -260,6 +329,29 @@ def as_images(images: Any, name: str = "images") -> Array:
         if kind == "f":
             _refuse_infinite(array, name)
     return array[:, None] if array.ndim == 3 else array
+
+
+def _scaling_advice(low: int, high: int) -> str:
+    """How whole numbers of another depth, such as 12 bits, become floats from 0 to 1."""
+    return f", such as images / {(1 << high.bit_length()) - 1}" if low >= 0 else ""
+
+
+def _reshape_advice(shape: tuple[int, ...]) -> str:
+    """What to do with pictures that are given as rows of pixels, or with a single one."""
+    if len(shape) != 2:
+        return ""
+    grey, colour = isqrt(shape[1]), isqrt(shape[1] // 3)
+    if min(grey, colour) < _LEAST_SIDE:
+        return ""
+    if grey * grey == shape[1]:
+        return f"; rows of {shape[1]} pixels are images.reshape(-1, {grey}, {grey})"
+    if 3 * colour * colour == shape[1]:
+        return (
+            f"; rows of {shape[1]} numbers are images.reshape(-1, 3, {colour}, {colour}) if the red, green "
+            "and blue planes follow one another, as in CIFAR-10, or else "
+            f"images.reshape(-1, {colour}, {colour}, 3).transpose(0, 3, 1, 2)"
+        )
+    return ""
 
 
 def _refuse_infinite(array: Array, name: str) -> None:
@@ -280,8 +372,9 @@ def _as_labels(labels: Any, names: tuple[str, ...] | None, name: str) -> tuple[A
         return _from_one_hot(array, names, name), array.shape[1]
     if array.ndim != 1:
         raise DataError(f"{name}: shape {array.shape}: expected integers (N,) or one-hot rows (N, K)")
-    if array.dtype.kind not in "iuf":
-        raise DataError(f"{name}: dtype {array.dtype}: expected integers")
+    kind = array.dtype.kind
+    if kind not in "iuf":
+        raise DataError(f"{name}: dtype {array.dtype}: expected integers{_LABELS_ADVICE.get(kind, '')}")
     if array.dtype.kind == "f":
         position = _first(array != np.floor(array))  # NaN differs from itself
         if position is not None:
@@ -292,16 +385,28 @@ def _as_labels(labels: Any, names: tuple[str, ...] | None, name: str) -> tuple[A
         given = "" if names is None else f", for the {limit} classes given"
         raise DataError(
             f"{name}: label {array[position]} at position {position} is out of range: "
-            f"expected 0 to {limit - 1}{given}"
+            f"expected 0 to {limit - 1}{given}{_range_advice(array, limit)}"
         )
     return np.require(array, dtype=np.int64, requirements=["C", "A"]), None
+
+
+def _range_advice(labels: Array, limit: int) -> str:
+    """How labels that do not count from 0 become such that do."""
+    lowest, highest = labels.min(), labels.max()
+    if (lowest, highest) == (1, limit):
+        return "; they count from 1: give labels - 1"
+    if (lowest, highest) == (-1, 1) and (abs(labels) == 1).all():
+        return "; for two classes, -1 and 1, give labels > 0 as integers"
+    if lowest < 0:
+        return "; classes, labels = numpy.unique(labels, return_inverse=True) counts them from 0"
+    return ""
 
 
 def _from_one_hot(rows: Array, names: tuple[str, ...] | None, name: str) -> Array:
     if rows.shape[1] < 2:
         raise DataError(
             f"{name}: shape {rows.shape}: expected integers (N,) or one-hot rows (N, K) of two columns "
-            "or more; flatten a column of labels"
+            "or more; flatten a column of labels, as labels.reshape(-1) does"
         )
     if rows.dtype.kind not in "biuf":
         raise DataError(f"{name}: dtype {rows.dtype}: expected one-hot rows of numbers")
@@ -313,7 +418,10 @@ def _from_one_hot(rows: Array, names: tuple[str, ...] | None, name: str) -> Arra
     ones = rows == 1
     position = _first((ones.sum(axis=1) != 1) | ~(ones | (rows == 0)).all(axis=1))
     if position is not None:
-        raise DataError(f"{name}: row {position} is not one-hot: expected a single 1 and zeros")
+        raise DataError(
+            f"{name}: row {position} is not one-hot: expected a single 1 and zeros, one class for each image"
+            f"{'; flatten a row of labels' if len(rows) == 1 else ''}"
+        )
     return ones.argmax(axis=1).astype(np.int64, copy=False)
 
 
@@ -323,9 +431,20 @@ def _first(wrong: Array) -> int | None:
 
 
 def _as_array(values: Any, name: str) -> Array:
+    if isinstance(values, np.ma.MaskedArray):
+        count = int(np.ma.count_masked(values))
+        if count:
+            raise DataError(
+                f"{name}: {count:,} values are masked: leave out what they belong to, or give "
+                f"{name}.filled(0)"
+            )
     try:
         return np.asarray(values)
-    except (TypeError, ValueError) as error:  # ragged rows; an array of another device
-        raise DataError(
-            f"{name}: cannot be made one NumPy array ({error}): expected a plain array"
-        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # ragged rows; what another library raises for an array of its own
+        advice = (
+            f"give {name}.detach().cpu().numpy()" if hasattr(values, "detach") else "expected a plain array"
+        )
+        reason = short(first_line(error) or type(error).__name__, 200)
+        raise DataError(f"{name}: cannot be made one NumPy array ({reason}): {advice}") from error

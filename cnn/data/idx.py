@@ -3,6 +3,7 @@
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from gzip import GzipFile
 from math import prod
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import IO, cast
 import numpy as np
 
 from cnn.data.dataset import Array, Dataset
-from cnn.data.files import Named, as_sets, most_inflated, open_file, read_up_to, unreadable
+from cnn.data.files import as_sets, is_gzip, most_inflated, open_file, read_up_to
+from cnn.data.layouts import Named
+from cnn.data.names import parts_among, role_of
 from cnn.errors import DataError
 
 FILES = (
@@ -20,14 +23,15 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-AXES = (3, 1, 3, 1)
+IMAGES, LABELS = 3, 1  # axes
+AXES = (IMAGES, LABELS, IMAGES, LABELS)
 
 _MAGIC = 0x0800  # two zero bytes, 08 for unsigned bytes, the number of axes
 _CONTENTS = {1: "labels", 3: "images"}
 
 
 def read_idx(path: str | os.PathLike[str], axes: int | None = None) -> Array:
-    """The uint8 array in an IDX file; one whose name ends in .gz is decompressed.
+    """The uint8 array in an IDX file, plain or compressed by gzip, whatever its name ends in.
 
     ``axes`` says what is expected: 3 for images, 1 for labels. The sizes in the header are checked
     against the file's length before memory is taken for them. Raises DataError.
@@ -35,21 +39,56 @@ def read_idx(path: str | os.PathLike[str], axes: int | None = None) -> Array:
     return read_with_contents(Path(path), axes)[0]
 
 
-def load_folder(folder: Path) -> tuple[Dataset, Dataset]:
-    """The two sets in a folder with MNIST's four file names; a plain file goes before its .gz."""
-    try:
-        present = set(os.listdir(folder))
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    found = [next((file for file in (name, name + ".gz") if file in present), None) for name in FILES]
-    missing = [name for name, file in zip(FILES, found, strict=True) if file is None]
-    if missing:
-        raise DataError(f"{folder}: missing {', '.join(missing)}; expected the four IDX files, plain or .gz")
-    paths = [folder / str(file) for file in found]
-    x_train, y_train, x_test, y_test = (
-        Named(str(path), read_idx(path, axes)) for path, axes in zip(paths, AXES, strict=True)
+def holds_idx(folder: Path) -> bool:
+    """Whether ``folder`` has one of the files of MNIST's names."""
+    return any(os.path.exists(folder / name) for name in _names())
+
+
+def idx_names(names: Iterable[str]) -> list[str]:
+    """Those of the names that IDX files of a data set have, as archivers and browsers leave them."""
+    return [name for name in names if _is_idx(name) and (role := role_of(name)) and role.part]
+
+
+def load_idx(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
+    """The two sets in a folder with MNIST's four file names; a plain file goes before its .gz.
+
+    Other ``names`` in the folder that say what their files are, such as train-images.idx3-ubyte, will do too.
+    """
+    there = {*idx_names(names), *(name for name in _names() if _is_no_folder(folder / name))}
+    parts = parts_among(sorted(there), str(folder), FILES, "the four IDX files, plain or .gz")
+    train, test = (
+        (_read_named(folder / images, IMAGES), _read_named(folder / labels, LABELS))
+        for images, labels in parts[:2]
     )
-    return as_sets((x_train, y_train), (x_test, y_test))
+    if "emnist" not in parts.train[0].lower():
+        return as_sets(train, test, notes=parts.notes)
+    train, test = (
+        (Named(images.name, images.array.transpose(0, 2, 1)), labels) for images, labels in (train, test)
+    )
+    return as_sets(
+        train, test, notes=(*parts.notes, "EMNIST's pictures are stored on their side, turned upright")
+    )
+
+
+def _is_no_folder(path: Path) -> bool:
+    return os.path.exists(path) and not os.path.isdir(path)
+
+
+def _names() -> list[str]:
+    return [name + suffix for name in FILES for suffix in ("", ".gz")]
+
+
+def _is_idx(name: str) -> bool:
+    """Whether an IDX file may have the name, or for "name/" a folder that such a file was unpacked to."""
+    own = name.strip("/").rsplit("/")[-1].lower().removesuffix(".gz")
+    if name.endswith("/"):
+        return "idx" in own and "ubyte" in own
+    suffix = Path(own).suffix
+    return not suffix or suffix.startswith((".idx", ".ubyte"))
+
+
+def _read_named(path: Path, axes: int) -> Named:
+    return Named(str(path), read_idx(path, axes))
 
 
 def read_with_contents(path: Path, axes: int | None = None) -> tuple[Array, bytearray]:
@@ -57,7 +96,7 @@ def read_with_contents(path: Path, axes: int | None = None) -> tuple[Array, byte
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            if path.suffix == ".gz":
+            if is_gzip(file):
                 return _read(path, cast(IO[bytes], GzipFile(fileobj=file)), most_inflated(size), axes)
             return _read(path, file, size, axes)
         except (EOFError, OSError, zlib.error) as error:

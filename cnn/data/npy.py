@@ -1,6 +1,7 @@
 """NumPy's .npy: a header and an array. A folder of them is mapped into memory, and may be larger than it."""
 
 import os
+from collections.abc import Iterable
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cnn.data.dataset import Array, Dataset, as_names
-from cnn.data.files import Named, as_sets, open_file, read_up_to, unreadable
+from cnn.data.dataset import Dataset, as_names
+from cnn.data.files import as_sets, open_file, read_up_to, unreadable
+from cnn.data.layouts import Named
+from cnn.data.names import parts_among, role_of
 from cnn.errors import DataError
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -42,7 +45,9 @@ def parse_header(data: bytearray, size: int, name: str) -> Header:
     shape, fortran_order, dtype = _PARSERS[version](stream)
     start = stream.tell()
     if dtype.hasobject:
-        raise DataError(f"{name}: holds Python objects, which are never unpickled: save plain numbers")
+        raise DataError(
+            f"{name}: holds Python objects, which are never unpickled: save plain numbers or text"
+        )
     if len(shape) > 4 or any(n < 0 for n in shape):
         raise DataError(f"{name}: shape {shape}: expected at most 4 axes, none of them negative")
     if prod(shape) * dtype.itemsize != size - start:
@@ -53,31 +58,38 @@ def parse_header(data: bytearray, size: int, name: str) -> Header:
     return Header(shape, dtype, "F" if fortran_order else "C", start)
 
 
-def class_names(names: Array, name: str) -> tuple[str, ...] | None:
+def class_names(read: Named) -> tuple[str, ...] | None:
     """The names of the classes from an array of texts; DataError for any other."""
+    name, names = read
     if names.dtype.kind != "U" or names.ndim != 1:
         raise DataError(f"{name}: {names.dtype} {names.shape}: expected a row of names, as text")
     return as_names(names.tolist(), name)
 
 
 def holds_npy(folder: Path) -> bool:
-    """Whether ``folder`` has one of the files that :func:`load_npy` reads."""
+    """Whether ``folder`` has one of the files that :func:`load_npy` is documented to read."""
     return any(os.path.exists(_file(folder, name)) for name in ARRAYS)
 
 
-def load_npy(folder: Path) -> tuple[Dataset, Dataset]:
+def npy_names(names: Iterable[str]) -> list[str]:
+    """Those of the names that are .npy files of a part of a data set, without ".npy"."""
+    stems = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+    return [stem for stem in stems if (role := role_of(stem)) and role.part]
+
+
+def load_npy(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
     """The two sets in x_train.npy, y_train.npy, x_test.npy, y_test.npy and perhaps classes.npy, names.
 
+    Other ``names`` in the folder that say what their arrays are, such as train_images.npy, will do too.
     Images in a dtype and order that a Dataset has stay in their files, which must not be cut short meanwhile.
     """
-    missing = [f"{name}.npy" for name in ARRAYS if not _file(folder, name).exists()]
-    if missing:
-        expected = ", ".join(f"{name}.npy" for name in ARRAYS)
-        raise DataError(f"{folder}: missing {', '.join(missing)}; expected {expected}")
-    x_train, y_train, x_test, y_test = (_map(_file(folder, name)) for name in ARRAYS)
+    there = {*npy_names(names), *(name for name in ARRAYS if _file(folder, name).exists())}
+    usual = [f"{name}.npy" for name in ARRAYS]
+    parts = parts_among((f"{name}.npy" for name in sorted(there)), str(folder), usual, ", ".join(usual))
+    train, test = ((_map(folder / images), _map(folder / labels)) for images, labels in parts[:2])
     named = _file(folder, CLASSES)
-    names = class_names(_map(named).array, str(named)) if named.exists() else None
-    return as_sets((x_train, y_train), (x_test, y_test), names)
+    classes = class_names(_map(named)) if named.exists() else None
+    return as_sets(train, test, classes, parts.notes)
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -7,17 +7,31 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 
 from cnn.data.dataset import Array, Dataset, some_of
-from cnn.data.files import Named, as_sets, most_inflated, open_file, read_up_to
+from cnn.data.files import as_sets, most_inflated, open_file, read_up_to
+from cnn.data.layouts import Named, Pair
+from cnn.data.names import parts_among
 from cnn.data.npy import ARRAYS, CLASSES, LONGEST_HEADER, class_names, parse_header
 from cnn.errors import DataError
 from cnn.text import short
 
 
-def load_npz(path: Path) -> tuple[Dataset, Dataset]:
-    """The two sets in a .npz file with x_train, y_train, x_test, y_test and perhaps ``classes``, names."""
+def holds_arrays(path: Path) -> bool:
+    """Whether the file, whatever it is called, is an archive with arrays in it."""
     with open_file(path) as file:
         try:
-            arrays, names = _read(path, ZipFile(file), os.fstat(file.fileno()).st_size)
+            return any(name.endswith(".npy") for name in ZipFile(file).namelist())
+        except Exception:  # a damaged archive may raise nearly anything inside zipfile
+            return False
+
+
+def load_npz(path: Path) -> tuple[Dataset, Dataset]:
+    """The two sets in a .npz file: x_train, y_train, x_test, y_test and perhaps ``classes``, names.
+
+    Other names that say what their arrays are, such as train_images, will do too.
+    """
+    with open_file(path) as file:
+        try:
+            read = _read(path, ZipFile(file), os.fstat(file.fileno()).st_size)
         except DataError:
             raise
         except Exception as error:  # a damaged archive may raise nearly anything inside zipfile and numpy
@@ -25,26 +39,30 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset]:
             raise DataError(
                 f"{path}: not a .npz file, or damaged ({reason}): expected what numpy.savez writes"
             ) from error
-    x_train, y_train, x_test, y_test = (Named(f"{path}: {name}", arrays[name]) for name in ARRAYS)
-    return as_sets((x_train, y_train), (x_test, y_test), names)
+    return as_sets(*read)
 
 
-def _read(path: Path, archive: ZipFile, size: int) -> tuple[dict[str, Array], tuple[str, ...] | None]:
+def _read(
+    path: Path, archive: ZipFile, size: int
+) -> tuple[Pair, Pair, tuple[str, ...] | None, tuple[str, ...]]:
+    """What :func:`as_sets` takes."""
     suffix = ".npy"
     members: dict[str, ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(suffix)
         if name != info.filename and members.setdefault(name, info) is not info:
             raise DataError(f"{path}: {short(name, 100)} is in it twice: expected each array once")
-    missing = [name for name in ARRAYS if name not in members]
-    if missing:
-        found = some_of(short(name, 100) for name in members) or "none"
-        raise DataError(f"{path}: missing {', '.join(missing)}; expected {', '.join(ARRAYS)}, found {found}")
-    arrays = {name: _read_array(archive, members[name], size, f"{path}: {name}") for name in ARRAYS}
-    if CLASSES not in members:
-        return arrays, None
-    name = f"{path}: {CLASSES}"
-    return arrays, class_names(_read_array(archive, members[CLASSES], size, name), name)
+    found = some_of(short(name, 100) for name in members) or "none"
+    unnamed = ", which savez gives arrays without a name" if "arr_0" in members else ""
+    parts = parts_among(members, str(path), ARRAYS, f"{', '.join(ARRAYS)}, found {found}{unnamed}")
+
+    def read(name: str) -> Named:
+        place = f"{path}: {name}"
+        return Named(place, _read_array(archive, members[name], size, place))
+
+    train, test = ((read(images), read(labels)) for images, labels in parts[:2])
+    names = class_names(read(CLASSES)) if CLASSES in members else None
+    return train, test, names, parts.notes
 
 
 def _read_array(archive: ZipFile, info: ZipInfo, size: int, name: str) -> Array:

@@ -123,9 +123,32 @@ class TestUnfitFiles:
             cnn.data.load(write(b"PK\x03\x04" + bytes(100)))
 
     def test_another_archive(self, write):
-        entry = member("cifar-10-batches-py/data_batch_1", b"\x80\x02}q\x01.")
+        entry = member("other/data_batch_1.bin", b"\0")
         with refused("lacks data_batch_1.bin, ", "test_batch.bin: expected the binary version of CIFAR-10"):
             cnn.data.load(write([entry]))
+
+    @pytest.mark.parametrize(
+        ("name", "parts"),
+        [
+            (
+                "cifar-10-batches-py/data_batch_1",
+                ("Python version of CIFAR-10: pickles are never", "cifar10"),
+            ),
+            ("cifar-10-batches-mat/data_batch_1.mat", ("MATLAB version of CIFAR-10", "--data cifar10")),
+            ("cifar-100-python/train", ("Python version of CIFAR-100: pickles are never", "numpy.savez")),
+            ("cifar-100-binary/train.bin", ("binary version of CIFAR-100", "numpy.savez")),
+        ],
+    )
+    def test_other_versions_are_named(self, write, name, parts):
+        with refused("cifar-10-binary.tar.gz: holds the ", *parts):
+            cnn.data.load(write([member(name, b"\x80\x02}q\x01.")]))
+
+    def test_an_archive_that_a_browser_unpacked(self, write):
+        path = write(members())
+        path.write_bytes(gzip.decompress(path.read_bytes()))
+        for name in (path.name, "cifar-10-binary.tar"):
+            path = path.rename(path.with_name(name))
+            assert [len(part) for part in cnn.data.load(path)] == [11, 10]
 
     def test_archive_without_one_of_the_files(self, write):
         entries = [entry for entry in members() if "batch_3" not in entry[0].name]

@@ -46,10 +46,22 @@ def npz() -> list[bytes]:
     floats = plain | {"x_train": IMAGES / 255, "x_test": IMAGES[:4] / 255}
     one_hot = plain | {"y_train": np.eye(3)[LABELS], "y_test": np.eye(3)[LABELS[:4]]}
     named = plain | {"classes": np.array(["ant", "bee", "cat"]), "x_train": np.asfortranarray(IMAGES)}
-    return [
+    ours = [
         _npz(save, arrays)
         for save in (np.savez, np.savez_compressed)
         for arrays in (plain, floats, one_hot, named)
+    ]
+    return [*ours, *(_npz(np.savez, arrays) for arrays in _npz_of_others())]
+
+
+def _npz_of_others() -> list[dict[str, Any]]:
+    """Arrays under other names and in other layouts."""
+    last = np.arange(8 * 5 * 6 * 3, dtype=np.uint8).reshape(8, 5, 6, 3)
+    names = np.array(["ant", "bee", "cat"])[LABELS]
+    return [
+        {"train_images": last, "train_labels": LABELS[:, None], "test_images": last, "test_labels": LABELS},
+        {"x_train": last, "y_train": names, "x_test": last, "y_test": names.astype("S")},
+        {"X_train": last, "Y_train": LABELS > 0, "x_val": last, "y_val": LABELS > 0},
     ]
 
 

@@ -1,0 +1,149 @@
+"""Arrays in files, laid out as people have them, and what a Dataset is documented to take of them.
+
+What has only one meaning is brought into that form, with a note that says so; the rest is left as it is.
+"""
+
+from collections.abc import Iterable, Iterator
+from math import isqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn.data.dataset import MOST_CLASSES, as_names, looks_channels_last, some_of
+from cnn.errors import DataError
+from cnn.text import short
+
+_LEAST_SIDE = 8  # of pictures that are given as rows of pixels
+_LISTED = 4  # classes in a note
+
+
+class Named(NamedTuple):
+    """An array as read, and what an error calls it: the file, and the array in it."""
+
+    name: str
+    array: Any
+
+
+Pair = tuple[Named, Named]  # images and labels
+
+
+class Labels(NamedTuple):
+    """The labels of both parts, the names of the classes if there are any, and how the labels were taken."""
+
+    train: Named
+    test: Named
+    names: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+    def taken_as(self, parts: Iterable[Named], names: tuple[str, ...] | None, note: str) -> "Labels":
+        """Others in their place, with a note more that says so."""
+        train, test = parts
+        return Labels(train, test, names, (*self.notes, note))
+
+
+def arranged_images(images: Named) -> tuple[Named, str | None]:
+    """Images as (N, H, W) or (N, C, H, W), where it is safe to know, and a note if that was changed."""
+    array = images.array
+    if looks_channels_last(array.shape):
+        array = np.moveaxis(array, -1, 1)
+        return Named(images.name, array), f"channels last, taken as {array.shape}"
+    if array.ndim == 2 and len(array):
+        side = isqrt(array.shape[1])
+        if side >= _LEAST_SIDE and side * side == array.shape[1]:
+            note = f"rows of {side * side} pixels, taken as {side}x{side}"
+            return Named(images.name, array.reshape(-1, side, side)), note
+    return images, None
+
+
+def arranged_labels(
+    train: Named, test: Named, counts: tuple[int, int], names: tuple[str, ...] | None
+) -> Labels:
+    """Labels as integers from 0 or as one-hot rows, where it is safe to know.
+
+    ``counts`` is how many images there are of each part.
+    """
+    flat_train, flat_test = _flat(train, counts[0]), _flat(test, counts[1])
+    changed = [was for was, now in ((train, flat_train), (test, flat_test)) if was is not now]
+    notes = [f"labels {was.array.shape} taken as ({was.array.size},)" for was in changed[:1]]
+    labels = Labels(flat_train, flat_test, names, tuple(notes))
+    arrays = flat_train.array, flat_test.array
+    if any(array.ndim != 1 or not array.size for array in arrays):
+        return labels
+    texts = [array.dtype.kind in "US" for array in arrays]
+    if all(texts):
+        return _from_texts(labels)
+    if any(texts):
+        raise DataError(
+            f"{train.name}: {arrays[0].dtype}, but {test.name}: {arrays[1].dtype}; "
+            "expected text in both or numbers in both"
+        )
+    return _from_numbers(labels)
+
+
+def _flat(labels: Named, count: int) -> Named:
+    """A column or a row of as many labels as there are images, as (N,)."""
+    shape = labels.array.shape
+    if len(shape) > 1 and labels.array.size == max(shape) == count:
+        return Named(labels.name, labels.array.reshape(-1))
+    return labels
+
+
+def _from_texts(labels: Labels) -> Labels:
+    parts = [(part.name, *_distinct(part)) for part in (labels.train, labels.test)]
+    present = sorted({text for _, texts, _ in parts for text in texts})
+    if all(text.isdecimal() and len(text) < 10 for text in present):
+        numbers = {text: int(text) for text in present}
+        note = "labels are numbers written as text"
+        return _from_numbers(labels.taken_as(_numbered(parts, numbers), labels.names, note))
+    names = labels.names or as_names(present, labels.train.name) or ()
+    numbers = {name: number for number, name in enumerate(names)}
+    for name, texts, _ in parts:
+        unknown = [text for text in texts if text not in numbers]
+        if unknown:
+            raise DataError(
+                f"{name}: label {short(unknown[0], 100)!r} is none of the classes given: expected "
+                f"{some_of(short(known, 100) for known in names)}"
+            )
+    listed = some_of(short(name, 30) for name in names[:_LISTED])
+    more = ", ..." if len(names) > _LISTED else ""
+    return labels.taken_as(_numbered(parts, numbers), names, f"labels are names: {listed}{more}")
+
+
+def _distinct(labels: Named) -> tuple[list[str], Any]:
+    """The different texts, and for each label which of them it is."""
+    name, array = labels
+    distinct, places = np.unique(array, return_inverse=True)
+    if len(distinct) > MOST_CLASSES:
+        raise DataError(f"{name}: {len(distinct):,} different labels: expected at most {MOST_CLASSES:,}")
+    try:
+        return [text if isinstance(text, str) else text.decode() for text in distinct.tolist()], places
+    except UnicodeDecodeError:
+        raise DataError(f"{name}: bytes that are not text in UTF-8: save the labels as text") from None
+
+
+def _numbered(parts: list[tuple[str, list[str], Any]], numbers: dict[str, int]) -> Iterator[Named]:
+    """The labels as the numbers of their texts."""
+    for name, texts, places in parts:
+        yield Named(name, np.array([numbers[text] for text in texts])[places])
+
+
+def _from_numbers(labels: Labels) -> Labels:
+    train, test, names = labels[:3]
+    arrays = train.array, test.array
+    if any(array.dtype.kind not in "biuf" for array in arrays):
+        return labels
+    if all(array.dtype.kind == "b" for array in arrays):
+        taken = [Named(part.name, part.array.astype(np.uint8)) for part in (train, test)]
+        return labels.taken_as(taken, names, "labels False and True taken as 0 and 1")
+    lowest, highest = min(array.min() for array in arrays), max(array.max() for array in arrays)
+    if (lowest, highest) == (-1, 1) and all((abs(array) == 1).all() for array in arrays):
+        taken = [Named(part.name, (part.array > 0).astype(np.uint8)) for part in (train, test)]
+        return labels.taken_as(taken, names or ("-1", "1"), "labels -1 and 1 taken as two classes")
+    if lowest != 1:
+        return labels
+    if names is None:
+        return labels.taken_as((train, test), names, 'labels counted from 1, class "0" has no image')
+    if highest == len(names):
+        taken = [Named(part.name, part.array - 1) for part in (train, test)]
+        return labels.taken_as(taken, names, f"labels counted from 1, the first is {short(names[0], 30)!r}")
+    return labels

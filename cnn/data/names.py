@@ -1,0 +1,147 @@
+"""Which array or file is which, by its name: images or labels, of which part of a data set."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from cnn.data.dataset import some_of
+from cnn.errors import DataError
+
+_PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "t10k"), "test"),
+}
+_KINDS = {
+    **dict.fromkeys(("x", "image", "images", "img", "imgs", "data", "pixels", "features"), "images"),
+    **dict.fromkeys(("y", "label", "labels", "target", "targets"), "labels"),
+}
+_RUN_TOGETHER = re.compile(r"([xy])(train|test|val)|(train|test|val)([xy])")  # as in xtrain
+_CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")  # as in trainImages
+_OF_THE_FORMAT = re.compile(r"idx\d?|ubyte|gz|\d")  # the last: a browser's second copy, "name (1)"
+
+
+class Role(NamedTuple):
+    """What a name says: "train", "val", "test" or "" for no part; "images" or "labels"; other words."""
+
+    part: str
+    kind: str
+    rest: tuple[str, ...]
+
+
+class Parts(NamedTuple):
+    """The names of the (images, labels) to train on and to test on, and what to know about the choice."""
+
+    train: tuple[str, str]
+    test: tuple[str, str]
+    notes: tuple[str, ...]
+
+
+def role_of(name: str) -> Role | None:
+    """What ``name``, perhaps below a folder's, stands for; None if it names neither images nor labels."""
+    *folders, own = [_words(piece) for piece in name.strip("/").removesuffix(".npy").split("/")]
+    part, kind = _only(own, _PARTS), _only(own, _KINDS)
+    above = [word for folder in folders for word in folder]
+    part, kind = part or _only(above, _PARTS), kind or _only(above, _KINDS)
+    if not kind:
+        return None
+    known = (*_PARTS, *_KINDS)
+    rest = [word for word in own if word not in known and not _OF_THE_FORMAT.fullmatch(word)]
+    return Role(part, kind, tuple(rest))
+
+
+def parts_among(names: Iterable[str], place: str, usual: Sequence[str], expected: str) -> Parts:
+    """Which of ``names`` are the images and labels to train and to test on.
+
+    The ``usual`` names, in the order of :class:`Parts`, go first; ``expected`` says them in words. A
+    validation part is taken for the test if there is no other. Raises DataError if the names do not make up
+    a set.
+    """
+    sets: dict[tuple[str, ...], dict[tuple[str, str], list[str]]] = {}
+    for name in names:
+        role = role_of(name)
+        if role:
+            sets.setdefault(role.rest, {}).setdefault((role.part, role.kind), []).append(name)
+    whole = [found for found in sets.values() if not _missing(found)]
+    if not whole:
+        fullest = min(sets.values(), key=lambda found: len(_missing(found)), default={})
+        raise _incomplete(fullest, place, usual, expected)
+    found = sets[()] if sets.get(()) in whole else whole[0]
+    if len(whole) > 1 and found is not sets.get(()):
+        several = some_of("-".join(rest) for rest, found in sets.items() if found in whole)
+        raise DataError(
+            f"{place}: holds several data sets, {several}: move the one to use to a place of its own"
+        )
+    tested = _tested(found)
+    x_train, y_train, x_test, y_test = (
+        _best(found[part, kind], place, usual) for part in ("train", tested) for kind in ("images", "labels")
+    )
+    notes = []
+    if tested == "val":
+        notes.append(f"without a test part: {x_test} is tested on")
+    elif ("val", "images") in found:
+        notes.append(f"{found['val', 'images'][0]} is left unused")
+    return Parts((x_train, y_train), (x_test, y_test), tuple(notes))
+
+
+def _words(name: str) -> list[str]:
+    words = re.split(r"[^a-z0-9]+", _CAMEL_CASE.sub("_", name).lower())
+    cut = []
+    for word in filter(None, words):
+        together = _RUN_TOGETHER.fullmatch(word)
+        cut += [piece for piece in together.groups() if piece] if together else [word]
+    return cut
+
+
+def _only(words: list[str], meanings: dict[str, str]) -> str:
+    """What the words mean; "" if they mean nothing, or several things."""
+    found = {meanings[word] for word in words if word in meanings}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _tested(found: dict[tuple[str, str], list[str]]) -> str:
+    """The part to test on."""
+    only_val = not any(part == "test" for part, _ in found) and any(part == "val" for part, _ in found)
+    return "val" if only_val else "test"
+
+
+def _missing(found: dict[tuple[str, str], list[str]]) -> list[tuple[str, str]]:
+    parts = ("train", _tested(found))
+    return [(part, kind) for part in parts for kind in ("images", "labels") if (part, kind) not in found]
+
+
+def _incomplete(
+    found: dict[tuple[str, str], list[str]], place: str, usual: Sequence[str], expected: str
+) -> DataError:
+    """The error that says what is missing, in names like those that are there."""
+    roles = [(part, kind) for part in ("train", "test") for kind in ("images", "labels")]
+    named = {part for part, _ in found if part}
+    own = not named or any(_is_usual(name, usual) for names in found.values() for name in names)
+    called = dict(zip(roles, usual, strict=True)) if own else {}
+    missing = [called.get(role, "_".join(role)) for role in _missing(found)]
+    message = f"{place}: missing {', '.join(missing)}; expected {expected}"
+    if ("", "images") in found and ("", "labels") in found and not named:
+        several = f"{found['', 'images'][0]} and {found['', 'labels'][0]} are not divided into two parts"
+        message += f"; {several}: hold out some of the images for the test"
+    elif named == {"train"}:
+        message += "; there is no test part: hold out some of the images, and save them under these names"
+    return DataError(message)
+
+
+def _best(names: list[str], place: str, usual: Sequence[str]) -> str:
+    """The one to take of several names for the same: a usual one, then a file, then an unpacked one."""
+
+    def rank(name: str) -> tuple[bool, bool, bool, bool]:
+        copied = re.search(r"\(\d+\)", name) is not None
+        return not _is_usual(name, usual), name.endswith("/"), copied, name.endswith(".gz")
+
+    best, *others = sorted(names, key=rank)
+    if others and rank(best) == rank(others[0]):
+        raise DataError(
+            f"{place}: {best} and {others[0]} both seem to be the same part: expected one of them"
+        )
+    return best
+
+
+def _is_usual(name: str, usual: Sequence[str]) -> bool:
+    return name.removesuffix(".gz") in usual

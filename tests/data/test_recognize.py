@@ -1,0 +1,172 @@
+"""Data that are not read are said to be what they are, with what to do; no harmful file is opened."""
+
+import gzip
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from small_files import ARRAYS, NAMES, X_TRAIN, idx, npy, refused
+
+import cnn.data
+from cnn.data import recognize
+
+
+def zipped(*names):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"contents")
+    return stream.getvalue()
+
+
+PICKLE = "this is a pickle: pickles are never opened, since they could run any program"
+KAGGLE = b"label," + b",".join(b"pixel%d" % number for number in range(784))
+FILES = {
+    "data.pkl": (b"\x80\x04K\1.", (PICKLE, "numpy.savez")),
+    "data.pickle": (b"(dp0\n.", (PICKLE,)),
+    "mnist.pkl.gz": (gzip.compress(b"\x80\x02K\1."), ("a pickle (compressed by gzip)", "--data mnist")),
+    "cut.pkl.gz": (b"\x1f\x8b\x08\0", ("a pickle (compressed by gzip)",)),
+    "data_batch_1": (b"\x80\x02}", (PICKLE, "--data cifar10")),
+    "training.pt": (zipped("archive/data.pkl", "archive/data/0"), (PICKLE,)),
+    "train.csv": (KAGGLE + b"\n1,0\n", ("CSV", "785 columns ('label', 'pixel0', 'pixel1', 'pixel2', ...)")),
+    "train.csv.gz": (gzip.compress(KAGGLE + b"\n"), ("CSV", "785 columns", "gzip")),
+    "a.csv": ("Größe;Ä\n1;2\n".encode("latin-1"), ("CSV", "2 columns")),
+    "b.csv": ("größe\tb\n1\t2\n".encode("utf-16"), ("CSV", "2 columns ('größe', 'b')")),
+    "c.csv": (b"0," * 50_000, ("CSV", " or more columns")),
+    "a.parquet": (b"PAR1" + bytes(9), ("a Parquet table", "numpy.savez")),
+    "a.arrow": (b"ARROW1\0\0", ("an Arrow table",)),
+    "a.h5": (b"\x89HDF\r\n\x1a\n", ("an HDF5 file",)),
+    "train_32x32.mat": (b"MATLAB 5.0 MAT-file", ("a MATLAB file",)),
+    "a.tfrecord-00000-of-00001": (bytes(range(200)), ("a TFRecord file",)),
+    "a.zip": (zipped("train/cat/1.png"), ("a zip archive of 1 file, such as train/cat/1.png: unpack it",)),
+    "cut.zip": (zipped("a")[:-9], ("a damaged zip archive",)),
+    "a.rar": (b"Rar!\x1a\x07\1\0", ("a RAR archive: unpack it",)),
+    "a.7z": (b"7z\xbc\xaf\x27\x1c", ("a 7z archive: unpack it",)),
+    "a.npz.xz": (b"\xfd7zXZ\0", ("compressed by xz: unpack it",)),
+    "x.npy": (npy(X_TRAIN), ("a single NumPy array", "x_train.npy, y_train.npy, x_test.npy and y_test.npy")),
+    NAMES[0]: (idx(X_TRAIN), ("an IDX file, one of four: give the folder",)),
+    f"{NAMES[0]}.gz": (gzip.compress(idx(X_TRAIN)), ("an IDX file, one of four", "give the folder")),
+    "7.png": (b"\x89PNG", ("a single picture", "cnn predict")),
+    "a.json": (b'{"a": 1}', ("JSON",)),
+    "a.txt": (b"one line", ("text: expected a folder with IDX",)),
+    "empty": (b"", ("an empty file",)),
+    "noise": (bytes(range(256)), ("no format that is known here: expected a folder with IDX",)),
+    "page.npz": (b"\n<!DOCTYPE html><html>", ("a web page: get the file again",)),
+    "pointer.npz": (
+        b"version https://git-lfs.github.com/spec/v1\n",
+        ("a pointer of Git LFS: `git lfs pull`",),
+    ),
+}
+
+
+class TestFiles:
+    @pytest.mark.parametrize("name", FILES)
+    def test_is_named(self, tmp_path, name):
+        contents, parts = FILES[name]
+        (tmp_path / name).write_bytes(contents)
+        with refused(tmp_path / name, *parts) as caught:
+            cnn.data.load(tmp_path / name)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+
+    def test_a_web_page_in_the_place_of_an_idx_file(self, folder, suffix):
+        (folder / (NAMES[2] + suffix)).write_bytes(b"<html>Sign in</html>")
+        with refused(NAMES[2] + suffix, "a web page"):
+            cnn.data.load(folder)
+
+    def test_whatever_a_file_holds(self, tmp_path):
+        """Beginnings of all formats, cut, changed and under each other's names, end in one sentence."""
+        random = np.random.default_rng(0)
+        for _ in range(300):
+            name, kind = (list(FILES)[number] for number in random.integers(0, len(FILES), 2))
+            contents = bytearray(FILES[kind][0][: random.integers(0, 400)])
+            for position in random.integers(0, len(contents), 3 if contents else 0):
+                contents[position] = random.integers(256)
+            (tmp_path / name).write_bytes(contents)
+            with pytest.raises(cnn.DataError) as caught:
+                cnn.data.load(tmp_path / name)
+            assert "\n" not in str(caught.value)
+
+    def test_little_of_a_bomb_is_unpacked(self, tmp_path, monkeypatch):
+        (tmp_path / "a.csv.gz").write_bytes(gzip.compress(bytes(50_000_000), 1))
+        seen = []
+        honest = recognize._plain
+        monkeypatch.setattr(
+            recognize, "_plain", lambda path, head: (seen.append(len(head)), honest(path, head))[1]
+        )
+        with refused("compressed by gzip"):
+            cnn.data.load(tmp_path / "a.csv.gz")
+        assert seen == [1 << 16]
+
+
+class TestFolders:
+    @pytest.fixture
+    def lay(self, tmp_path):
+        """A function that writes small files below a folder; -> the folder."""
+
+        def write(*names, contents=b"x"):
+            for name in names:
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).write_bytes(contents)
+            return tmp_path
+
+        return write
+
+    def test_pictures_by_class(self, lay):
+        names = [
+            f"{part}/{kind}/{n}.png" for part in ("train", "test") for kind in ("cat", "dog") for n in "12"
+        ]
+        with refused("holds 8 pictures in 4 folders (test/cat: 2, test/dog: 2, train/cat: 2, train/dog: 2)"):
+            cnn.data.load(lay(*names))
+
+    def test_many_classes(self, lay):
+        with refused("12 pictures in 12 folders (a: 1, b: 1,", "h: 1 and 4 more)"):
+            cnn.data.load(lay(*(f"{letter}/1.JPG" for letter in "abcdefghijkl")))
+
+    def test_pictures_of_one_class(self, lay):
+        with refused("holds 2 pictures and no folders that say their classes"):
+            cnn.data.load(lay("1.png", "2.jpeg"))
+
+    def test_folders_named_as_arrays_that_hold_pictures(self, lay):
+        with refused("holds 2 pictures in 2 folders (test_images: 1, train_images: 1)"):
+            cnn.data.load(lay("train_images/1.png", "test_images/1.png", "train_labels.csv"))
+
+    def test_of_very_many_only_some_are_counted(self, lay, monkeypatch):
+        monkeypatch.setattr(recognize, "_MOST_SEEN", 10)
+        with refused("holds more than ", " pictures in "):
+            cnn.data.load(lay(*(f"{number % 3}/{number}.png" for number in range(30))))
+
+    def test_tables(self, lay):
+        with refused(
+            "test.csv, a table as text (CSV) with 2 columns ('a', 'b') and train.csv, a table", "not read"
+        ):
+            cnn.data.load(lay("train.csv", "test.csv", contents=b"a,b\n1,2\n"))
+
+    def test_tables_in_a_folder_below(self, lay):
+        with refused("holds data/train-0.parquet, a Parquet table: save images and labels"):
+            cnn.data.load(lay("data/train-0.parquet", contents=b"PAR1"))
+
+    def test_many_files(self, lay):
+        with refused("holds 3 Parquet tables, such as a.parquet, b.parquet, c.parquet"):
+            cnn.data.load(lay("a.parquet", "b.parquet", "c.parquet", "README.md"))
+        with refused("holds 2 files, such as a.bin, b.bin"):
+            cnn.data.load(lay("../other/a.bin", "../other/b.bin").parent / "other")
+
+    def test_cifar_in_other_versions(self, lay):
+        with refused("the Python version of CIFAR-10: pickles are never opened", "--data cifar10"):
+            cnn.data.load(lay("py/data_batch_1", "py/test_batch") / "py")
+        with refused("the binary version of CIFAR-100"):
+            cnn.data.load(lay("100/train.bin", "100/fine_label_names.txt") / "100")
+
+    def test_nothing(self, lay, tmp_path):
+        with refused("holds no files: expected a folder with IDX"):
+            cnn.data.load(tmp_path)
+        with refused("holds no files in a/"):
+            cnn.data.load(lay("a/.hidden"))
+
+
+def test_arrays_of_objects_are_refused_by_name(tmp_path):
+    np.savez(tmp_path / "a.npz", **ARRAYS | {"y_train": np.array(["cat", None] * 4, dtype=object)})
+    with refused("y_train: holds Python objects, which are never unpickled: save plain numbers or text"):
+        cnn.data.load(tmp_path / "a.npz")

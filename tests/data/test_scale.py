@@ -1,0 +1,81 @@
+"""Images in a range that trains badly, or in another than those trained on, are told; others are not."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import cnn
+from cnn.data import Dataset
+from cnn.data.scale import scale_note
+
+BYTES = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 5), dtype=np.uint8)
+UNIT = (BYTES / 255).astype(np.float32)
+STANDARDIZED = (UNIT - UNIT.mean()) / UNIT.std()
+
+
+@pytest.mark.parametrize(
+    "images", [BYTES, UNIT, UNIT * 2 - 1, UNIT * 1.005, UNIT * 0, BYTES * 0, BYTES // 100]
+)
+def test_usual_ranges_need_no_word(images):
+    assert scale_note(images, "training") is None
+
+
+@pytest.mark.parametrize("factor", [2, 255])
+def test_floats_beyond_1(factor):
+    low, high = f"{(UNIT * factor).min():.3g}", f"{(UNIT * factor).max():.3g}"
+    expected = (
+        f"the training images are floats from {low} to {high}, taken as they are: scaled to 0..1 they train"
+    )
+    assert scale_note(UNIT * factor, "training").startswith(expected)
+    assert "from -" in scale_note(UNIT * -factor, "training")
+
+
+def test_standardized_floats_are_not_told_to_be_scaled():
+    assert scale_note(STANDARDIZED, "training").endswith("taken as they are")
+
+
+def test_bytes_of_0_and_1():
+    assert "bytes of 0 and 1, which are divided by 255" in scale_note(BYTES // 200, "training")
+
+
+@pytest.mark.parametrize("images", [BYTES, UNIT, UNIT * 0.4, UNIT * 0])
+@pytest.mark.parametrize("trained_on", [BYTES, UNIT])
+def test_parts_that_go_together(images, trained_on):
+    assert scale_note(images, "test", trained_on) is None
+
+
+@pytest.mark.parametrize(
+    ("images", "trained_on"),
+    [
+        (UNIT * 255, BYTES),
+        (UNIT * 255, UNIT),
+        (BYTES, UNIT * 255),
+        (UNIT, UNIT * 2 - 1),
+        (UNIT, STANDARDIZED),
+    ],
+)
+def test_parts_of_different_ranges(images, trained_on):
+    note = scale_note(images, "validation", trained_on)
+    assert note.startswith("the validation images go from ")
+    assert "but the training images go from" in note
+    assert note.endswith("scale both alike")
+
+
+def warned(train, validation):
+    """What fit warns of."""
+    network = cnn.Sequential(cnn.Flatten(), cnn.Dense(2))
+    network.build((1, 4, 5), backend="cpu")
+    labels = [0, 1] * 3
+    with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
+        warnings.simplefilter("always")
+        cnn.fit(network, Dataset(train, labels), Dataset(validation, labels), callbacks=[])
+    return [(str(warning.message), warning.filename) for warning in caught]
+
+
+def test_fit_warns_once_for_each_part():
+    assert warned(BYTES, UNIT) == []
+    (note, file), (again, _) = warned(UNIT * 9, BYTES)
+    assert note.startswith("the training images are floats from")
+    assert file == __file__
+    assert again.startswith("the validation images go from 0 to 1 (bytes, divided by 255), but the training")
