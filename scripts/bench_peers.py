@@ -29,8 +29,9 @@ import backends
 from backends.threads import available_cores
 from cnn.comparison.plot import require_drawing
 from cnn.errors import ArgumentError, DeviceUnavailable, DisagreementError
-from cnn.files import require_place, write_json, write_whole
+from cnn.files import write_json, write_whole
 from cnn.libraries import require
+from cnn.outputs import JSON, MARKDOWN, require_output
 
 CORES = available_cores()
 THREADS = sorted({1, CORES})
@@ -46,10 +47,12 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         require_device(arguments)
-        require_places(arguments)
+        written = require_places(arguments)
         results = run(arguments)
         print(make_tables(results))
         write_files(results, arguments)
+        for sentence in written:
+            say(sentence)
     except (ArgumentError, DeviceUnavailable) as error:
         parser.error(str(error))
     except DisagreementError as error:
@@ -148,12 +151,11 @@ def require_device(arguments: argparse.Namespace) -> None:
     backends.get(arguments.device)
 
 
-def require_places(arguments: argparse.Namespace) -> None:
-    """Raise ArgumentError where a file that is asked for could not be written."""
-    for path in filter(None, (arguments.json, arguments.markdown)):
-        require_place(path)
-    if arguments.plot:
-        require_drawing(arguments.plot)
+def require_places(arguments: argparse.Namespace) -> list[str]:
+    """What to say once the files that are asked for are written; ArgumentError if one could not be."""
+    written = [require_output(arguments.json, JSON)] if arguments.json else []
+    written += require_drawing(arguments.plot) if arguments.plot else []
+    return written + ([require_output(arguments.markdown, MARKDOWN)] if arguments.markdown else [])
 
 
 def run(arguments: argparse.Namespace) -> Results:
@@ -206,19 +208,14 @@ def measure_memory(networks: Sequence[str], names: Sequence[str]) -> list[Memory
 
 
 def write_files(results: Results, arguments: argparse.Namespace) -> None:
-    """What was asked for, named on standard error."""
-    written = []
+    """Write what was asked for."""
     if arguments.json:
         write_json(arguments.json, results.as_plain())
-        written.append(arguments.json)
     if arguments.plot:
-        written += scaling.draw(scaling.make_panels(CORES), results.scaling, arguments.plot)
+        scaling.draw(scaling.make_panels(CORES), results.scaling, arguments.plot)
     if arguments.markdown:
         page = make_page(results, command(arguments), arguments.plot, arguments.markdown)
         write_whole(arguments.markdown, page.encode())
-        written.append(arguments.markdown)
-    for path in written:
-        say(f"wrote {path}")
 
 
 def command(arguments: argparse.Namespace) -> str:

@@ -8,12 +8,12 @@ import typer
 from cnn import comparison
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, DEVICES, KERNEL_SETS, AsJson, Dtype, Model, cut
-from cnn.cli.output import print_json, say
+from cnn.cli.output import Status, print_json, say
 from cnn.comparison.files import as_plain
 from cnn.comparison.plot import draw, require_drawing
 from cnn.comparison.table import show
 from cnn.errors import ArgumentError
-from cnn.files import require_place
+from cnn.outputs import COMPARISON, require_output
 from cnn.text import printable
 
 OF_MEASURING = ("model", "batch_size", "device", "kernels", "threads", "dtype", "rounds", "save")
@@ -61,10 +61,14 @@ def compare(
     dtype: Dtype = DEFAULT.dtype,
     rounds: Annotated[int, typer.Option(help="How often the columns take turns.")] = 21,
     save: Annotated[
-        Path | None, typer.Option(help="Write the measurements here, to compare with another machine's.")
+        Path | None,
+        typer.Option(
+            help="Write the measurements here, to compare with another machine's; an earlier comparison in "
+            "this file is overwritten."
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw images a second over batch size: a PNG, and an SVG beside it.")
+        Path | None, typer.Option(help="Draw images a second over batch size: a PNG, and an SVG next to it.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -73,10 +77,9 @@ def compare(
     On a machine with one device its kernel sets and thread counts are compared. All must compute the
     same first, layer by layer and over whole steps.
     """
-    if save:
-        require_place(save)
+    written = [require_output(save, COMPARISON)] if save else []
     if plot:
-        require_drawing(plot)
+        written += require_drawing(plot)
     if files:
         for name in OF_MEASURING:
             source = context.get_parameter_source(name)
@@ -86,7 +89,11 @@ def compare(
         result = _loaded(files)
     else:
         chosen = comparison.setups(cut(device), cut(kernels), _numbers(threads))
-        result = comparison.compare(chosen, model, batch_size, dtype, rounds, say)
+        for slower in dict.fromkeys(filter(None, (setup.backend.slower for setup in chosen))):
+            say(f"note: {slower}")
+        status = Status()
+        result = comparison.compare(chosen, model, batch_size, dtype, rounds, status.say, status.show)
+        status.clear()
     if save:
         comparison.save(result, save)
     if as_json:
@@ -95,11 +102,13 @@ def compare(
         show(result)
         if not files and len({column.device["device"] for column in result.columns}) == 1:
             say(
-                "to set another machine beside this one: `cnn compare --save NAME.json` on each, then "
+                "to compare this machine with another: `cnn compare --save NAME.json` on each, then "
                 "`cnn compare NAME.json OTHER.json` on one of them"
             )
-    for path in [*([save] if save else []), *(draw(result, plot) if plot else [])]:
-        say(f"wrote {path}")
+    if plot:
+        draw(result, plot)
+    for sentence in written:
+        say(sentence)
 
 
 def _loaded(files: list[Path]) -> comparison.Comparison:

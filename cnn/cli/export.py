@@ -9,8 +9,8 @@ import backends
 from cnn import onnx
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson, Run, Weights
-from cnn.cli.output import print_json, say_weights
-from cnn.files import require_place
+from cnn.cli.output import print_json, say, say_weights
+from cnn.outputs import ONNX, require_output
 from cnn.runs import RunFolder
 from cnn.terminal import write_line
 
@@ -24,7 +24,8 @@ from cnn.terminal import write_line
 def export(
     run: Run,
     file: Annotated[
-        Path, typer.Argument(help="The ONNX file; one that exists is replaced.", show_default=False)
+        Path,
+        typer.Argument(help="The ONNX file; an ONNX file that exists is overwritten.", show_default=False),
     ],
     weights: Weights = None,
     as_json: AsJson = False,
@@ -33,11 +34,13 @@ def export(
 
     Its input "images" is float32 (N, C, H, W), already scaled, its output "probabilities" (N, classes).
     """
-    require_place(file)
+    written, existed = require_output(file, ONNX), file.exists()
     folder = RunFolder(run)
     network, _, class_names = folder.load(backends.get("cpu"), weights)
     say_weights(folder, weights)
     onnx.export(network, file, class_names)
+    if existed:
+        say(written)
     images, probabilities = ("N", *network.input_shape), ("N", *network.output_shape)
     if as_json:
         print_json(

@@ -1,13 +1,17 @@
 """What the commands print, and where."""
 
+import os
+import time
 from contextlib import suppress
 from typing import Any
 
 from cnn.files import to_json
 from cnn.runs import RunFolder
 from cnn.streams import OutputLost, log
-from cnn.terminal import write_line
-from cnn.text import best_weights, printable
+from cnn.terminal import screen_width, write_line
+from cnn.text import best_weights, printable, short
+
+CLEAR_LINE = "\x1b[K"  # from the cursor on
 
 
 def say(text: str) -> None:
@@ -32,6 +36,37 @@ def say_note(text: str | None) -> None:
     """Something to know, if there is anything."""
     if text:
         say(f"note: {text}")
+
+
+class Status:
+    """How far a long phase is: a terminal shows it in one line, a log gets a line now and then."""
+
+    seconds = 10.0  # between two lines in a log
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def show(self, text: str) -> None:
+        """Show ``text`` until something else is shown."""
+        width = self._width()
+        if width is not None:
+            print(f"\r{short(printable(text), width - 1)}{CLEAR_LINE}", end="", file=log(), flush=True)
+        elif time.monotonic() - self._said >= self.seconds:
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Say ``text`` in a line that stays."""
+        self.clear()
+        say(text)
+        self._said = time.monotonic()
+
+    def clear(self) -> None:
+        """Remove what is shown."""
+        if self._width() is not None:
+            print(f"\r{CLEAR_LINE}", end="", file=log(), flush=True)
+
+    def _width(self) -> int | None:
+        return None if os.environ.get("TERM") == "dumb" else screen_width(log())
 
 
 def print_json(value: Any) -> None:

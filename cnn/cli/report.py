@@ -7,7 +7,8 @@ import typer
 
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson
-from cnn.cli.output import print_json
+from cnn.cli.output import print_json, say
+from cnn.outputs import PAGE, require_output
 from cnn.report import compare_runs, write_report
 from cnn.runs import RunFolder
 
@@ -27,18 +28,30 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where to.", show_default="the run's folder; `comparison` beside the first of several"
+            help="Where to.", show_default="the run's folder; `comparison` next to the first of several"
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw runs from the files in their folders: report.html, and the pictures as PNG files."""
-    folders = [RunFolder(run) for run in runs]
+    folders = _without_others([RunFolder(run) for run in runs])
+    if out and out.exists():
+        require_output(out / "report.html", PAGE)
     if len(folders) == 1:
         written = write_report(folders[0], out)
     else:
+        say(f"comparing {len(folders)} runs")
         written = compare_runs(folders, out or folders[0].path.resolve().parent / "comparison")
     if as_json:
         print_json({"report": str(written.page), "pictures": [str(path) for path in written.pictures]})
     else:
         print(written.page)
+
+
+def _without_others(folders: list[RunFolder]) -> list[RunFolder]:
+    """Those that are runs, since `runs/*` names others too; all of them if none is a run."""
+    found = [folder for folder in folders if folder.config.exists()]
+    for folder in folders if found else []:
+        if folder not in found:
+            say(f"note: {folder.path} is not the folder of a run, it is skipped")
+    return found or folders

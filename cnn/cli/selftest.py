@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 import backends
-from backends import Backend, DeviceUnavailable
-from backends.kernels import SETS
+from backends import Backend
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, KERNEL_SETS, AsJson, Device, Threads, cut
-from cnn.cli.output import print_json, say
+from cnn.cli.output import Status, print_json, say
+from cnn.comparison.setups import kernel_sets
 from cnn.selftest import Section, run
 from cnn.selftest.conformance import version
 from cnn.terminal import print_table, write_line
@@ -51,10 +51,12 @@ def selftest(
     beside the reference: float64 on the CPU, convolution by scipy.signal.
     """
     cards = []
+    status = Status()
     for backend in _setups(device, cut(kernels), threads):
-        say(f"checking {_name(backend)}")
-        backend.kernels.when_compiling(say)
-        cards.append((backend, run(backend)))
+        status.say(f"checking {_name(backend)}")
+        backend.kernels.when_compiling(status.say)
+        cards.append((backend, run(backend, lambda check: status.show(check.name))))
+    status.clear()
     passed = not any(section.failed for _, card in cards for section in card.values())
     if as_json:
         results = [
@@ -73,13 +75,8 @@ def _setups(device: str, kernels: list[str] | None, threads: int | None) -> list
     best = backends.get(device, threads=threads)
     if kernels is not None:
         return list(dict.fromkeys(backends.get(best.name, name) for name in kernels))
-    found = []
-    for name in SETS:
-        try:
-            found.append(backends.get(best.name, name))
-        except DeviceUnavailable as error:
-            say(f"note: {error}")
-    return found
+    names = kernel_sets(best.name, note=lambda reason: say(f"note: {reason}"))
+    return [backends.get(best.name, name) for name in names]
 
 
 def _show(cards: Cards) -> None:

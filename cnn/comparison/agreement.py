@@ -50,8 +50,13 @@ class Record:
     weights: dict[str, Any]
 
 
-def prove(workload: Workload, setups: Sequence[Setup]) -> tuple[list[list[float]], list[Agreement | None]]:
-    """(Each setup's losses, its agreement with the first); DisagreementError where two are apart."""
+def prove(
+    workload: Workload, setups: Sequence[Setup], show: Callable[[str], None] = lambda text: None
+) -> tuple[list[list[float]], list[Agreement | None]]:
+    """(Each setup's losses, its agreement with the first); DisagreementError if two are apart.
+
+    ``show`` is told which setup is checked.
+    """
     workload = replace(workload, data=_noise(workload))
     double = replace(workload, dtype="float64")
     first, *others = setups
@@ -60,6 +65,7 @@ def prove(workload: Workload, setups: Sequence[Setup]) -> tuple[list[list[float]
     losses: list[list[float]] = [expected.losses]
     agreements: list[Agreement | None] = [None]
     for other in others:
+        show(f"checking {other.name}")
         apart_by_layer = [_replay(kind, other, record, first) for kind, record in recorded]
         trace = _trace(double, other)
         found = _agreement(expected, trace, layers=apart_by_layer[-1])  # in the dtype that is timed

@@ -35,6 +35,7 @@ def compare(
     dtype: str = "float32",
     rounds: int = 21,
     say: Callable[[str], None] = lambda text: None,
+    show: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Prove that ``setups`` compute the same training steps, then time them side by side.
 
@@ -46,8 +47,8 @@ def compare(
         What is trained, on MNIST's images.
     rounds : int
         How often the setups take turns; a slow one takes fewer turns, but at least three.
-    say : callable
-        Is told what happens next.
+    say, show : callable
+        Are told which phase begins, and how far it is.
 
     Raises
     ------
@@ -56,16 +57,19 @@ def compare(
     """
     whole("rounds", rounds)
     workload = make_workload(model, batch_size, dtype)
-    firsts = [_first_step(setup, workload) for setup in setups]  # before anything else has warmed up
+    for setup in setups:  # the first would pay for what all of them share
+        show(f"a first step on {setup.name}")
+        _first_step(setup, workload)
+    firsts = [_first_step(setup, workload) for setup in setups]
     say(f"{STEPS} steps on each, to see that all compute the same")
-    losses, agreements = prove(workload, setups)
+    losses, agreements = prove(workload, setups, show)
     say("a large product and a large copy on each")
     peaks = [_peaks(setup, dtype) for setup in setups]
     say(f"up to {rounds} rounds of steps, in turns")
     measured = [_Measurements(setup, workload) for setup in setups]
-    _take_turns(measured, rounds)
+    _take_turns(measured, rounds, show)
     say(f"steps at batch sizes {BATCH_SIZES[0]} to {BATCH_SIZES[-1]}")
-    sweeps = _sweep(setups, workload)
+    sweeps = _sweep(setups, workload, show)
     fields = [
         {"losses": loss, "agreement": found, "first_step": first, **peak, "sweep": sweep}
         for loss, found, first, peak, sweep in zip(losses, agreements, firsts, peaks, sweeps, strict=True)
@@ -76,7 +80,7 @@ def compare(
 
 
 def _first_step(setup: Setup, workload: Workload) -> float:
-    """Seconds of the first step, building and everything that happens only once included."""
+    """Seconds of building a network and its first step."""
     with setup.active() as backend:
         return wall_clock(backend, lambda: workload.start(backend).step(), 1)
 
@@ -127,10 +131,11 @@ class _Measurements:
             )
 
 
-def _take_turns(measured: Sequence[_Measurements], rounds: int) -> None:
+def _take_turns(measured: Sequence[_Measurements], rounds: int, show: Callable[[str], None]) -> None:
     """Let each have its turn, ``rounds`` times or until its patience is used up."""
     used = [0.0] * len(measured)
     for turn in range(rounds):
+        show(f"round {turn + 1} of {rounds}")
         for index, one in enumerate(measured):
             if turn < 3 or used[index] < PATIENCE:
                 start = time.perf_counter()
@@ -139,11 +144,14 @@ def _take_turns(measured: Sequence[_Measurements], rounds: int) -> None:
                 used[index] += time.perf_counter() - start
 
 
-def _sweep(setups: Sequence[Setup], workload: Workload) -> list[list[SweepPoint]]:
+def _sweep(
+    setups: Sequence[Setup], workload: Workload, show: Callable[[str], None]
+) -> list[list[SweepPoint]]:
     """A training step at each batch size, for each setup as far as its steps stay quick."""
     points: list[list[SweepPoint]] = [[] for _ in setups]
     quick = list(range(len(setups)))
     for batch_size in BATCH_SIZES:
+        show(f"batch size {batch_size}")
         trainings = {}
         for index in quick:
             with setups[index].active() as backend:

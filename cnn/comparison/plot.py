@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING
 from cnn.comparison.results import Comparison, batch_sizes, crossover, rate
 from cnn.drawing import COLOURS, MARKERS, style
 from cnn.errors import ArgumentError
-from cnn.files import require_place, write_whole
+from cnn.files import write_whole
 from cnn.libraries import require
+from cnn.outputs import PNG, SVG, require_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def require_drawing(path: Path) -> None:
-    """Raise ArgumentError where :func:`draw` could not draw to ``path``, before the work is done."""
+def require_drawing(path: Path) -> list[str]:
+    """What to say once :func:`draw` has drawn to ``path``; ArgumentError if it could not."""
     if path.suffix != ".png":
         raise ArgumentError(f"--plot is {str(path)!r}, expected a name that ends in .png")
-    for target in _targets(path):
-        require_place(target)
+    png, svg = _targets(path)
+    written = [require_output(png, PNG), require_output(svg, SVG)]
     require("matplotlib", "to draw")
+    return written
 
 
 def draw(comparison: Comparison, path: Path) -> list[Path]:

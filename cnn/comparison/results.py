@@ -56,7 +56,7 @@ class Column:
     agreement: Agreement | None  # None: the first column, which the others are compared with
     layers: list[LayerTime]
     step: Spread
-    first_step: float  # with everything that happens only once, such as compiling
+    first_step: float  # with building, in a process that has made such a step before
     move_batch: Spread | None  # a batch of bytes to the device; None where it is the host's own memory
     launch: Spread  # one operation on a single number
     product_flops: float  # a second, of a large matrix product

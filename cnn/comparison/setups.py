@@ -1,6 +1,6 @@
 """What is compared: a device, a kernel set and, on the CPU, a number of threads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import product
@@ -56,11 +56,25 @@ def setups(
         devices = [name for name, device in found if not isinstance(device, DeviceUnavailable)]
     all_threads = cpu_threads()
     if list(devices) == ["cpu"] and kernels is None and threads is None:
-        fast, *others = ("auto", *(name for name in SETS if name != backends.get("cpu").kernels.name))
+        fast = "auto"
+        others = [name for name in kernel_sets("cpu") if name != backends.get("cpu").kernels.name]
         chosen = [("cpu", fast, all_threads), ("cpu", fast, 1), *(("cpu", k, all_threads) for k in others)]
     else:
         chosen = list(product(devices, kernels or ["auto"], threads or [all_threads]))
     return list(dict.fromkeys(_setup(*choice) for choice in chosen))
+
+
+def kernel_sets(device: str, note: Callable[[str], None] = lambda text: None) -> list[str]:
+    """The kernel sets that the device has; ``note`` is told why it does not have another."""
+    found = []
+    for name in SETS:
+        try:
+            backends.get(device, name)
+        except DeviceUnavailable as error:
+            note(str(error))
+        else:
+            found.append(name)
+    return found
 
 
 def cpu_threads() -> int:

@@ -157,7 +157,7 @@ def _steps(comparison: Comparison, columns: Columns) -> Table:
     row("  upper quartile", lambda column: figure(column.step.high * 1e3))
     row("images a second", lambda column: figure(rate(comparison.batch_size, column.step.median)))
     row("speed relative to A", lambda column: figure(relative_speed(first, column.step.median)))
-    row("first step with building, ms", lambda column: figure(column.first_step * 1e3))
+    row("building and the first step, ms", lambda column: figure(column.first_step * 1e3))
     row("moving a batch to the device, µs", lambda column: _us(column.move_batch))
     row("launching one operation, µs", lambda column: _us(column.launch))
     row("a large product, GFLOP/s", lambda column: figure(column.product_flops / 1e9))

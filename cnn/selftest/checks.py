@@ -39,14 +39,19 @@ class Section:
     missing: str | None = None
 
 
-def carry_out(checks: Callable[[Backend], Iterable[Check]], backend: Backend) -> Section:
-    """Run the checks on ``backend``, all of them, whatever fails.
+def carry_out(
+    checks: Callable[[Backend], Iterable[Check]],
+    backend: Backend,
+    begins: Callable[[Check], None] = lambda check: None,
+) -> Section:
+    """Run the checks on ``backend``, all of them, whatever fails; ``begins`` is given each.
 
     Raises DeviceLost, OutOfMemory: after those no further result would mean anything.
     """
     section = Section()
     try:
         for check in checks(backend):
+            begins(check)
             try:
                 check.run()
             except NotOurs:

@@ -13,6 +13,9 @@ SECTIONS: dict[str, Callable[[Backend], Iterable[Check]]] = {
 }
 
 
-def run(backend: Backend) -> dict[str, Section]:
-    """How ``backend`` fares in each section; raises DeviceLost, OutOfMemory where it cannot go on."""
-    return {name: carry_out(checks, backend) for name, checks in SECTIONS.items()}
+def run(backend: Backend, begins: Callable[[Check], None] = lambda check: None) -> dict[str, Section]:
+    """How ``backend`` fares in each section; ``begins`` is given each check before it is run.
+
+    Raises DeviceLost, OutOfMemory if it cannot go on.
+    """
+    return {name: carry_out(checks, backend, begins) for name, checks in SECTIONS.items()}
