@@ -128,7 +128,8 @@ class TestCommands:
         out, _ = shown(capsys)
         self.assert_fits(columns, out)
         assert "…" not in out
-        whole = get_command(cli.app).commands[name].help if name else cli.app.info.help
+        group = get_command(cli.app)
+        whole = group.commands[name].help if name else group.help
         assert set(words(whole)) <= set(words(out))
 
 
