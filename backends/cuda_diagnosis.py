@@ -17,10 +17,11 @@ OLDEST_CAPABILITY = 75  # what the compiled kernels need, as CuPy writes 7.5
 # As CUDA's runtime, driver and cuBLAS name what happened, without prefix, underscores and case.
 _FULL = {"memoryallocation", "outofmemory", "allocfailed"}
 _LOST = {
-    "assert", "contextisdestroyed", "deviceunavailable", "devicesunavailable", "eccuncorrectable",
-    "executionfailed", "externaldevice", "hardwarestackerror", "illegaladdress", "illegalinstruction",
-    "invalidaddressspace", "invalidpc", "launchfailed", "launchfailure", "launchtimeout",
-    "misalignedaddress", "nodevice", "notpermitted", "nvlinkuncorrectable", "systemnotready", "unknown",
+    "assert", "contained", "contextisdestroyed", "deviceunavailable", "devicesunavailable",
+    "eccuncorrectable", "executionfailed", "externaldevice", "hardwarestackerror", "illegaladdress",
+    "illegalinstruction", "invalidaddressspace", "invalidpc", "launchfailed", "launchfailure",
+    "launchtimeout", "misalignedaddress", "mpsclientterminated", "nodevice", "notpermitted",
+    "nvlinkuncorrectable", "systemnotready", "tensormemoryleak", "unknown",
 }  # fmt: skip
 
 

@@ -152,6 +152,8 @@ class TestDeviceLost:
             ),
             CUDARuntimeError("cudaErrorHardwareStackError: hardware stack error"),
             CUDARuntimeError("cudaErrorUnknown: unknown error"),
+            CUDARuntimeError("cudaErrorContained: Invalidated by an exception on the device"),
+            CUDADriverError("CUDA_ERROR_MPS_CLIENT_TERMINATED: the MPS client has been terminated"),
             CUDARuntimeError("cudaErrorNotPermitted: operation not permitted"),
             CUDADriverError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered"),
             CUDADriverError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"),
