@@ -91,6 +91,39 @@ def test_nothing_grows_in_1000_steps(digits, graph):
     assert np.isfinite(totals.read()["loss"])
 
 
+def test_a_step_that_cannot_be_recorded_leaves_no_memory_behind():
+    device = backends.get("cuda")
+
+    def step():
+        temporary = device.zeros(10_000_000, "float32")
+        float(temporary[0])  # a copy to the host
+
+    left = []
+    for _ in range(3):
+        with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
+            device.graph(step)()
+        left.append(device.memory())
+    assert left[2]["used"] == left[0]["used"]
+    assert left[2]["free"] >= left[0]["free"] - (4 << 20)  # others use the device too
+
+
+def test_70_000_groups():
+    results = []
+    for device in (backends.get("cuda", "compiled"), backends.get("cpu")):
+        random, window = np.random.default_rng(0), backends.Window((2, 2))
+        x, weight, dy = (
+            device.asarray(random.standard_normal((70_000, *shape)), dtype="float32")
+            for shape in ((3, 3, 1), (1, 2, 2), (2, 2, 1))
+        )
+        written = y, dx, dw = [device.asarray(np.zeros(a.shape), dtype="float32") for a in (dy, x, weight)]
+        device.kernels.conv2d(x, weight, y, window, 70_000)
+        device.kernels.conv2d_grad_input(dy, weight, dx, window, 70_000)
+        device.kernels.conv2d_grad_weight(x, dy, dw, window, 70_000)
+        results.append([device.to_host(array) for array in written])
+    for found, right in zip(*results, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5)
+
+
 def test_lenet5_reaches_98_7_percent():
     train, test = cnn.data.load("mnist")
     network = cnn.models.lenet5()
