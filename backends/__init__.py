@@ -6,10 +6,11 @@ or cupyx.scipy.signal, and ``device.asarray`` and ``device.to_host`` are the way
 
 import os
 import re
+import warnings
 
 from backends.backend import Array, Backend, Timer
 from backends.cpu import CpuBackend
-from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
+from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, Notice, OutOfMemory
 from backends.kernels import Window
 from backends.text import did_you_mean
 from backends.threads import limit_threads
@@ -58,6 +59,24 @@ def get(spec: str = "auto", kernels: str = "auto", threads: int | None = None, t
     if asked == "auto":
         return _best(kernels, tf32)
     return _get(asked, kernels, tf32, "asked for" if asked == spec else "set by CNN_DEVICE")
+
+
+def like(name: str, kernels: str, tf32: bool) -> Backend:
+    """The device of this name that was pickled in another process.
+
+    If this process does not have it, the one that "auto" takes instead, with a warning.
+    """
+    try:
+        return _get(name, kernels, tf32)
+    except DeviceUnavailable as error:
+        backend = get("auto", "auto" if kernels == "compiled" else kernels, tf32=tf32)
+        asked = f"{name} with {kernels} kernels"
+        warnings.warn(
+            f"{asked} cannot be used in this process, which takes {backend.name} instead: {error}",
+            Notice,
+            stacklevel=2,
+        )
+        return backend
 
 
 def of(array: Array) -> Backend:

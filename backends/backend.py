@@ -43,11 +43,18 @@ class Backend(ABC):
 
     def __init__(self, name: str, kernels: str = "auto") -> None:
         self.name = name
+        self.asked: tuple[str, str, bool] = name, kernels, False  # name, kernels, tf32: what makes its like
         self.reason = "asked for"  # why this device was taken
         self.slower: str | None = None  # why the kernels are slower ones than there might be
         self.crossings = 0
         self._thread = threading.local()
         self.kernels = kernel_sets.make(kernels, self)
+
+    def __reduce__(self) -> Any:
+        """A device goes to another process by its name; a copy is the device itself."""
+        import backends
+
+        return backends.like, self.asked
 
     @property
     @abstractmethod

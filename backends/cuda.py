@@ -65,6 +65,7 @@ class CudaBackend(Backend):
                 "check the GPU with nvidia-smi"
             )
         super().__init__(name, kernels)
+        self.asked = name, kernels, tf32
 
     def _probe(self) -> list[list[float]]:
         with self.active():

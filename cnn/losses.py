@@ -6,6 +6,7 @@ of the mean, however the batch is cut.
 """
 
 import warnings
+from typing import Any
 
 from cnn.errors import Notice, ShapeError
 from cnn.layers.buffers import Array, Buffers
@@ -28,6 +29,11 @@ class Loss:
             )
         self.backend = network.backend
         self._buffers = Buffers(network.backend, network.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or pickled: nothing that the loss has from a network."""
+        own = ("backend", "_buffers", "losses", "_gradient")
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def forward(
         self, y: Array, labels: Array, divisor: int | None = None, sums: Array | None = None

@@ -35,7 +35,9 @@ class Sequential(Layer):
 
     ``net.flat`` holds all parameters in one vector and all gradients in another; each parameter
     starts on a 256-byte boundary. A Sequential inside another is a layer like the rest. Networks
-    are not thread-safe: take ``net.copy()`` for another thread.
+    are not thread-safe: take ``net.copy()`` for another thread. A network can be pickled, and so sent to
+    another process: its layers, weights and statistics, which are put on the device of the same name there.
+    If that process does not have the device, it is the one that "auto" takes, and a warning says so.
     """
 
     replayable = True
@@ -271,6 +273,8 @@ class Sequential(Layer):
     def copy(self) -> "Sequential":
         """The same network with buffers of its own: same device, same weights."""
         self.require_built()
+        if not self.is_root:
+            self.require_alone()
         twin = self.fresh()
         twin.build(self.input_shape, backend=self.backend, dtype=self.dtype, fuse=self.context.fuse)
         with self.backend.active():
@@ -281,7 +285,10 @@ class Sequential(Layer):
 
     def fresh(self) -> "Sequential":
         """The same layers, not yet built."""
-        return type(self)(*(layer.fresh() for layer in self.layers))
+        twin = type(self).__new__(type(self))  # a class of one's own may take other arguments
+        vars(twin).update(self._unbuilt if self.built else vars(self))
+        twin.layers = [layer.fresh() for layer in self.layers]
+        return twin
 
     def unbuild(self) -> None:
         """Give up the place in a network, for all layers inside too."""
@@ -291,6 +298,12 @@ class Sequential(Layer):
 
     def __deepcopy__(self, memo: Any) -> "Sequential":
         return self.copy() if self.built else self.fresh()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if not self.built or not self.is_root:
+            return super().__reduce_ex__(protocol)
+        place = self.input_shape, self.backend, self.dtype, self.context.fuse
+        return _rebuilt, (self.fresh(), *place, self.state_dict())
 
     def summary(self) -> None:
         """Print layer, output shape, parameters, multiply-adds and memory."""
@@ -310,6 +323,11 @@ class Sequential(Layer):
                 yield from step.walk_passes()
             else:
                 yield step.layers if isinstance(step, Fused) else (step,)
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the network is built and no layer of another."""
+        return self.built and "flat" in vars(self)
 
     def require_built(self) -> None:
         """Raise where the network has not been built."""
@@ -383,6 +401,15 @@ class Sequential(Layer):
         if array.shape[:-1] != sample or array.shape[-1:] == (0,):
             expected = f"({', '.join(map(str, sample))}, N)"
             raise ShapeError(f"the {name} is {array.shape}, the network expects {expected}, batch last")
+
+
+def _rebuilt(
+    network: Sequential, input_shape: Shape, backend: Backend, dtype: str, fuse: bool, state: dict[str, Any]
+) -> Sequential:
+    """A network from what it was pickled as."""
+    network.build(input_shape, backend=backend, dtype=dtype, fuse=fuse)
+    network.load_state_dict(state)
+    return network
 
 
 def _as_array(name: str, value: Any) -> Any:

@@ -79,6 +79,17 @@ class Optimizer:
             else:
                 self.backend.asarray(arrays[name], out=array)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or pickled: the settings, and of an optimizer at work its network and state too."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("state", "backend", "flat")}
+        return kept if self._network is None else kept | {"state": self.state_dict()}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        vars(self).update(kept | {"_network": None})
+        if kept["_network"] is not None:
+            self.build(kept["_network"])
+            self.load_state_dict(kept["state"])
+
     def step(self, rate: Array) -> None:
         """Update the parameters; ``rate`` is the learning rate, one number on the device."""
         raise NotImplementedError

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from backends.text import did_you_mean, first_line
+from cnn.data.mapped import Place, place
 from cnn.errors import DataError, OutOfMemory
 from cnn.random import SPLIT, generator
 from cnn.text import short
@@ -82,6 +83,14 @@ class Dataset:
     def with_note(self, note: str) -> "Dataset":
         """The same set with another note before its own."""
         return Dataset.checked(self.images, self.labels, self.classes, (note, *self.notes))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or pickled: of images in a mapped file their place in it."""
+        return vars(self) | {"images": place(self.images) or self.images}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        images = kept["images"]
+        vars(self).update(kept | {"images": images.map() if isinstance(images, Place) else images})
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,11 +1,15 @@
 """Images in a file that is mapped into memory, and may be larger than that: how it is read."""
 
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from cnn.errors import DataError
 
 
 def mapping(array: Any) -> mmap.mmap | None:
@@ -13,6 +17,37 @@ def mapping(array: Any) -> mmap.mmap | None:
     while isinstance(array, np.ndarray):
         array = array.base
     return array if isinstance(array, mmap.mmap) else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an array lies in a file: what it is pickled as, so that no file is copied into memory."""
+
+    path: str
+    dtype: Any
+    shape: tuple[int, ...]
+    offset: int
+
+    def map(self) -> Any:
+        """The array, mapped into this process's memory; DataError if the file is not here."""
+        try:
+            return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.path}: the images of a data set lie in this file, which cannot be mapped here "
+                f"({error}): give this process the same file at the same place, or send images in memory"
+            ) from error
+
+
+def place(array: Any) -> Place | None:
+    """Where a contiguous array lies in a file; None if it lies in none that is known by its path."""
+    whole = array
+    while isinstance(whole, np.ndarray) and not isinstance(whole.base, mmap.mmap):
+        whole = whole.base
+    if not isinstance(whole, np.memmap) or whole.filename is None or not array.flags.c_contiguous:
+        return None
+    offset = whole.offset + array.ctypes.data - whole.ctypes.data
+    return Place(os.path.abspath(whole.filename), array.dtype, array.shape, offset)
 
 
 class ReadAhead:

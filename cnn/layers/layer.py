@@ -72,6 +72,7 @@ class Layer:
     def build(self, input_shape: Shape, context: Context) -> Shape:
         """Take up the place in a network: shapes and parameters, no data. -> the output's shape."""
         self.require_unbuilt()
+        self._unbuilt = dict(vars(self))
         self.built = True
         self.path = context.path
         self.context = context
@@ -91,8 +92,11 @@ class Layer:
             )
 
     def unbuild(self) -> None:
-        """Give up the place in a network, so that the layer can be built again."""
-        self.built = False
+        """Give up the place in a network and all that came with it, so that the layer can be built again."""
+        if self.built:
+            before = self._unbuilt
+            vars(self).clear()
+            vars(self).update(before)
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """The output for ``x``; a training forward keeps what :meth:`backward` needs."""
@@ -138,6 +142,18 @@ class Layer:
     def fresh(self) -> "Layer":
         """The same layer, not yet built."""
         return type(self)(**self.config)
+
+    def require_alone(self) -> None:
+        """Raise if the layer has its place in a network, which it cannot be copied or pickled without."""
+        if self.built:
+            raise ArgumentError(
+                f"layer {self.label} has its place in a network and cannot be copied or pickled by itself: "
+                "take the network, or layer.fresh(), which is the layer without its weights"
+            )
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self.require_alone()
+        return super().__reduce_ex__(protocol)
 
     def parameter(self, name: str, shape: Shape, initializer: str, fan_in: int = 1) -> Parameter:
         """Declare a parameter; the network gives it its place and its first value."""
