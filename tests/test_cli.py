@@ -725,3 +725,12 @@ class TestMistakes:
         assert "the loss became" in err
         assert "begin anew with a lower learning rate" in err
         shutil.rmtree("run")
+
+
+def test_help_is_whole_though_python_drops_docstrings():
+    code = """
+from cnn.cli import app
+print(all(each.help for each in (app.registered_callback, *app.registered_commands)))
+"""
+    done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

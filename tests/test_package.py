@@ -1,9 +1,10 @@
-"""The wheel: what is inside, and that it trains where there is no checkout."""
+"""The wheel and the source distribution: what is inside, and that it trains without a checkout."""
 
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from zipfile import ZipFile
@@ -11,7 +12,10 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parent.parent
-IN_THE_SOURCE = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "backends", "cnn")
+FOR_TESTS = ("CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "docs", "scripts", "tests")
+IN_THE_SOURCE = (
+    "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "NOTICE", "backends", "cnn", *FOR_TESTS,
+)  # fmt: skip
 MNIST = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 
@@ -26,8 +30,8 @@ def python(*arguments: str, path: Path, cwd: Path) -> subprocess.CompletedProces
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy: leftovers of an earlier build in the checkout cannot get in."""
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of both, built from a copy: leftovers of an earlier build in the checkout cannot get in."""
     pytest.importorskip("build", minversion="1.2")  # no folder of that name
     source = tmp_path_factory.mktemp("source")
     for name in IN_THE_SOURCE:
@@ -36,8 +40,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copy(ROOT / name, source)
     isolation = ["--no-isolation"] if has_setuptools() else []
-    python("-m", "build", "--wheel", *isolation, "--outdir", "wheels", ".", path=source / "none", cwd=source)
-    (wheel,) = (source / "wheels").iterdir()
+    both = ["--wheel", "--sdist"]
+    python("-m", "build", *both, *isolation, "--outdir", "made", ".", path=source / "none", cwd=source)
+    return source / "made"
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    """The wheel."""
+    (wheel,) = distributions.glob("*.whl")
     return wheel
 
 
@@ -78,6 +89,21 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     assert modules
     assert {name for name in inside if name.endswith(".py")} == modules
     assert {name.split("/")[0] for name in inside} == {"backends", "cnn"}
+
+
+def test_the_source_distribution_holds_the_tests_and_what_they_need(distributions: Path) -> None:
+    (path,) = distributions.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {
+        path.relative_to(ROOT).as_posix()
+        for name in IN_THE_SOURCE
+        for path in (ROOT / name, *(ROOT / name).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert "tests/conftest.py" in needed
+    assert needed <= inside
+    assert not [name for name in inside if name.endswith((".pyc", ".nbc", ".nbi"))]
 
 
 def test_installed_package_trains(installed: Path, tmp_path: Path) -> None:

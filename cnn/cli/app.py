@@ -15,7 +15,7 @@ import typer
 
 import cnn
 from cnn.cli import suggestions
-from cnn.cli.help import Command, Group
+from cnn.cli.help import Command, Group, description
 from cnn.cli.output import say
 from cnn.errors import (
     ArgumentError,
@@ -50,7 +50,13 @@ class App(typer.Typer):
 
     def command(self, *arguments: Any, **named: Any) -> Any:
         """Add the function below as a command."""
-        return super().command(*arguments, cls=Command, **named)
+        add = super().command
+        return lambda function: add(*arguments, cls=Command, help=description(function), **named)(function)
+
+    def callback(self, *arguments: Any, **named: Any) -> Any:
+        """Take the function below for what comes before all commands."""
+        add = super().callback
+        return lambda function: add(*arguments, help=description(function), **named)(function)
 
 
 def _tell(version: bool) -> None:

@@ -1,6 +1,9 @@
 """What ``--help`` prints: plain text in groups, folded between words, from 50 columns on."""
 
+import ast
 import inspect
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -59,6 +62,16 @@ def groups(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
             title = getattr(parameter, "rich_help_panel", None) or usual
             found.setdefault(title, []).append(record)
     return found
+
+
+def description(function: Callable[..., Any]) -> str:
+    """A function's docstring; under ``python -OO``, which drops it, from the source."""
+    if function.__doc__:
+        return function.__doc__
+    with suppress(OSError):  # there may be no source
+        (definition,) = ast.parse(inspect.getsource(function)).body
+        return ast.get_docstring(definition) or ""  # type: ignore[arg-type]
+    return ""
 
 
 def paragraphs(text: str | None) -> str:
