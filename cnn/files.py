@@ -12,6 +12,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from cnn import system
 from cnn.errors import ArgumentError
 
 UNFINISHED = ".unfinished"  # how the name ends of what is being written
@@ -31,7 +32,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 flush(file.fileno())
-            os.replace(beside, path)
+            system.replace(beside, path)
         except BaseException:
             with suppress(OSError):
                 os.unlink(beside)
@@ -52,14 +53,14 @@ def flush(handle: int) -> None:
 
 def flush_folder(path: Path) -> None:
     """Have the disk keep which files the folder holds, if the system lets a folder be opened."""
-    if os.name == "nt":
-        return
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        handle = system.open_folder(path)
     except OSError as error:
         if error.errno in UNSUPPORTED:
             return
         raise
+    if handle is None:
+        return
     try:
         flush(handle)
     finally:
@@ -94,13 +95,13 @@ def _beside(path: Path) -> Path:
 def _move_folder(source: Path, path: Path) -> None:
     """Rename a folder of files; its files one by one if the file system cannot rename a folder."""
     try:
-        source.rename(path)
+        system.rename(source, path)
     except OSError as error:
         if error.errno not in (*UNSUPPORTED, EMFILE) or os.path.lexists(path):  # gcsfuse says EMFILE
             raise
         path.mkdir()
         for file in source.iterdir():
-            file.rename(path / file.name)
+            system.rename(file, path / file.name)
         source.rmdir()
 
 

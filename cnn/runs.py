@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from errno import ENOTDIR
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +17,7 @@ from typing import Any
 import cnn
 from backends import Backend
 from backends.text import did_you_mean
-from cnn import checkpoints, models
+from cnn import checkpoints, models, system
 from cnn.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.data import Dataset
 from cnn.errors import ArgumentError, CheckpointError, DataError
@@ -28,11 +28,6 @@ from cnn.reading import read_text
 from cnn.run import Run
 from cnn.schedules import SCHEDULES, Schedule
 from cnn.text import short
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 PACKAGES = (
     "numpy", "scipy", "numba", "threadpoolctl", "safetensors", "rich", "typer",
@@ -182,21 +177,12 @@ class RunFolder:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Inside the block no other process trains in the folder; ArgumentError where one does already."""
-        if fcntl is None:
-            yield
-            return
         with ExitStack() as stack:
-            with suppress(OSError):  # of a file system that has no locks
-                handle = os.open(self.path, os.O_RDONLY)  # closed by the system however this process ends
-                stack.callback(os.close, handle)
-                self._lock(handle)
+            try:
+                stack.enter_context(system.locked(self.path))
+            except BlockingIOError:
+                raise ArgumentError(f"another process is training in {self.path}: wait for its end") from None
             yield
-
-    def _lock(self, handle: int) -> None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArgumentError(f"another process is training in {self.path}: wait for its end") from None
 
     def describe(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
         """Write config.json and environment.json."""

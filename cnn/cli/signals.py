@@ -10,9 +10,8 @@ from typing import Any
 
 import cnn
 from cnn.run import Run
+from cnn.system import HANG_UP, STOP_SIGNALS
 
-HANG_UP = getattr(signal, "SIGHUP", None)  # which Windows does not have
-SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, HANG_UP) if number is not None]
 SHOW_CURSOR = b"\x1b[?25h"  # which a progress bar hides
 
 
@@ -31,7 +30,7 @@ class StopOnSignal(cnn.Callback):
     def on_start(self, run: Run) -> None:
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():  # no other may
-            for number in SIGNALS:
+            for number in STOP_SIGNALS:
                 before = signal.getsignal(number)
                 if before not in (signal.SIG_IGN, None):  # of a training in the background
                     self._before[number] = signal.signal(number, self._receive)

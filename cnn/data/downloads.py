@@ -11,6 +11,7 @@ from secrets import token_hex
 from urllib.parse import urlsplit
 
 from backends.cache import user_folder
+from cnn import system
 from cnn.data.files import unreadable
 from cnn.data.transfer import TransferError, received
 from cnn.errors import DataError
@@ -130,7 +131,7 @@ def _download(url: str, file: PublishedFile, path: Path) -> None:
             flush(out.fileno())
         if digest.hexdigest() != file.sha256:
             raise TransferError(f"sends another file (sha256 {digest.hexdigest()})")
-        os.replace(part, path)
+        system.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
