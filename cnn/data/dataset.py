@@ -452,8 +452,11 @@ def _as_array(values: Any, name: str) -> Array:
     except MemoryError:
         raise
     except Exception as error:  # ragged rows; what another library raises for an array of its own
-        advice = (
-            f"give {name}.detach().cpu().numpy()" if hasattr(values, "detach") else "expected a plain array"
-        )
         reason = short(first_line(error) or type(error).__name__, 200)
+        if hasattr(values, "detach"):  # PyTorch's
+            advice = f"give {name}.detach().cpu().numpy()"
+        elif "inhomogeneous" in reason:
+            advice = "expected all of one size"
+        else:
+            advice = "expected a plain array"
         raise DataError(f"{name}: cannot be made one NumPy array ({reason}): {advice}") from error

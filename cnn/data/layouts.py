@@ -3,6 +3,7 @@
 What has only one meaning is brought into that form, with a note that says so; the rest is left as it is.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from math import isqrt
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from cnn.text import short
 
 _LEAST_SIDE = 8  # of pictures that are given as rows of pixels
 _LISTED = 4  # classes in a note
+_WHOLE = re.compile(r"[0-9]{1,9}(\.0*)?")  # a label as text, such as "3" or "3.0"
 
 
 class Named(NamedTuple):
@@ -91,8 +93,8 @@ def _flat(labels: Named, count: int) -> Named:
 def _from_texts(labels: Labels) -> Labels:
     parts = [(part.name, *_distinct(part)) for part in (labels.train, labels.test)]
     present = sorted({text for _, texts, _ in parts for text in texts})
-    if all(text.isdecimal() and len(text) < 10 for text in present):
-        numbers = {text: int(text) for text in present}
+    if all(_WHOLE.fullmatch(text) for text in present):
+        numbers = {text: int(float(text)) for text in present}
         note = "labels are numbers written as text"
         return _from_numbers(labels.taken_as(_numbered(parts, numbers), labels.names, note))
     names = labels.names or as_names(present, labels.train.name) or ()

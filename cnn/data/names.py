@@ -8,15 +8,16 @@ from cnn.data.dataset import some_of
 from cnn.errors import DataError
 
 _PARTS = {
-    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "t10k"), "test"),
+    **dict.fromkeys(("test", "testing", "te", "t10k"), "test"),
 }
 _KINDS = {
-    **dict.fromkeys(("x", "image", "images", "img", "imgs", "data", "pixels", "features"), "images"),
-    **dict.fromkeys(("y", "label", "labels", "target", "targets"), "labels"),
+    **dict.fromkeys(("x", "image", "images", "img", "imgs", "data", "pixels", "input", "inputs"), "images"),
+    **dict.fromkeys(("y", "label", "labels", "lbl", "lbls", "target", "targets"), "labels"),
 }
-_RUN_TOGETHER = re.compile(r"([xy])(train|test|val)|(train|test|val)([xy])")  # as in xtrain
+_PART, _KIND = "|".join(_PARTS), "|".join(_KINDS)
+_RUN_TOGETHER = re.compile(f"({_PART})({_KIND})|({_KIND})({_PART})")  # as in xtrain
 _CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")  # as in trainImages
 _OF_THE_FORMAT = re.compile(r"idx\d?|ubyte|gz|\d")  # the last: a browser's second copy, "name (1)"
 

@@ -98,8 +98,9 @@ class TestLabels:
         with refused("y_train: label 'owl' is none of the classes given", "'cat', 'dog', 'ape'"):
             labelled(npz, lambda y: names[y], classes=names[1:])
 
-    def test_numbers_as_text_are_in_the_order_of_numbers(self, npz):
-        y_train, y_test = np.arange(12).astype(str), Y_TEST.astype(str)
+    @pytest.mark.parametrize("dtype", [int, float])
+    def test_numbers_as_text_are_in_the_order_of_numbers(self, npz, dtype):
+        y_train, y_test = np.arange(12).astype(dtype).astype(str), Y_TEST.astype(str)
         train, _ = cnn.data.load(npz(x_train=pictures(12, (3, 4)), y_train=y_train, y_test=y_test))
         assert train.labels.tolist() == list(range(12))
         assert train.classes == tuple(map(str, range(12)))
@@ -223,6 +224,10 @@ class TestDatasetIsStrict:
         with refused("images: 1 values are masked", "images.filled(0)"):
             Dataset(masked, Y_TRAIN)
         assert len(Dataset(np.ma.array(X_TRAIN), Y_TRAIN)) == 8
+
+    def test_pictures_of_different_sizes(self):
+        with refused("images: cannot be made one NumPy array", "inhomogeneous", "expected all of one size"):
+            Dataset([X_TRAIN[0], X_TRAIN[0].T], [0, 1])
 
     def test_a_tensor_that_needs_a_gradient(self):
         class Tensor:

@@ -126,6 +126,8 @@ class TestArrays:
             ("trainX", "trainY", "testX", "testY"),
             ("train_data", "train_targets", "test_data", "test_targets"),
             ("train_set_x", "train_set_y", "test_set_x", "test_set_y"),
+            ("trainimgs", "trainlbls", "testimgs", "testlbls"),
+            ("x_tr", "y_tr", "x_te", "y_te"),
         ],
     )
     @pytest.mark.parametrize("form", ["npz", "npy"])
