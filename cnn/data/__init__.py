@@ -9,6 +9,7 @@ from pathlib import Path
 
 from backends.text import did_you_mean
 from cnn.data import cifar10
+from cnn.data.advice import SAVE
 from cnn.data.bundled import load_mnist
 from cnn.data.dataset import Dataset, some_of
 from cnn.data.fashion_mnist import load_fashion_mnist
@@ -89,7 +90,9 @@ def _load_folder(path: Path) -> tuple[Dataset, Dataset]:
     places = _places(path)
     if len(places) > 1:
         several = some_of(str(place.relative_to(path)) for place in places)
-        raise DataError(f"{path}: holds several data sets, {several}: give one of them")
+        raise DataError(
+            f"{path}: holds several data sets, {several}: give one of them, or if they are parts of one, {SAVE}"
+        )
     if not places:
         raise unread_folder(path)
     (place,) = places

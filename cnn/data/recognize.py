@@ -3,6 +3,7 @@
 import codecs
 import csv
 import os
+import re
 import zlib
 from collections import Counter
 from contextlib import suppress
@@ -18,6 +19,7 @@ from cnn.text import printable, short
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".heic")
 _PICKLES = (".pkl", ".pickle", ".pck", ".pt", ".pth")
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")  # are in no text
 _HEAD = 1 << 16  # bytes of a file that are looked at
 _DESCRIBED = 2  # files of a folder, one by one
 _MOST_SEEN = 20_000  # entries of a folder and those below
@@ -111,7 +113,7 @@ def _pickle(name: str) -> Found:
 def _text(path: Path, head: bytes) -> Found | None:
     encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     text = head.decode(encoding, errors="replace")
-    if "\0" in text or text.count("\N{REPLACEMENT CHARACTER}") > len(text) // 4:
+    if _CONTROLS.search(text) or text.count("\N{REPLACEMENT CHARACTER}") > len(text) // 4:
         return None
     if path.suffix.lower() in (".json", ".jsonl") or text.lstrip()[:1] in "{[":
         return Found("JSON", SAVE)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from small_files import X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, check_small_sets, refused
 
+import backends
 import cnn.data
 from cnn.data import Dataset
 
@@ -252,7 +253,7 @@ class TestDatasetIsStrict:
 
     def network(self, shape):
         network = cnn.Sequential(cnn.Flatten(), cnn.Dense(3))
-        network.build(shape, backend="cpu")
+        network.build(shape, backend=backends.get("cpu", "portable"))
         return network
 
 

@@ -205,7 +205,7 @@ class TestPlaces:
     def test_several_files(self, npz):
         npz().rename(npz().with_name("b.npz"))
         path = npz()
-        with refused(path.parent, "holds several data sets, 'b.npz', 'own.npz': give one of them"):
+        with refused(path.parent, "holds several data sets, 'b.npz', 'own.npz': give one of them, or if"):
             cnn.data.load(path.parent)
 
     def test_folders_that_are_many_are_classes(self, lay):

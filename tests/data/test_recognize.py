@@ -51,6 +51,7 @@ FILES = {
     "a.json": (b'{"a": 1}', ("JSON",)),
     "a.txt": (b"one line", ("text: expected a folder with IDX",)),
     "empty": (b"", ("an empty file",)),
+    "a.onnx": (b"\x08\x07\x12", ("no format that is known here",)),
     "noise": (bytes(range(256)), ("no format that is known here: expected a folder with IDX",)),
     "page.npz": (b"\n<!DOCTYPE html><html>", ("a web page: get the file again",)),
     "pointer.npz": (

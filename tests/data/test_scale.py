@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
+import backends
 import cnn
 from cnn.data import Dataset
 from cnn.data.scale import scale_note
@@ -65,7 +66,7 @@ def test_parts_of_different_ranges(images, trained_on):
 def warned(train, validation):
     """What fit warns of."""
     network = cnn.Sequential(cnn.Flatten(), cnn.Dense(2))
-    network.build((1, 4, 5), backend="cpu")
+    network.build((1, 4, 5), backend=backends.get("cpu", "portable"))
     labels = [0, 1] * 3
     with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
         warnings.simplefilter("always")
