@@ -91,7 +91,8 @@ def _load_folder(path: Path) -> tuple[Dataset, Dataset]:
     if len(places) > 1:
         several = some_of(str(place.relative_to(path)) for place in places)
         raise DataError(
-            f"{path}: holds several data sets, {several}: give one of them, or if they are parts of one, {SAVE}"
+            f"{path}: holds several data sets, {several}: give one of them, or if they are parts of one, "
+            f"{SAVE}"
         )
     if not places:
         raise unread_folder(path)
