@@ -1,7 +1,7 @@
 """Weights and architecture in one safetensors file: data only, nothing is ever unpickled."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import numpy as np
 
 import backends
 from backends import Backend
-from cnn import layers
+from cnn import foreign, layers
 from cnn.arguments import shape
-from cnn.errors import CheckpointError
+from cnn.data.npz import holds_arrays, read_npz
+from cnn.errors import CheckpointError, DataError
 from cnn.files import to_json, write_whole
 from cnn.layers.buffers import Scratch, Shape
 from cnn.layers.layer import Context, Layer
@@ -23,7 +24,14 @@ METADATA, VERSION = "xpcnn", 1
 EPOCH = "epoch"  # in a file's description: the one after which the weights were like that
 TRAINING = "training/"  # before the names of what a checkpoint keeps besides the network
 MOST_HEADER = 16 << 20  # bytes; a tensor takes some 100 in it
-UNREADABLE = ("BF16", "F8_E4M3", "F8_E5M2")  # as safetensors calls numbers that NumPy does not have
+UNREADABLE = (
+    "F8_E4M3",
+    "F8_E5M2",
+    "F8_E8M0",
+    "F4",
+    "F6_E2M3",
+    "F6_E3M2",
+)  # as safetensors calls numbers that NumPy does not have
 
 
 def save(network: Sequential, path: str | Path, more: Mapping[str, Any] | None = None) -> None:
@@ -61,6 +69,7 @@ def serialized(arrays: dict[str, Any], description: dict[str, Any]) -> bytes:
 def load(path: str | Path, device: Backend | str = "auto", network: Sequential | None = None) -> Sequential:
     """The network in the file ``path``, on ``device``; or its weights put into ``network``, where that is.
 
+    The names may have a prefix as PyTorch's DataParallel and compile add one. The file may be an .npz.
     Raises CheckpointError where the file is missing, broken, not of this kind, or of another architecture,
     and if a weight is not finite; :meth:`Sequential.load_state_dict` takes such arrays too.
     """
@@ -68,6 +77,8 @@ def load(path: str | Path, device: Backend | str = "auto", network: Sequential |
     try:
         if network is None:
             network = _rebuild(metadata, device, state)
+        state = foreign.without_wrappers(state, network.shapes)
+        network.require_state(state)
         require_finite(state, network.dtype)
         network.load_state_dict(state)
     except CheckpointError as error:
@@ -115,35 +126,54 @@ def epoch_of(path: str | Path) -> int | None:
 
 
 def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """(arrays by name, metadata) of a safetensors file."""
+    """(arrays by name, metadata) of a safetensors file, or of an .npz, which has no metadata."""
     from safetensors import SafetensorError, safe_open
 
     start = b""
     try:
         with open_regular(Path(path)) as opened:
-            start = opened.read(8)
-        if (length := int.from_bytes(start, "little")) > MOST_HEADER:
+            start = opened.read(32)
+        if start.startswith(b"PK") and holds_arrays(Path(path)):
+            return read_npz(Path(path)), {}
+        if (length := int.from_bytes(start[:8], "little")) > MOST_HEADER:
             raise SafetensorError(f"its header would have {length:,} bytes, expected at most {MOST_HEADER:,}")
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
-            for name in names:
-                if (form := file.get_slice(name).get_dtype()) in UNREADABLE:
+            forms = {name: file.get_slice(name).get_dtype() for name in names}
+            for name, form in forms.items():
+                if form in UNREADABLE:
                     raise CheckpointError(
                         f"{path}: {name} is {form}, which NumPy does not have: "
                         "save the weights as float32, in PyTorch with model.float()"
                     )
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name, form in forms.items() if form != "BF16"}
+            arrays |= _read_bfloat16(path, [name for name, form in forms.items() if form == "BF16"])
+            return arrays, file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(
             f"the file {path} does not exist: expected a safetensors file of weights"
         ) from None
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
-        if start.startswith((b"PK", b"\x80\x02")):  # a zip archive, or a pickle
-            raise CheckpointError(
-                f"{path} is a file of torch.save, which could run code: in PyTorch write the weights with "
-                "safetensors.torch.save_file(model.state_dict(), ...)"
-            ) from error
+        if isinstance(error, CheckpointError | DataError):
+            raise
+        if what := foreign.named(Path(path), start):
+            raise CheckpointError(f"{path} is {what}") from error
         raise CheckpointError(f"{path} is no readable safetensors file: {short(str(error), 300)}") from error
+
+
+def _read_bfloat16(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
+    """Arrays of numbers that NumPy does not have, each the upper half of a float32, from a valid file."""
+    arrays: dict[str, Any] = {}
+    if names:
+        with open_regular(Path(path)) as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+            for name in names:
+                first, end = header[name]["data_offsets"]
+                file.seek(8 + length + first)
+                halves = np.frombuffer(file.read(end - first), "<u2").astype(np.uint32)
+                arrays[name] = (halves << 16).view(np.float32).reshape(header[name]["shape"])
+    return arrays
 
 
 def describe(layer: Layer) -> dict[str, Any]:

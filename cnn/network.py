@@ -12,7 +12,7 @@ from backends import Backend
 from backends.text import did_you_mean
 from cnn import initializers, random
 from cnn.arguments import flag, shape, shown, whole
-from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last
+from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last, some_of
 from cnn.data.feed import Feed
 from cnn.errors import ArgumentError, CheckpointError, ShapeError
 from cnn.layers.activation import Softmax
@@ -245,12 +245,15 @@ class Sequential(Layer):
         for name, place in kept.items():
             if name not in arrays:
                 raise CheckpointError(
-                    f"the weights lack {name}, which this network has with shape {place.shape}"
+                    f"the weights lack {name}, which this network has with shape {place.shape}; "
+                    f"they have {some_of(arrays) or 'no names'}"
                 )
             if arrays[name].shape != place.shape:
+                turned = place.ndim == 2 and arrays[name].shape == place.shape[::-1]
+                hint = ": it is transposed, as TensorFlow and Keras keep it" if turned else ""
                 raise CheckpointError(
                     f"the weights have {name} with shape {arrays[name].shape}, "
-                    f"this network has it with shape {place.shape}"
+                    f"this network has it with shape {place.shape}{hint}"
                 )
             if arrays[name].dtype.kind not in "fiu":
                 raise CheckpointError(
@@ -259,6 +262,11 @@ class Sequential(Layer):
         for name in arrays:
             if name not in kept:
                 raise CheckpointError(f"the weights have {name}, which this network does not have")
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """The shapes of the parameters and statistics by name."""
+        return {name: array.shape for name, array in self._kept().items()}
 
     def _kept(self) -> dict[str, Array]:
         """What files keep of the network."""

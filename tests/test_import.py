@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from test_cli import SMALL
 
 import cnn
+from cnn.foreign import matched, without_wrappers
 from cnn.report import Evaluation
 
 
@@ -161,6 +163,99 @@ def test_what_overflows_is_null_in_json_and_the_run_stays_readable(give, command
         valid(file.metadata()["xpcnn"])
 
 
+class TestOtherNames:
+    """Weights that are called otherwise are taken where it is clear what belongs where, and that is shown."""
+
+    NAMES: ClassVar = dict(
+        zip(("0", "3", "7", "9", "11"), ("conv1", "conv2", "fc1", "fc2", "fc3"), strict=True)
+    )
+
+    def assert_taken(self, weights):
+        kept = load_file("run/model.safetensors")
+        for name, array in weights.items():
+            np.testing.assert_array_equal(kept[name], array)
+
+    @pytest.mark.parametrize(
+        "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "net.module.network."]
+    )
+    def test_a_prefix_that_all_share(self, give, weights, prefix):
+        code, _, err = give({prefix + name: array for name, array in weights.items()})
+        assert (code, err) == (
+            0,
+            f"{prefix}0.bias and the others are taken without the prefix that they share\n",
+        )
+        self.assert_taken(weights)
+
+    def test_names_within_and_counters_of_pytorch(self, weights):
+        named = {name.replace(".", "._orig_mod."): array for name, array in weights.items()}
+        named |= {"n_averaged": np.array(3), "0.num_batches_tracked": np.array(3)}
+        assert without_wrappers(named, weights) == weights
+
+    def test_a_prefix_in_python(self, weights, tmp_path):
+        save_file({f"module.{name}": array for name, array in weights.items()}, tmp_path / "w.safetensors")
+        network = cnn.models.lenet5(2)
+        network.build((1, 20, 20), backend="cpu")
+        cnn.load(tmp_path / "w.safetensors", network=network)
+        np.testing.assert_array_equal(network.state_dict()["3.weight"], weights["3.weight"])
+
+    def test_names_of_ones_own(self, give, weights):
+        theirs = {name: f"{self.NAMES[name.split('.')[0]]}.{name.split('.')[1]}" for name in weights}
+        code, _, err = give({f"module.{theirs[name]}": array for name, array in weights.items()})
+        assert code == 0, err
+        assert err.splitlines()[0] == "module.conv1.weight is taken for 0.weight (6, 1, 5, 5)"
+        assert err.count(" is taken for ") == 10
+        self.assert_taken(weights)
+
+    def test_arrays_of_one_shape_go_with_their_layers_or_by_number(self):
+        shapes = {"0.weight": (8, 4), "0.bias": (8,), "2.weight": (8, 8), "2.bias": (8,), "4.weight": (8, 8),
+                  "4.bias": (8,)}  # fmt: skip
+        theirs = [
+            "head.weight",
+            "head.bias",
+            "body.2.weight",
+            "body.2.bias",
+            "body.10.weight",
+            "body.10.bias",
+        ]
+        state = dict(zip(theirs, map(np.zeros, shapes.values()), strict=True))
+        expected = dict(zip(shapes, theirs, strict=True))
+        assert matched(dict(sorted(state.items())), shapes) == expected
+        in_order = {f"arr_{n}": array for n, array in enumerate(state.values())}
+        assert list(matched(in_order, shapes).values()) == list(in_order)
+
+    def test_an_npz_which_is_never_unpickled(self, command, own_data, weights):
+        flags = ("--data", own_data, "--device", "cpu", "--out", "run")
+        np.savez("w.npz", **weights, own=np.array([{}], dtype=object))
+        code, _, err = command("import", "w.npz", *flags)
+        assert (code, err) == (
+            2, "error: w.npz: own: holds Python objects, which are never unpickled: save plain numbers\n"
+        )  # fmt: skip
+        np.savez("w.npz", **weights)
+        assert command("import", "w.npz", *flags)[0] == 0
+        self.assert_taken(weights)
+
+    def test_bfloat16_is_taken_exactly(self, command, own_data, weights):
+        halves = {name: (array.view(np.uint32) >> 16).astype("<u2") for name, array in weights.items()}
+        parts = {name: ("BF16", array.shape, array.tobytes()) for name, array in halves.items()}
+        parts["0.bias"] = ("F32", (6,), weights["0.bias"].tobytes())
+        write_raw("w.safetensors", parts)
+        flags = ("--data", own_data, "--device", "cpu", "--out", "run")
+        code, _, err = command("import", "w.safetensors", *flags)
+        assert code == 0, err
+        cut = {name: (array.astype(np.uint32) << 16).view("f") for name, array in halves.items()}
+        self.assert_taken(cut | {"0.bias": weights["0.bias"]})
+
+
+def write_raw(path, arrays):
+    """A safetensors file of (dtype, shape, bytes) by name."""
+    header, body = {}, b""
+    for name, (dtype, shape, data) in arrays.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
+        body += data
+    text = json.dumps(header).encode()
+    Path(path).write_bytes(len(text).to_bytes(8, "little") + text + body)
+
+
 class TestMisfits:
     """One sentence that names the file and what does not fit; no folder is made."""
 
@@ -172,17 +267,13 @@ class TestMisfits:
         assert not Path("run").exists()
         assert not Path("runs").exists()
 
-    def test_names_of_another_style(self, give, weights):
-        names = {name: name.replace("0.", "conv1.") if name.startswith("0.") else name for name in weights}
-        answer = give({names[name]: array for name, array in weights.items()})
-        self.refused(answer, r"w\.safetensors: the weights lack 0\.weight.*\(6, 1, 5, 5\)")
-        self.refused(
-            answer, r"; lenet5 has '0\.weight', '0\.bias', '3\.weight', .*'11\.bias', as in PyTorch's"
-        )
-
     def test_one_too_many(self, give, weights):
         answer = give({**weights, "12.weight": np.zeros(3, dtype="f")})
-        self.refused(answer, r"the weights have 12\.weight, which this network does not have; lenet5 has")
+        self.refused(answer, r"w\.safetensors: 12\.weight \(3,\) has no place in this network$")
+
+    def test_one_missing(self, give, weights):
+        del weights["7.bias"]
+        self.refused(give(weights), r"there is nothing in the shape \(120,\) of this network's 7\.bias; ")
 
     def test_another_shape(self, give, weights):
         answer = give({**weights, "7.bias": np.zeros(7, dtype="f")})
@@ -202,15 +293,65 @@ class TestMisfits:
 
     def test_another_model(self, give, weights):
         self.refused(
-            give(weights, "--model", "notebook"), r"0\.weight with shape .*; notebook has '0\.weight'"
+            give(weights, "--model", "notebook"),
+            r"nothing in the shape \(5, 1, 3, 3\) of this network's 0\.weight; what is left has 0\.bias \(6,\)",
         )
         self.refused(give(weights, "--model", "resnet"), "unknown model 'resnet'")
 
-    def test_bfloat16_says_how_to_save_instead(self, command, own_data):
-        header = json.dumps({"0.weight": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-        Path("b.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    def test_numbers_of_8_bits_say_how_to_save_instead(self, command, own_data):
+        write_raw("b.safetensors", {"0.weight": ("F8_E4M3", (4,), bytes(4))})
         answer = command("import", "b.safetensors", "--data", own_data)
-        self.refused(answer, r"b\.safetensors: 0\.weight is BF16, .*: save the weights as float32")
+        self.refused(answer, r"b\.safetensors: 0\.weight is F8_E4M3, .*: save the weights as float32")
+
+    def test_whole_numbers_of_a_quantized_network(self, give, weights):
+        answer = give({**weights, "0.weight": np.ones((6, 1, 5, 5), dtype=np.int8)})
+        self.refused(answer, r"0\.weight is int8, as of a quantized network: save it in floats$")
+
+    def test_weights_of_keras(self, give, weights):
+        turned = {n: a.T if a.ndim == 2 else a for n, a in weights.items()}
+        self.refused(
+            give(turned),
+            r"7\.weight with shape \(144, 120\), .* with shape \(120, 144\): it is transposed, as TensorFlow",
+        )
+        fc1 = {f"fc.{name}": array for name, array in turned.items()}
+        with pytest.raises(
+            cnn.CheckpointError, match=r"network's 7\.weight; fc\.7\.weight has it transposed"
+        ):
+            matched(fc1, {name: array.shape for name, array in weights.items()})
+        keras = {name.replace("weight", "kernel"): array for name, array in weights.items()}
+        self.refused(
+            give(keras), r"0\.kernel is a name of Keras or Flax, which lay out weights in another order"
+        )
+
+    def test_names_that_do_not_tell_the_order(self):
+        state = {name: np.zeros((4, 4)) for name in ("encoder.weight", "decoder.weight")}
+        with pytest.raises(cnn.CheckpointError, match=r"'encoder.weight', 'decoder.weight' have the same"):
+            matched(state, {"0.weight": (4, 4), "1.weight": (4, 4)})
+
+    @pytest.mark.parametrize(
+        ("name", "start", "said"),
+        [
+            ("w.pt", b"PK\x03\x04" + bytes(40), r"is .*torch\.load\('w\.pt'.*'w\.safetensors'\)"),
+            ("w.pth", b"\x80\x02\x8a\x0a", r"is a file of torch\.save, which could run code"),
+            ("w.bin", b"\x80\x04\x95", r"is a file of torch\.save"),
+            ("w.keras", b"PK\x03\x04" + bytes(40), r"is a file of Keras"),
+            ("w.h5", b"\x89HDF\r\n\x1a\n", r"is a file of Keras"),
+            ("w.tflite", b"\x1c\0\0\0TFL3", r"is a file of Keras or TensorFlow"),
+            ("w.onnx", b"\x08\x08\x12\x05xpcnn", r"is an ONNX file"),
+            ("w.gguf", b"GGUF\3\0\0\0", r"is a GGUF file"),
+            ("w.npy", b"\x93NUMPY\1\0", r"is a single array"),
+            ("w.gz", b"\x1f\x8b\x08", r"is compressed"),
+            ("w.json", b'{"metadata": {}}', r"is a text in JSON"),
+            ("w.safetensors", b"version https://git-lfs.github.com/spec/v1", r"is a pointer of Git LFS"),
+            ("w.html", b"<!DOCTYPE html>", r"is a web page"),
+        ],
+    )  # fmt: skip
+    def test_another_kind_of_file_is_named(self, tmp_path, name, start, said):
+        (tmp_path / name).write_bytes(start)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            with pytest.raises(cnn.CheckpointError, match=f"^{re.escape(name)} {said}"):
+                cnn.load(name)
 
     def test_no_safetensors_file(self, command, own_data):
         Path("model.pt").write_bytes(b"PK\x03\x04" + bytes(100))

@@ -1,21 +1,19 @@
 """``cnn import``."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import backends
 import cnn
-from cnn import checkpoints
+from cnn import checkpoints, foreign
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Classes, Data, Device, Dtype, Model, Out, absolute, cut
-from cnn.cli.output import print_json, result_line
-from cnn.data.dataset import some_of
+from cnn.cli.output import print_json, result_line, say
 from cnn.errors import CheckpointError
-from cnn.network import Sequential
 from cnn.report import examine
 from cnn.runs import Config, RunFolder
 
@@ -32,7 +30,9 @@ def import_(
     weights: Annotated[
         Path,
         typer.Argument(
-            help="A safetensors file, its names those of PyTorch's nn.Sequential.", show_default=False
+            help="A safetensors or .npz file. Names other than those of PyTorch's nn.Sequential are matched "
+            "by shape, which is shown.",
+            show_default=False,
         ),
     ],
     model: Model = DEFAULT.model,
@@ -58,11 +58,12 @@ def import_(
     test_set = cnn.data.load(data)[1].only(config.classes)
     network = config.make_network(test_set.shape, len(test_set.classes), backend)
     try:
+        state = renamed(state, network.shapes)
         network.require_state(state)
         checkpoints.require_finite(state, dtype)
         network.load_state_dict(state)
     except CheckpointError as error:
-        raise CheckpointError(f"{weights}: {_misfit(error, model, network, state)}") from None
+        raise CheckpointError(f"{weights}: {error}") from None
     found = examine(network, test_set)
     folder.start(config, network, test_set.classes)
     try:
@@ -77,8 +78,18 @@ def import_(
         print(f"{result_line(found.result)}\n{folder.path}")
 
 
-def _misfit(error: CheckpointError, model: str, network: Sequential, names: Iterable[str]) -> str:
-    """What does not fit, with the names that would, where it is the names."""
-    if set(names) == set(network.parameters):
-        return str(error)
-    return f"{error}; {model} has {some_of(network.parameters)}, as in PyTorch's nn.Sequential"
+def renamed(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The arrays under the network's names; if those in the file are others, that is said."""
+    for name, array in state.items():
+        if array.dtype.kind in "iu" and array.ndim:
+            raise CheckpointError(f"{name} is {array.dtype}, as of a quantized network: save it in floats")
+    bare = foreign.without_wrappers(state, shapes)
+    if bare.keys() == shapes.keys():
+        if not bare.keys() <= state.keys():
+            say(f"{next(iter(state))} and the others are taken without the prefix that they share")
+        return bare
+    names = foreign.matched(bare, shapes)
+    for name, other in names.items():
+        if name != other:
+            say(f"{other} is taken for {name} {shapes[name]}")
+    return {name: bare[other] for name, other in names.items()}

@@ -1,6 +1,8 @@
 """NumPy's .npz: a zip archive with an array a member, read here without ever unpickling."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
@@ -29,17 +31,34 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset]:
 
     Other names that say what their arrays are, such as train_images, will do too.
     """
-    with open_file(path) as file:
-        try:
-            read = _read(path, ZipFile(file), os.fstat(file.fileno()).st_size)
-        except DataError:
-            raise
-        except Exception as error:  # a damaged archive may raise nearly anything inside zipfile and numpy
-            reason = short((str(error).splitlines() or [type(error).__name__])[0], 200)
-            raise DataError(
-                f"{path}: not a .npz file, or damaged ({reason}): expected what numpy.savez writes"
-            ) from error
+    with open_file(path) as file, _answering(path):
+        read = _read(path, ZipFile(file), os.fstat(file.fileno()).st_size)
     return as_sets(*read)
+
+
+def read_npz(path: Path) -> dict[str, Array]:
+    """All arrays in a .npz file by name; DataError if it is damaged."""
+    with open_file(path) as file, _answering(path):
+        archive, size = ZipFile(file), os.fstat(file.fileno()).st_size
+        return {
+            (name := info.filename.removesuffix(".npy")): _read_array(archive, info, size, f"{path}: {name}")
+            for info in archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+
+
+@contextmanager
+def _answering(path: Path) -> Iterator[None]:
+    """Whatever a damaged archive raises inside zipfile and numpy, it is DataError outside the block."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # which may be nearly any
+        reason = short((str(error).splitlines() or [type(error).__name__])[0], 200)
+        raise DataError(
+            f"{path}: not a .npz file, or damaged ({reason}): expected what numpy.savez writes"
+        ) from error
 
 
 def _read(
