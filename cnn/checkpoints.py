@@ -155,7 +155,7 @@ def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         ) from None
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, CheckpointError | DataError):
-            raise
+            raise CheckpointError(str(error)) from error
         if what := foreign.named(Path(path), start):
             raise CheckpointError(f"{path} is {what}") from error
         raise CheckpointError(f"{path} is no readable safetensors file: {short(str(error), 300)}") from error
