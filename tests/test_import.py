@@ -227,9 +227,8 @@ class TestOtherNames:
         flags = ("--data", own_data, "--device", "cpu", "--out", "run")
         np.savez("w.npz", **weights, own=np.array([{}], dtype=object))
         code, _, err = command("import", "w.npz", *flags)
-        assert (code, err) == (
-            2, "error: w.npz: own: holds Python objects, which are never unpickled: save plain numbers\n"
-        )  # fmt: skip
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith("error: w.npz: own: holds Python objects, which are never unpickled: ")
         np.savez("w.npz", **weights)
         assert command("import", "w.npz", *flags)[0] == 0
         self.assert_taken(weights)
