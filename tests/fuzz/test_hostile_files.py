@@ -300,8 +300,8 @@ SAFETENSORS = {
         "no readable safetensors",
     ),
     "a type that NumPy lacks": (
-        lambda: tensors({"a": tensor(dtype="BF16", shape=[4])}, bytes(8)),
-        "a is BF16",
+        lambda: tensors({"a": tensor(dtype="F8_E4M3", shape=[8])}, bytes(8)),
+        "a is F8_E4M3",
     ),
     "deep JSON": (lambda: tensors(b'{"a": ' + DEEP.encode() + b"}"), "no readable safetensors file"),
     "not UTF-8": (lambda: tensors(b'{"\xff": 1}'), "no readable safetensors file"),
