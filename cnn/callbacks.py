@@ -102,6 +102,7 @@ class Progress(Callback):
 
     def on_end(self, run: Run) -> None:
         self._bar.stop()
+        del self._bar, self._console  # so that a used callback can be pickled
 
 
 def _loss(value: float) -> str:

@@ -144,6 +144,18 @@ def test_a_loss_that_was_used_arrives_unused():
     assert len(pickle.dumps(loss)) < 200
 
 
+def test_callbacks_arrive_unused_and_used(tmp_path):
+    callbacks = [
+        cnn.Progress(),
+        cnn.NaNGuard(),
+        cnn.CSVLog(tmp_path / "log"),
+        cnn.Checkpoint(tmp_path / "kept"),
+    ]
+    assert [type(each) for each in sent(callbacks)] == [type(each) for each in callbacks]
+    cnn.fit(built(NETWORKS["plain"]), TRAIN, epochs=1, callbacks=callbacks)
+    cnn.fit(built(NETWORKS["plain"]), TRAIN, epochs=1, callbacks=sent(callbacks))
+
+
 def test_a_data_set_arrives_and_one_in_a_file_stays_there(tmp_path):
     twin = sent(TRAIN)
     np.testing.assert_array_equal(twin.images, TRAIN.images)
