@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 
+from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
 from backends.backend import Array, Backend, Timer
 from backends.cpu import CpuBackend
 from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, Notice, OutOfMemory

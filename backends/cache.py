@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from backends.libraries import needing, require
+
 
 def user_folder() -> Path:
     """The folder, which need not exist yet; FileNotFoundError if the user has none."""
-    import platformdirs
-
-    folder = Path(platformdirs.user_cache_dir("xpcnn"))
+    purpose = "to find the user's cache folder"
+    with needing("platformdirs", purpose):
+        folder = Path(require("platformdirs", purpose).user_cache_dir("xpcnn"))
     if not folder.is_absolute():  # "~", for which the system knows no folder
         raise FileNotFoundError("this user has no home folder")
     return folder

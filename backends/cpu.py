@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +15,7 @@ from backends import recording, threads
 from backends.backend import Array, Backend, Timer
 from backends.errors import DeviceUnavailable
 from backends.kernels import PortableKernels
+from backends.libraries import LibraryError, needing, require, version
 
 
 class CpuBackend(Backend):
@@ -30,9 +30,7 @@ class CpuBackend(Backend):
 
     @property
     def signal(self) -> ModuleType:
-        import scipy.signal
-
-        return scipy.signal
+        return require("scipy.signal", "for the kernels called signal")
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         self.crossings += 1
@@ -56,11 +54,13 @@ class CpuBackend(Backend):
 
     def compiled_kernels(self) -> type[PortableKernels]:
         try:
-            from backends.kernels.compiled_cpu import CompiledKernels
-        except ImportError as error:
-            raise DeviceUnavailable(
-                f"the compiled kernels need Numba, which cannot be imported ({error}): pip install numba"
-            ) from error
+            with needing("numba", "for the compiled kernels"):
+                from backends.kernels.compiled_cpu import CompiledKernels
+                from backends.kernels.cpu.jit import try_out
+
+                try_out()
+        except LibraryError as error:
+            raise DeviceUnavailable(str(error)) from error
         return CompiledKernels
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from backends.cgroup import cpu_quota
 from backends.errors import ArgumentError
+from backends.libraries import LibraryError, needing, note_once, require
 
 VARIABLES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "NUMBA_NUM_THREADS")
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -68,18 +69,22 @@ def limit_blas_to_quota() -> None:
     """Let the linear algebra library, which knows of no quota, start no more threads than that is worth."""
     quota = None if _asked else _quota()
     if quota and any(pool["num_threads"] > quota.threads for pool in blas_libraries()):
-        import threadpoolctl
+        with needing("threadpoolctl", "to limit the threads to a CPU quota"):
+            import threadpoolctl
 
-        threadpoolctl.threadpool_limits(quota.threads, user_api="blas")
+            threadpoolctl.threadpool_limits(quota.threads, user_api="blas")
 
 
 def blas_libraries() -> list[dict[str, Any]]:
-    """What threadpoolctl tells of each linear algebra library in use; nothing where it is not installed."""
+    """What threadpoolctl tells of each linear algebra library in use; nothing, with a note, if it cannot."""
+    purpose = "to find the linear algebra library and its threads"
     try:
-        import threadpoolctl
-    except ImportError:
+        with needing("threadpoolctl", purpose):
+            pools = require("threadpoolctl", purpose).threadpool_info()
+            return [pool for pool in pools if pool["user_api"] == "blas"]
+    except LibraryError as error:
+        note_once(str(error))
         return []
-    return [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
 
 
 @cache
@@ -116,15 +121,11 @@ class limit_threads:  # noqa: N801 - used as a function is
                 "threads of that one do not survive a fork: take 1, or start the process with "
                 'multiprocessing.get_context("spawn")'
             )
-        try:
-            import threadpoolctl
-        except ImportError as error:
-            raise ArgumentError(
-                f"threadpoolctl, which limits the threads to {threads}, cannot be imported "
-                f"({error}): pip install threadpoolctl"
-            ) from error
+        purpose = f"to limit the threads to {threads}"
+        with needing("threadpoolctl", purpose):
+            library = require("threadpoolctl", purpose)
+            self._blas = library.threadpool_limits(limits=threads, user_api="blas")
         self._before, _asked = _asked, Limit(threads, "asked for")
-        self._blas = threadpoolctl.threadpool_limits(limits=threads, user_api="blas")
 
     def __enter__(self) -> None:
         pass

@@ -1,5 +1,6 @@
 """Convolutional networks, written once for NumPy on a CPU and CuPy on a CUDA GPU."""
 
+from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
 from cnn import data, initializers, models, schedules
 from cnn.callbacks import Callback, Checkpoint, CSVLog, NaNGuard, Progress
 from cnn.checkpoints import load

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cnn import checkpoints, resumption
-from cnn.checkpoints import EPOCH
+from cnn.checkpoints import EPOCH, TO_SAVE
 from cnn.divergence import Snapshot, find_fault, is_finite
 from cnn.errors import ArgumentError, DeviceLost, OutOfMemory, TrainingError
 from cnn.files import require_place, told, write_whole
+from cnn.libraries import require
 from cnn.run import Run
 from cnn.streams import log
-from cnn.terminal import USUAL_WIDTH, fold
+from cnn.terminal import USUAL_WIDTH, fold, live_console, write_line
 
 
 class Callback:
@@ -55,18 +56,18 @@ class Progress(Callback):
     interval = 0.25  # seconds between two looks at the totals, each of which waits for the device
 
     def on_start(self, run: Run) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        self._console = Console(file=log(), highlight=False)
+        self._bar: Any = None
+        console = live_console()
+        if console is None:
+            return
+        progress = require("rich.progress", "to show a bar")
         self._bar = progress.Progress(
             progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=24 if self._console.width >= 100 else 10),
+            progress.BarColumn(bar_width=24 if console.width >= 100 else 10),
             progress.TextColumn("{task.fields[figures]}"),
             progress.TimeRemainingColumn(compact=True),
-            console=self._console,
+            console=console,
             transient=True,
-            disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=run.epochs * run.steps, figures="")
         self._bar.start()
@@ -74,12 +75,12 @@ class Progress(Callback):
 
     def on_step(self, run: Run) -> None:
         now = time.perf_counter()
-        if self._bar.disable or now - self._looked < self.interval:
+        if self._bar is None or now - self._looked < self.interval:
             return
         self._looked = now
         totals = run.totals.read()
         figures = f"loss {_loss(totals['loss'])}  accuracy {totals['accuracy']:.2%}"
-        if self._console.width >= USUAL_WIDTH:
+        if self._bar.console.width >= USUAL_WIDTH:
             figures += f"  {run.totals.count / run.seconds:,.0f} images/s"
         self._bar.update(
             self._task,
@@ -96,13 +97,16 @@ class Progress(Callback):
         if "validation_accuracy" in record:
             loss, accuracy = record["validation_loss"], record["validation_accuracy"]
             line += f"  |  validation loss {_loss(loss)}  accuracy {accuracy:.2%}"
-        if self._console.is_terminal:
-            line = fold(line, self._console.width, indent="  ")
-        self._console.print(line, soft_wrap=True)
+        if self._bar:
+            line = fold(line, self._bar.console.width, indent="  ")
+            self._bar.console.print(line, soft_wrap=True)
+        else:
+            write_line(line, log(), indent="  ")
 
     def on_end(self, run: Run) -> None:
-        self._bar.stop()
-        del self._bar, self._console  # so that a used callback can be pickled
+        if self._bar:
+            self._bar.stop()
+            self._bar = None  # so that a used callback can be pickled
 
 
 def _loss(value: float) -> str:
@@ -196,6 +200,7 @@ class Checkpoint(Callback):
         self.path = Path(path)
 
     def on_start(self, run: Run) -> None:
+        require("safetensors.numpy", TO_SAVE)
         require_place(self.path)
         self._took = 0.0
         self._rest(run)

@@ -16,6 +16,7 @@ from cnn.errors import CheckpointError, DataError
 from cnn.files import to_json, write_whole
 from cnn.layers.buffers import Scratch, Shape
 from cnn.layers.layer import Context, Layer
+from cnn.libraries import require
 from cnn.network import Sequential
 from cnn.reading import open_regular
 from cnn.text import short
@@ -24,6 +25,7 @@ METADATA, VERSION = "xpcnn", 1
 EPOCH = "epoch"  # in a file's description: the one after which the weights were like that
 TRAINING = "training/"  # before the names of what a checkpoint keeps besides the network
 MOST_HEADER = 16 << 20  # bytes; a tensor takes some 100 in it
+TO_SAVE = "to save weights"
 UNREADABLE = (
     "F8_E4M3",
     "F8_E5M2",
@@ -61,8 +63,7 @@ def description(network: Sequential) -> dict[str, Any]:
 
 def serialized(arrays: dict[str, Any], description: dict[str, Any]) -> bytes:
     """The contents of a safetensors file; equal ones for equal arguments."""
-    from safetensors.numpy import save
-
+    save = require("safetensors.numpy", TO_SAVE).save
     return save(arrays, {METADATA: to_json(description)})  # several entries would have no fixed order
 
 
@@ -127,8 +128,8 @@ def epoch_of(path: str | Path) -> int | None:
 
 def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """(arrays by name, metadata) of a safetensors file, or of an .npz, which has no metadata."""
-    from safetensors import SafetensorError, safe_open
-
+    safetensors = require("safetensors", "to read weights")
+    SafetensorError, safe_open = safetensors.SafetensorError, safetensors.safe_open
     start = b""
     try:
         with open_regular(Path(path)) as opened:

@@ -1,13 +1,18 @@
 """A picture: drawn once with matplotlib, saved as PNG and as SVG that takes on the page's colours."""
 
 import io
+import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+from cnn.libraries import LibraryError, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,6 +81,35 @@ class Picture:
         root.attrib.clear()
         root.attrib |= {"viewBox": box, "role": "img", "aria-label": self.description}
         return ElementTree.tostring(root, encoding="unicode")
+
+
+def require_matplotlib(purpose: str) -> None:
+    """Import matplotlib, without the user's settings if they are wrong; LibraryError if it cannot be used."""
+    try:
+        require("matplotlib.figure", purpose)
+    except LibraryError as error:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]
+        try:
+            with _default_settings(), chdir(os.sep):  # a matplotlibrc in the current folder comes first
+                import_module("matplotlib.figure")
+        except BaseException:
+            raise error from None
+
+
+@contextmanager
+def _default_settings() -> Iterator[None]:
+    """Inside the block matplotlib finds no settings but its own."""
+    settings = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from errno import ENOTDIR
-from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from cnn.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.data import Dataset
 from cnn.errors import ArgumentError, CheckpointError, DataError
 from cnn.files import making_whole, remove_unfinished, require_writable, write_json
+from cnn.libraries import require, version
 from cnn.network import Sequential
 from cnn.optimizers import OPTIMIZERS, Optimizer
 from cnn.reading import read_text
@@ -321,6 +321,7 @@ class RunLog(Callback):
         self.goes_on = goes_on
 
     def on_start(self, run: Run) -> None:
+        require("safetensors.numpy", checkpoints.TO_SAVE)  # before there is anything to lose
         described = self.config, run.network, self.class_names
         with ExitStack() as stack:
             if not self.goes_on:
@@ -358,14 +359,7 @@ def environment() -> dict[str, Any]:
         "xpcnn": cnn.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "variables": {name: os.environ[name] for name in set_here if name in os.environ},
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -24,7 +24,8 @@ BUCKETS = 30  # of a histogram
 
 def installed() -> bool:
     """Whether the package tensorboard is there; it is not imported for that."""
-    return find_spec("tensorboard") is not None
+    spec = find_spec("tensorboard")
+    return spec is not None and spec.origin is not None  # a folder of logs has none
 
 
 class TensorBoard(Callback):

@@ -10,11 +10,15 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from cnn.libraries import require
+from cnn.streams import log
+
 if TYPE_CHECKING:
-    from rich.console import JustifyMethod
+    from rich.console import Console, JustifyMethod
     from rich.table import Table
 
 USUAL_WIDTH = 80  # columns of a terminal that does not tell its own
+LINES_ONLY = ("", "dumb", "unknown")  # values of TERM for terminals on which nothing can be drawn again
 GAP = 2  # columns between those of a table
 
 Lines = Sequence[Sequence[str]]  # of a table, cell by cell
@@ -31,6 +35,31 @@ def screen_width(stream: TextIO) -> int | None:
         return USUAL_WIDTH
     except (ValueError, AttributeError):  # a stream that is closed, or none
         return None
+
+
+def make_console(stream: TextIO | None = None, width: int | None = None) -> "Console":
+    """A console on ``stream``, standard output by default: plain text, and colours on a terminal.
+
+    FORCE_COLOR asks for colours in a file too; NO_COLOR, which is stronger, for none.
+    """
+    library = require("rich.console", "to print")
+    stream = stream or sys.stdout
+    plain = bool(os.environ.get("NO_COLOR")) and screen_width(stream) is None
+    force = {"force_jupyter": False, "force_terminal": False if plain else None}
+    console: Console = library.Console(file=stream, width=width, highlight=False, **force)
+    return console
+
+
+def live_console() -> "Console | None":
+    """A console on standard error whose lines can be drawn again; None if there is no such terminal.
+
+    Colours do not make a terminal: FORCE_COLOR has no say.
+    """
+    stream = log()
+    if screen_width(stream) is None or (os.name != "nt" and os.environ.get("TERM", "").lower() in LINES_ONLY):
+        return None
+    console = make_console(stream)
+    return console if console.is_interactive else None
 
 
 def write_line(text: str, stream: TextIO | None = None, indent: str = "") -> None:
@@ -67,12 +96,10 @@ def print_table(headings: Sequence[str], rows: Lines, footer: Sequence[str] = ()
 
     If the terminal is too narrow, its columns come in several parts, each with the first column.
     """
-    from rich.console import Console
-
     lines = [headings, *rows, footer] if footer else [headings, *rows]
     widths = _widths(lines)
     whole = sum(widths) + GAP * len(widths)
-    console = Console(highlight=False, width=whole)
+    console = make_console(width=whole)
     for part in _parts(widths, screen_width(sys.stdout) or whole):
         console.print(_rich_table(lines, bool(footer), part))
 

@@ -8,7 +8,7 @@ from typer.main import get_command
 
 import cnn
 from cnn import cli
-from cnn.terminal import fold, print_table, write_line
+from cnn.terminal import fold, live_console, make_console, print_table, write_line
 
 WIDTHS = (60, 80)
 
@@ -145,3 +145,63 @@ def test_help_needs_no_other_library(command, monkeypatch, module):
     code, out, _ = command("train", "--help")
     assert code == 0
     assert "--learning-rate" in out
+
+
+class TestConsoles:
+    @pytest.fixture
+    def terminal(self, monkeypatch):
+        """Standard error on a terminal."""
+        for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    def test_lines_can_be_drawn_again_on_a_terminal(self, terminal):
+        assert live_console().width == 80
+
+    @pytest.mark.parametrize("term", ["dumb", "unknown", "DUMB", "", None])
+    def test_but_not_on_one_that_only_takes_lines(self, terminal, monkeypatch, term):
+        monkeypatch.setattr("cnn.terminal.os.name", "posix")
+        if term is None:
+            monkeypatch.delenv("TERM")
+        else:
+            monkeypatch.setenv("TERM", term)
+        assert live_console() is None
+
+    @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"])
+    def test_nor_in_a_file_whatever_is_set(self, monkeypatch, variable):
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv(variable, "1")
+        assert live_console() is None
+
+    @pytest.mark.parametrize("stream", [None, object()])
+    def test_nor_where_there_is_no_stream(self, terminal, monkeypatch, stream):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert live_console() is None
+
+    def test_colours_in_a_file_are_there_if_asked_for(self, monkeypatch, capsys):
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        make_console(sys.stdout).print("seven", style="green")
+        assert "\x1b[" in capsys.readouterr().out
+
+    def test_no_colours_are_stronger(self, monkeypatch, capsys):
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("NO_COLOR", "1")
+        make_console(sys.stdout).print("seven", style="bold green")
+        assert capsys.readouterr().out == "seven\n"
+
+    def test_a_notebook_gets_plain_text(self, monkeypatch, capsys):
+        monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+        make_console(sys.stdout).print("seven")
+        assert capsys.readouterr().out == "seven\n"
+
+    @pytest.mark.parametrize("size", ["0", "-1", "\N{SUPERSCRIPT TWO}", "wide", ""])
+    def test_a_size_that_is_none_is_ignored(self, command, monkeypatch, size):
+        monkeypatch.setenv("COLUMNS", size)
+        monkeypatch.setenv("LINES", size)
+        code, out, err = command("summary", "--model", "notebook")
+        assert (code, err) == (0, "")
+        assert "output shape" in out

@@ -270,11 +270,15 @@ def test_weights_from_before_a_loss_that_is_no_number_are_kept(tmp_path):
     assert np.isfinite(cnn.load(tmp_path / "m.safetensors", device="cpu").flat.value).all()
 
 
-def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(capsys):
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"])
+def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(capsys, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")  # colours or a width are not a terminal
+    monkeypatch.setattr(cnn.Progress, "interval", 0)
     cnn.fit(small(), blobs(), validation=blobs(20), epochs=2)
     captured = capsys.readouterr()
     assert captured.out == ""
-    lines = captured.err.splitlines()
+    assert "\x1b" not in captured.err
+    lines = captured.err.split("\n")[:-1]
     assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert all("images/s" in line and "validation loss" in line for line in lines)
 

@@ -3,6 +3,7 @@
 Results go to standard output, progress and errors to standard error.
 """
 
+from cnn.cli import needed  # noqa: F401 - first, since it says so if one of them cannot be imported
 from cnn.cli.app import app, main
 
 # Each adds its command to the app; --help lists them in this order.

@@ -30,6 +30,7 @@ from cnn.errors import (
     TrainingError,
 )
 from cnn.files import told
+from cnn.libraries import at_fault, failure
 from cnn.streams import OutputLost, guarded
 
 USER_ERRORS = (
@@ -91,6 +92,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that the screen lacks
+    for size in ("COLUMNS", "LINES"):
+        if not os.environ.get(size, "").strip("0").isdecimal():
+            os.environ.pop(size, None)  # the size of no terminal
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is no news
     warnings.showwarning = _show_warning
     try:
@@ -114,8 +118,13 @@ def main() -> None:
         if error.errno == EPIPE:  # of `cnn ... | head`, which has seen enough
             sys.exit(1)
         _fail(f"standard output cannot be written ({error.strerror}): what was printed there is lost", 2)
-    except OSError as error:
-        _fail(told(error), 2)
+    except Exception as error:
+        library = at_fault(error)
+        if isinstance(error, OSError) and (error.errno or not library):
+            _fail(told(error), 2)
+        if not library:
+            raise
+        _fail(failure(library, error), 2)
 
 
 def examples(*lines: str) -> str:

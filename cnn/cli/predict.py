@@ -17,6 +17,7 @@ from cnn.cli.output import print_json, say, say_weights
 from cnn.errors import ArgumentError, CheckpointError, DataError
 from cnn.pictures import as_digit, as_image, pictures_at, read_picture
 from cnn.runs import RunFolder
+from cnn.terminal import make_console
 from cnn.text import percent, printable
 
 Prepare = Callable[[Any, tuple[int, ...]], Any]
@@ -133,10 +134,9 @@ def _as_data(file: Path, image: Any, shares: Any, class_names: Sequence[str], sh
 def _print_bars(results: Iterable[Result], class_names: Sequence[str], top: int, show: bool) -> None:
     """For people: the file, the image where asked for, and a bar for each of the top classes."""
     from rich.cells import cell_len, set_cell_size
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = make_console()
     names = [_shown(name) for name in class_names]
     column = min(max(map(cell_len, names)), max(1, console.width // 3))
     room = max(1, min(BAR, console.width - column - len("   100.00% ")))

@@ -37,7 +37,7 @@ def as_plain(comparison: Comparison) -> dict[str, Any]:
 
 def load(path: str | Path) -> Comparison:
     """The comparison in the file ``path``; DataError where it is damaged or not of this kind."""
-    require("pydantic", "to read saved comparisons")
+    require("pydantic.type_adapter", "to read saved comparisons")
     try:
         values = json.loads(read_text(Path(path), MOST_BYTES))
     except OSError as error:

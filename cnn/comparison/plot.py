@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn.comparison.results import Comparison, batch_sizes, crossover, rate
-from cnn.drawing import COLOURS, MARKERS, style
+from cnn.drawing import COLOURS, MARKERS, require_matplotlib, style
 from cnn.errors import ArgumentError
 from cnn.files import write_whole
-from cnn.libraries import require
 from cnn.outputs import PNG, SVG, require_output
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def require_drawing(path: Path) -> list[str]:
         raise ArgumentError(f"--plot is {str(path)!r}, expected a name that ends in .png")
     png, svg = _targets(path)
     written = [require_output(png, PNG), require_output(svg, SVG)]
-    require("matplotlib", "to draw")
+    require_matplotlib("to draw")
     return written
 
 

@@ -18,6 +18,7 @@ from cnn.errors import DataError
 from cnn.files import flush
 from cnn.libraries import require
 from cnn.streams import log
+from cnn.terminal import live_console, write_line
 
 CACHE_VARIABLE = "CNN_DATA"
 
@@ -90,7 +91,6 @@ def cache_folder() -> Path:
         )
     if named:
         return Path(named).absolute()
-    require("platformdirs", f"to find the folder for downloads if {CACHE_VARIABLE} names none")
     try:
         return user_folder()
     except FileNotFoundError as error:
@@ -153,17 +153,14 @@ def _shown(url: str, file: PublishedFile) -> Iterator[Callable[[int], object]]:
     if file.size < _LONG:
         yield lambda count: None
         return
-    from rich import progress
-    from rich.console import Console
-    from rich.filesize import decimal
-
-    console = Console(file=log(), highlight=False)
-    console.print(
-        f"downloading {file.name} ({decimal(file.size)}) from {urlsplit(url).hostname}",
-        soft_wrap=True,
-        markup=False,
-    )
+    decimal = require("rich.filesize", "to print").decimal
+    write_line(f"downloading {file.name} ({decimal(file.size)}) from {urlsplit(url).hostname}", log())
+    console = live_console()
+    if console is None:
+        yield lambda count: None
+        return
+    progress = require("rich.progress", "to show a bar")
     columns = progress.BarColumn(bar_width=24), progress.DownloadColumn(), progress.TimeRemainingColumn()
-    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(file.name, total=file.size)
         yield lambda count: bar.advance(task, count)

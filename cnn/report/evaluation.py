@@ -17,6 +17,7 @@ from cnn.files import leaves, to_json, write_whole
 from cnn.layers import Reshape
 from cnn.layers.buffers import Array
 from cnn.layers.layer import Layer
+from cnn.libraries import require
 from cnn.metrics import Totals
 from cnn.network import Sequential
 from cnn.report.histogram import Histogram
@@ -65,8 +66,7 @@ class Evaluation:
 
     def save(self, path: str | Path) -> None:
         """Write it to ``path``, whole or not at all."""
-        from safetensors.numpy import save as serialize
-
+        serialize = require("safetensors.numpy", "to save what the test found").save
         facts = {
             "version": VERSION,
             "loss": self.loss,

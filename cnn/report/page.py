@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from cnn import summary
-from cnn.drawing import Picture, style
+from cnn.drawing import Picture, require_matplotlib, style
 from cnn.errors import ArgumentError
 from cnn.files import write_whole
 from cnn.libraries import require
@@ -85,8 +85,9 @@ def compare_runs(folders: Sequence[RunFolder], out: Path) -> Report:
 
 
 def _require_libraries() -> None:
-    for name in ("matplotlib", "jinja2"):
-        require(name, "to make a report")
+    purpose = "to make a report"
+    require_matplotlib(purpose)
+    require("jinja2.environment", purpose)
 
 
 def _write(out: Path, template: str, facts: dict[str, Any], pictures: Sequence[Picture]) -> Report:

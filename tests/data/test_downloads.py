@@ -456,7 +456,7 @@ class TestProgress:
 
     def test_a_terminal_shows_how_far_it_is(self, mirror, capsys, monkeypatch):
         monkeypatch.setattr(downloads, "_LONG", len(DATA))
-        monkeypatch.setenv("FORCE_COLOR", "1")  # for rich that is a terminal
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         monkeypatch.setenv("TERM", "xterm")
         published(mirror).fetch()
         out, err = capsys.readouterr()

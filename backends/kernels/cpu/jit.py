@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from operator import index
 from typing import Any
@@ -28,6 +28,9 @@ Numbers, Bytes, Indices, Doubles = "numbers", "bytes", "indices", "doubles"
 # NaN and infinity keep their meaning: pooling tests for the one and begins with the other
 _FAST = {"contract", "nsz", "arcp"}
 
+if not all(feature[:1] in ("", "+", "-") for feature in (numba.config.CPU_FEATURES or "").split(",")):
+    raise ImportError("NUMBA_CPU_FEATURES has a feature without + or -")  # LLVM would end the process
+
 inlined = numba.njit(inline="always")
 
 
@@ -42,18 +45,30 @@ def _load_threads() -> bool:
     if not told:
         os.environ[spin] = "20000"
     try:
-        for pool in ("tbbpool", "omppool"):
-            with suppress(ImportError):
-                import_module(f"numba.np.ufunc.{pool}")
-                return True
-        return False
+        return any(map(_has_pool, ("tbbpool", "omppool")))
     finally:
         if not told:
             del os.environ[spin]
 
 
+def _has_pool(name: str) -> bool:
+    with suppress(Exception):  # a broken one is none
+        import_module(f"numba.np.ufunc.{name}")
+        return True
+    return False
+
+
 SMALL = 100_000  # numbers moved: for fewer, a second thread costs what it saves
 MULTIPLICATIONS = 8  # that many take as long as moving a number
+POOLS = {  # that do for the value of NUMBA_THREADING_LAYER
+    "default": ("workqueue",),
+    "workqueue": ("workqueue",),
+    "omp": ("omppool",),
+    "tbb": ("tbbpool",),
+    "safe": ("tbbpool",),
+    "threadsafe": ("tbbpool", "omppool"),
+    "forksafe": ("tbbpool", "workqueue"),
+}
 # Numba's own pool takes a tenth of a millisecond to start, and ends the process where two threads meet
 HAS_THREADS = _load_threads()
 
@@ -194,3 +209,24 @@ clock = CompileClock()
 event.register("numba:compile", clock)
 _launch = numba.njit(parallel=True, nogil=True)(_launch_parts)
 kept.keep(_launch, _launch_parts)
+
+
+def _nothing(part: int, parts: int) -> None:
+    pass
+
+
+@cache
+def try_out() -> None:
+    """Compile an empty kernel: a Numba that cannot work, or is set not to, fails here and not in a step.
+
+    Threads are not started for that, since those of a parent process are lost to one that is forked.
+    """
+    config = numba.config
+    layer = str(config.THREADING_LAYER).lower()
+    if config.DISABLE_JIT:
+        raise ImportError("NUMBA_DISABLE_JIT lets nothing be compiled")
+    if not any(map(_has_pool, POOLS.get(layer, ()))):
+        raise ImportError(f"the threading layer {layer!r} is missing")
+    if sorted(config.THREADING_LAYER_PRIORITY) != ["omp", "tbb", "workqueue"]:
+        raise ImportError("NUMBA_THREADING_LAYER_PRIORITY is no order of omp, tbb and workqueue")
+    Kernel(_nothing).address(np.float32)
