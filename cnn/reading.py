@@ -2,10 +2,12 @@
 
 import os
 import stat
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from errno import EINVAL
 from pathlib import Path
 from typing import IO
 
+SAVE_AS = "save it as UTF-8"  # what to do with text in another encoding
 MOST_TEXT = 16 << 20  # bytes; 100,000 epochs, or the names of 65,536 classes, take less
 
 
@@ -17,13 +19,32 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
-    """The UTF-8 text in the file ``path``.
+    """The text in the file ``path``: UTF-8, or UTF-16 with a byte order mark, without the mark.
 
-    Raises OSError where it cannot be read or is no regular file, ValueError where it has more than ``most``
-    bytes or is no UTF-8.
+    Raises OSError if it cannot be read or is no regular file, ValueError if it has more than ``most`` bytes
+    or is no such text.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise ValueError(f"it has {size:,} bytes, expected at most {most:,}")
-        return file.read(size).decode("utf-8")
+        return decoded(file.read(size))
+
+
+def decoded(data: bytes) -> str:
+    """The text that ``data`` encodes; ValueError if that is neither, which says what it seems to be."""
+    start, has_mark = data[:100], data.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    if start.startswith((BOM_UTF32_LE, BOM_UTF32_BE)):
+        raise ValueError(f"it is in UTF-32: {SAVE_AS}")
+    if not has_mark and abs(start[::2].count(0) - start[1::2].count(0)) > len(start) // 4:
+        raise ValueError(f"it is in UTF-16 without a byte order mark: {SAVE_AS}")
+    try:
+        text = data.decode("utf-16" if has_mark else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if has_mark:
+            raise ValueError("it begins as UTF-16 and is none: it is damaged or cut short") from None
+        wrong = f"byte {error.start:,} is 0x{data[error.start]:02x}"
+        raise ValueError(f"{wrong}, as in Latin-1 or another code page: {SAVE_AS}") from None
+    if "\0" in text:
+        raise ValueError(f"character {text.index(chr(0)):,} is NUL: it is damaged, or no text")
+    return text

@@ -226,6 +226,7 @@ class TestNumba:
     )
     def test_that_is_set_not_to_work_is_left_out(self, monkeypatch, setting, value, reason):
         numba = pytest.importorskip("numba")
+        from backends.kernels import compiled_cpu  # noqa: F401 - its functions are made while all is well
         from backends.kernels.cpu import jit
 
         monkeypatch.setattr(jit, "try_out", jit.try_out.__wrapped__)

@@ -91,6 +91,7 @@ def cache_folder() -> Path:
         )
     if named:
         return Path(named).absolute()
+    require("platformdirs", f"to find the folder for downloads if {CACHE_VARIABLE} names none")
     try:
         return user_folder()
     except FileNotFoundError as error:
