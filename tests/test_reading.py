@@ -26,7 +26,7 @@ REFUSED = {
     "UTF-32": (TEXT.encode("utf-32"), "UTF-32"),
     "Latin-1": (
         "epochs = 7  # größer".encode("latin-1"),
-        "byte 16 is 0xf6, as in Latin-1 .*save it as UTF-8",
+        "byte 16 is 0xf6, as in Latin-1.*save it",
     ),
     "NUL": (b"epochs = 7\0\n", "character 10 is NUL"),
 }
