@@ -32,9 +32,10 @@ class LibraryError(ArgumentError, ImportError):
 
 def require(name: str, purpose: str, package: str | None = None) -> ModuleType:
     """The module ``name``, of the library that ``package`` installs; LibraryError if it cannot be used."""
-    said = StringIO()
-    with needing(name.partition(".")[0], purpose, package):
+    library, said = name.partition(".")[0], StringIO()
+    with needing(library, purpose, package):
         with redirect_stderr(said):  # NumPy prints a traceback for a module that needs an older one
+            import_module(library)
             module = import_module(name)
         if hasattr(module, "__path__") and not getattr(module, "__file__", None):
             raise ImportError(f"{name} is an empty folder")
