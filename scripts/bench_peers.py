@@ -32,6 +32,7 @@ from cnn.errors import ArgumentError, DeviceUnavailable, DisagreementError
 from cnn.files import write_json, write_whole
 from cnn.libraries import require
 from cnn.outputs import JSON, MARKDOWN, require_output
+from cnn.terminal import screen_width, write_line
 
 CORES = available_cores()
 THREADS = sorted({1, CORES})
@@ -49,7 +50,7 @@ def main() -> None:
         require_device(arguments)
         written = require_places(arguments)
         results = run(arguments)
-        print(make_tables(results))
+        write_line(make_tables(results, screen_width(sys.stdout)))
         write_files(results, arguments)
         for sentence in written:
             say(sentence)

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.signal import convolve2d, correlate2d
 
 import cnn
+from cnn.terminal import print_table, write_line
 
 Array = np.ndarray
 
@@ -223,10 +224,9 @@ def main() -> None:
     part = train.only(per_class=arguments.per_class)
     few, _ = test.split(len(test) - arguments.test_images)
     common = arguments.epochs, arguments.learning_rate, arguments.seed
-    print(
+    write_line(
         f"MNIST, digits 0 and 1, learning rate {arguments.learning_rate}, an image at a time; accuracy on "
-        f"{len(few)} test images, in the last column on all {len(test):,}",
-        flush=True,
+        f"{len(few)} test images, in the last column on all {len(test):,}"
     )
     with np.errstate(all="ignore"):
         columns = {f"notebook, {len(part)} images": run_notebook(part, few, *common)}
@@ -234,11 +234,12 @@ def main() -> None:
     whole = train.only(per_class=5000)
     columns[f"xpcnn, {len(whole):,} images"] = run_ours(whole, test, *common, batch_size=1)
 
-    print("epoch" + "".join(f"{name:>38}" for name in columns))
-    print(" " * 5 + f"{'loss  accuracy   images/s':>38}" * len(columns))
+    headings = [f"{name}\n{'loss  accuracy images/s':>24}" for name in columns]
+    rows = []
     for epoch, records in enumerate(zip(*columns.values(), strict=True), 1):
-        cells = (f"{r['loss']:.4f}   {r['accuracy']:7.2%}   {r['images_per_second']:8,.0f}" for r in records)
-        print(f"{epoch:>5}" + "".join(f"{cell:>38}" for cell in cells))
+        cells = (f"{r['loss']:.4f}  {r['accuracy']:7.2%}  {r['images_per_second']:7,.0f}" for r in records)
+        rows.append([str(epoch), *cells])
+    print_table(["", *headings], rows)
 
 
 if __name__ == "__main__":

@@ -313,3 +313,19 @@ def test_the_picture_has_an_axis_for_each_thing_that_varies(tmp_path):
     assert [text.get_text() for text in legend.get_texts()] == ["ours, portable", "PyTorch eager"]
     for path in scaling.draw(panels, figures, tmp_path / "scaling.png"):
         assert path.stat().st_size > 0
+
+
+def test_a_table_that_is_too_wide_comes_in_parts_with_its_names():
+    rows = [
+        ["1", "this library", "0.123", "0.1 to 0.2", "8,000"],
+        ["32", "PyTorch", "12.3", "12.1 to 12.9", "2,600"],
+    ]
+    headings = ["batch", "peer", "ms", "quartiles", "images/s"]
+    whole = page.markdown(headings, rows, 80, names=2)
+    assert whole == page.markdown(headings, rows)
+    parts = page.markdown(headings, rows, 40, names=2).split("\n\n")
+    assert len(parts) == 3
+    assert all("PyTorch" in part for part in parts)
+    assert max(len(line) for part in parts for line in part.splitlines()) <= 40
+    cells = {cell for part in parts for cell in part.replace("|", "  ").split("  ") if cell}
+    assert {"0.123", "12.1 to 12.9", "2,600"} <= {cell.strip() for cell in cells}

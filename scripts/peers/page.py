@@ -1,7 +1,7 @@
 """The results for people: tables in Markdown that read as well on a screen, and a whole page of them."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cnn.text import figure, milliseconds, short
@@ -115,20 +115,23 @@ def machine_line(results: Results) -> str:
     )
 
 
-def make_tables(results: Results) -> str:
-    """The legend, a table for each network, phase and number of threads, and one for memory."""
+def make_tables(results: Results, width: int | None = None) -> str:
+    """The legend, a table for each network, phase and number of threads, and one for memory.
+
+    Tables that are wider than ``width`` come in parts.
+    """
     blocks: dict[str, list[Figure]] = {}
     for f in sorted(results.figures, key=lambda f: (list(NETWORKS).index(f.network), PHASES.index(f.phase))):
         threads = "" if f.threads is None else f", {f.threads} thread{'s' if f.threads > 1 else ''}"
         blocks.setdefault(f"## {f.network}, {f.phase}{threads}\n", []).append(f)
     parts = [LEGEND]
     for heading, block in blocks.items():
-        parts += [heading, speeds(block[0]), markdown(HEADINGS, timing_rows(block))]
+        parts += [heading, speeds(block[0]), markdown(HEADINGS, list(timing_rows(block)), width, 2)]
     if results.absent:
         lines = (f"- {CONTENDERS[name].label}: absent: {why}" for name, why in results.absent.items())
         parts.append("".join(f"{short(line, 110)}\n" for line in lines))
     if results.memory:
-        parts += ["## Memory\n", MEMORY, memory_table(results)]
+        parts += ["## Memory\n", MEMORY, memory_table(results, width)]
     return "\n".join(parts)
 
 
@@ -162,26 +165,44 @@ def timing_cells(f: Figure) -> list[str]:
     ]
 
 
-def memory_table(results: Results) -> str:
+def memory_table(results: Results, width: int | None = None) -> str:
     """A row for each network, a column for each contender."""
     found = {(m.network, m.peer): m.bytes for m in results.memory}
     networks = dict.fromkeys(network for network, _ in found)
     names = [name for name in CONTENDERS if any(peer == name for _, peer in found)]
-    rows = (
+    rows = [
         [
             network,
             *(figure(found[network, name] / 1e6) if (network, name) in found else "-" for name in names),
         ]
         for network in networks
-    )
-    return markdown(["network", *(CONTENDERS[name].label for name in names)], rows)
+    ]
+    return markdown(["network", *(CONTENDERS[name].label for name in names)], rows, width, 1)
 
 
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose columns are aligned in the text too: words on the left, figures on the right."""
-    columns = zip(headings, *rows, strict=True)
-    lines = zip(*(aligned(column, left=column[0] in ("peer", "network")) for column in columns), strict=True)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def markdown(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, names: int = 0
+) -> str:
+    """A table whose columns are aligned in the text too: words on the left, figures on the right.
+
+    If it is wider than ``width`` it comes in parts, each of which begins with the first ``names`` columns.
+    """
+    columns = [
+        list(aligned(column, left=column[0] in ("peer", "network")))
+        for column in zip(headings, *rows, strict=True)
+    ]
+    parts = [columns[:names]]
+    for column in columns[names:]:
+        if width and len(parts[-1]) > names and row_width([*parts[-1], column]) > width:
+            parts.append(columns[:names])
+        parts[-1] = [*parts[-1], column]
+    lines = (zip(*part, strict=True) for part in parts)
+    return "\n".join("".join(f"| {' | '.join(line)} |\n" for line in part) for part in lines)
+
+
+def row_width(columns: Sequence[Sequence[str]]) -> int:
+    """The columns of a terminal that a row of the table takes."""
+    return sum(len(column[0]) + 3 for column in columns) + 1
 
 
 def aligned(column: Sequence[str], left: bool) -> Iterator[str]:
