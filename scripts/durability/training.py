@@ -62,9 +62,10 @@ def faults(run: Path) -> list[str]:
     folder = RunFolder(run)
     found = []
     try:
-        Record.read(folder)  # config, environment, metrics, weights, evaluation: all that is there
-        if folder.best.exists():
-            cnn.load(folder.best, device="cpu")
+        Record.read(folder)  # config, environment, metrics, tested weights, evaluation: all that is there
+        for path in (folder.weights, folder.best):
+            if path.exists():
+                cnn.load(path, device="cpu")
         if folder.checkpoint.exists():
             SavedTraining.read(folder.checkpoint)
     except CheckpointError as error:
