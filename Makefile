@@ -21,10 +21,10 @@ esac >&2; exit 2
 endef
 
 .NOTPARALLEL:
-.PHONY: help train test test-peers test-gpu lint types clean environment-run environment-test environment-peers
+.PHONY: help train test test-peers test-minimums test-gpu lint types clean environment-run environment-test environment-peers
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 train: environment-run ## install what running needs, then train: make train ARGS="--epochs 5"
 	@.venv/bin/cnn train $(ARGS)
@@ -35,6 +35,9 @@ test: lint types ## install what testing needs, then run lint, types and all tes
 test-peers: environment-peers ## install PyTorch, then compare with it on thousands of random examples
 	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -n auto --maxprocesses 4 \
 	    --need-pytorch --hypothesis-profile peers tests/peers
+
+test-minimums: environment-test ## run the core's tests with the lowest versions that pyproject.toml allows
+	.venv/bin/python scripts/minimums.py
 
 test-gpu: ## run all tests, those for a GPU too, with an interpreter that has CuPy: PYTHON=...
 	"$(PYTHON)" -m pytest -q --need-gpu

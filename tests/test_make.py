@@ -327,6 +327,7 @@ def test_help_lists_the_targets(checkout: Checkout) -> None:
         "train",
         "test",
         "test-peers",
+        "test-minimums",
         "test-gpu",
         "lint",
         "types",
