@@ -400,11 +400,11 @@ def test_logs_that_cannot_be_written_do_not_end_a_run(command, own_data, monkeyp
     assert out.startswith("test accuracy")
 
 
-def test_a_broken_drawing_library_does_not_end_a_run(command, own_data, monkeypatch):
-    def broken(name):
-        raise RuntimeError("numpy was compiled against another API")
-
-    monkeypatch.setattr("cnn.libraries.import_module", broken)
+def test_a_broken_drawing_library_does_not_end_a_run(command, own_data, monkeypatch, tmp_path):
+    for module in [module for module in sys.modules if module.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, module)
+    (tmp_path / "matplotlib.py").write_text("raise RuntimeError('numpy was compiled against another API')")
+    monkeypatch.syspath_prepend(tmp_path)
     arguments = (argument for argument in SMALL if argument != "--no-report")
     code, out, err = command("train", *arguments, "--data", own_data, "--out", "run")
     assert code == 0
