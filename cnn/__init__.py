@@ -2,7 +2,7 @@
 
 from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
 from cnn import data, initializers, models, schedules
-from cnn.callbacks import Callback, Checkpoint, CSVLog, NaNGuard, Progress
+from cnn.callbacks import Callback, Checkpoint, CSVLog, LearningGuard, NaNGuard, Progress
 from cnn.checkpoints import load
 from cnn.errors import (
     ArgumentError,
@@ -57,6 +57,7 @@ __all__ = [
     "Flatten",
     "GradientCheck",
     "Layer",
+    "LearningGuard",
     "Loss",
     "MaxPool2D",
     "MeanSquaredError",

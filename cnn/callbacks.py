@@ -3,16 +3,19 @@
 import csv
 import io
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cnn import checkpoints, resumption
 from cnn.checkpoints import EPOCH, TO_SAVE
 from cnn.divergence import Snapshot, find_fault, is_finite
-from cnn.errors import ArgumentError, DeviceLost, OutOfMemory, TrainingError
+from cnn.errors import ArgumentError, DeviceLost, Notice, OutOfMemory, TrainingError
 from cnn.files import require_place, told, write_whole
 from cnn.libraries import require
 from cnn.run import Run
@@ -55,6 +58,9 @@ class Progress(Callback):
 
     interval = 0.25  # seconds between two looks at the totals, each of which waits for the device
 
+    def __init__(self, tests: bool = False) -> None:
+        self.tests = tests  # what is validated on is the test set, whose last figures are the run's result
+
     def on_start(self, run: Run) -> None:
         self._bar: Any = None
         console = live_console()
@@ -94,9 +100,10 @@ class Progress(Callback):
             f"epoch {run.epoch}/{run.epochs}  loss {_loss(record['loss'])}  "
             f"accuracy {record['accuracy']:.2%}  {record['images_per_second']:,.0f} images/s"
         )
-        if "validation_accuracy" in record:
+        if "validation_accuracy" in record and not (self.tests and run.epoch == run.epochs):
+            name = "test" if self.tests else "validation"
             loss, accuracy = record["validation_loss"], record["validation_accuracy"]
-            line += f"  |  validation loss {_loss(loss)}  accuracy {accuracy:.2%}"
+            line += f"  |  {name} loss {_loss(loss)}  accuracy {accuracy:.2%}"
         if self._bar:
             line = fold(line, self._bar.console.width, indent="  ")
             self._bar.console.print(line, soft_wrap=True)
@@ -166,6 +173,87 @@ class NaNGuard(Callback):
             f"{what} in epoch {run.epoch}, step {fault.step}{first}; the training has diverged: begin anew "
             "with a lower learning rate, a tenth for example"
         )
+
+
+class LearningGuard(Callback):
+    """Warns, once, if the network does not learn: most often the learning rate is too high.
+
+    It compares each epoch with the loss at the start and with the accuracy of always answering the most
+    frequent class. ``failure`` is None, or says why the network is of no use after the latest epoch.
+    """
+
+    enough = 32  # images: their mean loss is the one at the start
+    factor = 1.5  # times the loss at the start is more than noise
+    share = 0.3  # of what can be learned is more than noise
+    patience = 100  # steps, in which a network need not have learned anything
+
+    failure: str | None = None
+
+    def on_start(self, run: Run) -> None:
+        self.failure, self._warned = None, False
+        if run.first_loss is None and run.history:  # a checkpoint of version 0.1 does not have it
+            run.first_loss = run.history[0]["loss"]
+
+    def on_step(self, run: Run) -> None:
+        if run.first_loss is None and run.step * run.training.feed.batch_size >= self.enough:
+            run.first_loss = run.totals.read()["loss"]
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        if run.first_loss is None:  # there are fewer images
+            run.first_loss = record["loss"]
+        self.failure = self._failure(run, record, run.first_loss)
+        trouble = self.failure
+        late = run.epoch * run.steps >= self.patience or run.epoch == run.epochs
+        if run.epoch > 1 and late and _guesses(run, record):
+            trouble = trouble or f"{_no_better(run, record)}; try {_lower_rate(run)}, or more epochs"
+        if trouble and not self._warned:
+            self._warned = True
+            warnings.warn(trouble, Notice, stacklevel=3)  # of who called fit
+
+    def _failure(self, run: Run, record: dict[str, Any], first: float) -> str | None:
+        """Why the network is of no use; None if it may be."""
+        again = f"start again with {_lower_rate(run)}"
+        guesses = _guesses(run, record)
+        if _answers_alike(run, guesses) and (guesses or _latest_loss(run) > first / 2):
+            return f"the network gives every image the same answer after epoch {run.epoch}; {again}"
+        if record["loss"] > self.factor * first:
+            loss, before = _loss(record["loss"]), _loss(first)
+            return f"the loss is {loss} in epoch {run.epoch}, above {before} at the start; {again}"
+        best = max(past["accuracy"] for past in run.history)
+        if guesses and best > run.guess + self.share * (1 - run.guess):
+            return f"{_no_better(run, record)}, after {best:.2%} before; {again}"
+        return None
+
+
+def _guesses(run: Run, record: dict[str, Any]) -> bool:
+    """Whether the network is no better than one that always gives the most frequent class."""
+    return bool(record["accuracy"] <= run.guess < 1)
+
+
+def _answers_alike(run: Run, guesses: bool) -> bool:
+    """Whether the losses of the latest batch differ by the label alone; False if there are too few."""
+    losses = np.sort(run.network.backend.to_host(run.training.loss.losses))
+    classes = run.network.output_shape[0]
+    different = 1 + np.count_nonzero(np.diff(losses) > 1e-4 * losses[1:])
+    # as many as half of the losses may be 0, of right answers, unless the network only guesses
+    return bool(len(losses) > classes * (1 if guesses else 2) and different <= classes)
+
+
+def _latest_loss(run: Run) -> float:
+    """The median of the losses of the latest batch."""
+    return float(np.median(run.network.backend.to_host(run.training.loss.losses)))
+
+
+def _no_better(run: Run, record: dict[str, Any]) -> str:
+    return (
+        f"the accuracy is {record['accuracy']:.2%} in epoch {run.epoch}, no better than always answering the "
+        f"most frequent class ({run.guess:.2%})"
+    )
+
+
+def _lower_rate(run: Run) -> str:
+    rate = run.training.optimizer.learning_rate
+    return f"a lower learning rate, for example {rate / 10:g}" if rate else "a learning rate above 0"
 
 
 class CSVLog(Callback):

@@ -29,6 +29,7 @@ class Loss:
             )
         self.backend = network.backend
         self._buffers = Buffers(network.backend, network.dtype)
+        self.losses = self._buffers.view("losses", (0,))
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied or pickled: nothing that the loss has from a network."""

@@ -40,6 +40,7 @@ def save(run: Run, path: str | Path) -> None:
         "step": run.step,
         "seconds": run.seconds,
         "history": run.history,
+        "first_loss": run.first_loss,
     }
     description = _plain(description)
     description[CHECKSUM] = checksum(arrays, description)
@@ -59,6 +60,7 @@ class SavedTraining:
     seconds: float
     history: list[dict[str, Any]]
     optimizer: dict[str, Any]  # its settings, which callbacks may have changed
+    first_loss: float | None  # None in the checkpoints of version 0.1
 
     @classmethod
     def read(cls, path: str | Path) -> "SavedTraining":
@@ -78,6 +80,8 @@ class SavedTraining:
                 {name: nan if value is None else value for name, value in record.items()}
                 for record in description["history"]
             ]
+            first_loss = description.get("first_loss")
+            first_loss = None if first_loss is None else float(first_loss)
             if not 0 <= step <= steps or not 0 <= epoch - len(history) <= 1:
                 raise ValueError(
                     f"step {step} of {steps} in epoch {epoch} after {len(history)} whole ones cannot be"
@@ -88,7 +92,7 @@ class SavedTraining:
             raise CheckpointError(
                 f"{path}: the description of the checkpoint cannot be used ({error})"
             ) from error
-        return cls(path, arrays, settings, steps, epoch, step, seconds, history, optimizer)
+        return cls(path, arrays, settings, steps, epoch, step, seconds, history, optimizer, first_loss)
 
     @property
     def position(self) -> str:
@@ -132,6 +136,7 @@ class SavedTraining:
         run.network.backend.asarray(sums, out=run.totals.sums)
         run.epoch, run.step, run.seconds_before = self.epoch, self.step, self.seconds
         run.history = list(self.history)
+        run.first_loss = self.first_loss
 
     @property
     def _optimizer_state(self) -> dict[str, Any]:

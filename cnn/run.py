@@ -19,6 +19,8 @@ class Run:
     epoch: int = 0  # the present one, from 1
     step: int = 0  # how many of this epoch are done
     history: list[dict[str, Any]] = field(default_factory=list)
+    first_loss: float | None = None  # of the untrained network; None: not known yet
+    guess: float = 1.0  # the accuracy of always answering the most frequent class
     stop: bool = False
     seconds_before: float = 0.0  # that this epoch had taken when it was taken up in its middle
     _started: float = field(default_factory=time.perf_counter)

@@ -16,7 +16,7 @@ from typing import Any
 import cnn
 from backends import Backend
 from backends.text import did_you_mean
-from cnn import checkpoints, models, system
+from cnn import checkpoints, defaults, models, system
 from cnn.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.data import Dataset
 from cnn.errors import ArgumentError, CheckpointError, DataError
@@ -47,8 +47,8 @@ class Config:
     batch_size: int = 128
     optimizer: str = "sgd"
     learning_rate: float | None = None  # None: the optimizer's own
-    schedule: str = "linear"
-    warmup: float = 0.2
+    schedule: str = defaults.SCHEDULE
+    warmup: float = defaults.WARMUP  # below 1 a share of the run, from 1 on steps
     momentum: float | None = None  # None: the optimizer's own
     weight_decay: float | None = None  # None: the optimizer's own
     validation: float = 0.0  # share of the training images that is held out
@@ -84,15 +84,16 @@ class Config:
         network.build(shape, backend=backend, seed=self.seed, dtype=self.dtype, fuse=self.fuse)
         return network
 
-    def make_optimizer(self) -> Optimizer:
-        """The optimizer by name, with its own values for what is not given."""
+    def make_optimizer(self, images: int) -> Optimizer:
+        """The optimizer by name for so many images, with its own values for what is not given."""
         if self.optimizer not in OPTIMIZERS:
             expected = f"expected {', '.join(OPTIMIZERS)}{did_you_mean(self.optimizer, OPTIMIZERS)}"
             raise ArgumentError(f"unknown optimizer {self.optimizer!r}: {expected}")
         given = {"momentum": self.momentum, "weight_decay": self.weight_decay}
         arguments = {name: value for name, value in given.items() if value is not None}
         if self.optimizer == "sgd":
-            rate, arguments = 0.1, {"momentum": 0.9} | arguments
+            rate = defaults.learning_rate(self.batch_size, images)
+            arguments = {"momentum": defaults.MOMENTUM} | arguments
         elif "momentum" in arguments:
             raise ArgumentError(f"momentum is {self.momentum}, but {self.optimizer} has none: leave it out")
         else:

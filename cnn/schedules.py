@@ -1,15 +1,18 @@
 """Schedules: the learning rate as a share of the optimizer's own, over a run from 0 to 1.
 
 A schedule is called with the progress of the run, the share of its steps that is done, and gives a
-factor. ``warmup`` is the share of the run in which the factor rises from 0 to 1 in a straight line
-(Goyal et al. 2017); the rest of the run follows the schedule.
+factor. The factor rises from 0 to 1 in a straight line during ``warmup`` (Goyal et al. 2017); the rest of
+the run follows the schedule. Below 1, ``warmup`` is a share of the run. From 1 on it is a number of steps,
+of which a short run takes at most a fifth of its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, inf, pi
 
 from cnn.arguments import number
 from cnn.errors import ArgumentError
+
+LONGEST_WARMUP = 0.2  # of a run, for a warm-up that counts steps
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,17 @@ class Schedule:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        self._check("warmup", below=1)
+        self._check("warmup")
+        if self.warmup >= 1 and not self.warmup.is_integer():
+            raise ArgumentError(
+                f"warmup is {self.warmup:g}, expected a share of the run (below 1) or a whole number of steps"
+            )
+
+    def over(self, steps: int) -> "Schedule":
+        """The same for a run of so many steps: a warm-up that counts steps becomes a share of the run."""
+        if self.warmup < 1:
+            return self
+        return replace(self, warmup=min(self.warmup / steps, LONGEST_WARMUP))
 
     def _check(self, name: str, below: float = inf) -> None:
         """Make the field of this name a float, or raise ArgumentError."""
@@ -27,6 +40,10 @@ class Schedule:
 
     def __call__(self, progress: float) -> float:
         """The factor after ``progress`` of the run, 0 to 1."""
+        if self.warmup >= 1:
+            raise ArgumentError(
+                f"the warm-up of {self.warmup:g} steps depends on how long the run is: call over(steps) first"
+            )
         if progress < self.warmup:
             return progress / self.warmup
         return self.decay((progress - self.warmup) / (1 - self.warmup))

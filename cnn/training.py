@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cnn import plan, random
+from cnn import defaults, plan, random
 from cnn.arguments import flag, instance, shown, whole
-from cnn.callbacks import Callback, NaNGuard, Progress, ending
+from cnn.callbacks import Callback, LearningGuard, NaNGuard, Progress, ending
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed, is_too_large
 from cnn.data.scale import scale_note
@@ -21,7 +21,7 @@ from cnn.network import EVALUATION_BATCH, Sequential
 from cnn.optimizers import SGD, Optimizer
 from cnn.resumption import SavedTraining
 from cnn.run import Run
-from cnn.schedules import Constant, Schedule
+from cnn.schedules import SCHEDULES, Constant, Schedule
 from cnn.step import TrainingStep
 
 
@@ -51,15 +51,18 @@ def fit(
     loss : Loss
         None: CrossEntropy, or BinaryCrossEntropy for a network that ends in Softmax.
     optimizer : Optimizer
-        None: SGD(0.05, momentum=0.9). One used before on this network goes on with its state.
+        None: SGD with momentum 0.9 and a learning rate of 0.1 * batch_size / 256, from 0.001 to 0.1. One used
+        before on this network continues with its state.
     epochs, batch_size : int
         An epoch's last batch holds what is left.
     schedule : Schedule
-        Of the learning rate over this call (see :mod:`cnn.schedules`); None: constant.
+        Of the learning rate over this call (see :mod:`cnn.schedules`). None: constant; or, if ``optimizer``
+        is None too, Linear(warmup=100).
     seed : int
         Of the shuffles.
     callbacks : sequence of Callback
-        None: a progress bar, and an error when a number is no longer finite; ``[]`` is silent.
+        None: a progress bar, an error if a number is no longer finite, and a warning if the network does
+        not learn; ``[]`` is silent.
     graph : bool
         Let a GPU record a step and repeat it by itself; where it cannot, a warning says so once.
     stream : bool
@@ -88,18 +91,21 @@ def fit(
         Where the device fails; the former names a batch size that should fit, where it can be told.
     """
     instance("network", network, Sequential, "cnn.models.lenet5()")
-    schedule = Constant() if schedule is None else schedule
+    instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
+    epochs = whole("epochs", epochs)
+    batch_size = whole("batch_size", batch_size)
+    saved = None if resume is None else SavedTraining.read(resume)
+    if schedule is None:
+        schedule = _default_schedule(optimizer, saved)
     instance("schedule", schedule, Schedule, "cnn.schedules.Linear()")
-    optimizer = SGD(0.05, momentum=0.9) if optimizer is None else optimizer
+    if optimizer is None:
+        optimizer = _default_optimizer(saved, batch_size, len(train))
     instance("optimizer", optimizer, Optimizer, "cnn.SGD(0.05)")
-    callbacks = [Progress(), NaNGuard()] if callbacks is None else callbacks
+    callbacks = [Progress(), NaNGuard(), LearningGuard()] if callbacks is None else callbacks
     if not isinstance(callbacks, Sequence):
         raise ArgumentError(f"callbacks is {shown(callbacks)}, expected a list such as [cnn.NaNGuard()]")
     for callback in callbacks:
         instance("callbacks", callback, Callback, "cnn.NaNGuard()")
-    instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
-    epochs = whole("epochs", epochs)
-    batch_size = whole("batch_size", batch_size)
     seed = whole("seed", seed, least=0)
     flag("graph", graph)
     if not network.built:
@@ -116,8 +122,9 @@ def fit(
         optimizer.build(network)
         training = TrainingStep(network, loss, optimizer, feed, Totals(network), graph)
         run = Run(training, epochs, _settings(training, train, schedule, batch_size, seed))
-        if resume is not None:
-            SavedTraining.read(resume).restore(run)
+        run.guess = np.bincount(train.labels).max() / len(train)
+        if saved is not None:
+            saved.restore(run)
         for callback in callbacks:
             callback.on_start(run)
             at_end.enter_context(ending(callback, run))
@@ -141,6 +148,20 @@ def fit(
             if run.stop:
                 break
     return run.history
+
+
+def _default_optimizer(saved: SavedTraining | None, batch_size: int, images: int) -> Optimizer:
+    """SGD at the default learning rate, or at the one that was the default when ``saved`` began."""
+    usual = defaults.learning_rate(batch_size, images)
+    rate = saved.settings.get("learning_rate", usual) if saved else usual
+    return SGD(rate, momentum=defaults.MOMENTUM)
+
+
+def _default_schedule(optimizer: Optimizer | None, saved: SavedTraining | None) -> Schedule:
+    """Constant for an optimizer that was chosen, and for ``saved`` if it began so."""
+    if optimizer is not None or (saved and saved.settings.get("schedule") == repr(Constant())):
+        return Constant()
+    return SCHEDULES[defaults.SCHEDULE](warmup=defaults.WARMUP)
 
 
 def _settings(
@@ -236,6 +257,7 @@ def make_feed(
 def learning_rates(base: float, schedule: Schedule, epoch: int, epochs: int, steps: int) -> Any:
     """The learning rate of each of an epoch's ``steps``: the schedule in the middle of each."""
     first, total = epoch * steps, epochs * steps
+    schedule = schedule.over(total)
     return np.array([base * schedule((step + 0.5) / total) for step in range(first, first + steps)])
 
 

@@ -156,7 +156,8 @@ def test_evaluate_gives_what_train_gave(command, own_data):
 
 
 def test_classes_in_another_order_are_told_by_their_names(command, own_data, tmp_path):
-    _, out, _ = command("train", *SMALL, "--data", own_data, "--out", "run", "--json")
+    flags = ("--learning-rate", 0.1, "--out", "run", "--json")
+    _, out, _ = command("train", *SMALL, "--data", own_data, *flags)
     arrays = dict(np.load(own_data))
     arrays |= {name: 1 - arrays[name] for name in ("y_train", "y_test")}
     arrays["classes"] = arrays["classes"][::-1]
@@ -233,9 +234,9 @@ def test_mnist_is_the_bundled_set_wherever_one_stands(command, tmp_path):
 def test_adamw_decays_weights_by_its_own_measure(command, own_data):
     from cnn.runs import Config
 
-    assert Config(optimizer="adamw").make_optimizer().weight_decay == 0.01
-    assert Config(optimizer="adam").make_optimizer().weight_decay == 0
-    assert Config().make_optimizer().momentum == 0.9
+    assert Config(optimizer="adamw").make_optimizer(9).weight_decay == 0.01
+    assert Config(optimizer="adam").make_optimizer(9).weight_decay == 0
+    assert Config().make_optimizer(9).momentum == 0.9
 
 
 def test_the_same_command_gives_the_same_weights_bit_for_bit(command, own_data, tmp_path):
@@ -512,14 +513,14 @@ class TestDryRun:
         plan = json.loads(out)
         assert plan["steps"] == 8
         assert plan["memory"]["total"] == sum(v for k, v in plan["memory"].items() if k != "total")
-        assert plan["config"]["learning_rate"] == 0.1
+        assert plan["config"]["learning_rate"] == 0.1 * 16 / 256
 
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
             (("--epochs", 0), "epochs is 0"),
             (("--batch-size", 0), "batch_size is 0"),
-            (("--warmup", 2), "warmup is 2"),
+            (("--warmup", 1.5), "warmup is 1.5"),
             (("--out", "."), "the output folder . exists"),
             (("--out", "file/run"), "the output folder file/run cannot be written"),
         ],
@@ -597,7 +598,7 @@ class TestMistakes:
             (("--learning-rate", -0.1), "learning_rate is -0.1"),
             (("--momentum", 1), "momentum is 1"),
             (("--dtype", "int8"), "dtype is 'int8'"),
-            (("--warmup", 2), "warmup is 2"),
+            (("--warmup", 1.5), "warmup is 1.5"),
             (("--optimizer", "adam", "--momentum", 0.9), "momentum is 0.9, but adam has none"),
             (("--per-class", 0), "per_class is 0"),
             (("--classes", "0,11"), "unknown class '11'"),

@@ -97,7 +97,12 @@ def test_nan_is_not_hidden_by_that():
         (lambda: cnn.SGD(0.1, nesterov=True), "nesterov without momentum"),
         (lambda: cnn.Adam(betas=(0.9, 2)), r"betas\[1\] is 2"),
         (lambda: cnn.AdamW(weight_decay=-0.1), "weight_decay is -0.1"),
-        (lambda: schedules.Linear(warmup=1), "warmup is 1, expected a number of at least 0 and below 1"),
+        (lambda: schedules.Linear(warmup=-1), "warmup is -1, expected a number of at least 0"),
+        (
+            lambda: schedules.Linear(warmup=1.5),
+            r"warmup is 1.5, expected a share of the run \(below 1\) or a whole number of steps",
+        ),
+        (lambda: schedules.Linear(warmup=3)(0.5), r"the warm-up of 3 steps .* call over\(steps\) first"),
         (lambda: schedules.Step(every=0), "every is 0"),
     ],
 )
@@ -127,6 +132,20 @@ def test_schedules(schedule, factors):
 def test_no_step_is_wasted_at_either_end():
     rates = [learning_rates(2.0, schedules.Linear(warmup=0.5), epoch, 2, 2) for epoch in range(2)]
     np.testing.assert_allclose(rates, [[0.5, 1.5], [1.5, 0.5]])
+
+
+def test_a_warm_up_counts_steps_from_1_on_and_is_a_share_of_the_run_below():
+    schedule = schedules.Constant(warmup=2)
+    np.testing.assert_allclose(learning_rates(1.0, schedule, 0, 1, 10)[:4], [0.25, 0.75, 1, 1])
+    np.testing.assert_allclose(learning_rates(1.0, schedule, 0, 5, 20)[:4], [0.25, 0.75, 1, 1])
+    np.testing.assert_allclose(
+        learning_rates(1.0, schedules.Constant(warmup=0.2), 0, 1, 10)[:3], [0.25, 0.75, 1]
+    )
+
+
+def test_a_warm_up_in_steps_takes_at_most_a_fifth_of_the_run():
+    rates = learning_rates(1.0, schedules.Linear(warmup=100), 0, 2, 5)
+    np.testing.assert_array_equal(rates, learning_rates(1.0, schedules.Linear(warmup=0.2), 0, 2, 5))
 
 
 @pytest.mark.parametrize("make", [lambda: cnn.SGD(0.1, momentum=0.9), cnn.Adam])

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Job:
     test_set: Dataset
     goes_on: bool = False  # in a folder that is there
     saved: SavedTraining | None = None
+    guard: cnn.LearningGuard = field(default_factory=cnn.LearningGuard)
 
     @property
     def headline(self) -> str:
@@ -81,7 +82,8 @@ class Job:
             cnn.NaNGuard(),
             RunLog(self.folder, self.config, self.train_set.classes, self.goes_on),
             Headline(self.headline, self._notes()),
-            cnn.Progress(),
+            cnn.Progress(tests=self.validation_set is None),
+            self.guard,
         ]
         if tensorboard.installed():
             callbacks.append(Dispensable(self._tensorboard, "logs for TensorBoard", say))
@@ -198,6 +200,12 @@ class Job:
         except Exception as error:  # whatever drawing fails of, the run is done and is not to end badly
             say(f"no report: {error}")
         return None
+
+    def require_learned(self) -> None:
+        """Say so and exit with 1 if the training, of which all is kept, has failed."""
+        if self.guard.failure:
+            say(f"error: the training has failed: {self.guard.failure}")
+            raise typer.Exit(1)
 
     def show_plan(self, as_json: bool) -> None:
         """Say what the run would do and take; what would stop it at its start stops here too."""

@@ -9,6 +9,7 @@ import typer
 import backends
 from backends import Backend, DeviceUnavailable
 from backends.threads import available_cores
+from cnn import defaults
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import take_defaults
 from cnn.cli.job import Job
@@ -36,6 +37,11 @@ from cnn.optimizers import OPTIMIZERS
 from cnn.resumption import SavedTraining
 from cnn.runs import Config, RunFolder
 from cnn.schedules import SCHEDULES
+
+SGD_RATE = (
+    f"for sgd {defaults.HIGHEST_RATE} x batch size / {defaults.ITS_BATCH}, from {defaults.LOWEST_RATE} to "
+    f"{defaults.HIGHEST_RATE}"
+)
 
 
 @app.command(
@@ -75,7 +81,7 @@ def train(
         float | None,
         typer.Option(
             help="At its highest.",
-            show_default="0.1 for sgd, 0.001 for adam and adamw",
+            show_default=f"{SGD_RATE}; for adam and adamw 0.001",
             rich_help_panel=TRAINING,
         ),
     ] = DEFAULT.learning_rate,
@@ -90,7 +96,10 @@ def train(
     warmup: Annotated[
         float,
         typer.Option(
-            help="The share of the run in which the learning rate rises from 0.", rich_help_panel=TRAINING
+            help="How long the learning rate rises from 0: below 1 a share of the run, from 1 on steps, and "
+            "then at most a fifth of the run.",
+            show_default=f"{DEFAULT.warmup} steps",
+            rich_help_panel=TRAINING,
         ),
     ] = DEFAULT.warmup,
     momentum: Annotated[
@@ -205,6 +214,7 @@ def train(
         print_kept(f"{result_line(found.result)}\n{folder.path}")
     if page:
         say(f"open {page} in a browser to see the report")
+    job.require_learned()
 
 
 CHANGEABLE = ("epochs", "data", "device", "threads")  # in a run that is resumed
@@ -224,7 +234,7 @@ def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
         saved.require_data(train_set)
     backend.kernels.when_compiling(say)
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
-    chosen = config.make_optimizer()
+    chosen = config.make_optimizer(len(train_set))
     sets = train_set, validation_set, test_set
     return Job(config.with_values_of(chosen), folder, network, chosen, *sets, goes_on, saved)
 

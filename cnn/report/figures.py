@@ -44,7 +44,7 @@ def curves(record: Record) -> Picture:
     figure, axes = _curve_axes(len(record.epochs))
     parts = {"training": ("", BLUE, "o", "--")}
     if record.validated:
-        parts["validation"] = ("validation_", RED, "s", "-")
+        parts[record.checked] = ("validation_", RED, "s", "-")
     told = []
     for kind in axes:
         for part, (prefix, colour, marker, line) in parts.items():
@@ -67,7 +67,7 @@ def compared_curves(records: dict[str, Record]) -> Picture:
         if not record.epochs:
             continue
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        part, line = ("validation", "-") if record.validated else ("training", "--")
+        part, line = (record.checked, "-") if record.validated else ("training", "--")
         look = {"color": colour, "marker": marker, "linestyle": line}
         for kind, field in axes.items():
             if record.validated:

@@ -44,7 +44,8 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Report:
             "title": record.title,
             "result": _result(record),
             "missing": _missing(record),
-            "epochs": [_epoch(epoch) for epoch in record.epochs],
+            "epochs": [_epoch(epoch, record.checked) for epoch in record.epochs],
+            "checked": record.checked,
             "mistakes": _mistakes(record),
             "layers": _layers(record),
             "settings": _rows(record.settings),
@@ -139,7 +140,7 @@ def _missing(record: Record) -> list[str]:
     return [sentence for sentence, found in sentences.items() if not found]
 
 
-def _epoch(epoch: dict[str, float]) -> dict[str, str]:
+def _epoch(epoch: dict[str, float], checked: str) -> dict[str, str]:
     written = {
         "epoch": "{:.0f}".format,
         "accuracy": percent,
@@ -148,7 +149,12 @@ def _epoch(epoch: dict[str, float]) -> dict[str, str]:
         "images_per_second": "{:,.0f}".format,
         "learning_rate": "{:.2g}".format,
     }
-    shorter = {"images_per_second": "images/s", "learning_rate": "rate"}
+    shorter = {
+        "images_per_second": "images/s",
+        "learning_rate": "rate",
+        "validation_loss": f"{checked} loss",
+        "validation_accuracy": f"{checked} accuracy",
+    }
     return {
         shorter.get(name, name.replace("_", " ")): written.get(name, "{:.4f}".format)(value)
         for name, value in epoch.items()

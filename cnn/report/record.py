@@ -71,6 +71,11 @@ class Record:
         """Whether each epoch ended with a look at images that were not trained on."""
         return bool(self.epochs) and "validation_loss" in self.epochs[0]
 
+    @property
+    def checked(self) -> str:
+        """What those images are: "validation", or "test" if no part of the training set was held out."""
+        return "validation" if self.settings.get("validation") else "test"
+
     def measured(self, kind: str) -> str:
         """The column of "loss" or "accuracy" that says most of how good the network is."""
         return f"validation_{kind}" if self.validated else kind
@@ -82,7 +87,7 @@ class Record:
             return {"test accuracy": self.evaluation.accuracy, "test loss": self.evaluation.loss}
         if not self.epochs:
             return {}
-        part, last = "validation" if self.validated else "training", self.epochs[-1]
+        part, last = self.checked if self.validated else "training", self.epochs[-1]
         return {f"{part} {kind}": last[self.measured(kind)] for kind in ("accuracy", "loss")}
 
 

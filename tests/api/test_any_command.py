@@ -36,7 +36,7 @@ WORDS = {
     "optimizer": ["sgd", "adam", "adamw"],
     "learning_rate": ["0", "0.01", "0.1"],
     "schedule": ["constant", "step", "linear", "cosine"],
-    "warmup": ["0", "0.5", "0.99"],
+    "warmup": ["0", "0.5", "0.99", "100"],
     "momentum": ["0", "0.9"],
     "weight_decay": ["0", "0.01"],
     "validation": ["0", "0.25", "0.999"],

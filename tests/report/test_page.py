@@ -95,7 +95,7 @@ class TestPictures:
         assert len(told) == len(page.all("svg")) == len(PICTURES)
         assert all(svg["role"] == "img" for svg in page.all("svg"))
         assert f"{right} of 60 test images are right" in told["Confusion matrix"]
-        assert re.search(r"training from \d\.\d{4} to \d\.\d{4}, validation from", told["Loss and accuracy"])
+        assert re.search(r"training from \d\.\d{4} to \d\.\d{4}, test from", told["Loss and accuracy"])
         assert re.search(r"2 epochs\.$", told["Loss and accuracy"])
         assert f"taken for {printable(NAMES[2])}" in told["Most wrong about"]
         weights = network.state_dict()["0.weight"]
@@ -205,7 +205,7 @@ class TestFilesAlone:
         assert "Loss and accuracy" in page.texts
         assert "First-layer filters" in page.texts
         last = run.metrics.read_text().splitlines()[-1].split(",")
-        assert f"validation accuracy {float(last[-1]):.2%}" in page.text
+        assert f"test accuracy {float(last[-1]):.2%}" in page.text
 
     def test_weights_from_elsewhere_have_no_curves(self, run):
         run.metrics.unlink()
@@ -274,9 +274,7 @@ class TestSeveralRuns:
         assert report.page == tmp_path / "out" / "report.html"
         assert [path.name for path in report.pictures] == ["curves.png"]
         (svg,) = page.all("svg")
-        assert re.search(
-            r"copy: validation loss from .* to .*_second: validation loss from", svg["aria-label"]
-        )
+        assert re.search(r"copy: test loss from .* to .*_second: test loss from", svg["aria-label"])
         assert "1: copy" in page.texts
         assert page.texts.count("2: _second") == 3  # in the picture and both tables
         differing = page.text[page.text.index("What differs") :]
