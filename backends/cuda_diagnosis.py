@@ -3,14 +3,13 @@
 import ctypes
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from types import ModuleType
 
 from backends.errors import DeviceLost, DeviceUnavailable, OutOfMemory
-from backends.text import first_line, readable_bytes
+from backends.text import first_line, quoted, readable_bytes
 
 OLDEST_CAPABILITY = 75  # what the compiled kernels need, as CuPy writes 7.5
 
@@ -194,7 +193,7 @@ def _summary(error: BaseException) -> str:
 
 def _pip() -> str:
     """The pip of this very interpreter."""
-    return f"{shlex.quote(sys.executable)} -m pip"
+    return f"{quoted(sys.executable)} -m pip"
 
 
 def _install_command() -> str:

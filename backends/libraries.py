@@ -15,7 +15,7 @@ from traceback import walk_tb
 from types import ModuleType, TracebackType
 
 from backends.errors import ArgumentError, Notice
-from backends.text import first_line
+from backends.text import first_line, quoted
 
 OURS = ("backends", "cnn")
 LIBRARIES = (
@@ -117,7 +117,7 @@ def _remedy(library: str, *packages: str) -> str:
     if settings and (names := sorted(name for name in os.environ if name.startswith(settings))):
         hints.append(f"unset {' and '.join(names)}")
     again = " --force-reinstall" * any(map(_site, packages))  # else pip believes that all is there
-    return ", or ".join([*hints, f"{sys.executable} -m pip install {' '.join(packages)}{again}"])
+    return ", or ".join([*hints, f"{quoted(sys.executable)} -m pip install {' '.join(packages)}{again}"])
 
 
 def _hiding(library: str, package: str) -> str | None:

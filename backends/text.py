@@ -1,6 +1,9 @@
 """Figures as people read them, and names that they may have meant."""
 
+import os
 import re
+import shlex
+import subprocess
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -19,6 +22,11 @@ def readable_bytes(count: float) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says, without what follows on further lines."""
     return (str(error).strip().splitlines() or [""])[0]
+
+
+def quoted(text: str) -> str:
+    """``text`` as one word of a command line; Windows' own shell knows no single quotes."""
+    return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
 
 
 def nearest(given: str, names: Iterable[str]) -> str | None:

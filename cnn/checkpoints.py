@@ -106,9 +106,11 @@ def require_finite(state: Mapping[str, Any], dtype: str) -> None:
         with np.errstate(over="ignore"):
             finite = np.count_nonzero(np.isfinite(array.astype(dtype, copy=False)))
         if wrong := array.size - finite:
+            what = f"{name} has {wrong:,} of {array.size:,} values that are"
+            if np.isfinite(array).all():
+                raise CheckpointError(f"{what} too large for {dtype}: load the weights as {array.dtype}")
             raise CheckpointError(
-                f"{name} has {wrong:,} of {array.size:,} values that are NaN or infinite in {dtype}: "
-                "take weights from before the training diverged"
+                f"{what} NaN or infinite: use weights from before the training run diverged"
             )
 
 
@@ -130,7 +132,7 @@ def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """(arrays by name, metadata) of a safetensors file, or of an .npz, which has no metadata."""
     safetensors = require("safetensors", "to read weights")
     SafetensorError, safe_open = safetensors.SafetensorError, safetensors.safe_open
-    start = b""
+    start: bytes | None = None
     try:
         with open_regular(Path(path)) as opened:
             start = opened.read(32)
@@ -157,9 +159,11 @@ def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, CheckpointError | DataError):
             raise CheckpointError(str(error)) from error
-        if what := foreign.named(Path(path), start):
+        what = None if start is None else foreign.named(Path(path), start)
+        if what:
             raise CheckpointError(f"{path} is {what}") from error
-        raise CheckpointError(f"{path} is no readable safetensors file: {short(str(error), 300)}") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise CheckpointError(f"{path} is no readable safetensors file: {short(reason, 300)}") from error
 
 
 def _read_bfloat16(path: str | Path, names: Sequence[str]) -> dict[str, Any]:

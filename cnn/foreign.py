@@ -15,16 +15,19 @@ COUNTERS = ("num_batches_tracked", "n_averaged")  # PyTorch's, of batch normaliz
 Shape = tuple[int, ...]
 
 TORCH = (
-    'a file of torch.save, which could run code: convert it with `python -c "import torch; from '
-    "safetensors.torch import save_file; save_file(torch.load('{path}', map_location='cpu', "
+    'a file of torch.save or another pickle, which could run code: convert it with `python -c "import torch; '
+    "from safetensors.torch import save_file; save_file(torch.load('{path}', map_location='cpu', "
     "weights_only=True), '{stem}.safetensors')\"`"
 )
 KERAS = (
     "a file of Keras or TensorFlow, which lay out weights in another order: build the model in PyTorch, copy "
     "the weights there, and save them with safetensors.torch.save_file"
 )
+ARCHIVE = "an archive in which no arrays are found: it is damaged, or holds something else"
+ARCHIVES = {".keras": KERAS, ".npz": ARCHIVE, ".zip": ARCHIVE}  # by suffix; others are files of torch.save
 BEGINNINGS = {
     rb"PK|\x80[\x02-\x05]": TORCH,
+    rb"\Z": "empty: copy or download it again",
     rb"\x89HDF\r\n|.{4}TFL3": KERAS,
     rb"\x93NUMPY": "a single array: save all of them by name, with numpy.savez or safetensors",
     rb"GGUF": "a GGUF file, of a language model: expected safetensors or .npz",
@@ -40,7 +43,8 @@ def named(path: Path, start: bytes) -> str | None:
     """What a file of no weights is, by how it begins, and what to do; None if that is not known."""
     for beginning, what in BEGINNINGS.items():
         if re.match(beginning, start, re.DOTALL):
-            what = KERAS if path.suffix == ".keras" else what  # also an archive
+            if start.startswith(b"PK"):
+                what = ARCHIVES.get(path.suffix.lower(), what)
             return what.format(path=path, stem=path.stem)
     return None
 
@@ -93,8 +97,8 @@ def _require_same_shapes(state: Mapping[str, Any], shapes: Mapping[str, Shape]) 
             hint = f"; {turned} has it transposed" if turned and len(shape) == 2 else ""
             others = ", ".join(f"{other} {array.shape}" for other, array in list(left.items())[:4])
             raise CheckpointError(
-                f"there is nothing in the shape {shape} of this network's {name}{hint}; what is left has "
-                f"{others or 'nothing'}"
+                f"no array is left for this network's {name} {shape}{hint}"
+                + (f"; those that are left are {others}" if others else "")
             )
         del left[fitting]
     if left:

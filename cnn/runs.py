@@ -67,6 +67,10 @@ class Config:
 
         ``validation`` is what is held out of the training set, None where that is nothing.
         """
+        if not 0 <= self.validation < 1:
+            raise ArgumentError(
+                f"--validation is {self.validation:g}: expected a share of the training images, such as 0.1"
+            )
         train, test = cnn.data.load(self.data)
         train, test = train.only(self.classes, self.per_class), test.only(self.classes)
         if not self.validation:

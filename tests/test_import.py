@@ -272,7 +272,7 @@ class TestMisfits:
 
     def test_one_missing(self, give, weights):
         del weights["7.bias"]
-        self.refused(give(weights), r"there is nothing in the shape \(120,\) of this network's 7\.bias; ")
+        self.refused(give(weights), r"no array is left for this network's 7\.bias \(120,\); ")
 
     def test_another_shape(self, give, weights):
         answer = give({**weights, "7.bias": np.zeros(7, dtype="f")})
@@ -284,7 +284,7 @@ class TestMisfits:
         bias = np.full(6, np.nan, dtype="f")
         self.refused(
             give({**weights, "0.bias": bias}),
-            r"w\.safetensors: 0\.bias has 6 of 6 values that are NaN or infinite in float32: take weights",
+            r"w\.safetensors: 0\.bias has 6 of 6 values that are NaN or infinite: use weights from before",
         )
 
     def test_other_classes(self, give, weights):
@@ -293,7 +293,7 @@ class TestMisfits:
     def test_another_model(self, give, weights):
         self.refused(
             give(weights, "--model", "notebook"),
-            r"nothing in the shape \(5, 1, 3, 3\) of this network's 0\.weight; what is left has 0\.bias",
+            r"no array is left for this network's 0\.weight \(5, 1, 3, 3\); those that are left are 0\.bias",
         )
         self.refused(give(weights, "--model", "resnet"), "unknown model 'resnet'")
 
@@ -313,7 +313,9 @@ class TestMisfits:
             r"7\.weight with shape \(144, 120\), .* with shape \(120, 144\): it is transposed, as TensorFlow",
         )
         fc1 = {f"fc.{name}": array for name, array in turned.items()}
-        with pytest.raises(cnn.CheckpointError, match=r"7\.weight; fc\.7\.weight has it transposed"):
+        with pytest.raises(
+            cnn.CheckpointError, match=r"7\.weight \(120, 144\); fc\.7\.weight has it transposed"
+        ):
             matched(fc1, {name: array.shape for name, array in weights.items()})
         keras = {name.replace("weight", "kernel"): array for name, array in weights.items()}
         self.refused(
@@ -329,8 +331,11 @@ class TestMisfits:
         ("name", "start", "said"),
         [
             ("w.pt", b"PK\x03\x04" + bytes(40), r"is .*torch\.load\('w\.pt'.*'w\.safetensors'\)"),
-            ("w.pth", b"\x80\x02\x8a\x0a", r"is a file of torch\.save, which could run code"),
+            ("w.pth", b"\x80\x02\x8a\x0a", r"is a file of torch\.save .*which could run code"),
             ("w.bin", b"\x80\x04\x95", r"is a file of torch\.save"),
+            ("w.npz", b"PK\x05\x06" + bytes(18), r"is an archive in which no arrays are found"),
+            ("w.zip", b"PK\x03\x04" + bytes(40), r"is an archive in which no arrays are found"),
+            ("w.model", b"", "is empty: copy or download it again"),
             ("w.keras", b"PK\x03\x04" + bytes(40), r"is a file of Keras"),
             ("w.h5", b"\x89HDF\r\n\x1a\n", r"is a file of Keras"),
             ("w.tflite", b"\x1c\0\0\0TFL3", r"is a file of Keras or TensorFlow"),
@@ -354,7 +359,10 @@ class TestMisfits:
         Path("model.pt").write_bytes(b"PK\x03\x04" + bytes(100))
         self.refused(command("import", "model.pt", "--data", own_data), r"model\.pt is a file of torch\.save")
         self.refused(command("import", "nowhere", "--data", own_data), "the file nowhere does not exist")
-        self.refused(command("import", ".", "--data", own_data), r"\. is no readable safetensors")
+        self.refused(
+            command("import", ".", "--data", own_data),
+            r"\. is no readable safetensors file: this is a folder",
+        )
 
     def test_a_disk_that_is_full(self, give, weights, monkeypatch):
         def full(self, path):

@@ -95,9 +95,10 @@ class TestCommands:
         ]
 
     def test_report_of_no_run_at_all_is_refused(self, command):
-        code, _, err = command("report", "nowhere", "neither")
-        assert code == 2
-        assert "error: nowhere is no run's folder" in err
+        for runs in (["nowhere", "neither"], [".", "nowhere"]):
+            code, _, err = command("report", *runs)
+            assert code == 2
+            assert "error: nowhere is no run's folder" in err
 
     def test_compare_refuses_before_it_measures(self, command, monkeypatch):
         monkeypatch.setattr(comparison, "compare", lambda *_: pytest.fail("it measures"))

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 import cnn
+from backends.text import quoted
 from cnn import files, system
 from cnn.errors import ArgumentError
 from cnn.runs import RunFolder
@@ -96,6 +97,13 @@ class TestWindows:
         code, out, err = command("train", *small, "--data", own_data, "--out", "run")
         assert (code, out.splitlines()[-1]) == (0, "run"), err
         assert not list(Path("run").glob(".*"))
+
+
+def test_a_folder_in_a_command_to_copy_is_quoted_as_the_shell_reads_it(monkeypatch):
+    assert quoted("runs/my first") == "'runs/my first'"
+    monkeypatch.setattr("backends.text.os.name", "nt")
+    assert quoted("runs\\my first") == '"runs\\my first"'
+    assert quoted("runs\\first") == "runs\\first"
 
 
 def test_elsewhere_a_refusal_is_final(monkeypatch, tmp_path):

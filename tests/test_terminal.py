@@ -8,6 +8,7 @@ from typer.main import get_command
 
 import cnn
 from cnn import cli
+from cnn.cli.output import print_kept, result_line
 from cnn.terminal import fold, live_console, make_console, print_table, write_line
 
 WIDTHS = (60, 80)
@@ -108,6 +109,14 @@ class TestCommands:
         for text in filter(None, shown(capsys)):
             self.assert_fits(columns, text.replace(sys.executable, "python"))
 
+    def test_a_result(self, terminal, capsys, columns):
+        terminal(columns)
+        result = {"accuracy": 0.9908, "loss": 0.0319, "count": 10_000, "weights": "best", "epoch": 2}
+        print_kept(result_line(result))
+        out, _ = shown(capsys)
+        self.assert_fits(columns, out)
+        assert out.split() == result_line(result).split()
+
     def test_a_training(self, terminal, capsys, own_data, columns):
         terminal(columns)
         train, test = cnn.data.load(own_data)
@@ -128,6 +137,7 @@ class TestCommands:
         out, _ = shown(capsys)
         self.assert_fits(columns, out)
         assert "…" not in out
+        assert "\\[" not in out
         group = get_command(cli.app)
         whole = group.commands[name].help if name else group.help
         assert set(words(whole)) <= set(words(out))

@@ -15,7 +15,7 @@ import typer
 
 import cnn
 from cnn.cli import suggestions
-from cnn.cli.help import Command, Group, description
+from cnn.cli.help import Command, Group, UsageError, description
 from cnn.cli.output import say
 from cnn.errors import (
     ArgumentError,
@@ -42,8 +42,6 @@ USER_ERRORS = (
     OutOfMemory,
     ShapeError,
 )
-
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports none of its bases
 
 
 class App(typer.Typer):
@@ -190,7 +188,7 @@ def _leave(code: int) -> NoReturn:
 
 def _usage(error: Any) -> str:
     """What is wrong with the command line, what may be meant, and where to look."""
-    message = error.format_message().rstrip(".?")
+    message = _with_the_value(error).rstrip(".?")
     command = error.ctx.command_path if error.ctx else app.info.name
     if unknown := re.match(r"No such (option|command):? (?:'(.*?)'|([^ ]+))", message):
         message = unknown[0]
@@ -199,8 +197,18 @@ def _usage(error: Any) -> str:
     return f"{message[0].lower()}{message[1:]}: `{command} --help` shows what there is"
 
 
+def _with_the_value(error: Any) -> str:
+    """The error's message; pydantic, with which newer versions of typer read values, omits the value."""
+    message: str = error.format_message()
+    if hasattr(error.__cause__, "errors"):
+        (wrong, *_) = error.__cause__.errors()
+        message = message.partition(", unable to")[0].replace("Input", repr(wrong["input"]), 1)
+    return message
+
+
 def _meant(command: Any, kind: str, name: str) -> str | None:
     """The option or the command that ``name`` may stand for."""
     if kind == "command":
         return suggestions.command(name, list(command.commands))
-    return suggestions.flag(name, [known for parameter in command.params for known in parameter.opts])
+    flags = [flag for option in command.params for flag in (*option.opts, *option.secondary_opts)]
+    return suggestions.flag(name, flags)

@@ -11,6 +11,7 @@ from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Weig
 from cnn.cli.output import print_json, result_line, say_note
 from cnn.data.scale import scale_note
 from cnn.runs import RunFolder
+from cnn.terminal import write_line
 
 
 @app.command(
@@ -44,4 +45,4 @@ def evaluate(
     if as_json:
         print_json(result)
     else:
-        print(result_line(result))
+        write_line(result_line(result))

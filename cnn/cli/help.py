@@ -6,15 +6,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cnn.terminal import fold
 
 NAMES = 28  # columns of the names of arguments and options; what is longer has a line of its own
 
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports none of its bases
+
 
 class Command(TyperCommand):
     """A command whose options are grouped by their ``rich_help_panel``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            error.ctx = error.ctx or ctx  # type: ignore[attr-defined]  # the parser omits some
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         write_help(self, ctx, formatter, {})
@@ -60,7 +70,9 @@ def groups(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
         if record := parameter.get_help_record(context):
             usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
             title = getattr(parameter, "rich_help_panel", None) or usual
-            found.setdefault(title, []).append(record)
+            name, meaning = record
+            meaning = meaning.replace(r"\[", "[")  # as typer 0.15 escapes it for rich
+            found.setdefault(title, []).append((name, meaning))
     return found
 
 

@@ -16,6 +16,7 @@ from cnn.cli.output import print_json, result_line, say
 from cnn.errors import CheckpointError
 from cnn.report import examine
 from cnn.runs import Config, RunFolder
+from cnn.terminal import write_line
 
 
 @app.command(
@@ -75,7 +76,7 @@ def import_(
     if as_json:
         print_json({"run": str(folder.path), **found.result})
     else:
-        print(f"{result_line(found.result)}\n{folder.path}")
+        write_line(f"{result_line(found.result)}\n{folder.path}")
 
 
 def renamed(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

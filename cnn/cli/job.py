@@ -1,6 +1,5 @@
 """A run of ``cnn train`` from its start to its report, and what is said where it ends before."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import typer
 
 import cnn
-from backends.text import readable_bytes
+from backends.text import quoted, readable_bytes
 from cnn import checkpoints, plan, tensorboard
 from cnn.arguments import whole
 from cnn.callbacks import Dispensable
@@ -164,7 +163,7 @@ class Job:
 
     @property
     def _again(self) -> str:
-        return f"`cnn train --resume {shlex.quote(str(self.folder.path))}`"
+        return f"`cnn train --resume {quoted(str(self.folder.path))}`"
 
     def test(self) -> Evaluation:
         """What the trained network, with its best weights if it has such, does on the test set."""
@@ -194,7 +193,8 @@ class Job:
         except KeyboardInterrupt:
             if not self.folder.evaluation.exists():
                 raise self._ended("interrupted", 130) from None
-            say(f"interrupted while drawing: the run is whole, `cnn report {self.folder.path}` draws it")
+            again = f"`cnn report {quoted(str(self.folder.path))}`"
+            say(f"interrupted while drawing: the run is whole, {again} draws it")
         except OSError as error:
             say(f"no report: {told(error)}; {self._again} makes it")
         except Exception as error:  # whatever drawing fails of, the run is done and is not to end badly

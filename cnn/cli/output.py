@@ -22,7 +22,7 @@ def say(text: str) -> None:
 def print_kept(text: str) -> None:
     """A result that files hold too: if it cannot be printed, nothing is lost."""
     with suppress(OutputLost):
-        print(text, flush=True)
+        write_line(text)
 
 
 def say_weights(folder: RunFolder, asked: str | None) -> None:

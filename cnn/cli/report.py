@@ -49,8 +49,8 @@ def report(
 
 
 def _without_others(folders: list[RunFolder]) -> list[RunFolder]:
-    """Those that are runs, since `runs/*` names others too; all of them if none is a run."""
-    found = [folder for folder in folders if folder.config.exists()]
+    """Those that are runs or do not exist, since `runs/*` names others too; all of them if none is a run."""
+    found = [folder for folder in folders if folder.config.exists() or not folder.path.exists()]
     for folder in folders if found else []:
         if folder not in found:
             say(f"note: {folder.path} is not the folder of a run, it is skipped")

@@ -38,7 +38,9 @@ FLAGS = {
     "validation": "val val-split validation-split valid val-size val-fraction",
     "warmup": "warm-up warmup-ratio warmup-epochs warmup-steps",
     "weight-decay": "wd l2 decay weight-penalty",
+    "weights": "checkpoint ckpt",
     "json": "as-json format-json machine",
+    "version": "v ver",
 }
 COMMANDS = {
     "--help": "help man usage",

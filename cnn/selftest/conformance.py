@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
+from backends.text import quoted
 from cnn.errors import ArgumentError, DisagreementError
 from cnn.libraries import require
 from cnn.selftest.checks import Check
@@ -98,7 +99,7 @@ def _require_right_cases(onnx: Any) -> None:
     if tuple(map(int, onnx.__version__.split(".")[:2])) < OLDEST:
         raise ArgumentError(
             f"onnx is {onnx.__version__}, in which the case test_adam_multiple is wrong, expected {oldest} "
-            f'or later: {sys.executable} -m pip install "onnx>={oldest}"'
+            f'or later: {quoted(sys.executable)} -m pip install "onnx>={oldest}"'
         )
 
 

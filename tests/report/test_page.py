@@ -311,7 +311,7 @@ class TestCommand:
     def test_several_go_beside_the_first(self, report, run):
         shutil.copytree("copy", "elsewhere/twin")
         code, out, err = report("copy", "elsewhere/twin", "--json")
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, "comparing 2 runs\n")
         written = json.loads(out)
         assert Path(written["report"]) == run.path.parent / "comparison" / "report.html"
         assert all(Path(path).exists() for path in [written["report"], *written["pictures"]])
