@@ -13,7 +13,7 @@ from cnn.arguments import flag, instance, shown, whole
 from cnn.callbacks import Callback, LearningGuard, NaNGuard, Progress, ending
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed, is_too_large
-from cnn.data.scale import scale_note
+from cnn.data.notes import notes_on
 from cnn.errors import ArgumentError, DataError, Notice
 from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from cnn.metrics import Totals
@@ -117,7 +117,7 @@ def fit(
     with advising, network.backend.active(), ExitStack() as at_end:
         feed = make_feed(network, train, batch_size, stream)
         checked = None if validation is None else make_feed(network, validation)
-        _warn_of_scale(train, validation)
+        _warn_of_data(train, validation)
         loss = make_loss(network, loss)
         optimizer.build(network)
         training = TrainingStep(network, loss, optimizer, feed, Totals(network), graph)
@@ -230,11 +230,11 @@ def make_loss(network: Sequential, loss: Loss | None) -> Loss:
     return loss
 
 
-def _warn_of_scale(train: Dataset, validation: Dataset | None) -> None:
-    notes = [scale_note(train.images, "training")]
+def _warn_of_data(train: Dataset, validation: Dataset | None) -> None:
+    notes = notes_on(train, "training")
     if validation is not None:
-        notes.append(scale_note(validation.images, "validation", train.images))
-    for note in filter(None, notes):
+        notes += notes_on(validation, "validation", train)
+    for note in notes:
         warnings.warn(note, Notice, stacklevel=3)  # of who called fit
 
 

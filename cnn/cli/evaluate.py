@@ -8,8 +8,8 @@ import backends
 import cnn
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Weights
-from cnn.cli.output import print_json, result_line, say_note
-from cnn.data.scale import scale_note
+from cnn.cli.output import print_json, result_line, say_notes
+from cnn.data.notes import notes_on
 from cnn.runs import RunFolder
 from cnn.terminal import write_line
 
@@ -35,10 +35,9 @@ def evaluate(
     if data is None:
         config.require_data()
     test_set = cnn.data.load(data or config.data)[1]
-    for note in test_set.notes:
-        say_note(note)
+    say_notes(test_set.notes)
     if data:
-        say_note(scale_note(test_set.images, "test"))
+        say_notes(notes_on(test_set, "test"))
     test_set = test_set.labelled_as(class_names)
     about = folder.about(folder.require_weights(weights))
     result = {**cnn.evaluate(network, test_set), "count": len(test_set), **about}

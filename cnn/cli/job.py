@@ -14,11 +14,11 @@ from cnn import checkpoints, plan, tensorboard
 from cnn.arguments import whole
 from cnn.callbacks import Dispensable
 from cnn.checkpoints import weights_in
-from cnn.cli.output import print_json, say, say_note
+from cnn.cli.output import print_json, say, say_notes
 from cnn.cli.signals import StopOnSignal
 from cnn.data import Dataset
 from cnn.data.feed import is_too_large
-from cnn.data.scale import scale_note
+from cnn.data.notes import notes_on
 from cnn.errors import CheckpointError, DeviceLost, OutOfMemory, TrainingError
 from cnn.files import remove_unfinished, told
 from cnn.network import Sequential
@@ -170,7 +170,7 @@ class Job:
         if self.is_finished and self.folder.evaluation.exists():
             return Evaluation.load(self.folder.evaluation)
         if self.validation_set:
-            say_note(scale_note(self.test_set.images, "test", self.train_set.images))
+            say_notes(notes_on(self.test_set, "test", self.train_set))
         weights = self.folder.require_weights(None)
         if weights == "best":
             checkpoints.load(self.folder.best, network=self.network)
@@ -227,8 +227,7 @@ class Job:
             print_json({"run": str(self.folder.path), "config": asdict(config), **figures})
             return
         write_line(self.headline)
-        say_note(scale_note(self.train_set.images, "training"))
-        say_note(scale_note(self.test_set.images, "test", self.train_set.images))
+        say_notes([*notes_on(self.train_set, "training"), *notes_on(self.test_set, "test", self.train_set)])
         write_line(f"epochs: {config.epochs}, each of {steps:,} steps and a test on {len(tested):,} images")
         self.network.summary()
         parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -32,10 +33,10 @@ def say_weights(folder: RunFolder, asked: str | None) -> None:
         say(f"weights: {best_weights(about['epoch'])}; --weights last takes those of the end")
 
 
-def say_note(text: str | None) -> None:
-    """Something to know, if there is anything."""
-    if text:
-        say(f"note: {text}")
+def say_notes(notes: Iterable[str]) -> None:
+    """What there is to know."""
+    for note in notes:
+        say(f"note: {note}")
 
 
 class Status:

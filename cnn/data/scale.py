@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 _LOOKED_AT = 1 << 22  # numbers, of the first images
+_FEW_LEVELS = 16  # as in masks of 0 and 1, or digits of 8x8 pixels
 _ROUNDING = 0.01  # beyond -1..1, as after a picture was made smaller
 _WIDER = 4  # so many times is another range
 _NEGATIVE = -0.1  # so low is no rounding
@@ -25,9 +26,12 @@ def scale_note(images: Any, name: str, trained_on: Any = None) -> str | None:
             f"{_shown(trained_on, first, last)}: scale both alike"
         )
     if images.dtype == np.uint8:
-        if _some(images).max() != 1:
+        highest = _some(images).max()
+        if not 1 <= highest <= _FEW_LEVELS:
             return None
-        return f"the {name} images are bytes of 0 and 1, which are divided by 255: give them as floats"
+        return (
+            f"the {name} images are bytes from 0 to {highest}, which are divided by 255: scale them to 0..255"
+        )
     if low >= -1 - _ROUNDING and high <= 1 + _ROUNDING:
         return None
     taken = f"the {name} images are floats from {low:.3g} to {high:.3g}, taken as they are"

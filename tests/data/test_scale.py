@@ -8,6 +8,7 @@ import pytest
 import backends
 import cnn
 from cnn.data import Dataset
+from cnn.data.notes import notes_on
 from cnn.data.scale import scale_note
 
 BYTES = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 5), dtype=np.uint8)
@@ -16,7 +17,7 @@ STANDARDIZED = (UNIT - UNIT.mean()) / UNIT.std()
 
 
 @pytest.mark.parametrize(
-    "images", [BYTES, UNIT, UNIT * 2 - 1, UNIT * 1.005, UNIT * 0, BYTES * 0, BYTES // 100]
+    "images", [BYTES, UNIT, UNIT * 2 - 1, UNIT * 1.005, UNIT * 0, BYTES * 0, BYTES // 10]
 )
 def test_usual_ranges_need_no_word(images):
     assert scale_note(images, "training") is None
@@ -36,8 +37,10 @@ def test_standardized_floats_are_not_told_to_be_scaled():
     assert scale_note(STANDARDIZED, "training").endswith("taken as they are")
 
 
-def test_bytes_of_0_and_1():
-    assert "bytes of 0 and 1, which are divided by 255" in scale_note(BYTES // 200, "training")
+@pytest.mark.parametrize("highest", [1, 16])  # as of masks, and of digits of 8x8 pixels
+def test_bytes_of_few_levels(highest):
+    note = scale_note((BYTES / 255 * highest).round().astype(np.uint8), "training")
+    assert note.startswith(f"the training images are bytes from 0 to {highest}, which are divided by 255")
 
 
 @pytest.mark.parametrize("images", [BYTES, UNIT, UNIT * 0.4, UNIT * 0])
@@ -72,6 +75,15 @@ def warned(train, validation):
         warnings.simplefilter("always")
         cnn.fit(network, Dataset(train, labels), Dataset(validation, labels), callbacks=[])
     return [(str(warning.message), warning.filename) for warning in caught]
+
+
+def test_classes_that_have_no_training_image():
+    """As if the labels of one part counted from 1, or one had names with a space."""
+    train = Dataset(BYTES, [0, 1] * 3, ["cat", "dog", "dog "])
+    test = Dataset(BYTES, [0, 0, 0, 1, 2, 2], train.classes)
+    assert notes_on(train, "training") == notes_on(train, "test", test) == []
+    (note,) = notes_on(test, "test", train)
+    assert note == "2 of 6 test images are of classes without a training image: 'dog '"
 
 
 def test_fit_warns_once_for_each_part():
