@@ -20,7 +20,7 @@ Classes = int | Iterable[str] | None
 # A label beyond this is a mistake, and a name for each class below it would fill the memory.
 MOST_CLASSES = 1 << 16
 _COMPARED = 64  # images in a fingerprint
-_CHANNELS = (1, 3, 4)  # grey, colour, colour with transparency
+CHANNELS = (1, 3, 4)  # grey, colour, colour with transparency
 _LEAST_SIDE = 5  # of a picture whose channels may be last
 _LOOKED_AT = 1 << 18  # numbers at a time: they stay in the processor's cache, and a file is read once
 
@@ -255,7 +255,7 @@ def looks_channels_last(shape: tuple[int, ...]) -> bool:
     They are if C is that of pictures, and H and W are larger. Others are taken as documented, such as
     (N, 3, 32, 3).
     """
-    return len(shape) == 4 and shape[3] in _CHANNELS and min(shape[1:3]) >= _LEAST_SIDE
+    return len(shape) == 4 and shape[3] in CHANNELS and min(shape[1:3]) >= _LEAST_SIDE
 
 
 def channels_last_advice(shape: tuple[int, ...]) -> str:
@@ -290,6 +290,14 @@ def as_names(classes: Classes, name: str = "classes") -> tuple[str, ...] | None:
     if times > 1:
         raise DataError(f"{name}: {twice!r} occurs more than once: expected names that are unique")
     return tuple(map(str, names))
+
+
+def as_texts(texts: Array, name: str) -> list[str]:
+    """The texts in an array of str or bytes; DataError for bytes that are no text."""
+    try:
+        return [text if isinstance(text, str) else text.decode() for text in texts.tolist()]
+    except UnicodeDecodeError:
+        raise DataError(f"{name}: bytes that are not text in UTF-8: save it as text") from None
 
 
 def numbered(count: int) -> tuple[str, ...]:

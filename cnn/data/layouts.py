@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn.data.dataset import MOST_CLASSES, as_names, looks_channels_last, some_of
+from cnn.data.dataset import CHANNELS, MOST_CLASSES, as_names, as_texts, looks_channels_last, some_of
 from cnn.errors import DataError
 from cnn.text import short
 
@@ -54,6 +54,8 @@ def arranged_images(images: Named) -> tuple[Named, str | None]:
         if side >= _LEAST_SIDE and side * side == array.shape[1]:
             note = f"rows of {side * side} pixels, taken as {side}x{side}"
             return Named(images.name, array.reshape(-1, side, side)), note
+    if array.ndim == 4 and array.shape[1] > max(CHANNELS):
+        return images, "taken as {1} channels of {2}x{3}".format(*array.shape)
     return images, None
 
 
@@ -83,9 +85,9 @@ def arranged_labels(
 
 
 def _flat(labels: Named, count: int) -> Named:
-    """A column or a row of as many labels as there are images, as (N,)."""
+    """A column of labels, or a row of as many as there are images, as (N,)."""
     shape = labels.array.shape
-    if len(shape) > 1 and labels.array.size == max(shape) == count:
+    if len(shape) > 1 and labels.array.size == max(shape) and max(shape) in (shape[0], count):
         return Named(labels.name, labels.array.reshape(-1))
     return labels
 
@@ -93,7 +95,8 @@ def _flat(labels: Named, count: int) -> Named:
 def _from_texts(labels: Labels) -> Labels:
     parts = [(part.name, *_distinct(part)) for part in (labels.train, labels.test)]
     present = sorted({text for _, texts, _ in parts for text in texts})
-    if all(_WHOLE.fullmatch(text) for text in present):
+    are_names = labels.names is not None and set(present) <= set(labels.names)
+    if not are_names and all(_WHOLE.fullmatch(text) for text in present):
         numbers = {text: int(float(text)) for text in present}
         note = "labels are numbers written as text"
         return _from_numbers(labels.taken_as(_numbered(parts, numbers), labels.names, note))
@@ -117,10 +120,12 @@ def _distinct(labels: Named) -> tuple[list[str], Any]:
     distinct, places = np.unique(array, return_inverse=True)
     if len(distinct) > MOST_CLASSES:
         raise DataError(f"{name}: {len(distinct):,} different labels: expected at most {MOST_CLASSES:,}")
-    try:
-        return [text if isinstance(text, str) else text.decode() for text in distinct.tolist()], places
-    except UnicodeDecodeError:
-        raise DataError(f"{name}: bytes that are not text in UTF-8: save the labels as text") from None
+    texts = as_texts(distinct, name)
+    for number, text in enumerate(texts):
+        if not text or not text.isprintable():
+            position = int((places == number).argmax())
+            raise DataError(f"{name}: {text!r} at position {position}: expected a name, as printable text")
+    return texts, places
 
 
 def _numbered(parts: list[tuple[str, list[str], Any]], numbers: dict[str, int]) -> Iterator[Named]:

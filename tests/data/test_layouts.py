@@ -45,7 +45,7 @@ class TestImages:
     def test_what_may_be_channels_first_is_taken_as_documented(self, npz, shape):
         train, _ = cnn.data.load(npz(x_train=pictures(8, shape), x_test=pictures(4, shape)))
         assert train.shape == shape
-        assert train.notes == ()
+        assert train.notes == (("taken as {} channels of {}x{}".format(*shape),) if shape[0] > 4 else ())
 
     def test_rows_of_pixels_of_a_square(self, npz):
         x_train, x_test = pictures(8, (9, 9)), pictures(4, (9, 9))
@@ -63,8 +63,11 @@ class TestImages:
         images = np.moveaxis(pictures(8, shape), 0, -1)
         with refused("6 images but 8 labels"):
             cnn.data.load(npz(x_train=images))
-        with refused("6 images but 8 labels", f"the last axis of {images.shape} seems to count the images"):
+        counted = f"the last axis of {images.shape} seems to count the images"
+        with refused("6 images but 8 labels", counted):
             Dataset(images, Y_TRAIN)
+        with refused("6 images but 8 labels", counted):  # as SVHN's arrays are
+            cnn.data.load(npz(x_train=images, y_train=Y_TRAIN[:, None]))
 
     def test_swapped(self, npz):
         with refused("x_train: shape (8,), but", "y_train: (8, 3, 4)", "swapped"):
@@ -107,12 +110,22 @@ class TestLabels:
         assert train.classes == tuple(map(str, range(12)))
         assert train.notes == ("labels are numbers written as text",)
 
+    def test_numbers_as_text_that_name_classes_follow_the_names(self, npz):
+        names = np.array(["3", "1", "2", "0"])
+        train, test = labelled(npz, lambda y: names[y], classes=names)
+        assert train.classes == test.classes == tuple(names)
+        assert (train.labels.tolist(), test.labels.tolist()) == (Y_TRAIN.tolist(), Y_TEST.tolist())
+
+    def test_a_missing_name(self, npz):
+        with refused("y_test: '' at position 3: expected a name, as printable text"):
+            cnn.data.load(npz(y_train=Y_TRAIN.astype(str), y_test=np.array(["a", "b", "c", ""])))
+
     def test_text_in_one_part_alone(self, npz):
         with refused("y_train: <U", "y_test: uint8", "text in both or numbers in both"):
             cnn.data.load(npz(y_train=Y_TRAIN.astype(str)))
 
     def test_bytes_that_are_no_text(self, npz):
-        with refused("y_train: bytes that are not text"):
+        with refused("y_train: bytes that are not text in UTF-8: save it as text"):
             cnn.data.load(npz(y_train=np.array([b"\xff"] * 8), y_test=np.array([b"a"] * 4)))
 
     def test_bools(self, npz):
@@ -144,7 +157,9 @@ class TestLabels:
         assert (train.labels.tolist(), test.labels.tolist()) == (Y_TRAIN.tolist(), Y_TEST.tolist())
         assert train.notes == ("labels counted from 1, the first is 'a'",)
 
-    @pytest.mark.parametrize(("labels", "listed"), [((0, 3, 7, 9), "0, 3, 7 and 9"), ((3, 8), "3 and 8")])
+    @pytest.mark.parametrize(
+        ("labels", "listed"), [((0, 3, 7, 9), "0, 3, 7 and 9"), ((3, 8), "3 and 8"), ((0, 255), "0 and 255")]
+    )
     def test_gaps_are_named(self, npz, labels, listed):
         with refused(
             f"y_train: the labels are {listed}, so most classes", "no image: count the classes from 0"
