@@ -115,11 +115,12 @@ def _places(folder: Path, depth: int = 1) -> list[Path]:
     if idx_names(below) or npy_names(below):
         return [folder]
     names = names_in(folder)
-    files = [folder / name for name in names if name.lower().endswith((".npz", "cifar-10-binary.tar.gz"))]
+    files = [folder / name for name in names if name.lower().endswith(".npz")]
     folders = [folder / name for name in names if name.endswith("/")]
-    if not depth or len(folders) > MOST_FOLDERS:
-        return files
-    return files + [place for inner in folders for place in _places(inner, depth - 1)]
+    if depth and len(folders) <= MOST_FOLDERS:
+        files += [place for inner in folders for place in _places(inner, depth - 1)]
+    archive = folder / cifar10.CIFAR10.files[0].name  # which may lie next to what it was unpacked to
+    return files or [archive] * archive.is_file()
 
 
 def _load_own(folder: Path) -> tuple[Dataset, Dataset]:

@@ -25,7 +25,7 @@ _NOT_THE_DATA = {  # by how a file begins that stands where the data should
     b"<html": "this is a web page: get the file again, the download went wrong",
     b"version https://git-lfs": "this is a pointer of Git LFS: `git lfs pull` gets the file itself",
 }
-_HIDDEN = ("__MACOSX/", "Thumbs.db", "desktop.ini")
+_HIDDEN = ("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found")
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -45,6 +45,8 @@ def open_file(path: Path) -> IO[bytes]:
 def unreadable(path: str | os.PathLike[str], error: Exception) -> DataError:
     """The error that says why the system does not let us at ``path``."""
     reason = getattr(error, "strerror", None) or error
+    if isinstance(error, FileNotFoundError) and os.path.islink(path):
+        reason = f"this is a link to {os.readlink(path)}, which does not exist"
     return DataError(f"{os.fspath(path)}: cannot be read ({reason})")
 
 
@@ -69,7 +71,13 @@ def names_in(folder: Path) -> list[str]:
             names = [entry.name + "/" * entry.is_dir() for entry in islice(entries, MOST_NAMES)]
     except OSError as error:
         raise unreadable(folder, error) from error
-    return sorted(name for name in names if not name.startswith(".") and name not in _HIDDEN)
+    return sorted(name for name in names if not is_hidden(name))
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path in a folder or an archive is one that systems put there, or lies in a hidden folder."""
+    names = [name for name in path.lower().split("/") if name != "."]
+    return any(name.startswith(".") or name in _HIDDEN for name in names)
 
 
 def names_below(folder: Path) -> list[str]:
@@ -141,7 +149,7 @@ def _class_count(train: Named, test: Named, train_columns: int | None, test_colu
     present = np.union1d(train.array, test.array)
     # below the label present[i] there are i classes with an image and present[i] - i without one
     plausible = present <= 2 * np.arange(len(present))
-    if 2 * plausible.sum() < len(present):
+    if 2 * plausible.sum() < len(present) + (not plausible[-1]):
         raise DataError(
             f"{train.name}: the labels are {_listed(present)}, so most classes from 0 to {present[-1]} have "
             f"no image: {_COUNT}"

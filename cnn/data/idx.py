@@ -11,6 +11,7 @@ from typing import IO, cast
 
 import numpy as np
 
+from cnn.data.advice import SAVE
 from cnn.data.dataset import Array, Dataset
 from cnn.data.files import as_sets, is_gzip, most_inflated, open_file, read_up_to
 from cnn.data.layouts import Named
@@ -28,6 +29,9 @@ AXES = (IMAGES, LABELS, IMAGES, LABELS)
 
 _MAGIC = 0x0800  # two zero bytes, 08 for unsigned bytes, the number of axes
 _CONTENTS = {1: "labels", 3: "images"}
+_OTHER_TYPES = {  # by the third byte
+    0x09: "signed bytes", 0x0B: "16-bit integers", 0x0C: "32-bit integers", 0x0D: "floats", 0x0E: "doubles",
+}  # fmt: skip
 
 
 def read_idx(path: str | os.PathLike[str], axes: int | None = None) -> Array:
@@ -80,11 +84,11 @@ def _names() -> list[str]:
 
 def _is_idx(name: str) -> bool:
     """Whether an IDX file may have the name, or for "name/" a folder that such a file was unpacked to."""
-    own = name.strip("/").rsplit("/")[-1].lower().removesuffix(".gz")
-    if name.endswith("/"):
-        return "idx" in own and "ubyte" in own
+    own = name.strip("/").rsplit("/", 1)[-1].lower().removesuffix(".gz")
+    if "idx" in own and "ubyte" in own:
+        return True
     suffix = Path(own).suffix
-    return not suffix or suffix.startswith((".idx", ".ubyte"))
+    return not name.endswith("/") and (not suffix or suffix.startswith((".idx", ".ubyte")))
 
 
 def _read_named(path: Path, axes: int) -> Named:
@@ -133,6 +137,9 @@ def _read(path: Path, stream: IO[bytes], most: int, axes: int | None) -> tuple[A
 
 
 def _check_magic(path: Path, magic: int, axes: int | None) -> None:
+    kind = _OTHER_TYPES.get(magic >> 8)
+    if kind:
+        raise DataError(f"{path}: an IDX file of {kind}, expected one of unsigned bytes: {SAVE}")
     if not _MAGIC < magic <= _MAGIC + 4:
         raise DataError(
             f"{path}: magic number {magic:#010x} is not that of an IDX file of unsigned bytes: "

@@ -19,7 +19,8 @@ _KINDS = {
 _PART, _KIND = "|".join(_PARTS), "|".join(_KINDS)
 _RUN_TOGETHER = re.compile(f"({_PART})({_KIND})|({_KIND})({_PART})")  # as in xtrain
 _CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")  # as in trainImages
-_OF_THE_FORMAT = re.compile(r"idx\d?|ubyte|gz|\d")  # the last: a browser's second copy, "name (1)"
+_NPY = re.compile(r"\.npy$", re.IGNORECASE)
+_OF_THE_FORMAT = re.compile(r"idx\d?|ubyte|int|gz|\d")  # the last: a browser's second copy, "name (1)"
 
 
 class Role(NamedTuple):
@@ -40,7 +41,7 @@ class Parts(NamedTuple):
 
 def role_of(name: str) -> Role | None:
     """What ``name``, perhaps below a folder's, stands for; None if it names neither images nor labels."""
-    *folders, own = [_words(piece) for piece in name.strip("/").removesuffix(".npy").split("/")]
+    *folders, own = [_words(piece) for piece in _NPY.sub("", name.strip("/")).split("/")]
     part, kind = _only(own, _PARTS), _only(own, _KINDS)
     above = [word for folder in folders for word in folder]
     part, kind = part or _only(above, _PARTS), kind or _only(above, _KINDS)
@@ -130,16 +131,17 @@ def _incomplete(
 
 
 def _best(names: list[str], place: str, usual: Sequence[str]) -> str:
-    """The one to take of several names for the same: a usual one, then a file, then an unpacked one."""
+    """The one to take of several names for the same: a usual one, a file, in no folder, unpacked."""
 
-    def rank(name: str) -> tuple[bool, bool, bool, bool]:
+    def rank(name: str) -> tuple[bool, bool, int, bool, bool]:
         copied = re.search(r"\(\d+\)", name) is not None
-        return not _is_usual(name, usual), name.endswith("/"), copied, name.endswith(".gz")
+        return not _is_usual(name, usual), name.endswith("/"), name.count("/"), copied, name.endswith(".gz")
 
     best, *others = sorted(names, key=rank)
     if others and rank(best) == rank(others[0]):
         raise DataError(
-            f"{place}: {best} and {others[0]} both seem to be the same part: expected one of them"
+            f"{place}: {best} and {others[0]} both seem to be the same part: move one of them away, or give "
+            "the folder that holds only one set"
         )
     return best
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cnn.data.dataset import Dataset, as_names
+from cnn.data.dataset import Dataset, as_names, as_texts
 from cnn.data.files import as_sets, open_file, read_up_to, unreadable
 from cnn.data.layouts import Named
 from cnn.data.names import parts_among, role_of
@@ -46,7 +46,8 @@ def parse_header(data: bytearray, size: int, name: str) -> Header:
     start = stream.tell()
     if dtype.hasobject:
         raise DataError(
-            f"{name}: holds Python objects, which are never unpickled: save plain numbers or text"
+            f"{name}: holds Python objects, which are never unpickled: save plain numbers or text, as "
+            "astype(str) makes it"
         )
     if len(shape) > 4 or any(n < 0 for n in shape):
         raise DataError(f"{name}: shape {shape}: expected at most 4 axes, none of them negative")
@@ -61,20 +62,20 @@ def parse_header(data: bytearray, size: int, name: str) -> Header:
 def class_names(read: Named) -> tuple[str, ...] | None:
     """The names of the classes from an array of texts; DataError for any other."""
     name, names = read
-    if names.dtype.kind != "U" or names.ndim != 1:
+    if names.dtype.kind not in "US" or names.ndim != 1:
         raise DataError(f"{name}: {names.dtype} {names.shape}: expected a row of names, as text")
-    return as_names(names.tolist(), name)
+    return as_names(as_texts(names, name), name)
 
 
 def holds_npy(folder: Path) -> bool:
     """Whether ``folder`` has one of the files that :func:`load_npy` is documented to read."""
-    return any(os.path.exists(_file(folder, name)) for name in ARRAYS)
+    return any(os.path.exists(folder / f"{name}.npy") for name in ARRAYS)
 
 
 def npy_names(names: Iterable[str]) -> list[str]:
-    """Those of the names that are .npy files of a part of a data set, without ".npy"."""
-    stems = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
-    return [stem for stem in stems if (role := role_of(stem)) and role.part]
+    """Those of the names that are .npy files of a part of a data set."""
+    files = [name for name in names if name.lower().endswith(".npy")]
+    return [name for name in files if (role := role_of(name)) and role.part]
 
 
 def load_npy(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
@@ -83,17 +84,13 @@ def load_npy(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
     Other ``names`` in the folder that say what their arrays are, such as train_images.npy, will do too.
     Images in a dtype and order that a Dataset has stay in their files, which must not be cut short meanwhile.
     """
-    there = {*npy_names(names), *(name for name in ARRAYS if _file(folder, name).exists())}
     usual = [f"{name}.npy" for name in ARRAYS]
-    parts = parts_among((f"{name}.npy" for name in sorted(there)), str(folder), usual, ", ".join(usual))
+    there = {*npy_names(names), *(name for name in usual if os.path.exists(folder / name))}
+    parts = parts_among(sorted(there), str(folder), usual, ", ".join(usual))
     train, test = ((_map(folder / images), _map(folder / labels)) for images, labels in parts[:2])
-    named = _file(folder, CLASSES)
+    named = folder / f"{CLASSES}.npy"
     classes = class_names(_map(named)) if named.exists() else None
     return as_sets(train, test, classes, parts.notes)
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.npy"
 
 
 def _map(path: Path) -> Named:

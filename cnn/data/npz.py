@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 
 from cnn.data.dataset import Array, Dataset, some_of
-from cnn.data.files import as_sets, most_inflated, open_file, read_up_to
+from cnn.data.files import as_sets, is_hidden, most_inflated, open_file, read_up_to
 from cnn.data.layouts import Named, Pair
 from cnn.data.names import parts_among
 from cnn.data.npy import ARRAYS, CLASSES, LONGEST_HEADER, class_names, parse_header
@@ -69,6 +69,8 @@ def _read(
     members: dict[str, ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(suffix)
+        if is_hidden(info.filename):
+            continue
         if name != info.filename and members.setdefault(name, info) is not info:
             raise DataError(f"{path}: {short(name, 100)} is in it twice: expected each array once")
     found = some_of(short(name, 100) for name in members) or "none"

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
 
+from cnn.data import cifar10
 from cnn.data.advice import BINARY, NEVER_OPENED, SAVE, UNPACK
 from cnn.data.dataset import some_of
-from cnn.data.files import names_in, open_file
+from cnn.data.files import is_hidden, names_in, open_file
 from cnn.errors import DataError
 from cnn.text import printable, short
 
@@ -21,9 +22,11 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", 
 _PICKLES = (".pkl", ".pickle", ".pck", ".pt", ".pth")
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")  # are in no text
 _HEAD = 1 << 16  # bytes of a file that are looked at
+_NPY_HEADER = 200  # of these: an array's type is there
 _DESCRIBED = 2  # files of a folder, one by one
 _MOST_SEEN = 20_000  # entries of a folder and those below
-_DEEPEST = 3  # folders below, as in data/train/cat
+_DEEPEST = 6  # folders below; links may lead round in circles
+_CIFAR_FILE = re.compile(r"data_batch_\d|test_batch")  # in the Python version
 
 
 class Found(NamedTuple):
@@ -57,6 +60,7 @@ _ENDINGS = {
     ".pt": "PyTorch files", ".pth": "PyTorch files", ".zip": "zip archives", ".tar": "tar archives",
     ".rar": "RAR archives", ".7z": "7z archives", ".json": "JSON files", ".npz": ".npz files",
     ".npy": "NumPy arrays", ".gz": "files compressed by gzip", ".tgz": "tar archives",
+    ".bz2": "files compressed by bzip2", ".xz": "files compressed by xz", ".xlsx": "spreadsheets",
 }  # fmt: skip
 
 
@@ -85,14 +89,18 @@ def _file(path: Path) -> Found:
 
 def _plain(path: Path, head: bytes) -> Found | None:
     """What a file is by how it begins, or else by its name."""
+    name, ending = path.name.lower(), path.suffix.lower()
+    if head.startswith(b"\x93NUMPY") and b"'|O'" in head[:_NPY_HEADER]:
+        return _pickle(name)
     for beginning, found in _BEGINNINGS.items():
         if head.startswith(beginning):
             return found
     if head[257:262] == b"ustar":
         return Found("a tar archive", UNPACK)
-    name, ending = path.name.lower(), path.suffix.lower()
-    if head[:1] == b"\x80" or ending in _PICKLES or name.startswith("data_batch_"):
+    if head[:1] == b"\x80" or ending in _PICKLES or _CIFAR_FILE.fullmatch(name):
         return _pickle(name)
+    if name in cifar10.FILES:
+        return Found("one of the six files of CIFAR-10", "give the folder with all of them")
     if ending in _PICTURES:
         return Found("a single picture", "a data set has many, with labels; `cnn predict` takes one")
     if "tfrecord" in name:
@@ -103,7 +111,7 @@ def _plain(path: Path, head: bytes) -> Found | None:
 def _pickle(name: str) -> Found:
     """A pickle, or a file of PyTorch, which is one."""
     advice = SAVE
-    if "cifar" in name or "data_batch" in name:
+    if "cifar-10-" in name or _CIFAR_FILE.match(name):
         advice = BINARY
     elif "mnist" in name and "fashion" not in name:
         advice = f"--data mnist comes with the package; of another set, {SAVE}"
@@ -139,9 +147,12 @@ def _zip(path: Path) -> Found:
         return Found("a damaged zip archive", "get a whole copy of it")
     if any(name.endswith("data.pkl") for name in names):
         return _pickle(path.name)
-    files = [name for name in names if not name.endswith("/")]
-    count = f"{len(files):,} files" if len(files) != 1 else "1 file"
-    return Found(f"a zip archive of {count}, such as {_some(files)}", UNPACK)
+    if "[Content_Types].xml" in names:
+        return Found("a spreadsheet or another document of an office suite", SAVE)
+    files = [name for name in names if not name.endswith("/") and not is_hidden(name)]
+    if not files:
+        return Found("a zip archive without files", "get a whole copy of it")
+    return Found(f"a zip archive of {_counted(len(files), 'file')}, such as {_some(files)}", UNPACK)
 
 
 def _inflated(head: bytes) -> bytes:
@@ -160,31 +171,38 @@ def _folder(folder: Path) -> Found:
     least = "" if all_seen else "more than "
     if pictures:
         return _pictures(pictures, least)
-    own = [name for name in names if not name.endswith("/")]
-    if any(name.startswith("data_batch_") for name in own):
+    own = {name for _, name in files}
+    if "data_batch_1" in own:
         return Found("the Python version of CIFAR-10", f"{NEVER_OPENED}; {BINARY}")
+    if {"train", "test", "meta"} <= own:
+        return Found("the Python version of CIFAR-100", f"{NEVER_OPENED}; {SAVE}")
     if "fine_label_names.txt" in own:
         return Found("the binary version of CIFAR-100", f"it is not read; {SAVE}")
-    known = [f"{above}/{name}".strip("/") for above, name in files if _ending(name) in _ENDINGS]
-    if 1 <= len(known) <= _DESCRIBED:
-        found = [_file(folder / name) for name in sorted(known)]
-        described = [f"{name}, {what}" for name, (what, _) in zip(sorted(known), found, strict=True)]
-        return Found(" and ".join(described), found[0].advice)
     if not files:
         return Found(f"no files in {_some(names)}" if names else "no files", f"expected {_expected()}")
-    kinds = Counter(_ENDINGS[_ending(name)] for _, name in files if _ending(name) in _ENDINGS)
-    listed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(3)) or f"{len(files):,} files"
-    return Found(f"{least}{listed}, such as {_some(known or names)}", f"expected {_expected()}; or {SAVE}")
+    paths = sorted(f"{above}/{name}".strip("/") for above, name in files)
+    known = [path for path in paths if _ending(path) in _ENDINGS]
+    if not known:
+        what = f"{least}{_counted(len(paths), 'file')}, such as {_some(paths)}"
+        return Found(what, f"expected {_expected()}; or {SAVE}")
+    found = [_file(folder / path) for path in known[:_DESCRIBED]]
+    if len(known) <= _DESCRIBED:
+        what = " and ".join(f"{path}, {what}" for path, (what, _) in zip(known, found, strict=True))
+    else:
+        kinds = Counter(_ENDINGS[_ending(path)] for path in known)
+        listed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(3))
+        what = f"{least}{listed}, such as {_some(known)}"
+    return Found(what, found[0].advice)
 
 
 def _pictures(pictures: Counter[str], least: str) -> Found:
     total = sum(pictures.values())
-    count = f"{least}{total:,} {'picture' if total == 1 else 'pictures'}"
+    count = least + _counted(total, "picture")
     folders = sorted(above for above in pictures if above)
     if folders:
         shown = ", ".join(f"{short(printable(above), 40)}: {pictures[above]:,}" for above in folders[:8])
         more = f" and {len(folders) - 8:,} more" if len(folders) > 8 else ""
-        what = f"{count} in {len(folders):,} {'folder' if len(folders) == 1 else 'folders'} ({shown}{more})"
+        what = f"{count} in {_counted(len(folders), 'folder')} ({shown}{more})"
     else:
         what = f"{count} and no folders that say their classes"
     return Found(what, f"folders of pictures are not read yet; {SAVE}")
@@ -193,21 +211,27 @@ def _pictures(pictures: Counter[str], least: str) -> Found:
 def _files(folder: Path) -> tuple[list[tuple[str, str]], bool]:
     """The first (folder, name) of files in a folder and those below, and whether these are all of them."""
     files: list[tuple[str, str]] = []
-    places, seen = [("", folder)], 0
+    places, seen, all_seen = [("", folder)], 0, True
     for above, place in places:  # which grows meanwhile
         with suppress(OSError), os.scandir(place) as entries:
             for entry in entries:
                 seen += 1
                 if seen > _MOST_SEEN:
                     return files, False
-                if entry.name.startswith("."):
+                if is_hidden(entry.name):
                     continue
                 inner = f"{above}/{entry.name}".strip("/")
                 if not entry.is_dir():
                     files.append((above, entry.name))
                 elif inner.count("/") < _DEEPEST:
                     places.append((inner, Path(entry.path)))
-    return files, True
+                else:
+                    all_seen = False
+    return files, all_seen
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + "s" * (count != 1)
 
 
 def _ending(name: str) -> str:

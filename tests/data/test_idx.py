@@ -54,7 +54,13 @@ class TestReadIdx:
         ):
             read_idx(path, axes)
 
-    @pytest.mark.parametrize("magic", [0x0800, 0x0805, 0x08FF, 0x0D03, 0x01000803, 0x89504E47])
+    @pytest.mark.parametrize(("magic", "kind"), [(0x0C02, "32-bit integers"), (0x0D03, "floats")])
+    def test_idx_of_another_type(self, tmp_path, magic, kind):
+        path = write(tmp_path / "a", idx(X_TRAIN, magic=magic))
+        with refused(path, f"an IDX file of {kind}, expected one of unsigned bytes: save images"):
+            cnn.data.read_idx(path)
+
+    @pytest.mark.parametrize("magic", [0x0800, 0x0805, 0x08FF, 0x0A03, 0x01000803, 0x89504E47])
     def test_not_idx_of_bytes(self, tmp_path, magic):
         path = write(tmp_path / "a", idx(X_TRAIN, magic=magic))
         with refused(path, f"{magic:#010x}", "0x00000803 for images or 0x00000801 for labels"):

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ class TestIdx:
         [
             *(lambda name: name.replace("-idx", ".idx"), lambda name: name.replace("-idx", ".idx") + ".gz"),
             *(str.upper, lambda name: f"{name} (1).gz", lambda name: f"{name}/{name}"),
-            lambda name: f"{name}/{name.replace('-idx', '.idx')}",
+            *(lambda name: f"{name}/{name.replace('-idx', '.idx')}", "{}.txt".format, "{}.bin".format),
             lambda name: name.replace("t10k", "test"),
             *(lambda name: name[:-11], lambda name: name[:-11].replace("-", "_") + ".ubyte"),
             *(
@@ -104,6 +105,17 @@ class TestIdx:
         with refused("holds several data sets, 'emnist-digits', 'emnist-letters': move the one to use"):
             cnn.data.load(lay(files))
 
+    def test_a_file_goes_before_its_copy_in_a_folder(self, lay):
+        copies = renamed(lambda name: f"{name}/{name}")
+        files = renamed(lambda name: name.replace("-idx", ".idx"))
+        check_small_sets(*cnn.data.load(lay(files | dict.fromkeys(copies, b"never read"))))
+
+    def test_labels_of_another_type_are_not_missing(self, lay):
+        files = renamed(lambda name: f"qmnist-{name}".replace("labels-idx1-ubyte", "labels-idx2-int"))
+        labels = idx(Y_TRAIN, magic=0x0C02, shape=(4, 2))
+        with refused("qmnist-train-labels-idx2-int: an IDX file of 32-bit integers"):
+            cnn.data.load(lay(files | {"qmnist-train-labels-idx2-int": labels}))
+
     def test_two_files_for_one_part(self, lay):
         files = renamed("a/{}".format) | renamed("b/{}".format)
         with refused("a/train-images-idx3-ubyte and b/train-images-idx3-ubyte both seem to be the same part"):
@@ -140,6 +152,10 @@ class TestArrays:
             check_small_sets(
                 *cnn.data.load(lay({f"{name}.npy": npy(array) for name, array in arrays.items()}))
             )
+
+    def test_npy_files_in_capitals(self, lay):
+        names = [f"{name.upper()}.NPY" for name in ARRAYS]
+        check_small_sets(*cnn.data.load(lay(dict(zip(names, map(npy, ARRAYS.values()), strict=True)))))
 
     def test_npy_files_in_a_folder_for_each_part(self, lay):
         names = ("train/images", "train/labels", "test/images", "test/labels")
@@ -202,6 +218,17 @@ class TestPlaces:
     def test_an_npz_of_another_name(self, npz, name):
         check_small_sets(*cnn.data.load(npz().rename(npz().with_name(name))))
 
+    def test_what_systems_add_is_passed_over(self, npz):
+        path = npz()
+        (path.parent / "$RECYCLE.BIN").mkdir()
+        (path.parent / "$RECYCLE.BIN" / "b.npz").write_bytes(b"x")
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(path.parent / "new", "w") as packed:
+            for name in archive.namelist():
+                packed.writestr(f"mine/{name}", archive.read(name))
+                packed.writestr(f"__MACOSX/mine/._{name}", b"x")
+        (path.parent / "new").replace(path)
+        check_small_sets(*cnn.data.load(path.parent))
+
     def test_several_files(self, npz):
         npz().rename(npz().with_name("b.npz"))
         path = npz()
@@ -221,6 +248,14 @@ class TestPlaces:
     def test_the_empty_name_is_no_folder(self):
         with refused("there is no data set ''"):
             cnn.data.load("")
+
+    @pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+    def test_a_link_that_leads_nowhere(self, lay):
+        folder = lay(CONTENTS)
+        (folder / NAMES[0]).unlink()
+        (folder / NAMES[0]).symlink_to("gone")
+        with refused(f"{NAMES[0]}: cannot be read (this is a link to gone, which does not exist)"):
+            cnn.data.load(folder)
 
     @pytest.mark.skipif(os.name == "nt", reason="links need a right there")
     def test_a_link_that_leads_back(self, lay):

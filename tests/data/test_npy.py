@@ -52,9 +52,10 @@ class TestNpy:
         train, test = cnn.data.load(save(x_train=np.zeros((8, 3, 4, 5)), x_test=np.ones((4, 3, 4, 5))))
         assert train.shape == test.shape == (3, 4, 5)
 
-    def test_names_of_the_classes(self, save):
+    @pytest.mark.parametrize("dtype", ["U", "S"])
+    def test_names_of_the_classes(self, save, dtype):
         names = ("ant", "bee", "cat", "dog", "eel")
-        train, test = cnn.data.load(save(classes=np.array(names)))
+        train, test = cnn.data.load(save(classes=np.array(names, dtype)))
         assert train.classes == test.classes == names
 
     def test_one_hot_rows(self, save):

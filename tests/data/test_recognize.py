@@ -45,6 +45,10 @@ FILES = {
     "a.7z": (b"7z\xbc\xaf\x27\x1c", ("a 7z archive: unpack it",)),
     "a.npz.xz": (b"\xfd7zXZ\0", ("compressed by xz: unpack it",)),
     "x.npy": (npy(X_TRAIN), ("a single NumPy array", "x_train.npy, y_train.npy, x_test.npy and y_test.npy")),
+    "dict.npy": (npy(np.array({}, dtype=object)), (PICKLE, "numpy.savez")),
+    "data_batch_2.bin": (b"\7" * 3073, ("one of the six files of CIFAR-10: give the folder",)),
+    "labels.xlsx": (zipped("[Content_Types].xml", "xl/workbook.xml"), ("a spreadsheet",)),
+    "nothing.zip": (zipped("a/", "__MACOSX/a"), ("a zip archive without files",)),
     NAMES[0]: (idx(X_TRAIN), ("an IDX file, one of four: give the folder",)),
     f"{NAMES[0]}.gz": (gzip.compress(idx(X_TRAIN)), ("an IDX file, one of four", "give the folder")),
     "7.png": (b"\x89PNG", ("a single picture", "cnn predict")),
@@ -138,6 +142,12 @@ class TestFolders:
         with refused("holds more than ", " pictures in "):
             cnn.data.load(lay(*(f"{number % 3}/{number}.png" for number in range(30))))
 
+    def test_pictures_far_below(self, lay):
+        with refused("holds 2 pictures in 2 folders (a/b/c/d/e: 1, a/images: 1)"):
+            cnn.data.load(lay("a/images/1.png", "a/b/c/d/e/1.png"))
+        with refused("holds more than 1 picture in 1 folder (0: 1)"):
+            cnn.data.load(lay("../deep/0/1.png", "../deep/1/2/3/4/5/6/7/8/9.png").parent / "deep")
+
     def test_tables(self, lay):
         with refused(
             "test.csv, a table as text (CSV) with 2 columns ('a', 'b') and train.csv, a table", "not read"
@@ -149,14 +159,26 @@ class TestFolders:
             cnn.data.load(lay("data/train-0.parquet", contents=b"PAR1"))
 
     def test_many_files(self, lay):
-        with refused("holds 3 Parquet tables, such as a.parquet, b.parquet, c.parquet"):
-            cnn.data.load(lay("a.parquet", "b.parquet", "c.parquet", "README.md"))
+        with refused("holds 3 Parquet tables, such as a.parquet, b.parquet, c.parquet: save images"):
+            cnn.data.load(lay("a.parquet", "b.parquet", "c.parquet", "README.md", contents=b"PAR1"))
         with refused("holds 2 files, such as a.bin, b.bin"):
             cnn.data.load(lay("../other/a.bin", "../other/b.bin").parent / "other")
+        with refused("holds 3 CSV tables, such as 1.csv, 2.csv, 3.csv: tables are not read yet"):
+            cnn.data.load(
+                lay("../tables/1.csv", "../tables/2.csv", "../tables/3.csv", contents=KAGGLE).parent
+                / "tables"
+            )
 
     def test_cifar_in_other_versions(self, lay):
         with refused("the Python version of CIFAR-10: pickles are never opened", "--data cifar10"):
             cnn.data.load(lay("py/data_batch_1", "py/test_batch") / "py")
+        with refused("holds data_batch_1.mat, a MATLAB file and test_batch.mat, a MATLAB file"):
+            cnn.data.load(lay("mat/data_batch_1.mat", "mat/test_batch.mat", contents=b"MATLAB 5.0") / "mat")
+        with refused("the Python version of CIFAR-100: pickles are never opened"):
+            cnn.data.load(
+                lay("data/cifar-100-python/meta", *(f"data/cifar-100-python/{n}" for n in ("train", "test")))
+                / "data"
+            )
         with refused("the binary version of CIFAR-100"):
             cnn.data.load(lay("100/train.bin", "100/fine_label_names.txt") / "100")
 
