@@ -76,7 +76,7 @@ def names_in(folder: Path) -> list[str]:
 
 def is_hidden(path: str) -> bool:
     """Whether a path in a folder or an archive is one that systems put there, or lies in a hidden folder."""
-    names = [name for name in path.lower().split("/") if name != "."]
+    names = [name for name in path.lower().split("/") if name.strip(".")]
     return any(name.startswith(".") or name in _HIDDEN for name in names)
 
 

@@ -182,11 +182,6 @@ NPZ = {
         "x_train: 4,294,967,294 bytes promised, more",
     ),
     "a size within deflate, and no data": (lambda: with_size(archive(), 50_000), "x_train: .*damaged"),
-    "a name that climbs out": (
-        lambda: renamed("../../x_train.npy"),
-        r"missing x_train; .*'\.\./\.\./x_train'",
-    ),
-    "an absolute name": (lambda: renamed("/x_train.npy"), "missing x_train; .*'/x_train'"),
     "a link": (linked, "damaged"),
     "objects": (
         lambda: archive(x_train=npy(np.array([{}], dtype=object))),
@@ -222,6 +217,12 @@ NPZ = {
 @pytest.mark.parametrize("case", NPZ)
 def test_npz(outcome, case):
     check_table(outcome, "npz", *NPZ[case])
+
+
+@pytest.mark.parametrize("name", ["../../x_train.npy", "/x_train.npy"])
+def test_a_name_that_leads_elsewhere_is_a_name_alone(outcome, name):
+    """Nothing is unpacked to a disk."""
+    assert outcome("npz", renamed(name)).result == "accepted"
 
 
 @pytest.mark.parametrize("name", ["../../x_train.npy", "/x_train.npy"])
@@ -387,8 +388,6 @@ HOSTILE_JSON = {
     "nested 100,000 times": lambda name: put(name, DEEP),
     "a number of 100,000 digits": lambda name: put(name, "9" * 100_000),
     "not UTF-8": lambda name: b'{"epochs": "\xff"}',
-    "a byte order mark": lambda name: b"\xef\xbb\xbf" + put(name, "1"),
-    "UTF-16": lambda name: put(name, "1").decode().encode("utf-16"),
     "no JSON": lambda name: b"epochs = 3",
     "nothing": lambda name: b"",
     "NUL": lambda name: b"\0" * 100,
@@ -436,7 +435,6 @@ TOML = {
     "a name twice": ("epochs = 1\nepochs = 2", "is no TOML"),
     "a date": ("epochs = 1979-05-27", "epochs is datetime.date"),
     "100 kB of it": ("#" * 100_000, "it has 100,000 bytes, expected at most 65,536"),
-    "a byte order mark": ("\ufeffepochs = 1", "is no TOML"),
     "a text of 60,000 letters": ('dtype = "' + "y" * 60_000 + '"', None),
     "text for a number, 60,000 letters": ('epochs = "' + "y" * 60_000 + '"', "epochs is 'yy.*…, which is"),
     "half of a letter": ('epochs = "\\ud800"', "is no TOML"),
@@ -461,7 +459,6 @@ METRICS = {
     "another number of cells": (HEAD + "1,2", "line 2 has another number of cells"),
     "an open quote": (HEAD + '1,2,3,4,"5', "unexpected end of data"),
     "NUL": (HEAD + "1,\0,3,4,5", "could not convert|NUL"),
-    "a byte order mark": ("\ufeff" + HEAD + "1,2,3,4,5", "there is no column epoch"),
     "20 MB of it": (HEAD + "1,2,3,4,5\r\n" * 2_000_000, "expected at most 16,777,216"),
 }
 
@@ -470,6 +467,14 @@ METRICS = {
 def test_metrics(outcome, case):
     text, message = METRICS[case]
     check_table(outcome, "metrics", text.encode, message)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_text_with_a_byte_order_mark_is_read(outcome, encoding):
+    texts = {name: put(name, "1").decode() for name in READ_AS_JSON}
+    texts |= {"flags.toml": "epochs = 1", "metrics": HEAD + "1,2,0.5,4,5"}
+    for name, text in texts.items():
+        assert outcome(name, text.encode(encoding)).result == "accepted", name
 
 
 # Pictures
