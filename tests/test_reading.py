@@ -74,3 +74,12 @@ def test_a_run_whose_config_was_edited_is_read(tmp_path, encoding):
     values = {**vars(Config()), "input_shape": (1, 8, 8), "class_names": ("a", "b")}
     (tmp_path / "config.json").write_bytes(json.dumps(values).encode(encoding))
     assert RunFolder(tmp_path).read() == (Config(), (1, 8, 8), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("name", "example"), [("flags.toml", "lines such as epochs = 5"), ("flags.json", '{"epochs": 5}')]
+)
+def test_an_example_is_of_the_kind_of_file(command, tmp_path, name, example):
+    (tmp_path / name).write_text("epochs")
+    code, _, err = command("train", "--config", name, "--dry-run")
+    assert (code, err.endswith(f"expected {example}\n")) == (2, True)

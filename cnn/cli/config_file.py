@@ -77,9 +77,9 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ArgumentError(f"--config {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        kind = "JSON" if is_json else "TOML"
+        kind, example = ("JSON", '{"epochs": 5}') if is_json else ("TOML", "lines such as epochs = 5")
         reason = short(str(error), LONGEST)
-        raise ArgumentError(f"{path} is no {kind} ({reason}): expected lines such as epochs = 5") from None
+        raise ArgumentError(f"{path} is no {kind} ({reason}): expected {example}") from None
     if not isinstance(values, dict):
         raise ArgumentError(f"{path}: holds no flags: expected names with values, as a run's config.json")
     return values

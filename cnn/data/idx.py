@@ -64,14 +64,13 @@ def load_idx(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
         (_read_named(folder / images, IMAGES), _read_named(folder / labels, LABELS))
         for images, labels in parts[:2]
     )
-    if "emnist" not in parts.train[0].lower():
-        return as_sets(train, test, notes=parts.notes)
-    train, test = (
-        (Named(images.name, images.array.transpose(0, 2, 1)), labels) for images, labels in (train, test)
-    )
-    return as_sets(
-        train, test, notes=(*parts.notes, "EMNIST's pictures are stored on their side, turned upright")
-    )
+    notes = parts.notes
+    if "emnist" in parts.train[0].lower():
+        notes = (*notes, "EMNIST's pictures are stored on their side, turned upright")
+        train, test = (
+            (Named(images.name, images.array.transpose(0, 2, 1)), labels) for images, labels in (train, test)
+        )
+    return as_sets(train, test, notes=notes)
 
 
 def _is_no_folder(path: Path) -> bool:
