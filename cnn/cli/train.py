@@ -187,7 +187,7 @@ def train(
     TensorBoard where that is installed. With --validation it also gets best.safetensors, the weights
     after the epoch with the lowest validation loss, and the test uses these.
 
-    Ctrl-C stops it after the present batch, and --resume goes on from there.
+    Ctrl-C stops it after the current batch, and --resume continues from there.
     """
     if resume is None:
         config = Config(

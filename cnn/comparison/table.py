@@ -46,8 +46,9 @@ def show(comparison: Comparison) -> None:
     for letter, column in columns.items():
         if column.agreement:
             write_line(f"{letter} computes what A does: {_agreed(comparison, column.agreement)}")
+    speed = ", and the speed relative to A" if len(columns) > 1 else ""
     for title, table in (
-        ("Layers: forward (fwd) and backward (bwd) in ms, and the speed relative to A", _times),
+        (f"Layers: forward (fwd) and backward (bwd) in ms{speed}", _times),
         ("What they reach; limit: the share of what a large product or copy allows", _limits),
         ("The whole step, with its data on the device", _steps),
         ("Images a second, by batch size (-: too slow to be timed)", _sweep),
