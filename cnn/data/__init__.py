@@ -119,8 +119,10 @@ def _places(folder: Path, depth: int = 1) -> list[Path]:
     folders = [folder / name for name in names if name.endswith("/")]
     if depth and len(folders) <= MOST_FOLDERS:
         files += [place for inner in folders for place in _places(inner, depth - 1)]
-    archive = folder / cifar10.CIFAR10.files[0].name  # which may lie next to what it was unpacked to
-    return files or [archive] * archive.is_file()
+    archive = folder / cifar10.CIFAR10.files[0].name
+    if archive.is_file() and not any(map(cifar10.is_folder, files)):  # else it lies next to what it became
+        files.append(archive)
+    return files
 
 
 def _load_own(folder: Path) -> tuple[Dataset, Dataset]:

@@ -9,6 +9,7 @@ import pytest
 from small_files import ARRAYS, NAMES, X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, check_small_sets, idx, npy, refused
 
 import cnn.data
+from cnn.data import cifar10
 from cnn.data.files import MOST_FOLDERS
 from cnn.data.names import role_of
 
@@ -228,6 +229,14 @@ class TestPlaces:
                 packed.writestr(f"__MACOSX/mine/._{name}", b"x")
         (path.parent / "new").replace(path)
         check_small_sets(*cnn.data.load(path.parent))
+
+    def test_an_archive_is_passed_over_next_to_the_folder_that_it_was_unpacked_to(self, lay):
+        record = bytes(1 + 3 * 32 * 32)
+        files = {f"cifar-10-batches-bin/{name}": record for name in cifar10.FILES}
+        train, test = cnn.data.load(lay(files | {"cifar-10-binary.tar.gz": b"never read"}))
+        assert (len(train), len(test)) == (5, 1)
+        with refused("holds several data sets, 'a.npz', 'cifar-10-binary.tar.gz'"):
+            cnn.data.load(lay({"other/a.npz": b"x", "other/cifar-10-binary.tar.gz": b"x"}) / "other")
 
     def test_several_files(self, npz):
         npz().rename(npz().with_name("b.npz"))
