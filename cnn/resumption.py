@@ -68,6 +68,7 @@ class SavedTraining:
         arrays, metadata = checkpoints.read_all(path)
         try:
             description = _verified(arrays, metadata)
+            checkpoints.require_finite(arrays, description["dtype"])
             epoch, step, seconds = (
                 int(description["epoch"]),
                 int(description["step"]),

@@ -8,7 +8,7 @@ from standin import StandInBackend
 
 import backends
 import cnn
-from cnn import checkpoints
+from cnn import checkpoints, resumption
 from cnn.resumption import SavedTraining
 
 RANDOM = np.random.default_rng(0)
@@ -211,7 +211,7 @@ class TestCheckpoint:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"batch_size": 8}, "began with batch_size 16, now it is 8: give the same, or begin anew"),
+            ({"batch_size": 8}, "began with batch_size 16, now it is 8: give the same, or start over"),
             ({"seed": 6}, "began with seed 5, now it is 6"),
             ({"schedule": cnn.schedules.Cosine()}, r"began with schedule Linear\(.*now it is Cosine\("),
             ({"loss": cnn.MeanSquaredError()}, "began with loss CrossEntropy, now it is MeanSquaredError"),
@@ -293,16 +293,28 @@ class TestCheckpoint:
         "change",
         [{"step": 9}, {"epoch": 5}, {"settings": {"steps": "many"}}, {"history": 3}, {"seconds": None}],
     )
-    def test_one_that_cannot_be_is_refused_though_its_checksum_is_right(self, path, change, monkeypatch):
-        from cnn import resumption
-
-        arrays, metadata = checkpoints.read_all(path)
-        description = json.loads(metadata[checkpoints.METADATA]) | change
-        del description[resumption.CHECKSUM]
-        description[resumption.CHECKSUM] = resumption.checksum(arrays, description)
-        path.write_bytes(checkpoints.serialized(arrays, description))
+    def test_one_that_cannot_be_is_refused_though_its_checksum_is_right(self, path, change):
+        self.rewrite(path, change=change)
         with pytest.raises(cnn.CheckpointError, match=r"c.safetensors: the description .* cannot be used"):
             SavedTraining.read(path)
+
+    @pytest.mark.parametrize("name", ["0.bias", "training/optimizer/velocity/0.bias"])
+    def test_one_with_numbers_that_are_not_finite_is_refused(self, path, name):
+        self.rewrite(path, {name: np.full(3, np.nan, dtype=np.float32)})
+        with pytest.raises(
+            cnn.CheckpointError, match=rf"c\.safetensors: {name} has 3 of 3 values that are NaN"
+        ):
+            SavedTraining.read(path)
+
+    def rewrite(self, path, arrays=None, change=None):
+        """Change what a checkpoint holds, and give it the right checksum."""
+        before, metadata = checkpoints.read_all(path)
+        after = before | (arrays or {})
+        assert after.keys() == before.keys()
+        description = json.loads(metadata[checkpoints.METADATA]) | (change or {})
+        del description[resumption.CHECKSUM]
+        description[resumption.CHECKSUM] = resumption.checksum(after, description)
+        path.write_bytes(checkpoints.serialized(after, description))
 
 
 def test_a_figure_that_is_not_finite_is_null_in_the_file_and_itself_when_read(tmp_path):
