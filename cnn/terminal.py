@@ -6,12 +6,12 @@ What goes to a file or another program keeps its lines whole.
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from cnn.libraries import require
 from cnn.streams import log
+from cnn.text import text_width
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
@@ -80,9 +80,9 @@ def fold(text: str, width: int, indent: str = "") -> str:
     for whole in text.split("\n"):
         line = ""
         for field in re.split(r"(?<=\S)(?=  +\S)", whole):
-            fits = _columns(line + field) <= width or _columns(indent + field.strip()) <= width
+            fits = text_width(line + field) <= width or text_width(indent + field.strip()) <= width
             for piece in [field] if fits else re.findall(r"\s*(?:`[^`]*`|\S)+", field):
-                if line and _columns(line + piece) > width:
+                if line and text_width(line + piece) > width:
                     lines.append(line)
                     line = indent + piece.lstrip()
                 else:
@@ -112,7 +112,7 @@ def table_width(headings: Sequence[str], rows: Lines) -> int:
 def _widths(lines: Lines) -> list[int]:
     """The width of each column of a table; a cell may have several lines."""
     columns = zip(*lines, strict=True)
-    return [max(_columns(line) for cell in column for line in cell.split("\n")) for column in columns]
+    return [max(text_width(line) for cell in column for line in cell.split("\n")) for column in columns]
 
 
 def _parts(widths: Sequence[int], room: int) -> list[list[int]]:
@@ -140,11 +140,3 @@ def _rich_table(lines: Lines, has_footer: bool, part: Sequence[int]) -> "Table":
     for row in lines[1 : -1 if has_footer else None]:
         table.add_row(*(Text(row[i]) for i in part))
     return table
-
-
-def _columns(text: str) -> int:
-    """The columns that a terminal shows the text in."""
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in text
-    )

@@ -1,16 +1,62 @@
 """Figures and names as people read them."""
 
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from math import isfinite
+
+JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of letters in Persian, of parts in emoji
+
+# Names have these, though Python calls them unprintable; the others are two spaces and the tags of flags.
+ALSO_PRINTABLE = re.compile(f"[{JOINERS}\u00a0\u3000\U000e0020-\U000e007f]")
+
+
+def is_printable(text: str) -> bool:
+    """Whether all of the text can be shown, and none of it turns the line around."""
+    return ALSO_PRINTABLE.sub("", text).isprintable()
 
 
 def printable(text: str) -> str:
     """The text with a replacement character for what cannot be shown, or would turn the line around."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(letter if is_printable(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def short(text: str, length: int) -> str:
     """The text, cut where it is longer than ``length``."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def text_width(text: str) -> int:
+    """The columns that a terminal shows the text in: 2 for a wide letter, 0 for a mark or a joiner."""
+    return sum(
+        (2 if unicodedata.east_asian_width(letter) in "WF" else 1)
+        for letter in text
+        if unicodedata.category(letter) not in ("Mn", "Me", "Cf")
+    )
+
+
+def labels(names: Sequence[str], width: int) -> list[str]:
+    """The names in at most ``width`` columns each, still different from one another.
+
+    A long name keeps its beginning, its beginning and its end, or its end: the first that no other name has.
+    If there is none, its label is "#" and its position.
+    """
+    found: list[str | None] = [name if text_width(name) <= width else None for name in names]
+    for head in (width - 1, width // 2, 0):
+        cut = [_cut(name, head, width - 1 - head) for name in names]
+        counts = Counter(cut[i] if label is None else label for i, label in enumerate(found))
+        found = [cut[i] if label is None and counts[cut[i]] == 1 else label for i, label in enumerate(found)]
+    return [f"#{position}" if label is None else label for position, label in enumerate(found)]
+
+
+def _cut(name: str, head: int, tail: int) -> str:
+    """The name with an ellipsis between so many columns of its beginning and of its end."""
+    begin = next(name[:i] for i in range(len(name), -1, -1) if text_width(name[:i]) <= head)
+    end = next(name[i:] for i in range(len(name) + 1) if text_width(name[i:]) <= tail)
+    while end and not text_width(end[0]):  # a mark without its letter
+        end = end[1:]
+    return f"{begin.rstrip(JOINERS)}…{end}"
 
 
 def percent(share: float) -> str:

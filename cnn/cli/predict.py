@@ -18,7 +18,7 @@ from cnn.errors import ArgumentError, CheckpointError, DataError
 from cnn.pictures import as_digit, as_image, pictures_at, read_picture
 from cnn.runs import RunFolder
 from cnn.terminal import make_console
-from cnn.text import percent, printable
+from cnn.text import labels, percent, printable, text_width
 
 Prepare = Callable[[Any, tuple[int, ...]], Any]
 PREPARATIONS: dict[str, Prepare] = {"digit": as_digit, "resize": as_image}
@@ -133,12 +133,11 @@ def _as_data(file: Path, image: Any, shares: Any, class_names: Sequence[str], sh
 
 def _print_bars(results: Iterable[Result], class_names: Sequence[str], top: int, show: bool) -> None:
     """For people: the file, the image where asked for, and a bar for each of the top classes."""
-    from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
     console = make_console()
-    names = [_shown(name) for name in class_names]
-    column = min(max(map(cell_len, names)), max(1, console.width // 3))
+    names = labels([_shown(name) for name in class_names], max(2, console.width // 3))
+    column = max(map(text_width, names))
     room = max(1, min(BAR, console.width - column - len("   100.00% ")))
     block = "█" if _shown("█") == "█" else "#"
     for file, image, shares in results:
@@ -146,7 +145,8 @@ def _print_bars(results: Iterable[Result], class_names: Sequence[str], top: int,
         for line in _drawn(image, console.width - 2) if show else []:
             console.print(Text(f"  {line}".rstrip()), soft_wrap=True)
         for label in np.argsort(-shares, kind="stable")[:top]:
-            text = f"  {set_cell_size(names[label], column)} {percent(shares[label]):>7}"
+            name = names[label] + " " * (column - text_width(names[label]))
+            text = f"  {name} {percent(shares[label]):>7}"
             bar = block * round(float(shares[label]) * room)
             console.print(Text.assemble(text, (f" {bar}" if bar else "", "green")), soft_wrap=True)
 

@@ -15,7 +15,7 @@ from cnn.errors import DataError, DisagreementError
 from cnn.files import leaves, write_json
 from cnn.libraries import require
 from cnn.reading import read_text
-from cnn.text import short
+from cnn.text import is_printable, short
 
 if TYPE_CHECKING:
     import pydantic
@@ -101,7 +101,7 @@ def _checked(values: dict[str, Any]) -> Comparison:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     for leaf in leaves(values):
-        if isinstance(leaf, str) and not leaf.isprintable():
+        if isinstance(leaf, str) and not is_printable(leaf):
             raise ValueError(f"{leaf!r} is not printable")
         if isinstance(leaf, int | float) and not 0 <= leaf < LARGEST:  # NaN is not
             raise ValueError(f"{leaf} is neither a time nor a count")

@@ -12,7 +12,7 @@ from backends.text import did_you_mean, first_line
 from cnn.data.mapped import Place, place
 from cnn.errors import DataError, OutOfMemory
 from cnn.random import SPLIT, generator
-from cnn.text import short
+from cnn.text import is_printable, short, text_width
 
 Array = np.ndarray
 Classes = int | Iterable[str] | None
@@ -280,7 +280,7 @@ def as_names(classes: Classes, name: str = "classes") -> tuple[str, ...] | None:
         raise DataError(f"{name}: {classes!r} is neither a count nor a list of names")
     names = list(classes)
     for position, class_name in enumerate(names):
-        if not isinstance(class_name, str) or not class_name or not class_name.isprintable():
+        if not isinstance(class_name, str) or not text_width(class_name) or not is_printable(class_name):
             raise DataError(
                 f"{name}: {class_name!r} at position {position}: expected a name, as printable text"
             )

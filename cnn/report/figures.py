@@ -12,7 +12,7 @@ from cnn.network import Sequential
 from cnn.report.evaluation import Evaluation
 from cnn.report.histogram import Histogram
 from cnn.report.record import Record
-from cnn.text import milliseconds, percent, short
+from cnn.text import labels, milliseconds, percent, short, text_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ def compared_curves(records: dict[str, Record]) -> Picture:
 
 
 def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
-    """The confusion matrix; errors are coloured, so that many right answers do not hide them."""
+    """The confusion matrix: blue by the share of a class that is right, red by the count of a mistake."""
     counts = evaluation.confusion
     classes = len(counts)
     figure, axes = _one_axes(4.0, left=0.62, bottom=0.62, top=0.1)
@@ -89,7 +89,8 @@ def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
     colours[..., :3] = _rgb(RED)
     # by the square root, since a few pairs of classes have most of the errors
     colours[..., 3] = 0.7 * np.sqrt(wrong / max(wrong.max(), 1))
-    colours[np.diag_indices(classes)] = (*_rgb(BLUE), 0.25)
+    right = np.diag(counts) / np.maximum(counts.sum(axis=1), 1)  # of the images of each class
+    colours[np.diag_indices(classes)] = [(*_rgb(BLUE), 0.4 * share) for share in right]
     axes.imshow(colours, interpolation="none")
     if classes <= MOST_WRITTEN:
         letters = len(str(counts.max()))
@@ -98,15 +99,17 @@ def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
             count = str(counts[true, predicted])
             axes.text(predicted, true, count, ha="center", va="center_baseline", fontsize=size)
     shown = range(0, classes, ceil(classes / MOST_WRITTEN))
-    labels = [short(names[label], 8) for label in shown]
-    axes.set_xticks(shown, labels, rotation=90 if max(map(len, labels)) > 2 else 0)
-    axes.set_yticks(shown, labels)
-    _margins(figure, axes, labels)
+    ticks = labels([names[label] for label in shown], 8)
+    axes.set_xticks(shown, ticks, rotation=90 if max(map(text_width, ticks)) > 2 else 0)
+    axes.set_yticks(shown, ticks)
+    _margins(figure, axes, ticks)
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.spines[:].set_visible(True)
     axes.tick_params(length=0)
-    right = int(np.trace(counts))
-    told = f"Confusion matrix of {classes} classes: {right:,} of {evaluation.count:,} test images are right"
+    told = (
+        f"Confusion matrix of {classes} classes: "
+        f"{np.trace(counts):,} of {evaluation.count:,} test images are right"
+    )
     if wrong.any():
         true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
         told += (
@@ -119,7 +122,8 @@ def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
 def mistakes(evaluation: Evaluation, names: Sequence[str]) -> Picture:
     """The wrong test images whose true class was given the least probability."""
     found, columns = evaluation.mistakes, 4
-    tight = max(map(len, names)) <= 2  # a name and its probability go into one line
+    tight = max(map(text_width, names)) <= 2  # a name and its probability go into one line
+    shown = labels(names, 9)
     height, gap = (1.18, " ") if tight else (1.42, "\n")
     rows = ceil(len(found.labels) / columns)
     figure, axes = _one_axes(rows * height, left=0.02, bottom=0.02, right=0.02, top=0.02)
@@ -131,7 +135,7 @@ def mistakes(evaluation: Evaluation, names: Sequence[str]) -> Picture:
         axes.imshow(_shown(image), extent=_place(image.shape, middle, bottom), interpolation="none")
         label, taken = found.labels[number], found.predicted[number]
         right, wrong = (percent(found.probabilities[number][name]) for name in (label, taken))
-        text = f"is {short(names[label], 9)}:{gap}{right}\nsaid {short(names[taken], 9)}:{gap}{wrong}"
+        text = f"is {shown[label]}:{gap}{right}\nsaid {shown[taken]}:{gap}{wrong}"
         axes.text(middle, bottom + 0.04, text, ha="center", va="top", fontsize=8, linespacing=1.1)
         told.append(f"{names[label]} taken for {names[taken]} with {wrong}")
     axes.set(xlim=(0, columns), ylim=(rows * height, 0), aspect="auto")
@@ -212,15 +216,16 @@ def layer_times(evaluation: Evaluation) -> list[Picture]:
         low = np.array([1e3 * spread.low if spread else 0 for spread in spreads])
         high = np.array([1e3 * spread.high if spread else 0 for spread in spreads])
         axes.barh(rows + shift, middle, 0.36, color=colour, label=direction)
-        axes.hlines(rows + shift, low, high, color=INK, linewidth=1)
-    labels = [short(times[index][0].layer, 18) for index in shown]
-    axes.set_yticks(rows, labels)
+        axes.hlines(rows + shift, low, high, color=INK, linewidth=1, label="quartiles" if shift > 0 else "_")
+    ticks = labels([times[index][0].layer for index in shown], 18)
+    axes.set_yticks(rows, ticks)
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=f"ms for a batch of {evaluation.batch_size}")
     axes.set_xlim(left=0)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    _margins(figure, axes, labels, x_labels=False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="upper center", ncols=2)
+    _margins(figure, axes, ticks, x_labels=False)
+    lines, *bars = axes.get_legend_handles_labels()[0]  # matplotlib gives lines first
+    figure.legend(handles=[*bars, lines], loc="upper center", ncols=3)
     slowest = int(np.argmax(totals))
     told = (
         f"Time per layer in a training step on {_plural(evaluation.batch_size, 'image')}: "
@@ -244,14 +249,24 @@ def _one_axes(
     return figure, figure.add_axes(place)
 
 
-def _margins(figure: "Figure", axes: "Axes", labels: Sequence[str], x_labels: bool = True) -> None:
-    """Make room for the labels at the left, and for turned ones below."""
-    room = 0.085 * max(map(len, labels)) + 0.3
+def _margins(figure: "Figure", axes: "Axes", ticks: Sequence[str], x_labels: bool = True) -> None:
+    """Make room for the labels of the ticks at the left, and for turned ones below."""
+    room = max(map(_inches, ticks)) + 0.35
     height = float(figure.get_figheight())
     box = axes.get_position()
-    turned = x_labels and max(map(len, labels)) > 2
+    turned = x_labels and max(map(text_width, ticks)) > 2
     bottom = (room + 0.1) / height if turned else box.y0
     axes.set_position((room / WIDTH, bottom, box.x1 - room / WIDTH, box.y1 - bottom))
+
+
+def _inches(label: str) -> float:
+    """How wide the label of a tick is, also in a browser, which may have wide letters that our font lacks."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    size = 9
+    points, _, _ = TextToPath().get_text_width_height_descent(label, FontProperties(size=size), ismath=False)
+    return max(float(points), text_width(label) * size / 2) / 72
 
 
 def _curve_axes(epochs: int, legend_lines: int = 1) -> tuple["Figure", dict[str, "Axes"]]:

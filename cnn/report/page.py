@@ -1,7 +1,7 @@
 """The pages: report.html for one run, or for several side by side, with the pictures as files."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -70,7 +70,7 @@ def compare_runs(folders: Sequence[RunFolder], out: Path) -> Report:
         for number, (name, folder) in enumerate(zip(names, folders, strict=True), 1)
     }
     results = {
-        name: {what: str(record.settings[what]) for what in ("model", "data")} | _result(record)
+        name: _result(record) | {what: str(record.settings[what]) for what in ("model", "data")}
         for name, record in records.items()
     }
     settings = {name: dict(_rows(record.settings)) for name, record in records.items()}
@@ -78,9 +78,8 @@ def compare_runs(folders: Sequence[RunFolder], out: Path) -> Report:
         trained = any(record.epochs for record in records.values())
         facts = {
             "title": f"{len(records)} runs compared",
-            "names": list(records),
-            "results": _beside(results),
-            "differing": [(name, values) for name, values in _beside(settings) if len(set(values)) > 1],
+            "results": _by_run(results, _best(records)),
+            "differing": _by_run(_differing(settings)),
         }
         return _write(out, "comparison.html", facts, [figures.compared_curves(records)] if trained else [])
 
@@ -217,7 +216,34 @@ def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return [(printable(label), printable(text)) for label, text in rows]
 
 
-def _beside(columns: dict[str, dict[str, str]]) -> list[tuple[str, list[str]]]:
-    """Each name with its value in every column, empty where a column lacks it."""
-    names = dict.fromkeys(name for column in columns.values() for name in column)
-    return [(name, [column.get(name, "") for column in columns.values()]) for name in names]
+def _by_run(runs: dict[str, dict[str, str]], best: Container[tuple[str, str]] = ()) -> dict[str, Any]:
+    """A table with a row for each run: its values, empty if it lacks one; the best are marked."""
+    names = list(dict.fromkeys(name for values in runs.values() for name in values))
+    rows = [
+        (run, [(name, values.get(name, ""), (run, name) in best) for name in names])
+        for run, values in runs.items()
+    ]
+    return {"names": names, "rows": rows}
+
+
+def _best(records: dict[str, Record]) -> set[tuple[str, str]]:
+    """(Run, figure) of the highest accuracy and the lowest loss, if the runs had the same data."""
+    if len({(str(record.settings["data"]), tuple(record.class_names)) for record in records.values()}) > 1:
+        return set()
+    best = set()
+    for figure in {figure for record in records.values() for figure in record.result}:
+        choose = max if figure.endswith("accuracy") else min
+        found = {run: record.result[figure] for run, record in records.items() if figure in record.result}
+        if len(set(found.values())) > 1:
+            best |= {(run, figure) for run, value in found.items() if value == choose(found.values())}
+    return best
+
+
+def _differing(settings: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The settings that are not the same in all runs."""
+    first, *others = settings.values()
+    same = {name for name, value in first.items() if all(other.get(name) == value for other in others)}
+    return {
+        run: {name: value for name, value in values.items() if name not in same}
+        for run, values in settings.items()
+    }

@@ -232,10 +232,14 @@ class TestRefusedClasses:
         with refused("classes", "'b' occurs more than once", "unique"):
             Dataset(images(), [0] * 6, classes=["a", "b", "b"])
 
-    @pytest.mark.parametrize("name", [3, None, b"a", "", "two\nlines", "\ud800"])
+    @pytest.mark.parametrize("name", [3, None, b"a", "", "two\nlines", "\ud800", "a\u202eb", "\u200d"])
     def test_names_that_are_no_text(self, name):
         with refused("classes", f"{name!r} at position 1", "printable text"):
             Dataset(images(), [0] * 6, classes=["a", name])
+
+    def test_names_with_joiners_and_wide_spaces(self):
+        names = ("می\u200cخواهم", "👨\u200d👩\u200d👧", "日本\u3000語", "caf\u00e9\u00a0noir")  # noqa: RUF001
+        assert Dataset(images(), [0, 1, 2, 3, 0, 1], classes=names).classes == names
 
     def test_no_names(self):
         with refused("classes", "no names"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from small_run import NAMES, Page, make_run
 
 import backends
 import cnn
+from cnn.drawing import style
 from cnn.errors import ArgumentError, CheckpointError
-from cnn.report import compare_runs, examine, write_report
+from cnn.report import Evaluation, compare_runs, examine, write_report
+from cnn.report.figures import confusion, layer_times
+from cnn.report.record import Record
 from cnn.runs import Config, RunFolder, RunLog
 from cnn.text import duration, percent, printable, short
 
@@ -262,6 +266,62 @@ class TestFilesAlone:
         with pytest.raises(CheckpointError, match=r"evaluation\.safetensors is of 3 classes.*another run's"):
             write_report(run)
 
+    @pytest.mark.parametrize(("epochs", "folded"), [(20, 0), (21, 1)])
+    def test_a_long_table_of_epochs_is_folded_and_says_how_long_it_is(self, run, epochs, folded):
+        head, line = run.metrics.read_text().splitlines()[:2]
+        rest = line.partition(",")[2]
+        run.metrics.write_text("\n".join([head, *(f"{n},{rest}" for n in range(1, epochs + 1))]) + "\n")
+        page = Page(write_report(run).page)
+        assert page.texts.count(f"All {epochs} epochs as a table") == folded
+        assert page.texts.count("Epochs") == 1
+
+
+LONG = [f"the same beginning of all names, number {number}" for number in range(200)]
+WIDE = [
+    "日本語の長い名前の一",
+    "日本語の長い名前の二",
+    "می\u200cخواهم که این نام",  # noqa: RUF001
+    "👨\u200d👩\u200d👧 family",
+    "a",
+]
+
+
+class TestClassNames:
+    @pytest.fixture
+    def matrix(self):
+        def draw(names, counts=None):
+            counts = np.eye(len(names), dtype=np.int64) if counts is None else counts
+            with style():
+                return confusion(SimpleNamespace(confusion=counts, count=int(counts.sum())), names).figure
+
+        return draw
+
+    @pytest.mark.parametrize("names", [LONG, WIDE, ["犬", "猫"], ["W" * 30, "W" * 29 + "M"]])
+    def test_labels_differ_and_everything_is_inside_the_picture(self, matrix, names):
+        figure = matrix(names)
+        (axes,) = figure.axes
+        for axis in (axes.xaxis, axes.yaxis):
+            shown = [label.get_text() for label in axis.get_ticklabels()]
+            assert len(set(shown)) == len(shown)
+            with style():  # which is silent about letters that the font lacks
+                box, whole = axis.get_tightbbox(), figure.bbox
+            assert box.x0 >= whole.x0 - 1
+            assert box.y0 >= whole.y0 - 1
+            assert box.x1 <= whole.x1 + 1
+
+    def test_the_colour_of_the_diagonal_is_the_share_that_is_right(self, matrix):
+        (image,) = matrix(["a", "b", "c"], np.array([[0, 5, 0], [2, 2, 0], [0, 0, 7]])).axes[0].images
+        none, half, all_ = image.get_array()[np.diag_indices(3)][:, 3]
+        assert none == 0
+        assert half == all_ / 2
+
+
+def test_the_times_of_layers_say_what_their_lines_are(finished):
+    with style():
+        (picture,) = layer_times(Evaluation.load(finished[0].evaluation))
+    (legend,) = picture.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["forward", "backward", "quartiles"]
+
 
 class TestSeveralRuns:
     @pytest.fixture
@@ -278,9 +338,25 @@ class TestSeveralRuns:
         assert "1: copy" in page.texts
         assert page.texts.count("2: _second") == 3  # in the picture and both tables
         differing = page.text[page.text.index("What differs") :]
-        assert "seed 0 4" in differing
-        assert "epochs 2 3" in differing
+        assert "epochs seed 1: copy 2 0 2: _second 3 4" in differing  # a row for each run
         assert "batch size" not in differing
+
+    def test_the_best_of_each_figure_is_marked_if_the_data_are_the_same(self, run, other, tmp_path):
+        losses = [Record.read(folder).result["test loss"] for folder in (run, other)]
+        cells = Page(compare_runs([run, other], tmp_path / "out").page).all("td")
+        marked = ["best" in cell.get("class", "") for cell in cells if cell.get("data-name") == "test loss"]
+        assert marked == [loss == min(losses) for loss in losses]
+        config = json.loads(other.config.read_text())
+        other.config.write_text(json.dumps(config | {"data": "mnist"}))
+        page = Page(compare_runs([run, other], tmp_path / "other data").page)
+        assert not any("best" in cell.get("class", "") for cell in page.all("td"))
+
+    def test_each_value_has_its_name_for_narrow_screens(self, run, other, tmp_path):
+        page = Page(compare_runs([run, other], tmp_path / "out").page)
+        headings = [text for text in page.texts if text in ("test accuracy", "device", "seed")]
+        names = [cell["data-name"] for cell in page.all("td") if "data-name" in cell]
+        assert headings == ["test accuracy", "device", "seed"]
+        assert all(names.count(name) == 2 for name in headings)
 
     def test_runs_of_one_name_are_told_apart(self, run, tmp_path):
         twin = RunFolder(shutil.copytree(run.path, tmp_path / "far" / "copy"))
