@@ -46,8 +46,9 @@ class Output:
 
     def write(self, text: str) -> int:
         """Write ``text``; OutputLost if that fails."""
-        with self._telling():
-            self._stream.write(text)
+        if text != "":  # with which libraries try a stream, and keep the error to themselves
+            with self._telling():
+                self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
