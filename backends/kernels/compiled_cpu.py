@@ -41,8 +41,9 @@ class CompiledKernels(PortableKernels):
         super().__init__(backend)
         if not HAS_THREADS:
             backend.slower = (
-                "the compiled kernels use one thread, since Numba finds neither OpenMP nor TBB: "
-                "install libgomp (Linux) or libomp (macOS)"
+                "the compiled kernels use one thread, since Numba has no thread pool that is safe to share: "
+                "install libgomp (Linux) or libomp (macOS), and unset NUMBA_THREADING_LAYER and "
+                "NUMBA_THREADING_LAYER_PRIORITY if they are set"
             )
 
     @property

@@ -64,6 +64,16 @@ def test_a_damaged_file_is_compiled_again_and_replaced(folder):
     assert not compile_and_run()
 
 
+def test_machine_code_with_a_wrong_bit_is_compiled_again_and_not_run(folder):
+    compile_and_run()
+    (file,) = folder.path.iterdir()
+    data = bytearray(file.read_bytes())
+    data[data.index(b".text") + 100] ^= 1
+    file.write_bytes(data)
+    assert compile_and_run()
+    assert not compile_and_run()
+
+
 def test_a_full_disk_is_noted_once(folder, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")

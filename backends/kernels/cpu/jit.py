@@ -34,18 +34,20 @@ if not all(feature[:1] in ("", "+", "-") for feature in (numba.config.CPU_FEATUR
 inlined = numba.njit(inline="always")
 
 
-def _load_threads() -> bool:
-    """Load a thread pool that starts work in microseconds; -> whether there is one.
+def _load_pool() -> str | None:
+    """Load the thread pool that Numba will start, of those that NUMBA_THREADING_LAYER permits; -> its name.
 
     GNU's spins while it waits, for many milliseconds if it is not told otherwise when it is loaded. Where
     another process wants the core, steps wait for that; a fifteenth of it still bridges the gaps in a step.
     """
+    layer = str(numba.config.THREADING_LAYER).lower()
+    names = numba.config.THREADING_LAYER_PRIORITY if layer == "default" else _POOLS.get(layer, ())
     spin = "GOMP_SPINCOUNT"
     told = {spin, "OMP_WAIT_POLICY"} & os.environ.keys()
     if not told:
         os.environ[spin] = "20000"
     try:
-        return any(map(_has_pool, ("tbbpool", "omppool")))
+        return next(filter(_has_pool, names), None)
     finally:
         if not told:
             del os.environ[spin]
@@ -53,24 +55,22 @@ def _load_threads() -> bool:
 
 def _has_pool(name: str) -> bool:
     with suppress(Exception):  # a broken one is none
-        import_module(f"numba.np.ufunc.{name}")
+        import_module(f"numba.np.ufunc.{_MODULES[name]}")
         return True
     return False
 
 
 SMALL = 100_000  # numbers moved: for fewer, a second thread costs what it saves
 MULTIPLICATIONS = 8  # that many take as long as moving a number
-POOLS = {  # that do for the value of NUMBA_THREADING_LAYER
-    "default": ("workqueue",),
-    "workqueue": ("workqueue",),
-    "omp": ("omppool",),
-    "tbb": ("tbbpool",),
-    "safe": ("tbbpool",),
-    "threadsafe": ("tbbpool", "omppool"),
-    "forksafe": ("tbbpool", "workqueue"),
+_MODULES = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}
+_POOLS = {  # by the value of NUMBA_THREADING_LAYER, in the order in which Numba tries them
+    "safe": ["tbb"],
+    "threadsafe": ["tbb", "omp"],
+    "forksafe": ["tbb", "workqueue"],
+    **{name: [name] for name in _MODULES},
 }
-# Numba's own pool takes a tenth of a millisecond to start, and ends the process where two threads meet
-HAS_THREADS = _load_threads()
+# The workqueue, Numba's own, starts in a tenth of a millisecond, and ends the process if two threads meet
+HAS_THREADS = _load_pool() in ("tbb", "omp")
 
 
 def thread_count(work: int) -> int:
@@ -80,13 +80,8 @@ def thread_count(work: int) -> int:
 
 def _use_threads(parts: int) -> None:
     """Let this Python thread compute with so many; each begins with NUMBA_NUM_THREADS."""
-    if parts == numba.get_num_threads():
-        return
-    most = numba.config.NUMBA_NUM_THREADS
-    if parts > most and numba.threading_layer() != "workqueue":
-        parallel._set_num_threads(parts)  # set_num_threads takes it for a limit, but only that pool does
-    else:
-        numba.set_num_threads(min(parts, most))
+    if parts != numba.get_num_threads():
+        parallel._set_num_threads(parts)  # set_num_threads takes it for a limit, which these pools do not
 
 
 def _after_fork() -> None:
@@ -222,11 +217,10 @@ def try_out() -> None:
     Threads are not started for that, since those of a parent process are lost to one that is forked.
     """
     config = numba.config
-    layer = str(config.THREADING_LAYER).lower()
     if config.DISABLE_JIT:
         raise ImportError("NUMBA_DISABLE_JIT lets nothing be compiled")
-    if not any(map(_has_pool, POOLS.get(layer, ()))):
-        raise ImportError(f"the threading layer {layer!r} is missing")
+    if _load_pool() is None:
+        raise ImportError(f"the threading layer {config.THREADING_LAYER!r} is missing")
     if sorted(config.THREADING_LAYER_PRIORITY) != ["omp", "tbb", "workqueue"]:
         raise ImportError("NUMBA_THREADING_LAYER_PRIORITY is no order of omp, tbb and workqueue")
     Kernel(_nothing).address(np.float32)

@@ -1,6 +1,7 @@
 """Where the kernels' machine code is kept, so that the next process need not compile it."""
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.resources import files
@@ -138,14 +139,21 @@ class _CacheFiles(IndexDataCacheFile):
 
     def load(self, key: Any) -> Any:
         try:
-            stamp, kept, data = self._load_data(self._name(key))
+            stamp, kept, check, data = self._load_data(self._name(key))
         except FileNotFoundError:
             return None
-        return data if (stamp, kept) == (self._source_stamp, key) else None
+        whole = stamp, kept, check
+        return pickle.loads(data) if whole == (self._source_stamp, key, _checksum(data)) else None
 
     def save(self, key: Any, data: Any) -> None:
-        self._save_data(self._name(key), (self._source_stamp, key, data))
+        dumped = self._dump(data)
+        self._save_data(self._name(key), (self._source_stamp, key, _checksum(dumped), dumped))
 
     def _name(self, key: Any) -> str:
         identity = numba.__version__, self._source_stamp, key
         return f"{self._function}.{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.nbc"
+
+
+def _checksum(data: bytes) -> bytes:
+    """Of machine code: one wrong bit in it would end the process."""
+    return hashlib.sha256(data).digest()
