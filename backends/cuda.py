@@ -191,7 +191,7 @@ class CudaBackend(Backend):
         return self._active
 
     def synchronize(self) -> None:
-        with recording_alone, self.active():
+        with self.active(), recording_alone:
             self._device.synchronize()
 
     def timer(self) -> Timer:

@@ -147,10 +147,11 @@ def _give_back() -> None:
     if not recording_alone.acquire(blocking=False):  # whoever records does it later
         return
     try:
-        for _ in range(0 if _under_way else len(_retired)):
-            own = _retired.popleft()
-            if not own.give_back():
-                _retired.append(own)
+        with suppress(IndexError):  # what is destroyed in a turn may empty the queue
+            for _ in range(0 if _under_way else len(_retired)):
+                own = _retired.popleft()
+                if not own.give_back():
+                    _retired.append(own)
     finally:
         recording_alone.release()
 

@@ -294,6 +294,20 @@ class TestMemory:
         del repeat
         assert taken() == 0
 
+    def test_of_graphs_that_go_while_another_is_given_back(self, gpu, cublas, streams, taken, monkeypatch):
+        def graph():
+            repeat = gpu.graph(lambda: None)
+            repeat()
+            return repeat
+
+        waits, last = [graph(), graph()], [graph()]
+        with cuda_capture._recording(FakeStream()):
+            waits.clear()
+        wait = gpu.xp.cuda.runtime.deviceSynchronize
+        monkeypatch.setattr(gpu.xp.cuda.runtime, "deviceSynchronize", lambda: (last.clear(), wait()))
+        gpu.memory()
+        assert taken() == 0
+
     def test_what_a_step_keeps_is_given_back_after_that(self, gpu, cublas, streams, taken):
         kept = []
 

@@ -15,7 +15,7 @@ from fake_cupy import fake_cupy
 
 import backends
 import cnn
-from backends import ArgumentError, DeviceUnavailable, cuda, threads
+from backends import ArgumentError, DeviceUnavailable, cuda, cuda_capture, threads
 
 if not hasattr(os, "fork"):
     pytest.skip("there is no fork here", allow_module_level=True)
@@ -165,6 +165,25 @@ class TestCuda:
             "cpu",
             "no CUDA: CUDA was in use when this process was forked, which CUDA does not survive",
         )
+
+    def test_it_says_so_though_another_thread_was_recording(self):
+        device = backends.get("cuda:1", kernels="portable")
+        recording, done = threading.Event(), threading.Event()
+
+        def record():
+            with cuda_capture.recording_alone:
+                recording.set()
+                done.wait()
+
+        another = threading.Thread(target=record)
+        another.start()
+        recording.wait()
+        try:
+            said = in_a_child(lambda: refusal(device.synchronize))
+        finally:
+            done.set()
+            another.join()
+        assert "was in use when this process was forked" in said
 
     def test_a_child_may_be_the_first_to_use_it(self):
         assert in_a_child(lambda: backends.get("cuda:1", kernels="portable").name) == "cuda:1"
