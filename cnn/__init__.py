@@ -33,6 +33,7 @@ from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from cnn.network import Sequential
 from cnn.optimizers import SGD, Adam, AdamW, Optimizer
 from cnn.training import evaluate, fit
+from cnn.transforms import ClipNorm, GradientTransform
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "CheckpointError",
+    "ClipNorm",
     "Conv2D",
     "CrossEntropy",
     "DataError",
@@ -56,6 +58,7 @@ __all__ = [
     "DeviceUnavailable",
     "Flatten",
     "GradientCheck",
+    "GradientTransform",
     "Layer",
     "LearningGuard",
     "Loss",

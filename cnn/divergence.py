@@ -12,7 +12,7 @@ from cnn.layers.buffers import Array
 from cnn.layers.layer import Layer
 from cnn.network import Sequential
 from cnn.run import Run
-from cnn.step import TrainingStep
+from cnn.step import TrainingStep, update
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _first_not_finite(training: TrainingStep, size: int) -> str | None:
             gradients = [parameter.grad for parameter in layer.parameters.values()]
             if not _all_finite(training, *gradients, *([dy] if wanted else [])):
                 return f"the gradients of layer {layer.label} (backward)"
-        optimizer.step(training.feed.rate)
+        update(network, optimizer, training.feed.rate, training.transforms)
         for layer in _in_order(network):
             if not _all_finite(training, *(parameter.value for parameter in layer.parameters.values())):
                 return f"the weights of layer {layer.label} (update)"

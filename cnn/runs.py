@@ -17,6 +17,7 @@ import cnn
 from backends import Backend
 from backends.text import did_you_mean
 from cnn import checkpoints, defaults, models, system
+from cnn.arguments import number
 from cnn.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.data import Dataset
 from cnn.errors import ArgumentError, CheckpointError, DataError
@@ -28,6 +29,7 @@ from cnn.reading import read_text
 from cnn.run import Run
 from cnn.schedules import SCHEDULES, Schedule
 from cnn.text import short
+from cnn.transforms import ClipNorm, GradientTransform
 
 PACKAGES = (
     "numpy", "scipy", "numba", "threadpoolctl", "safetensors", "rich", "typer",
@@ -51,6 +53,7 @@ class Config:
     warmup: float = defaults.WARMUP  # below 1 a share of the run, from 1 on steps
     momentum: float | None = None  # None: the optimizer's own
     weight_decay: float | None = None  # None: the optimizer's own
+    clip: float = defaults.CLIP  # the norm that a gradient is scaled down to; 0: it is left as it is
     validation: float = 0.0  # share of the training images that is held out
     seed: int = 0
     device: str = "auto"
@@ -115,6 +118,11 @@ class Config:
             momentum=getattr(optimizer, "momentum", None),
         )
 
+    def make_transforms(self) -> list[GradientTransform]:
+        """What happens to the gradient before each update."""
+        clip = number("clip", self.clip)
+        return [ClipNorm(clip)] if clip else []
+
     def make_schedule(self) -> Schedule:
         """The schedule by name."""
         if self.schedule not in SCHEDULES:
@@ -123,7 +131,8 @@ class Config:
         return SCHEDULES[self.schedule](warmup=self.warmup)
 
 
-LATER_FIELDS = ("graph", "tf32", "stream", "validation")  # that the first runs' config.json does not have
+# what the config.json of an older run may lack, as it was then
+LATER_FIELDS = {"graph": True, "tf32": False, "stream": None, "validation": 0.0, "clip": 0.0}
 
 
 DECISIVE = (
@@ -251,7 +260,7 @@ class RunFolder:
         """(configuration, image shape, class names); CheckpointError where this is no run's folder."""
         try:
             values = json.loads(read_text(self.config))
-            values = {name: getattr(Config, name) for name in LATER_FIELDS} | values
+            values = LATER_FIELDS | values
             config = Config(**{field.name: values[field.name] for field in fields(Config)})
             return config, tuple(values["input_shape"]), tuple(values["class_names"])
         except (FileNotFoundError, NotADirectoryError):

@@ -1,5 +1,6 @@
-"""A training step: gather a batch, forward, loss, backward, update, count."""
+"""A training step: gather a batch, forward, loss, backward, gradient transforms, update, count."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from cnn.losses import Loss
 from cnn.metrics import Totals
 from cnn.network import Sequential
 from cnn.optimizers import Optimizer
+from cnn.transforms import GradientTransform
 
 
 class TrainingStep:
@@ -26,17 +28,19 @@ class TrainingStep:
         feed: Feed,
         totals: Totals,
         graph: bool = True,
+        transforms: Sequence[GradientTransform] = (),
     ) -> None:
         self.network = network
         self.loss = loss
         self.optimizer = optimizer
         self.feed = feed
         self.totals = totals
+        self.transforms = transforms
 
         def run(size: int) -> None:
             x, labels = feed.batch(size)
             compute_gradients(network, loss, x, labels, totals.sums)
-            optimizer.step(feed.rate)
+            update(network, optimizer, feed.rate, transforms)
 
         self.run = run  # call by call; no method, which would keep the graph and its memory in a cycle
         whole = partial(run, feed.batch_size)
@@ -53,6 +57,15 @@ class TrainingStep:
             self._recorded = self.optimizer.settings
             self._whole = self._graph()
         self._whole()
+
+
+def update(
+    network: Sequential, optimizer: Optimizer, rate: Array, transforms: Sequence[GradientTransform] = ()
+) -> None:
+    """What follows the backward pass: the transforms of the gradient in their order, then the new weights."""
+    for transform in transforms:
+        transform.apply(network)
+    optimizer.step(rate)
 
 
 def compute_gradients(

@@ -23,6 +23,7 @@ from cnn.resumption import SavedTraining
 from cnn.run import Run
 from cnn.schedules import SCHEDULES, Constant, Schedule
 from cnn.step import TrainingStep
+from cnn.transforms import ClipNorm, GradientTransform
 
 
 def fit(
@@ -39,6 +40,7 @@ def fit(
     graph: bool = True,
     stream: bool | None = None,
     resume: str | Path | None = None,
+    transforms: Sequence[GradientTransform] | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``network`` on ``train``, in shuffled batches.
 
@@ -51,8 +53,8 @@ def fit(
     loss : Loss
         None: CrossEntropy, or BinaryCrossEntropy for a network that ends in Softmax.
     optimizer : Optimizer
-        None: SGD with momentum 0.9 and a learning rate of 0.1 * batch_size / 256, from 0.001 to 0.1. One used
-        before on this network continues with its state.
+        None: SGD with momentum 0.9 and a learning rate of 0.05 * sqrt(batch_size / 128), at most 0.1. One
+        used before on this network continues with its state.
     epochs, batch_size : int
         An epoch's last batch holds what is left.
     schedule : Schedule
@@ -72,6 +74,9 @@ def fit(
         A checkpoint that :class:`cnn.Checkpoint` wrote in a training with the same arguments: go on from
         there, on any device. On the same device with as many threads the weights end up the same, bit for
         bit, as without the interruption. ``epochs`` counts from the very start and may be another number.
+    transforms : sequence of GradientTransform
+        What happens to the gradient before each update, in this order. None: nothing; or, if ``optimizer`` is
+        None too, [ClipNorm(1)].
 
     Returns
     -------
@@ -98,6 +103,12 @@ def fit(
     if schedule is None:
         schedule = _default_schedule(optimizer, saved)
     instance("schedule", schedule, Schedule, "cnn.schedules.Linear()")
+    if transforms is None:
+        transforms = _default_transforms(optimizer, saved)
+    if not isinstance(transforms, Sequence):
+        raise ArgumentError(f"transforms is {shown(transforms)}, expected a list such as [cnn.ClipNorm(1)]")
+    for transform in transforms:
+        instance("transforms", transform, GradientTransform, "cnn.ClipNorm(1)")
     if optimizer is None:
         optimizer = _default_optimizer(saved, batch_size, len(train))
     instance("optimizer", optimizer, Optimizer, "cnn.SGD(0.05)")
@@ -120,7 +131,7 @@ def fit(
         _warn_of_data(train, validation)
         loss = make_loss(network, loss)
         optimizer.build(network)
-        training = TrainingStep(network, loss, optimizer, feed, Totals(network), graph)
+        training = TrainingStep(network, loss, optimizer, feed, Totals(network), graph, transforms)
         run = Run(training, epochs, _settings(training, train, schedule, batch_size, seed))
         run.guess = np.bincount(train.labels).max() / len(train)
         if saved is not None:
@@ -164,6 +175,13 @@ def _default_schedule(optimizer: Optimizer | None, saved: SavedTraining | None) 
     return SCHEDULES[defaults.SCHEDULE](warmup=defaults.WARMUP)
 
 
+def _default_transforms(optimizer: Optimizer | None, saved: SavedTraining | None) -> list[GradientTransform]:
+    """None for an optimizer that was chosen, and for ``saved`` if it began so."""
+    if optimizer is not None or (saved and not saved.settings.get("transforms")):
+        return []
+    return [ClipNorm(defaults.CLIP)]
+
+
 def _settings(
     training: TrainingStep, train: Dataset, schedule: Schedule, batch_size: int, seed: int
 ) -> dict[str, Any]:
@@ -180,6 +198,8 @@ def _settings(
         "optimizer": type(optimizer).__name__,
         **optimizer.present_settings,
         "schedule": repr(schedule),
+        "transforms": [repr(transform) for transform in training.transforms]
+        or None,  # as before there were any
     }
 
 

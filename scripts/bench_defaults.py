@@ -56,15 +56,15 @@ def some(per_class: int | None = None, classes: tuple[int, ...] | None = None) -
     return lambda pair: (pair[0].only(classes, per_class), pair[1].only(classes))
 
 
-def photographs(grey: bool = False, scale: int = 1) -> Callable[[Pair], Pair]:
-    """45 photographs each of frogs, ships and cats, larger or without colours."""
+def photographs(per_class: int = 45, grey: bool = False, scale: int = 1) -> Callable[[Pair], Pair]:
+    """Photographs of frogs, ships and cats, larger or without colours."""
 
     def changed(data: Dataset) -> Dataset:
         images = data.images.mean(axis=1, keepdims=True).astype(np.uint8) if grey else data.images
         return Dataset(images.repeat(scale, axis=2).repeat(scale, axis=3), data.labels, data.classes)
 
     def made(pair: Pair) -> Pair:
-        train, test = some(45, (6, 8, 3))(pair)
+        train, test = some(per_class, (6, 8, 3))(pair)
         return changed(train), changed(test)
 
     return made
@@ -97,7 +97,9 @@ ROWS = [
     Row("135 photographs, grey", "cifar10", photographs(grey=True), 16, 30),
     Row("135 photographs, 64 x 64", "cifar10", photographs(scale=2), 16, 30),
     Row("135 photographs", "cifar10", photographs(), 128, 30),
+    Row("135 photographs", "cifar10", photographs(), 1, 5),
     Row("135 photographs", "cifar10", photographs(), 16, 30, "deep"),
+    Row("1,200 photographs", "cifar10", photographs(400), 128, 10),
     Row("MNIST, 0 and 1, 5,000 each", "mnist", some(5000, (0, 1)), 64, 3),
     Row("MNIST, 0 and 1, 5,000 each", "mnist", some(5000, (0, 1)), 128, 1),
     Row("CIFAR-10, 200 a class", "cifar10", some(200), 32, 10),

@@ -513,7 +513,7 @@ class TestDryRun:
         plan = json.loads(out)
         assert plan["steps"] == 8
         assert plan["memory"]["total"] == sum(v for k, v in plan["memory"].items() if k != "total")
-        assert plan["config"]["learning_rate"] == 0.1 * 16 / 256
+        assert plan["config"]["learning_rate"] == pytest.approx(0.05 / 8**0.5)
 
     @pytest.mark.parametrize(
         ("flags", "message"),

@@ -5,7 +5,7 @@ They take contiguous arrays of one dtype, float32 or float64, as the layers hand
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from math import prod
+from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from backends.kernels.cpu.jit import HAS_THREADS, MULTIPLICATIONS, clock, thread
 from backends.kernels.cpu.matmul import matmul
 from backends.kernels.cpu.products import inner_product, lanes, outer_product
 from backends.kernels.portable import PortableKernels
-from backends.kernels.steps import TINY
+from backends.kernels.steps import NORM_ROUNDING, TINY
 from backends.kernels.window import Window
 
 if TYPE_CHECKING:
@@ -255,6 +255,9 @@ class CompiledKernels(PortableKernels):
         else:
             self.portable().next_batch(*arguments)
 
+    def clip_norm(self, grad: Array, limit: float) -> None:
+        self.backend.run(_clip_norm, grad, limit)
+
     def sgd(
         self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
         nesterov: bool, weight_decay: float,
@@ -432,6 +435,12 @@ def _bias(bias: Array | None, out: Array) -> tuple[Array, int, int, int]:
     if bias.ndim == 1:
         return bias, 1, 0, 0
     return bias, bias.shape[1] * bias.shape[2], bias.shape[2], 1
+
+
+def _clip_norm(grad: Array, limit: float) -> None:
+    factor = limit / (sqrt(np.dot(grad, grad)) + NORM_ROUNDING)
+    if factor < 1:
+        np.multiply(grad, grad.dtype.type(factor), out=grad)
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,9 @@ from backends.kernels.workspace import carve
 if TYPE_CHECKING:
     from backends.backend import Backend
 
+NORM_ROUNDING = 1e-6
+"""Added to a norm that is divided by, as in PyTorch."""
+
 TINY = 1e-30
 """Optimizer state below this becomes zero: subnormal numbers would slow every later step down."""
 
@@ -148,6 +151,17 @@ class StepKernels:
         sums[0] += xp.sum(losses, dtype=xp.float64)
         sums[1] += xp.sum(xp.equal(xp.argmax(y, axis=0), labels))
         sums[2] += len(labels)
+
+    def clip_norm(self, grad: Array, limit: float) -> None:
+        """``grad *= min(1, limit / (|grad| + 1e-6))``, over a flat vector, as PyTorch computes it.
+
+        If the norm is NaN, the gradient stays as it is: its padding would become NaN for good.
+        """
+        xp = self.backend.xp
+        (square,) = carve(self.backend, (grad.shape, grad.dtype))
+        xp.multiply(grad, grad, out=square)
+        norm = xp.sqrt(xp.sum(square, keepdims=True))
+        xp.multiply(grad, xp.fmin(limit / (norm + NORM_ROUNDING), 1), out=grad)
 
     def sgd(
         self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,

@@ -11,6 +11,7 @@ from cnn.cli import suggestions
 from cnn.cli.app import UsageError
 from cnn.errors import ArgumentError
 from cnn.reading import read_text
+from cnn.runs import LATER_FIELDS
 from cnn.text import short
 
 MOST_TOML = 64 << 10  # bytes of a file of flags, with room for comments
@@ -82,7 +83,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ArgumentError(f"{path} is no {kind} ({reason}): expected {example}") from None
     if not isinstance(values, dict):
         raise ArgumentError(f"{path}: holds no flags: expected names with values, as a run's config.json")
-    return values
+    return LATER_FIELDS | values if is_json and "class_names" in values else values
 
 
 def _parse_toml(text: str) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class Job:
                     validation=self.validation_set or self.test_set,
                     optimizer=self.optimizer,
                     schedule=self.config.make_schedule(),
+                    transforms=self.config.make_transforms(),
                     epochs=self.config.epochs,
                     batch_size=self.config.batch_size,
                     seed=self.config.seed,
@@ -212,6 +213,7 @@ class Job:
         whole("epochs", self.config.epochs)
         whole("batch_size", self.config.batch_size)
         self.config.make_schedule()
+        self.config.make_transforms()
         self.require_place()
         if self.saved:
             self.saved.require_epochs(self.config.epochs)

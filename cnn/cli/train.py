@@ -39,8 +39,8 @@ from cnn.runs import Config, RunFolder
 from cnn.schedules import SCHEDULES
 
 SGD_RATE = (
-    f"for sgd {defaults.HIGHEST_RATE} x batch size / {defaults.ITS_BATCH}, from {defaults.LOWEST_RATE} to "
-    f"{defaults.HIGHEST_RATE}"
+    f"for sgd {defaults.RATE} at a batch size of {defaults.ITS_BATCH}, otherwise in proportion to the square "
+    f"root of the batch size, at most {defaults.HIGHEST_RATE}"
 )
 
 
@@ -81,7 +81,7 @@ def train(
         float | None,
         typer.Option(
             help="At its highest.",
-            show_default=f"{SGD_RATE}; for adam and adamw 0.001",
+            show_default=SGD_RATE + "; 0.001 for adam and adamw",
             rich_help_panel=TRAINING,
         ),
     ] = DEFAULT.learning_rate,
@@ -111,6 +111,13 @@ def train(
             help="Pull of the weights towards 0.", show_default="0; 0.01 for adamw", rich_help_panel=TRAINING
         ),
     ] = DEFAULT.weight_decay,
+    clip: Annotated[
+        float,
+        typer.Option(
+            help="Scale a gradient with a norm above this down to it; 0: leave all as they are.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = DEFAULT.clip,
     validation: Annotated[
         float,
         typer.Option(
@@ -193,9 +200,9 @@ def train(
         config = Config(
             model=model, data=absolute(data), classes=cut(classes), per_class=per_class, epochs=epochs,
             batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, schedule=schedule,
-            warmup=warmup, momentum=momentum, weight_decay=weight_decay, validation=validation, seed=seed,
-            device=device, kernels=kernels, threads=threads, dtype=dtype, fuse=fuse, graph=graph, tf32=tf32,
-            stream=stream,
+            warmup=warmup, momentum=momentum, weight_decay=weight_decay, clip=clip,
+            validation=validation, seed=seed, device=device, kernels=kernels, threads=threads, dtype=dtype,
+            fuse=fuse, graph=graph, tf32=tf32, stream=stream,
         )  # fmt: skip
         folder = RunFolder(out) if out else RunFolder.default(model)
     else:

@@ -167,6 +167,8 @@ UPDATES = {"small": 67, "large": 200_000}
 def _updates(numbers: _Numbers) -> Iterator[Call]:
     for variant, size in UPDATES.items():
         value, grad, state = numbers.normal(size), numbers.normal(size), numbers.normal(size)
+        for limit in (0.5, 2.0):
+            yield _kernel("clip_norm", f"{variant}, limit {limit:g}", grad=grad, limit=limit)
         arrays = {"value": value, "grad": grad, "rate": np.array([0.1], numbers.dtype)}
         plain = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
         heavy = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.01}

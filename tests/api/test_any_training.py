@@ -83,6 +83,7 @@ FIT = {
     "seed": st.integers(0, 2**70),
     "callbacks": st.lists(st.sampled_from([cnn.NaNGuard, cnn.Callback]).map(lambda kind: kind()), max_size=2),
     "graph": st.booleans(),
+    "transforms": st.none() | st.just([cnn.ClipNorm(0.5)]),
     "stream": st.none() | st.booleans(),
 }
 

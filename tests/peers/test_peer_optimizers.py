@@ -48,6 +48,22 @@ def follow(kernels, drawn, rates, seed=0, gradients=of_any_size):
 
 
 @at_random
+@given(st.sampled_from([1e-3, 1.0, 1e3, 1e6]), seeds)
+def test_clipping(kernels, limit, seed):
+    """As clip_grad_norm_ leaves the gradients."""
+    layers = [(cnn.Dense(3), nn.Linear(5, 3)), (cnn.Dense(2, bias=False), nn.Linear(3, 2, bias=False))]
+    network, peer = built(layers, (5,), kernels)
+    random = np.random.default_rng(seed)
+    for parameter, peers in zip(network.parameters.values(), peer.parameters(), strict=True):
+        parameter.grad[...] = of_any_size(random, parameter.shape)
+        peers.grad = torch.tensor(parameter.grad)
+    cnn.ClipNorm(limit).apply(network)
+    nn.utils.clip_grad_norm_(peer.parameters(), limit)
+    for parameter, peers in zip(network.parameters.values(), peer.parameters(), strict=True):
+        np.testing.assert_allclose(parameter.grad, peers.grad.numpy(), rtol=1e-12)
+
+
+@at_random
 @given(optimizers(), seeds)
 def test_ten_steps(kernels, drawn, seed):
     follow(kernels, drawn, [drawn[1]["learning_rate"]] * 10, seed)

@@ -336,7 +336,7 @@ UFUNCS = (
     *("add", "subtract", "multiply", "divide", "true_divide", "floor_divide", "remainder", "power"),
     *("negative", "absolute", "abs", "sign", "reciprocal", "square", "sqrt"),
     *("exp", "expm1", "log", "log1p", "sin", "cos", "tanh"),
-    *("maximum", "minimum", "greater", "greater_equal", "less", "less_equal", "equal", "not_equal"),
+    *("maximum", "minimum", "fmin", "greater", "greater_equal", "less", "less_equal", "equal", "not_equal"),
     *("logical_and", "logical_or", "logical_xor", "logical_not", "isfinite", "isinf", "isnan"),
     *("bitwise_and", "bitwise_or", "bitwise_xor", "invert", "left_shift", "right_shift"),
 )
