@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import warnings
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 from cnn.data.files import open_file, unreadable
 from cnn.errors import DataError, ShapeError
 from cnn.libraries import require
+from cnn.signatures import CAMERA, PHONE, told_by_contents, told_by_name
 from cnn.text import short
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ MOST_BYTES = 1 << 30  # of a file: as many pixels as Pillow takes have fewer
 FEW_PIXELS = 1 << 22  # that any file may have
 MOST_PER_BYTE = 1 << 15  # pixels in a byte of a file: a blank page of fax, 1 bit a line, has no more
 
+SCALES = (1, 255, 1023, 4095, 16383, 65535)  # the brightest value of floats, or of 8, 10, 12, 14, 16 bits
+
 BOX = 20 / 28  # of the image: where the digits of MNIST lie in it
 SIDE = 1024  # pixels of the longer side at which ink is looked for, so that large photographs are quick
 THUMBNAIL = 64  # and at which light is looked at: shadows are large
@@ -37,18 +41,27 @@ EDGE = 0.25  # of full ink: paler points belong to a stroke only beside darker o
 FINE = 4  # pixels for one of the image, while the strokes are worked on
 STROKE = 2  # pixels of the image; a quarter of the digits of MNIST have thinner strokes
 
+# Of the shorter side of a picture, for what is not ink but comes in from the edges:
+DEEP = 0.25  # only a digit reaches so far
+MARGIN = 0.12  # borders and lines lie in it
+THIN = 0.05  # a line is at most as wide
+SHEET = 0.83  # of the rectangle around it is filled by a sheet of paper, never by a digit
+FULL = 0.98  # of an edge is covered by a border or a line, never by a digit that was cut out closely
+
 
 def read_picture(path: Path) -> "Picture":
     """The picture in the file ``path``, upright as its EXIF says: RGB or RGBA, 8 bits each.
 
-    Of an animation it is the first frame. Floats and whole numbers of more than 8 bits are scaled from
-    0..1, 0..255, 0..65535 or, beyond these, from their own range. Raises DataError for what is no
-    picture, is damaged, or has more pixels than Pillow holds to be safe.
+    Only the first frame of an animation is read. Values of more than 8 bits are scaled as
+    :func:`_in_bytes` says. Raises DataError if the file is no picture, is damaged, or has more pixels
+    than Pillow holds to be safe.
     """
     Image = require("PIL.Image", "to read pictures", "pillow")
     from PIL import ImageOps
 
     with open_file(path) as file, warnings.catch_warnings():
+        if told := told_by_name(path.suffix):
+            raise _unknown(path, told)
         warnings.simplefilter("ignore")  # what Pillow can put up with is not worth a line
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         size = os.fstat(file.fileno()).st_size
@@ -57,21 +70,23 @@ def read_picture(path: Path) -> "Picture":
                 f"{path}: the file has {size:,} bytes: expected a picture, of at most {MOST_BYTES:,}"
             )
         try:
-            # of a file in memory Pillow gets no more than there is, however much it asks for
-            picture = Image.open(io.BytesIO(file.read()), formats=list(_suffixes().values()))
+            data = file.read()  # in memory Pillow gets no more than there is, however much it asks for
+            picture = Image.open(io.BytesIO(data), formats=list(_suffixes().values()))
             _require_plausible(path, size, picture.size)
-            return _in_8_bits(ImageOps.exif_transpose(picture))
-        except DataError:
-            raise
+            is_deep = any(";16" in str(tile) for tile in picture.tile)
+            return _in_8_bits(ImageOps.exif_transpose(picture), is_deep)
+        except DataError as error:
+            raise error if str(path) in str(error) else DataError(f"{path}: {error}") from None
         except Image.UnidentifiedImageError:
-            expected = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-            raise DataError(f"{path}: this is no picture that can be read: expected {expected}") from None
+            raise _unknown(path, told_by_contents(data)) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             most = f"{Image.MAX_IMAGE_PIXELS:,}"
             raise DataError(f"{path}: the picture is too large: expected at most {most} pixels") from None
         except Exception as error:  # damaged files make Pillow stumble in every way there is
             reason = short(str(error), 200) or type(error).__name__
-            raise DataError(f"{path}: the picture cannot be read ({reason}): it may be damaged") from error
+            raise DataError(
+                f"{path}: the picture cannot be read ({reason}): it may be damaged, copy it again"
+            ) from error
 
 
 def pictures_at(path: Path) -> list[Path]:
@@ -85,7 +100,8 @@ def pictures_at(path: Path) -> list[Path]:
         files = sorted(path.iterdir())
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    pictures = [file for file in files if file.suffix.lower() in _suffixes() and file.name[0] != "."]
+    suffixes = {*_suffixes(), *CAMERA, *PHONE}  # those of cameras are named, rather than skipped
+    pictures = [file for file in files if file.suffix.lower() in suffixes and file.name[0] != "."]
     if not pictures:
         raise DataError(f"{path}: this folder has no pictures: expected .png, .jpg, .tif and their like")
     return pictures
@@ -119,8 +135,17 @@ def as_digit(picture: "Picture", shape: tuple[int, ...]) -> Array:
     C, H, W = shape
     if C != 1:
         raise ShapeError(f"a digit has 1 channel, the network was built for {C} in {shape}")
-    strokes = _strokes(_ink(_grey(picture)))
+    strokes = _strokes(*_ink(_grey(picture)))
     return _centred(_thick_enough(_fitted(strokes, FINE * BOX * H, FINE * BOX * W)), H, W)
+
+
+def _unknown(path: Path, told: str | None) -> DataError:
+    """The error for a file in none of the FORMATS; ``told`` is what it is, with what to do."""
+    if told is None:
+        told = f"no picture that can be read: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    else:
+        told = told.replace(": ", " and cannot be read: ", 1)
+    return DataError(f"{path}: this is {told}")
 
 
 def _require_plausible(path: Path, size: int, sides: tuple[int, int]) -> None:
@@ -141,15 +166,45 @@ def _suffixes() -> dict[str, str]:
     return {suffix: name for suffix, name in known.items() if name in FORMATS and name in Image.OPEN}
 
 
-def _in_8_bits(picture: "Picture") -> "Picture":
+def _in_8_bits(picture: "Picture", is_deep: bool) -> "Picture":
+    """``picture`` as RGB or RGBA; ``is_deep`` if the file has 16 bits for each colour.
+
+    Pillow keeps all bits of grey values. Of deep colours it keeps the upper 8, of which a picture of 10
+    or 12 bits has few levels left.
+    """
     from PIL import Image
 
     if picture.mode[0] in "IF":
-        values = np.nan_to_num(np.asarray(picture, dtype=np.float32))
-        low, high = min(values.min(), 0), values.max()
-        high = next((limit for limit in (1, 255, 65535) if high <= limit), high)
-        picture = Image.fromarray(((values - low) / (high - low) * 255).round().astype(np.uint8))
-    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        exact = np.float32 if picture.mode[:4] == "I;16" else np.float64
+        picture = Image.fromarray(_in_bytes(np.asarray(picture, dtype=exact)))
+    mode = "RGBA" if picture.has_transparency_data else "RGB"
+    picture = picture.convert(mode)
+    if is_deep:
+        pixels = np.array(picture)
+        pixels[..., :3] = _in_bytes(pixels[..., :3] * 257.0)
+        picture = Image.fromarray(pixels)
+    return picture
+
+
+def _in_bytes(values: Array) -> Array:
+    """``values`` scaled to 0..255, from the first of the SCALES that holds them.
+
+    Their own range is used if the scale would leave fewer than 16 of 256 levels, as for a picture between
+    30,000 and 31,000, and beyond 16 bits. Negative values extend the range. One point in 10,000 may lie
+    outside, since cameras have hot pixels. Infinities become the ends of the range, and NaN becomes the
+    median.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise DataError("all values of the picture are NaN or infinite: expected finite brightness")
+    few = finite.size // 10_000
+    ordered = np.partition(finite, (few, finite.size - 1 - few))
+    least, most = float(ordered[few]), float(ordered[finite.size - 1 - few])
+    low, high = min(least, 0.0), float(next((scale for scale in SCALES if most <= scale), most))
+    if 0 < most - least < (high - low) / 16:
+        low, high = least, most
+    numbers = np.nan_to_num(values, nan=float(np.median(finite)), posinf=high, neginf=low).clip(low, high)
+    return ((numbers - low) / (high - low) * 255).round().astype(np.uint8)
 
 
 def _laid_on(picture: "Picture", grey: int) -> "Picture":
@@ -183,24 +238,180 @@ def _visible_ground(picture: "Picture") -> int:
     return 0 if middle > 127 else 255
 
 
-def _ink(grey: Array) -> Array:
-    """The share of the light that each point takes from its ground; about 0 on the ground.
+def _ink(grey: Array) -> tuple[Array, Array]:
+    """The share of the light that each point takes from its ground, about 0 on the ground; what was removed.
+
+    What comes in from the edges of the picture and is no ink, such as the border of a scan, the table
+    around the paper, a shadow or a line of a form, is replaced by the paper next to it.
+    """
+    dark = _is_dark(grey)
+    if _is_dark(_middle(grey)) != dark and (_shows_a_sheet(grey, not dark) or _is_bordered(grey, not dark)):
+        dark = not dark  # the table was taken for the paper, and the paper for ink
+    ink = _taken(grey, dark)
+    removed = np.zeros(ink.shape, dtype=bool)
+    for _ in range(3):  # what is left shows more clearly against a ground that is no more than paper
+        strange = _from_the_edges(ink)
+        if not strange.any():
+            break
+        removed |= strange
+        grey = _replaced(grey, strange, ink > _floor(ink))
+        ink = _taken(grey, dark)
+    return ink, removed
+
+
+def _is_dark(grey: Array) -> bool:
+    """Whether the ink is darker than its ground: little differs from the ground, but that by much."""
+    from scipy import ndimage
+
+    small = _fitted(grey, THUMBNAIL, THUMBNAIL) if max(grey.shape) > THUMBNAIL else grey
+    around = ndimage.gaussian_filter(small, SPREAD * max(small.shape), mode="nearest")
+    beyond = grey - _resized(around, grey.shape)
+    return bool((beyond**3).sum() <= 0)
+
+
+def _taken(grey: Array, dark: bool) -> Array:
+    """The share of the light that ink takes, which is darker or lighter than its ground.
 
     Light multiplies: dividing by what the ground would show, rather than subtracting, makes ink in the
     shadow as dark as ink in the light.
     """
     from scipy import ndimage
 
+    grey = grey if dark else 255 - grey
     small = _fitted(grey, THUMBNAIL, THUMBNAIL) if max(grey.shape) > THUMBNAIL else grey
-    around = ndimage.gaussian_filter(small, SPREAD * max(small.shape), mode="nearest")
-    beyond = grey - _resized(around, grey.shape)
-    if (beyond**3).sum() > 0:  # little differs from the ground, but that by much
-        grey, small = 255 - grey, 255 - small
     light = np.maximum(_light(small, 0.8), 16)
     window = max(3, round(WINDOW * max(small.shape)))
     shade = ndimage.grey_closing(small / light, size=(window, window))  # what no stroke hides
     ground = _resized(light * np.maximum(shade, DEEPEST), grey.shape)
     return (ground - grey) / np.maximum(ground, 16)
+
+
+def _middle(pixels: Array) -> Array:
+    """``pixels`` without what lies near the edges."""
+    margin = int(MARGIN * min(pixels.shape))
+    return pixels[margin : pixels.shape[0] - margin, margin : pixels.shape[1] - margin]
+
+
+def _shows_a_sheet(grey: Array, is_light: bool) -> bool:
+    """Whether the largest light (or dark) part, with what it surrounds, is a sheet of paper.
+
+    A sheet fills the rectangle around it, no digit does: an ellipse fills 79 percent of it.
+    """
+    from scipy import ndimage
+
+    small = _fitted(grey, THUMBNAIL, THUMBNAIL) if max(grey.shape) > THUMBNAIL else grey
+    y, x = np.indices(small.shape)
+    known = np.stack([x.ravel(), y.ravel(), np.ones(small.size)], axis=1)
+    even = small - (known @ np.linalg.lstsq(known, small.ravel())[0]).reshape(small.shape)
+    between = np.percentile(even, (2, 98)).mean()
+    parts, count = ndimage.label(even > between if is_light else even < between)
+    if not count:
+        return False
+    largest = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+    (rectangle,) = ndimage.find_objects(largest.astype(np.uint8))
+    sheet = ndimage.binary_fill_holes(largest[rectangle])
+    return bool(sheet.mean() > SHEET and sheet.size > 0.3 * small.size)
+
+
+def _is_bordered(grey: Array, dark: bool) -> bool:
+    """Whether an edge is covered from corner to corner by dark (or light) points, but soon no more."""
+    ink = _taken(grey, dark)
+    soon = max(1, round(0.06 * min(ink.shape)))
+    for lines in _from_each_side(ink > _floor(ink)):
+        covered = lines.mean(axis=1)
+        border = int(np.argmin(covered > FULL))
+        if border and covered[border : border + soon].mean() < 0.35:
+            return True
+    return False
+
+
+def _from_the_edges(ink: Array) -> Array:
+    """Where ``ink`` is connected with an edge of the picture and is no part of a digit.
+
+    A digit reaches into the middle of the picture, or is all that there is. The others do not reach so
+    far. A digit may touch the edge itself, or a border of the picture: then only what covers most of an
+    edge is no part of it. The pale rim of a shadow can reach far, so its darker parts are looked at one
+    after the other.
+    """
+    from scipy import ndimage
+
+    found = np.zeros(ink.shape, dtype=bool)
+    reach = round(DEEP * min(ink.shape))
+    deep = (slice(reach, ink.shape[0] - reach), slice(reach, ink.shape[1] - reach))
+    floor = _floor(ink)
+    inner = ink[deep][ink[deep] > floor]
+    highest = max(floor, 0.35 * np.percentile(inner, 90)) if inner.size else floor
+    for level in np.geomspace(floor, highest, 5):
+        parts, count = ndimage.label(ink > level, np.ones((3, 3)))
+        touches, reaches = np.zeros((2, count + 1), dtype=bool)
+        for lines in _from_each_side(parts):
+            touches[lines[0]] = True
+        reaches[parts[deep]] = True
+        touches[0] = False
+        found |= (touches & ~reaches)[parts]
+        if not (touches & reaches).any():
+            break
+    inside = np.count_nonzero((parts > 0) & ~found)
+    if not (touches & reaches).any() and inside > 0.05 * np.count_nonzero(found):
+        return found
+    separate, count = ndimage.label(found, np.ones((3, 3)))
+    long = np.zeros(count + 1, dtype=bool)
+    for lines in _from_each_side(separate):
+        long |= np.bincount(lines[0], minlength=count + 1) > lines.shape[1] / 2
+    long[0] = False
+    borders = _borders(parts > 0)
+    _require_apart((touches & reaches)[parts] & ~borders)
+    return borders | long[separate]
+
+
+def _require_apart(digit: Array) -> None:
+    """Raise DataError if a part of ``digit`` lies along an edge, though it was not cut out closely.
+
+    Then the digit touches something that lies there and is neither of one width nor as long as the edge.
+    """
+    near = ceil(MARGIN / 2 * min(digit.shape))
+    sides = _from_each_side(digit)
+    top, bottom, left, right = (side[:near].any() for side in sides)
+    if any(side[0].mean() > 0.4 for side in sides) and not (top and bottom) and not (left and right):
+        raise DataError(
+            "something that lies along an edge of the picture touches the digit: crop the picture"
+        )
+
+
+def _borders(ink: Array) -> Array:
+    """The lines along the edges that are ink from corner to corner: borders, and thin lines near by."""
+    found = np.zeros(ink.shape, dtype=bool)
+    side = min(ink.shape)
+    near = max(1, round(0.015 * side))
+    if max(ink.shape) > 2.5 * side:  # a digit 1 fills such a picture
+        return found
+    for lines, marked in zip(_from_each_side(ink), _from_each_side(found), strict=True):
+        covered = lines[: max(1, round((MARGIN + THIN) * side))].mean(axis=1)
+        border = int(np.argmin(np.append(covered > FULL, False)))
+        marked[:border] = True
+        ends = np.flatnonzero(np.diff(covered[border:] > 0.7, prepend=False, append=False)) + border
+        for start, end in ends.reshape(-1, 2):
+            around = covered[[max(start - near, 0), min(end + near, len(covered)) - 1]]
+            if end - start <= THIN * side and covered[start:end].max() > FULL and around.max() < 0.4:
+                marked[start:end] = True
+    return found
+
+
+def _from_each_side(pixels: Array) -> tuple[Array, ...]:
+    """Views of ``pixels`` whose first row is the top, bottom, left and right edge."""
+    return pixels, pixels[::-1], pixels.T, pixels.T[::-1]
+
+
+def _replaced(grey: Array, strange: Array, ink: Array) -> Array:
+    """``grey`` with the nearest paper in place of what is ``strange``."""
+    from scipy import ndimage
+
+    blurred = 2 + max(grey.shape) // 200  # points around it
+    strange = ndimage.binary_dilation(strange, np.ones((3, 3)), iterations=blurred)
+    if (strange | ink).all():
+        raise _nothing()
+    y, x = ndimage.distance_transform_edt(strange | ink, return_distances=False, return_indices=True)
+    return np.where(strange, grey[y, x], grey)
 
 
 def _light(grey: Array, quantile: float) -> Array:
@@ -220,13 +431,14 @@ def _light(grey: Array, quantile: float) -> Array:
     return (terms @ factors).astype(np.float32)
 
 
-def _strokes(ink: Array) -> Array:
-    """The digit cut out of ``ink``, from 0 on the ground to 1, without noise and specks."""
+def _strokes(ink: Array, strange: Array) -> Array:
+    """The digit cut out of ``ink``, from 0 on the ground to 1, without noise and specks.
+
+    Where ``strange`` is true something was removed.
+    """
     from scipy import ndimage
 
-    middle = np.median(ink)
-    noise = 1.5 * np.median(np.abs(ink - middle))  # the standard deviation, where most is ground
-    floor = max(min(middle + 4 * noise, ink.max() / 2), FAINTEST)  # a digit may fill most of its picture
+    floor = _floor(ink)
     if not (ink > floor).any():
         raise _nothing()
     full = np.percentile(ink[ink > floor], 90)
@@ -236,17 +448,32 @@ def _strokes(ink: Array) -> Array:
     if sizes.max() < max(3, 0.1 * sizes.sum()):  # specks here and there
         raise _nothing()
     digit = np.append(False, sizes >= 0.1 * sizes.max())[parts]
-    if any(_runs_across(digit, axis) > 1 for axis in (0, 1)):
+    if _is_ruled(parts > 0, strange) or _is_ruled(parts.T > 0, strange.T):
         raise DataError("lines run from edge to edge of the picture: crop it, or use paper without lines")
     strokes = ((ink - floor) / (full - floor)).clip(0, 1) * ndimage.binary_dilation(digit, everywhere)
     rows, columns = np.nonzero(strokes > 0.1)
     return strokes[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
-def _runs_across(mask: Array, axis: int) -> int:
-    """How many bands of rows (or columns) are ink from edge to edge: one can be a stroke, more are ruled."""
-    full = mask.mean(axis=1 - axis) > 0.9
-    return int(np.count_nonzero(full[1:] & ~full[:-1]) + full[0])
+def _floor(ink: Array) -> float:
+    """Below it there is only noise."""
+    middle = np.median(ink)
+    noise = 1.5 * np.median(np.abs(ink - middle))  # the standard deviation, where most is ground
+    return float(
+        max(min(middle + 4 * noise, ink.max() / 2), FAINTEST)
+    )  # a digit may fill most of its picture
+
+
+def _is_ruled(ink: Array, removed: Array) -> bool:
+    """Whether bands of rows are ink from edge to edge: one can be a stroke, more are lines.
+
+    If a line was removed near an edge, a single thin one more is a line too.
+    """
+    full = (ink | removed).mean(axis=1) > 0.9
+    full &= removed.mean(axis=1) < 0.5
+    ends = np.flatnonzero(np.diff(full, prepend=False, append=False)).reshape(-1, 2)
+    is_thin = np.diff(ends) <= THIN * min(ink.shape)
+    return len(ends) > 1 or bool(removed.any() and is_thin.any())
 
 
 def _nothing() -> DataError:
