@@ -482,6 +482,12 @@ class TestEdges:
             > 0.9
         )
 
+    def test_what_touches_the_digit_and_is_no_strip_is_named(self):
+        with pytest.raises(
+            DataError, match="along an edge of the picture touches the digit: crop the picture"
+        ):
+            as_digit(self.page([((0.2, 1), (1, 1), (1, 0.6), (0.2, 0.85))], 20, 250, 30), SHAPE)
+
     @pytest.mark.parametrize("level", [30, 250])
     def test_a_digit_that_was_cut_out_closely_stays_as_it_is(self, level):
         for points in (SEVEN, [(0.5, 0.1), (0.4, 0.9)], [(0.9, 0.9), (0.5, 0.1), (0.1, 0.5), (0.9, 0.5)]):
