@@ -39,7 +39,6 @@ _FIRST_BYTES = (
     (b"BZh", f"a bzip2 archive: {_UNPACK}"),
     (b"\x93NUMPY", "a NumPy array: save it as PNG, or pass it to predict in Python"),
     (b"\x89HDF", "an HDF5 file: save the picture in it as PNG"),
-    (b"version https://git-lfs", "a pointer of Git LFS to a file: run git lfs pull"),
     (b"\x89PNG", f"a damaged or incomplete PNG picture: {_AGAIN}"),
     (b"\xff\xd8\xff", f"a damaged or incomplete JPEG picture: {_AGAIN}"),
     (b"GIF8", f"a damaged or incomplete GIF picture: {_AGAIN}"),
