@@ -1,4 +1,4 @@
-"""Standard error, whose failure ends nothing, and standard output, whose failure is told."""
+"""Standard error, whose failures are ignored, and standard output, whose failures are reported."""
 
 import os
 import sys

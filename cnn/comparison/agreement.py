@@ -55,7 +55,7 @@ def prove(
 ) -> tuple[list[list[float]], list[Agreement | None]]:
     """(Each setup's losses, its agreement with the first); DisagreementError if two are apart.
 
-    ``show`` is told which setup is checked.
+    ``show`` is called with the setup that is checked.
     """
     workload = replace(workload, data=_noise(workload))
     double = replace(workload, dtype="float64")

@@ -65,7 +65,7 @@ def setups(
 
 
 def kernel_sets(device: str, note: Callable[[str], None] = lambda text: None) -> list[str]:
-    """The kernel sets that the device has; ``note`` is told why it does not have another."""
+    """The kernel sets that the device has; ``note`` is called with the reason if one is missing."""
     found = []
     for name in SETS:
         try:

@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 def show(comparison: Comparison) -> None:
-    """Print the tables; a letter stands for each column, since names would not fit beside each other."""
+    """Print the tables; a letter stands for each column, since names would not fit next to each other."""
     columns = {_letter(number): column for number, column in enumerate(comparison.columns)}
     write_line(
         f"{comparison.model}, batch {comparison.batch_size}, {comparison.dtype}: a training step, medians"

@@ -36,7 +36,7 @@ class KernelFolder:
     def __init__(self, name: str | None, stamp: bytes | None) -> None:
         self.stamp = stamp
         self.obstacle = None if stamp else "the code that they are compiled from cannot be read"
-        self.say: Callable[[str], None] = lambda text: None  # is told once if something cannot be kept
+        self.say: Callable[[str], None] = lambda text: None  # called once if something cannot be kept
         try:
             self.path = (Path(name, "xpcnn") if name else user_folder()) / "kernels"
             self.path.mkdir(parents=True, exist_ok=True)
