@@ -10,11 +10,11 @@ import warnings
 
 from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
 from backends.backend import Array, Backend, Timer
-from backends.cpu import CpuBackend
+from backends.cpu.backend import CpuBackend
+from backends.cpu.threads import limit_threads
 from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, Notice, OutOfMemory
 from backends.kernels import Window
 from backends.text import did_you_mean
-from backends.threads import limit_threads
 
 __all__ = [
     "ArgumentError",
@@ -97,9 +97,9 @@ def available() -> dict[str, Backend | DeviceUnavailable]:
     """Every device by name: its backend, or the error that says why it cannot be used."""
     devices: dict[str, Backend | DeviceUnavailable] = {"cpu": _get("cpu")}
     try:
-        from backends import cuda
+        from backends.cuda import backend
 
-        for index in range(cuda.count()):
+        for index in range(backend.count()):
             devices[f"cuda:{index}"] = _get(f"cuda:{index}")
     except DeviceUnavailable as error:
         devices["cuda"] = error
@@ -127,6 +127,6 @@ def _get(name: str, kernels: str = "auto", tf32: bool = False, reason: str | Non
 def _make(name: str, kernels: str, tf32: bool) -> Backend:
     if name == "cpu":
         return CpuBackend(kernels)
-    from backends.cuda import CudaBackend
+    from backends.cuda.backend import CudaBackend
 
     return CudaBackend(int(name.split(":")[1]), kernels, tf32)

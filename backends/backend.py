@@ -9,9 +9,8 @@ from typing import Any
 
 from backends import kernels as kernel_sets
 from backends import recording
-from backends.buffer import Array, Buffer
 from backends.errors import ArgumentError, DeviceUnavailable
-from backends.upload import Upload
+from backends.memory import Array, Buffer, Upload
 
 
 class Timer(ABC):

@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backends.buffer import Array, Buffer
 from backends.errors import DeviceLost, Notice
+from backends.memory import Array, Buffer
 
 if TYPE_CHECKING:
     from backends.backend import Backend

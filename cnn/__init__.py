@@ -1,20 +1,8 @@
 """Convolutional networks, written once for NumPy on a CPU and CuPy on a CUDA GPU."""
 
 from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
-from cnn import data, initializers, models, schedules
-from cnn.callbacks import Callback, Checkpoint, CSVLog, LearningGuard, NaNGuard, Progress
-from cnn.checkpoints import load
-from cnn.errors import (
-    ArgumentError,
-    CheckpointError,
-    DataError,
-    DeviceLost,
-    DeviceUnavailable,
-    OutOfMemory,
-    ShapeError,
-    TrainingError,
-)
-from cnn.gradients import GradientCheck, check_gradients
+from cnn import data, models
+from cnn.inspection.gradient_check import GradientCheck, check_gradients
 from cnn.layers import (
     Activation,
     AvgPool2D,
@@ -28,14 +16,29 @@ from cnn.layers import (
     Reshape,
     Softmax,
     Tanh,
+    initializers,
 )
-from cnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from cnn.network import Sequential
-from cnn.optimizers import SGD, Adam, AdamW, Optimizer
-from cnn.training import evaluate, fit
-from cnn.transforms import ClipNorm, GradientTransform
+from cnn.saving.weights import load
+from cnn.support.errors import (
+    ArgumentError,
+    CheckpointError,
+    DataError,
+    DeviceLost,
+    DeviceUnavailable,
+    OutOfMemory,
+    ShapeError,
+    TrainingError,
+)
+from cnn.support.version import VERSION
+from cnn.training import schedules
+from cnn.training.callbacks import Callback, Checkpoint, CSVLog, LearningGuard, NaNGuard, Progress
+from cnn.training.fit import evaluate, fit
+from cnn.training.gradients import ClipNorm, GradientTransform
+from cnn.training.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
+from cnn.training.optimizers import SGD, Adam, AdamW, Optimizer
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "SGD",

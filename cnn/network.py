@@ -9,18 +9,19 @@ import numpy as np
 
 import backends
 from backends import Backend
+from backends.memory import Array, Scratch, Shape
 from backends.text import did_you_mean
-from cnn import initializers, random
-from cnn.arguments import flag, shape, shown, whole
 from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last, some_of
 from cnn.data.feed import Feed
-from cnn.errors import ArgumentError, CheckpointError, ShapeError
+from cnn.layers import initializers
 from cnn.layers.activation import Softmax
-from cnn.layers.buffers import Array, Scratch, Shape
-from cnn.layers.fused import Fused, passes
+from cnn.layers.fusion import Fused, passes
 from cnn.layers.layer import Context, Layer, Parameter
 from cnn.layers.shape import Reshape
-from cnn.replays import Replays
+from cnn.support import random
+from cnn.support.arguments import flag, shape, shown, whole
+from cnn.support.errors import ArgumentError, CheckpointError, ShapeError
+from cnn.support.replays import Replays
 
 DTYPES = ("float32", "float64")
 DTYPES_ELSEWHERE = {
@@ -274,7 +275,7 @@ class Sequential(Layer):
 
     def save(self, path: Any) -> None:
         """Write the weights and the architecture to a safetensors file, whole or not at all."""
-        from cnn.checkpoints import save
+        from cnn.saving.weights import save
 
         save(self, path)
 
@@ -315,7 +316,7 @@ class Sequential(Layer):
 
     def summary(self) -> None:
         """Print layer, output shape, parameters, multiply-adds and memory."""
-        from cnn.summary import show
+        from cnn.inspection.summary import show
 
         show(self)
 

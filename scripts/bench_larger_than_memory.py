@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import backends
 import cnn
-from cnn.data.mapped import bytes_read
+from cnn.data.readers.mapped import bytes_read
 
 SHAPE = (1, 28, 28)
 CLASSES = 10

@@ -26,13 +26,13 @@ from peers.results import Memory, Results, describe_machine
 from peers.task import PHASES, Setting
 
 import backends
-from backends.threads import available_cores
+from backends.cpu.threads import available_cores
 from cnn.comparison.plot import require_drawing
-from cnn.errors import ArgumentError, DeviceUnavailable, DisagreementError
-from cnn.files import write_json, write_whole
-from cnn.libraries import require
-from cnn.outputs import JSON, MARKDOWN, require_output
-from cnn.terminal import screen_width, write_line
+from cnn.support.errors import ArgumentError, DeviceUnavailable, DisagreementError
+from cnn.support.files import write_json, write_whole
+from cnn.support.libraries import require
+from cnn.support.outputs import JSON, MARKDOWN, require_output
+from cnn.support.terminal import screen_width, write_line
 
 CORES = available_cores()
 THREADS = sorted({1, CORES})

@@ -30,8 +30,8 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
-import sys, cnn.callbacks, cnn.cli
-cnn.callbacks.Checkpoint.seconds, cnn.callbacks.Checkpoint.share = 0.05, 1
+import sys, cnn.training.callbacks, cnn.cli
+cnn.training.callbacks.Checkpoint.seconds, cnn.training.callbacks.Checkpoint.share = 0.05, 1
 sys.argv[0] = "cnn"
 cnn.cli.main()
 """

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.signal import convolve2d, correlate2d
 
 import cnn
-from cnn.terminal import print_table, write_line
+from cnn.support.terminal import print_table, write_line
 
 Array = np.ndarray
 

@@ -69,7 +69,7 @@ class EachStep(cnn.Callback):
     def __init__(self, growth: Growth) -> None:
         self.growth = growth
 
-    def on_step(self, run: cnn.callbacks.Run) -> None:
+    def on_step(self, run: cnn.training.callbacks.Run) -> None:
         self.growth.once_more()
 
 

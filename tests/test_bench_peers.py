@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.threads import limit_threads
-from cnn.errors import DisagreementError
-from cnn.timing import Spread
+from backends.cpu.threads import limit_threads
+from cnn.inspection.timing import Spread
+from cnn.support.errors import DisagreementError
 
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 

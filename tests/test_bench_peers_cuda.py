@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from devices import cuda_missing
 
-from cnn.errors import DisagreementError
-from cnn.timing import Spread
+from cnn.inspection.timing import Spread
+from cnn.support.errors import DisagreementError
 
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 

@@ -17,8 +17,11 @@ from typer.main import get_command
 import backends
 import cnn
 from backends import DeviceUnavailable
-from cnn import cli, tensorboard
-from cnn.runs import Config, RunFolder, RunLog
+from cnn import cli
+from cnn.runs.config import Config
+from cnn.runs.folder import RunFolder
+from cnn.runs.log import RunLog
+from cnn.training import tensorboard
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,7 +63,7 @@ def test_a_folder_that_cannot_take_its_first_file_does_not_stay(command, own_dat
     def full(*_):
         raise OSError(28, "No space left on device", "run/config.json")
 
-    monkeypatch.setattr("cnn.runs.write_json", full)
+    monkeypatch.setattr("cnn.runs.folder.write_json", full)
     code, _, err = command("train", *SMALL, "--data", own_data, "--out", "run")
     assert code == 2
     assert "cannot be written (No space left on device)" in err
@@ -232,7 +235,7 @@ def test_mnist_is_the_bundled_set_wherever_one_stands(command, tmp_path):
 
 
 def test_adamw_decays_weights_by_its_own_measure(command, own_data):
-    from cnn.runs import Config
+    from cnn.runs.config import Config
 
     assert Config(optimizer="adamw").make_optimizer(9).weight_decay == 0.01
     assert Config(optimizer="adam").make_optimizer(9).weight_decay == 0

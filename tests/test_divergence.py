@@ -179,7 +179,7 @@ def test_where_there_is_no_memory_to_look_that_hides_nothing(monkeypatch):
     def full(*_):
         raise cnn.OutOfMemory("cpu", 1, 0, "take less")
 
-    monkeypatch.setattr("cnn.callbacks.find_fault", full)
+    monkeypatch.setattr("cnn.training.callbacks.find_fault", full)
     message = diverges(spoiled("forward", 8))
     assert message == "the loss became nan in epoch 2: the training has diverged; lower the learning rate"
 

@@ -7,9 +7,9 @@ import pytest
 
 import backends
 import cnn
-from cnn.metrics import Totals
-from cnn.step import TrainingStep
-from cnn.training import make_feed, make_loss
+from cnn.training.fit import make_feed, make_loss
+from cnn.training.metrics import Totals
+from cnn.training.step import TrainingStep
 
 pytestmark = pytest.mark.gpu
 

@@ -9,9 +9,9 @@ import standin
 from standin import StandInBackend, counters
 
 import cnn
-from backends.buffer import Buffer
-from cnn.callbacks import Callback
+from backends.memory import Buffer
 from cnn.layers import Layer
+from cnn.training.callbacks import Callback
 
 DATA = cnn.data.Dataset(
     np.random.default_rng(0).integers(0, 256, (70, 1, 8, 8), dtype=np.uint8),
@@ -114,10 +114,10 @@ def test_the_warm_up_leaves_no_trace():
     optimizer, loss, totals = (
         cnn.SGD(1.0, momentum=0.9),
         cnn.training.make_loss(net, None),
-        cnn.metrics.Totals(net),
+        cnn.training.metrics.Totals(net),
     )
     optimizer.build(net)
-    step = cnn.step.TrainingStep(net, loss, optimizer, feed, totals)
+    step = cnn.training.step.TrainingStep(net, loss, optimizer, feed, totals)
     step._graph()._record()
     assert_same((before, 0), (net.state_dict(), 0))
     to_host = net.backend.to_host

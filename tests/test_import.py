@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from test_cli import SMALL
 
 import cnn
-from cnn.foreign import matched, without_wrappers
-from cnn.report import Evaluation
+from cnn.runs.report import Evaluation
+from cnn.saving.foreign import matched, without_wrappers
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import kill_training
 from durability.training import RUN, faults, leftovers
 from kill_training import Killer
 
-from cnn.files import making_whole
+from cnn.support.files import making_whole
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 

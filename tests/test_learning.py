@@ -8,8 +8,8 @@ import pytest
 
 import backends
 import cnn
-from cnn import defaults
-from cnn.resumption import SavedTraining
+from cnn.training import defaults
+from cnn.training.checkpoints import SavedTraining
 
 
 def bright(count=200, classes=4, shares=None):

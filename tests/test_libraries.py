@@ -7,10 +7,11 @@ import warnings
 
 import pytest
 
-from backends import CpuBackend, libraries, threads
+from backends import CpuBackend, libraries
+from backends.cpu import threads
 from backends.libraries import LibraryError, needing, require, require_to_start
-from cnn.drawing import require_matplotlib
-from cnn.errors import ArgumentError, Notice
+from cnn.support.drawing import require_matplotlib
+from cnn.support.errors import ArgumentError, Notice
 
 FAULTS = {
     "ImportError": "raise ImportError('it needs NumPy 2.3 or less')",
@@ -199,7 +200,7 @@ class TestMatplotlib:
         (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe")
         code = """
 import os
-from cnn.drawing import require_matplotlib
+from cnn.support.drawing import require_matplotlib
 require_matplotlib("to draw")
 from matplotlib.figure import Figure
 Figure().savefig("drawn.png")
@@ -226,8 +227,8 @@ class TestNumba:
     )
     def test_that_is_set_not_to_work_is_left_out(self, monkeypatch, setting, value, reason):
         numba = pytest.importorskip("numba")
-        from backends.kernels import compiled_cpu  # noqa: F401 - its functions are made while all is well
-        from backends.kernels.cpu import jit
+        from backends.cpu import kernels  # noqa: F401 - its functions are made while all is well
+        from backends.cpu.compiled import jit
 
         monkeypatch.setattr(jit, "try_out", jit.try_out.__wrapped__)
         monkeypatch.setattr(numba.config, setting, value)

@@ -11,7 +11,7 @@ from cases import CASES
 from test_cli import SMALL
 
 import cnn
-from cnn.onnx import export
+from cnn.saving.onnx import export
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -5,8 +5,8 @@ import pytest
 
 import cnn
 from backends.kernels.steps import TINY
-from cnn import schedules
-from cnn.training import learning_rates
+from cnn.training import schedules
+from cnn.training.fit import learning_rates
 
 GRADIENTS = [[0.5, -1, 2], [-0.25, 0.5, 1], [1.5, 0, -3], [0.1, 0.2, 0.3]]
 

@@ -10,8 +10,8 @@ import backends
 from cnn import comparison
 from cnn.cli import output
 from cnn.comparison.setups import setups
-from cnn.errors import ArgumentError
-from cnn.outputs import COMPARISON, JSON, MARKDOWN, ONNX, PAGE, PNG, SVG, require_output
+from cnn.support.errors import ArgumentError
+from cnn.support.outputs import COMPARISON, JSON, MARKDOWN, ONNX, PAGE, PNG, SVG, require_output
 
 STARTS = {
     COMPARISON: b'{\n  "format": "xpcnn comparison",\n',

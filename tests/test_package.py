@@ -72,7 +72,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_data_and_the_licences(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        assert {f"cnn/data/mnist/{name}-ubyte.gz" for name in MNIST} <= names
+        assert {f"cnn/data/published/mnist/{name}-ubyte.gz" for name in MNIST} <= names
         for name in ("LICENSE", "NOTICE"):
             (inside,) = [path for path in names if path.endswith(f".dist-info/licenses/{name}")]
             assert archive.read(inside) == (ROOT / name).read_bytes()
@@ -119,20 +119,21 @@ def test_installed_package_trains(installed: Path, tmp_path: Path) -> None:
 
 def test_the_package_works_from_a_zip(wheel: Path, installed: Path, tmp_path: Path) -> None:
     code = """
-import cnn, cnn.report.page
-from backends.kernels.cuda_launch import SOURCE
+import cnn, cnn.runs.report.page
+from backends.cuda.launch import SOURCE
 assert ".whl" in cnn.__file__, cnn.__file__
 print(len(cnn.data.load("mnist")[1]), SOURCE.read_text("utf-8").count("__global__") > 0)
-print(cnn.report.page.files("cnn.report").joinpath("page.html").read_text("utf-8").count("<html") > 0)
+from cnn.runs.report import page
+print(page.files("cnn.runs.report").joinpath("page.html").read_text("utf-8").count("<html") > 0)
 try:
-    from backends.kernels.cpu import kept
+    from backends.cpu.compiled import kept
     print(kept.folder.stamp.hex())
 except ImportError:  # there is no Numba
     print()
 """
     found = python("-c", code, path=wheel, cwd=tmp_path).stdout.split("\n")
     assert found[:2] == ["10000 True", "True"]
-    code = "from backends.kernels.cpu import kept; print(kept.folder.stamp.hex())"
+    code = "from backends.cpu.compiled import kept; print(kept.folder.stamp.hex())"
     if found[2]:  # the kernels are the same code wherever it lies, so they are kept together
         assert found[2] == python("-c", code, path=installed, cwd=tmp_path).stdout.strip()
 

@@ -11,8 +11,8 @@ import pytest
 
 import backends
 import cnn
-from cnn.errors import DataError, ShapeError
-from cnn.pictures import as_digit, as_image, pictures_at, read_picture
+from cnn.data.readers.photographs import as_digit, as_image, pictures_at, read_picture
+from cnn.support.errors import DataError, ShapeError
 
 pytest.importorskip("hypothesis")
 pytest.importorskip("PIL")

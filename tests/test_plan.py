@@ -5,9 +5,9 @@ import pytest
 from standin import StandInBackend
 
 import cnn
-from cnn import plan
 from cnn.data import Dataset
-from cnn.optimizers import OPTIMIZERS
+from cnn.inspection import memory
+from cnn.training.optimizers import OPTIMIZERS
 
 
 @pytest.mark.parametrize("model", ["lenet5", "notebook"])
@@ -24,7 +24,7 @@ def test_it_is_what_training_allocates(model, batch_size, optimizer):
     chosen = OPTIMIZERS[optimizer](0.01)
     network = cnn.models.get(model, 10)
     network.build((1, 28, 28), backend=device)
-    said = plan.memory(network, chosen, train, test, batch_size).total
+    said = memory.memory(network, chosen, train, test, batch_size).total
     cnn.fit(
         network, train, validation=test, optimizer=chosen, batch_size=batch_size, callbacks=[cnn.NaNGuard()]
     )
@@ -36,7 +36,7 @@ def test_floats_count_in_the_dtype_that_they_take_on():
     network = cnn.models.lenet5()
     network.build((1, 28, 28), backend="cpu")
     wide, narrow = (Dataset(images.astype(dtype), labels) for dtype in ("float64", "float32"))
-    memories = [plan.memory(network, cnn.SGD(0.1), part, part, 32) for part in (wide, narrow)]
+    memories = [memory.memory(network, cnn.SGD(0.1), part, part, 32) for part in (wide, narrow)]
     assert memories[0].data == memories[1].data > 2 * 4 * images.size
 
 
@@ -45,7 +45,7 @@ def test_images_in_a_mapped_file_take_no_memory(tmp_path):
     labels, network = np.arange(400) % 10, cnn.models.lenet5()
     network.build((1, 28, 28), backend="cpu")
     mapped, copied = (Dataset(np.load(tmp_path / "x.npy", mmap_mode=mode), labels) for mode in ("r", None))
-    sizes = [plan.memory(network, cnn.SGD(0.1), part, None, 32).data for part in (mapped, copied)]
+    sizes = [memory.memory(network, cnn.SGD(0.1), part, None, 32).data for part in (mapped, copied)]
     assert sizes[1] - sizes[0] == 400 * 28 * 28
 
 
@@ -53,8 +53,8 @@ def test_every_part_grows_with_what_it_is_of():
     train = Dataset(np.zeros((400, 28, 28), dtype=np.uint8), np.arange(400) % 10)
     network = cnn.models.lenet5()
     network.build((1, 28, 28), backend="cpu")
-    small = plan.memory(network, cnn.SGD(0.1), train, train, 32)
-    large = plan.memory(network, cnn.SGD(0.1, momentum=0.9), train, train, 320)
+    small = memory.memory(network, cnn.SGD(0.1), train, train, 32)
+    large = memory.memory(network, cnn.SGD(0.1, momentum=0.9), train, train, 320)
     assert small.data == large.data > train.images.nbytes
     assert small.parameters == large.parameters == 2 * network.flat.value.nbytes
     assert small.optimizer < large.optimizer
@@ -76,14 +76,14 @@ class TestFittingBatchSize:
         ("tried", "fits"), [(300, 150), (300, 37), (128, 64), (5, 2), (2, 1), (1000, 100)]
     )
     def test_it_is_the_largest_half_whose_memory_there_is(self, training, tried, fits):
-        room = plan.memory(*training, fits).at_most
-        assert plan.fitting_batch_size(*training, tried, None, room) == fits
-        assert plan.fitting_batch_size(*training, tried, None, room - 1) < fits
+        room = memory.memory(*training, fits).at_most
+        assert memory.fitting_batch_size(*training, tried, None, room) == fits
+        assert memory.fitting_batch_size(*training, tried, None, room - 1) < fits
 
     def test_it_is_smaller_than_what_was_tried_however_much_room_there_seems_to_be(self, training):
-        assert plan.fitting_batch_size(*training, 64, None, 1 << 40) == 32
+        assert memory.fitting_batch_size(*training, 64, None, 1 << 40) == 32
 
     def test_none_fits_beside_the_images(self, training):
-        room = plan.memory(*training, 1).at_most - 1
-        assert plan.fitting_batch_size(*training, 64, None, room) == 0
-        assert plan.fitting_batch_size(*training, 1, None, 1 << 40) == 0
+        room = memory.memory(*training, 1).at_most - 1
+        assert memory.fitting_batch_size(*training, 64, None, room) == 0
+        assert memory.fitting_batch_size(*training, 1, None, 1 << 40) == 0

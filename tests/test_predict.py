@@ -10,7 +10,9 @@ from test_cli import SMALL
 
 import backends
 import cnn
-from cnn.runs import Config, RunFolder, RunLog
+from cnn.runs.config import Config
+from cnn.runs.folder import RunFolder
+from cnn.runs.log import RunLog
 
 pytest.importorskip("PIL")
 from PIL import Image, ImageDraw

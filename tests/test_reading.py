@@ -5,8 +5,9 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 
 import pytest
 
-from cnn.reading import decoded, read_text
-from cnn.runs import Config, RunFolder
+from cnn.runs.config import Config
+from cnn.runs.folder import RunFolder
+from cnn.support.reading import decoded, read_text
 
 TEXT = 'model = "notebook"\r\nepochs = 7  # größer, 更多\n'
 READ = {

@@ -5,7 +5,8 @@ import pytest
 
 import backends
 import cnn
-from backends import recording, threads
+from backends import recording
+from backends.cpu import threads
 
 RANDOM = np.random.default_rng(0)
 

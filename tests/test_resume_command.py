@@ -18,15 +18,15 @@ from safetensors.numpy import load_file
 import backends
 import cnn
 from backends import DeviceUnavailable
-from backends.threads import available_cores
-from cnn.checkpoints import weights_in
+from backends.cpu.threads import available_cores
 from cnn.cli.signals import StopOnSignal
-from cnn.report import Evaluation
-from cnn.report.page import _result
-from cnn.report.record import Record
-from cnn.resumption import SavedTraining
-from cnn.run import Run
-from cnn.runs import RunFolder
+from cnn.runs.folder import RunFolder
+from cnn.runs.report import Evaluation
+from cnn.runs.report.page import _result
+from cnn.runs.report.record import Record
+from cnn.saving.weights import weights_in
+from cnn.training.checkpoints import SavedTraining
+from cnn.training.run import Run
 
 HANG_UP = getattr(signal, "SIGHUP", signal.SIGTERM)
 SMALL = ("--model", "notebook", "--kernels", "portable", "--batch-size", 16, "--epochs", 4, "--no-report")
@@ -450,7 +450,7 @@ class TestBestWeights:
         Image = pytest.importorskip("PIL.Image")
         Image.fromarray(np.full((20, 20), 90, dtype=np.uint8)).save("picture.png")
         networks = []
-        monkeypatch.setattr("cnn.onnx.export", lambda network, *_: networks.append(network))
+        monkeypatch.setattr("cnn.saving.onnx.export", lambda network, *_: networks.append(network))
         said = "weights: the best, of epoch 2; --weights last takes those of the end\n"
         shares = {}
         for given in ((), ("--weights", "best"), ("--weights", "last")):

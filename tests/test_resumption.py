@@ -8,8 +8,9 @@ from standin import StandInBackend
 
 import backends
 import cnn
-from cnn import checkpoints, resumption
-from cnn.resumption import SavedTraining
+from cnn.saving import weights
+from cnn.training import checkpoints
+from cnn.training.checkpoints import SavedTraining
 
 RANDOM = np.random.default_rng(0)
 DATA = cnn.data.Dataset(RANDOM.integers(0, 256, (70, 1, 10, 10), dtype=np.uint8), RANDOM.integers(0, 4, 70))
@@ -308,13 +309,13 @@ class TestCheckpoint:
 
     def rewrite(self, path, arrays=None, change=None):
         """Change what a checkpoint holds, and give it the right checksum."""
-        before, metadata = checkpoints.read_all(path)
+        before, metadata = weights.read_all(path)
         after = before | (arrays or {})
         assert after.keys() == before.keys()
-        description = json.loads(metadata[checkpoints.METADATA]) | (change or {})
-        del description[resumption.CHECKSUM]
-        description[resumption.CHECKSUM] = resumption.checksum(after, description)
-        path.write_bytes(checkpoints.serialized(after, description))
+        description = json.loads(metadata[weights.METADATA]) | (change or {})
+        del description[checkpoints.CHECKSUM]
+        description[checkpoints.CHECKSUM] = checkpoints.checksum(after, description)
+        path.write_bytes(weights.serialized(after, description))
 
 
 def test_a_figure_that_is_not_finite_is_null_in_the_file_and_itself_when_read(tmp_path):
@@ -324,13 +325,13 @@ def test_a_figure_that_is_not_finite_is_null_in_the_file_and_itself_when_read(tm
 
     path = tmp_path / "c.safetensors"
     fit(network(), "plain", [Lose(), cnn.Checkpoint(path)], epochs=1)
-    text = checkpoints.read_all(path)[1][checkpoints.METADATA]
+    text = weights.read_all(path)[1][weights.METADATA]
     assert json.loads(text, parse_constant=pytest.fail)["history"][0]["validation_loss"] is None
     assert np.isnan(SavedTraining.read(path).history[0]["validation_loss"])
 
 
 def test_the_best_weights_are_those_with_the_lowest_validation_loss(tmp_path):
-    from cnn.callbacks import BestWeights
+    from cnn.training.callbacks import BestWeights
 
     kept = {}
 
@@ -345,7 +346,7 @@ def test_the_best_weights_are_those_with_the_lowest_validation_loss(tmp_path):
 
     path = tmp_path / "best.safetensors"
     fit(network(), "plain", [Lose(), Keep(), BestWeights(path)], epochs=2)
-    assert checkpoints.epoch_of(path) == 2  # what is no number is no loss to be compared with
+    assert weights.epoch_of(path) == 2  # what is no number is no loss to be compared with
     kept.clear()
     fit(network(), "plain", [Keep(), BestWeights(path)], epochs=6, schedule=cnn.schedules.Constant())
     assert_same_weights(cnn.load(path, device="cpu"), kept[min(kept)])

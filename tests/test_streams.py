@@ -11,7 +11,7 @@ import pytest
 from test_cli import SMALL
 
 import cnn
-from cnn.streams import OutputLost, guarded, log
+from cnn.support.streams import OutputLost, guarded, log
 
 GONE = {"reader": errno.EPIPE, "disk": errno.ENOSPC, "terminal": errno.EIO, "closed": errno.EBADF}
 
@@ -107,7 +107,7 @@ class TestOutput:
 @pytest.mark.skipif(os.name == "nt", reason="closes streams as a shell of Unix does")
 def test_no_file_takes_the_number_of_a_stream_that_was_closed(tmp_path):
     program = (
-        "from cnn.streams import guarded; import os\n"
+        "from cnn.support.streams import guarded; import os\n"
         "with guarded():\n"
         "    raise SystemExit(os.open('file', os.O_WRONLY | os.O_CREAT))"
     )

@@ -12,9 +12,9 @@ import pytest
 
 import cnn
 from backends.text import quoted
-from cnn import files, system
-from cnn.errors import ArgumentError
-from cnn.runs import RunFolder
+from cnn.runs.folder import RunFolder
+from cnn.support import files, system
+from cnn.support.errors import ArgumentError
 
 
 class Locking:

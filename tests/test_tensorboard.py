@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn.tensorboard import TensorBoard, histogram, installed
+from cnn.training.tensorboard import TensorBoard, histogram, installed
 
 pytest.importorskip("tensorboard")
 
@@ -145,5 +145,8 @@ def test_where_the_package_is_missing_one_sentence_says_what_to_install(tmp_path
 
 
 def test_asking_whether_it_is_installed_does_not_import_it():
-    code = "import sys, cnn.tensorboard as t; assert t.installed(); assert 'tensorboard' not in sys.modules"
+    code = (
+        "import sys, cnn.training.tensorboard as t; "
+        "assert t.installed(); assert 'tensorboard' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -9,7 +9,7 @@ from typer.main import get_command
 import cnn
 from cnn import cli
 from cnn.cli.output import print_kept, result_line
-from cnn.terminal import fold, live_console, make_console, print_table, write_line
+from cnn.support.terminal import fold, live_console, make_console, print_table, write_line
 
 WIDTHS = (60, 80)
 
@@ -172,7 +172,7 @@ class TestConsoles:
 
     @pytest.mark.parametrize("term", ["dumb", "unknown", "DUMB", "", None])
     def test_but_not_on_one_that_only_takes_lines(self, terminal, monkeypatch, term):
-        monkeypatch.setattr("cnn.terminal.os.name", "posix")
+        monkeypatch.setattr("cnn.support.terminal.os.name", "posix")
         if term is None:
             monkeypatch.delenv("TERM")
         else:

@@ -3,7 +3,7 @@
 
 import pytest
 
-from cnn.text import is_printable, labels, printable, text_width
+from cnn.support.text import is_printable, labels, printable, text_width
 
 NAMES = {
     "Persian": "می\u200cخواهم",

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn.timing import Spread, time_layers
-from cnn.training import make_loss
+from cnn.inspection.timing import Spread, time_layers
+from cnn.training.fit import make_loss
 
 
 @pytest.fixture

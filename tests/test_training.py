@@ -8,7 +8,7 @@ from standin import StandInBackend
 
 import backends
 import cnn
-from cnn.run import Run
+from cnn.training.run import Run
 
 
 def blobs(count=200, seed=0, size=8):

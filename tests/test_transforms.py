@@ -7,7 +7,7 @@ import pytest
 
 import backends
 import cnn
-from cnn.step import update
+from cnn.training.step import update
 
 GRADIENT = np.array([[3, -4, 0.0]])
 

@@ -47,13 +47,13 @@ def after_an_epoch(monkeypatch):
     """``after_an_epoch(change)`` calls that when the first checkpoint has been written."""
 
     def install(change):
-        save = cnn.resumption.save
+        save = cnn.training.checkpoints.save
 
         def save_and_change(run, path):
             save(run, path)
             change()
 
-        monkeypatch.setattr(cnn.resumption, "save", save_and_change)
+        monkeypatch.setattr(cnn.training.checkpoints, "save", save_and_change)
 
     return install
 
@@ -334,7 +334,7 @@ class TestFit:
 
         said = []
         with pytest.raises(DeviceLost, match="it is lost"):
-            self.fit(callbacks=[cnn.callbacks.Dispensable(Logs, "logs", said.append)])
+            self.fit(callbacks=[cnn.training.callbacks.Dispensable(Logs, "logs", said.append)])
         assert said == []
 
     def test_an_end_that_fails_alone_is_an_error(self):

@@ -75,8 +75,8 @@ def gpu_with_cupyx(tmp_path, monkeypatch):
     """A backend on a fake GPU, with a cupyx.scipy.signal that warns when it is imported, as CuPy's."""
     from fake_cupy import fake_cupy
 
-    from backends import cuda_diagnosis
-    from backends.cuda import CudaBackend
+    from backends.cuda import diagnosis
+    from backends.cuda.backend import CudaBackend
 
     for folder in ("cupyx", "cupyx/scipy", "cupyx/scipy/signal"):
         (tmp_path / folder).mkdir()
@@ -88,7 +88,7 @@ def gpu_with_cupyx(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
-    monkeypatch.setattr(cuda_diagnosis, "_cupy_packages", lambda: ["cupy-cuda12x"])
+    monkeypatch.setattr(diagnosis, "_cupy_packages", lambda: ["cupy-cuda12x"])
     yield CudaBackend(0)
     for name in [name for name in sys.modules if name.split(".")[0] == "cupyx"]:
         del sys.modules[name]

@@ -12,8 +12,8 @@ import pytest
 
 import cnn
 from cnn.cli.signals import StopOnSignal
-from cnn.files import making_whole, require_place, told, write_whole
-from cnn.resumption import SavedTraining
+from cnn.support.files import making_whole, require_place, told, write_whole
+from cnn.training.checkpoints import SavedTraining
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.append(str(SCRIPTS))
@@ -251,7 +251,7 @@ class TestCommand:
             def full(self, path):
                 raise OSError(28, "No space left on device", str(path))
 
-            patch.setattr("cnn.report.evaluation.Evaluation.save", full)
+            patch.setattr("cnn.runs.report.evaluation.Evaluation.save", full)
             code, out, err = train()
         assert (code, err.splitlines()[-1]) == (
             0,
@@ -267,7 +267,7 @@ class TestCommand:
             def interrupt(self, path):
                 raise KeyboardInterrupt
 
-            patch.setattr("cnn.report.evaluation.Evaluation.save", interrupt)
+            patch.setattr("cnn.runs.report.evaluation.Evaluation.save", interrupt)
             code, out, err = train()
         assert (code, out, err.splitlines()[-1]) == (
             130,
@@ -282,7 +282,7 @@ class TestCommand:
             raise OSError(28, "No space left on device", "run/tensorboard/events")
 
         pytest.importorskip("tensorboard")
-        monkeypatch.setattr("cnn.tensorboard.TensorBoard.on_start", full)
+        monkeypatch.setattr("cnn.training.tensorboard.TensorBoard.on_start", full)
         code, _, err = train()
         assert code == 0
         assert (

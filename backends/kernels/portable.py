@@ -10,10 +10,9 @@ copied along contiguous runs, and the product is the output itself.
 from collections.abc import Callable, Iterator
 from math import inf, prod
 
-from backends.buffer import Array, Shape
 from backends.kernels.steps import StepKernels
 from backends.kernels.window import Window
-from backends.kernels.workspace import carve
+from backends.memory import Array, Shape, carve
 
 
 class PortableKernels(StepKernels):

@@ -4,10 +4,9 @@ Each call is one N-dimensional correlation: channels are contracted by "valid" m
 carried along. Strides and dilations become gaps of zeros. Clear and slow; pooling is the portable one.
 """
 
-from backends.buffer import Array
 from backends.kernels.portable import PortableKernels, border_shape, split, with_border
 from backends.kernels.window import Pair, Window
-from backends.kernels.workspace import carve
+from backends.memory import Array, carve
 
 
 class SignalKernels(PortableKernels):

@@ -5,8 +5,7 @@ Batch last: ``y`` is (features, N) or (channels, height, width, N), ``labels`` a
 
 from typing import TYPE_CHECKING
 
-from backends.buffer import Array
-from backends.kernels.workspace import carve
+from backends.memory import Array, carve
 
 if TYPE_CHECKING:
     from backends.backend import Backend

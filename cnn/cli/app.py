@@ -17,7 +17,7 @@ import cnn
 from cnn.cli import suggestions
 from cnn.cli.help import Command, Group, UsageError, description
 from cnn.cli.output import say
-from cnn.errors import (
+from cnn.support.errors import (
     ArgumentError,
     CheckpointError,
     DataError,
@@ -29,9 +29,9 @@ from cnn.errors import (
     ShapeError,
     TrainingError,
 )
-from cnn.files import told
-from cnn.libraries import at_fault, failure
-from cnn.streams import OutputLost, guarded
+from cnn.support.files import told
+from cnn.support.libraries import at_fault, failure
+from cnn.support.streams import OutputLost, guarded
 
 USER_ERRORS = (
     ArgumentError,

@@ -12,9 +12,9 @@ from cnn.cli.output import Status, print_json, say
 from cnn.comparison.files import as_plain
 from cnn.comparison.plot import draw, require_drawing
 from cnn.comparison.table import show
-from cnn.errors import ArgumentError
-from cnn.outputs import COMPARISON, require_output
-from cnn.text import printable
+from cnn.support.errors import ArgumentError
+from cnn.support.outputs import COMPARISON, require_output
+from cnn.support.text import printable
 
 OF_MEASURING = ("model", "batch_size", "device", "kernels", "threads", "dtype", "rounds", "save")
 

@@ -9,10 +9,10 @@ import typer
 
 from cnn.cli import suggestions
 from cnn.cli.app import UsageError
-from cnn.errors import ArgumentError
-from cnn.reading import read_text
-from cnn.runs import LATER_FIELDS
-from cnn.text import short
+from cnn.runs.config import LATER_FIELDS
+from cnn.support.errors import ArgumentError
+from cnn.support.reading import read_text
+from cnn.support.text import short
 
 MOST_TOML = 64 << 10  # bytes of a file of flags, with room for comments
 MOST_DOTS = 200  # in a line: tomllib takes memory by the square of the parts of a name

@@ -10,8 +10,8 @@ from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Weights
 from cnn.cli.output import print_json, result_line, say_notes
 from cnn.data.notes import notes_on
-from cnn.runs import RunFolder
-from cnn.terminal import write_line
+from cnn.runs.folder import RunFolder
+from cnn.support.terminal import write_line
 
 
 @app.command(

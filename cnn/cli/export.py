@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 import backends
-from cnn import onnx
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson, Run, Weights
 from cnn.cli.output import print_json, say, say_weights
-from cnn.outputs import ONNX, require_output
-from cnn.runs import RunFolder
-from cnn.terminal import write_line
+from cnn.runs.folder import RunFolder
+from cnn.saving import onnx
+from cnn.support.outputs import ONNX, require_output
+from cnn.support.terminal import write_line
 
 
 @app.command(

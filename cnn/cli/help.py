@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cnn.terminal import fold
+from cnn.support.terminal import fold
 
 NAMES = 28  # columns of the names of arguments and options; what is longer has a line of its own
 

@@ -9,14 +9,16 @@ import typer
 
 import backends
 import cnn
-from cnn import checkpoints, foreign
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Classes, Data, Device, Dtype, Model, Out, absolute, cut
 from cnn.cli.output import print_json, result_line, say
-from cnn.errors import CheckpointError
-from cnn.report import examine
-from cnn.runs import Config, RunFolder
-from cnn.terminal import write_line
+from cnn.runs.config import Config
+from cnn.runs.folder import RunFolder
+from cnn.runs.report import examine
+from cnn.saving import foreign
+from cnn.saving.weights import read, require_finite
+from cnn.support.errors import CheckpointError
+from cnn.support.terminal import write_line
 
 
 @app.command(
@@ -55,13 +57,13 @@ def import_(
     folder = RunFolder(out) if out else RunFolder.default(model)
     folder.require_new()
     backend = backends.get(device)
-    state, _ = checkpoints.read(weights)
+    state, _ = read(weights)
     test_set = cnn.data.load(data)[1].only(config.classes)
     network = config.make_network(test_set.shape, len(test_set.classes), backend)
     try:
         state = renamed(state, network.shapes)
         network.require_state(state)
-        checkpoints.require_finite(state, dtype)
+        require_finite(state, dtype)
         network.load_state_dict(state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from None

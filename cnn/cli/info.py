@@ -8,8 +8,8 @@ from backends.text import readable_bytes
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson
 from cnn.cli.output import print_json
-from cnn.runs import environment
-from cnn.terminal import write_line
+from cnn.support.environment import environment
+from cnn.support.terminal import write_line
 
 
 @app.command(epilog=examples("cnn info", "cnn info --json"))

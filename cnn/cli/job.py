@@ -10,25 +10,28 @@ import typer
 
 import cnn
 from backends.text import quoted, readable_bytes
-from cnn import checkpoints, plan, tensorboard
-from cnn.arguments import whole
-from cnn.callbacks import Dispensable
-from cnn.checkpoints import weights_in
 from cnn.cli.output import print_json, say, say_notes
 from cnn.cli.signals import StopOnSignal
 from cnn.data import Dataset
 from cnn.data.feed import is_too_large
 from cnn.data.notes import notes_on
-from cnn.errors import CheckpointError, DeviceLost, OutOfMemory, TrainingError
-from cnn.files import remove_unfinished, told
+from cnn.inspection.memory import memory as memory_of
 from cnn.network import Sequential
-from cnn.optimizers import Optimizer
-from cnn.report import examine, write_report
-from cnn.report.evaluation import Evaluation
-from cnn.resumption import SavedTraining
-from cnn.run import Run
-from cnn.runs import Config, RunFolder, RunLog
-from cnn.terminal import write_line
+from cnn.runs.config import Config
+from cnn.runs.folder import RunFolder
+from cnn.runs.log import RunLog
+from cnn.runs.report import examine, write_report
+from cnn.runs.report.evaluation import Evaluation
+from cnn.saving.weights import load, weights_in
+from cnn.support.arguments import whole
+from cnn.support.errors import CheckpointError, DeviceLost, OutOfMemory, TrainingError
+from cnn.support.files import remove_unfinished, told
+from cnn.support.terminal import write_line
+from cnn.training import tensorboard
+from cnn.training.callbacks import Dispensable
+from cnn.training.checkpoints import SavedTraining
+from cnn.training.optimizers import Optimizer
+from cnn.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ class Job:
             say_notes(notes_on(self.test_set, "test", self.train_set))
         weights = self.folder.require_weights(None)
         if weights == "best":
-            checkpoints.load(self.folder.best, network=self.network)
+            load(self.folder.best, network=self.network)
         try:
             found = examine(self.network, self.test_set, self.config.batch_size)
             return replace(found, **self.folder.about(weights))
@@ -222,7 +225,7 @@ class Job:
         if stream is None:
             stream = is_too_large(self.network.backend, self.train_set.images, self.network.dtype)
         tested = self.validation_set or self.test_set
-        memory = plan.memory(self.network, self.optimizer, self.train_set, tested, config.batch_size, stream)
+        memory = memory_of(self.network, self.optimizer, self.train_set, tested, config.batch_size, stream)
         steps = -(-len(self.train_set) // config.batch_size)
         if as_json:
             figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}

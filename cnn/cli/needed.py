@@ -1,5 +1,5 @@
 """Imports what no command works without."""
 
-from cnn.libraries import require_to_start
+from cnn.support.libraries import require_to_start
 
 require_to_start("typer.main", "rich.console")

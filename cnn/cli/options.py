@@ -9,7 +9,8 @@ from backends.kernels import SETS
 from cnn.data import NAMES
 from cnn.models import MODELS
 from cnn.network import DTYPES
-from cnn.runs import WEIGHTS, Config
+from cnn.runs.config import Config
+from cnn.runs.folder import WEIGHTS
 
 DEFAULT = Config()
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from cnn.files import to_json
-from cnn.runs import RunFolder
-from cnn.streams import OutputLost, log
-from cnn.terminal import screen_width, write_line
-from cnn.text import best_weights, printable, short
+from cnn.runs.folder import RunFolder
+from cnn.support.files import to_json
+from cnn.support.streams import OutputLost, log
+from cnn.support.terminal import screen_width, write_line
+from cnn.support.text import best_weights, printable, short
 
 CLEAR_LINE = "\x1b[K"  # from the cursor on
 

@@ -10,15 +10,15 @@ import typer
 
 import backends
 from backends.text import did_you_mean
-from cnn.arguments import whole
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Weights
 from cnn.cli.output import print_json, say, say_weights
-from cnn.errors import ArgumentError, CheckpointError, DataError
-from cnn.pictures import as_digit, as_image, pictures_at, read_picture
-from cnn.runs import RunFolder
-from cnn.terminal import make_console
-from cnn.text import labels, percent, printable, text_width
+from cnn.data.readers.photographs import as_digit, as_image, pictures_at, read_picture
+from cnn.runs.folder import RunFolder
+from cnn.support.arguments import whole
+from cnn.support.errors import ArgumentError, CheckpointError, DataError
+from cnn.support.terminal import make_console
+from cnn.support.text import labels, percent, printable, text_width
 
 Prepare = Callable[[Any, tuple[int, ...]], Any]
 PREPARATIONS: dict[str, Prepare] = {"digit": as_digit, "resize": as_image}

@@ -8,9 +8,9 @@ import typer
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson
 from cnn.cli.output import print_json, say
-from cnn.outputs import PAGE, require_output
-from cnn.report import compare_runs, write_report
-from cnn.runs import RunFolder
+from cnn.runs.folder import RunFolder
+from cnn.runs.report import compare_runs, write_report
+from cnn.support.outputs import PAGE, require_output
 
 
 @app.command(

@@ -13,8 +13,8 @@ from cnn.cli.output import Status, print_json, say
 from cnn.comparison.setups import kernel_sets
 from cnn.selftest import Section, run
 from cnn.selftest.conformance import version
-from cnn.terminal import print_table, write_line
-from cnn.text import printable
+from cnn.support.terminal import print_table, write_line
+from cnn.support.text import printable
 
 Cards = list[tuple[Backend, dict[str, Section]]]
 

@@ -9,8 +9,8 @@ from types import FrameType
 from typing import Any
 
 import cnn
-from cnn.run import Run
-from cnn.system import HANG_UP, STOP_SIGNALS
+from cnn.support.system import HANG_UP, STOP_SIGNALS
+from cnn.training.run import Run
 
 SHOW_CURSOR = b"\x1b[?25h"  # which a progress bar hides
 

@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from cnn import models
-from cnn import summary as network_summary
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Dtype, Model
 from cnn.cli.output import print_json
-from cnn.errors import ArgumentError
+from cnn.inspection import summary as network_summary
+from cnn.support.errors import ArgumentError
 
 
 @app.command(epilog=examples("cnn summary", "cnn summary --model notebook --input-shape 1,32,32 --classes 2"))

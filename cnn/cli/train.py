@@ -8,8 +8,7 @@ import typer
 
 import backends
 from backends import Backend, DeviceUnavailable
-from backends.threads import available_cores
-from cnn import defaults
+from backends.cpu.threads import available_cores
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import take_defaults
 from cnn.cli.job import Job
@@ -32,11 +31,13 @@ from cnn.cli.options import (
     cut,
 )
 from cnn.cli.output import print_json, print_kept, result_line, say
-from cnn.errors import ArgumentError
-from cnn.optimizers import OPTIMIZERS
-from cnn.resumption import SavedTraining
-from cnn.runs import Config, RunFolder
-from cnn.schedules import SCHEDULES
+from cnn.runs.config import Config
+from cnn.runs.folder import RunFolder
+from cnn.support.errors import ArgumentError
+from cnn.training import defaults
+from cnn.training.checkpoints import SavedTraining
+from cnn.training.optimizers import OPTIMIZERS
+from cnn.training.schedules import SCHEDULES
 
 SGD_RATE = (
     f"for sgd {defaults.RATE} at a batch size of {defaults.ITS_BATCH}, otherwise in proportion to the square "

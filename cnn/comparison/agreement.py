@@ -16,9 +16,9 @@ from cnn.comparison.results import Agreement
 from cnn.comparison.setups import Setup
 from cnn.comparison.workload import Workload
 from cnn.data import Dataset
-from cnn.errors import DisagreementError
+from cnn.inspection.timing import wrapped
 from cnn.layers.layer import Layer
-from cnn.timing import wrapped
+from cnn.support.errors import DisagreementError
 
 STEPS = 10
 TOLERANCE = {"float32": 1e-3, "float64": 1e-9}  # TF32, which keeps 11 bits, is within the first

@@ -10,12 +10,12 @@ import numpy as np
 
 from cnn.comparison.agreement import TOLERANCE, difference
 from cnn.comparison.results import Agreement, Column, Comparison
-from cnn.data.files import unreadable
-from cnn.errors import DataError, DisagreementError
-from cnn.files import leaves, write_json
-from cnn.libraries import require
-from cnn.reading import read_text
-from cnn.text import is_printable, short
+from cnn.data.readers.files import unreadable
+from cnn.support.errors import DataError, DisagreementError
+from cnn.support.files import leaves, write_json
+from cnn.support.libraries import require
+from cnn.support.reading import read_text
+from cnn.support.text import is_printable, short
 
 if TYPE_CHECKING:
     import pydantic

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
-from cnn.arguments import whole
 from cnn.comparison.agreement import STEPS, prove
 from cnn.comparison.results import Column, Comparison, SweepPoint
 from cnn.comparison.setups import Setup
 from cnn.comparison.workload import Training, Workload, make_workload, work
-from cnn.runs import environment
-from cnn.timing import LayerWatch, Spread
+from cnn.inspection.timing import LayerWatch, Spread
+from cnn.support.arguments import whole
+from cnn.support.environment import environment
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 BLOCK = 0.02  # seconds: as many steps are timed at once as this takes

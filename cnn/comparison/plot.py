@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn.comparison.results import Comparison, batch_sizes, crossover, rate
-from cnn.drawing import COLOURS, MARKERS, require_matplotlib, style
-from cnn.errors import ArgumentError
-from cnn.files import write_whole
-from cnn.outputs import PNG, SVG, require_output
+from cnn.support.drawing import COLOURS, MARKERS, require_matplotlib, style
+from cnn.support.errors import ArgumentError
+from cnn.support.files import write_whole
+from cnn.support.outputs import PNG, SVG, require_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any
 
-from cnn.timing import LayerTime, Spread
+from cnn.inspection.timing import LayerTime, Spread
 
 
 @dataclass(frozen=True)

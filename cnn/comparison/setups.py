@@ -7,8 +7,8 @@ from itertools import product
 
 import backends
 from backends import Backend, DeviceUnavailable
+from backends.cpu.threads import limit_threads
 from backends.kernels import SETS
-from backends.threads import limit_threads
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from cnn.comparison.results import (
     timed_in_both,
     wins,
 )
-from cnn.terminal import USUAL_WIDTH, Lines, print_table, screen_width, table_width, write_line
-from cnn.text import figure, milliseconds
-from cnn.timing import LayerTime, Spread
+from cnn.inspection.timing import LayerTime, Spread
+from cnn.support.terminal import USUAL_WIDTH, Lines, print_table, screen_width, table_width, write_line
+from cnn.support.text import figure, milliseconds
 
 CALM = 1.5  # the upper quartile over the lower: beyond it something else was running
 Columns = dict[str, Column]  # by the letter that stands for each

@@ -7,18 +7,18 @@ import numpy as np
 
 import cnn
 from backends import Backend
+from backends.memory import Array
 from cnn import models
-from cnn.arguments import whole
 from cnn.comparison.results import Work
 from cnn.data import Dataset
 from cnn.layers import Reshape
-from cnn.layers.buffers import Array
 from cnn.layers.layer import Layer
-from cnn.metrics import Totals
 from cnn.network import Sequential, require_dtype
-from cnn.optimizers import SGD
-from cnn.step import TrainingStep
-from cnn.training import make_feed, make_loss
+from cnn.support.arguments import whole
+from cnn.training.fit import make_feed, make_loss
+from cnn.training.metrics import Totals
+from cnn.training.optimizers import SGD
+from cnn.training.step import TrainingStep
 
 RATE, MOMENTUM = 0.01, 0.9
 

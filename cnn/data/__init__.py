@@ -8,17 +8,17 @@ import stat
 from pathlib import Path
 
 from backends.text import did_you_mean
-from cnn.data import cifar10
 from cnn.data.advice import SAVE
-from cnn.data.bundled import load_mnist
 from cnn.data.dataset import Dataset, some_of
-from cnn.data.fashion_mnist import load_fashion_mnist
-from cnn.data.files import MOST_FOLDERS, names_below, names_in, unreadable
-from cnn.data.idx import holds_idx, idx_names, load_idx, read_idx
-from cnn.data.npy import holds_npy, load_npy, npy_names
-from cnn.data.npz import holds_arrays, load_npz
+from cnn.data.published.bundled import load_mnist
+from cnn.data.published.fashion_mnist import load_fashion_mnist
+from cnn.data.readers import cifar10
+from cnn.data.readers.files import MOST_FOLDERS, names_below, names_in, unreadable
+from cnn.data.readers.idx import holds_idx, idx_names, load_idx, read_idx
+from cnn.data.readers.npy import holds_npy, load_npy, npy_names
+from cnn.data.readers.npz import holds_arrays, load_npz
 from cnn.data.recognize import unread_file, unread_folder
-from cnn.errors import DataError
+from cnn.support.errors import DataError
 
 __all__ = ["NAMES", "Dataset", "load", "read_idx"]
 

@@ -9,10 +9,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from backends.text import did_you_mean, first_line
-from cnn.data.mapped import Place, place
-from cnn.errors import DataError, OutOfMemory
-from cnn.random import SPLIT, generator
-from cnn.text import is_printable, short, text_width
+from cnn.data.readers.mapped import Place, place
+from cnn.support.errors import DataError, OutOfMemory
+from cnn.support.random import SPLIT, generator
+from cnn.support.text import is_printable, short, text_width
 
 Array = np.ndarray
 Classes = int | Iterable[str] | None
@@ -153,8 +153,8 @@ class Dataset:
         """(the rest, a random part held out): ``part`` is a count of images or a fraction of them.
 
         Both keep this set's order and classes. Which images are held out follows from the seed (in the
-        stream ``cnn.random.SPLIT``), the part and the set's length alone. The images are copied, as in
-        :meth:`only`.
+        stream ``cnn.support.random.SPLIT``), the part and the set's length alone. The images are copied, as
+        in :meth:`only`.
         """
         if not is_whole(seed) or seed < 0:
             raise DataError(f"seed is {seed!r}: expected a whole number from 0")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
-from cnn.data.mapped import ReadAhead, mapping
-from cnn.layers.buffers import Array, Buffers
-from cnn.replays import Replays
+from backends.memory import Array, Buffers
+from cnn.data.readers.mapped import ReadAhead, mapping
+from cnn.support.replays import Replays
 
 
 class Feed:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnn.data.dataset import CHANNELS, MOST_CLASSES, as_names, as_texts, looks_channels_last, some_of
-from cnn.errors import DataError
-from cnn.text import short
+from cnn.support.errors import DataError
+from cnn.support.text import short
 
 _LEAST_SIDE = 8  # of pictures that are given as rows of pixels
 _LISTED = 4  # classes in a note

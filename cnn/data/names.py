@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cnn.data.dataset import some_of
-from cnn.errors import DataError
+from cnn.support.errors import DataError
 
 _PARTS = {
     **dict.fromkeys(("train", "training", "tr"), "train"),

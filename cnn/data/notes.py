@@ -4,7 +4,7 @@ import numpy as np
 
 from cnn.data.dataset import Dataset, some_of
 from cnn.data.scale import scale_note
-from cnn.text import short
+from cnn.support.text import short
 
 
 def notes_on(part: Dataset, name: str, train: Dataset | None = None) -> list[str]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from cnn.arguments import function, shown
-from cnn.errors import ShapeError
 from cnn.layers.layer import Array, Layer
+from cnn.support.arguments import function, shown
+from cnn.support.errors import ShapeError
 
 
 class Activation(Layer):

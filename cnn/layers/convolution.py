@@ -3,10 +3,10 @@
 from typing import Any
 
 from backends import Window
-from cnn import initializers
-from cnn.arguments import flag, pair, room, size
-from cnn.errors import ArgumentError, ShapeError
+from cnn.layers import initializers
 from cnn.layers.layer import Array, Context, Layer, Shape
+from cnn.support.arguments import flag, pair, room, size
+from cnn.support.errors import ArgumentError, ShapeError
 
 
 class Conv2D(Layer):

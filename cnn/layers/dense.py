@@ -1,9 +1,9 @@
 """The fully connected layer."""
 
-from cnn import initializers
-from cnn.arguments import flag, size
-from cnn.errors import ShapeError
+from cnn.layers import initializers
 from cnn.layers.layer import Array, Context, Layer, Shape
+from cnn.support.arguments import flag, size
+from cnn.support.errors import ShapeError
 
 
 class Dense(Layer):

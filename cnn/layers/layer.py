@@ -7,10 +7,10 @@ from math import prod
 from typing import Any
 
 from backends import Backend
-from cnn import initializers
-from cnn.arguments import room
-from cnn.errors import ArgumentError
-from cnn.layers.buffers import Array, Buffers, Scratch, Shape
+from backends.memory import Array, Buffers, Scratch, Shape
+from cnn.layers import initializers
+from cnn.support.arguments import room
+from cnn.support.errors import ArgumentError
 
 
 @dataclass
@@ -58,7 +58,9 @@ class Layer:
     """
 
     built = False
-    replayable = False  # whether it works through kernels and ``backend.run`` alone, see :mod:`cnn.replays`
+    replayable = (
+        False  # whether it works through kernels and ``backend.run`` alone, see :mod:`cnn.support.replays`
+    )
     path = ""  # its place in the network: "3", or "3.1" inside a container
 
     def __init_subclass__(cls) -> None:

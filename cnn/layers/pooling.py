@@ -2,10 +2,10 @@
 
 from math import prod
 
-from cnn.arguments import shown
-from cnn.errors import ArgumentError, ShapeError
 from cnn.layers.convolution import make_window, window_output
 from cnn.layers.layer import Array, Context, Layer, Shape
+from cnn.support.arguments import shown
+from cnn.support.errors import ArgumentError, ShapeError
 
 
 class _Pool2D(Layer):

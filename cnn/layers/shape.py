@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from math import prod
 
-from cnn import arguments
-from cnn.errors import ShapeError
 from cnn.layers.layer import Array, Context, Layer, Shape
+from cnn.support import arguments
+from cnn.support.errors import ShapeError
 
 
 class Reshape(Layer):

@@ -6,7 +6,7 @@ from typing import Any
 
 from backends import Backend
 from cnn.comparison.agreement import difference
-from cnn.errors import ArgumentError, DeviceLost, DisagreementError, OutOfMemory
+from cnn.support.errors import ArgumentError, DeviceLost, DisagreementError, OutOfMemory
 
 
 class NotOurs(Exception):

@@ -16,12 +16,12 @@ import numpy as np
 
 from backends import Backend
 from backends.text import quoted
-from cnn.errors import ArgumentError, DisagreementError
-from cnn.libraries import require
 from cnn.selftest.checks import Check
 from cnn.selftest.node import Node
 from cnn.selftest.operators import MOVING, OPERATORS
 from cnn.selftest.tensors import Tensor, Tensors
+from cnn.support.errors import ArgumentError, DisagreementError
+from cnn.support.libraries import require
 
 OLDEST = (1, 22)  # before it test_adam_multiple expected an epsilon that its node does not have
 PURPOSE, PACKAGE = "for its conformance cases", "onnx"

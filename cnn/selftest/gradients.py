@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from backends import Backend
-from cnn.errors import DisagreementError
-from cnn.gradients import TOLERANCE, check_gradients
+from cnn.inspection.gradient_check import TOLERANCE, check_gradients
 from cnn.selftest.checks import Check
 from cnn.selftest.networks import EXAMPLES, Example
+from cnn.support.errors import DisagreementError
 
 ENTRIES = 12  # tried in each array
 

@@ -11,8 +11,6 @@ import numpy as np
 
 from backends import Backend, Window
 from cnn.layers import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Reshape, Softmax, Tanh
-from cnn.losses import CrossEntropy
-from cnn.metrics import Totals
 from cnn.network import Sequential
 from cnn.selftest.checks import NotOurs
 from cnn.selftest.node import DIMENSIONS, Node, Slide
@@ -29,6 +27,8 @@ from cnn.selftest.tensors import (
     to_host,
 )
 from cnn.selftest.updates import adam, momentum
+from cnn.training.losses import CrossEntropy
+from cnn.training.metrics import Totals
 
 NO_NUMBERS = "its tensor holds no numbers, ours hold at least one"
 PADDED_MEAN = "its mean leaves the padding out, AvgPool2D counts it as zeros"

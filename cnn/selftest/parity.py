@@ -15,11 +15,11 @@ from cnn.comparison.agreement import TOLERANCE
 from cnn.data import Dataset
 from cnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
 from cnn.network import DTYPES, Sequential
-from cnn.optimizers import SGD, Adam, Optimizer
 from cnn.selftest.calls import Call, calls
 from cnn.selftest.checks import Check, require_near
 from cnn.selftest.networks import EXAMPLES, Example
-from cnn.training import fit
+from cnn.training.fit import fit
+from cnn.training.optimizers import SGD, Adam, Optimizer
 
 ROUNDINGS = 64  # that a kernel's results may be off, of the largest: its sums are that long, and longer
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
+from backends.memory import Array
 from cnn.layers import Layer
-from cnn.layers.buffers import Array
 from cnn.network import DTYPES, Sequential
 from cnn.selftest.checks import NotOurs
 

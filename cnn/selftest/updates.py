@@ -3,12 +3,12 @@
 import numpy as np
 
 from backends import Backend
+from backends.memory import Shape
 from cnn.layers import Context, Layer
-from cnn.layers.buffers import Shape
-from cnn.optimizers import SGD, Adam, Optimizer
 from cnn.selftest.checks import NotOurs
 from cnn.selftest.node import Node
 from cnn.selftest.tensors import Tensor, Tensors, built
+from cnn.training.optimizers import SGD, Adam, Optimizer
 
 DAMPENED = "its gradient has a factor beta, SGD's has none"
 LATER_STEP = "its step is a later one, at which our Adam adds epsilon elsewhere"

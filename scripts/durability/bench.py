@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cnn import cli
 from cnn.cli.signals import StopOnSignal
-from cnn.resumption import SavedTraining
+from cnn.training.checkpoints import SavedTraining
 from durability import shim
 from durability.shim import SHORT, Call
 from durability.training import RUN, Training, faults, leftovers, weights

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 import cnn
-from cnn.errors import CheckpointError
-from cnn.files import UNFINISHED
-from cnn.report.record import Record
-from cnn.resumption import SavedTraining
-from cnn.runs import RunFolder
+from cnn.runs.folder import RunFolder
+from cnn.runs.report.record import Record
+from cnn.support.errors import CheckpointError
+from cnn.support.files import UNFINISHED
+from cnn.training.checkpoints import SavedTraining
 
 BATCH = 16
 RUN = "run"  # the name of its folder, in a folder where there is nothing else

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cnn.errors import DisagreementError
+from cnn.support.errors import DisagreementError
 from peers.contenders import BASELINE, CONTENDERS
 from peers.peer import Absent, Peer
 from peers.task import Setting, Task

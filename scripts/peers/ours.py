@@ -6,9 +6,9 @@ import numpy as np
 
 import backends
 import cnn
-from cnn.metrics import Totals
-from cnn.step import TrainingStep
-from cnn.training import make_feed, make_loss
+from cnn.training.fit import make_feed, make_loss
+from cnn.training.metrics import Totals
+from cnn.training.step import TrainingStep
 from peers.peer import Absent, Peer, softmax
 from peers.task import MOMENTUM, RATE, Task
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cnn.text import figure, milliseconds, short
+from cnn.support.text import figure, milliseconds, short
 from peers import memory
 from peers.contenders import CONTENDERS
 from peers.networks import NETWORKS

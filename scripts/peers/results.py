@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import backends
-from cnn.runs import environment
+from cnn.support.environment import environment
 from peers.timing import Figure
 
 FORMAT, SCHEMA = "xpcnn peers", 1

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnn.drawing import COLOURS, MARKERS, style
-from cnn.files import write_whole
+from cnn.support.drawing import COLOURS, MARKERS, style
+from cnn.support.files import write_whole
 from peers.contenders import CONTENDERS, LOOKED_INTO
 from peers.networks import NETWORKS, sized
 from peers.task import Setting

@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 
 from backends import Backend
-from cnn.timing import Spread
+from cnn.inspection.timing import Spread
 from peers.agreement import Job, Proof
 from peers.contenders import BASELINE, CONTENDERS
 from peers.task import Setting, Task

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 import cnn
-from cnn.initializers import INITIALIZERS
+from cnn.layers.initializers import INITIALIZERS
 
 OURS = (
     cnn.ArgumentError,

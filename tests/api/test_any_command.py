@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from backends import threads
-from backends.threads import limit_threads
+from backends.cpu import threads
+from backends.cpu.threads import limit_threads
 from cnn import cli
 
 ODD_WORDS = st.sampled_from(

@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import cnn
-from cnn.optimizers import OPTIMIZERS
-from cnn.schedules import SCHEDULES
+from cnn.training.optimizers import OPTIMIZERS
+from cnn.training.schedules import SCHEDULES
 
 LOSSES = [cnn.CrossEntropy, cnn.BinaryCrossEntropy, cnn.MeanSquaredError]
 

@@ -9,8 +9,8 @@ import pytest
 from fake_cupy import FakePool, fake_cupy
 
 import backends
-from backends import cuda_capture, cuda_diagnosis
-from backends.cuda import CudaBackend
+from backends.cuda import capture, diagnosis
+from backends.cuda.backend import CudaBackend
 
 
 @pytest.fixture
@@ -19,14 +19,14 @@ def machine(monkeypatch):
     for variable in ("CNN_DEVICE", "CUDA_VISIBLE_DEVICES", "CUPY_TF32"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(backends, "_made", {})
-    monkeypatch.setattr(cuda_capture, "_belongings", weakref.WeakSet())
-    monkeypatch.setattr(cuda_capture, "_retired", deque())
+    monkeypatch.setattr(capture, "_belongings", weakref.WeakSet())
+    monkeypatch.setattr(capture, "_retired", deque())
     monkeypatch.setattr(FakePool, "taken", Counter())
 
     def install(packages=(), driver=0, cupy=None):
         found = [SimpleNamespace(name=name) for name in ("numpy", "cupy-xarray", *packages)]
-        monkeypatch.setattr(cuda_diagnosis.metadata, "distributions", lambda: found)
-        monkeypatch.setattr(cuda_diagnosis, "_driver_version", lambda: driver)
+        monkeypatch.setattr(diagnosis.metadata, "distributions", lambda: found)
+        monkeypatch.setattr(diagnosis, "_driver_version", lambda: driver)
         monkeypatch.setitem(sys.modules, "cupy", cupy)  # None: cannot be imported
 
     return install

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import backends
-from backends import ArgumentError, CpuBackend, DeviceUnavailable, threads
+from backends import ArgumentError, CpuBackend, DeviceUnavailable
+from backends.cpu import threads
 
 
 class TestSelection:

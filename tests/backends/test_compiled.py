@@ -12,7 +12,8 @@ import pytest
 
 import backends
 import cnn
-from backends import Window, threads
+from backends import Window
+from backends.cpu import threads
 
 pytest.importorskip("hypothesis")
 pytest.importorskip("numba")
@@ -212,8 +213,8 @@ x = np.random.default_rng(0).uniform(0, 1, (1, 28, 28, 70)).astype("{dtype}")
 dy = np.random.default_rng(1).standard_normal((10, 70)).astype("{dtype}")
 network.forward(x, training=True)
 network.backward(dy)
-from backends.kernels.cpu.jit import clock
-from backends.kernels.cpu.registers import VECTOR_BYTES
+from backends.cpu.compiled.jit import clock
+from backends.cpu.compiled.registers import VECTOR_BYTES
 print(json.dumps(dict(compiled=clock.seconds, vector=VECTOR_BYTES, gradients=network.flat.grad.tolist())))
 """
 

@@ -22,9 +22,10 @@ from fake_cupy import (
 
 import backends
 import cnn
-from backends import DeviceLost, cuda_capture
+from backends import DeviceLost
 from backends.backend import Buffer
-from backends.cuda import CudaBackend
+from backends.cuda import capture
+from backends.cuda.backend import CudaBackend
 
 pytestmark = host_cuda.needed
 
@@ -35,7 +36,7 @@ CUBLAS = host_cuda.HEADER.with_name("cublas.cpp")
 def cublas(monkeypatch):
     """The library that stands for cuBLAS, found where the real one would be."""
     library = host_cuda.library(CUBLAS.read_text())
-    monkeypatch.setattr(cuda_capture, "_load", lambda: library)
+    monkeypatch.setattr(capture, "_load", lambda: library)
     yield library
     number(library, "answer").value = 0
 
@@ -212,7 +213,7 @@ class TestFailure:
         def missing():
             raise OSError("libcublas.so.13: cannot open shared object file")
 
-        monkeypatch.setattr(cuda_capture, "_load", missing)
+        monkeypatch.setattr(capture, "_load", missing)
         self.check(gpu, lambda: None, "OSError: libcublas.so.13")
 
     def test_a_cublas_that_fails(self, gpu, cublas, streams):
@@ -275,7 +276,7 @@ class TestMemory:
 
     @pytest.mark.parametrize("broken", ["begin_capture", "end_capture", "synchronize", "_load"])
     def test_of_a_recording_that_breaks(self, gpu, cublas, streams, taken, monkeypatch, broken):
-        monkeypatch.setattr(cuda_capture if broken == "_load" else FakeStream, broken, refused)
+        monkeypatch.setattr(capture if broken == "_load" else FakeStream, broken, refused)
         repeat = gpu.graph(lambda: gpu.zeros(100, "float32"))
         with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
             repeat()
@@ -301,7 +302,7 @@ class TestMemory:
             return repeat
 
         waits, last = [graph(), graph()], [graph()]
-        with cuda_capture._recording(FakeStream()):
+        with capture._recording(FakeStream()):
             waits.clear()
         wait = gpu.xp.cuda.runtime.deviceSynchronize
         monkeypatch.setattr(gpu.xp.cuda.runtime, "deviceSynchronize", lambda: (last.clear(), wait()))
@@ -468,7 +469,7 @@ class TestThreads:
     def test_a_graph_that_goes_meanwhile_is_given_back_later(self, gpu, cublas, monkeypatch, where):
         destroyed = []
         monkeypatch.setattr(
-            cuda_capture.Cublas, "__del__", lambda cublas: destroyed.append(self.recording), raising=False
+            capture.Cublas, "__del__", lambda cublas: destroyed.append(self.recording), raising=False
         )
         old = [gpu.graph(lambda: None)]
         old[0]()

@@ -9,8 +9,8 @@ import pytest
 from fake_cupy import CUDARuntimeError, DynamicLibNotFoundError, fake_cupy, raiser, wrong_gemm
 
 import backends
-from backends import cuda
-from backends.cuda import CudaBackend
+from backends.cuda import backend
+from backends.cuda.backend import CudaBackend
 
 PIP = f"{shlex.quote(sys.executable)} -m pip"
 EITHER = f'{PIP} install "cupy-cuda12x[ctk]" (cupy-cuda13x where nvidia-smi shows CUDA 13)'
@@ -49,7 +49,7 @@ class TestDiagnosis:
     )
     def test_no_cupy(self, machine, driver, expected):
         machine([], driver)
-        assert sentence(CudaBackend) == sentence(cuda.count) == expected
+        assert sentence(CudaBackend) == sentence(backend.count) == expected
 
     @pytest.mark.parametrize(
         ("driver", "install"), [(12040, f'{PIP} install "cupy-cuda12x[ctk]"'), (0, EITHER)]
@@ -107,7 +107,7 @@ class TestDiagnosis:
         cupy = fake_cupy(CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient"))
         cupy.cuda.runtime.runtimeGetVersion = lambda: int(package[9:11]) * 1000
         machine([package], driver, cupy)
-        assert sentence(CudaBackend) == sentence(cuda.count) == expected
+        assert sentence(CudaBackend) == sentence(backend.count) == expected
 
     @pytest.mark.parametrize("devices", [0, CUDARuntimeError("cudaErrorNoDevice: no device is detected")])
     def test_driver_without_a_gpu(self, machine, monkeypatch, devices):
@@ -147,7 +147,7 @@ class TestDiagnosis:
     )
     def test_device_that_does_not_exist(self, machine, devices, there):
         machine(["cupy-cuda12x"], 12040, fake_cupy(devices))
-        assert cuda.count() == devices
+        assert backend.count() == devices
         for index in (devices, 99):
             expected = f"cuda:{index} does not exist: this machine has {there}"
             assert sentence(lambda index=index: backends.get(f"cuda:{index}")) == expected

@@ -18,9 +18,10 @@ from standin import Array, StandInBackend
 import backends
 import cnn
 from backends import Window
-from backends.kernels import PortableKernels, compiled_cuda, cuda_launch
-from backends.kernels.compiled_cuda import TILES
-from backends.kernels.cuda_launch import SOURCE, THREADS, Launcher
+from backends.cuda import kernels, launch
+from backends.cuda.kernels import TILES
+from backends.cuda.launch import SOURCE, THREADS, Launcher
+from backends.kernels import PortableKernels
 
 CODE = SOURCE.read_text()
 TILED = [f"{name}_{tile}" for name in ("convolve", "convolve_pool", "convolve_back") for tile in TILES]
@@ -190,7 +191,7 @@ def on(device, arguments):
 @pytest.mark.parametrize("dtype", REALS)
 @pytest.mark.parametrize("name", STEPS)
 def test_what_a_step_does_besides_its_windows_is_as_in_plain_xp(name, dtype, device, monkeypatch):
-    monkeypatch.setattr(cuda_launch, "GRID_ROWS", 16)
+    monkeypatch.setattr(launch, "GRID_ROWS", 16)
     RANDOM.bit_generator.state = np.random.default_rng(0).bit_generator.state
     method, *arguments = STEPS[name]()
     sums_at = len(arguments) - 1 if method in ("cross_entropy", "binary_cross_entropy", "tally") else None
@@ -227,7 +228,7 @@ def test_every_kernel_is_launched_here(device, monkeypatch):
         getattr(device.kernels, method)(*on(device, arguments))
     for channels in TILES:
         launch_windows(device, channels)
-    monkeypatch.setattr(compiled_cuda, "NARROW", 0)
+    monkeypatch.setattr(kernels, "NARROW", 0)
     launch_windows(device, 2)
     assert launched == KERNELS
 
@@ -259,7 +260,7 @@ def launch_windows(device, channels):
 @host_cuda.needed
 @pytest.mark.parametrize(("what", "limit"), [("largest", 100), ("SHARED_BYTES", 64)])
 def test_what_is_too_large_for_a_kernel_goes_another_way_to_the_same_result(what, limit, monkeypatch):
-    owner = compiled_cuda.CompiledKernels if what == "largest" else compiled_cuda
+    owner = kernels.CompiledKernels if what == "largest" else kernels
     results = []
     for limited in (False, True):
         with monkeypatch.context() as patch:
@@ -300,11 +301,11 @@ def launch_groups(kernels, asarray, groups):
     return y, pooled, winner, *gradients
 
 
-@pytest.mark.parametrize("narrow", [compiled_cuda.NARROW, 0], ids=["directly", "by columns"])
+@pytest.mark.parametrize("narrow", [kernels.NARROW, 0], ids=["directly", "by columns"])
 def test_more_rows_of_blocks_than_a_grid_has_along_y_are_cut_into_layers(device, narrow, monkeypatch):
     right = launch_groups(device.kernels, device.asarray, groups=5)
-    monkeypatch.setattr(compiled_cuda, "NARROW", narrow)
-    monkeypatch.setattr(cuda_launch, "GRID_ROWS", 3)  # no multiple of the 5 or 8 rows
+    monkeypatch.setattr(kernels, "NARROW", narrow)
+    monkeypatch.setattr(launch, "GRID_ROWS", 3)  # no multiple of the 5 or 8 rows
     found = launch_groups(device.kernels, device.asarray, groups=5)
     for one, other in zip(found, right, strict=True):
         np.testing.assert_allclose(device.to_host(one), device.to_host(other), rtol=1e-12, atol=1e-12)
@@ -432,12 +433,12 @@ class TestTheStandInForCuda:
 
 def test_the_constants_of_both_languages_are_the_same():
     for name in ("GATHER_SIDE", "O_TILE", "TAP_TILE", "WARP"):
-        assert re.search(rf"\b{name} = {getattr(compiled_cuda, name)}\b", CODE)
+        assert re.search(rf"\b{name} = {getattr(kernels, name)}\b", CODE)
     fields = re.findall(r"struct (\w+) \{(.*?)\}", CODE, re.DOTALL)
     names = {struct: re.findall(r"\b([A-Za-z]+)[,;]", re.sub("//.*", "", body)) for struct, body in fields}
     window = names["Window"]
-    assert [*names["Convolution"][:-1], *window] == list(compiled_cuda.CONVOLUTION.names)
-    assert [*names["Pooling"][:-1], *window] == list(compiled_cuda.POOLING.names)
+    assert [*names["Convolution"][:-1], *window] == list(kernels.CONVOLUTION.names)
+    assert [*names["Pooling"][:-1], *window] == list(kernels.POOLING.names)
 
 
 def test_the_set_has_every_method_of_the_portable_one():
@@ -446,6 +447,6 @@ def test_the_set_has_every_method_of_the_portable_one():
         for name, _ in inspect.getmembers(PortableKernels, inspect.isfunction)
         if not name.startswith("_")
     }
-    own = {name for name in vars(compiled_cuda.CompiledKernels) if not name.startswith("_")}
+    own = {name for name in vars(kernels.CompiledKernels) if not name.startswith("_")}
     # cuBLAS, one elementwise kernel of CuPy, a reduction and some elementwise kernels of CuPy, NVRTC
     assert public - own == {"matmul", "relu", "clip_norm", "when_compiling"}

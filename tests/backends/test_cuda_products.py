@@ -7,7 +7,7 @@ import pytest
 from fake_cupy import fake_cupy, gemm_ex
 
 import backends
-from backends.cuda import CudaBackend, blas_layout
+from backends.cuda.backend import CudaBackend, blas_layout
 
 # How a (rows, columns) matrix may lie in a larger one: (shape of that, the way to the matrix).
 TAKEN_AS_THEY_ARE = {

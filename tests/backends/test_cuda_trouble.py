@@ -17,8 +17,8 @@ from fake_cupy import (
 
 import backends
 from backends import DeviceLost, DeviceUnavailable, OutOfMemory
-from backends.cuda import CudaBackend
-from backends.cuda_diagnosis import require_capability
+from backends.cuda.backend import CudaBackend
+from backends.cuda.diagnosis import require_capability
 
 FULL = OutOfMemoryError(1_288_490_189, 5_000)
 ILLEGAL = CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")

@@ -15,7 +15,9 @@ from fake_cupy import fake_cupy
 
 import backends
 import cnn
-from backends import ArgumentError, DeviceUnavailable, cuda, cuda_capture, threads
+from backends import ArgumentError, DeviceUnavailable
+from backends.cpu import threads
+from backends.cuda import backend, capture
 
 if not hasattr(os, "fork"):
     pytest.skip("there is no fork here", allow_module_level=True)
@@ -145,7 +147,7 @@ class TestCuda:
 
     @pytest.fixture(autouse=True)
     def started(self, machine, monkeypatch):
-        monkeypatch.setattr(cuda, "_process", None)
+        monkeypatch.setattr(backend, "_process", None)
         machine(["cupy-cuda12x"], 13000, fake_cupy(2))
 
     def test_a_network_says_so_in_the_child(self):
@@ -173,7 +175,7 @@ class TestCuda:
         recording, done = threading.Event(), threading.Event()
 
         def record():
-            with cuda_capture.recording_alone:
+            with capture.recording_alone:
                 recording.set()
                 done.wait()
 

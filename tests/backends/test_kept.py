@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("numba")
 
 from backends import cache
-from backends.kernels.cpu import jit, kept
-from backends.kernels.cpu.jit import Kernel, Numbers
+from backends.cpu.compiled import jit, kept
+from backends.cpu.compiled.jit import Kernel, Numbers
 
 STAMP = b"this code"
 

@@ -11,7 +11,7 @@ from standin import Array, StandInBackend
 
 import backends
 from backends import Window
-from backends.kernels import compiled_cuda
+from backends.cuda import kernels
 
 pytest.importorskip("hypothesis")
 pytest.importorskip("numba")
@@ -26,7 +26,7 @@ class SharedOut:
 
     def __getattr__(self, name):
         def call(*arguments, **named):
-            with mock.patch("backends.kernels.cpu.jit.SMALL", 0):
+            with mock.patch("backends.cpu.compiled.jit.SMALL", 0):
                 return getattr(SETS["compiled"], name)(*arguments, **named)
 
         return call
@@ -38,7 +38,7 @@ class CudaOnHost:
     What they are given lies between pages that nobody may touch.
     """
 
-    def __init__(self, backwards, narrow=compiled_cuda.NARROW):
+    def __init__(self, backwards, narrow=kernels.NARROW):
         self.backwards = backwards
         self.narrow = narrow
         self.kernels = StandInBackend("compiled", column_bytes=5000).kernels
@@ -48,7 +48,7 @@ class CudaOnHost:
             fenced = [guarded(a, not self.backwards) if isinstance(a, np.ndarray) else a for a in arguments]
             arrays = [Array(a) if isinstance(a, np.ndarray) else a for a in fenced]
             backwards = mock.patch.object(RawModule, "backwards", self.backwards)
-            with backwards, mock.patch.object(compiled_cuda, "NARROW", self.narrow):
+            with backwards, mock.patch.object(kernels, "NARROW", self.narrow):
                 getattr(self.kernels, name)(*arrays)
             give_back(fenced, arguments)
 
@@ -58,14 +58,14 @@ class CudaOnHost:
 class OnGpu:
     """The CUDA kernels where they belong."""
 
-    def __init__(self, narrow=compiled_cuda.NARROW):
+    def __init__(self, narrow=kernels.NARROW):
         self.narrow = narrow
 
     def __getattr__(self, name):
         def call(*arguments):
             device = backends.get("cuda", "compiled")
             arrays = [device.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
-            with mock.patch.object(compiled_cuda, "NARROW", self.narrow):
+            with mock.patch.object(kernels, "NARROW", self.narrow):
                 getattr(device.kernels, name)(*arrays)
             give_back([device.to_host(a) if device.owns(a) else a for a in arrays], arguments)
 

@@ -12,7 +12,7 @@ from fake_cupy import fake_cupy
 import backends
 import cnn
 from backends.errors import Notice
-from cnn.errors import ArgumentError, DataError, ShapeError
+from cnn.support.errors import ArgumentError, DataError, ShapeError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 1, 8, 8), dtype=np.uint8)
 TRAIN = cnn.data.Dataset(IMAGES, np.arange(24) % 3)
@@ -167,7 +167,7 @@ def test_a_data_set_arrives_and_one_in_a_file_stays_there(tmp_path):
         kept = pickle.dumps(part)
         assert len(kept) < 10_000
         twin = pickle.loads(kept)
-        assert cnn.data.mapped.mapping(twin.images) is not None
+        assert cnn.data.readers.mapped.mapping(twin.images) is not None
         np.testing.assert_array_equal(twin.images, part.images)
     (tmp_path / "x.npy").unlink()
     with pytest.raises(

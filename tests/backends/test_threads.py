@@ -9,8 +9,8 @@ from tempfile import mkdtemp
 import pytest
 
 import backends
-from backends import threads
-from backends.cgroup import cpu_quota
+from backends.cpu import threads
+from backends.cpu.cgroup import cpu_quota
 
 V2 = "41 31 0:38 {root} {point} rw,relatime - cgroup2 cgroup2 rw"
 V1 = "32 31 0:29 {root} {point} rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct"
@@ -148,7 +148,7 @@ def test_a_number_that_is_asked_for_is_used_even_above_the_environments():
     pytest.importorskip("numba")
     code = """
 import numpy, backends, threading
-from backends.kernels.cpu import jit
+from backends.cpu.compiled import jit
 device = backends.get("cpu", kernels="compiled", threads=2)
 print(jit.thread_count(jit.SMALL), end=" ")
 out = numpy.zeros((200, 2000))
@@ -179,7 +179,7 @@ class TestPool:
     )
     def test_is_the_one_that_numba_takes(self, monkeypatch, layer, priority, pool):
         numba = pytest.importorskip("numba")
-        from backends.kernels.cpu import jit
+        from backends.cpu.compiled import jit
 
         monkeypatch.setattr(jit, "_has_pool", lambda name: name != "tbb")
         monkeypatch.setattr(numba.config, "THREADING_LAYER", layer)
@@ -188,10 +188,10 @@ class TestPool:
 
     def test_without_a_safe_one_there_is_one_thread_and_the_device_says_so(self, monkeypatch):
         pytest.importorskip("numba")
-        from backends.kernels import compiled_cpu
-        from backends.kernels.cpu import jit
+        from backends.cpu import kernels
+        from backends.cpu.compiled import jit
 
-        for module in (jit, compiled_cpu):
+        for module in (jit, kernels):
             monkeypatch.setattr(module, "HAS_THREADS", False)
         assert jit.thread_count(10**9) == 1
         assert "unset NUMBA_THREADING_LAYER" in backends.CpuBackend(kernels="compiled").slower

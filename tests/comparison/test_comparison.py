@@ -9,15 +9,15 @@ from standin import StandInBackend
 
 import backends
 import cnn
+from backends.cpu.threads import available_cores
 from backends.kernels import PortableKernels, SignalKernels
-from backends.threads import available_cores
 from cnn.comparison import Setup, Work, compare, crossover, measure, setups
 from cnn.comparison.agreement import TOLERANCE, prove
 from cnn.comparison.results import SweepPoint, rate, relative_speed, roofline_seconds
 from cnn.comparison.setups import cpu_threads
 from cnn.comparison.workload import make_workload, work
-from cnn.errors import ArgumentError, DeviceUnavailable, DisagreementError
-from cnn.timing import Spread
+from cnn.inspection.timing import Spread
+from cnn.support.errors import ArgumentError, DeviceUnavailable, DisagreementError
 
 
 class TestSetups:

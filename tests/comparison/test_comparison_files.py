@@ -13,8 +13,8 @@ from cnn.comparison.files import as_plain
 from cnn.comparison.plot import draw, sweep_figure
 from cnn.comparison.results import SweepPoint
 from cnn.comparison.table import show
-from cnn.errors import ArgumentError, DataError, DisagreementError
-from cnn.timing import Spread
+from cnn.inspection.timing import Spread
+from cnn.support.errors import ArgumentError, DataError, DisagreementError
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from devices import get
 from standin import StandInBackend
 
 import backends
-from cnn.errors import DisagreementError
 from cnn.selftest import NotOurs, conformance
 from cnn.selftest.checks import carry_out
 from cnn.selftest.operators import OPERATORS
+from cnn.support.errors import DisagreementError
 
 onnx = pytest.importorskip("onnx")
 

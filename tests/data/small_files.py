@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 
-from cnn.errors import DataError
+from cnn.support.errors import DataError
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES = (
     "train-images-idx3-ubyte",

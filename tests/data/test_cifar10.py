@@ -13,7 +13,7 @@ from small_cifar10 import FILES, FOLDER, archive, contents, member, members, pic
 from small_files import refused
 
 import cnn.data
-from cnn.data import cifar10
+from cnn.data.readers import cifar10
 
 FIRST = f"{FOLDER}/{FILES[0]}"
 

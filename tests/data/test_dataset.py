@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnn.data import Dataset
-from cnn.errors import DataError
+from cnn.support.errors import DataError
 
 
 def images(count=6, shape=(2, 3), dtype="uint8"):

@@ -19,9 +19,9 @@ from small_files import NAMES, TEST_IMAGES, X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, id
 
 import cnn.data
 from cnn.cli.options import absolute
-from cnn.data import downloads, fashion_mnist, transfer
-from cnn.data.downloads import Published, PublishedFile
-from cnn.errors import ArgumentError, DataError
+from cnn.data.published import downloads, fashion_mnist, transfer
+from cnn.data.published.downloads import Published, PublishedFile
+from cnn.support.errors import ArgumentError, DataError
 
 DATA = hashlib.shake_256(b"a small file").digest(3000)
 
@@ -352,7 +352,7 @@ class TestCache:
 CHILD = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-from cnn.data.downloads import Published, PublishedFile
+from cnn.data.published.downloads import Published, PublishedFile
 url, size, sha256 = sys.argv[1:]
 (path,) = Published("small", (PublishedFile("file.gz", int(size), sha256),), (url,)).fetch()
 print(path)

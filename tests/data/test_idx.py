@@ -95,9 +95,9 @@ class TestReadIdx:
     def test_a_boast_is_refused_before_anything_is_read_for_it(self, tmp_path, suffix, monkeypatch):
         path = write(tmp_path / f"a{suffix}", idx(X_TRAIN, shape=(2**32 - 1, 28, 28)))
         wanted = []
-        honest = cnn.data.idx.read_up_to
+        honest = cnn.data.readers.idx.read_up_to
         monkeypatch.setattr(
-            cnn.data.idx, "read_up_to", lambda size, *rest: (wanted.append(size), honest(size, *rest))
+            cnn.data.readers.idx, "read_up_to", lambda size, *rest: (wanted.append(size), honest(size, *rest))
         )
         with refused(path, f"promises {(2**32 - 1) * 784 + 16:,} bytes", "fewer"):
             read_idx(path)

@@ -7,8 +7,9 @@ import pytest
 from small_files import refused
 
 import cnn
-from cnn.data import Dataset, mapped
-from cnn.data.mapped import ReadAhead, mapping
+from cnn.data import Dataset
+from cnn.data.readers import mapped
+from cnn.data.readers.mapped import ReadAhead, mapping
 
 COUNT, SHAPE = 600, (1, 28, 28)
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, *SHAPE), dtype=np.uint8)

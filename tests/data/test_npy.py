@@ -5,7 +5,7 @@ import pytest
 from small_files import ARRAYS, X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, check_small_sets, idx, npy, refused, write
 
 import cnn.data
-from cnn.data.mapped import mapping
+from cnn.data.readers.mapped import mapping
 
 
 @pytest.fixture

@@ -180,9 +180,9 @@ class TestNpzMembers:
         path = archive(bomb)
         assert path.stat().st_size < 40_000
         wanted = []
-        honest = cnn.data.npz.read_up_to
+        honest = cnn.data.readers.npz.read_up_to
         monkeypatch.setattr(
-            cnn.data.npz, "read_up_to", lambda size, *rest: (wanted.append(size), honest(size, *rest))
+            cnn.data.readers.npz, "read_up_to", lambda size, *rest: (wanted.append(size), honest(size, *rest))
         )
         with refused("x_train: its header promises 96 bytes", "the file holds 20,000,096"):
             cnn.data.load(path)

@@ -18,8 +18,8 @@ from small_files import (
 )
 
 import cnn.data
-from cnn.data import bundled
-from cnn.errors import DataError
+from cnn.data.published import bundled
+from cnn.support.errors import DataError
 
 
 class TestSources:

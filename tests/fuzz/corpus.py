@@ -18,11 +18,11 @@ import backends
 import cnn
 from cnn.comparison import results
 from cnn.comparison.files import as_plain
-from cnn.report.evaluation import Evaluation, Mistakes
-from cnn.report.histogram import Histogram
-from cnn.resumption import CHECKSUM, checksum
-from cnn.runs import Config
-from cnn.timing import LayerTime, Spread
+from cnn.inspection.timing import LayerTime, Spread
+from cnn.runs.config import Config
+from cnn.runs.report.evaluation import Evaluation, Mistakes
+from cnn.runs.report.histogram import Histogram
+from cnn.training.checkpoints import CHECKSUM, checksum
 from fuzz.formats import png_chunks, png_of
 
 PIXELS = np.arange(24 * 20, dtype=np.uint8).reshape(24, 20) // 2
@@ -120,11 +120,11 @@ def _checkpoint(optimizer: cnn.Optimizer) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         cnn.fit(network, data, optimizer=optimizer, batch_size=4, callbacks=[cnn.Checkpoint(path)])
-        arrays, metadata = cnn.checkpoints.read_all(path)
-    description = json.loads(metadata[cnn.checkpoints.METADATA])
+        arrays, metadata = cnn.saving.weights.read_all(path)
+    description = json.loads(metadata[cnn.saving.weights.METADATA])
     description |= {"seconds": 1.5, "history": [{"epoch": 1, "loss": 0.5}]}  # the clock has no part in it
     del description[CHECKSUM]
-    return cnn.checkpoints.serialized(arrays, description | {CHECKSUM: checksum(arrays, description)})
+    return cnn.saving.weights.serialized(arrays, description | {CHECKSUM: checksum(arrays, description)})
 
 
 def evaluations() -> list[bytes]:

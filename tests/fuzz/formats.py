@@ -14,8 +14,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from cnn.checkpoints import METADATA
-from cnn.resumption import CHECKSUM, checksum
+from cnn.saving.weights import METADATA
+from cnn.training.checkpoints import CHECKSUM, checksum
 from fuzz.damage import damage, extreme
 
 Mutator = Callable[[bytes, bytes, Random], bytes]

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from cnn.errors import ArgumentError, CheckpointError, DataError, ShapeError
+from cnn.support.errors import ArgumentError, CheckpointError, DataError, ShapeError
 from fuzz.memory import ENVIRONMENT, Peak, limit_to
 from fuzz.targets import TARGETS, Target, lay_out
 

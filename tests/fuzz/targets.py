@@ -13,12 +13,13 @@ from typing import Any
 
 import backends
 import cnn
-from cnn import checkpoints, comparison
-from cnn.pictures import FORMATS, read_picture
-from cnn.report.evaluation import Evaluation
-from cnn.report.record import Record
-from cnn.resumption import SavedTraining
-from cnn.runs import RunFolder
+from cnn import comparison
+from cnn.data.readers.photographs import FORMATS, read_picture
+from cnn.runs.folder import RunFolder
+from cnn.runs.report.evaluation import Evaluation
+from cnn.runs.report.record import Record
+from cnn.saving import weights
+from cnn.training.checkpoints import SavedTraining
 from fuzz import corpus, formats
 from fuzz.damage import damage
 from fuzz.formats import Mutator
@@ -160,7 +161,7 @@ TARGETS = {
         Target("idx", "a", corpus.idx, (damage,), cnn.data.read_idx, THRICE),
         Target("idx.gz", "a.gz", corpus.idx_gz, GZIP, cnn.data.read_idx, partial(held_in_gzip, times=3)),
         Target("npz", "a.npz", corpus.npz, ZIP, cnn.data.load, partial(held_in_zip, times=24)),
-        Target("safetensors", "a.safetensors", corpus.safetensors, SAFETENSORS, checkpoints.read, TEXT),
+        Target("safetensors", "a.safetensors", corpus.safetensors, SAFETENSORS, weights.read, TEXT),
         Target("network", "a.safetensors", corpus.networks, SAFETENSORS, read_network, MANY),
         Target("checkpoint", "a.safetensors", corpus.checkpoints, CHECKPOINT, SavedTraining.read, TEXT),
         Target("npy", "x_train.npy", corpus.npy, (damage,), read_folder, THRICE, corpus.NPY_BESIDE),

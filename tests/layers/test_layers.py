@@ -11,7 +11,7 @@ from standin import StandInBackend
 
 import backends
 import cnn
-from cnn.checkpoints import describe, rebuild
+from cnn.saving.weights import describe, rebuild
 
 N = 5
 

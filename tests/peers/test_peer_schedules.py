@@ -5,8 +5,8 @@ from math import ceil
 import numpy as np
 from twins import at_random, given, nn, scheduler_beside, st, torch
 
-from cnn import schedules
-from cnn.training import learning_rates
+from cnn.training import schedules
+from cnn.training.fit import learning_rates
 
 base_rates, ends, counts = st.floats(1e-4, 10), st.floats(0, 1), st.integers(1, 12)
 

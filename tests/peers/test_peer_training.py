@@ -20,7 +20,7 @@ from twins import (
 )
 
 import cnn
-from cnn import schedules
+from cnn.training import schedules
 
 CRITERIA = {
     cnn.CrossEntropy: lambda y, labels: nn.functional.cross_entropy(y, labels),
@@ -42,7 +42,7 @@ def train_peer(peer, optimizer, criterion, data, schedule, epochs, batch_size):
     means = []
     for epoch in range(epochs):
         total = 0.0
-        order = cnn.random.generator(0, cnn.random.SHUFFLE, epoch).permutation(N)
+        order = cnn.support.random.generator(0, cnn.support.random.SHUFFLE, epoch).permutation(N)
         for batch in np.split(order, range(batch_size, N, batch_size)):
             loss = criterion(peer(images[batch]), labels[batch])
             optimizer.zero_grad()

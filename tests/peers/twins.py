@@ -9,7 +9,7 @@ from devices import get
 
 import cnn
 from backends import Backend
-from cnn import schedules
+from cnn.training import schedules
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("hypothesis")

@@ -5,8 +5,8 @@ import shutil
 import pytest
 from small_run import make_run
 
-from cnn.report import examine
-from cnn.runs import RunFolder
+from cnn.runs.folder import RunFolder
+from cnn.runs.report import examine
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ import numpy as np
 
 import backends
 import cnn
-from cnn.runs import Config, RunFolder, RunLog
+from cnn.runs.config import Config
+from cnn.runs.folder import RunFolder
+from cnn.runs.log import RunLog
 
 NAMES = ("<script>alert(1)</script>", "salt & 'pepper'", '"$\\frac{x$" --> \u202e')
 SHAPE = (1, 12, 12)

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from cnn.report import compare_runs, write_report
+from cnn.runs.report import compare_runs, write_report
 
 for package in ("jinja2", "matplotlib"):
     pytest.importorskip(package)

@@ -9,10 +9,10 @@ from safetensors.numpy import save_file
 from standin import StandInBackend, counters
 
 import cnn
-from cnn.checkpoints import METADATA
-from cnn.errors import CheckpointError, DataError, ShapeError
-from cnn.report import Evaluation, examine
-from cnn.report.histogram import Histogram
+from cnn.runs.report import Evaluation, examine
+from cnn.runs.report.histogram import Histogram
+from cnn.saving.weights import METADATA
+from cnn.support.errors import CheckpointError, DataError, ShapeError
 
 
 def network_on(device, *layers):
@@ -177,7 +177,7 @@ class TestFile:
     )
     def test_what_is_damaged_is_refused_in_a_sentence(self, found, tmp_path, damage):
         found.save(tmp_path / "file")
-        arrays, metadata = cnn.checkpoints.read(tmp_path / "file")
+        arrays, metadata = cnn.saving.weights.read(tmp_path / "file")
         facts = json.loads(metadata[METADATA])
         damage(arrays, facts)
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -16,13 +16,15 @@ from small_run import NAMES, Page, make_run
 
 import backends
 import cnn
-from cnn.drawing import style
-from cnn.errors import ArgumentError, CheckpointError
-from cnn.report import Evaluation, compare_runs, examine, write_report
-from cnn.report.figures import confusion, layer_times
-from cnn.report.record import Record
-from cnn.runs import Config, RunFolder, RunLog
-from cnn.text import duration, percent, printable, short
+from cnn.runs.config import Config
+from cnn.runs.folder import RunFolder
+from cnn.runs.log import RunLog
+from cnn.runs.report import Evaluation, compare_runs, examine, write_report
+from cnn.runs.report.figures import confusion, layer_times
+from cnn.runs.report.record import Record
+from cnn.support.drawing import style
+from cnn.support.errors import ArgumentError, CheckpointError
+from cnn.support.text import duration, percent, printable, short
 
 for package in ("jinja2", "matplotlib"):
     pytest.importorskip(package)

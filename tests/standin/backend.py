@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends.backend import Backend, Timer
-from backends.cpu import CpuTimer
+from backends.cpu.backend import CpuTimer
 from backends.errors import DeviceLost
 from backends.graph import CaptureError, Graph, Work
 from backends.kernels import PortableKernels
@@ -84,7 +84,7 @@ class StandInBackend(Backend):
             return Array(room[start : start + size])
 
     def compiled_kernels(self) -> type[PortableKernels]:
-        from backends.kernels.compiled_cuda import CompiledKernels
+        from backends.cuda.kernels import CompiledKernels
 
         return CompiledKernels
 

@@ -1,0 +1,1 @@
+"""The processor: NumPy, scipy.signal, and kernels compiled by Numba."""

@@ -1,0 +1,278 @@
+"""Direct convolution, line by line, batch last; alone, and in one pass with what follows it.
+
+Each output line (all columns and images of one row of one channel) is a product of the weights with
+shifted lines of the input: nothing is copied into columns (Georganas et al. 2018, "Anatomy of
+high-performance deep learning convolutions on SIMD architectures"). Rows beyond the input are left out of
+the product; to its left and right it has a border of zeros. Weights are (O, KH, C, KW), so that what is
+left out lies at the ends.
+
+``shape`` tells the sizes, in the order of :class:`Shape`. The parts are output lines; each number is computed
+in one of them, in an order that does not depend on how many there are. Only the gradient of the weight is
+added up from a share of each part's.
+"""
+
+from typing import NamedTuple
+
+from backends.cpu.compiled.jit import Bytes, Indices, Kernel, Numbers, inlined, share
+from backends.cpu.compiled.pooling import (
+    pool_grad_line,
+    pool_line,
+    relu_grad_line,
+    relu_pool_quads,
+    sum_images,
+)
+from backends.cpu.compiled.registers import at, call, zero
+
+ALONE, BEFORE_RELU, BEFORE_POOL = range(3)  # what came after a convolution whose gradient is wanted
+
+
+class Shape(NamedTuple):
+    """The sizes of a convolution; C and O are channels of one group, W is the width with its border."""
+
+    groups: int
+    C: int
+    H: int
+    W: int
+    N: int
+    O: int
+    OH: int
+    OW: int
+    KH: int
+    KW: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    padding_h: int
+
+
+@inlined
+def _rows_inside(row, shape):
+    """(the input's row under the kernel's first row, the kernel's first row inside, its first beyond)."""
+    H, KH, stride_h, dilation_h, padding_h = shape[2], shape[8], shape[10], shape[12], shape[13]
+    top = row * stride_h - padding_h
+    first = min(KH, max(0, -(top // dilation_h)))
+    return top, first, max(first, min(KH, (H - 1 - top) // dilation_h + 1))
+
+
+@inlined
+def _line(outer, y, y_row, x, w, offsets, shape, group, row, lanes):
+    """Output line ``row`` of all channels of a group; channel o's goes to ``y + o * y_row``."""
+    C, H, W, N, O, OW = shape[1], shape[2], shape[3], shape[4], shape[5], shape[7]
+    KH, KW, stride_w = shape[8], shape[9], shape[11]
+    top, first, beyond = _rows_inside(row, shape)
+    skipped, depth = first * C * KW, (beyond - first) * C * KW
+    x_top = at(x, (group * C * H + top) * W * N)
+    w_first = at(w, group * O * KH * C * KW + skipped)
+    pieces, width = 1, OW * N
+    if stride_w > 1:
+        pieces, width = OW, N
+    for piece in range(pieces):
+        call(outer, (at(y, piece * N), y_row, at(x_top, piece * stride_w * N), at(offsets, skipped),
+                     w_first, KH * C * KW, 1, O, depth, width, 0, lanes))  # fmt: skip
+
+
+@inlined
+def _finish_line(y, y_row, O, OW, N, bias, b_channel, b_column, rectify):
+    """Add the bias to a line of all channels, and take it through ReLU."""
+    if N == 1 and b_column == 1:
+        for o in range(O):
+            run, own = at(y, o * y_row), at(bias, o * b_channel)
+            for column in range(OW):
+                value = run[column] + own[column]
+                run[column] = zero(y) if (rectify != 0) & (value < 0) else value
+        return
+    for o in range(O):
+        pieces, width = OW, N
+        if b_column == 0:
+            pieces, width = 1, OW * N
+        for piece in range(pieces):
+            add = bias[o * b_channel + piece * b_column]
+            run = at(y, o * y_row + piece * width)
+            if rectify != 0:
+                for n in range(width):
+                    value = run[n] + add
+                    run[n] = zero(y) if value < 0 else value  # NaN stays
+            else:
+                for n in range(width):
+                    run[n] += add
+
+
+@Kernel
+def convolve(
+    outer: int, y: Numbers, x: Numbers, w: Numbers, offsets: Indices, shape: Indices, bias: Numbers,
+    b_channel: int, b_row: int, b_column: int, finish: int, rectify: int, lanes: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """``y`` = x * w; where ``finish``, the bias is added; where ``rectify``, what is negative becomes 0."""
+    groups, N, O, OH, OW = shape[0], shape[4], shape[5], shape[6], shape[7]
+    line = OW * N
+    first, last = share(groups * OH, part, parts)
+    for task in range(first, last):
+        group, row = task // OH, task % OH
+        y_line = at(y, (group * O * OH + row) * line)
+        _line(outer, y_line, OH * line, x, w, offsets, shape, group, row, lanes)
+        if finish != 0:
+            b = at(bias, group * O * b_channel + row * b_row)
+            _finish_line(y_line, OH * line, O, OW, N, b, b_channel, b_column, rectify)
+
+
+@Kernel
+def convolve_pool(
+    outer: int, y: Numbers, winner: Bytes, keep: int, scratch: Numbers, x: Numbers, w: Numbers,
+    offsets: Indices, shape: Indices, bias: Numbers, b_channel: int, b_row: int, b_column: int,
+    pool: Indices, rows: int, lanes: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """``y`` = the max pooling of the positive part of x * w + bias; ``winner`` is written where ``keep``.
+
+    What is pooled is computed for ``rows`` rows of ``y`` at a time and stays in ``scratch``, which has room
+    for that once a part.
+    """
+    groups, N, O, OH, OW = shape[0], shape[4], shape[5], shape[6], shape[7]
+    PH, PW, KH, stride_h, padding_h, dilation_h = pool[0], pool[1], pool[2], pool[4], pool[6], pool[8]
+    line = OW * N
+    lines = (rows - 1) * stride_h + (KH - 1) * dilation_h + 1  # of the convolution, for so many pooled rows
+    room = at(scratch, part * groups * O * lines * line)
+    quads = KH == 2 and pool[3] == 2 and padding_h == 0 and pool[7] == 0 and dilation_h == 1 and pool[9] == 1
+    quads = quads and N > 1
+    first, last = share(PH, part, parts)
+    for pooled in range(first, last, rows):
+        top = pooled * stride_h - padding_h
+        bottom = (min(last, pooled + rows) - 1) * stride_h - padding_h + (KH - 1) * dilation_h
+        for row in range(max(0, top), min(OH, bottom + 1)):
+            for group in range(groups):
+                y_line = at(room, (group * O * lines + row - top) * line)
+                _line(outer, y_line, lines * line, x, w, offsets, shape, group, row, lanes)
+                if not quads:
+                    b = at(bias, group * O * b_channel + row * b_row)
+                    _finish_line(y_line, lines * line, O, OW, N, b, b_channel, b_column, 1)
+        for channel in range(groups * O):
+            for row in range(pooled, min(last, pooled + rows)):
+                source = at(room, (channel * lines - top) * line)  # where the channel's row 0 would lie
+                target = (channel * PH + row) * PW * N
+                if quads:
+                    b = at(bias, channel * b_channel + stride_h * row * b_row)
+                    upper = at(source, stride_h * row * line)
+                    relu_pool_quads(at(y, target), at(winner, target), keep, upper, line, PW, pool[5], N,
+                                    b, b_row, b_column)  # fmt: skip
+                else:
+                    pool_line(at(y, target), at(winner, target), keep, source, line, OH, OW, N, pool, row)
+
+
+@Kernel
+def convolution_grad_weight(
+    inner: int, shares: Numbers, dy: Numbers, dy_border: int, kept: int, x: Numbers, offsets: Indices,
+    shape: Indices, at_once: int, after: int, dz: Numbers, z: Numbers, winner: Bytes, sums: Numbers,
+    add_up: int, pool: Indices, part: int, parts: int,
+) -> None:  # fmt: skip
+    """Each part's share of the sum over all positions of dy * x: ``shares`` is (parts, O, KH, C, KW).
+
+    ``dy`` has a border of so many columns left and right. So many of its numbers are taken ``at_once`` as
+    stay in the second cache while all lines of x go over them. Where ReLU came ``after`` the convolution,
+    or ReLU and max pooling, dy is first made, line by line, from what they gave out, ``z``, and its
+    gradient; where ``add_up``, ``sums`` (O, OH, OW) gets its sum over the batch. dy is then (O, OH, OW, N),
+    or where nobody needs it later, (parts, O, kept, OW, N): the same few lines for one row after another.
+    """
+    groups, C, H, W, N, O = shape[0], shape[1], shape[2], shape[3], shape[4], shape[5]
+    OH, OW, KH, KW, stride_h, stride_w = shape[6], shape[7], shape[8], shape[9], shape[10], shape[11]
+    depth = KH * C * KW
+    dw = at(shares, part * groups * O * depth)
+    for i in range(groups * O * depth):
+        dw[i] = zero(dw)
+    dy_line = (OW + 2 * dy_border) * N
+    dy_channel = kept * dy_line
+    if kept < OH:
+        dy = at(dy, part * groups * O * dy_channel)
+    pieces, length = 1, OW * N
+    if stride_w > 1:
+        pieces, length = OW, N
+    first, last = share(OH, part, parts)
+    for group in range(groups):
+        row = first
+        while row < last:
+            top, inside, beyond = _rows_inside(row, shape)
+            lines, a_line, b_line = pieces, N, stride_w * N
+            rows = 1
+            if pieces == 1:  # short lines are taken together, as far as they see the same of the kernel
+                while row + rows < last and (rows + 1) * length <= at_once:
+                    _, next_inside, next_beyond = _rows_inside(row + rows, shape)
+                    if next_inside != inside or next_beyond != beyond:
+                        break
+                    rows += 1
+                lines, a_line, b_line = rows, dy_line, stride_h * W * N
+            base = row if kept == OH else 0  # where the first of these rows lies in dy
+            if after != ALONE:
+                for channel in range(group * O, (group + 1) * O):
+                    for r in range(row, row + rows):
+                        task = channel * OH + r
+                        made = at(dy, channel * dy_channel + (base + r - row) * dy_line)
+                        if after == BEFORE_RELU:
+                            there = task * OW * N
+                            relu_grad_line(made, at(dz, there), at(z, there), OW * N, dy_border * N)
+                        else:
+                            pool_grad_line(made, dz, winner, z, 1, channel, r, OW, N, dy_border, pool)
+                        if add_up != 0:
+                            sum_images(at(made, dy_border * N), OW, N, at(sums, task * OW))
+            skipped = inside * C * KW
+            dy_row = at(dy, group * O * dy_channel + base * dy_line + dy_border * N)
+            x_top = at(x, (group * C * H + top) * W * N)
+            for start in range(0, length, at_once):
+                call(inner, (at(dw, group * O * depth + skipped), depth, 1, at(dy_row, start), dy_channel,
+                             a_line, at(x_top, start), b_line, at(offsets, skipped), lines,
+                             min(at_once, length - start), O, (beyond - inside) * C * KW))  # fmt: skip
+            row += rows
+
+
+@Kernel
+def add_weight_shares(
+    shares: Numbers, count: int, dw: Numbers, O: int, C: int, KH: int, KW: int, part: int, parts: int
+) -> None:
+    """``dw`` (O, C, KH, KW) = the sum over the first axis of ``shares`` (count, O, KH, C, KW)."""
+    first, last = share(O, part, parts)
+    size = O * KH * C * KW
+    for o in range(first, last):
+        for c in range(C):
+            for i in range(KH):
+                for j in range(KW):
+                    place = ((o * KH + i) * C + c) * KW + j
+                    total = shares[place]
+                    for k in range(1, count):
+                        total += shares[k * size + place]
+                    dw[((o * C + c) * KH + i) * KW + j] = total
+
+
+@Kernel
+def with_borders(
+    x: Numbers, out: Numbers, lines: int, width: int, border: int, part: int, parts: int
+) -> None:
+    """``out`` = the lines of x with so many zeros before and after each."""
+    first, last = share(lines, part, parts)
+    for line in range(first, last):
+        source, target = at(x, line * width), at(out, line * (width + 2 * border))
+        for n in range(border):
+            target[n] = target[border + width + n] = zero(out)
+        inside = at(target, border)
+        for n in range(width):
+            inside[n] = source[n]
+
+
+@Kernel
+def by_kernel_rows(w: Numbers, out: Numbers, O: int, C: int, KH: int, KW: int, part: int, parts: int) -> None:
+    """(O, C, KH, KW) -> (O, KH, C, KW)."""
+    first, last = share(O, part, parts)
+    for o in range(first, last):
+        for c in range(C):
+            for i in range(KH):
+                for j in range(KW):
+                    out[((o * KH + i) * C + c) * KW + j] = w[((o * C + c) * KH + i) * KW + j]
+
+
+@Kernel
+def turn(w: Numbers, out: Numbers, G: int, O: int, C: int, KH: int, KW: int, part: int, parts: int) -> None:
+    """The weights of the gradient of the input, turned around: (G, O, C, KH, KW) -> (G, C, KH, O, KW)."""
+    first, last = share(G * O, part, parts)
+    for task in range(first, last):
+        group, o = task // O, task % O
+        for c in range(C):
+            for i in range(KH):
+                for j in range(KW):
+                    place = (((group * C + c) * KH + KH - 1 - i) * O + o) * KW + KW - 1 - j
+                    out[place] = w[((task * C + c) * KH + i) * KW + j]

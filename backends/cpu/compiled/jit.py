@@ -1,0 +1,227 @@
+"""How the kernels are compiled and how they are started."""
+
+import inspect
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
+from importlib import import_module
+from operator import index
+from typing import Any
+
+import numba
+import numpy as np
+from numba import prange, types
+from numba.core import event, sigutils
+from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
+from numba.np.ufunc import parallel
+
+from backends import recording
+from backends.cpu import threads
+from backends.cpu.compiled import kept
+from backends.cpu.compiled.registers import call_part
+
+# What a kernel's parameters are; numbers are all of the dtype that the kernel is compiled for.
+Numbers, Bytes, Indices, Doubles = "numbers", "bytes", "indices", "doubles"
+
+# NaN and infinity keep their meaning: pooling tests for the one and begins with the other
+_FAST = {"contract", "nsz", "arcp"}
+
+if not all(feature[:1] in ("", "+", "-") for feature in (numba.config.CPU_FEATURES or "").split(",")):
+    raise ImportError("NUMBA_CPU_FEATURES has a feature without + or -")  # LLVM would end the process
+
+inlined = numba.njit(inline="always")
+
+
+def _load_pool() -> str | None:
+    """Load the thread pool that Numba will start, of those that NUMBA_THREADING_LAYER permits; -> its name.
+
+    GNU's spins while it waits, for many milliseconds if it is not told otherwise when it is loaded. Where
+    another process wants the core, steps wait for that; a fifteenth of it still bridges the gaps in a step.
+    """
+    layer = str(numba.config.THREADING_LAYER).lower()
+    names = numba.config.THREADING_LAYER_PRIORITY if layer == "default" else _POOLS.get(layer, ())
+    spin = "GOMP_SPINCOUNT"
+    told = {spin, "OMP_WAIT_POLICY"} & os.environ.keys()
+    if not told:
+        os.environ[spin] = "20000"
+    try:
+        return next(filter(_has_pool, names), None)
+    finally:
+        if not told:
+            del os.environ[spin]
+
+
+def _has_pool(name: str) -> bool:
+    with suppress(Exception):  # a broken one is none
+        import_module(f"numba.np.ufunc.{_MODULES[name]}")
+        return True
+    return False
+
+
+SMALL = 100_000  # numbers moved: for fewer, a second thread costs what it saves
+MULTIPLICATIONS = 8  # that many take as long as moving a number
+_MODULES = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}
+_POOLS = {  # by the value of NUMBA_THREADING_LAYER, in the order in which Numba tries them
+    "safe": ["tbb"],
+    "threadsafe": ["tbb", "omp"],
+    "forksafe": ["tbb", "workqueue"],
+    **{name: [name] for name in _MODULES},
+}
+# The workqueue, Numba's own, starts in a tenth of a millisecond, and ends the process if two threads meet
+HAS_THREADS = _load_pool() in ("tbb", "omp")
+
+
+def thread_count(work: int) -> int:
+    """How many threads it is worth to move so many numbers with."""
+    return threads.count() if HAS_THREADS and work >= SMALL else 1
+
+
+def _use_threads(parts: int) -> None:
+    """Let this Python thread compute with so many; each begins with NUMBA_NUM_THREADS."""
+    if parts != numba.get_num_threads():
+        parallel._set_num_threads(parts)  # set_num_threads takes it for a limit, which these pools do not
+
+
+def _after_fork() -> None:
+    """Compute on one thread if the parent's pool was running: GNU's ends a child that enters it again."""
+    with suppress(ValueError):  # it was not
+        numba.threading_layer()
+        threads.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    # a child must not inherit the compiler's lock from a thread that it does not have
+    os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=global_compiler_lock.release)
+    os.register_at_fork(after_in_child=global_compiler_lock.release)
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Kernel:
+    """A function that works on one part of many, compiled to a C function for each dtype when first called.
+
+    Its parameters are annotated with Numbers, Bytes, Indices or Doubles (pointers), or int; the last two,
+    ``part`` and ``parts``, are filled in when it is called. A C function is called
+    through its address, not linked in: so it is compiled once, and not again with each that uses it.
+
+    With ``reorder`` sums may be added up in any order, as vectors do; without it, for formulas that would
+    lose their digits or overflow, all is computed as it is written.
+    """
+
+    def __init__(self, function: Callable[..., None], reorder: bool = True) -> None:
+        self.function = function
+        self._options = {"error_model": "numpy", "fastmath": _FAST | ({"reassoc"} if reorder else set())}
+        self._count = len(inspect.signature(function).parameters) - 2
+        self._addresses: dict[Any, int] = {}
+
+    def __call__(self, dtype: Any, arguments: tuple[Any, ...], parts: int = 1) -> None:
+        """Run all parts, each on a thread of its own."""
+        if parts > 1:
+            _use_threads(parts)
+        if len(arguments) != self._count:
+            raise TypeError(f"{self.function.__name__} takes {self._count} arguments, not {len(arguments)}")
+        values = [a.ctypes.data if isinstance(a, np.ndarray) else index(a) for a in arguments]
+        launch = self.address(dtype), np.array(values, dtype=np.intp), parts
+        _launch(*launch)
+        made = recording.current()
+        if made is not None:
+            made.add(_launch, *launch, keep=arguments)
+
+    def address(self, dtype: Any) -> int:
+        """Where the C function for ``dtype`` is."""
+        address = self._addresses.get(dtype)
+        if address is None:
+            address = self._addresses[dtype] = self._compile(dtype)
+        return address
+
+    def _compile(self, dtype: Any) -> int:
+        kinds = {
+            Numbers: types.CPointer(numba.from_dtype(np.dtype(dtype))),
+            Bytes: types.CPointer(types.uint8),
+            Indices: types.CPointer(types.intp),
+            Doubles: types.CPointer(types.float64),
+            int: types.intp,
+        }
+        parameters = inspect.signature(self.function).parameters.values()
+        signature = types.void(*(kinds[parameter.annotation] for parameter in parameters))
+        c_function = _CFunction(self.function, sigutils.normalize_signature(signature), {}, self._options)
+        kept.keep(c_function, self.function)
+        before, start = clock.seconds, time.perf_counter()
+        c_function.compile()
+        if not c_function.cache_hits:
+            clock.seconds = before + time.perf_counter() - start  # linking and keeping it included
+        return int(c_function.address)
+
+
+as_written = partial(Kernel, reorder=False)
+
+
+def _launch_parts(address, arguments, parts):
+    if parts == 1:
+        call_part(address, arguments, 0, 1)
+    else:
+        for part in prange(parts):
+            call_part(address, arguments, np.intp(part), parts)
+
+
+@inlined
+def share(items, part, parts):
+    """(first, last) of the items that fall to one of several parts."""
+    return part * items // parts, (part + 1) * items // parts
+
+
+class _CFunction(CFunc):
+    """Numba's, but it is heard when it compiles."""
+
+    def _compile_uncached(self) -> Any:
+        with event.trigger_event("numba:compile"):
+            return super()._compile_uncached()
+
+
+class CompileClock(event.Listener):
+    """Counts the seconds that this process spends compiling; what is found on disk takes none."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.begun: Callable[[], None] = lambda: None  # is told once, when the first compilation begins
+        self._depth = 0  # compiling a function compiles those that it calls
+
+    def on_start(self, event: Any) -> None:
+        if self._depth == 0:
+            self._start = time.perf_counter()
+            self.begun()
+            self.begun = lambda: None
+        self._depth += 1
+
+    def on_end(self, event: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self.seconds += time.perf_counter() - self._start
+
+
+clock = CompileClock()
+event.register("numba:compile", clock)
+_launch = numba.njit(parallel=True, nogil=True)(_launch_parts)
+kept.keep(_launch, _launch_parts)
+
+
+def _nothing(part: int, parts: int) -> None:
+    pass
+
+
+@cache
+def try_out() -> None:
+    """Compile an empty kernel: a Numba that cannot work, or is set not to, fails here and not in a step.
+
+    Threads are not started for that, since those of a parent process are lost to one that is forked.
+    """
+    config = numba.config
+    if config.DISABLE_JIT:
+        raise ImportError("NUMBA_DISABLE_JIT lets nothing be compiled")
+    if _load_pool() is None:
+        raise ImportError(f"the threading layer {config.THREADING_LAYER!r} is missing")
+    if sorted(config.THREADING_LAYER_PRIORITY) != ["omp", "tbb", "workqueue"]:
+        raise ImportError("NUMBA_THREADING_LAYER_PRIORITY is no order of omp, tbb and workqueue")
+    Kernel(_nothing).address(np.float32)

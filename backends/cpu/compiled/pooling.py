@@ -1,0 +1,313 @@
+"""Max and average pooling, batch last, and their gradients, line by line.
+
+``pool`` tells the sizes, in the order of :class:`Pool`; the parts are lines. A gradient is gathered: each
+line of dx looks up the windows that it lies in, so no two parts write to the same number.
+"""
+
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+
+from backends.cpu.compiled.jit import Bytes, Indices, Kernel, Numbers, inlined, share
+from backends.cpu.compiled.registers import at, zero
+
+
+class Pool(NamedTuple):
+    """The sizes of a pooling: its output, its window."""
+
+    PH: int
+    PW: int
+    KH: int
+    KW: int
+    stride_h: int
+    stride_w: int
+    padding_h: int
+    padding_w: int
+    dilation_h: int
+    dilation_w: int
+
+
+@inlined
+def _inside(tap, size, positions, stride, padding, dilation):
+    """(first, beyond) of the positions at which a tap of the window sees its input."""
+    offset = padding - tap * dilation
+    return max(0, -(-offset // stride)), min(positions, (size - 1 + offset) // stride + 1)
+
+
+@inlined
+def _runs(first, beyond, stride, N):
+    """(runs, numbers in each, step in the input from number to number) of columns ``first`` to ``beyond``."""
+    if stride == 1:
+        return 1, (beyond - first) * N, 1
+    if N == 1:
+        return 1, beyond - first, stride
+    return beyond - first, N, 1
+
+
+@inlined
+def _take_larger(best, who, keep, seen, step, count, tap):
+    """``best`` = the larger of itself and ``seen``, or NaN; ``who`` = the tap where that is ``seen``."""
+    if keep == 0:
+        for n in range(count):
+            value = seen[n * step]
+            best[n] = value if (value > best[n]) | (value != value) else best[n]
+    elif step == 1:
+        for n in range(count):
+            better = (seen[n] > best[n]) | (seen[n] != seen[n])
+            best[n] = seen[n] if better else best[n]
+            who[n] = tap if better else who[n]
+    else:
+        for n in range(count):
+            value = seen[n * step]
+            if value > best[n] or value != value:
+                best[n], who[n] = value, tap
+
+
+@inlined
+def pool_line(y, winner, keep, x, x_row, H, W, N, pool, row):
+    """Row ``row`` of one channel's max pooling; row h of its input is at ``x + h * x_row``."""
+    PW, KH, KW, stride_h, stride_w = pool[1], pool[2], pool[3], pool[4], pool[5]
+    padding_h, padding_w, dilation_h, dilation_w = pool[6], pool[7], pool[8], pool[9]
+    top = row * stride_h - padding_h
+    upper = max(0, -(top // dilation_h))  # the window's first row inside the input
+    for n in range(PW * N):
+        y[n] = -inf
+    if keep != 0:
+        for n in range(PW * N):
+            winner[n] = upper * KW
+        for column in range(
+            min(PW, -(-padding_w // stride_w))
+        ):  # the winner is not padding, where nothing is larger
+            for n in range(column * N, (column + 1) * N):
+                winner[n] = upper * KW - (column * stride_w - padding_w) // dilation_w
+    for i in range(upper, min(KH, (H - 1 - top) // dilation_h + 1)):
+        for j in range(KW):
+            first, beyond = _inside(j, W, PW, stride_w, padding_w, dilation_w)
+            runs, count, step = _runs(first, beyond, stride_w, N)
+            seen = at(x, (top + i * dilation_h) * x_row + (first * stride_w + j * dilation_w - padding_w) * N)
+            for run in range(runs):
+                target = (first + run) * N
+                _take_larger(at(y, target), at(winner, target), keep, at(seen, run * stride_w * N), step,
+                             count, np.uint8(i * KW + j))  # fmt: skip
+
+
+@inlined
+def relu_pool_quads(y, winner, keep, x, x_row, PW, stride, N, bias, b_row, b_column):
+    """A line of 2x2 max pooling over ReLU of x + bias, from the two lines of x under it."""
+    for column in range(PW):
+        best, who = at(y, column * N), at(winner, column * N)
+        left, upper = at(x, stride * column * N), at(bias, stride * column * b_column)
+        right, lower = at(left, N), at(upper, b_row)
+        left_below, right_below = at(left, x_row), at(right, x_row)
+        b0, b1, b2, b3 = upper[0], upper[b_column], lower[0], lower[b_column]
+        for n in range(N):
+            # NaN is not less than 0, stays, and wins over every number
+            v0, v1, v2, v3 = left[n] + b0, right[n] + b1, left_below[n] + b2, right_below[n] + b3
+            v0, v1 = zero(y) if v0 < 0 else v0, zero(y) if v1 < 0 else v1
+            v2, v3 = zero(y) if v2 < 0 else v2, zero(y) if v3 < 0 else v3
+            better = (v1 > v0) | (v1 != v1)
+            v0, tap = v1 if better else v0, np.uint8(1) if better else np.uint8(0)
+            better = (v2 > v0) | (v2 != v2)
+            v0, tap = v2 if better else v0, np.uint8(2) if better else tap
+            better = (v3 > v0) | (v3 != v3)
+            best[n] = v3 if better else v0
+            if keep != 0:
+                who[n] = np.uint8(3) if better else tap
+
+
+@Kernel
+def max_pool(
+    y: Numbers, winner: Bytes, keep: int, x: Numbers, C: int, H: int, W: int, N: int, pool: Indices,
+    part: int, parts: int,
+) -> None:  # fmt: skip
+    """``y`` = the largest number under each window, ``winner`` (where ``keep``) the tap that it is at."""
+    PH, PW = pool[0], pool[1]
+    first, last = share(C * PH, part, parts)
+    for line in range(first, last):
+        target = line * PW * N
+        source = at(x, line // PH * H * W * N)
+        pool_line(at(y, target), at(winner, target), keep, source, W * N, H, W, N, pool, line % PH)
+
+
+@inlined
+def _give_back(dx, dy, who, y, rectified, step, count, tap):
+    """Add each ``dy`` to ``dx`` where the tap was the winner, and where ``rectified`` ``y`` is positive."""
+    if step != 1:
+        for n in range(count):
+            if who[n] == tap and (rectified == 0 or y[n] > 0):
+                dx[n * step] += dy[n]
+    elif rectified != 0:
+        for n in range(count):
+            dx[n] += dy[n] if (who[n] == tap) & (y[n] > 0) else zero(dx)
+    else:
+        for n in range(count):
+            dx[n] += dy[n] if who[n] == tap else zero(dx)
+
+
+@inlined
+def _give_back_pairs(dx, dy, who, y, rectified, upper_tap, columns, N):
+    """A line of dx under 2x2 windows with stride 2: each window gives to two neighbours, or to none here."""
+    left_tap, right_tap = np.uint8(upper_tap), np.uint8(upper_tap + 1)
+    for column in range(columns):
+        left, right = at(dx, 2 * column * N), at(dx, (2 * column + 1) * N)
+        gradient, winner, value = at(dy, column * N), at(who, column * N), at(y, column * N)
+        for n in range(N):
+            given = gradient[n] if (rectified == 0) | (value[n] > 0) else zero(dx)
+            left[n] = given if winner[n] == left_tap else zero(dx)
+            right[n] = given if winner[n] == right_tap else zero(dx)
+
+
+@inlined
+def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool):
+    """Line h of the gradient of one channel's max pooling, with so many columns of zeros on both sides."""
+    PH, PW, KH, KW, stride_h, stride_w = pool[0], pool[1], pool[2], pool[3], pool[4], pool[5]
+    padding_h, padding_w, dilation_h, dilation_w = pool[6], pool[7], pool[8], pool[9]
+    for n in range((W + 2 * border) * N):
+        dx[n] = zero(dx)
+    for i in range(KH):
+        below = h + padding_h - i * dilation_h
+        row = below // stride_h
+        if row * stride_h == below and 0 <= row < PH:
+            if (
+                KW == 2
+                and stride_w == 2
+                and padding_w == 0
+                and dilation_w == 1
+                and stride_h > (KH - 1) * dilation_h
+                and N > 1
+            ):
+                there = (channel * PH + row) * PW * N
+                _give_back_pairs(at(dx, border * N), at(dy, there), at(winner, there), at(y, there),
+                                 rectified, i * KW, PW, N)  # fmt: skip
+                continue
+            for j in range(KW):
+                first, beyond = _inside(j, W, PW, stride_w, padding_w, dilation_w)
+                runs, count, step = _runs(first, beyond, stride_w, N)
+                left = border + first * stride_w + j * dilation_w - padding_w
+                for run in range(runs):
+                    there = ((channel * PH + row) * PW + first + run) * N
+                    _give_back(at(dx, (left + run * stride_w) * N), at(dy, there), at(winner, there),
+                               at(y, there), rectified, step, count, np.uint8(i * KW + j))  # fmt: skip
+
+
+@inlined
+def relu_grad_line(dx, dy, y, width, border):
+    """``dx`` = dy where y is positive, with so many zeros on both sides."""
+    inside = at(dx, border)
+    for n in range(border):
+        dx[n] = inside[width + n] = zero(dx)
+    for n in range(width):
+        inside[n] = dy[n] if y[n] > 0 else zero(dx)
+
+
+@inlined
+def sum_images(dx, W, N, sums):
+    """The sum over the batch at each column of a line."""
+    if N == 1:
+        for column in range(W):
+            sums[column] = dx[column]
+        return
+    for column in range(W):
+        run = at(dx, column * N)
+        total = run[0]
+        for n in range(1, N):
+            total += run[n]
+        sums[column] = total
+
+
+@Kernel
+def max_pool_grad(
+    dx: Numbers,
+    dy: Numbers,
+    winner: Bytes,
+    C: int,
+    H: int,
+    W: int,
+    N: int,
+    pool: Indices,
+    part: int,
+    parts: int,
+) -> None:
+    """``dx`` = each dy where its window's winner is, zeros elsewhere."""
+    first, last = share(C * H, part, parts)
+    for line in range(first, last):
+        pool_grad_line(at(dx, line * W * N), dy, winner, dy, 0, line // H, line % H, W, N, 0, pool)
+
+
+@Kernel
+def relu_grad(
+    dx: Numbers,
+    dy: Numbers,
+    y: Numbers,
+    sums: Numbers,
+    add_up: int,
+    rows: int,
+    columns: int,
+    part: int,
+    parts: int,
+) -> None:
+    """``dx`` (rows, columns) = dy where y is positive; where ``add_up``, ``sums`` (rows,) gets its sum."""
+    first, last = share(rows, part, parts)
+    for row in range(first, last):
+        start = row * columns
+        relu_grad_line(at(dx, start), at(dy, start), at(y, start), columns, 0)
+        if add_up != 0:
+            sum_images(at(dx, start), 1, columns, at(sums, row))
+
+
+@Kernel
+def average_pool(
+    y: Numbers, x: Numbers, C: int, H: int, W: int, N: int, pool: Indices, part: int, parts: int
+) -> None:
+    """``y`` = the mean under each window; padding counts as zeros."""
+    PH, PW, KH, KW, stride_h, stride_w = pool[0], pool[1], pool[2], pool[3], pool[4], pool[5]
+    padding_h, padding_w = pool[6], pool[7]
+    first, last = share(C * PH, part, parts)
+    for line in range(first, last):
+        channel, row = line // PH, line % PH
+        for column in range(PW):
+            target = at(y, (line * PW + column) * N)
+            for n in range(N):
+                target[n] = zero(y)
+            for i in range(KH):
+                h = row * stride_h - padding_h + i
+                for j in range(KW):
+                    w = column * stride_w - padding_w + j
+                    if 0 <= h < H and 0 <= w < W:
+                        seen = at(x, ((channel * H + h) * W + w) * N)
+                        for n in range(N):
+                            target[n] += seen[n]
+            for n in range(N):
+                target[n] /= KH * KW
+
+
+@Kernel
+def average_pool_grad(
+    dx: Numbers, dy: Numbers, C: int, H: int, W: int, N: int, pool: Indices, part: int, parts: int
+) -> None:
+    """``dx`` = each dy shared out evenly over its window."""
+    PH, PW, KH, KW, stride_h, stride_w = pool[0], pool[1], pool[2], pool[3], pool[4], pool[5]
+    padding_h, padding_w = pool[6], pool[7]
+    first, last = share(C * H, part, parts)
+    for line in range(first, last):
+        channel, h = line // H, line % H
+        target = at(dx, line * W * N)
+        for n in range(W * N):
+            target[n] = zero(dx)
+        for i in range(KH):
+            below = h + padding_h - i
+            row = below // stride_h
+            if row * stride_h == below and 0 <= row < PH:
+                for j in range(KW):
+                    for column in range(PW):
+                        w = column * stride_w - padding_w + j
+                        if 0 <= w < W:
+                            here, gradient = (
+                                at(target, w * N),
+                                at(dy, ((channel * PH + row) * PW + column) * N),
+                            )
+                            for n in range(N):
+                                here[n] += gradient[n]
+        for n in range(W * N):
+            target[n] /= KH * KW

@@ -1,0 +1,228 @@
+"""What a training step does besides its layers: batches, losses, updates, each in one pass."""
+
+from math import exp, log, nan, sqrt
+
+from backends.cpu.compiled.jit import Bytes, Doubles, Indices, Kernel, Numbers, as_written, inlined, share
+from backends.cpu.compiled.registers import at, one, zero
+
+PIXELS, IMAGES = 64, 16  # at a time: a line of cache of each image, and of each pixel
+
+
+@inlined
+def _gather(images, order, scale, out, pixels, N, part, parts):
+    """``out[p, n]`` = scale * images[order[n], p]: (all, pixels) -> (pixels, N)."""
+    first, last = share(-(-pixels // PIXELS), part, parts)
+    for block in range(first, last):
+        for some in range(0, N, IMAGES):
+            for p in range(block * PIXELS, min(pixels, (block + 1) * PIXELS)):
+                for n in range(some, min(N, some + IMAGES)):
+                    out[p * N + n] = scale * images[order[n] * pixels + p]
+
+
+@Kernel
+def gather_bytes(
+    images: Bytes, order: Indices, scale: Numbers, out: Numbers, pixels: int, N: int, part: int, parts: int
+) -> None:
+    """A batch of images that are bytes, scaled, batch last."""
+    _gather(images, order, scale[0], out, pixels, N, part, parts)
+
+
+@Kernel
+def gather_numbers(
+    images: Numbers, order: Indices, out: Numbers, pixels: int, N: int, part: int, parts: int
+) -> None:
+    """A batch of images that are floats, as they are, batch last."""
+    _gather(images, order, one(out), out, pixels, N, part, parts)
+
+
+@Kernel
+def add_bias(y: Numbers, bias: Numbers, rows: int, columns: int, rectify: int, part: int, parts: int) -> None:
+    """``y[r, c] += bias[r]``, and where ``rectify``, what is negative becomes 0."""
+    first, last = share(rows, part, parts)
+    for r in range(first, last):
+        row, add = at(y, r * columns), bias[r]
+        if rectify != 0:
+            for c in range(columns):
+                value = row[c] + add
+                row[c] = zero(y) if value < 0 else value  # NaN stays
+        else:
+            for c in range(columns):
+                row[c] += add
+
+
+@Kernel
+def sum_rows(x: Numbers, sums: Numbers, rows: int, columns: int, part: int, parts: int) -> None:
+    """``sums`` (rows,) = the sum of each row of x (rows, columns)."""
+    first, last = share(rows, part, parts)
+    for r in range(first, last):
+        row, total = at(x, r * columns), zero(x)
+        for c in range(columns):
+            total += row[c]
+        sums[r] = total
+
+
+@Kernel
+def tanh_grad(dy: Numbers, y: Numbers, dx: Numbers, size: int, part: int, parts: int) -> None:
+    """``dx = dy (1 - y^2)``."""
+    first, last = share(size, part, parts)
+    unit = one(y)
+    for i in range(first, last):
+        dx[i] = dy[i] * (unit - y[i] * y[i])
+
+
+@inlined
+def _largest(y, classes, N, n):
+    """The largest number of column n; NaN where there is one."""
+    best = y[n]
+    for c in range(1, classes):
+        value = y[c * N + n]
+        best = value if value > best or value != value else best
+    return best
+
+
+@inlined
+def _exponentials(x, y, classes, N, n):
+    """Column n of ``y`` = exp(x - its largest); -> (the largest, the sum of the exponentials)."""
+    largest, total = _largest(x, classes, N, n), zero(x)
+    for c in range(classes):
+        y[c * N + n] = exp(x[c * N + n] - largest)
+        total += y[c * N + n]
+    return largest, total
+
+
+@Kernel
+def softmax(x: Numbers, y: Numbers, classes: int, N: int, part: int, parts: int) -> None:
+    """``y`` = exp(x - max x) / sum exp(x - max x) down each column of (classes, N)."""
+    first, last = share(N, part, parts)
+    for n in range(first, last):
+        _, total = _exponentials(x, y, classes, N, n)
+        for c in range(classes):
+            y[c * N + n] /= total
+
+
+@Kernel
+def softmax_grad(dy: Numbers, y: Numbers, dx: Numbers, classes: int, N: int, part: int, parts: int) -> None:
+    """``dx`` = y * (dy - sum(y * dy)) down each column of (classes, N)."""
+    first, last = share(N, part, parts)
+    for n in range(first, last):
+        total = zero(y)
+        for c in range(classes):
+            total += y[c * N + n] * dy[c * N + n]
+        for c in range(classes):
+            dx[c * N + n] = y[c * N + n] * (dy[c * N + n] - total)
+
+
+@as_written
+def cross_entropy(
+    y: Numbers, labels: Indices, losses: Numbers, dy: Numbers, divisor: Numbers, classes: int, N: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
+    """``losses[n]`` = -log softmax(y)[label], ``dy`` = (the softmax, less 1 at the label) / divisor."""
+    first, last = share(N, part, parts)
+    over = divisor[0]
+    for n in range(first, last):
+        largest, total = _exponentials(y, dy, classes, N, n)
+        for c in range(classes):
+            dy[c * N + n] = (dy[c * N + n] / total - (1 if c == labels[n] else 0)) / over
+        if 0 <= labels[n] < classes:
+            label = labels[n] * N + n
+            losses[n] = log(total) - (y[label] - largest)
+        else:
+            losses[n] = nan  # there is no such class
+
+
+@Kernel
+def binary_cross_entropy(
+    y: Numbers, labels: Indices, losses: Numbers, dy: Numbers, settings: Numbers, classes: int, N: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
+    """``losses[n]`` = -mean(t log p + (1 - t) log(1 - p)), ``dy`` = its gradient over the divisor.
+
+    The settings are the lowest and the highest p, and the divisor.
+    """
+    first, last = share(N, part, parts)
+    low, high, over = settings[0], settings[1], settings[2]
+    for n in range(first, last):
+        total = zero(y)
+        for c in range(classes):
+            p = y[c * N + n]
+            p = low if p < low else high if p > high else p  # NaN stays
+            right = p if c == labels[n] else 1 - p
+            total += log(right)
+            dy[c * N + n] = (-1 if c == labels[n] else 1) / (right * classes * over)
+        losses[n] = -total / classes
+
+
+@Kernel
+def tally(
+    losses: Numbers, y: Numbers, labels: Indices, sums: Doubles, classes: int, N: int, part: int, parts: int
+) -> None:
+    """``sums`` += (the losses' sum, how many columns are largest at their label, N); in one part alone."""
+    for n in range(N):
+        best = 0
+        for c in range(1, classes):
+            value, largest = y[c * N + n], y[best * N + n]
+            if value > largest or (value != value and largest == largest):
+                best = c
+        sums[0] += losses[n]
+        sums[1] += 1 if best == labels[n] else 0
+    sums[2] += N
+
+
+@Kernel
+def next_batch(
+    cursor: Indices, order: Indices, labels: Indices, rates: Numbers, chosen: Indices, chosen_labels: Indices,
+    rate: Numbers, N: int, count: int, steps: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """The next N of ``order``, round and round, with their labels and the step's rate; in one part alone."""
+    first, step = cursor[0], cursor[1]
+    for n in range(N):
+        sample = order[(first + n) % count]
+        chosen[n], chosen_labels[n] = sample, labels[sample]
+    rate[0] = rates[step % steps]
+    cursor[0], cursor[1] = first + N, step + 1
+
+
+@as_written
+def sgd(
+    value: Numbers, grad: Numbers, velocity: Numbers, rate: Numbers, settings: Numbers, has_velocity: int,
+    nesterov: int, size: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """``v = momentum * v + g + decay * value``, ``value -= rate * v``; settings: momentum, decay, tiny."""
+    first, last = share(size, part, parts)
+    momentum, decay, tiny, step = settings[0], settings[1], settings[2], rate[0]
+    if has_velocity == 0:
+        for i in range(first, last):
+            value[i] -= step * (grad[i] + decay * value[i])
+    else:
+        for i in range(first, last):
+            gradient = grad[i] + decay * value[i]
+            v = momentum * velocity[i] + gradient
+            v = zero(value) if abs(v) < tiny else v
+            velocity[i] = v
+            value[i] -= step * (gradient + momentum * v if nesterov != 0 else v)
+
+
+@as_written
+def adam(
+    value: Numbers, grad: Numbers, mean: Numbers, square: Numbers, powers: Numbers, rate: Numbers,
+    settings: Numbers, decoupled: int, size: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """Adam's update; settings are (beta 1, beta 2, epsilon, decay, tiny), powers beta^step of both."""
+    first, last = share(size, part, parts)
+    beta_1, beta_2, epsilon, decay, tiny = settings[0], settings[1], settings[2], settings[3], settings[4]
+    unit = one(value)
+    step, correction = rate[0] / (unit - powers[0]), unit / (unit - powers[1])
+    for i in range(first, last):
+        old = value[i]
+        gradient = grad[i]
+        if decoupled != 0:
+            old -= rate[0] * decay * old
+        else:
+            gradient += decay * old
+        m = beta_1 * mean[i] + (unit - beta_1) * gradient
+        s = beta_2 * square[i] + (unit - beta_2) * gradient * gradient
+        m = zero(value) if abs(m) < tiny else m
+        s = zero(value) if s < tiny else s
+        mean[i], square[i] = m, s
+        value[i] = old - step * m / (sqrt(s * correction) + epsilon)

@@ -1,0 +1,476 @@
+"""Kernels for the CPU that Numba makes machine code of; what they do not cover goes the portable way.
+
+They take contiguous arrays of one dtype, float32 or float64, as the layers hand them out.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from math import prod, sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backends import recording
+from backends.cpu import threads
+from backends.cpu.compiled import convolution, kept, pooling, steps
+from backends.cpu.compiled.convolution import ALONE, BEFORE_POOL, BEFORE_RELU
+from backends.cpu.compiled.jit import HAS_THREADS, MULTIPLICATIONS, clock, thread_count
+from backends.cpu.compiled.matmul import matmul
+from backends.cpu.compiled.products import inner_product, lanes, outer_product
+from backends.kernels.covering import FLOATS, covering, covers
+from backends.kernels.portable import PortableKernels
+from backends.kernels.steps import NORM_ROUNDING, TINY
+from backends.kernels.window import Window
+from backends.memory import Array, Shape
+
+if TYPE_CHECKING:
+    from backends.backend import Backend
+
+BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.intp)
+AT_ONCE = 1024  # numbers of a line of dy: with those of all its channels they stay in the second cache
+ROOM = 1 << 19  # bytes of a convolution on their way to its pooling, a thread: they stay there too
+
+
+class CompiledKernels(PortableKernels):
+    """Direct convolution, pooling by line, products out of tiles, everything else in single passes."""
+
+    name = "compiled"
+    fuses = True
+    records = True
+
+    def __init__(self, backend: "Backend") -> None:
+        super().__init__(backend)
+        if not HAS_THREADS:
+            backend.slower = (
+                "the compiled kernels use one thread, since Numba has no thread pool that is safe to share: "
+                "install libgomp (Linux) or libomp (macOS), and unset NUMBA_THREADING_LAYER and "
+                "NUMBA_THREADING_LAYER_PRIORITY if they are set"
+            )
+
+    @property
+    def compile_seconds(self) -> float:  # type: ignore[override]
+        """What this process has spent on compiling kernels; those found on disk take none."""
+        return clock.seconds
+
+    def when_compiling(self, say: Callable[[str], None]) -> None:
+        kept.folder.say = say
+        clock.begun = lambda: say(
+            f"compiling kernels for this processor, which takes up to a minute; {kept.folder.outlook}"
+        )
+
+    @covering()
+    def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
+        self._convolve(x, weight, None, out, window, groups, rectify=False)
+
+    @covering()
+    def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
+        self._grad_weight(x, dy, dy.shape, out, window, groups)
+
+    @covering()
+    def conv2d_grad_input(
+        self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
+    ) -> None:
+        if _has_direct_grad_input(window):
+            border = _gradient_border(window)
+            bordered, turned = self._room(dy.dtype, _bordered_size(dy, border), weight.size)
+            bordered = self._bordered(dy, border, bordered)
+            self._grad_input(bordered, dy.shape, weight, turned, out, window, groups)
+        else:
+            self.portable().conv2d_grad_input(dy, weight, out, window, groups)
+
+    def conv2d_relu(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
+    ) -> None:
+        """``out`` = the positive part of the convolution with its bias, (O,) or (O, OH, OW)."""
+        self._convolve(x, weight, bias, out, window, groups, rectify=True)
+
+    def conv2d_relu_max_pool2d(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
+        groups: int, pool: Window,
+    ) -> None:  # fmt: skip
+        """``out`` = the max pooling of that, ``winner`` as in max_pool2d; the convolution is not kept."""
+        y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        O, _, OW, N = y_shape
+        work = _work(weight, y_shape)
+        parts = thread_count(work)
+        line = O * OW * N  # numbers of a line of all channels
+        step, extent = pool.stride[0], pool.extent[0]
+        at_once = max(1, (ROOM // (line * x.itemsize) - extent) // step + 1)
+        rows = min(at_once, -(-out.shape[1] // parts))
+        room = parts * line * ((rows - 1) * step + extent)
+        border = window.padding[1]
+        bordered, rows_first, scratch = self._room(x.dtype, _bordered_size(x, border), weight.size, room)
+        x = self._bordered(x, border, bordered)
+        weight = _by_rows(weight, rows_first)
+        shape, offsets = _convolution(x.shape, weight.shape, y_shape, window, groups)
+        keep = winner is not None
+        convolution.convolve_pool(
+            out.dtype,
+            (
+                outer_product.address(out.dtype), out, winner if keep else NO_BYTES, int(keep), scratch,
+                x, weight, offsets, shape, *_bias(bias, out), _pool(pool, out.shape), rows, lanes(out.dtype),
+            ),
+            parts,
+        )  # fmt: skip
+
+    def conv2d_relu_grad(
+        self, dy: Array, x: Array, y: Array, winner: Array | None, weight: Array, window: Window, groups: int,
+        pool: Window | None, grad: Array, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
+    ) -> None:  # fmt: skip
+        """The gradients of conv2d_relu, or with ``pool`` and ``winner`` of conv2d_relu_max_pool2d.
+
+        ``y`` is what that gave out; ``grad``, of :meth:`gradient_shape`, becomes the convolution's own
+        gradient; ``dx=None``: not wanted.
+        """
+        y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        O, OH, OW, _ = y_shape
+        sums = None
+        if bias_grad is not None:
+            sums = bias_grad if bias_grad.ndim == 3 else self._room(grad.dtype, O * OH * OW, name="sums")[0]
+        made_from = (BEFORE_POOL, dy, y, winner) if pool else (BEFORE_RELU, dy, y, NO_BYTES)
+        sizes = _pool(pool, dy.shape) if pool else NO_INDICES
+        self._grad_weight(x, grad, y_shape, weight_grad, window, groups, made_from, sums, sizes)
+        if bias_grad is not None and bias_grad.ndim == 1:
+            steps.sum_rows(grad.dtype, (sums, bias_grad, O, OH * OW))
+        if dx is None:
+            return
+        if _has_direct_grad_input(window):
+            turned = self._room(grad.dtype, weight.size)[0]
+            self._grad_input(grad, y_shape, weight, turned, dx, window, groups)
+        else:
+            self.portable().conv2d_grad_input(grad, weight, dx, window, groups)
+
+    def gradient_shape(self, y_shape: Shape, window: Window, input_grad: bool) -> Shape:
+        """Room for the convolution's gradient: with the border that the gradient of its input needs.
+
+        Where that is not wanted, some lines for each thread are enough.
+        """
+        O, OH, OW, N = y_shape
+        if not input_grad:
+            return O * threads.count(), min(OH, max(1, AT_ONCE // (OW * N))), OW, N
+        border = _gradient_border(window) if _has_direct_grad_input(window) else 0
+        return O, OH, OW + 2 * border, N
+
+    @covering(BYTES)
+    def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
+        keep = winner is not None
+        arguments = (out, winner if keep else NO_BYTES, int(keep), x, *x.shape, _pool(window, out.shape))
+        pooling.max_pool(x.dtype, arguments, thread_count(x.size))
+
+    @covering(BYTES)
+    def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
+        arguments = (out, dy, winner, *out.shape, _pool(window, dy.shape))
+        pooling.max_pool_grad(dy.dtype, arguments, thread_count(out.size))
+
+    @covering()
+    def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
+        pooling.average_pool(x.dtype, (out, x, *x.shape, _pool(window, out.shape)), thread_count(x.size))
+
+    @covering()
+    def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
+        arguments = (out, dy, *out.shape, _pool(window, dy.shape))
+        pooling.average_pool_grad(dy.dtype, arguments, thread_count(out.size))
+
+    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool) -> bool:
+        room = partial(self._room, name="product")  # the portable kernels multiply what lies in the workspace
+        return matmul(a, b, out, accumulate, room)
+
+    @covering()
+    def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
+        arguments = (y, bias, len(bias), y.size // len(bias), int(rectify))
+        steps.add_bias(y.dtype, arguments, thread_count(y.size))
+
+    @covering()
+    def sum_rows(self, x: Array, out: Array) -> None:
+        steps.sum_rows(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(x.size))
+
+    def relu(self, x: Array, out: Array) -> None:
+        self.backend.run(np.clip, x, 0, np.inf, out=out)
+
+    @covering()
+    def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
+        rows = len(out)
+        arguments = (out, dy, y, NOTHING[out.dtype] if sums is None else sums, int(sums is not None))
+        pooling.relu_grad(out.dtype, (*arguments, rows, out.size // rows), thread_count(out.size))
+
+    def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
+        plain = images.flags.c_contiguous and out.flags.c_contiguous and indices.flags.c_contiguous
+        if not plain or indices.dtype != INDICES or images.dtype not in (BYTES, out.dtype):
+            self.portable().gather_batch(images, indices, out)
+            return
+        sizes = (prod(images.shape[1:]), len(indices))
+        if images.dtype == BYTES:
+            scale = _settings(out.dtype, 1 / 255)
+            steps.gather_bytes(out.dtype, (images, indices, scale, out, *sizes), thread_count(out.size))
+        else:
+            steps.gather_numbers(out.dtype, (images, indices, out, *sizes), thread_count(out.size))
+
+    @covering()
+    def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
+        steps.tanh_grad(y.dtype, (dy, y, out, y.size), thread_count(y.size))
+
+    @covering()
+    def softmax(self, x: Array, out: Array) -> None:
+        steps.softmax(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(20 * x.size))
+
+    @covering()
+    def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
+        steps.softmax_grad(y.dtype, (dy, y, out, len(y), y.size // len(y)), thread_count(y.size))
+
+    def cross_entropy(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        if not covers(self, (y, labels, losses, dy), INDICES):
+            self.portable().cross_entropy(y, labels, losses, dy, divisor, sums)
+            return
+        arguments = (y, labels, losses, dy, _settings(y.dtype, divisor), *y.shape)
+        steps.cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
+        if sums is not None:
+            steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
+
+    def binary_cross_entropy(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        if not covers(self, (y, labels, losses, dy), INDICES):
+            self.portable().binary_cross_entropy(y, labels, losses, dy, divisor, sums)
+            return
+        margin = float(np.finfo(y.dtype).eps)
+        arguments = (y, labels, losses, dy, _settings(y.dtype, margin, 1 - margin, divisor), *y.shape)
+        steps.binary_cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
+        if sums is not None:
+            steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
+
+    def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
+        if covers(self, (losses, y, labels), INDICES):
+            steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
+        else:
+            self.portable().tally(losses, y, labels, sums)
+
+    def next_batch(
+        self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
+        rate: Array,
+    ) -> None:  # fmt: skip
+        arguments = (cursor, order, labels, rates, chosen, chosen_labels, rate)
+        if covers(self, arguments, INDICES):
+            steps.next_batch(rate.dtype, (*arguments, len(chosen), len(order), len(rates)))
+        else:
+            self.portable().next_batch(*arguments)
+
+    def clip_norm(self, grad: Array, limit: float) -> None:
+        self.backend.run(_clip_norm, grad, limit)
+
+    def sgd(
+        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
+        nesterov: bool, weight_decay: float,
+    ) -> None:  # fmt: skip
+        has_velocity = velocity is not None
+        state = velocity if has_velocity else NOTHING[value.dtype]
+        settings = _settings(value.dtype, momentum, weight_decay, TINY)
+        arguments = (
+            value,
+            grad,
+            state,
+            _rate(rate, value),
+            settings,
+            int(has_velocity),
+            int(nesterov),
+            value.size,
+        )
+        steps.sgd(value.dtype, arguments, thread_count(value.size))
+
+    def adam(
+        self, value: Array, grad: Array, mean: Array, square: Array, powers: Array, rate: Array,
+        betas: tuple[float, float], epsilon: float, weight_decay: float, decoupled: bool,
+    ) -> None:  # fmt: skip
+        np.multiply(powers, betas, out=powers)
+        settings = _settings(value.dtype, *betas, epsilon, weight_decay, TINY)
+        arguments = (
+            value,
+            grad,
+            mean,
+            square,
+            powers,
+            _rate(rate, value),
+            settings,
+            int(decoupled),
+            value.size,
+        )
+        steps.adam(value.dtype, arguments, thread_count(2 * value.size))
+
+    def portable(self) -> PortableKernels:
+        """The kernels for what these do not cover; what they do cannot be recorded."""
+        recording.spoil()
+        return PortableKernels(self.backend)
+
+    def _convolve(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        out: Array,
+        window: Window,
+        groups: int,
+        rectify: bool,
+    ) -> None:
+        work = _work(weight, out.shape)
+        border = window.padding[1]
+        bordered, rows_first = self._room(x.dtype, _bordered_size(x, border), weight.size)
+        x = self._bordered(x, border, bordered)
+        weight = _by_rows(weight, rows_first)
+        shape, offsets = _convolution(x.shape, weight.shape, out.shape, window, groups)
+        finish = bias is not None or rectify
+        convolution.convolve(
+            out.dtype,
+            (
+                outer_product.address(out.dtype), out, x, weight, offsets, shape, *_bias(bias, out),
+                int(finish), int(rectify), lanes(out.dtype),
+            ),
+            thread_count(work),
+        )  # fmt: skip
+
+    def _grad_weight(
+        self, x: Array, dy: Array, y_shape: Shape, out: Array, window: Window, groups: int,
+        made_from: tuple[int, Array, Array, Array] | None = None, sums: Array | None = None, pool: Any = None,
+    ) -> None:  # fmt: skip
+        """The weight's gradient; dy is first ``made_from`` others as convolution_grad_weight says."""
+        parts = thread_count(_work(out, y_shape))
+        border = window.padding[1]
+        bordered, shares = self._room(x.dtype, _bordered_size(x, border), parts * out.size)
+        x = self._bordered(x, border, bordered)
+        shape, offsets = _convolution(x.shape, out.shape, y_shape, window, groups)
+        nothing = NOTHING[out.dtype]
+        made_from = made_from or (ALONE, nothing, nothing, NO_BYTES)
+        sums, add_up = (nothing, 0) if sums is None else (sums, 1)
+        dy_border, kept = (dy.shape[2] - y_shape[2]) // 2, dy.shape[1]
+        arguments = (
+            inner_product.address(out.dtype), shares, dy, dy_border, kept, x, offsets, shape, AT_ONCE,
+            *made_from, sums, add_up, NO_INDICES if pool is None else pool,
+        )  # fmt: skip
+        convolution.convolution_grad_weight(out.dtype, arguments, parts)
+        convolution.add_weight_shares(out.dtype, (shares, parts, out, *out.shape), thread_count(out.size))
+
+    def _grad_input(
+        self, bordered: Array, dy_shape: Shape, weight: Array, turned: Array, out: Array, window: Window,
+        groups: int,
+    ) -> None:  # fmt: skip
+        """The convolution of ``dy``, which has its border around it, with the weights turned around."""
+        O, OH, OW, N = dy_shape
+        C = len(out)
+        KH, KW = window.size
+        sizes = (groups, O // groups, C // groups, KH, KW)
+        convolution.turn(out.dtype, (weight, turned, *sizes), thread_count(weight.size))
+        back = Window(
+            window.size,
+            dilation=window.dilation,
+            padding=(window.extent[0] - 1 - window.padding[0], _gradient_border(window)),
+        )
+        width = OW + 2 * back.padding[1]
+        shape, offsets = _convolution((O, OH, width, N), (C, O // groups, KH, KW), out.shape, back, groups)
+        convolution.convolve(
+            out.dtype,
+            (
+                outer_product.address(out.dtype), out, bordered, turned, offsets, shape, *_bias(None, out),
+                0, 0, lanes(out.dtype),
+            ),
+            thread_count(_work(weight, dy_shape)),
+        )  # fmt: skip
+
+    def _bordered(self, x: Array, border: int, room: Array) -> Array:
+        """``x`` with so many columns of zeros to its left and right, in ``room``."""
+        if not border:
+            return x
+        C, H, W, N = x.shape
+        convolution.with_borders(x.dtype, (x, room, C * H, W * N, border * N), thread_count(x.size))
+        return room.reshape(C, H, W + 2 * border, N)
+
+    def _room(self, dtype: Any, *sizes: int, name: str = "workspace") -> list[Array]:
+        """Vectors of these sizes, side by side in the scratch of that name, each on a 64-byte boundary."""
+        unit = 64 // dtype.itemsize
+        starts = [0]
+        for size in sizes:
+            starts.append(starts[-1] + -(-size // unit) * unit)
+        scratch = self.backend.scratch(name, starts[-1] * dtype.itemsize).view(dtype)
+        return [scratch[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+
+
+NO_BYTES, NO_INDICES = np.zeros(1, dtype=BYTES), np.zeros(1, dtype=INDICES)
+NOTHING = {dtype: np.zeros(1, dtype=dtype) for dtype in FLOATS}
+
+
+def _rate(rate: Any, value: Array) -> Array:
+    """The learning rate as an array of one number of the values' dtype."""
+    return np.asarray(rate, dtype=value.dtype).reshape(1)
+
+
+def _bordered_size(x: Array, border: int) -> int:
+    C, H, W, N = x.shape
+    return int(C * H * (W + 2 * border) * N) if border else 0
+
+
+def _by_rows(weight: Array, room: Array) -> Array:
+    """(O, C, KH, KW) -> (O, KH, C, KW), in ``room`` where that is another order."""
+    if 1 in weight.shape[1:3]:
+        return weight
+    convolution.by_kernel_rows(weight.dtype, (weight, room, *weight.shape), thread_count(weight.size))
+    return room.reshape(weight.shape)
+
+
+def _work(weight: Array, y_shape: Shape) -> int:
+    """A convolution's, in numbers moved."""
+    return int(weight.size) * prod(y_shape[1:]) // MULTIPLICATIONS
+
+
+def _has_direct_grad_input(window: Window) -> bool:
+    """Whether the gradient of the input is a convolution as well; with a stride it has gaps."""
+    return window.stride == (1, 1) and _gradient_border(window) >= 0
+
+
+def _gradient_border(window: Window) -> int:
+    return window.extent[1] - 1 - window.padding[1]
+
+
+def _bias(bias: Array | None, out: Array) -> tuple[Array, int, int, int]:
+    """The bias, and how far apart its numbers are from channel to channel, row to row, column to column."""
+    if bias is None:
+        return NOTHING[out.dtype], 0, 0, 0
+    if bias.ndim == 1:
+        return bias, 1, 0, 0
+    return bias, bias.shape[1] * bias.shape[2], bias.shape[2], 1
+
+
+def _clip_norm(grad: Array, limit: float) -> None:
+    factor = limit / (sqrt(np.dot(grad, grad)) + NORM_ROUNDING)
+    if factor < 1:
+        np.multiply(grad, grad.dtype.type(factor), out=grad)
+
+
+@lru_cache(maxsize=256)
+def _settings(dtype: Any, *values: float) -> Array:
+    return np.array(values, dtype=dtype)
+
+
+@lru_cache(maxsize=256)
+def _pool(window: Window, y_shape: Shape) -> Array:
+    _, PH, PW, _ = y_shape
+    sizes = pooling.Pool(PH, PW, *window.size, *window.stride, *window.padding, *window.dilation)
+    return np.array(sizes, dtype=np.intp)
+
+
+@lru_cache(maxsize=256)
+def _convolution(
+    x_shape: Shape, weight_shape: Shape, y_shape: Shape, window: Window, groups: int
+) -> tuple[Array, Array]:
+    """The sizes of a convolution, and how far from a line's first number each tap of each channel is.
+
+    ``x_shape`` is with the border; taps are in the order (KH, C, KW) of the kernels' weights.
+    """
+    C, H, W, N = x_shape
+    O, OH, OW, _ = y_shape
+    KH, KW = window.size
+    sizes = convolution.Shape(
+        groups, C // groups, H, W, N, O // groups, OH, OW, KH, KW, *window.stride,
+        window.dilation[0], window.padding[0],
+    )  # fmt: skip
+    i, c, j = np.ogrid[:KH, : C // groups, :KW]
+    offsets = ((c * H + i * window.dilation[0]) * W + j * window.dilation[1]) * N
+    return np.array(sizes, dtype=np.intp), offsets.astype(np.intp).ravel()

@@ -1,0 +1,138 @@
+"""How many threads the processor may use: those of BLAS, and those of the compiled kernels."""
+
+import os
+from functools import cache
+from math import ceil
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from backends.cpu.cgroup import cpu_quota
+from backends.errors import ArgumentError
+from backends.libraries import LibraryError, needing, note_once, require
+
+VARIABLES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "NUMBA_NUM_THREADS")
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+class Limit(NamedTuple):
+    """A number of threads, and what sets it."""
+
+    threads: int
+    reason: str
+
+
+_asked: Limit | None = None
+_forked: Limit | None = None  # from a process whose threads this one lacks
+
+
+def available_cores() -> int:
+    """The processor cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def limit() -> Limit:
+    """How many threads compiled kernels may use, and what limits them to that.
+
+    A number that was asked for goes before the smallest of what the system and the environment grant.
+    """
+    fixed = _forked or _asked
+    if fixed:
+        return fixed
+    cores, granted = available_cores(), _granted()
+    return granted if granted and granted.threads < cores else Limit(cores, "cores")
+
+
+def count() -> int:
+    """How many threads compiled kernels may use."""
+    return limit().threads
+
+
+def blas_limit() -> Limit:
+    """How many threads the linear algebra library uses, and what limits it to that."""
+    pools, usual = blas_libraries(), limit()
+    threads = max((pool["num_threads"] for pool in pools), default=usual.threads)
+    if threads == usual.threads:
+        return usual
+    told = [f"{name}={os.environ[name]}" for name in BLAS_VARIABLES if os.environ.get(name)]
+    return Limit(threads, ", ".join(told) or "the linear algebra library")
+
+
+def after_fork() -> None:
+    """Compute on one thread from now on: this process was forked from one whose threads it lacks."""
+    global _forked
+    _forked = Limit(1, "forked from a process that had computed")
+
+
+def limit_blas_to_quota() -> None:
+    """Let the linear algebra library, which knows of no quota, start no more threads than that is worth."""
+    quota = None if _asked else _quota()
+    if quota and any(pool["num_threads"] > quota.threads for pool in blas_libraries()):
+        with needing("threadpoolctl", "to limit the threads to a CPU quota"):
+            import threadpoolctl
+
+            threadpoolctl.threadpool_limits(quota.threads, user_api="blas")
+
+
+def blas_libraries() -> list[dict[str, Any]]:
+    """What threadpoolctl tells of each linear algebra library in use; nothing, with a note, if it cannot."""
+    purpose = "to find the linear algebra library and its threads"
+    try:
+        with needing("threadpoolctl", purpose):
+            pools = require("threadpoolctl", purpose).threadpool_info()
+            return [pool for pool in pools if pool["user_api"] == "blas"]
+    except LibraryError as error:
+        note_once(str(error))
+        return []
+
+
+@cache
+def _granted() -> Limit | None:
+    """The smallest number of threads that a quota or a variable of the environment names."""
+    return min(filter(None, (_quota(), *map(_variable, VARIABLES))), default=None)
+
+
+def _quota() -> Limit | None:
+    quota = cpu_quota()
+    return Limit(ceil(quota), f"a CPU quota of {quota:g}") if quota else None
+
+
+def _variable(name: str) -> Limit | None:
+    """What a variable of the environment sets; None if that is no number of threads."""
+    value = os.environ.get(name, "")
+    threads = value.partition(",")[0].strip()  # OpenMP takes one for each level of nesting
+    return Limit(int(threads), f"{name}={value}") if threads.isdecimal() and int(threads) else None
+
+
+class limit_threads:  # noqa: N801 - used as a function is
+    """Let the process use so many threads from now on; in ``with``, for its block only."""
+
+    def __init__(self, threads: int) -> None:
+        global _asked
+        cores = available_cores()
+        if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= cores:
+            raise ArgumentError(
+                f"threads is {threads!r}, expected a whole number from 1 to this machine's {cores}"
+            )
+        if _forked and threads > 1:
+            raise ArgumentError(
+                f"threads is {threads}, but this process was forked from one that had computed, and the "
+                "threads of that one do not survive a fork: take 1, or start the process with "
+                'multiprocessing.get_context("spawn")'
+            )
+        purpose = f"to limit the threads to {threads}"
+        with needing("threadpoolctl", purpose):
+            library = require("threadpoolctl", purpose)
+            self._blas = library.threadpool_limits(limits=threads, user_api="blas")
+        self._before, _asked = _asked, Limit(threads, "asked for")
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _asked
+        _asked = self._before
+        self._blas.restore_original_limits()

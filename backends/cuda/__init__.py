@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: CuPy, cupyx.scipy.signal, and kernels in CUDA C++. CuPy is imported when it is used."""

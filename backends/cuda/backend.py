@@ -1,0 +1,352 @@
+"""CuPy and cupyx.scipy.signal on an NVIDIA GPU.
+
+Nothing here imports CuPy before a backend is made; diagnosis.py tells what keeps one from being made.
+"""
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property, partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backends.backend import Array, Backend, Timer
+from backends.cuda.capture import Capture, pools, recording_alone
+from backends.cuda.diagnosis import (
+    count_devices,
+    failure,
+    import_cupy,
+    listed,
+    readable_capability,
+    readable_version,
+    require_capability,
+    trouble,
+)
+from backends.cuda.upload import PinnedUpload
+from backends.errors import DeviceUnavailable
+from backends.graph import Graph, Work
+from backends.kernels import PortableKernels
+from backends.memory import Upload
+
+
+class CudaBackend(Backend):
+    """The GPU number ``index``, as CUDA counts them; work goes to the current CuPy stream.
+
+    Raises DeviceUnavailable unless a small kernel and a small product come out right on it.
+    """
+
+    column_bytes = 256 << 20  # few, large products: there is no cache to stay in
+
+    def __init__(self, index: int = 0, kernels: str = "auto", tf32: bool = False) -> None:
+        name = f"cuda:{index}"
+        self.xp = cupy = import_cupy()
+        devices = _start(cupy)
+        if index >= devices:
+            raise DeviceUnavailable(f"{name} does not exist: this machine has {listed(devices)}")
+        self.index = index
+        self._device = cupy.cuda.Device(index)
+        self._active = _Active(name, self._device)
+        try:
+            self._cublas = cupy.cuda.cublas
+            # the second is CuPy's own switch, for its products
+            self._tf32 = tf32 or int(os.environ.get("CUPY_TF32", "0")) > 0
+            self._products = threading.local()
+            self._gemm_types = _gemm_types(self._cublas, self._tf32)
+            product = self._probe()
+        except Exception as error:
+            raise DeviceUnavailable(failure(name, error)) from error
+        if product != _PROBED:
+            raise DeviceUnavailable(
+                f"{name} computes wrongly, a small product gave {product} and not {_PROBED}: "
+                "check the GPU with nvidia-smi"
+            )
+        super().__init__(name, kernels)
+        self.asked = name, kernels, tf32
+
+    def _probe(self) -> list[list[float]]:
+        with self.active():
+            x = self.xp.arange(6, dtype=np.float32).reshape(2, 3)
+            x = x + x
+            return self.xp.asnumpy(self.matmul(x, x.T, self.xp.empty((2, 2), np.float32))).tolist()
+
+    @cached_property
+    def signal(self) -> ModuleType:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of what is not used here
+                import cupyx.scipy.signal
+        except Exception as error:
+            raise DeviceUnavailable(failure(self.name, error)) from error
+        return cupyx.scipy.signal
+
+    def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
+        """As the contract says; a copy from pinned memory may still be under way on return."""
+        with self.active():
+            if isinstance(host, self.xp.ndarray):  # already on a GPU; comes over from another one
+                if out is None:
+                    return self.xp.asarray(host, dtype=dtype)
+                out[...] = self.xp.asarray(host)
+                return out
+            self.crossings += 1
+            if out is None:
+                return self.xp.asarray(host, dtype=dtype)
+            host = np.broadcast_to(np.asarray(host, dtype=out.dtype), out.shape)
+            if out.flags.forc:
+                out.set(host)
+            else:
+                out[...] = self.xp.asarray(host)
+            return out
+
+    def to_host(self, array: Array) -> Any:
+        self.crossings += 1
+        with self.active():
+            return self.xp.asnumpy(array, out=np.empty(array.shape, array.dtype))
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, self.xp.ndarray) and array.device.id == self.index
+
+    def zeros(self, size: int, dtype: Any) -> Array:
+        with self.active():
+            return self.xp.zeros(size, dtype=dtype)  # CuPy's allocations are aligned to 512 bytes
+
+    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
+        """One cuBLAS call, without copies, for float32 and float64 matrices with one contiguous axis."""
+        self.require_product(a, b, out)
+        with self.active():
+            layouts = [blas_layout(array.shape, array.strides, array.itemsize) for array in (a, b, out)]
+            if 0 in (out.size, a.size):  # cuBLAS takes no empty matrices
+                if not accumulate:
+                    out.fill(0)
+            elif a.dtype == b.dtype == out.dtype and out.dtype in self._gemm_types and None not in layouts:
+                self._gemm(a, b, out, layouts, accumulate)
+            elif accumulate:
+                self.xp.add(out, self.xp.matmul(a, b), out=out)
+            else:
+                self.xp.matmul(a, b, out=out)
+        return out
+
+    def _gemm(self, a: Array, b: Array, out: Array, layouts: list[Any], accumulate: bool) -> None:
+        """``out`` = a @ b + accumulate * out; BLAS reads contiguous rows as columns of the transpose."""
+        (a_by_columns, lda), (b_by_columns, ldb), (out_by_columns, ldc) = layouts
+        kind = self._gemm_types[out.dtype]
+        (m, k), n = a.shape, b.shape[1]
+        operands = [
+            (int(a_by_columns != out_by_columns), (a.data.ptr, kind.data, lda)),
+            (int(b_by_columns != out_by_columns), (b.data.ptr, kind.data, ldb)),
+        ]
+        if not out_by_columns:  # out.T = b.T @ a.T
+            operands.reverse()
+            m, n = n, m
+        (left_op, left), (right_op, right) = operands
+        beta = kind.one if accumulate else kind.zero
+        result = (out.data.ptr, kind.data, ldc, kind.compute, self._cublas.CUBLAS_GEMM_DEFAULT)
+        self._gemm_ex(left_op, right_op, m, n, k, kind.one, *left, *right, beta, *result)
+
+    @property
+    def _gemm_ex(self) -> Callable[..., None]:
+        """CuBLAS's product on this thread, where CuPy will not do the one of a recording."""
+        own = getattr(self._products, "gemm_ex", None)
+        return own or partial(self._cublas.gemmEx, self.xp.cuda.get_cublas_handle())
+
+    @contextmanager
+    def _multiply_by(self, gemm_ex: Callable[..., None]) -> Iterator[None]:
+        self._products.gemm_ex = gemm_ex
+        try:
+            yield
+        finally:
+            self._products.gemm_ex = None
+
+    def compiled_kernels(self) -> type[PortableKernels]:
+        require_capability(self.name, self._device.compute_capability)
+        from backends.cuda.kernels import CompiledKernels
+
+        return CompiledKernels
+
+    def graph(self, step: Work, state: Sequence[Array] = ()) -> Work:
+        """A CUDA graph of ``step``, as :class:`Graph` says."""
+        return Graph(self, Capture(self, self._multiply_by), step, state)
+
+    def upload(self, *targets: Array) -> Upload:
+        return PinnedUpload(self, *targets)
+
+    def has_room(self, nbytes: int) -> bool:
+        """Up to half of what is free: activations and CuPy's temporaries need the rest."""
+        with self.active():
+            free = self._device.mem_info[0] + self.xp.get_default_memory_pool().free_bytes()
+        return nbytes <= free // 2
+
+    def take(self, array: Array, indices: Array, out: Array) -> Array:
+        with self.active():
+            return self.xp.take(array, indices, axis=0, out=out)
+
+    def workspace(self, nbytes: int) -> Array:
+        with self.active():
+            return super().workspace(nbytes)
+
+    def active(self) -> AbstractContextManager[object]:
+        return self._active
+
+    def synchronize(self) -> None:
+        with self.active(), recording_alone:
+            self._device.synchronize()
+
+    def timer(self) -> Timer:
+        return CudaTimer(self)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes ``used`` by all memory pools of this process, ``free`` for everyone, and ``total``."""
+        with self.active():
+            used = sum(pool.total_bytes() for pool in (self.xp.get_default_memory_pool(), *pools()))
+            free, total = self._device.mem_info
+            return {"used": used, "free": free, "total": total}
+
+    def describe(self) -> dict[str, Any]:
+        runtime = self.xp.cuda.runtime
+        with self.active():
+            cublas = self._cublas.getVersion(self.xp.cuda.get_cublas_handle())
+        return {
+            "device": self.name,
+            "gpu": runtime.getDeviceProperties(self.index)["name"].decode(),
+            "compute_capability": readable_capability(self._device.compute_capability),
+            "driver": f"CUDA {readable_version(runtime.driverGetVersion())}",
+            "runtime": f"CUDA {readable_version(runtime.runtimeGetVersion())}",
+            "cublas": f"{cublas // 10000}.{cublas // 100 % 100}.{cublas % 100}",
+            "tf32": self._tf32,
+            "kernels": self.kernels.name,
+            **({"slower_than_it_could": self.slower} if self.slower else {}),
+            "cupy": self.xp.__version__,
+            "numpy": np.__version__,
+        }
+
+
+class _Active:
+    """Makes a device the current one, and CuPy's errors those of the contract.
+
+    It may be entered again, and from several threads: CuPy keeps what was current before for each.
+    """
+
+    def __init__(self, name: str, device: Any) -> None:
+        self._name = name
+        self._device = device
+
+    def __enter__(self) -> None:
+        _require_own_process(self._name)
+        try:
+            self._device.__enter__()
+        except Exception as error:
+            self._tell(error)
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self._device.__exit__(kind, error, traceback)
+        except Exception as later:  # a lost device cannot be left either; what came first is told
+            if error is None:
+                self._tell(later)
+                raise
+        if error is not None:
+            self._tell(error)
+
+    def _tell(self, error: BaseException) -> None:
+        told = trouble(self._name, error, self._free)
+        if told is not None:
+            raise told from error
+
+    def _free(self) -> int | None:
+        try:
+            return int(self._device.mem_info[0])
+        except Exception:  # it may be lost too
+            return None
+
+
+class CudaTimer(Timer):
+    """The time between two events on the stream that is current at each."""
+
+    def __init__(self, backend: CudaBackend) -> None:
+        self._backend = backend
+
+    def __enter__(self) -> "CudaTimer":
+        self._start = self._end = self._event()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end = self._event()
+
+    @property
+    def seconds(self) -> float:
+        with self._backend.active():
+            self._end.synchronize()
+            return self._backend.xp.cuda.get_elapsed_time(self._start, self._end) / 1000
+
+    def _event(self) -> Any:
+        with self._backend.active():
+            event = self._backend.xp.cuda.Event()
+            event.record()
+        return event
+
+
+def count() -> int:
+    """How many CUDA devices there are, at least one; raises DeviceUnavailable where there is none."""
+    return _start(import_cupy())
+
+
+_process: int | None = None  # the one that CUDA was started in
+
+
+def _start(cupy: ModuleType) -> int:
+    """How many CUDA devices there are; from here on CUDA is this process's alone."""
+    global _process
+    _require_own_process("CUDA")
+    devices = count_devices(cupy)
+    _process = os.getpid()
+    return devices
+
+
+def _require_own_process(name: str) -> None:
+    """Raise DeviceUnavailable if this process was forked after CUDA had been started."""
+    if _process not in (None, os.getpid()):
+        raise DeviceUnavailable(
+            f"{name} was in use when this process was forked, which CUDA does not survive: start the process "
+            'with multiprocessing.get_context("spawn"), or use CUDA only after the fork'
+        )
+
+
+def blas_layout(shape: tuple[int, int], strides: tuple[int, int], itemsize: int) -> tuple[bool, int] | None:
+    """How BLAS can read a matrix where it lies, or None where it cannot.
+
+    (False, leading) means contiguous rows, one every ``leading`` numbers; (True, leading) contiguous
+    columns. An axis of length 1 is never stepped along, so its stride may be anything.
+    """
+    for by_columns in (False, True):
+        lines, length = shape[::-1] if by_columns else shape
+        line_stride, stride = strides[::-1] if by_columns else strides
+        leading, rest = (max(1, length), 0) if lines == 1 else divmod(line_stride, itemsize)
+        if (length == 1 or stride == itemsize) and rest == 0 and leading >= max(1, length):
+            return by_columns, leading
+    return None
+
+
+class _GemmType(NamedTuple):
+    """What cuBLAS is told of a dtype: CUDA's numbers for it, and where 0 and 1 lie on the host."""
+
+    data: int
+    compute: int
+    zero: int
+    one: int
+
+
+_CONSTANTS = (np.array([0, 1], np.float32), np.array([0, 1], np.float64))  # cuBLAS reads them here
+_PROBED = [[20.0, 56.0], [56.0, 200.0]]
+
+
+def _gemm_types(cublas: Any, tf32: bool) -> dict[Any, _GemmType]:
+    single = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else cublas.CUBLAS_COMPUTE_32F
+    numbers = {np.float32: (0, single), np.float64: (1, cublas.CUBLAS_COMPUTE_64F)}  # CUDA_R_32F, CUDA_R_64F
+    return {
+        constants.dtype: _GemmType(*numbers[constants.dtype.type], address, address + constants.itemsize)
+        for constants, address in ((array, array.ctypes.data) for array in _CONSTANTS)
+    }

@@ -1,0 +1,107 @@
+"""How the kernels in kernels.cu are compiled and started."""
+
+import time
+from functools import cache
+from importlib.resources import files
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backends.errors import ArgumentError, DeviceUnavailable
+from backends.memory import Shape
+from backends.text import first_line
+
+if TYPE_CHECKING:
+    from backends.backend import Backend
+
+SOURCE = files("backends.cuda") / "kernels.cu"
+REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+THREADS = 256  # in a block
+
+# What every GPU takes, from compute capability 7.5 on.
+GRID_LENGTH = 2**31 - 1  # blocks along x
+GRID_ROWS = 65535  # and along y and z
+BLOCK_THREADS = 1024
+SHARED_BYTES = 48 << 10  # of a block
+COUNTABLE = 2**31 - THREADS  # numbers that a kernel can count in 32 bits
+
+
+class Launcher:
+    """Starts kernels by name, for a dtype, on the backend's device.
+
+    Arguments are arrays, whole numbers and floats, None for no array, and sizes as arrays of one record,
+    which are passed by value. ``shared`` is in bytes.
+    """
+
+    def __init__(self, backend: "Backend") -> None:
+        self.backend = backend
+        self.compile_seconds = 0.0
+        self._functions: dict[tuple[Any, str], Any] = {}
+
+    def threads(
+        self, name: str, dtype: Any, size: int, arguments: tuple[Any, ...], rows: int = 1, shared: int = 0
+    ) -> None:
+        """On ``rows`` times enough blocks to have a thread for each of ``size`` numbers."""
+        self._require(name, "numbers", size, COUNTABLE)
+        self.grid(name, dtype, (ceil_div(size, THREADS), rows), (THREADS,), arguments, shared)
+
+    def block(self, name: str, dtype: Any, arguments: tuple[Any, ...]) -> None:
+        """On one block, with a double in shared memory for each thread."""
+        self.grid(name, dtype, (1,), (THREADS,), arguments, 8 * THREADS)
+
+    def grid(
+        self,
+        name: str,
+        dtype: Any,
+        blocks: Shape,
+        threads: Shape,
+        arguments: tuple[Any, ...],
+        shared: int = 0,
+    ) -> None:
+        """On so many blocks (in a row, and rows) of so many threads; ArgumentError if no GPU takes them."""
+        length, rows = (*blocks, 1)[:2]
+        self._require(name, "blocks", length, GRID_LENGTH)
+        self._require(name, "rows of blocks", rows, GRID_ROWS**2)
+        self._require(name, "threads in a block", prod(threads), BLOCK_THREADS)
+        self._require(name, "bytes of shared memory", shared, SHARED_BYTES)
+        layers = ceil_div(rows, GRID_ROWS)
+        blocks = length, ceil_div(rows, layers), layers
+        self.function(name, dtype)(blocks, threads, arguments, shared_mem=shared)
+
+    def _require(self, name: str, what: str, count: int, most: int) -> None:
+        if count > most:
+            raise ArgumentError(
+                f"the kernel {name} would need {count:,} {what} on {self.backend.name}, which takes at most "
+                f"{most:,}: take the portable kernels"
+            )
+
+    def function(self, name: str, dtype: Any) -> Any:
+        """The kernel for a dtype; the first one of each has them all compiled, or found in CuPy's cache."""
+        function = self._functions.get((dtype, name))
+        if function is None:
+            start = time.perf_counter()
+            options = ("-std=c++17", f"-DREAL={REALS[dtype]}")
+            module = self.backend.xp.RawModule(code=_source(), options=options)
+            try:
+                function = module.get_function(name)
+            except Exception as error:
+                if type(error).__name__ not in ("CompileException", "NVRTCError"):  # CuPy's
+                    raise
+                raise DeviceUnavailable(
+                    f"{self.backend.name} cannot have the compiled kernels ({first_line(error)}): "
+                    "take the portable ones"
+                ) from error
+            self._functions[dtype, name] = function
+            self.compile_seconds += time.perf_counter() - start
+        return function
+
+
+@cache
+def _source() -> str:
+    return SOURCE.read_text(encoding="utf-8")
+
+
+def ceil_div(a: int, b: int) -> int:
+    """How many pieces of ``b`` make up ``a``, the last one perhaps in part."""
+    return -(-a // b)

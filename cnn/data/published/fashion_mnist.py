@@ -1,0 +1,55 @@
+"""Fashion-MNIST: 28x28 pictures of clothes, in the files of MNIST's names."""
+
+from cnn.data.dataset import Dataset
+from cnn.data.published.downloads import Published, PublishedFile
+from cnn.data.readers.idx import AXES, read_idx
+
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+FASHION_MNIST = Published(
+    name="fashion-mnist",
+    files=(
+        PublishedFile(
+            "train-images-idx3-ubyte.gz",
+            26_421_880,
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        ),
+        PublishedFile(
+            "train-labels-idx1-ubyte.gz",
+            29_515,
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        ),
+        PublishedFile(
+            "t10k-images-idx3-ubyte.gz",
+            4_422_102,
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        ),
+        PublishedFile(
+            "t10k-labels-idx1-ubyte.gz",
+            5_148,
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
+    ),
+    mirrors=(
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # which has no https
+    ),
+)
+
+
+def load_fashion_mnist() -> tuple[Dataset, Dataset]:
+    """The 60,000 training and 10,000 test images of Fashion-MNIST, downloaded once."""
+    paths = FASHION_MNIST.fetch()
+    x_train, y_train, x_test, y_test = (read_idx(path, axes) for path, axes in zip(paths, AXES, strict=True))
+    return Dataset(x_train, y_train, CLASSES), Dataset(x_test, y_test, CLASSES)

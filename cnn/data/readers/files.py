@@ -1,0 +1,182 @@
+"""What the readers of files share: opening, bounded reading, and the two sets that come out."""
+
+import os
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from cnn.data.dataset import Dataset, as_pair, numbered
+from cnn.data.layouts import Named, Pair, arranged_images, arranged_labels
+from cnn.support.errors import DataError
+from cnn.support.reading import open_regular
+
+CHUNK = 1 << 20
+MOST_NAMES = 2000  # that are looked at in a folder, which may hold a million
+MOST_FOLDERS = 20  # that are looked into: more of them are classes
+_COUNT = (
+    "count the classes from 0 (numpy.unique(labels, return_inverse=True) does), or name all of them in "
+    "`classes` of a .npz, or classes.npy"
+)
+_NOT_THE_DATA = {  # by how a file begins that stands where the data should
+    b"<!doctype html": "this is a web page: get the file again, the download went wrong",
+    b"<html": "this is a web page: get the file again, the download went wrong",
+    b"version https://git-lfs": "this is a pointer of Git LFS: `git lfs pull` gets the file itself",
+}
+_HIDDEN = ("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found")
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """``path``, open for reading; DataError where that fails or where it is no regular file."""
+    try:
+        file = open_regular(path)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    beginning = _beginning(file, 64).lstrip().lower()
+    for sign, what in _NOT_THE_DATA.items():
+        if beginning.startswith(sign):
+            file.close()
+            raise DataError(f"{path}: {what}")
+    return file
+
+
+def unreadable(path: str | os.PathLike[str], error: Exception) -> DataError:
+    """The error that says why the system does not let us at ``path``."""
+    reason = getattr(error, "strerror", None) or error
+    if isinstance(error, FileNotFoundError) and os.path.islink(path):
+        reason = f"this is a link to {os.readlink(path)}, which does not exist"
+    return DataError(f"{os.fspath(path)}: cannot be read ({reason})")
+
+
+def is_gzip(file: IO[bytes]) -> bool:
+    """Whether what is open for reading begins as gzip's files do; it is at its beginning again afterwards."""
+    return _beginning(file, 2) == b"\x1f\x8b"
+
+
+def _beginning(file: IO[bytes], size: int) -> bytes:
+    try:
+        beginning = file.read(size)
+        file.seek(0)
+        return beginning
+    except OSError:  # which the reader will meet again, and name
+        return b""
+
+
+def names_in(folder: Path) -> list[str]:
+    """The first names in ``folder``, sorted, without what systems hide in folders; a folder's ends in "/"."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name + "/" * entry.is_dir() for entry in islice(entries, MOST_NAMES)]
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return sorted(name for name in names if not is_hidden(name))
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path in a folder or an archive is one that systems put there, or lies in a hidden folder."""
+    names = [name for name in path.lower().split("/") if name.strip(".")]
+    return any(name.startswith(".") or name in _HIDDEN for name in names)
+
+
+def names_below(folder: Path) -> list[str]:
+    """The names in ``folder``, and those in the folders that lie there, as in "train/images.npy"."""
+    names = names_in(folder)
+    folders = [name for name in names if name.endswith("/")]
+    if len(folders) > MOST_FOLDERS:
+        return names
+    below = []
+    for inner in folders:
+        with suppress(DataError):  # of a folder that may not be read
+            below += [inner + name for name in names_in(folder / inner)]
+    return names + below
+
+
+def read_up_to(size: int, stream: IO[bytes], data: bytearray) -> None:
+    """Read on until ``data`` has ``size`` bytes or nothing is left; memory grows with what really comes."""
+    while len(data) < size and (chunk := stream.read(min(CHUNK, size - len(data)))):
+        data += chunk
+
+
+def most_inflated(compressed: int) -> int:
+    """More than ``compressed`` bytes of deflate can become: the format ends at 1032 to 1."""
+    return 1032 * compressed + 64
+
+
+def as_sets(
+    train: Pair,
+    test: Pair,
+    names: tuple[str, ...] | None = None,
+    notes: tuple[str, ...] = (),
+) -> tuple[Dataset, Dataset]:
+    """The training and the test set with the same classes, from (images, labels) of each.
+
+    The arrays are as they come in files; how they were understood is added to ``notes``.
+    """
+    train_x, train_note = arranged_images(train[0])
+    test_x, test_note = arranged_images(test[0])
+    counts = len(np.atleast_1d(train_x.array)), len(np.atleast_1d(test_x.array))
+    train_y, test_y, names, labels_notes = arranged_labels(train[1], test[1], counts, names)
+    images_note = train_note or test_note
+    notes = (*notes, *([images_note] if images_note else []), *labels_notes)
+    x_train, y_train, train_columns = as_pair(train_x.array, train_y.array, names, train_x.name, train_y.name)
+    x_test, y_test, test_columns = as_pair(test_x.array, test_y.array, names, test_x.name, test_y.name)
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise DataError(
+            f"{test_x.name}: images {x_test.shape[1:]}, but {train_x.name}: {x_train.shape[1:]}; "
+            "expected the same (C, H, W)"
+        )
+    if (x_train.dtype == np.uint8) != (x_test.dtype == np.uint8):  # uint8 is scaled, floats are not
+        raise DataError(
+            f"{test_x.name}: {x_test.dtype}, but {train_x.name}: {x_train.dtype}; "
+            "expected uint8 in both or floats in both"
+        )
+    if names is None:
+        train_labels, test_labels = Named(train_y.name, y_train), Named(test_y.name, y_test)
+        names = numbered(_class_count(train_labels, test_labels, train_columns, test_columns))
+    return Dataset.checked(x_train, y_train, names, notes), Dataset.checked(x_test, y_test, names, notes)
+
+
+def _class_count(train: Named, test: Named, train_columns: int | None, test_columns: int | None) -> int:
+    if train_columns != test_columns:
+        raise DataError(
+            f"{train.name}: {_described(train_columns)}, but {test.name}: {_described(test_columns)}; "
+            "expected the same in both"
+        )
+    if train_columns is not None:
+        return train_columns
+    present = np.union1d(train.array, test.array)
+    # below the label present[i] there are i classes with an image and present[i] - i without one
+    plausible = present <= 2 * np.arange(len(present))
+    if 2 * plausible.sum() < len(present) + (not plausible[-1]):
+        raise DataError(
+            f"{train.name}: the labels are {_listed(present)}, so most classes from 0 to {present[-1]} have "
+            f"no image: {_COUNT}"
+        )
+    if not plausible[-1]:
+        _refuse_stray(int(present[plausible][-1]), train, test)
+    return int(present[-1]) + 1
+
+
+def _refuse_stray(highest: int, *sets: Named) -> None:
+    for name, labels in sets:
+        positions = np.flatnonzero(labels > highest)
+        if positions.size:
+            position = positions[0]
+            raise DataError(
+                f"{name}: label {labels[position]} at position {position} is out of range: expected 0 to "
+                f"{highest}, as most classes up to it have no image; if that is meant, {_COUNT}"
+            )
+
+
+def _described(columns: int | None) -> str:
+    return "labels" if columns is None else f"one-hot rows of {columns} columns"
+
+
+def _listed(labels: np.ndarray) -> str:
+    """As in "3 and 8", "0, 3, 7, ...": a few of many."""
+    texts = [str(label) for label in labels[:6]]
+    if len(labels) > len(texts):
+        return f"{', '.join(texts)}, ..."
+    return " and ".join((", ".join(texts[:-1]), texts[-1])) if len(texts) > 1 else texts[0]

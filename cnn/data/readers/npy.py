@@ -1,0 +1,116 @@
+"""NumPy's .npy: a header and an array. A folder of them is mapped into memory, and may be larger than it."""
+
+import os
+from collections.abc import Iterable
+from io import BytesIO
+from math import prod
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from cnn.data.dataset import Dataset, as_names, as_texts
+from cnn.data.layouts import Named
+from cnn.data.names import parts_among, role_of
+from cnn.data.readers.files import as_sets, open_file, read_up_to, unreadable
+from cnn.support.errors import DataError
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+CLASSES = "classes"
+LONGEST_HEADER = 1 << 14  # longer than any of an array of numbers or names
+_PARSERS: dict[tuple[int, int], Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+class Header(NamedTuple):
+    """What a .npy says of its array, and where that starts."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: Literal["C", "F"]
+    start: int
+
+
+def parse_header(data: bytearray, size: int, name: str) -> Header:
+    """The header at the beginning of a .npy of ``size`` bytes; whatever numpy raises where it is none.
+
+    Raises DataError for one that promises what the file does not hold, or Python objects.
+    """
+    stream = BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version not in _PARSERS:
+        raise DataError(f"{name}: .npy format {version}: expected (1, 0) or (2, 0)")
+    shape, fortran_order, dtype = _PARSERS[version](stream)
+    start = stream.tell()
+    if dtype.hasobject:
+        raise DataError(
+            f"{name}: holds Python objects, which are never unpickled: save plain numbers or text, as "
+            "astype(str) makes it"
+        )
+    if len(shape) > 4 or any(n < 0 for n in shape):
+        raise DataError(f"{name}: shape {shape}: expected at most 4 axes, none of them negative")
+    if prod(shape) * dtype.itemsize != size - start:
+        raise DataError(
+            f"{name}: its header promises {prod(shape) * dtype.itemsize:,} bytes for {dtype} {shape}, "
+            f"but the file holds {size - start:,}: it is damaged"
+        )
+    return Header(shape, dtype, "F" if fortran_order else "C", start)
+
+
+def class_names(read: Named) -> tuple[str, ...] | None:
+    """The names of the classes from an array of texts; DataError for any other."""
+    name, names = read
+    if names.dtype.kind not in "US" or names.ndim != 1:
+        raise DataError(f"{name}: {names.dtype} {names.shape}: expected a row of names, as text")
+    return as_names(as_texts(names, name), name)
+
+
+def holds_npy(folder: Path) -> bool:
+    """Whether ``folder`` has one of the files that :func:`load_npy` is documented to read."""
+    return any(os.path.exists(folder / f"{name}.npy") for name in ARRAYS)
+
+
+def npy_names(names: Iterable[str]) -> list[str]:
+    """Those of the names that are .npy files of a part of a data set."""
+    files = [name for name in names if name.lower().endswith(".npy")]
+    return [name for name in files if (role := role_of(name)) and role.part]
+
+
+def load_npy(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
+    """The two sets in x_train.npy, y_train.npy, x_test.npy, y_test.npy and perhaps classes.npy, names.
+
+    Other ``names`` in the folder that say what their arrays are, such as train_images.npy, will do too.
+    Images in a dtype and order that a Dataset has stay in their files, which must not be cut short meanwhile.
+    """
+    usual = [f"{name}.npy" for name in ARRAYS]
+    there = {*npy_names(names), *(name for name in usual if os.path.exists(folder / name))}
+    parts = parts_among(sorted(there), str(folder), usual, ", ".join(usual))
+    train, test = ((_map(folder / images), _map(folder / labels)) for images, labels in parts[:2])
+    named = folder / f"{CLASSES}.npy"
+    classes = class_names(_map(named)) if named.exists() else None
+    return as_sets(train, test, classes, parts.notes)
+
+
+def _map(path: Path) -> Named:
+    """The array in a file, which stays there."""
+    name = str(path)
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = bytearray()
+        try:
+            read_up_to(min(LONGEST_HEADER, size), file, data)
+            shape, dtype, order, start = parse_header(data, size, name)
+            if not size - start:
+                return Named(name, np.empty(shape, dtype))  # nothing is there to map
+            return Named(name, np.memmap(file, dtype, "r", start, shape, order))
+        except DataError:
+            raise
+        except OSError as error:  # of the file system, which may not map files
+            raise unreadable(path, error) from error
+        except Exception as error:  # numpy may raise nearly anything for what is no header
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(
+                f"{name}: not a .npy file, or damaged ({reason}): expected what numpy.save writes"
+            ) from error

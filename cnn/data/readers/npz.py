@@ -1,0 +1,104 @@
+"""NumPy's .npz: a zip archive with an array a member, read here without ever unpickling."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+
+import numpy as np
+
+from cnn.data.dataset import Array, Dataset, some_of
+from cnn.data.layouts import Named, Pair
+from cnn.data.names import parts_among
+from cnn.data.readers.files import as_sets, is_hidden, most_inflated, open_file, read_up_to
+from cnn.data.readers.npy import ARRAYS, CLASSES, LONGEST_HEADER, class_names, parse_header
+from cnn.support.errors import DataError
+from cnn.support.text import short
+
+
+def holds_arrays(path: Path) -> bool:
+    """Whether the file, whatever it is called, is an archive with arrays in it."""
+    with open_file(path) as file:
+        try:
+            return any(name.endswith(".npy") for name in ZipFile(file).namelist())
+        except Exception:  # a damaged archive may raise nearly anything inside zipfile
+            return False
+
+
+def load_npz(path: Path) -> tuple[Dataset, Dataset]:
+    """The two sets in a .npz file: x_train, y_train, x_test, y_test and perhaps ``classes``, names.
+
+    Other names that say what their arrays are, such as train_images, will do too.
+    """
+    with open_file(path) as file, _answering(path):
+        read = _read(path, ZipFile(file), os.fstat(file.fileno()).st_size)
+    return as_sets(*read)
+
+
+def read_npz(path: Path) -> dict[str, Array]:
+    """All arrays in a .npz file by name; DataError if it is damaged."""
+    with open_file(path) as file, _answering(path):
+        archive, size = ZipFile(file), os.fstat(file.fileno()).st_size
+        return {
+            (name := info.filename.removesuffix(".npy")): _read_array(archive, info, size, f"{path}: {name}")
+            for info in archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+
+
+@contextmanager
+def _answering(path: Path) -> Iterator[None]:
+    """Whatever a damaged archive raises inside zipfile and numpy, it is DataError outside the block."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # which may be nearly any
+        reason = short((str(error).splitlines() or [type(error).__name__])[0], 200)
+        raise DataError(
+            f"{path}: not a .npz file, or damaged ({reason}): expected what numpy.savez writes"
+        ) from error
+
+
+def _read(
+    path: Path, archive: ZipFile, size: int
+) -> tuple[Pair, Pair, tuple[str, ...] | None, tuple[str, ...]]:
+    """What :func:`as_sets` takes."""
+    suffix = ".npy"
+    members: dict[str, ZipInfo] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(suffix)
+        if is_hidden(info.filename):
+            continue
+        if name != info.filename and members.setdefault(name, info) is not info:
+            raise DataError(f"{path}: {short(name, 100)} is in it twice: expected each array once")
+    found = some_of(short(name, 100) for name in members) or "none"
+    unnamed = ", which savez gives arrays without a name" if "arr_0" in members else ""
+    parts = parts_among(members, str(path), ARRAYS, f"{', '.join(ARRAYS)}, found {found}{unnamed}")
+
+    def read(name: str) -> Named:
+        place = f"{path}: {name}"
+        return Named(place, _read_array(archive, members[name], size, place))
+
+    train, test = ((read(images), read(labels)) for images, labels in parts[:2])
+    names = class_names(read(CLASSES)) if CLASSES in members else None
+    return train, test, names, parts.notes
+
+
+def _read_array(archive: ZipFile, info: ZipInfo, size: int, name: str) -> Array:
+    """One member; its sizes are checked from the outside in before memory is taken for them."""
+    if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise DataError(f"{name}: compressed by method {info.compress_type}: expected stored or deflated")
+    if info.compress_size > size or info.file_size > most_inflated(info.compress_size):
+        raise DataError(
+            f"{name}: {info.file_size:,} bytes promised, more than the file can hold: it is damaged"
+        )
+    with archive.open(info) as stream:
+        data = bytearray()
+        read_up_to(min(LONGEST_HEADER, info.file_size), stream, data)
+        shape, dtype, order, start = parse_header(data, info.file_size, name)
+        read_up_to(info.file_size, stream, data)
+        if len(data) != info.file_size or stream.read(1):  # at the end this also checks the CRC
+            raise DataError(f"{name}: {info.file_size:,} bytes promised, {len(data):,} found: it is damaged")
+    return np.ndarray(shape, dtype, buffer=data, offset=start, order=order)

@@ -1,0 +1,532 @@
+"""Photographs and scans made into images that a network takes."""
+
+import io
+import os
+import stat
+import warnings
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cnn.data.readers.files import open_file, unreadable
+from cnn.support.errors import DataError, ShapeError
+from cnn.support.libraries import require
+from cnn.support.signatures import CAMERA, PHONE, told_by_contents, told_by_name
+from cnn.support.text import short
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+Array = np.ndarray
+
+# Those that hold pixels; Pillow would start another program for EPS.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+
+MOST_BYTES = 1 << 30  # of a file: as many pixels as Pillow takes have fewer
+FEW_PIXELS = 1 << 22  # that any file may have
+MOST_PER_BYTE = 1 << 15  # pixels in a byte of a file: a blank page of fax, 1 bit a line, has no more
+
+SCALES = (1, 255, 1023, 4095, 16383, 65535)  # the brightest value of floats, or of 8, 10, 12, 14, 16 bits
+
+BOX = 20 / 28  # of the image: where the digits of MNIST lie in it
+SIDE = 1024  # pixels of the longer side at which ink is looked for, so that large photographs are quick
+THUMBNAIL = 64  # and at which light is looked at: shadows are large
+SPREAD = 0.2  # of the longer side: how far around the ground is looked for
+WINDOW = 1 / 3  # of the longer side: strokes are narrower, shadows are wider
+DEEPEST = 0.4  # of the light is left in a shadow, at least
+FAINTEST = 0.08  # of the light: what takes less is no ink
+EDGE = 0.25  # of full ink: paler points belong to a stroke only beside darker ones
+FINE = 4  # pixels for one of the image, while the strokes are worked on
+STROKE = 2  # pixels of the image; a quarter of the digits of MNIST have thinner strokes
+
+# Of the shorter side of a picture, for what is not ink but comes in from the edges:
+DEEP = 0.25  # only a digit reaches so far
+MARGIN = 0.12  # borders and lines lie in it
+THIN = 0.05  # a line is at most as wide
+SHEET = 0.83  # of the rectangle around it is filled by a sheet of paper, never by a digit
+FULL = 0.98  # of an edge is covered by a border or a line, never by a digit that was cut out closely
+
+
+def read_picture(path: Path) -> "Picture":
+    """The picture in the file ``path``, upright as its EXIF says: RGB or RGBA, 8 bits each.
+
+    Only the first frame of an animation is read. Values of more than 8 bits are scaled as
+    :func:`_in_bytes` says. Raises DataError if the file is no picture, is damaged, or has more pixels
+    than Pillow holds to be safe.
+    """
+    Image = require("PIL.Image", "to read pictures", "pillow")
+    from PIL import ImageOps
+
+    with open_file(path) as file, warnings.catch_warnings():
+        if told := told_by_name(path.suffix):
+            raise _unknown(path, told)
+        warnings.simplefilter("ignore")  # what Pillow can put up with is not worth a line
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_BYTES:
+            raise DataError(
+                f"{path}: the file has {size:,} bytes: expected a picture, of at most {MOST_BYTES:,}"
+            )
+        try:
+            data = file.read()  # in memory Pillow gets no more than there is, however much it asks for
+            picture = Image.open(io.BytesIO(data), formats=list(_suffixes().values()))
+            _require_plausible(path, size, picture.size)
+            is_deep = any(";16" in str(tile) for tile in picture.tile)
+            return _in_8_bits(ImageOps.exif_transpose(picture), is_deep)
+        except DataError as error:
+            raise error if str(path) in str(error) else DataError(f"{path}: {error}") from None
+        except Image.UnidentifiedImageError:
+            raise _unknown(path, told_by_contents(data)) from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            most = f"{Image.MAX_IMAGE_PIXELS:,}"
+            raise DataError(f"{path}: the picture is too large: expected at most {most} pixels") from None
+        except Exception as error:  # damaged files make Pillow stumble in every way there is
+            reason = short(str(error), 200) or type(error).__name__
+            raise DataError(
+                f"{path}: the picture cannot be read ({reason}): it may be damaged, copy it again"
+            ) from error
+
+
+def pictures_at(path: Path) -> list[Path]:
+    """``path`` itself, or the pictures in it where it is a folder: by suffix, sorted, without hidden ones.
+
+    Raises DataError for a folder that has none, and where there is nothing.
+    """
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return [path]
+        files = sorted(path.iterdir())
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    suffixes = {*_suffixes(), *CAMERA, *PHONE}  # those of cameras are named, rather than skipped
+    pictures = [file for file in files if file.suffix.lower() in suffixes and file.name[0] != "."]
+    if not pictures:
+        raise DataError(f"{path}: this folder has no pictures: expected .png, .jpg, .tif and their like")
+    return pictures
+
+
+def as_image(picture: "Picture", shape: tuple[int, ...]) -> Array:
+    """``picture`` as a uint8 image of ``shape`` (C, H, W): grey or RGB, transparency as white.
+
+    All of it is scaled to H x W, its aspect with it: a border would be something that the network has
+    never seen. Raises ShapeError unless C is 1 or 3.
+    """
+    from PIL import Image
+
+    C, H, W = shape
+    if C not in (1, 3):
+        raise ShapeError(f"a picture has 1 or 3 channels, the network was built for {C} in {shape}")
+    opaque = _laid_on(picture, 255).convert("L" if C == 1 else "RGB")
+    pixels = np.asarray(opaque.resize((W, H), Image.Resampling.BICUBIC))
+    return np.ascontiguousarray(np.moveaxis(pixels.reshape(H, W, C), -1, 0))
+
+
+def as_digit(picture: "Picture", shape: tuple[int, ...]) -> Array:
+    """The digit in ``picture`` as a uint8 image of ``shape`` (1, H, W), white on black as in MNIST.
+
+    Its ink, darker or lighter than the ground around it, is freed from uneven light and from specks,
+    cut out, scaled into 20 of 28 pixels with its aspect kept, and put so that its centre of mass lies
+    in the middle, (H/2, W/2): LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+    Very thin strokes are thickened. Raises DataError where there is no ink, ShapeError unless the shape
+    has one channel.
+    """
+    C, H, W = shape
+    if C != 1:
+        raise ShapeError(f"a digit has 1 channel, the network was built for {C} in {shape}")
+    strokes = _strokes(*_ink(_grey(picture)))
+    return _centred(_thick_enough(_fitted(strokes, FINE * BOX * H, FINE * BOX * W)), H, W)
+
+
+def _unknown(path: Path, told: str | None) -> DataError:
+    """The error for a file in none of the FORMATS; ``told`` is what it is, with what to do."""
+    if told is None:
+        told = f"no picture that can be read: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    else:
+        told = told.replace(": ", " and cannot be read: ", 1)
+    return DataError(f"{path}: this is {told}")
+
+
+def _require_plausible(path: Path, size: int, sides: tuple[int, int]) -> None:
+    """Raise DataError where a file of ``size`` bytes has a header that promises far more pixels."""
+    width, height = sides
+    most = FEW_PIXELS + MOST_PER_BYTE * size
+    if width * height > most:
+        raise DataError(
+            f"{path}: the picture is too large, {width} x {height} pixels: "
+            f"expected at most {most:,} in a file of {size:,} bytes"
+        )
+
+
+def _suffixes() -> dict[str, str]:
+    """The format by suffix, of all that this Pillow reads."""
+    Image = require("PIL.Image", "to read pictures", "pillow")
+    known = Image.registered_extensions()
+    return {suffix: name for suffix, name in known.items() if name in FORMATS and name in Image.OPEN}
+
+
+def _in_8_bits(picture: "Picture", is_deep: bool) -> "Picture":
+    """``picture`` as RGB or RGBA; ``is_deep`` if the file has 16 bits for each colour.
+
+    Pillow keeps all bits of grey values. Of deep colours it keeps the upper 8, of which a picture of 10
+    or 12 bits has few levels left.
+    """
+    from PIL import Image
+
+    if picture.mode[0] in "IF":
+        exact = np.float32 if picture.mode[:4] == "I;16" else np.float64
+        picture = Image.fromarray(_in_bytes(np.asarray(picture, dtype=exact)))
+    mode = "RGBA" if picture.has_transparency_data else "RGB"
+    picture = picture.convert(mode)
+    if is_deep:
+        pixels = np.array(picture)
+        pixels[..., :3] = _in_bytes(pixels[..., :3] * 257.0)
+        picture = Image.fromarray(pixels)
+    return picture
+
+
+def _in_bytes(values: Array) -> Array:
+    """``values`` scaled to 0..255, from the first of the SCALES that holds them.
+
+    Their own range is used if the scale would leave fewer than 16 of 256 levels, as for a picture between
+    30,000 and 31,000, and beyond 16 bits. Negative values extend the range. One point in 10,000 may lie
+    outside, since cameras have hot pixels. Infinities become the ends of the range, and NaN becomes the
+    median.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise DataError("all values of the picture are NaN or infinite: expected finite brightness")
+    few = finite.size // 10_000
+    ordered = np.partition(finite, (few, finite.size - 1 - few))
+    least, most = float(ordered[few]), float(ordered[finite.size - 1 - few])
+    low, high = min(least, 0.0), float(next((scale for scale in SCALES if most <= scale), most))
+    if 0 < most - least < (high - low) / 16:
+        low, high = least, most
+    numbers = np.nan_to_num(values, nan=float(np.median(finite)), posinf=high, neginf=low).clip(low, high)
+    return ((numbers - low) / (high - low) * 255).round().astype(np.uint8)
+
+
+def _laid_on(picture: "Picture", grey: int) -> "Picture":
+    """``picture`` without transparency: on a ground of that grey."""
+    from PIL import Image
+
+    if not picture.has_transparency_data:
+        return picture
+    ground = Image.new("RGBA", picture.size, (grey, grey, grey, 255))
+    return Image.alpha_composite(ground, picture.convert("RGBA"))
+
+
+def _grey(picture: "Picture") -> Array:
+    """Brightness from 0 to 255, at most SIDE pixels long."""
+    ground = _visible_ground(picture) if picture.has_transparency_data else 255
+    grey = np.asarray(_laid_on(picture, ground).convert("L"), dtype=np.float32)
+    if np.ptp(grey) < FAINTEST * 255:
+        raise _nothing()
+    return _fitted(grey, SIDE, SIDE) if max(grey.shape) > SIDE else grey
+
+
+def _visible_ground(picture: "Picture") -> int:
+    """The grey that lets a drawing on transparent ground be seen."""
+    grey, alpha = (np.asarray(picture.convert("RGBA").convert("LA"))[..., band] for band in (0, 1))
+    drawn = grey[alpha > 127]
+    if not drawn.size:
+        return 255
+    low, middle, high = np.percentile(drawn, (5, 50, 95))
+    if high - low > 64:  # it has a ground of its own, as in a window with round corners
+        return int(middle)
+    return 0 if middle > 127 else 255
+
+
+def _ink(grey: Array) -> tuple[Array, Array]:
+    """The share of the light that each point takes from its ground, about 0 on the ground; what was removed.
+
+    What comes in from the edges of the picture and is no ink, such as the border of a scan, the table
+    around the paper, a shadow or a line of a form, is replaced by the paper next to it.
+    """
+    dark = _is_dark(grey)
+    if _is_dark(_middle(grey)) != dark and (_shows_a_sheet(grey, not dark) or _is_bordered(grey, not dark)):
+        dark = not dark  # the table was taken for the paper, and the paper for ink
+    ink = _taken(grey, dark)
+    removed = np.zeros(ink.shape, dtype=bool)
+    for _ in range(3):  # what is left shows more clearly against a ground that is no more than paper
+        strange = _from_the_edges(ink)
+        if not strange.any():
+            break
+        removed |= strange
+        grey = _replaced(grey, strange, ink > _floor(ink))
+        ink = _taken(grey, dark)
+    return ink, removed
+
+
+def _is_dark(grey: Array) -> bool:
+    """Whether the ink is darker than its ground: little differs from the ground, but that by much."""
+    from scipy import ndimage
+
+    small = _fitted(grey, THUMBNAIL, THUMBNAIL) if max(grey.shape) > THUMBNAIL else grey
+    around = ndimage.gaussian_filter(small, SPREAD * max(small.shape), mode="nearest")
+    beyond = grey - _resized(around, grey.shape)
+    return bool((beyond**3).sum() <= 0)
+
+
+def _taken(grey: Array, dark: bool) -> Array:
+    """The share of the light that ink takes, which is darker or lighter than its ground.
+
+    Light multiplies: dividing by what the ground would show, rather than subtracting, makes ink in the
+    shadow as dark as ink in the light.
+    """
+    from scipy import ndimage
+
+    grey = grey if dark else 255 - grey
+    small = _fitted(grey, THUMBNAIL, THUMBNAIL) if max(grey.shape) > THUMBNAIL else grey
+    light = np.maximum(_light(small, 0.8), 16)
+    window = max(3, round(WINDOW * max(small.shape)))
+    shade = ndimage.grey_closing(small / light, size=(window, window))  # what no stroke hides
+    ground = _resized(light * np.maximum(shade, DEEPEST), grey.shape)
+    return (ground - grey) / np.maximum(ground, 16)
+
+
+def _middle(pixels: Array) -> Array:
+    """``pixels`` without what lies near the edges."""
+    margin = int(MARGIN * min(pixels.shape))
+    return pixels[margin : pixels.shape[0] - margin, margin : pixels.shape[1] - margin]
+
+
+def _shows_a_sheet(grey: Array, is_light: bool) -> bool:
+    """Whether the largest light (or dark) part, with what it surrounds, is a sheet of paper.
+
+    A sheet fills the rectangle around it, no digit does: an ellipse fills 79 percent of it.
+    """
+    from scipy import ndimage
+
+    small = _fitted(grey, THUMBNAIL, THUMBNAIL) if max(grey.shape) > THUMBNAIL else grey
+    y, x = np.indices(small.shape)
+    known = np.stack([x.ravel(), y.ravel(), np.ones(small.size)], axis=1)
+    even = small - (known @ np.linalg.lstsq(known, small.ravel())[0]).reshape(small.shape)
+    between = np.percentile(even, (2, 98)).mean()
+    parts, count = ndimage.label(even > between if is_light else even < between)
+    if not count:
+        return False
+    largest = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+    (rectangle,) = ndimage.find_objects(largest.astype(np.uint8))
+    sheet = ndimage.binary_fill_holes(largest[rectangle])
+    return bool(sheet.mean() > SHEET and sheet.size > 0.3 * small.size)
+
+
+def _is_bordered(grey: Array, dark: bool) -> bool:
+    """Whether an edge is covered from corner to corner by dark (or light) points, but soon no more."""
+    ink = _taken(grey, dark)
+    soon = max(1, round(0.06 * min(ink.shape)))
+    for lines in _from_each_side(ink > _floor(ink)):
+        covered = lines.mean(axis=1)
+        border = int(np.argmin(covered > FULL))
+        if border and covered[border : border + soon].mean() < 0.35:
+            return True
+    return False
+
+
+def _from_the_edges(ink: Array) -> Array:
+    """Where ``ink`` is connected with an edge of the picture and is no part of a digit.
+
+    A digit reaches into the middle of the picture, or is all that there is. The others do not reach so
+    far. A digit may touch the edge itself, or a border of the picture: then only what covers most of an
+    edge is no part of it. The pale rim of a shadow can reach far, so its darker parts are looked at one
+    after the other.
+    """
+    from scipy import ndimage
+
+    found = np.zeros(ink.shape, dtype=bool)
+    reach = round(DEEP * min(ink.shape))
+    deep = (slice(reach, ink.shape[0] - reach), slice(reach, ink.shape[1] - reach))
+    floor = _floor(ink)
+    inner = ink[deep][ink[deep] > floor]
+    highest = max(floor, 0.35 * np.percentile(inner, 90)) if inner.size else floor
+    for level in np.geomspace(floor, highest, 5):
+        parts, count = ndimage.label(ink > level, np.ones((3, 3)))
+        touches, reaches = np.zeros((2, count + 1), dtype=bool)
+        for lines in _from_each_side(parts):
+            touches[lines[0]] = True
+        reaches[parts[deep]] = True
+        touches[0] = False
+        found |= (touches & ~reaches)[parts]
+        if not (touches & reaches).any():
+            break
+    inside = np.count_nonzero((parts > 0) & ~found)
+    if not (touches & reaches).any() and inside > 0.05 * np.count_nonzero(found):
+        return found
+    separate, count = ndimage.label(found, np.ones((3, 3)))
+    long = np.zeros(count + 1, dtype=bool)
+    for lines in _from_each_side(separate):
+        long |= np.bincount(lines[0], minlength=count + 1) > lines.shape[1] / 2
+    long[0] = False
+    borders = _borders(parts > 0)
+    _require_apart((touches & reaches)[parts] & ~borders)
+    return borders | long[separate]
+
+
+def _require_apart(digit: Array) -> None:
+    """Raise DataError if a part of ``digit`` lies along an edge, though it was not cut out closely.
+
+    Then the digit touches something that lies there and is neither of one width nor as long as the edge.
+    """
+    near = ceil(MARGIN / 2 * min(digit.shape))
+    sides = _from_each_side(digit)
+    top, bottom, left, right = (side[:near].any() for side in sides)
+    if any(side[0].mean() > 0.4 for side in sides) and not (top and bottom) and not (left and right):
+        raise DataError(
+            "something that lies along an edge of the picture touches the digit: crop the picture"
+        )
+
+
+def _borders(ink: Array) -> Array:
+    """The lines along the edges that are ink from corner to corner: borders, and thin lines near by."""
+    found = np.zeros(ink.shape, dtype=bool)
+    side = min(ink.shape)
+    near = max(1, round(0.015 * side))
+    if max(ink.shape) > 2.5 * side:  # a digit 1 fills such a picture
+        return found
+    for lines, marked in zip(_from_each_side(ink), _from_each_side(found), strict=True):
+        covered = lines[: max(1, round((MARGIN + THIN) * side))].mean(axis=1)
+        border = int(np.argmin(np.append(covered > FULL, False)))
+        marked[:border] = True
+        ends = np.flatnonzero(np.diff(covered[border:] > 0.7, prepend=False, append=False)) + border
+        for start, end in ends.reshape(-1, 2):
+            around = covered[[max(start - near, 0), min(end + near, len(covered)) - 1]]
+            if end - start <= THIN * side and covered[start:end].max() > FULL and around.max() < 0.4:
+                marked[start:end] = True
+    return found
+
+
+def _from_each_side(pixels: Array) -> tuple[Array, ...]:
+    """Views of ``pixels`` whose first row is the top, bottom, left and right edge."""
+    return pixels, pixels[::-1], pixels.T, pixels.T[::-1]
+
+
+def _replaced(grey: Array, strange: Array, ink: Array) -> Array:
+    """``grey`` with the nearest paper in place of what is ``strange``."""
+    from scipy import ndimage
+
+    blurred = 2 + max(grey.shape) // 200  # points around it
+    strange = ndimage.binary_dilation(strange, np.ones((3, 3)), iterations=blurred)
+    if (strange | ink).all():
+        raise _nothing()
+    y, x = ndimage.distance_transform_edt(strange | ink, return_distances=False, return_indices=True)
+    return np.where(strange, grey[y, x], grey)
+
+
+def _light(grey: Array, quantile: float) -> Array:
+    """The paraboloid below which that share of the points lies: light that falls off to the sides.
+
+    Least squares, weighted anew with the distances until they are least absolute deviations.
+    """
+    H, W = grey.shape
+    y, x = np.mgrid[-1 : 1 : H * 1j, -1 : 1 : W * 1j]
+    terms = np.stack([np.ones_like(x), x, y, x * x + y * y], axis=-1)
+    known, values = terms.reshape(-1, 4), grey.ravel()
+    weights = np.ones(len(values))
+    for _ in range(10):
+        factors = np.linalg.lstsq(known * weights[:, None], values * weights, rcond=None)[0]
+        beyond = values - known @ factors
+        weights = np.sqrt(np.where(beyond > 0, quantile, 1 - quantile) / (np.abs(beyond) + 1))
+    return (terms @ factors).astype(np.float32)
+
+
+def _strokes(ink: Array, strange: Array) -> Array:
+    """The digit cut out of ``ink``, from 0 on the ground to 1, without noise and specks.
+
+    Where ``strange`` is true something was removed.
+    """
+    from scipy import ndimage
+
+    floor = _floor(ink)
+    if not (ink > floor).any():
+        raise _nothing()
+    full = np.percentile(ink[ink > floor], 90)
+    everywhere = np.ones((3, 3))
+    parts, _ = ndimage.label(ink > floor + EDGE * (full - floor), everywhere)
+    sizes = np.bincount(parts.ravel())[1:]
+    if sizes.max() < max(3, 0.1 * sizes.sum()):  # specks here and there
+        raise _nothing()
+    digit = np.append(False, sizes >= 0.1 * sizes.max())[parts]
+    if _is_ruled(parts > 0, strange) or _is_ruled(parts.T > 0, strange.T):
+        raise DataError("lines run from edge to edge of the picture: crop it, or use paper without lines")
+    strokes = ((ink - floor) / (full - floor)).clip(0, 1) * ndimage.binary_dilation(digit, everywhere)
+    rows, columns = np.nonzero(strokes > 0.1)
+    return strokes[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+def _floor(ink: Array) -> float:
+    """Below it there is only noise."""
+    middle = np.median(ink)
+    noise = 1.5 * np.median(np.abs(ink - middle))  # the standard deviation, where most is ground
+    return float(
+        max(min(middle + 4 * noise, ink.max() / 2), FAINTEST)
+    )  # a digit may fill most of its picture
+
+
+def _is_ruled(ink: Array, removed: Array) -> bool:
+    """Whether bands of rows are ink from edge to edge: one can be a stroke, more are lines.
+
+    If a line was removed near an edge, a single thin one more is a line too.
+    """
+    full = (ink | removed).mean(axis=1) > 0.9
+    full &= removed.mean(axis=1) < 0.5
+    ends = np.flatnonzero(np.diff(full, prepend=False, append=False)).reshape(-1, 2)
+    is_thin = np.diff(ends) <= THIN * min(ink.shape)
+    return len(ends) > 1 or bool(removed.any() and is_thin.any())
+
+
+def _nothing() -> DataError:
+    return DataError("the picture shows nothing: expected a digit darker or lighter than its background")
+
+
+def _thick_enough(strokes: Array) -> Array:
+    """``strokes`` at FINE times their last size, with their contrast restored, widened where below STROKE."""
+    from scipy import ndimage
+
+    solid = np.median(strokes[strokes > 0.1 * strokes.max()])  # half of the ink of MNIST is about white
+    strokes = (strokes / solid).clip(0, 1)
+    cross = ndimage.generate_binary_structure(2, 1)
+    while _width(strokes > 0.5) < STROKE * FINE:
+        strokes = ndimage.grey_dilation(np.pad(strokes, 1), footprint=cross)
+    return strokes
+
+
+def _width(mask: Array) -> float:
+    """About how wide its strokes are: the distances from their edges are a quarter of that on average."""
+    from scipy import ndimage
+
+    return 4 * ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1][mask].mean() - 2
+
+
+def _centred(strokes: Array, H: int, W: int) -> Array:
+    """``strokes`` in the box, by their centre of mass in the middle; smaller where they would reach out."""
+    from scipy import ndimage
+
+    for share in np.arange(1, 0, -0.05):
+        digit = _fitted(strokes, share * BOX * H, share * BOX * W)
+        digit = (digit * (255 / digit.max())).round().astype(np.uint8)
+        down, right = ndimage.center_of_mass(digit)
+        top, left = round(H / 2 - down), round(W / 2 - right)
+        bottom, end = top + digit.shape[0], left + digit.shape[1]
+        if min(top, left) >= 0 and bottom <= H and end <= W:
+            break
+    image = np.zeros((1, H, W), dtype=np.uint8)
+    image[0, top:bottom, left:end] = digit
+    return image
+
+
+def _fitted(pixels: Array, height: float, width: float) -> Array:
+    """``pixels`` scaled to fit into ``height`` x ``width``, their aspect kept."""
+    factor = min(height / pixels.shape[0], width / pixels.shape[1])
+    return _resized(pixels, tuple(max(1, round(side * factor)) for side in pixels.shape))
+
+
+def _resized(pixels: Array, shape: tuple[int, ...]) -> Array:
+    """``pixels`` scaled to ``shape`` (H, W): averaged where it becomes smaller, else interpolated."""
+    from PIL import Image
+
+    smaller = shape[0] * shape[1] < pixels.size
+    method = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
+    image = Image.fromarray(pixels.astype(np.float32, copy=False))
+    return np.asarray(image.resize((shape[1], shape[0]), method))

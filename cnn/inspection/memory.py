@@ -1,0 +1,159 @@
+"""What a training would take, before it takes anything; and what it should take where that was too much."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from math import prod
+
+from backends import Backend, Window
+from cnn.data.dataset import Dataset
+from cnn.data.feed import stored_dtype
+from cnn.data.readers.mapped import mapping
+from cnn.inspection import summary
+from cnn.layers import Conv2D
+from cnn.layers.layer import Layer
+from cnn.network import EVALUATION_BATCH, Sequential
+from cnn.support.errors import OutOfMemory
+from cnn.training.optimizers import Optimizer
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the device that a training's arrays take; small ones are left out."""
+
+    data: int  # both sets, and the order of the images
+    parameters: int  # with their gradients
+    optimizer: int
+    guard: int  # NaNGuard's copy of what was finite
+    activations: int
+    workspace: int  # of the kernels
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(asdict(self).values())
+
+    @property
+    def at_most(self) -> int:
+        """With half as much again of what grows with the batch: temporary arrays, and what pools round up."""
+        return self.total + (self.activations + self.workspace) // 2
+
+
+def memory(
+    network: Sequential,
+    optimizer: Optimizer,
+    train: Dataset,
+    test: Dataset | None,
+    batch_size: int,
+    stream: bool = False,
+) -> Memory:
+    """What training ``network``, which is built, on ``train`` and testing it on ``test`` would take.
+
+    With ``stream`` two batches of ``train`` are on the device at a time.
+    """
+    tests = [] if test is None else [test]
+    itemsize = network.backend.xp.dtype(network.dtype).itemsize
+    batch = min(batch_size, len(train))
+    largest_batch = max([batch, *(min(EVALUATION_BATCH, len(part)) for part in tests)])
+    rows = summary.rows(network)
+    kept = sum(row["bytes"] for row in rows) * batch
+    passed_on = 2 * max(prod(row["output_shape"]) for row in rows) * itemsize * largest_batch
+    inputs = prod(train.shape) * itemsize * (batch + largest_batch)
+    vectors = len(optimizer.state_names) + 2  # a change and a scratch vector
+    return Memory(
+        data=sum(_data_bytes(part, network, len(part)) for part in tests)
+        + _data_bytes(train, network, 2 * batch if stream else len(train)),
+        parameters=network.flat.value.nbytes + network.flat.grad.nbytes,
+        optimizer=vectors * network.flat.value.nbytes,
+        guard=(1 + len(optimizer.state_names)) * network.flat.value.nbytes,
+        activations=kept + passed_on + inputs,
+        workspace=max(_workspace_bytes(layer, largest_batch, itemsize) for layer in network.walk()),
+    )
+
+
+def fitting_batch_size(
+    network: Sequential,
+    optimizer: Optimizer,
+    train: Dataset,
+    test: Dataset | None,
+    batch_size: int,
+    stream: bool,
+    room: int,
+) -> int:
+    """The largest half, quarter, ... of ``batch_size`` that is sure to fit in ``room``; 0 if none is."""
+    size = min(batch_size, len(train)) // 2
+    while size and memory(network, optimizer, train, test, size, stream).at_most > room:
+        size //= 2
+    return size
+
+
+@contextmanager
+def advising(
+    network: Sequential,
+    optimizer: Optimizer,
+    train: Dataset,
+    test: Dataset | None,
+    batch_size: int,
+    stream: bool,
+) -> Iterator[None]:
+    """Around a training that may be too large: OutOfMemory leaves it with a batch size that should fit."""
+    try:
+        yield
+    except (OutOfMemory, MemoryError) as error:
+        full = error if isinstance(error, OutOfMemory) else _of_the_host(error)
+        room, mend = _room(network.backend, full), full.mend
+        if room:
+            size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, room)
+            mend = _mend(batch_size, min(batch_size, len(train)), size)
+        raise OutOfMemory(full.device, full.requested, full.free, mend) from error
+
+
+def _mend(asked_for: int, tried: int, fitting: int) -> str:
+    """What to do after a batch of ``tried`` images did not fit, if one of ``fitting`` (0: none) should."""
+    if fitting:
+        return f"a batch of {fitting} should fit (it was {asked_for})"
+    smaller = "a smaller network, or smaller or fewer images"
+    if tried == 1:
+        return f"the batch was 1 already: take {smaller}"
+    size = max(1, tried // 8)
+    return f"no batch size is sure to fit; try a batch of {size} (it was {asked_for}), or {smaller}"
+
+
+def _room(backend: Backend, full: OutOfMemory) -> int:
+    """The bytes that this process could have on the device; 0 where that is not known."""
+    if full.device != backend.name:  # the host of a GPU
+        return 0
+    memory = backend.memory()
+    return memory["total"] if full.free is None else full.free + memory["used"]
+
+
+def _of_the_host(error: MemoryError) -> OutOfMemory:
+    """Python's error as the devices' one; NumPy's says what array it could not make."""
+    shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
+    requested = None if shape is None or dtype is None else prod(shape) * int(dtype.itemsize)
+    return OutOfMemory("cpu", requested, None, "take smaller images, layers or batches")
+
+
+def _data_bytes(part: Dataset, network: Sequential, images: int) -> int:
+    """Of so many images and their labels on the device, and of the order of all."""
+    stored = stored_dtype(part.images, network.dtype)
+    image = prod(part.shape) * stored.itemsize
+    if mapping(part.images) is not None and part.images.dtype == stored and network.backend.owns(part.images):
+        image = 0  # they stay in their file
+    label = part.labels.itemsize
+    return images * (image + label) + len(part) * label
+
+
+def _workspace_bytes(layer: Layer, batch: int, itemsize: int) -> int:
+    """What the portable kernels need beside a layer's input and output: a border, and columns or taps."""
+    window: Window | None = getattr(layer, "window", None)
+    if window is None:
+        return 0
+    C, H, W = layer.input_shape
+    O, OH, OW = layer.output_shape
+    border = C * prod(window.padded(H, W)) * batch * itemsize if window.has_padding else 0
+    if not isinstance(layer, Conv2D):
+        return border + 2 * O * OH * OW * batch * itemsize
+    row = C // layer.groups * window.taps * OW * batch * itemsize
+    rows = max(1, min(OH, layer.backend.column_bytes // row))
+    return border + rows * row

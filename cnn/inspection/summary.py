@@ -1,0 +1,75 @@
+"""A network as a table: layer, output shape, parameters, multiply-adds, memory."""
+
+from math import prod
+from typing import Any
+
+from backends.text import readable_bytes
+from cnn.network import Sequential
+from cnn.support.terminal import print_table, write_line
+
+
+def rows(network: Sequential) -> list[dict[str, Any]]:
+    """One dict a layer; multiply-adds and bytes are for one image, bytes are what training keeps.
+
+    Of layers in one pass the last one's output alone is kept.
+    """
+    network.require_built()
+    return [
+        {
+            "layer": layer.label,
+            "output_shape": list(layer.output_shape),
+            "parameters": sum(parameter.size for parameter in layer.parameters.values()),
+            "multiply_adds": layer.multiply_adds,
+            "bytes": layer.kept_bytes if layer is together[-1] else 0,
+            "in_one_pass": [other.path for other in together] if len(together) > 1 else [],
+        }
+        for together in network.walk_passes()
+        for layer in together
+    ]
+
+
+def totals(network: Sequential) -> dict[str, int]:
+    """The whole network's figures; bytes an image include the two arrays that layers pass gradients in."""
+    table = rows(network)
+    itemsize = network.backend.xp.dtype(network.dtype).itemsize
+    largest = max((prod(row["output_shape"]) for row in table), default=0)
+    return {
+        "parameters": sum(row["parameters"] for row in table),
+        "multiply_adds": sum(row["multiply_adds"] for row in table),
+        "parameter_bytes": network.flat.value.nbytes + network.flat.grad.nbytes,
+        "bytes_per_image": sum(row["bytes"] for row in table) + 2 * largest * itemsize,
+    }
+
+
+def show(network: Sequential) -> None:
+    """Print the table."""
+    whole, table = totals(network), rows(network)
+    headings = ["layer", "output shape", "parameters", "multiply-adds", "memory\nan image"]
+    lines = [
+        [
+            row["layer"],
+            "x".join(map(str, row["output_shape"])),
+            f"{row['parameters']:,}",
+            f"{row['multiply_adds']:,}",
+            readable_bytes(row["bytes"]),
+        ]
+        for row in table
+    ]
+    figures = (
+        f"{whole['parameters']:,}",
+        f"{whole['multiply_adds']:,}",
+        readable_bytes(whole["bytes_per_image"]),
+    )
+    footer = ["total", "", *figures]
+    if any(row["in_one_pass"] for row in table):
+        headings.append("in one\npass")
+        footer.append("")
+        for line, row in zip(lines, table, strict=True):
+            together = row["in_one_pass"]
+            line.append(f"{together[0]}-{together[-1]}" if together else "")
+    print_table(headings, lines, footer)
+    write_line(
+        f"{network.dtype} on {network.backend.name}; parameters and their gradients take "
+        f"{readable_bytes(whole['parameter_bytes'])}; the total memory an image includes the gradients that "
+        "layers pass on"
+    )

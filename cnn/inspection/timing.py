@@ -1,0 +1,115 @@
+"""How long a network's layers take, inside whole training steps on its own device."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+from backends import Timer
+from backends.memory import Array
+from cnn.layers.layer import Layer
+from cnn.network import Sequential
+from cnn.training.losses import Loss
+from cnn.training.step import compute_gradients
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle of several measurements and the quartiles around it, in seconds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Spread":
+        """The spread of at least one measurement."""
+        if len(seconds) == 1:
+            return cls(seconds[0], seconds[0], seconds[0])
+        low, _, high = quantiles(seconds, n=4, method="inclusive")
+        return cls(median(seconds), low, high)
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """What a layer takes of a training step; None where the step does without it."""
+
+    layer: str  # its label: "3 Conv2D"
+    forward: Spread | None
+    backward: Spread | None
+
+
+def time_layers(
+    network: Sequential, loss: Loss, x: Array, labels: Array, rounds: int = 11
+) -> list[LayerTime]:
+    """Time every layer of ``network`` in ``rounds`` training steps on one batch, after one to warm up.
+
+    Each layer runs by itself, also those that training computes in one pass.
+
+    ``x`` (C, H, W, N) and ``labels`` (N,) are device arrays, ``loss`` is built for the network. The
+    gradients are overwritten, the weights stay as they are. On CUDA the times are those between
+    events on the stream, so they include the gaps in which a layer waits to be launched.
+    """
+    with network.unfused():
+        compute_gradients(network, loss, x, labels)
+    watch = LayerWatch(network)
+    for _ in range(rounds):
+        with watch.step():
+            compute_gradients(network, loss, x, labels)
+    return watch.read()
+
+
+class LayerWatch:
+    """Times every layer of a network in the steps that run inside ``with watch.step():``."""
+
+    def __init__(self, network: Sequential) -> None:
+        self.network = network
+        self._steps: list[dict[tuple[str, str], Timer]] = []
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Time the one step inside."""
+        timers: dict[tuple[str, str], Timer] = {}
+
+        def timed(layer: Layer, direction: str, method: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                with self.network.backend.timer() as timer:
+                    result = method(*arguments, **options)
+                timers[layer.label, direction] = timer
+                return result
+
+            return call
+
+        with wrapped(self.network, timed):
+            yield
+        self._steps.append(timers)
+
+    def read(self) -> list[LayerTime]:
+        """The layers' times in all steps; waits for the device."""
+        times = [{key: timer.seconds for key, timer in step.items()} for step in self._steps]
+
+        def spread(key: tuple[str, str]) -> Spread | None:
+            return Spread.of([step[key] for step in times]) if key in times[0] else None
+
+        return [
+            LayerTime(layer.label, spread((layer.label, "forward")), spread((layer.label, "backward")))
+            for layer in self.network.walk()
+        ]
+
+
+@contextmanager
+def wrapped(
+    network: Sequential, wrap: Callable[[Layer, str, Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Inside the block every layer runs ``wrap(layer, "forward", layer.forward)``, and so backward."""
+    layers = list(network.walk())
+    for layer in layers:
+        for direction in ("forward", "backward"):
+            setattr(layer, direction, wrap(layer, direction, getattr(layer, direction)))
+    try:
+        with network.unfused():
+            yield
+    finally:
+        for layer in layers:
+            del layer.forward, layer.backward

@@ -1,0 +1,69 @@
+"""Initial weights, scaled by fan-in: the number of inputs that one output adds up.
+
+An initializer takes a numpy Generator, a shape and the fan-in (kernel area counted), and gives
+host numbers in float64; the network casts them. Layers name theirs as a string.
+"""
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from backends.text import did_you_mean
+from cnn.support.arguments import shown
+from cnn.support.errors import ArgumentError
+
+Initializer = Callable[[Any, tuple[int, ...], int], Any]
+
+
+def he_normal(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
+    """Normal with variance 2 / fan_in, for ReLU (He et al. 2015, "Delving deep into rectifiers")."""
+    return random.normal(0, sqrt(2 / fan_in), shape)
+
+
+def he_uniform(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
+    """Uniform with variance 2 / fan_in (He et al. 2015)."""
+    bound = sqrt(6 / fan_in)
+    return random.uniform(-bound, bound, shape)
+
+
+def lecun_normal(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
+    """Normal with variance 1 / fan_in, for tanh (LeCun et al. 1998, "Efficient backprop")."""
+    return random.normal(0, sqrt(1 / fan_in), shape)
+
+
+def lecun_uniform(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
+    """Uniform with variance 1 / fan_in (LeCun et al. 1998)."""
+    bound = sqrt(3 / fan_in)
+    return random.uniform(-bound, bound, shape)
+
+
+def zeros(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
+    """Zeros, for biases."""
+    return np.zeros(shape)
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    "he_normal": he_normal,
+    "he_uniform": he_uniform,
+    "lecun_normal": lecun_normal,
+    "lecun_uniform": lecun_uniform,
+    "zeros": zeros,
+}
+
+
+def get(name: str) -> Initializer:
+    """The initializer called ``name``."""
+    return INITIALIZERS[require(name)]
+
+
+def require(name: Any, layer: str = "") -> str:
+    """``name`` if an initializer is called so; the error begins with ``layer``, which asks for it."""
+    if not isinstance(name, str) or name not in INITIALIZERS:
+        who, expected = (
+            f"{layer}: " if layer else "",
+            ", ".join(INITIALIZERS) + did_you_mean(name, INITIALIZERS),
+        )
+        raise ArgumentError(f"{who}unknown initializer {shown(name)}: expected one of {expected}")
+    return name

@@ -1,0 +1,213 @@
+"""A run's folder: what was asked for, where it ran, how it went, and the weights."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, fields
+from errno import ENOTDIR
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from backends import Backend
+from cnn import models
+from cnn.data import Dataset
+from cnn.network import Sequential
+from cnn.runs.config import LATER_FIELDS, Config
+from cnn.saving.weights import epoch_of, require_held
+from cnn.saving.weights import load as load_weights
+from cnn.saving.weights import read as read_weights
+from cnn.support import system
+from cnn.support.environment import environment
+from cnn.support.errors import ArgumentError, CheckpointError
+from cnn.support.files import making_whole, remove_unfinished, require_writable, write_json
+from cnn.support.reading import read_text
+from cnn.support.text import short
+from cnn.support.version import VERSION
+
+DECISIVE = (
+    "device", "gpu", "processor", "threads", "kernels", "tf32", "blas", "cublas", "runtime", "numpy", "scipy",
+    "cupy", "xpcnn",
+)  # fmt: skip
+WEIGHTS = ("last", "best")  # of the end of the run, or of the epoch that was best on the validation images
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._further: Iterator[Path] = iter(())  # where a new run may lie if its path is taken
+        self._lie_at(Path(path))
+
+    def _lie_at(self, path: Path) -> None:
+        self.path = path
+        self.config = self.path / "config.json"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.csv"
+        self.weights = self.path / "model.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.evaluation = self.path / "evaluation.safetensors"
+        self.tensorboard = self.path / "tensorboard"
+
+    @classmethod
+    def default(cls, model: str) -> "RunFolder":
+        """runs/MODEL-TIME for a new run, with a number behind it if another run has that."""
+        folder = cls(Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}")
+        first = folder.path
+        folder._further = (first.with_name(f"{first.name}-{number}") for number in count(2))
+        return folder
+
+    def start(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
+        """Make the folder and write down what is about to run, and where; it is there whole or not at all.
+
+        Raises ArgumentError where the folder exists or cannot be made.
+        """
+        self.require_new()
+        try:
+            with making_whole(self.path) as beside:
+                RunFolder(beside).describe(config, network, class_names)
+        except OSError as error:
+            if os.path.lexists(self.path):  # another process was faster
+                return self.start(config, network, class_names)
+            raise self._unwritable(error) from None
+
+    def go_on(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
+        """Make the folder ready for more training: without what the trained network has been found to be."""
+        remove_unfinished(self.path)
+        self.evaluation.unlink(missing_ok=True)
+        self.describe(config, network, class_names)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside the block no other process trains in the folder; ArgumentError where one does already."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(system.locked(self.path))
+            except BlockingIOError:
+                raise ArgumentError(f"another process is training in {self.path}: wait for its end") from None
+            yield
+
+    def describe(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
+        """Write config.json and environment.json."""
+        backend = network.backend
+        device = {**backend.describe(), "reason": backend.reason}
+        self.write_config(config, network.input_shape, class_names)
+        write_json(self.environment, environment() | {"device": device, "command": sys.argv})
+
+    def write_config(self, config: Config, shape: tuple[int, ...], class_names: tuple[str, ...]) -> None:
+        """Write config.json."""
+        write_json(self.config, asdict(config) | {"input_shape": shape, "class_names": class_names})
+
+    def changes(self, backend: Backend) -> list[str]:
+        """What the last bits of the weights depend on and is not as it was when the run was last trained."""
+        try:
+            environment = json.loads(read_text(self.environment))
+            before = {**environment["device"], "xpcnn": environment["xpcnn"]}
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+            return []
+        now = {**backend.describe(), "xpcnn": VERSION}
+        return [
+            f"{name} was {short(str(before[name]), 100)} and is {now[name]} now"
+            for name in DECISIVE
+            if name in before and name in now and before[name] != now[name]
+        ]
+
+    def require_same(self, train: Dataset) -> None:
+        """Raise CheckpointError where the images are not like those that the run began with."""
+        _, shape, class_names = self.read()
+        if (shape, class_names) != (train.shape, train.classes):
+            raise CheckpointError(
+                f"{self.path} began with images {shape} of {len(class_names)} classes, now the data are "
+                f"{train!r}: give --data the place of the data that it began with"
+            )
+
+    def require_new(self) -> None:
+        """Raise ArgumentError if there is something at the folder's place, or it could not be made.
+
+        A default folder moves on to the next number instead.
+        """
+        while os.path.lexists(self.path):
+            further = next(self._further, None)
+            if further is None:
+                raise ArgumentError(f"the output folder {self.path} exists: give --out another name")
+            self._lie_at(further)
+        parent = next(parent for parent in self.path.absolute().parents if parent.exists())
+        if not parent.is_dir():
+            raise self._unwritable(NotADirectoryError(ENOTDIR, f"{parent} is a file"))
+        try:
+            require_writable(parent)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> ArgumentError:
+        return ArgumentError(
+            f"the output folder {self.path} cannot be written ({error.strerror}): "
+            "give --out a folder that you can write"
+        )
+
+    def read(self) -> tuple[Config, tuple[int, ...], tuple[str, ...]]:
+        """(configuration, image shape, class names); CheckpointError where this is no run's folder."""
+        try:
+            values = json.loads(read_text(self.config))
+            values = LATER_FIELDS | values
+            config = Config(**{field.name: values[field.name] for field in fields(Config)})
+            return config, tuple(values["input_shape"]), tuple(values["class_names"])
+        except (FileNotFoundError, NotADirectoryError):
+            raise CheckpointError(
+                f"{self.path} is no run's folder, it has no config.json: "
+                "give the folder that `cnn train` wrote"
+            ) from None
+        except OSError as error:
+            raise CheckpointError(f"{self.config} cannot be read ({error.strerror})") from None
+        except KeyError as error:
+            raise CheckpointError(f"{self.config} lacks {error}: it is damaged") from None
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            reason = short(str(error), 200)
+            raise CheckpointError(f"{self.config} cannot be read ({reason}): it is damaged") from None
+
+    def require_weights(self, asked: str | None) -> str:
+        """Which weights are meant by ``asked``: "last" or "best"; None: the best, if the run has kept them.
+
+        Raises CheckpointError if they are not there, ArgumentError for another word.
+        """
+        if asked not in (None, *WEIGHTS):
+            raise ArgumentError(f"--weights is {asked!r}, expected {' or '.join(WEIGHTS)}")
+        if asked == "best" and not self.best.exists():
+            raise CheckpointError(
+                f"{self.path} has no {self.best.name}: `cnn train` keeps the best weights with --validation "
+                "alone, from the end of the first epoch on; leave --weights best out"
+            )
+        return asked or ("best" if self.best.exists() else "last")
+
+    def about(self, weights: str) -> dict[str, Any]:
+        """What a result says of the "best" weights that it is of; nothing of the "last" ones."""
+        return {} if weights == "last" else {"weights": weights, "epoch": epoch_of(self.best)}
+
+    def weights_file(self, weights: str) -> Path:
+        """Where the "last" or "best" weights are."""
+        return self.best if weights == "best" else self.weights
+
+    def load(
+        self, backend: Backend, weights: str | None = None
+    ) -> tuple[Sequential, Config, tuple[str, ...]]:
+        """The run's network on ``backend``, its configuration, and the class names.
+
+        ``weights`` are as :meth:`require_weights` takes them.
+        """
+        config, shape, class_names = self.read()
+        file = self.weights_file(self.require_weights(weights))
+        state, _ = read_weights(file)
+        try:
+            model = models.get(config.model, len(class_names))
+            require_held(model, shape, backend, state)
+            network = config.make_network(shape, len(class_names), backend)
+        except CheckpointError as error:
+            raise CheckpointError(f"{file}: the weights are not those of {self.config}: {error}") from None
+        except (ValueError, TypeError, MemoryError) as error:
+            reason = short(str(error), 200)
+            raise CheckpointError(f"{self.config} describes no network ({reason}): it is damaged") from None
+        return load_weights(file, network=network), config, class_names

@@ -1,0 +1,246 @@
+"""What a finished network does on its test set: everything a report tells of it, in one data file."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn.support.arguments import whole
+from cnn.saving.weights import METADATA, read
+from cnn.data import Dataset
+from cnn.support.errors import CheckpointError
+from cnn.support.files import leaves, to_json, write_whole
+from cnn.layers import Reshape
+from backends.memory import Array
+from cnn.layers.layer import Layer
+from cnn.support.libraries import require
+from cnn.training.metrics import Totals
+from cnn.network import Sequential
+from cnn.runs.report.histogram import Histogram
+from cnn.runs.folder import WEIGHTS
+from cnn.support.text import printable, short
+from cnn.inspection.timing import LayerTime, Spread, time_layers, wrapped
+from cnn.training.fit import make_feed, make_loss
+
+VERSION = 1
+MOST_MISTAKES = 16
+LOOKED_AT = 256  # images, for the activations
+LARGEST = 1e39  # beyond what float32 can hold
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """Test images that the network got wrong, the least probable true class first; host arrays."""
+
+    positions: Any  # in the test set: (M,), int64
+    images: Any  # (M, C, H, W), as in the test set
+    labels: Any  # (M,), int64
+    predicted: Any  # (M,), int64
+    probabilities: Any  # (M, K), float64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`examine` found."""
+
+    loss: float
+    accuracy: float
+    count: int  # test images
+    confusion: Any  # (K, K), int64: a row for each true class, a column for each predicted one
+    mistakes: Mistakes
+    activations: list[Histogram]  # of the outputs of each layer that computes
+    times: list[LayerTime]  # in training steps
+    batch_size: int  # of those steps
+    weights: str = "last"  # which of the run's were tested: "last" or "best"
+    epoch: int | None = None  # of the best ones, if that is known
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The figures that a test is about, and which weights they are of if not the last."""
+        figures = {"loss": self.loss, "accuracy": self.accuracy, "count": self.count}
+        return figures if self.weights == "last" else figures | {"weights": self.weights, "epoch": self.epoch}
+
+    def save(self, path: str | Path) -> None:
+        """Write it to ``path``, whole or not at all."""
+        serialize = require("safetensors.numpy", "to save what the test found").save
+        facts = {
+            "version": VERSION,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "count": self.count,
+            "activations": [[h.layer, h.low, h.high, h.zeros] for h in self.activations],
+            "times": [[t.layer, _plain(t.forward), _plain(t.backward)] for t in self.times],
+            "batch_size": self.batch_size,
+            "weights": self.weights,
+            "epoch": self.epoch,
+        }
+        arrays = {f"mistakes.{name}": np.ascontiguousarray(a) for name, a in vars(self.mistakes).items()}
+        arrays |= {
+            f"activations.{number}": histogram.counts for number, histogram in enumerate(self.activations)
+        }
+        arrays["confusion"] = self.confusion
+        write_whole(path, serialize(arrays, {METADATA: to_json(facts)}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Evaluation":
+        """The evaluation in the file ``path``; CheckpointError where it is damaged or of another kind."""
+        arrays, metadata = read(path)
+        try:
+            facts = json.loads(metadata[METADATA])
+            if facts["version"] != VERSION:
+                raise ValueError(f"its version is {facts['version']}, expected {VERSION}")
+            for leaf in leaves(facts):
+                if isinstance(leaf, int | float) and not abs(leaf) < LARGEST:  # NaN is not
+                    raise ValueError(f"{leaf} is no loss, count or time")
+            confusion = _array(arrays, "confusion", ndim=2, kinds="iu")
+            if confusion.shape[0] != confusion.shape[1]:
+                raise ValueError(f"confusion is {confusion.shape}, expected a square")
+            return cls(
+                loss=nan if facts["loss"] is None else float(facts["loss"]),
+                accuracy=float(facts["accuracy"]),
+                count=int(facts["count"]),
+                confusion=confusion,
+                mistakes=_mistakes(arrays, classes=len(confusion)),
+                activations=[
+                    Histogram(
+                        printable(str(layer)),
+                        _array(arrays, f"activations.{n}", 1, "iu"),
+                        *map(float, figures),
+                    )
+                    for n, (layer, *figures) in enumerate(facts["activations"])
+                ],
+                times=[
+                    LayerTime(printable(str(layer)), _spread(forward), _spread(backward))
+                    for layer, forward, backward in facts["times"]
+                ],
+                batch_size=int(facts["batch_size"]),
+                weights=_one_of(WEIGHTS, facts.get("weights", "last")),
+                epoch=None if facts.get("epoch") is None else int(facts["epoch"]),
+            )
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            what = short(f"it lacks {error}" if isinstance(error, KeyError) else str(error), 200)
+            raise CheckpointError(
+                f"{path} is no evaluation of a run, or it is damaged ({what}): delete it, "
+                "the report does without"
+            ) from None
+
+
+def examine(network: Sequential, test_set: Dataset, batch_size: int = 128) -> Evaluation:
+    """Test a trained network, and look at how it gets there.
+
+    Everything runs on the network's device. The weights stay as they are, the gradients do not: layers
+    are timed in training steps on ``batch_size`` test images, or as many as there are.
+
+    Raises ShapeError, DataError where the network and the data do not fit.
+    """
+    whole("batch_size", batch_size)
+    with network.backend.active():
+        totals, predicted, probabilities = _answers(network, test_set)
+        labels, classes = test_set.labels, probabilities.shape[1]
+        pairs = np.bincount(labels * classes + predicted, minlength=classes * classes)
+        return Evaluation(
+            loss=totals["loss"],
+            accuracy=totals["accuracy"],
+            count=len(test_set),
+            confusion=pairs.reshape(classes, classes),
+            mistakes=_worst(test_set, predicted, probabilities),
+            activations=_activations(network, test_set),
+            times=_times(network, test_set, batch_size),
+            batch_size=min(batch_size, len(test_set)),
+        )
+
+
+def _answers(network: Sequential, test_set: Dataset) -> tuple[dict[str, float], Any, Any]:
+    """({"loss", "accuracy"}, the predicted classes (N,), the probabilities (N, K)), on the host."""
+    backend, xp = network.backend, network.backend.xp
+    feed, loss, totals = make_feed(network, test_set), make_loss(network, None), Totals(network)
+    predicted, probabilities = [], []
+    for x, labels in feed:
+        y = network.forward(x)
+        loss.forward(y, labels, sums=totals.sums)
+        predicted.append(backend.to_host(xp.argmax(y, axis=0)))
+        if not network.ends_in_softmax:
+            logits, y = y, network.context.scratch.beside(y, y.shape)
+            backend.kernels.softmax(logits, out=y)
+        probabilities.append(backend.to_host(y).T.astype(np.float64))
+    return totals.read(), np.concatenate(predicted), np.concatenate(probabilities)
+
+
+def _worst(test_set: Dataset, predicted: Any, probabilities: Any) -> Mistakes:
+    wrong = np.flatnonzero(predicted != test_set.labels)
+    of_the_truth = probabilities[wrong, test_set.labels[wrong]]
+    worst = wrong[np.argsort(of_the_truth, kind="stable")[:MOST_MISTAKES]]
+    return Mistakes(
+        worst, test_set.images[worst], test_set.labels[worst], predicted[worst], probabilities[worst]
+    )
+
+
+def _activations(network: Sequential, test_set: Dataset) -> list[Histogram]:
+    """The outputs of every layer that computes, for images from all over the test set."""
+    found: list[Histogram] = []
+
+    def watched(layer: Layer, direction: str, method: Callable[..., Array]) -> Callable[..., Array]:
+        if direction == "backward" or isinstance(layer, Reshape):
+            return method
+
+        def call(*arguments: Any, **options: Any) -> Array:
+            y = method(*arguments, **options)
+            found.append(
+                Histogram.of(layer.label, network.backend.to_host(y))
+            )  # now: the next takes its place
+            return y
+
+        return call
+
+    every = slice(None, None, -(-len(test_set) // LOOKED_AT))
+    ((x, _),) = make_feed(network, Dataset(test_set.images[every], test_set.labels[every]), LOOKED_AT)
+    with wrapped(network, watched):
+        network.forward(x)
+    return found
+
+
+def _times(network: Sequential, test_set: Dataset, batch_size: int) -> list[LayerTime]:
+    first = Dataset(test_set.images[:batch_size], test_set.labels[:batch_size])
+    ((x, labels),) = make_feed(network, first, batch_size)
+    return time_layers(network, make_loss(network, None), x, labels)
+
+
+def _mistakes(arrays: dict[str, Any], classes: int) -> Mistakes:
+    """The mistakes in a file, checked against each other."""
+    mistakes = Mistakes(
+        positions=_array(arrays, "mistakes.positions", ndim=1, kinds="iu"),
+        images=_array(arrays, "mistakes.images", ndim=4, kinds="uf"),
+        labels=_array(arrays, "mistakes.labels", ndim=1, kinds="iu"),
+        predicted=_array(arrays, "mistakes.predicted", ndim=1, kinds="iu"),
+        probabilities=_array(arrays, "mistakes.probabilities", ndim=2, kinds="f"),
+    )
+    lengths = {len(array) for array in vars(mistakes).values()}
+    named = np.isin([mistakes.labels, mistakes.predicted], np.arange(classes)) if len(lengths) == 1 else False
+    if mistakes.probabilities.shape[1] != classes or not np.all(named):
+        raise ValueError("the mistakes do not belong together")
+    return mistakes
+
+
+def _array(arrays: dict[str, Any], name: str, ndim: int, kinds: str) -> Any:
+    array = arrays[name]
+    if array.ndim != ndim or 0 in array.shape[1:] or array.dtype.kind not in kinds:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}")
+    return array
+
+
+def _one_of(words: Sequence[str], word: Any) -> str:
+    if word not in words:
+        raise ValueError(f"{word!r} is none of {', '.join(words)}")
+    return str(word)
+
+
+def _spread(seconds: list[float] | None) -> Spread | None:
+    return None if seconds is None else Spread(*map(float, seconds))
+
+
+def _plain(spread: Spread | None) -> list[float] | None:
+    return None if spread is None else [spread.median, spread.low, spread.high]

@@ -1,0 +1,249 @@
+"""The pages: report.html for one run, or for several side by side, with the pictures as files."""
+
+import shlex
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from cnn.inspection import summary
+from cnn.support.drawing import Picture, require_matplotlib, style
+from cnn.support.errors import ArgumentError
+from cnn.support.files import write_whole
+from cnn.support.libraries import require
+from cnn.runs.report import figures
+from cnn.runs.report.record import Record
+from cnn.runs.folder import RunFolder
+from cnn.support.text import best_weights, duration, milliseconds, percent, printable
+
+BY = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"  # between the sizes of a shape
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    page: Path
+    pictures: list[Path]
+
+
+def write_report(folder: RunFolder, out: Path | None = None) -> Report:
+    """Make report.html and pictures/*.png of a run, in its folder or in ``out``; the old ones go.
+
+    Equal files in the folder give equal pages, byte for byte. What the folder lacks, as an interrupted
+    run's does, is said in the page. Raises CheckpointError where a file is damaged or the folder is no
+    run's, ArgumentError where a library is missing.
+    """
+    _require_libraries()
+    record = Record.read(folder)
+    with style():
+        pictures = figures.pictures(record)
+        facts = {
+            "title": record.title,
+            "result": _result(record),
+            "missing": _missing(record),
+            "epochs": [_epoch(epoch, record.checked) for epoch in record.epochs],
+            "checked": record.checked,
+            "mistakes": _mistakes(record),
+            "layers": _layers(record),
+            "settings": _rows(record.settings),
+            "environment": _rows(record.environment),
+        }
+        return _write(out or folder.path, "run.html", facts, pictures)
+
+
+def compare_runs(folders: Sequence[RunFolder], out: Path) -> Report:
+    """Make report.html and pictures/curves.png of several runs in the folder ``out``; the old ones go.
+
+    Raises CheckpointError, ArgumentError as :func:`write_report`.
+    """
+    _require_libraries()
+    if RunFolder(out).config.exists():
+        raise ArgumentError(f"{out} is a run's folder and has a report of its own: name another with --out")
+    names = [printable(folder.path.resolve().name) for folder in folders]
+    if len(set(names)) < len(names):
+        names = [printable(str(folder.path)) for folder in folders]
+    records = {
+        name if names.count(name) == 1 else f"{name} ({number})": Record.read(folder)
+        for number, (name, folder) in enumerate(zip(names, folders, strict=True), 1)
+    }
+    results = {
+        name: _result(record) | {what: str(record.settings[what]) for what in ("model", "data")}
+        for name, record in records.items()
+    }
+    settings = {name: dict(_rows(record.settings)) for name, record in records.items()}
+    with style():
+        trained = any(record.epochs for record in records.values())
+        facts = {
+            "title": f"{len(records)} runs compared",
+            "results": _by_run(results, _best(records)),
+            "differing": _by_run(_differing(settings)),
+        }
+        return _write(out, "comparison.html", facts, [figures.compared_curves(records)] if trained else [])
+
+
+def _require_libraries() -> None:
+    purpose = "to make a report"
+    require_matplotlib(purpose)
+    require("jinja2.environment", purpose)
+
+
+def _write(out: Path, template: str, facts: dict[str, Any], pictures: Sequence[Picture]) -> Report:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: files("cnn.runs.report").joinpath(name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    drawn = {picture.name: {"title": picture.title, "svg": picture.svg()} for picture in pictures}
+    page = environment.get_template(template).render(**facts, pictures=drawn)
+    report = Report(out / "report.html", [out / "pictures" / f"{picture.name}.png" for picture in pictures])
+    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    for picture, path in zip(pictures, report.pictures, strict=True):
+        write_whole(path, picture.png())
+    write_whole(report.page, page.encode())
+    return report
+
+
+def _result(record: Record) -> dict[str, str]:
+    """The figures that matter most."""
+    result = {
+        name: percent(value) if name.endswith("accuracy") else f"{value:.4f}"
+        for name, value in record.result.items()
+    }
+    if record.evaluation:
+        result["test images"] = f"{record.evaluation.count:,}"
+        if record.evaluation.weights == "best":
+            result["weights"] = best_weights(record.evaluation.epoch)
+    if record.epochs:
+        result["epochs"] = f"{len(record.epochs)}"
+        result["training time"] = duration(sum(epoch["seconds"] for epoch in record.epochs))
+        result["images a second"] = f"{median(epoch['images_per_second'] for epoch in record.epochs):,.0f}"
+    return result | {"device": record.device}
+
+
+def _missing(record: Record) -> list[str]:
+    """A sentence for each thing that the folder lacks."""
+    sentences = {
+        "The run has no metrics.csv: no epoch was finished, or it was trained elsewhere.": record.epochs,
+        "The run has no model.safetensors: there are no weights to show.": record.network,
+        "The run has no evaluation.safetensors: it did not get to its end, "
+        "so confusion matrix, mistakes, activations and times are not shown.": record.evaluation,
+        "The run has no environment.json: where it ran is not known.": record.environment,
+    }
+    return [sentence for sentence, found in sentences.items() if not found]
+
+
+def _epoch(epoch: dict[str, float], checked: str) -> dict[str, str]:
+    written = {
+        "epoch": "{:.0f}".format,
+        "accuracy": percent,
+        "validation_accuracy": percent,
+        "seconds": "{:.2f}".format,
+        "images_per_second": "{:,.0f}".format,
+        "learning_rate": "{:.2g}".format,
+    }
+    shorter = {
+        "images_per_second": "images/s",
+        "learning_rate": "rate",
+        "validation_loss": f"{checked} loss",
+        "validation_accuracy": f"{checked} accuracy",
+    }
+    return {
+        shorter.get(name, name.replace("_", " ")): written.get(name, "{:.4f}".format)(value)
+        for name, value in epoch.items()
+    }
+
+
+def _mistakes(record: Record) -> list[dict[str, Any]]:
+    if not record.evaluation:
+        return []
+    found, names = record.evaluation.mistakes, record.class_names
+    return [
+        {
+            "image": f"{position:,}",
+            "true class": names[label],
+            "its probability": percent(probabilities[label]),
+            "predicted": names[predicted],
+            "probability": percent(probabilities[predicted]),
+        }
+        for position, label, predicted, probabilities in zip(
+            found.positions, found.labels, found.predicted, found.probabilities, strict=True
+        )
+    ]
+
+
+def _layers(record: Record) -> list[dict[str, str]]:
+    if not record.network:
+        return []
+    times = {time.layer: time for time in record.evaluation.times} if record.evaluation else {}
+    rows = []
+    for row in summary.rows(record.network):
+        rows.append(
+            {
+                "layer": row["layer"],
+                "output shape": BY.join(map(str, row["output_shape"])),
+                "parameters": f"{row['parameters']:,}",
+                "multiply-adds": f"{row['multiply_adds']:,}",
+            }
+        )
+        if time := times.get(row["layer"]):
+            for direction in ("forward", "backward"):
+                spread = getattr(time, direction)
+                rows[-1][f"{direction}, ms"] = milliseconds(spread.median) if spread else ""
+    return rows
+
+
+def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Names and values as text, those inside others one by one."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        label = prefix + name.replace("_", " ")
+        if isinstance(value, dict):
+            rows += _rows(value, label + ": ")
+        elif name == "command" and isinstance(value, list):
+            rows.append((label, shlex.join(map(str, value))))
+        elif isinstance(value, list):
+            rows.append((label, ", ".join(map(str, value))))
+        else:
+            nothing = "all" if name in ("classes", "per_class", "threads") else "none"
+            rows.append((label, nothing if value is None else str(value)))
+    return [(printable(label), printable(text)) for label, text in rows]
+
+
+def _by_run(runs: dict[str, dict[str, str]], best: Container[tuple[str, str]] = ()) -> dict[str, Any]:
+    """A table with a row for each run: its values, empty if it lacks one; the best are marked."""
+    names = list(dict.fromkeys(name for values in runs.values() for name in values))
+    rows = [
+        (run, [(name, values.get(name, ""), (run, name) in best) for name in names])
+        for run, values in runs.items()
+    ]
+    return {"names": names, "rows": rows}
+
+
+def _best(records: dict[str, Record]) -> set[tuple[str, str]]:
+    """(Run, figure) of the highest accuracy and the lowest loss, if the runs had the same data."""
+    if len({(str(record.settings["data"]), tuple(record.class_names)) for record in records.values()}) > 1:
+        return set()
+    best = set()
+    for figure in {figure for record in records.values() for figure in record.result}:
+        choose = max if figure.endswith("accuracy") else min
+        found = {run: record.result[figure] for run, record in records.items() if figure in record.result}
+        if len(set(found.values())) > 1:
+            best |= {(run, figure) for run, value in found.items() if value == choose(found.values())}
+    return best
+
+
+def _differing(settings: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The settings that are not the same in all runs."""
+    first, *others = settings.values()
+    same = {name for name, value in first.items() if all(other.get(name) == value for other in others)}
+    return {
+        run: {name: value for name, value in values.items() if name not in same}
+        for run, values in settings.items()
+    }

@@ -1,0 +1,126 @@
+"""What a run's folder tells of the run, read once."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import backends
+from cnn.support.errors import CheckpointError
+from cnn.network import Sequential
+from cnn.support.reading import read_text
+from cnn.runs.report.evaluation import LARGEST, Evaluation
+from cnn.runs.folder import RunFolder
+from cnn.support.text import printable, short
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run; None and empty where the folder lacks the file."""
+
+    name: str  # the folder's
+    settings: dict[str, Any]  # config.json
+    class_names: list[str]
+    environment: dict[str, Any]
+    epochs: list[dict[str, float]]  # metrics.csv
+    network: Sequential | None  # on the CPU
+    evaluation: Evaluation | None
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> "Record":
+        """The files in ``folder``; CheckpointError where one is damaged or it is no run's folder."""
+        class_names = folder.read()[2]
+        evaluation = Evaluation.load(folder.evaluation) if folder.evaluation.exists() else None
+        tested = evaluation.weights if evaluation else "last"
+        has_weights = folder.weights_file(tested).exists()
+        record = cls(
+            name=printable(folder.path.resolve().name),
+            settings=_read_json(folder.config),
+            class_names=[printable(str(name)) for name in class_names],
+            environment=_read_json(folder.environment) if folder.environment.exists() else {},
+            epochs=_read_metrics(folder.metrics) if folder.metrics.exists() else [],
+            network=folder.load(backends.get("cpu"), tested)[0] if has_weights else None,
+            evaluation=evaluation,
+        )
+        if record.evaluation and len(record.evaluation.confusion) != len(class_names):
+            raise CheckpointError(
+                f"{folder.evaluation} is of {len(record.evaluation.confusion)} classes, {folder.config} of "
+                f"{len(class_names)}: it is another run's, delete it"
+            )
+        return record
+
+    @property
+    def title(self) -> str:
+        """As in "lenet5 on mnist"."""
+        data = str(self.settings["data"])
+        return printable(f"{self.settings['model']} on {data if data == 'mnist' else Path(data).name}")
+
+    @property
+    def device(self) -> str:
+        """As in "cpu, AMD EPYC"."""
+        device = self.environment.get("device")
+        if not isinstance(device, dict):
+            return "unknown"
+        names = [device.get("device"), device.get("processor") or device.get("gpu")]
+        return printable(", ".join(str(name) for name in names if name))
+
+    @property
+    def validated(self) -> bool:
+        """Whether each epoch ended with a look at images that were not trained on."""
+        return bool(self.epochs) and "validation_loss" in self.epochs[0]
+
+    @property
+    def checked(self) -> str:
+        """What those images are: "validation", or "test" if no part of the training set was held out."""
+        return "validation" if self.settings.get("validation") else "test"
+
+    def measured(self, kind: str) -> str:
+        """The column of "loss" or "accuracy" that says most of how good the network is."""
+        return f"validation_{kind}" if self.validated else kind
+
+    @property
+    def result(self) -> dict[str, float]:
+        """As in {"test accuracy": 0.99, "test loss": 0.03}; empty where nothing was measured."""
+        if self.evaluation:
+            return {"test accuracy": self.evaluation.accuracy, "test loss": self.evaluation.loss}
+        if not self.epochs:
+            return {}
+        part, last = self.checked if self.validated else "training", self.epochs[-1]
+        return {f"{part} {kind}": last[self.measured(kind)] for kind in ("accuracy", "loss")}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(read_text(path))
+        if not isinstance(values, dict):
+            raise ValueError("expected names with values")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): it is damaged") from None
+    return values
+
+
+def _read_metrics(path: Path) -> list[dict[str, float]]:
+    try:
+        lines = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+        epochs = []
+        for number, line in enumerate(lines, 2):
+            if None in line or None in line.values():
+                raise ValueError(f"line {number} has another number of cells than the first")
+            epochs.append({name: float(cell) for name, cell in line.items()})
+        for epoch in epochs:
+            if not all(abs(value) < LARGEST for value in epoch.values()):  # NaN is not
+                raise ValueError("a number in it is not finite, or too large to be one of a training")
+            missing = {"epoch", "loss", "accuracy", "seconds", "images_per_second"} - set(epoch)
+            if "validation_loss" in epoch or "validation_accuracy" in epoch:
+                missing |= {"validation_loss", "validation_accuracy"} - set(epoch)
+            if missing:
+                raise ValueError(f"there is no column {min(missing)}")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, csv.Error) as error:
+        raise CheckpointError(f"{path} cannot be read ({short(str(error), 200)}): it is damaged") from None
+    return epochs

@@ -1,0 +1,240 @@
+"""Weights and architecture in one safetensors file: data only, nothing is ever unpickled."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import backends
+from backends import Backend
+from backends.memory import Scratch, Shape
+from cnn import layers
+from cnn.data.readers.npz import holds_arrays, read_npz
+from cnn.layers.layer import Context, Layer
+from cnn.network import Sequential
+from cnn.saving import foreign
+from cnn.support.arguments import shape
+from cnn.support.errors import CheckpointError, DataError
+from cnn.support.files import to_json, write_whole
+from cnn.support.libraries import require
+from cnn.support.reading import open_regular
+from cnn.support.text import short
+
+METADATA, VERSION = "xpcnn", 1
+EPOCH = "epoch"  # in a file's description: the one after which the weights were like that
+TRAINING = "training/"  # before the names of what a checkpoint keeps besides the network
+MOST_HEADER = 16 << 20  # bytes; a tensor takes some 100 in it
+TO_SAVE = "to save weights"
+UNREADABLE = (
+    "F8_E4M3",
+    "F8_E5M2",
+    "F8_E8M0",
+    "F4",
+    "F6_E2M3",
+    "F6_E3M2",
+)  # as safetensors calls numbers that NumPy does not have
+
+
+def save(network: Sequential, path: str | Path, more: Mapping[str, Any] | None = None) -> None:
+    """Write ``network`` to ``path``, whole or not at all.
+
+    The file's metadata say how to build the network again; where they cannot (functions in an
+    Activation, a layer class of one's own) they name the layer, and :func:`load` asks for ``network=``.
+    ``more`` is kept there too.
+    """
+    network.require_built()
+    write_whole(path, serialized(network.state_dict(), description(network) | dict(more or {})))
+
+
+def description(network: Sequential) -> dict[str, Any]:
+    """What a file says of a network, as plain data."""
+    described: dict[str, Any] = {
+        "version": VERSION,
+        "dtype": network.dtype,
+        "input_shape": network.input_shape,
+    }
+    try:
+        described["network"] = describe(network)
+    except CheckpointError as error:
+        described["not_described"] = str(error)
+    return described
+
+
+def serialized(arrays: dict[str, Any], description: dict[str, Any]) -> bytes:
+    """The contents of a safetensors file; equal ones for equal arguments."""
+    save = require("safetensors.numpy", TO_SAVE).save
+    return save(arrays, {METADATA: to_json(description)})  # several entries would have no fixed order
+
+
+def load(path: str | Path, device: Backend | str = "auto", network: Sequential | None = None) -> Sequential:
+    """The network in the file ``path``, on ``device``; or its weights put into ``network``, where that is.
+
+    The names may have a prefix as PyTorch's DataParallel and compile add one. The file may be an .npz.
+    Raises CheckpointError where the file is missing, broken, not of this kind, or of another architecture,
+    and if a weight is not finite; :meth:`Sequential.load_state_dict` takes such arrays too.
+    """
+    state, metadata = read(path)
+    try:
+        if network is None:
+            network = _rebuild(metadata, device, state)
+        state = foreign.without_wrappers(state, network.shapes)
+        network.require_state(state)
+        require_finite(state, network.dtype)
+        network.load_state_dict(state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return network
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """(weights by name, metadata) of a safetensors file, a checkpoint's too."""
+    arrays, metadata = read_all(path)
+    return weights_in(arrays), metadata
+
+
+def are_finite(arrays: dict[str, Any]) -> bool:
+    """Whether all numbers in host arrays are finite."""
+    return all(np.isfinite(array).all() for array in arrays.values())
+
+
+def require_finite(state: Mapping[str, Any], dtype: str) -> None:
+    """Raise CheckpointError if a network of ``dtype`` would get a weight that is not finite."""
+    for name, array in state.items():
+        if array.dtype.kind != "f":
+            continue
+        with np.errstate(over="ignore"):
+            finite = np.count_nonzero(np.isfinite(array.astype(dtype, copy=False)))
+        if wrong := array.size - finite:
+            what = f"{name} has {wrong:,} of {array.size:,} values that are"
+            if np.isfinite(array).all():
+                raise CheckpointError(f"{what} too large for {dtype}: load the weights as {array.dtype}")
+            raise CheckpointError(
+                f"{what} NaN or infinite: use weights from before the training run diverged"
+            )
+
+
+def weights_in(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The network's own of a checkpoint's arrays."""
+    return {name: array for name, array in arrays.items() if not name.startswith(TRAINING)}
+
+
+def epoch_of(path: str | Path) -> int | None:
+    """The epoch after which the network was as it is in the file ``path``; None if the file does not say."""
+    _, metadata = read(path)
+    try:
+        return int(json.loads(metadata[METADATA])[EPOCH])
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """(arrays by name, metadata) of a safetensors file, or of an .npz, which has no metadata."""
+    safetensors = require("safetensors", "to read weights")
+    SafetensorError, safe_open = safetensors.SafetensorError, safetensors.safe_open
+    start: bytes | None = None
+    try:
+        with open_regular(Path(path)) as opened:
+            start = opened.read(32)
+        if start.startswith(b"PK") and holds_arrays(Path(path)):
+            return read_npz(Path(path)), {}
+        if (length := int.from_bytes(start[:8], "little")) > MOST_HEADER:
+            raise SafetensorError(f"its header would have {length:,} bytes, expected at most {MOST_HEADER:,}")
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            forms = {name: file.get_slice(name).get_dtype() for name in names}
+            for name, form in forms.items():
+                if form in UNREADABLE:
+                    raise CheckpointError(
+                        f"{path}: {name} is {form}, which NumPy does not have: "
+                        "save the weights as float32, in PyTorch with model.float()"
+                    )
+            arrays = {name: file.get_tensor(name) for name, form in forms.items() if form != "BF16"}
+            arrays |= _read_bfloat16(path, [name for name, form in forms.items() if form == "BF16"])
+            return arrays, file.metadata() or {}
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"the file {path} does not exist: expected a safetensors file of weights"
+        ) from None
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, CheckpointError | DataError):
+            raise CheckpointError(str(error)) from error
+        what = None if start is None else foreign.named(Path(path), start)
+        if what:
+            raise CheckpointError(f"{path} is {what}") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise CheckpointError(f"{path} is no readable safetensors file: {short(reason, 300)}") from error
+
+
+def _read_bfloat16(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
+    """Arrays of numbers that NumPy does not have, each the upper half of a float32, from a valid file."""
+    arrays: dict[str, Any] = {}
+    if names:
+        with open_regular(Path(path)) as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+            for name in names:
+                first, end = header[name]["data_offsets"]
+                file.seek(8 + length + first)
+                halves = np.frombuffer(file.read(end - first), "<u2").astype(np.uint32)
+                arrays[name] = (halves << 16).view(np.float32).reshape(header[name]["shape"])
+    return arrays
+
+
+def describe(layer: Layer) -> dict[str, Any]:
+    """A layer as plain data: its type and its constructor's arguments."""
+    if type(layer) is Sequential:
+        return {"type": "Sequential", "layers": [describe(inner) for inner in layer.layers]}
+    if getattr(layers, type(layer).__name__, None) is not type(layer):
+        raise CheckpointError(f"layer {layer.label} is of a class that this library does not have")
+    if any(callable(value) for value in layer.config.values()):
+        raise CheckpointError(f"layer {layer.label} holds a function")
+    return {"type": type(layer).__name__, **layer.config}
+
+
+def rebuild(description: dict[str, Any]) -> Layer:
+    """The layer that :func:`describe` described, not yet built."""
+    arguments = dict(description)
+    kind = arguments.pop("type")
+    if kind == "Sequential":
+        return Sequential(*map(rebuild, arguments["layers"]))
+    if kind not in layers.__all__ or not issubclass(getattr(layers, kind), Layer):
+        raise CheckpointError(f"unknown layer type {kind!r}")
+    return getattr(layers, kind)(**arguments)
+
+
+def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str, Any]) -> Sequential:
+    """The network that a file describes, whose arrays are ``state``."""
+    backend = backends.get(device) if isinstance(device, str) else device
+    try:
+        description = json.loads(metadata.get(METADATA, "{}"))
+        if "network" in description:
+            if description["version"] != VERSION:
+                raise ValueError(f"version {description['version']}, expected {VERSION}")
+            network = Sequential(*map(rebuild, description["network"]["layers"]))
+            input_shape = tuple(description["input_shape"])
+            require_held(network, input_shape, backend, state)
+            network.build(input_shape, backend=backend, dtype=description["dtype"])
+            return network
+        reason = description.get("not_described", "the file does not say which network it belongs to")
+    except (TypeError, LookupError, AttributeError, ValueError, RecursionError, MemoryError) as error:
+        reason = f"the description of the network cannot be used ({short(str(error), 300)})"
+    raise CheckpointError(f"{reason}; give the network to load it into: cnn.load(path, network=...)")
+
+
+def require_held(network: Sequential, input_shape: Shape, backend: Backend, state: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where a network that is not built would have more numbers than ``state`` holds.
+
+    No memory is taken for them: a few words in a file can ask for any amount.
+    """
+    try:
+        network.build(
+            shape("input_shape", input_shape), Context(backend, "float32", Scratch(backend, "float32"))
+        )
+        described = sum(parameter.size for parameter in network.parameters.values())
+    finally:
+        network.unbuild()
+    held = sum(array.size for array in state.values())
+    if described > held:
+        raise CheckpointError(f"it has {described:,} numbers, the file holds {held:,}")

@@ -1,0 +1,110 @@
+"""Checks of arguments: one place, one form of sentence."""
+
+import operator
+from collections.abc import Callable, Sequence
+from math import inf, isfinite, nan, prod
+from numbers import Real
+from typing import Any, TypeVar
+
+import numpy as np
+
+from backends.kernels.window import Pair
+from cnn.support.errors import ArgumentError
+from cnn.support.text import short
+
+T = TypeVar("T")
+
+LARGEST_SIZE = 2**31 - 1  # what kernels can count along an axis
+MOST_NUMBERS = 2**44  # far beyond what a machine holds, and far below what NumPy cannot count
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """``value`` if it is a whole number of at least ``least``."""
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ArgumentError(f"{name} is {shown(value)}, expected a whole number of at least {least}")
+    return number
+
+
+def size(name: str, value: Any, least: int = 1) -> int:
+    """``value`` if it is a whole number from ``least`` to the largest size that there is."""
+    number = whole(name, value, least)
+    if number > LARGEST_SIZE:
+        raise ArgumentError(f"{name} is {shown(value)}, expected a whole number of at most {LARGEST_SIZE}")
+    return number
+
+
+def pair(name: str, value: Any, least: int = 1) -> Pair:
+    """(vertical, horizontal) sizes from one number or from two."""
+    values = _row(value) or (value, value)
+    if len(values) != 2:
+        raise ArgumentError(f"{name} is {shown(value)}, expected one number or two")
+    return size(name, values[0], least), size(name, values[1], least)
+
+
+def number(name: str, value: Any, least: float = 0, below: float = inf) -> float:
+    """``value`` if it is a finite number from ``least`` on and less than ``below``."""
+    try:
+        figure = float(value) if isinstance(value, Real) and not isinstance(value, bool) else nan
+    except OverflowError:  # a whole number that no float can hold
+        figure = inf
+    if not (isfinite(figure) and least <= figure < below):
+        kind = "finite number" if figure == inf else "number"
+        limit = f" and below {below:g}" if below < inf else ""
+        raise ArgumentError(f"{name} is {shown(value)}, expected a {kind} of at least {least:g}{limit}")
+    return figure
+
+
+def flag(name: str, value: Any) -> bool:
+    """``value`` if it is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentError(f"{name} is {shown(value)}, expected True or False")
+    return bool(value)
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """``value`` as a tuple if it is a row of one or more sizes."""
+    values = _row(value)
+    if not values:
+        raise ArgumentError(f"{name} is {shown(value)}, expected a shape such as (1, 28, 28)")
+    return room(name, tuple(size(name, item) for item in values))
+
+
+def room(name: str, value: tuple[int, ...]) -> tuple[int, ...]:
+    """``value`` if it is the shape of an array that a machine could have room for."""
+    if prod(value) > MOST_NUMBERS:
+        raise ArgumentError(f"{name} is {value}, expected a shape of at most {MOST_NUMBERS:,} numbers")
+    return value
+
+
+def function(name: str, value: Any) -> Callable[..., Any]:
+    """``value`` if it can be called."""
+    if not callable(value):
+        raise ArgumentError(f"{name} is {shown(value)}, expected a function")
+    return value
+
+
+def instance(name: str, value: Any, kind: type[T], example: str) -> T:
+    """``value`` if it is of this kind."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
+        raise ArgumentError(f"{name} is {shown(value)}, expected {article} {kind.__name__} such as {example}")
+    return value
+
+
+def shown(value: Any) -> str:
+    """``value`` as a sentence can name it: on one line, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print whole numbers of thousands of digits
+        text = f"{type(value).__name__} of {value.bit_length()} bits" if isinstance(value, int) else "..."
+    return short(" ".join(text.split()), 60)
+
+
+def _row(value: Any) -> tuple[Any, ...] | None:
+    """The items of a list, a tuple, an array; None for what is no row."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None

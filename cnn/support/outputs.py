@@ -1,0 +1,51 @@
+"""Files that a command is asked to write: one that is there is overwritten only if it is of the same kind."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnn.support.errors import ArgumentError
+from cnn.support.files import require_place
+
+ENOUGH = 1 << 12  # bytes of a file that show its kind
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file, with its article, how such a file begins, and a suffix that no other kind has."""
+
+    name: str
+    begins: Callable[[bytes], bool]
+    suffix: str | None = None
+
+
+PNG = Kind("a PNG picture", lambda start: start.startswith(b"\x89PNG\r\n"))
+SVG = Kind("an SVG picture", lambda start: b"<svg" in start)
+PAGE = Kind("an HTML page", lambda start: start.lstrip()[:9].lower() == b"<!doctype")
+ONNX = Kind("an ONNX file", lambda start: start.startswith(b"\x08"), ".onnx")  # the tag of ir_version
+COMPARISON = Kind("a saved comparison", lambda start: b'"format": "xpcnn comparison"' in start)
+JSON = Kind("a JSON file", lambda start: start.lstrip()[:1] in (b"{", b"["))
+MARKDOWN = Kind("a Markdown page", lambda start: start.startswith(b"# "))
+
+
+def require_output(path: Path, kind: Kind) -> str:
+    """What to say once ``path`` is written, as in "overwrote speeds.png".
+
+    Raises ArgumentError if the file cannot be made there, or if something of another kind is there.
+    """
+    require_place(path)
+    if not os.path.lexists(path):
+        return f"wrote {path}"
+    if not path.is_file():
+        raise ArgumentError(f"{path} exists and is not a regular file: name another file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(ENOUGH)
+    except OSError as error:
+        raise ArgumentError(
+            f"{path} exists and cannot be read ({error.strerror}): name another file"
+        ) from None
+    if start and path.suffix != kind.suffix and not kind.begins(start):
+        raise ArgumentError(f"{path} exists and is not {kind.name}: name another file, or remove this one")
+    return f"{'overwrote' if start else 'wrote'} {path}"

@@ -1,0 +1,369 @@
+"""What happens around training: a progress bar, a log, a checkpoint, a guard."""
+
+import csv
+import io
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn.saving import weights
+from cnn.saving.weights import EPOCH, TO_SAVE
+from cnn.support.errors import ArgumentError, DeviceLost, Notice, OutOfMemory, TrainingError
+from cnn.support.files import require_place, told, write_whole
+from cnn.support.libraries import require
+from cnn.support.streams import log
+from cnn.support.terminal import USUAL_WIDTH, fold, live_console, write_line
+from cnn.training import checkpoints
+from cnn.training.divergence import Snapshot, find_fault, is_finite
+from cnn.training.run import Run
+
+
+class Callback:
+    """Called by ``fit``; override what you need."""
+
+    def on_start(self, run: Run) -> None:
+        """Before the first epoch, or the one in which a training is taken up again."""
+
+    def on_step(self, run: Run) -> None:
+        """After each step."""
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        """After each epoch, with its line of the history."""
+
+    def on_end(self, run: Run) -> None:
+        """After the last epoch, or when training is cut short."""
+
+
+@contextmanager
+def ending(callback: Callback, run: Run) -> Iterator[None]:
+    """Calls ``on_end`` after the block; where that fails too, what ended the block is still what is told."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            callback.on_end(run)
+        except Exception as another:
+            error.add_note(f"{type(callback).__name__}.on_end failed too: {another}")
+        raise
+    callback.on_end(run)
+
+
+class Progress(Callback):
+    """A live bar on standard error, and a line an epoch; only the lines where there is no terminal."""
+
+    interval = 0.25  # seconds between two looks at the totals, each of which waits for the device
+
+    def __init__(self, tests: bool = False) -> None:
+        self.tests = tests  # what is validated on is the test set, whose last figures are the run's result
+
+    def on_start(self, run: Run) -> None:
+        self._bar: Any = None
+        console = live_console()
+        if console is None:
+            return
+        progress = require("rich.progress", "to show a bar")
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=24 if console.width >= 100 else 10),
+            progress.TextColumn("{task.fields[figures]}"),
+            progress.TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=run.epochs * run.steps, figures="")
+        self._bar.start()
+        self._looked = time.perf_counter()
+
+    def on_step(self, run: Run) -> None:
+        now = time.perf_counter()
+        if self._bar is None or now - self._looked < self.interval:
+            return
+        self._looked = now
+        totals = run.totals.read()
+        figures = f"loss {_loss(totals['loss'])}  accuracy {totals['accuracy']:.2%}"
+        if self._bar.console.width >= USUAL_WIDTH:
+            figures += f"  {run.totals.count / run.seconds:,.0f} images/s"
+        self._bar.update(
+            self._task,
+            completed=(run.epoch - 1) * run.steps + run.step,
+            description=f"epoch {run.epoch}/{run.epochs}",
+            figures=figures,
+        )
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        line = (
+            f"epoch {run.epoch}/{run.epochs}  loss {_loss(record['loss'])}  "
+            f"accuracy {record['accuracy']:.2%}  {record['images_per_second']:,.0f} images/s"
+        )
+        if "validation_accuracy" in record and not (self.tests and run.epoch == run.epochs):
+            name = "test" if self.tests else "validation"
+            loss, accuracy = record["validation_loss"], record["validation_accuracy"]
+            line += f"  |  {name} loss {_loss(loss)}  accuracy {accuracy:.2%}"
+        if self._bar:
+            line = fold(line, self._bar.console.width, indent="  ")
+            self._bar.console.print(line, soft_wrap=True)
+        else:
+            write_line(line, log(), indent="  ")
+
+    def on_end(self, run: Run) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None  # so that a used callback can be pickled
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if value < 1e6 else f"{value:.1e}"
+
+
+class NaNGuard(Callback):
+    """Stops a training in which a number is no longer finite, with TrainingError: where that began.
+
+    It looks now and then, and at each epoch's end; the steps between are made again to find the first layer
+    and the direction (forward, backward, update). The network is left with its last finite weights.
+    """
+
+    seconds, steps = 1.0, 16  # between two looks there are as many of both, at least
+
+    def on_start(self, run: Run) -> None:
+        if not is_finite(run.training):
+            raise TrainingError("the network has weights that are not finite: begin with others")
+        self._good = Snapshot(run)
+        self._rest()
+
+    def on_step(self, run: Run) -> None:
+        self._passed += 1
+        if self._passed >= self.steps and time.perf_counter() - self._looked >= self.seconds:
+            self._look(run)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        self._look(run)
+        if not isfinite(record.get("validation_loss", 0)):
+            raise TrainingError(
+                f"the validation loss became {record['validation_loss']} in epoch {run.epoch}, though "
+                "training gave finite numbers: lower the learning rate, to a tenth for example, or look for "
+                "images unlike the rest"
+            )
+
+    def _look(self, run: Run) -> None:
+        if not is_finite(run.training):
+            loss = run.totals.read()["loss"]
+            raise TrainingError(self._diagnosis(run, loss))
+        self._good.take(run)
+        self._rest()
+
+    def _rest(self) -> None:
+        self._passed, self._looked = 0, time.perf_counter()
+
+    def _diagnosis(self, run: Run, loss: float) -> str:
+        what = f"the loss became {loss}" if not isfinite(loss) else "the weights are no longer finite"
+        try:
+            fault = find_fault(run, self._good)
+        except (OutOfMemory, MemoryError):  # to look takes more than to train
+            self._good.restore()
+            return f"{what} in epoch {run.epoch}: the training has diverged; lower the learning rate"
+        if fault is None:
+            return f"{what} in epoch {run.epoch}, but no step of the training did that: look at the callbacks"
+        first = f": first {fault.place}" if fault.place else ""
+        return (
+            f"{what} in epoch {run.epoch}, step {fault.step}{first}; the training has diverged: begin anew "
+            "with a lower learning rate, a tenth for example"
+        )
+
+
+class LearningGuard(Callback):
+    """Warns, once, if the network does not learn: most often the learning rate is too high.
+
+    It compares each epoch with the loss at the start and with the accuracy of always answering the most
+    frequent class. ``failure`` is None, or says why the network is of no use after the latest epoch.
+    """
+
+    enough = 32  # images: their mean loss is the one at the start
+    factor = 1.5  # times the loss at the start is more than noise
+    share = 0.3  # of what can be learned is more than noise
+    patience = 100  # steps, in which a network need not have learned anything
+
+    failure: str | None = None
+
+    def on_start(self, run: Run) -> None:
+        self.failure, self._warned = None, False
+        if run.first_loss is None and run.history:  # a checkpoint of version 0.1 does not have it
+            run.first_loss = run.history[0]["loss"]
+
+    def on_step(self, run: Run) -> None:
+        if run.first_loss is None and run.step * run.training.feed.batch_size >= self.enough:
+            run.first_loss = run.totals.read()["loss"]
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        if run.first_loss is None:  # there are fewer images
+            run.first_loss = record["loss"]
+        self.failure = self._failure(run, record, run.first_loss)
+        trouble = self.failure
+        late = run.epoch * run.steps >= self.patience or run.epoch == run.epochs
+        if run.epoch > 1 and late and _guesses(run, record):
+            trouble = trouble or f"{_no_better(run, record)}; try {_lower_rate(run)}, or more epochs"
+        if trouble and not self._warned:
+            self._warned = True
+            warnings.warn(trouble, Notice, stacklevel=3)  # of who called fit
+
+    def _failure(self, run: Run, record: dict[str, Any], first: float) -> str | None:
+        """Why the network is of no use; None if it may be."""
+        again = f"start again with {_lower_rate(run)}"
+        guesses = _guesses(run, record)
+        if _answers_alike(run, guesses) and (guesses or _latest_loss(run) > first / 2):
+            return f"the network gives every image the same answer after epoch {run.epoch}; {again}"
+        if record["loss"] > self.factor * first:
+            loss, before = _loss(record["loss"]), _loss(first)
+            return f"the loss is {loss} in epoch {run.epoch}, above {before} at the start; {again}"
+        best = max(past["accuracy"] for past in run.history)
+        if guesses and best > run.guess + self.share * (1 - run.guess):
+            return f"{_no_better(run, record)}, after {best:.2%} before; {again}"
+        return None
+
+
+def _guesses(run: Run, record: dict[str, Any]) -> bool:
+    """Whether the network is no better than one that always gives the most frequent class."""
+    return bool(record["accuracy"] <= run.guess < 1)
+
+
+def _answers_alike(run: Run, guesses: bool) -> bool:
+    """Whether the losses of the latest batch differ by the label alone; False if there are too few."""
+    losses = np.sort(run.network.backend.to_host(run.training.loss.losses))
+    classes = run.network.output_shape[0]
+    different = 1 + np.count_nonzero(np.diff(losses) > 1e-4 * losses[1:])
+    # as many as half of the losses may be 0, of right answers, unless the network only guesses
+    return bool(len(losses) > classes * (1 if guesses else 2) and different <= classes)
+
+
+def _latest_loss(run: Run) -> float:
+    """The median of the losses of the latest batch."""
+    return float(np.median(run.network.backend.to_host(run.training.loss.losses)))
+
+
+def _no_better(run: Run, record: dict[str, Any]) -> str:
+    return (
+        f"the accuracy is {record['accuracy']:.2%} in epoch {run.epoch}, no better than always answering the "
+        f"most frequent class ({run.guess:.2%})"
+    )
+
+
+def _lower_rate(run: Run) -> str:
+    rate = run.training.optimizer.learning_rate
+    return f"a lower learning rate, for example {rate / 10:g}" if rate else "a learning rate above 0"
+
+
+class CSVLog(Callback):
+    """The history as a CSV file, one line an epoch."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_start(self, run: Run) -> None:
+        require_place(self.path)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        text = io.StringIO()
+        names = dict.fromkeys(name for line in run.history for name in line)
+        table = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
+        table.writeheader()
+        table.writerows(run.history)
+        write_whole(self.path, text.getvalue().encode())
+
+
+class Checkpoint(Callback):
+    """All that a training needs to go on, always in the same file, which is replaced as a whole.
+
+    It is written now and then, at each epoch's end, and when the training is stopped; never with numbers
+    that are not finite. ``cnn.fit(..., resume=path)`` goes on from it, ``cnn.load(path)`` gives the network.
+    """
+
+    seconds = 10.0  # between two checkpoints within an epoch, at least
+    share = 0.05  # of the time, at most, is spent on them: on slow disks, for large networks
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_start(self, run: Run) -> None:
+        require("safetensors.numpy", TO_SAVE)
+        require_place(self.path)
+        self._took = 0.0
+        self._rest(run)
+
+    def on_step(self, run: Run) -> None:
+        if time.perf_counter() - self._written >= max(self.seconds, self._took / self.share):
+            self._write(run)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        self._write(run)
+
+    def on_end(self, run: Run) -> None:
+        if run.stop and self._position != (len(run.history), run.epoch, run.step):
+            self._write(run)
+
+    def _write(self, run: Run) -> None:
+        started = time.perf_counter()
+        checkpoints.save(run, self.path)
+        self._rest(run)
+        self._took = self._written - started
+
+    def _rest(self, run: Run) -> None:
+        self._written, self._position = time.perf_counter(), (len(run.history), run.epoch, run.step)
+
+
+class BestWeights(Callback):
+    """The weights after the epoch with the lowest validation loss so far, in a file that says which it is."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_start(self, run: Run) -> None:
+        require_place(self.path)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        if "validation_loss" not in record:
+            raise ArgumentError("BestWeights needs validation data: give fit a validation set")
+        if record["validation_loss"] < min(map(_validation_loss, run.history[:-1]), default=inf):
+            weights.save(run.network, self.path, {EPOCH: run.epoch})
+
+
+def _validation_loss(record: dict[str, Any]) -> float:
+    loss: float = record.get("validation_loss", inf)
+    return loss if isfinite(loss) else inf
+
+
+class Dispensable(Callback):
+    """The callback that ``make`` gives at the start; if it fails, that is said once and training goes on."""
+
+    def __init__(self, make: Callable[[], Callback], name: str, say: Callable[[str], None]) -> None:
+        self._make = make
+        self._callback: Callback | None = None
+        self._name = name
+        self._say = say
+
+    def on_start(self, run: Run) -> None:
+        self._callback = self._make()
+        self._attempt("on_start", run)
+
+    def on_step(self, run: Run) -> None:
+        self._attempt("on_step", run)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        self._attempt("on_epoch", run, record)
+
+    def on_end(self, run: Run) -> None:
+        self._attempt("on_end", run)
+
+    def _attempt(self, moment: str, *arguments: Any) -> None:
+        if self._callback:
+            try:
+                getattr(self._callback, moment)(*arguments)
+            except DeviceLost:
+                raise
+            except Exception as error:
+                self._callback = None
+                self._say(f"no {self._name} from here on: {told(error)}")

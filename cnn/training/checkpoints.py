@@ -1,0 +1,189 @@
+"""Checkpoints of a training: all that it has changed and where it is, so that it goes on bit for bit.
+
+A checkpoint is a file of weights (:mod:`cnn.saving.weights`) with more in it: the optimizer's state and the
+sums of the epoch so far, and in its description the position, the history, the settings and a checksum.
+Random choices need nothing here: they follow from the seed, the epoch and the position
+(:mod:`cnn.support.random`).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from typing import Any
+
+from cnn.data import Dataset
+from cnn.saving import weights
+from cnn.support.errors import CheckpointError
+from cnn.support.files import to_json, write_whole
+from cnn.training.run import Run
+
+OPTIMIZER, TOTALS = weights.TRAINING + "optimizer/", weights.TRAINING + "totals"
+CHECKSUM = "sha256"
+
+
+def save(run: Run, path: str | Path) -> None:
+    """Write a checkpoint of ``run`` to ``path``, whole or not at all; OSError where that fails.
+
+    Where a number is not finite, what is there is the better checkpoint, and stays.
+    """
+    network, optimizer, totals = run.network, run.training.optimizer, run.totals
+    arrays = network.state_dict()
+    arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
+    arrays[TOTALS] = network.backend.to_host(totals.sums)
+    if not weights.are_finite(arrays):
+        return
+    description = weights.description(network) | {
+        "settings": run.settings,
+        "optimizer": optimizer.present_settings,  # which callbacks may have changed since
+        "epoch": run.epoch,
+        "step": run.step,
+        "seconds": run.seconds,
+        "history": run.history,
+        "first_loss": run.first_loss,
+    }
+    description = _plain(description)
+    description[CHECKSUM] = checksum(arrays, description)
+    write_whole(path, weights.serialized(arrays, description))
+
+
+@dataclass(frozen=True)
+class SavedTraining:
+    """A checkpoint as read, its checksum verified."""
+
+    path: str | Path
+    arrays: dict[str, Any]
+    settings: dict[str, Any]
+    steps: int  # in an epoch
+    epoch: int
+    step: int  # how many of this epoch are done
+    seconds: float
+    history: list[dict[str, Any]]
+    optimizer: dict[str, Any]  # its settings, which callbacks may have changed
+    first_loss: float | None  # None in the checkpoints of version 0.1
+
+    @classmethod
+    def read(cls, path: str | Path) -> "SavedTraining":
+        """Raises CheckpointError where the file is missing, damaged or no checkpoint."""
+        arrays, metadata = weights.read_all(path)
+        try:
+            description = _verified(arrays, metadata)
+            weights.require_finite(arrays, description["dtype"])
+            epoch, step, seconds = (
+                int(description["epoch"]),
+                int(description["step"]),
+                float(description["seconds"]),
+            )
+            settings = dict(description["settings"])
+            steps = int(settings["steps"])
+            optimizer = dict(description["optimizer"])
+            history = [
+                {name: nan if value is None else value for name, value in record.items()}
+                for record in description["history"]
+            ]
+            first_loss = description.get("first_loss")
+            first_loss = None if first_loss is None else float(first_loss)
+            if not 0 <= step <= steps or not 0 <= epoch - len(history) <= 1:
+                raise ValueError(
+                    f"step {step} of {steps} in epoch {epoch} after {len(history)} whole ones cannot be"
+                )
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
+            raise CheckpointError(
+                f"{path}: the description of the checkpoint cannot be used ({error})"
+            ) from error
+        return cls(path, arrays, settings, steps, epoch, step, seconds, history, optimizer, first_loss)
+
+    @property
+    def position(self) -> str:
+        """Where the training was, as in "epoch 2, step 117 of 469"."""
+        if self.epoch == len(self.history):
+            return f"the end of epoch {self.epoch}"
+        return f"epoch {self.epoch}, step {self.step} of {self.steps}"
+
+    def require_epochs(self, epochs: int) -> None:
+        """Raise CheckpointError where a training of so many epochs would not have come so far."""
+        if self.epoch > epochs:
+            raise CheckpointError(
+                f"the training is at {self.position}, but {epochs} epochs are asked for: ask for more"
+            )
+
+    def require_data(self, train: Dataset) -> None:
+        """Raise CheckpointError if the training run began with other images or labels than these."""
+        if self.settings.get("data") != train.fingerprint:
+            raise CheckpointError(
+                f"{self.path}: the training run began with {self.settings.get('images')} images that are not "
+                f"those of {train!r}: give the data that it began with"
+            )
+
+    def restore(self, run: Run) -> None:
+        """Let ``run``, on any device, go on from here; CheckpointError where it is another training."""
+        try:
+            _compare(self.settings, run.settings)
+            self.require_epochs(run.epochs)
+            sums = self.arrays.get(TOTALS)
+            if sums is None or sums.shape != run.totals.sums.shape:
+                raise CheckpointError("the sums of the epoch are missing")
+            network, optimizer = run.network, run.training.optimizer
+            network.require_state(weights.weights_in(self.arrays))
+            optimizer.require_state(self._optimizer_state)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
+        network.load_state_dict(weights.weights_in(self.arrays))
+        optimizer.load_state_dict(self._optimizer_state)
+        for name, value in self.optimizer.items():
+            setattr(optimizer, name, tuple(value) if isinstance(value, list) else value)
+        run.network.backend.asarray(sums, out=run.totals.sums)
+        run.epoch, run.step, run.seconds_before = self.epoch, self.step, self.seconds
+        run.history = list(self.history)
+        run.first_loss = self.first_loss
+
+    @property
+    def _optimizer_state(self) -> dict[str, Any]:
+        names = [name for name in self.arrays if name.startswith(OPTIMIZER)]
+        return {name.removeprefix(OPTIMIZER): self.arrays[name] for name in names}
+
+
+def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:
+    """The description of a checkpoint whose checksum is right."""
+    try:
+        description = json.loads(metadata[weights.METADATA])
+        stored = description.pop(CHECKSUM)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(
+            "this is no checkpoint of a training: expected what cnn.Checkpoint writes"
+        ) from None
+    if stored != checksum(arrays, description):
+        raise CheckpointError(
+            "the checkpoint is damaged, its checksum is not that of its contents: delete it to start over"
+        )
+    if description["version"] != weights.VERSION:
+        raise CheckpointError(f"version {description['version']}, expected {weights.VERSION}")
+    return description
+
+
+def _plain(value: Any) -> Any:
+    """What JSON makes of a value, of NumPy's numbers and arrays too."""
+    plain = json.dumps(value, default=lambda part: part.tolist() if hasattr(part, "tolist") else repr(part))
+    return json.loads(to_json(json.loads(plain)))
+
+
+def checksum(arrays: dict[str, Any], description: dict[str, Any]) -> str:
+    """Of the arrays and of all that is said of them."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _compare(saved: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise CheckpointError where a training would not go on as it began."""
+    for name, value in _plain(asked).items():
+        if saved.get(name) != value:
+            raise CheckpointError(
+                f"the training began with {name} {saved.get(name)}, now it is {value}: "
+                "give the same, or start over without the checkpoint"
+            )

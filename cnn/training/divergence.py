@@ -1,0 +1,131 @@
+"""Where a training went wrong: the first layer and direction in which a number was no longer finite.
+
+In a steady step nothing is looked at. What is not finite stays in the sums of the losses, in the weights or
+in the optimizer's state, where a look now and then finds it; the steps since the last good look are then
+made again, which gives the same bits, and the one that went wrong layer by layer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from backends.memory import Array
+from cnn.layers.layer import Layer
+from cnn.network import Sequential
+from cnn.training.run import Run
+from cnn.training.step import TrainingStep, update
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A step after which a number was not finite, and what in it was the first."""
+
+    step: int
+    place: str | None  # as in "the output of layer 6 Dense (forward)"
+
+
+class Snapshot:
+    """A copy on the device of all that a step changes; further ones are written over it."""
+
+    def __init__(self, run: Run) -> None:
+        self._arrays = run.training.changed
+        self._copies = [array.copy() for array in self._arrays]
+        self.epoch, self.step = run.epoch, run.step
+
+    def take(self, run: Run) -> None:
+        """Copy everything anew."""
+        for copy, array in zip(self._copies, self._arrays, strict=True):
+            copy[...] = array
+        self.epoch, self.step = run.epoch, run.step
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for copy, array in zip(self._copies, self._arrays, strict=True):
+            array[...] = copy
+
+
+def is_finite(training: TrainingStep) -> bool:
+    """Whether all that a step changes is finite, sums of losses included; waits for the device."""
+    return _all_finite(training, *training.changed)
+
+
+def find_fault(run: Run, good: Snapshot) -> Fault | None:
+    """The first step of this epoch since ``good`` that goes wrong; None where none does.
+
+    Leaves the weights as they were before that step, or as they are in ``good``.
+    """
+    good.restore()
+    training = run.training
+    first = good.step if good.epoch == run.epoch else 0
+    if first == 0:
+        training.totals.reset()
+    before = Snapshot(run)
+    for step, size in enumerate(training.feed.turns(first), first + 1):
+        before.take(run)
+        training(size)
+        if not is_finite(training):
+            before.restore()
+            place = _first_not_finite(training, size) if _is_plain(training.network) else None
+            before.restore()
+            return Fault(step, place)
+        if step == run.step:
+            break
+    good.restore()
+    return None
+
+
+def _first_not_finite(training: TrainingStep, size: int) -> str | None:
+    """Make one step layer by layer; -> what in it was the first that is not finite."""
+    network, loss, optimizer = training.network, training.loss, training.optimizer
+    layers = list(_in_order(network))
+    with network.unfused():
+        x, labels = training.feed.batch(size)
+        for layer in layers:
+            x = layer.forward(x, training=True)
+            if not _all_finite(training, x):
+                return f"the output of layer {layer.label} (forward)"
+        if not _all_finite(training, loss.forward(x, labels)):
+            return "the loss (forward)"
+        dy = loss.backward()
+        if not _all_finite(training, dy):
+            return "the gradient of the loss (backward)"
+        while layers:
+            layer = layers.pop()
+            wanted = any(earlier.parameters for earlier in layers)
+            if not wanted and not layer.parameters:
+                break
+            dy = layer.backward(dy, input_grad=wanted)
+            gradients = [parameter.grad for parameter in layer.parameters.values()]
+            if not _all_finite(training, *gradients, *([dy] if wanted else [])):
+                return f"the gradients of layer {layer.label} (backward)"
+        update(network, optimizer, training.feed.rate, training.transforms)
+        for layer in _in_order(network):
+            if not _all_finite(training, *(parameter.value for parameter in layer.parameters.values())):
+                return f"the weights of layer {layer.label} (update)"
+        if not is_finite(training):
+            return "the state of the optimizer (update)"
+    return None
+
+
+def _in_order(network: Sequential) -> Iterator[Layer]:
+    """The layers as they follow each other, those of networks in the network too."""
+    for layer in network.layers:
+        if isinstance(layer, Sequential) and _is_plain(layer):
+            yield from _in_order(layer)
+        else:
+            yield layer
+
+
+def _is_plain(network: Sequential) -> bool:
+    """Whether its layers follow each other, with nothing of a subclass's between them."""
+    kind = type(network)
+    return kind.forward is Sequential.forward and kind.backward is Sequential.backward
+
+
+def _all_finite(training: TrainingStep, *arrays: Array) -> bool:
+    backend, xp = training.network.backend, training.network.backend.xp
+    found = backend.zeros(len(arrays), xp.bool_)
+    for place, array in enumerate(arrays):
+        mask = backend.workspace(array.size).view(xp.bool_).reshape(array.shape)
+        xp.isfinite(array, out=mask)
+        found[place : place + 1] = mask.all()
+    return bool(backend.to_host(found).all())

@@ -1,0 +1,190 @@
+"""Optimizers, in the order of their complexity: one kernel over two flat vectors each.
+
+``step(rate)`` updates all parameters from all gradients; ``rate`` is a number on the device, so
+that nothing in a step changes but arrays. Arguments mean what they mean in PyTorch.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from backends.memory import Array
+from cnn.network import Sequential
+from cnn.support.arguments import flag, number, shown
+from cnn.support.errors import ArgumentError, CheckpointError
+
+
+class Optimizer:
+    """What the optimizers share: their place on a network and their state.
+
+    ``state`` has arrays by name; those in ``state_names`` are vectors like the parameters.
+    """
+
+    state_names: tuple[str, ...] = ()
+    setting_names: tuple[str, ...] = ("weight_decay",)
+
+    def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
+        self.learning_rate = number("learning_rate", learning_rate)
+        self.weight_decay = number("weight_decay", weight_decay)
+        self._network: Any = None
+
+    def build(self, network: Sequential) -> None:
+        """Take up work on ``network``; on the same network as before, go on with the state."""
+        network.require_built()
+        if network is self._network:
+            return
+        self.state = {name: network.backend.xp.zeros_like(network.flat.value) for name in self.state_names}
+        self.backend = network.backend
+        self.flat = network.flat
+        self._network = network  # at last: there may have been no memory for the state
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """The numbers of Python's that :meth:`step` works with; changed ones count from the next step on."""
+        return tuple(getattr(self, name) for name in self.setting_names)
+
+    @property
+    def present_settings(self) -> dict[str, Any]:
+        """The learning rate and the settings by name."""
+        return {name: getattr(self, name) for name in ("learning_rate", *self.setting_names)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Host copies of the state by name: vectors as in "velocity/0.weight", anything else whole."""
+        arrays: dict[str, Any] = {}
+        for name, array in self.state.items():
+            host = self.backend.to_host(array)
+            if name in self.state_names:
+                arrays |= {f"{name}/{parameter}": part for parameter, part in self._network.cut(host).items()}
+            else:
+                arrays[name] = host
+        return arrays
+
+    def require_state(self, arrays: Mapping[str, Any]) -> None:
+        """Raise CheckpointError unless :meth:`load_state_dict` would take these arrays."""
+        expected = {name: array.shape for name, array in self.state_dict().items()}
+        found = {name: array.shape for name, array in arrays.items()}
+        for name in [*expected, *found]:
+            if expected.get(name) != found.get(name):
+                raise CheckpointError(
+                    f"the optimizer's state has {name} with shape {found.get(name)}, "
+                    f"expected {expected.get(name)}"
+                )
+
+    def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave; CheckpointError where it is another optimizer's."""
+        self.require_state(arrays)
+        for name, array in self.state.items():
+            if name in self.state_names:
+                parts = {parameter: arrays[f"{name}/{parameter}"] for parameter in self._network.parameters}
+                self.backend.asarray(self._network.join(parts), out=array)
+            else:
+                self.backend.asarray(arrays[name], out=array)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or pickled: the settings, and of an optimizer at work its network and state too."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("state", "backend", "flat")}
+        return kept if self._network is None else kept | {"state": self.state_dict()}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        vars(self).update(kept | {"_network": None})
+        if kept["_network"] is not None:
+            self.build(kept["_network"])
+            self.load_state_dict(kept["state"])
+
+    def step(self, rate: Array) -> None:
+        """Update the parameters; ``rate`` is the learning rate, one number on the device."""
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum (Sutskever et al. 2013), as PyTorch's SGD.
+
+    ``v = momentum * v + g``, ``value -= rate * v``; with ``nesterov`` the step is ``g + momentum * v``;
+    ``weight_decay`` is added to the gradient.
+    """
+
+    setting_names = (*Optimizer.setting_names, "momentum", "nesterov")
+
+    def __init__(
+        self,
+        learning_rate: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay)
+        self.momentum = number("momentum", momentum, below=1)
+        self.nesterov = flag("nesterov", nesterov)
+        if self.nesterov and not momentum:
+            raise ArgumentError("nesterov without momentum does nothing: give a momentum, 0.9 for example")
+        self.state_names = ("velocity",) if momentum else ()
+
+    def step(self, rate: Array) -> None:
+        self.backend.kernels.sgd(
+            self.flat.value,
+            self.flat.grad,
+            self.state.get("velocity"),
+            rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+        )
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015), as PyTorch's: ``weight_decay`` is added to the gradient."""
+
+    state_names = ("mean", "square")
+    setting_names = (*Optimizer.setting_names, "betas", "epsilon")
+    decoupled = False  # whether the decay acts on the weights themselves, beside the gradient
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay)
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ArgumentError(f"betas is {shown(betas)}, expected two numbers such as (0.9, 0.999)")
+        self.betas = number("betas[0]", betas[0], below=1), number("betas[1]", betas[1], below=1)
+        self.epsilon = number("epsilon", epsilon)
+
+    def build(self, network: Sequential) -> None:
+        is_new = network is not self._network
+        super().build(network)
+        if is_new:
+            # beta ** step, on the device: what the moments' zero start still weighs
+            self.state["powers"] = network.backend.xp.ones(2, dtype=network.dtype)
+
+    def step(self, rate: Array) -> None:
+        self.backend.kernels.adam(
+            self.flat.value,
+            self.flat.grad,
+            self.state["mean"],
+            self.state["square"],
+            self.state["powers"],
+            rate,
+            betas=self.betas,
+            epsilon=self.epsilon,
+            weight_decay=self.weight_decay,
+            decoupled=self.decoupled,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019): ``value *= 1 - rate * weight_decay``."""
+
+    decoupled = True
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(learning_rate, betas, epsilon, weight_decay)
+
+
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
