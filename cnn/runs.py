@@ -17,13 +17,13 @@ import cnn
 from backends import Backend
 from backends.text import did_you_mean
 from cnn import checkpoints, defaults, models, system
-from cnn.arguments import number
+from cnn.arguments import number, whole
 from cnn.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.data import Dataset
 from cnn.errors import ArgumentError, CheckpointError, DataError
 from cnn.files import making_whole, remove_unfinished, require_writable, write_json
 from cnn.libraries import require, version
-from cnn.network import Sequential
+from cnn.network import Sequential, require_dtype
 from cnn.optimizers import OPTIMIZERS, Optimizer
 from cnn.reading import read_text
 from cnn.run import Run
@@ -65,15 +65,25 @@ class Config:
     tf32: bool = False
     stream: bool | None = None  # None: where the data do not fit on the device
 
+    def require_valid(self) -> None:
+        """Raise ArgumentError for a value that is wrong whatever the data are, before these are loaded."""
+        whole("batch_size", self.batch_size)
+        whole("seed", self.seed, least=0)
+        models.get(self.model, classes=2)
+        require_dtype(self.dtype)
+        self.make_optimizer(images=1)
+        self.make_schedule()
+        self.make_transforms()
+        if not 0 <= self.validation < 1:
+            raise ArgumentError(
+                f"--validation is {self.validation:g}: expected a share of the training images, such as 0.1"
+            )
+
     def load_data(self) -> tuple[Dataset, Dataset | None, Dataset]:
         """(train, validation, test): the chosen classes, of the training set ``per_class`` images.
 
         ``validation`` is what is held out of the training set, None where that is nothing.
         """
-        if not 0 <= self.validation < 1:
-            raise ArgumentError(
-                f"--validation is {self.validation:g}: expected a share of the training images, such as 0.1"
-            )
         train, test = cnn.data.load(self.data)
         train, test = train.only(self.classes, self.per_class), test.only(self.classes)
         if not self.validation:

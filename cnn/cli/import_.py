@@ -12,7 +12,8 @@ import cnn
 from cnn import checkpoints, foreign
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Classes, Data, Device, Dtype, Model, Out, absolute, cut
-from cnn.cli.output import print_json, result_line, say
+from cnn.cli.output import print_json, result_line, say, say_notes
+from cnn.data.notes import notes_on
 from cnn.errors import CheckpointError
 from cnn.report import examine
 from cnn.runs import Config, RunFolder
@@ -54,9 +55,11 @@ def import_(
     )  # fmt: skip
     folder = RunFolder(out) if out else RunFolder.default(model)
     folder.require_new()
+    config.require_valid()
     backend = backends.get(device)
     state, _ = checkpoints.read(weights)
     test_set = cnn.data.load(data)[1].only(config.classes)
+    say_notes([*test_set.notes, *notes_on(test_set, "test")])
     network = config.make_network(test_set.shape, len(test_set.classes), backend)
     try:
         state = renamed(state, network.shapes)

@@ -10,6 +10,7 @@ import backends
 from backends import Backend, DeviceUnavailable
 from backends.threads import available_cores
 from cnn import defaults
+from cnn.arguments import whole
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import take_defaults
 from cnn.cli.job import Job
@@ -230,6 +231,8 @@ ALLOWED = ("resume", *CHANGEABLE, "report", "dry_run", "as_json")  # next to --r
 
 def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
     """The run that ``config`` describes, with its data loaded and its network built."""
+    whole("epochs", config.epochs)
+    config.require_valid()
     backend = find_backend(config, goes_on)
     if config.tf32 and backend.name == "cpu":
         say("note: --tf32 changes nothing on the CPU")
