@@ -201,8 +201,7 @@ class LearningGuard(Callback):
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         if run.first_loss is None:  # there are fewer images
             run.first_loss = record["loss"]
-        self.failure = self._failure(run, record, run.first_loss)
-        trouble = self.failure
+        trouble = self.failure = run.failure = self._failure(run, record, run.first_loss)
         late = run.epoch * run.steps >= self.patience or run.epoch == run.epochs
         if run.epoch > 1 and late and _guesses(run, record):
             trouble = trouble or f"{_no_better(run, record)}; try {_lower_rate(run)}, or more epochs"

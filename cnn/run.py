@@ -20,6 +20,7 @@ class Run:
     step: int = 0  # how many of this epoch are done
     history: list[dict[str, Any]] = field(default_factory=list)
     first_loss: float | None = None  # of the untrained network; None: not known yet
+    failure: str | None = None  # why the network is of no use after the latest epoch; None: it may be of use
     guess: float = 1.0  # the accuracy of always answering the most frequent class
     stop: bool = False
     seconds_before: float = 0.0  # that this epoch had taken when it was taken up in its middle

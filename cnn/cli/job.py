@@ -11,7 +11,6 @@ import typer
 import cnn
 from backends.text import quoted, readable_bytes
 from cnn import checkpoints, plan, tensorboard
-from cnn.arguments import whole
 from cnn.callbacks import Dispensable
 from cnn.checkpoints import weights_in
 from cnn.cli.output import print_json, say, say_notes
@@ -79,10 +78,10 @@ class Job:
         callbacks = [
             signals,
             cnn.NaNGuard(),
+            self.guard,  # before what keeps its finding
             RunLog(self.folder, self.config, self.train_set.classes, self.goes_on),
             Headline(self.headline, self._notes()),
             cnn.Progress(tests=self.validation_set is None),
-            self.guard,
         ]
         if tensorboard.installed():
             callbacks.append(Dispensable(self._tensorboard, "logs for TensorBoard", say))
@@ -204,16 +203,13 @@ class Job:
 
     def require_learned(self) -> None:
         """Say so and exit with 1 if the training, of which all is kept, has failed."""
-        if self.guard.failure:
-            say(f"error: the training has failed: {self.guard.failure}")
+        failure = self.saved.failure if self.saved and self.is_finished else self.guard.failure
+        if failure:
+            say(f"error: the training has failed: {failure}")
             raise typer.Exit(1)
 
     def show_plan(self, as_json: bool) -> None:
         """Say what the run would do and take; what would stop it at its start stops here too."""
-        whole("epochs", self.config.epochs)
-        whole("batch_size", self.config.batch_size)
-        self.config.make_schedule()
-        self.config.make_transforms()
         self.require_place()
         if self.saved:
             self.saved.require_epochs(self.config.epochs)
