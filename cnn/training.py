@@ -253,7 +253,7 @@ def make_loss(network: Sequential, loss: Loss | None) -> Loss:
 def _warn_of_data(train: Dataset, validation: Dataset | None) -> None:
     notes = notes_on(train, "training")
     if validation is not None:
-        notes += notes_on(validation, "validation", train)
+        notes += notes_on(validation, "evaluated", train)  # which may be the test set
     for note in notes:
         warnings.warn(note, Notice, stacklevel=3)  # of who called fit
 

@@ -186,8 +186,10 @@ class TestWhatIsNot:
     def test_a_network_that_learns(self, batch_size, epochs):
         self.quiet(bright(), batch_size=batch_size, epochs=epochs)
 
-    def test_a_single_class(self):
-        self.quiet(cnn.data.Dataset(bright().images, np.zeros(200, int), 2))
+    def test_a_single_class_which_is_noted_before(self):
+        guard, said = trained(cnn.data.Dataset(bright().images, np.ones(200, int), ["a", "b"]))
+        note = "all training images are of one class, b: the network learns to give every image this answer"
+        assert (said, guard.failure) == ([note], None)
 
     def test_a_first_epoch_that_is_not_far_yet(self):
         self.quiet(bright(), optimizer=cnn.SGD(1e-6), epochs=1)
