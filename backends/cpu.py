@@ -105,7 +105,7 @@ class CpuBackend(Backend):
 
     def describe(self) -> dict[str, Any]:
         libraries = threads.blas_libraries()
-        limit = threads.limit() if self.kernels.name == "compiled" else threads.blas_limit()
+        limit = self.kernels.thread_limit
         return {
             "device": self.name,
             "processor": _processor(),

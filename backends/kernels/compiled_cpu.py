@@ -47,6 +47,10 @@ class CompiledKernels(PortableKernels):
             )
 
     @property
+    def thread_limit(self) -> threads.Limit:
+        return threads.limit() if HAS_THREADS else threads.Limit(1, "Numba has no safe thread pool")
+
+    @property
     def compile_seconds(self) -> float:  # type: ignore[override]
         """What this process has spent on compiling kernels; those found on disk take none."""
         return clock.seconds

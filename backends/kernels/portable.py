@@ -10,6 +10,7 @@ copied along contiguous runs, and the product is the output itself.
 from collections.abc import Callable, Iterator
 from math import inf, prod
 
+from backends import threads
 from backends.buffer import Array, Shape
 from backends.kernels.steps import StepKernels
 from backends.kernels.window import Window
@@ -24,6 +25,11 @@ class PortableKernels(StepKernels):
     records = False  # whether what the kernels do can be recorded
     largest: float = inf  # numbers in an array that the kernels take
     compile_seconds = 0.0  # that this process has spent on compiling kernels
+
+    @property
+    def thread_limit(self) -> threads.Limit:
+        """How many threads of the processor the kernels use, and what limits them to that."""
+        return threads.blas_limit()
 
     def when_compiling(self, say: Callable[[str], None]) -> None:
         """Let ``say`` tell the user, once, that kernels are being compiled and whether they are kept."""
