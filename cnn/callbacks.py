@@ -218,9 +218,10 @@ class LearningGuard(Callback):
         if record["loss"] > self.factor * first:
             loss, before = _loss(record["loss"]), _loss(first)
             return f"the loss is {loss} in epoch {run.epoch}, above {before} at the start; {again}"
-        best = max(past["accuracy"] for past in run.history)
-        if guesses and best > run.guess + self.share * (1 - run.guess):
-            return f"{_no_better(run, record)}, after {best:.2%} before; {again}"
+        best = max(run.history, key=lambda past: float(past["accuracy"]))
+        has_learned = best["accuracy"] > run.guess + self.share * (1 - run.guess)
+        if guesses and has_learned and record["loss"] > best["loss"]:
+            return f"{_no_better(run, record)}, after {best['accuracy']:.2%} before; {again}"
         return None
 
 

@@ -191,6 +191,16 @@ class TestWhatIsNot:
         note = "all training images are of one class, b: the network learns to give every image this answer"
         assert (said, guard.failure) == ([note], None)
 
+    def test_an_accuracy_that_falls_while_the_loss_does_too(self):
+        """As in epochs of a step or two."""
+
+        class Figures(cnn.Callback):
+            def on_epoch(self, run, record):
+                record |= {1: {"loss": 1.3, "accuracy": 0.8}, 2: {"loss": 1.2, "accuracy": 0.1}}[run.epoch]
+
+        guard, _ = trained(bright(), Figures(), epochs=2)
+        assert guard.failure is None
+
     def test_a_first_epoch_that_is_not_far_yet(self):
         self.quiet(bright(), optimizer=cnn.SGD(1e-6), epochs=1)
 
