@@ -165,7 +165,7 @@ def _clear_frames(error: BaseException) -> None:
         if found is not None and not any(found is other for other in cleared):
             cleared.append(found)
             traceback.clear_frames(found.__traceback__)
-            left += [found.__cause__, found.__context__]
+            left += [found.__cause__, found.__context__, *getattr(found, "exceptions", ())]
     gc.collect()  # a frame and its error may hold each other
 
 

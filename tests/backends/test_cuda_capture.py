@@ -267,6 +267,22 @@ class TestMemory:
             assert taken() == 0
         assert number(cublas, "created").value == number(cublas, "destroyed").value
 
+    def test_of_a_step_that_fails_in_several_places(self, gpu, cublas, streams, failing, taken):
+        def step():
+            errors = []
+            for one in (failing(ValueError("a"), 1), failing(ValueError("b"), 1)):
+                try:
+                    if FakeStream.current:
+                        one()
+                except ValueError as error:
+                    errors.append(error)
+            if errors:
+                raise ExceptionGroup("both", errors)
+
+        with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
+            gpu.graph(step)()
+        assert taken() == 0
+
     def test_of_a_step_that_is_interrupted(self, gpu, cublas, streams, failing, taken):
         with pytest.raises(KeyboardInterrupt) as caught:
             gpu.graph(failing(KeyboardInterrupt(), 3))()
