@@ -32,6 +32,7 @@ def import_(
     weights: Annotated[
         Path,
         typer.Argument(
+            readable=False,
             help="A safetensors or .npz file. Names other than those of PyTorch's nn.Sequential are matched "
             "by shape, which is shown.",
             show_default=False,

@@ -166,6 +166,7 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(
+            readable=False,
             help="Go on with a run that was stopped, from its last checkpoint; only --epochs, --data (if the "
             "same data have moved), --device and --threads may be given too.",
             show_default=False,
@@ -176,6 +177,7 @@ def train(
         Path | None,
         typer.Option(
             "--config",
+            readable=False,
             help="Flags from a TOML file, or from the config.json of a run's folder; those given here win.",
             is_eager=True,
             callback=take_defaults,
