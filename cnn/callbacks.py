@@ -144,9 +144,9 @@ class NaNGuard(Callback):
         self._look(run)
         if not isfinite(record.get("validation_loss", 0)):
             raise TrainingError(
-                f"the validation loss became {record['validation_loss']} in epoch {run.epoch}, though "
-                "training gave finite numbers: lower the learning rate, to a tenth for example, or look for "
-                "images unlike the rest"
+                f"the loss of the evaluated images became {record['validation_loss']} in epoch {run.epoch}, "
+                "though training gave finite numbers: lower the learning rate, to a tenth for example, or "
+                "look for images unlike the rest"
             )
 
     def _look(self, run: Run) -> None:

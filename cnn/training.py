@@ -100,6 +100,8 @@ def fit(
     epochs = whole("epochs", epochs)
     batch_size = whole("batch_size", batch_size)
     saved = None if resume is None else SavedTraining.read(resume)
+    if saved is not None:
+        saved.require_data(train)
     if schedule is None:
         schedule = _default_schedule(optimizer, saved)
     instance("schedule", schedule, Schedule, "cnn.schedules.Linear()")

@@ -158,7 +158,7 @@ def test_a_validation_loss_is_looked_at_too():
 
     message = diverges(spoiled("none", 0), validation=DATA, loss=OnlyThere())
     assert message.startswith(
-        "the validation loss became nan in epoch 1, though training gave finite numbers"
+        "the loss of the evaluated images became nan in epoch 1, though training gave finite numbers"
     )
 
 
