@@ -9,11 +9,12 @@ import re
 import warnings
 
 from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
-from backends.backend import Array, Backend, Timer
+from backends.backend import Backend, Timer
 from backends.cpu.backend import CpuBackend
 from backends.cpu.threads import limit_threads
 from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, Notice, OutOfMemory
 from backends.kernels import Window
+from backends.memory import Array
 from backends.text import did_you_mean
 
 __all__ = [

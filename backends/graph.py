@@ -1,47 +1,133 @@
-"""A step that a device records once and then repeats by itself, with nothing left for the host to do."""
+"""A step that a device records once and then repeats.
 
+In a steady step every array lies where it was before, so the step is the same calls each time. On the CPU
+these calls are kept in a list (:class:`RepeatedStep`); a GPU records them itself (:class:`CapturedStep`).
+"""
+
+import threading
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from backends.errors import DeviceLost, Notice
-from backends.memory import Array, Buffer
-
-if TYPE_CHECKING:
-    from backends.backend import Backend
+from backends.memory import Array
 
 Work = Callable[[], None]
+
+
+class Recording:
+    """The calls that a step has made, in their order."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+        self._kept: list[Any] = []
+
+    def add(self, function: Callable[..., Any], *arguments: Any, keep: Any = None, **named: Any) -> None:
+        """Add a call; ``keep`` holds objects that the call needs but does not name."""
+        self._calls.append((function, arguments, named))
+        self._kept.append(keep)
+
+    def replay(self) -> None:
+        """Make all calls again."""
+        for function, arguments, named in self._calls:
+            function(*arguments, **named)
+
+
+_thread = threading.local()
+
+
+def current() -> Recording | None:
+    """The recording in progress on this thread."""
+    return getattr(_thread, "recording", None)
+
+
+@contextmanager
+def _recording_into(recording: Recording | None) -> Iterator[None]:
+    before, _thread.recording = current(), recording
+    try:
+        yield
+    finally:
+        _thread.recording = before
+
+
+def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Call ``function``. A recording in progress keeps this as one call, whatever happens inside it.
+
+    When the call is repeated, an array that the function returns is copied to where it was the first time
+    if it lies elsewhere, so that the calls that follow find it there.
+    """
+    recording = current()
+    if recording is None:
+        return function(*arguments, **named)
+    with _recording_into(None):
+        result = function(*arguments, **named)
+    if result is None:
+        recording.add(function, *arguments, **named)
+    else:
+        recording.add(_call_again, function, arguments, named, result)
+    return result
+
+
+def _call_again(
+    function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any], first: Array
+) -> None:
+    result = function(*arguments, **named)
+    if result is not first:
+        first[...] = result
+
+
+class RepeatedStep:
+    """``step`` as the list of calls that it made; they are recorded again when ``stamp()`` changes."""
+
+    def __init__(self, step: Work, stamp: Callable[[], Hashable]) -> None:
+        self._step = step
+        self._stamp = stamp
+        self._recording: Recording | None = None
+        self._recorded_at: Hashable = None
+
+    def __call__(self) -> None:
+        stamp = self._stamp()
+        if self._recording is not None and stamp == self._recorded_at:
+            self._recording.replay()
+            return
+        self._recording = None  # its arrays are freed before new ones are made
+        recording = Recording()
+        with _recording_into(recording):
+            self._step()
+        if stamp == self._stamp():  # otherwise buffers have grown, and early calls have outdated arrays
+            self._recording, self._recorded_at = recording, stamp
 
 
 class CaptureError(RuntimeError):
     """A step cannot be recorded on this device; the message says why."""
 
 
-class Graph:
-    """``step`` as a graph, for as long as no buffer moves; where there can be none, ``step`` itself.
+class CapturedStep:
+    """``step`` as a graph that the device launches; ``step`` itself if it cannot be recorded.
 
-    ``capture(step)`` runs the step some times to warm up, records it without running it and gives a callable
-    that launches what was recorded; or it raises CaptureError. What the warm-up changes in ``state`` is put
-    back, unless the device is lost.
+    ``capture(step)`` runs the step a few times to warm up, records it without running it, and returns a
+    callable that launches the recording; or it raises CaptureError. The arrays in ``state`` are restored
+    after the warm-up, unless the device is lost. ``device`` is a :class:`backends.Backend`.
     """
 
     def __init__(
-        self, backend: "Backend", capture: Callable[[Work], Work], step: Work, state: Sequence[Array]
+        self, device: Any, capture: Callable[[Work], Work], step: Work, state: Sequence[Array]
     ) -> None:
-        self._backend = backend
+        self._device = device
         self._capture = capture
         self._step = step
         self._state = state
         self._launch: Work | None = None
-        self._stamp: Any = None  # of the buffers whose places are recorded
+        self._recorded_at: Hashable = None
         self.failure: str | None = None
 
     def __call__(self) -> None:
-        with self._backend.active():
-            if self.failure is None and self._stamp != Buffer.allocations:
-                self._launch = None  # its memory goes before the next one's is asked for
+        with self._device.active():
+            if self.failure is None and self._recorded_at != self._device.stamp():
+                self._launch = None  # its memory is freed before the next recording asks for more
                 self._launch = self._record()
-                self._stamp = Buffer.allocations
+                self._recorded_at = self._device.stamp()
             (self._launch or self._step)()
 
     def _record(self) -> Work | None:

@@ -1,24 +1,102 @@
-"""Memory of a device: arrays that are made once and used again."""
+"""Arrays on a device: how they are made and filled, and how memory is allocated once and used again."""
 
+import threading
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from math import prod
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from backends.backend import Backend
+from backends.errors import ArgumentError
 
 Array = Any  # numpy.ndarray, cupy.ndarray, or whatever a further backend computes with
 Shape = tuple[int, ...]
 
 
+class Device(ABC):
+    """The arrays of one device, and its memory. A :class:`Backend` is a device with kernels.
+
+    Arrays of different devices never mix. Data enters a device in :meth:`asarray` and leaves it in
+    :meth:`to_host`; ``crossings`` counts both.
+    """
+
+    name: str
+    xp: ModuleType
+    """The array module: numpy or cupy."""
+    column_bytes: int
+    """The size of a block of convolution columns that stays in fast memory."""
+
+    def __init__(self) -> None:
+        self.crossings = 0
+        self.allocations = 0  # of buffers; while it stays the same, every view of a buffer stays valid
+        self._thread = threading.local()
+
+    @property
+    @abstractmethod
+    def signal(self) -> ModuleType:
+        """``scipy.signal`` or its counterpart, imported when it is first used."""
+
+    @abstractmethod
+    def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
+        """Copy host data to the device, as ``dtype`` or into ``out``; the result may share memory."""
+
+    @abstractmethod
+    def to_host(self, array: Array) -> Any:
+        """A numpy copy of a device array that the caller owns; waits for the device."""
+
+    @abstractmethod
+    def owns(self, array: object) -> bool:
+        """Whether ``array`` lies on this device."""
+
+    @abstractmethod
+    def zeros(self, size: int, dtype: Any) -> Array:
+        """A vector of zeros that starts on a 256-byte boundary."""
+
+    def empty(self, size: int, dtype: Any) -> Array:
+        """A vector with arbitrary contents that is aligned to the processor's vectors."""
+        with self.active():
+            return self.xp.empty(size, dtype=dtype)
+
+    @abstractmethod
+    def take(self, array: Array, indices: Array, out: Array) -> Array:
+        """``out`` = the rows ``array[indices]``; the caller has checked the indices."""
+
+    @abstractmethod
+    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
+        """``out = a @ b`` or ``out += a @ b`` by BLAS; transposed views are not copied."""
+
+    @abstractmethod
+    def active(self) -> AbstractContextManager[object]:
+        """``with device.active():`` makes this the device that ``xp`` computes on.
+
+        An error that leaves the block becomes OutOfMemory if a GPU's memory is full, and DeviceLost if the
+        GPU has failed.
+        """
+
+    def workspace(self, nbytes: int) -> Array:
+        """Scratch bytes that all functions on this thread share; valid until the next call."""
+        return self.scratch("workspace", nbytes)
+
+    def scratch(self, name: str, nbytes: int) -> Array:
+        """Bytes that this thread keeps under a name; they only grow."""
+        buffer = getattr(self._thread, name, None)
+        if buffer is None:
+            buffer = Buffer(self, self.xp.uint8)
+            setattr(self._thread, name, buffer)
+        return buffer.view((nbytes,))
+
+    def upload(self, *targets: Array) -> "Upload":
+        """Host memory from which these arrays are filled, again and again."""
+        return Upload(self, *targets)
+
+
 class Buffer:
     """One allocation on a device that only grows, seen through front views of any smaller shape."""
 
-    allocations = 0  # of all buffers: while it stays the same, every view of them stays what it is
-
-    def __init__(self, backend: "Backend", dtype: Any) -> None:
-        self.backend = backend
+    def __init__(self, device: Device, dtype: Any) -> None:
+        self.device = device
         self.dtype = dtype
         self._storage: Array = None
         self._owner: Array = None  # of its memory: the base of all views
@@ -30,8 +108,8 @@ class Buffer:
             size = prod(shape)
             if self._storage is None or self._storage.size < size:
                 self._storage = self._view = None  # freed before its successor is made
-                Buffer.allocations += 1
-                self._storage = self.backend.empty(size, self.dtype)
+                self.device.allocations += 1
+                self._storage = self.device.empty(size, self.dtype)
                 self._owner = self._storage if self._storage.base is None else self._storage.base
             self._view = self._storage[:size].reshape(shape)
         return self._view
@@ -44,8 +122,8 @@ class Buffer:
 class Buffers:
     """Buffers by name; each keeps the dtype it was first asked for."""
 
-    def __init__(self, backend: "Backend", dtype: Any) -> None:
-        self.backend = backend
+    def __init__(self, device: Device, dtype: Any) -> None:
+        self.device = device
         self.dtype = dtype
         self._buffers: dict[str, Buffer] = {}
 
@@ -53,15 +131,15 @@ class Buffers:
         """A front view of the buffer ``name``."""
         buffer = self._buffers.get(name)
         if buffer is None:
-            buffer = self._buffers[name] = Buffer(self.backend, dtype or self.dtype)
+            buffer = self._buffers[name] = Buffer(self.device, dtype or self.dtype)
         return buffer.view(shape)
 
 
 class Scratch:
     """Two buffers that a network's layers pass between them, for what nobody needs to keep."""
 
-    def __init__(self, backend: "Backend", dtype: Any) -> None:
-        self._pair = Buffer(backend, dtype), Buffer(backend, dtype)
+    def __init__(self, device: Device, dtype: Any) -> None:
+        self._pair = Buffer(device, dtype), Buffer(device, dtype)
 
     def beside(self, array: Array, shape: Shape) -> Array:
         """Room for ``shape`` in the buffer that ``array`` does not lie in."""
@@ -69,13 +147,13 @@ class Scratch:
         return second.view(shape) if first.holds(array) else first.view(shape)
 
 
-def carve(backend: "Backend", *parts: tuple[Shape, Any]) -> list[Array]:
-    """Arrays of these (shape, dtype), side by side in the backend's workspace."""
-    sizes = [prod(shape) * backend.xp.dtype(dtype).itemsize for shape, dtype in parts]
+def carve(device: Device, *parts: tuple[Shape, Any]) -> list[Array]:
+    """Arrays of these (shape, dtype), next to each other in the device's workspace."""
+    sizes = [prod(shape) * device.xp.dtype(dtype).itemsize for shape, dtype in parts]
     starts = [0]
     for size in sizes:
         starts.append(starts[-1] + -(-size // 256) * 256)
-    workspace = backend.workspace(starts[-1])
+    workspace = device.workspace(starts[-1])
     return [
         workspace[start : start + size].view(dtype).reshape(shape)
         for (shape, dtype), start, size in zip(parts, starts, sizes, strict=False)
@@ -90,8 +168,8 @@ class Upload:
     ``arrive`` before work that reads what was sent is queued. Here everything is done at once.
     """
 
-    def __init__(self, backend: "Backend", *targets: Array) -> None:
-        self.backend = backend
+    def __init__(self, device: Device, *targets: Array) -> None:
+        self.device = device
         self.targets = targets
         self.host: list[Any] = [np.zeros(target.shape, target.dtype) for target in targets]
 
@@ -104,7 +182,15 @@ class Upload:
     def send(self) -> None:
         """Copy the host's arrays to the targets."""
         for host, target in zip(self.host, self.targets, strict=True):
-            self.backend.asarray(host, out=target)
+            self.device.asarray(host, out=target)
 
     def arrive(self) -> None:
         """Let work that is queued from now on find there what was sent."""
+
+
+def require_product(a: Array, b: Array, out: Array) -> None:
+    """Raise ArgumentError unless ``a @ b`` fits into ``out``."""
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or out.shape != (len(a), b.shape[1]):
+        raise ArgumentError(
+            f"matmul of {a.shape} and {b.shape} into {out.shape}: expected (m, k) and (k, n) into (m, n)"
+        )

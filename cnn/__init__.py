@@ -11,15 +11,18 @@ from cnn.layers import (
     Flatten,
     Layer,
     MaxPool2D,
+    Parallel,
     Parameter,
     ReLU,
     Reshape,
+    Residual,
     Softmax,
     Tanh,
     initializers,
 )
-from cnn.network import Sequential
+from cnn.network import Network as Sequential
 from cnn.saving.weights import load
+from cnn.support import errors
 from cnn.support.errors import (
     ArgumentError,
     CheckpointError,
@@ -31,9 +34,10 @@ from cnn.support.errors import (
     TrainingError,
 )
 from cnn.support.version import VERSION
-from cnn.training import schedules
+from cnn.training import callbacks, losses, metrics, optimizers, schedules
 from cnn.training.callbacks import Callback, Checkpoint, CSVLog, LearningGuard, NaNGuard, Progress
-from cnn.training.fit import evaluate, fit
+from cnn.training.evaluation import evaluate
+from cnn.training.fit import fit
 from cnn.training.gradients import ClipNorm, GradientTransform
 from cnn.training.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from cnn.training.optimizers import SGD, Adam, AdamW, Optimizer
@@ -70,21 +74,28 @@ __all__ = [
     "NaNGuard",
     "Optimizer",
     "OutOfMemory",
+    "Parallel",
     "Parameter",
     "Progress",
     "ReLU",
     "Reshape",
+    "Residual",
     "Sequential",
     "ShapeError",
     "Softmax",
     "Tanh",
     "TrainingError",
+    "callbacks",
     "check_gradients",
     "data",
+    "errors",
     "evaluate",
     "fit",
     "initializers",
     "load",
+    "losses",
+    "metrics",
     "models",
+    "optimizers",
     "schedules",
 ]

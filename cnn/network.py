@@ -1,9 +1,7 @@
-"""Sequential: layers one after the other, on two flat vectors."""
+"""A network: what belongs to the root of a tree of layers, such as its device and its flat vectors."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,14 +12,11 @@ from backends.text import did_you_mean
 from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last, some_of
 from cnn.data.feed import Feed
 from cnn.layers import initializers
-from cnn.layers.activation import Softmax
-from cnn.layers.fusion import Fused, passes
-from cnn.layers.layer import Context, Layer, Parameter
-from cnn.layers.shape import Reshape
+from cnn.layers.layer import Context, Parameter
+from cnn.layers.sequential import Sequential
 from cnn.support import random
 from cnn.support.arguments import flag, shape, shown, whole
 from cnn.support.errors import ArgumentError, CheckpointError, ShapeError
-from cnn.support.replays import Replays
 
 DTYPES = ("float32", "float64")
 DTYPES_ELSEWHERE = {
@@ -31,23 +26,23 @@ DTYPES_ELSEWHERE = {
 EVALUATION_BATCH = 256
 
 
-class Sequential(Layer):
-    """A network: each layer's output is the next one's input.
+class Network(Sequential):
+    """Layers in sequence that are a whole network; users know it as ``cnn.Sequential``.
 
-    ``net.flat`` holds all parameters in one vector and all gradients in another; each parameter
-    starts on a 256-byte boundary. A Sequential inside another is a layer like the rest. Networks
-    are not thread-safe: take ``net.copy()`` for another thread. A network can be pickled, and so sent to
-    another process: its layers, weights and statistics, which are put on the device of the same name there.
-    If that process does not have the device, it is the one that "auto" takes, and a warning says so.
+    ``net.flat`` holds all parameters in one vector and all gradients in another; each parameter starts on a
+    256-byte boundary. ``net.state`` names every array that a training step changes. Inside another container
+    it is a layer like the others.
+
+    Networks are not thread-safe: take ``net.copy()`` for another thread. A network can be pickled, and so
+    sent to another process: its layers, weights and statistics, which are put on the device of the same
+    name. If that process does not have the device, "auto" chooses one, and a warning says so.
     """
 
-    replayable = True
+    is_root = False
 
-    def __init__(self, *layers: Layer) -> None:
-        for position, layer in enumerate(layers):
-            if not isinstance(layer, Layer):
-                raise ArgumentError(f"Sequential: item {position} is {shown(layer)}, expected a layer")
-        self.layers = list(layers)
+    @property
+    def kind(self) -> str:
+        return "Sequential" if type(self) is Network else super().kind
 
     def build(
         self,
@@ -59,114 +54,73 @@ class Sequential(Layer):
         dtype: str = "float32",
         fuse: bool = True,
     ) -> Shape:
-        """Give the layers their places, and the parameters their memory and first values.
+        """Give the layers their places, and the parameters their memory and initial values.
 
         Parameters
         ----------
         input_shape : tuple of int
-            One sample's: (C, H, W) or (F,).
+            The shape of one sample: (C, H, W) or (F,).
         context : Context
-            Given by the network that this one is a layer of; leave it out otherwise.
+            Given by the container that this network is a layer of; leave it out otherwise.
         backend : Backend or str
             The device, or its name.
         seed : int
-            Of the first weights; the same on every device.
+            Seed of the initial weights, which are the same on every device.
         dtype : str
             "float32" or "float64".
         fuse : bool
-            Compute neighbouring layers in one pass where the kernels can; the results are the same.
+            Compute neighbouring layers in one pass if they can be; the results are the same.
 
         Returns
         -------
         tuple of int
-            The shape of one sample's output.
+            The shape of the output for one sample.
 
         Raises
         ------
         ShapeError
-            Where a layer does not fit its input; the network can then be built on another.
+            If a layer does not fit its input; the network can then be built on another input shape.
         ArgumentError
-            If it is built already, or an argument is out of range.
+            If the network is built already, or an argument is out of range.
         """
-        if context is None:
-            return self._build_root(shape("input_shape", input_shape), backend, seed, dtype, fuse)
-        super().build(input_shape, context)
-        prefix = f"{context.path}." if context.path else ""
-        for index, layer in enumerate(self.layers):
-            self.output_shape = layer.build(self.output_shape, replace(context, path=f"{prefix}{index}"))
-        self.passes = self._fused = passes(self.layers) if context.fuse else list(self.layers)
-        self._replays = Replays(self.backend)
-        self.replayable = type(self).replayable and all(step.replayable for step in self.passes)
-        self._input: Array = None  # of the latest training forward
-        return self.output_shape
+        if context is not None:
+            return super().build(input_shape, context)
+        return self._build_root(shape("input_shape", input_shape), backend, seed, dtype, fuse)
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """The output for device arrays, batch last: (*input_shape, N) -> (*output_shape, N).
 
         A training output stays valid until the next training forward, another until the next call.
         """
-        self.require_built()
+        if not self.is_root:
+            self.require_built()
+            return super().forward(x, training)
         self._check("input", x, self.input_shape)
         with self.backend.active():
             x = x.astype(self.dtype, copy=False)
             if training:
-                self._input = None  # where a layer fails, there is nothing to go back from
-            if self.replayable:
-                y = self._replays.run(("forward", training), (x,), lambda: self._forward(x, training))
-            else:
-                y = self._forward(x, training)
+                self._batch = 0  # if a layer fails, there is no forward to go back from
+            y = super().forward(x, training)
             if training:
-                self._input = x
+                self._batch = x.shape[-1]
             return y
-
-    def _forward(self, x: Array, training: bool) -> Array:
-        for step in self.passes:
-            x = step.forward(x, training)
-        return x
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         """Write all gradients for the latest training forward; -> the input's, valid until the next call.
 
-        Without ``input_grad`` the layers up to the first with parameters are spared their part.
+        Without ``input_grad``, the layers before the first one with parameters skip their part.
         """
-        self.require_built()
+        if not self.is_root:
+            self.require_built()
+            return super().backward(dy, input_grad)
         self._check("gradient", dy, self.output_shape)
-        batch = 0 if self._input is None else self._input.shape[-1]
-        if dy.shape[-1] != batch:
+        if dy.shape[-1] != self._batch:
             raise ShapeError(
                 f"the gradient is for a batch of {dy.shape[-1]}, the latest training forward had "
-                f"{batch}: call forward(x, training=True) with the same batch first"
+                f"{self._batch}: call forward(x, training=True) with the same batch first"
             )
         with self.backend.active():
-            dy = dy.astype(self.dtype, copy=False)
-            if self.replayable:
-                given = self._input, dy
-                return self._replays.run(
-                    ("backward", input_grad), given, lambda: self._backward(dy, input_grad)
-                )
-            return self._backward(dy, input_grad)
-
-    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
-        first_trained = next((i for i, step in enumerate(self.passes) if step.parameters), len(self.passes))
-        for index in reversed(range(len(self.passes))):
-            if not input_grad and index < first_trained:
-                return None
-            dy = self.passes[index].backward(dy, input_grad or index > first_trained)
-        return dy
-
-    @contextmanager
-    def unfused(self) -> Iterator[None]:
-        """Inside the block every layer runs by itself, as when they are to be watched one by one."""
-        containers = [layer for layer in self.layers if isinstance(layer, Sequential)]
-        with ExitStack() as stack:
-            for container in containers:
-                stack.enter_context(container.unfused())
-            self.passes, replayable, self.replayable = list(self.layers), self.replayable, False
-            try:
-                yield
-            finally:
-                self.passes, self.replayable = self._fused, replayable
-                self._replays.forget()  # the layers remember other arrays now
+            return super().backward(dy.astype(self.dtype, copy=False), input_grad)
 
     def predict(self, images: Any, batch_size: int = EVALUATION_BATCH) -> Any:
         """Probabilities for host images: (N, C, H, W) or (N, H, W) -> (N, classes).
@@ -179,36 +133,42 @@ class Sequential(Layer):
         self.check_images(images)
         batch_size = whole("batch_size", batch_size)
         feed = Feed(self.backend, self.dtype, images, np.zeros(len(images), dtype=np.int64), batch_size)
-        parts = []
+        parts: list[Any] = []
+        found: list[Array] = []
+
+        def step() -> None:
+            x, _ = feed.gather()
+            found[:] = [self.probabilities(self.forward(x))]
+
         with self.backend.active():
-            for x, _ in feed:
-                y = self.forward(x)
-                if not self.ends_in_softmax:
-                    logits, y = y, self.context.scratch.beside(y, y.shape)
-                    self.backend.kernels.softmax(logits, out=y)
-                parts.append(np.moveaxis(self.backend.to_host(y), -1, 0))
+            for _ in feed.repeat(step):
+                parts.append(np.moveaxis(self.backend.to_host(found[0]), -1, 0))
         return np.concatenate(parts)
+
+    def probabilities(self, y: Array) -> Array:
+        """Softmax of an inference output ``y``, or ``y`` itself if it is probabilities already."""
+        if self.gives_probabilities:
+            return y
+        out = self.context.scratch.beside(y, y.shape)
+        self.backend.kernels.softmax(y, out)
+        return out
 
     @property
     def parameters(self) -> dict[str, Parameter]:
         """The parameters by PyTorch's names: "0.weight", "0.bias", "3.weight", ..."""
         self.require_built()
-        return {
-            f"{index}.{name}": parameter
-            for index, layer in enumerate(self.layers)
-            for name, parameter in layer.parameters.items()
-        }
+        return super().parameters
 
     @property
     def statistics(self) -> dict[str, Array]:
         """What a training forward changes besides the parameters, as running means, by PyTorch's names."""
-        return {f"{layer.path}.{name}": array for layer in self.walk() for name, array in layer.state.items()}
+        self.require_built()
+        return super().statistics
 
     @property
-    def ends_in_softmax(self) -> bool:
-        """Whether the output is probabilities."""
-        last = [layer for layer in self.walk() if not isinstance(layer, Reshape)][-1:]
-        return any(isinstance(layer, Softmax) for layer in last)
+    def state(self) -> dict[str, Array]:
+        """Every array of the network that a training step changes: all parameters, and the statistics."""
+        return {"parameters": self.flat.value, **self.statistics}
 
     def cut(self, vector: Any) -> dict[str, Any]:
         """A host vector as long as ``flat``, cut into views by the parameters' names."""
@@ -274,45 +234,10 @@ class Sequential(Layer):
         return {name: parameter.value for name, parameter in self.parameters.items()} | self.statistics
 
     def save(self, path: Any) -> None:
-        """Write the weights and the architecture to a safetensors file, whole or not at all."""
+        """Write the weights and the architecture to a safetensors file, in full or not at all."""
         from cnn.saving.weights import save
 
         save(self, path)
-
-    def copy(self) -> "Sequential":
-        """The same network with buffers of its own: same device, same weights."""
-        self.require_built()
-        if not self.is_root:
-            self.require_alone()
-        twin = self.fresh()
-        twin.build(self.input_shape, backend=self.backend, dtype=self.dtype, fuse=self.context.fuse)
-        with self.backend.active():
-            twin.flat.value[...] = self.flat.value
-            for name, array in twin.statistics.items():
-                array[...] = self.statistics[name]
-        return twin
-
-    def fresh(self) -> "Sequential":
-        """The same layers, not yet built."""
-        twin = type(self).__new__(type(self))  # a class of one's own may take other arguments
-        vars(twin).update(self._unbuilt if self.built else vars(self))
-        twin.layers = [layer.fresh() for layer in self.layers]
-        return twin
-
-    def unbuild(self) -> None:
-        """Give up the place in a network, for all layers inside too."""
-        super().unbuild()
-        for layer in self.layers:
-            layer.unbuild()
-
-    def __deepcopy__(self, memo: Any) -> "Sequential":
-        return self.copy() if self.built else self.fresh()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        if not self.built or not self.is_root:
-            return super().__reduce_ex__(protocol)
-        place = self.input_shape, self.backend, self.dtype, self.context.fuse
-        return _rebuilt, (self.fresh(), *place, self.state_dict())
 
     def summary(self) -> None:
         """Print layer, output shape, parameters, multiply-adds and memory."""
@@ -320,26 +245,33 @@ class Sequential(Layer):
 
         show(self)
 
-    def walk(self) -> Iterator[Layer]:
-        """All layers, those inside containers included."""
-        for layer in self.layers:
-            yield from layer.walk()
+    def copy(self) -> "Network":
+        """The same network with buffers of its own: same device, same weights."""
+        self.require_built()
+        if not self.is_root:
+            self.require_alone()
+        twin = self.fresh()
+        twin.build(self.input_shape, backend=self.backend, dtype=self.dtype, fuse=self.context.fuse)
+        with self.backend.active():
+            for array, value in zip(twin.state.values(), self.state.values(), strict=True):
+                array[...] = value
+        return twin
 
-    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
-        """All layers, those that run in one pass together; those inside containers included."""
-        for step in self.passes:
-            if isinstance(step, Sequential):
-                yield from step.walk_passes()
-            else:
-                yield step.layers if isinstance(step, Fused) else (step,)
+    def fresh(self) -> "Network":
+        """The same layers, not yet built."""
+        return cast(Network, super().fresh())
 
-    @property
-    def is_root(self) -> bool:
-        """Whether the network is built and no layer of another."""
-        return self.built and "flat" in vars(self)
+    def __deepcopy__(self, memo: Any) -> "Network":
+        return self.copy() if self.built else self.fresh()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if not self.is_root:
+            return super().__reduce_ex__(protocol)
+        place = self.input_shape, self.backend, self.dtype, self.context.fuse
+        return _rebuilt, (self.fresh(), *place, self.state_dict())
 
     def require_built(self) -> None:
-        """Raise where the network has not been built."""
+        """Raise ArgumentError if the network has not been built."""
         if not self.built:
             raise ArgumentError("the network is not built yet: call net.build(input_shape) first")
 
@@ -352,11 +284,6 @@ class Sequential(Layer):
             advice = f": {channels_last_advice(images.shape)}" if last else ""
             raise ShapeError(f"the images are {images.shape}, the network was built for {expected}{advice}")
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The layers."""
-        return {"layers": self.layers}
-
     def _build_root(
         self, input_shape: Shape, backend: Backend | str, seed: int, dtype: str, fuse: bool
     ) -> Shape:
@@ -368,12 +295,12 @@ class Sequential(Layer):
             backend = backends.get(backend)
         if not isinstance(backend, Backend):
             raise ArgumentError(f'backend is {shown(backend)}, expected a device such as backends.get("cpu")')
-        for layer in (self, *self.walk()):
-            layer.require_unbuilt()
+        self.require_unbuilt()
         try:
             with backend.active():
-                self.build(input_shape, Context(backend, name, Scratch(backend, name), fuse))
+                super().build(input_shape, Context(backend, name, Scratch(backend, name), fuse))
                 self._allocate(seed)
+                self.is_root, self._batch = True, 0
         except BaseException:
             self.unbuild()
             raise
@@ -413,8 +340,8 @@ class Sequential(Layer):
 
 
 def _rebuilt(
-    network: Sequential, input_shape: Shape, backend: Backend, dtype: str, fuse: bool, state: dict[str, Any]
-) -> Sequential:
+    network: Network, input_shape: Shape, backend: Backend, dtype: str, fuse: bool, state: dict[str, Any]
+) -> Network:
     """A network from what it was pickled as."""
     network.build(input_shape, backend=backend, dtype=dtype, fuse=fuse)
     network.load_state_dict(state)

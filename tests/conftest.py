@@ -13,6 +13,7 @@ import numpy as np
 from devices import DEVICES, cuda_missing
 
 import backends
+from backends import threads
 from cnn import cli
 
 
@@ -48,6 +49,18 @@ def pytest_terminal_summary(terminalreporter):
     if left_out:
         terminalreporter.section(f"{len(left_out)} GPU TESTS WERE LEFT OUT", yellow=True)
         terminalreporter.line(cuda_missing() or "")
+
+
+@pytest.fixture(autouse=True)
+def threads_of_its_own():
+    """A number of threads that a test asks for is that test's alone."""
+    asked = threads._asked
+    yield
+    if threads._asked is not asked:
+        import threadpoolctl  # which the test has used
+
+        threads._asked = asked
+        threadpoolctl.threadpool_limits(int(os.environ["OPENBLAS_NUM_THREADS"]), user_api="blas")
 
 
 @pytest.fixture(params=DEVICES)

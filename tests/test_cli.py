@@ -612,6 +612,28 @@ class TestMistakes:
         self.refused(command, tmp_path, message, "train", "--model", "notebook", *flags)
 
     @pytest.mark.parametrize(
+        "flags",
+        [
+            ("--optimizer", "SGD"),
+            ("--schedule", "zigzag"),
+            ("--model", "resnet"),
+            ("--dtype", "int8"),
+            ("--kernels", "fast"),
+            ("--epochs", "0"),
+            ("--batch-size", "0"),
+            ("--seed", "-1"),
+            ("--validation", "2"),
+            ("--clip", "-1"),
+            ("--warmup", "1.5"),
+        ],
+    )
+    @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+    def test_in_flags_before_the_data_are_loaded(self, command, monkeypatch, flags, dry):
+        monkeypatch.setattr(cnn.data, "load", lambda source: pytest.fail("the data are loaded"))
+        code, out, err = command("train", "--device", "cpu", *flags, *dry)
+        assert (code, out, err[:7], err.count("\n")) == (2, "", "error: ", 1)
+
+    @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (("zz",), "no such command 'zz': `cnn --help` shows"),

@@ -47,12 +47,8 @@ class Spoil(cnn.Layer):
 
     def build(self, input_shape, context):
         super().build(input_shape, context)
-        self.turns = context.backend.zeros(1, np.float64)  # on the device: what a step changes
+        self.turns = self.statistic("turns", (1,), 0, np.float64)  # on the device: what a step changes
         return input_shape
-
-    @property
-    def state(self):
-        return {"turns": self.turns}
 
     def _passed(self, x, direction):
         xp = self.backend.xp
@@ -158,7 +154,7 @@ def test_a_validation_loss_is_looked_at_too():
 
     message = diverges(spoiled("none", 0), validation=DATA, loss=OnlyThere())
     assert message.startswith(
-        "the validation loss became nan in epoch 1, though training gave finite numbers"
+        "the loss of the evaluated images became nan in epoch 1, though training gave finite numbers"
     )
 
 

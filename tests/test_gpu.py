@@ -7,7 +7,7 @@ import pytest
 
 import backends
 import cnn
-from cnn.training.fit import make_feed, make_loss
+from cnn.training.evaluation import make_feed, make_loss
 from cnn.training.metrics import Totals
 from cnn.training.step import TrainingStep
 

@@ -9,7 +9,6 @@ import standin
 from standin import StandInBackend, counters
 
 import cnn
-from backends.memory import Buffer
 from cnn.layers import Layer
 from cnn.training.callbacks import Callback
 
@@ -109,16 +108,16 @@ def test_how_much_a_plain_step_asks_of_the_device(model, kernels, asked):
 def test_the_warm_up_leaves_no_trace():
     net = network()
     before = {name: value.copy() for name, value in net.state_dict().items()}
-    feed = cnn.training.make_feed(net, DATA, 16)
+    feed = cnn.training.evaluation.make_feed(net, DATA, 16)
     feed.start(np.arange(70), np.ones(5))
     optimizer, loss, totals = (
         cnn.SGD(1.0, momentum=0.9),
-        cnn.training.make_loss(net, None),
+        cnn.training.evaluation.make_loss(net, None),
         cnn.training.metrics.Totals(net),
     )
     optimizer.build(net)
     step = cnn.training.step.TrainingStep(net, loss, optimizer, feed, totals)
-    step._graph()._record()
+    net.backend.graph(step.run, list(step.state.values()))._record()
     assert_same((before, 0), (net.state_dict(), 0))
     to_host = net.backend.to_host
     velocity = optimizer.state["velocity"]
@@ -136,7 +135,7 @@ def test_what_grows_a_buffer_has_the_step_recorded_again():
 
     class Noting(StandInBackend):
         def _capture(self, step):
-            recorded.append(Buffer.allocations)
+            recorded.append(self.allocations)
             return original(self, step)
 
     def counted():
@@ -153,12 +152,9 @@ class Counting(Layer):
     """Counts its training forwards, and adds the count to its input."""
 
     def build(self, input_shape, context):
-        self.count = context.backend.zeros(1, context.dtype)
-        return super().build(input_shape, context)
-
-    @property
-    def state(self):
-        return {"count": self.count}
+        super().build(input_shape, context)
+        self.count = self.statistic("count", (1,), 0)
+        return input_shape
 
     def forward(self, x, training=False):
         y = self.output(x, training)

@@ -41,6 +41,20 @@ def give(command, own_data):
     return give
 
 
+def test_what_is_to_be_known_of_the_data_is_said(command, give, weights, tmp_path):
+    images = np.full((4, 20, 20, 1), 300.0)
+    np.savez("floats.npz", x_train=images, y_train=[0, 1, 0, 1], x_test=images, y_test=[0, 1, 0, 1])
+    code, _, err = give(weights, "--data", "floats.npz")
+    assert (code, err.splitlines()) == (
+        0,
+        [
+            "note: channels last, taken as (4, 1, 20, 20)",
+            "note: the test images are floats from 300 to 300, taken as they are: scaled to 0..1 they train "
+            "better",
+        ],
+    )
+
+
 def test_an_imported_run_is_tested_as_the_one_it_came_from(command, own_data):
     _, out, _ = command("train", *SMALL, "--data", own_data, "--out", "run", "--json")
     trained = json.loads(out)

@@ -186,8 +186,20 @@ class TestWhatIsNot:
     def test_a_network_that_learns(self, batch_size, epochs):
         self.quiet(bright(), batch_size=batch_size, epochs=epochs)
 
-    def test_a_single_class(self):
-        self.quiet(cnn.data.Dataset(bright().images, np.zeros(200, int), 2))
+    def test_a_single_class_which_is_noted_before(self):
+        guard, said = trained(cnn.data.Dataset(bright().images, np.ones(200, int), ["a", "b"]))
+        note = "all training images are of one class, b: the network learns to give every image this answer"
+        assert (said, guard.failure) == ([note], None)
+
+    def test_an_accuracy_that_falls_while_the_loss_does_too(self):
+        """As in epochs of a step or two."""
+
+        class Figures(cnn.Callback):
+            def on_epoch(self, run, record):
+                record |= {1: {"loss": 1.3, "accuracy": 0.8}, 2: {"loss": 1.2, "accuracy": 0.1}}[run.epoch]
+
+        guard, _ = trained(bright(), Figures(), epochs=2)
+        assert guard.failure is None
 
     def test_a_first_epoch_that_is_not_far_yet(self):
         self.quiet(bright(), optimizer=cnn.SGD(1e-6), epochs=1)

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from backends.kernels.steps import TINY
 
 import cnn
-from backends.kernels.steps import TINY
 from cnn.training import schedules
-from cnn.training.fit import learning_rates
+from cnn.training.preparation import learning_rates
 
 GRADIENTS = [[0.5, -1, 2], [-0.25, 0.5, 1], [1.5, 0, -3], [0.1, 0.2, 0.3]]
 

@@ -163,6 +163,15 @@ class TestReading:
         with pytest.raises(DataError, match=r"nan\.tif: all values of the picture are NaN or infinite"):
             read_picture(tmp_path / "nan.tif")
 
+    @pytest.mark.parametrize("side", [28, 60, 280])
+    def test_a_hot_pixel_of_a_camera_does_not_darken_the_rest(self, tmp_path, side):
+        grey = np.asarray(drawn().resize((side, side)), dtype=np.uint16)
+        values = grey * 16
+        values[3, 3] = 65535
+        Image.fromarray(values).save(tmp_path / "7.png")
+        read = np.asarray(read_picture(tmp_path / "7.png").convert("L"), dtype=int)
+        assert np.count_nonzero(np.abs(read - grey) > 1) <= 1
+
     def test_brightness_is_kept_where_the_depth_is_known(self, tmp_path):
         for level, depth in ((300, 1023), (2000, 4095), (20_000, 65535)):
             Image.fromarray(np.full((9, 9), level, np.uint16)).save(tmp_path / "flat.png")

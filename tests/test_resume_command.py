@@ -175,6 +175,16 @@ class TestResume:
         train("run")
         stop_after(None)
 
+    @pytest.mark.parametrize("tested", [True, False])
+    def test_a_finished_run_that_has_failed_says_so_again(self, train, command, tested):
+        code, _, err = train("run", "--learning-rate", 100, "--clip", 0)
+        failure = err.splitlines()[-1]
+        assert (code, failure.partition(" failed: ")[0]) == (1, "error: the training has")
+        if not tested:
+            RunFolder("run").evaluation.unlink()
+        again, _, err = command("train", "--resume", "run", "--no-report")
+        assert (again, err.splitlines()[-1]) == (1, failure)
+
     def test_a_finished_run_is_left_as_it_is(self, train, command):
         _, first, _ = train("run")
         before = {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}

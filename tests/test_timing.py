@@ -5,7 +5,7 @@ import pytest
 
 import cnn
 from cnn.inspection.timing import Spread, time_layers
-from cnn.training.fit import make_loss
+from cnn.training.evaluation import make_loss
 
 
 @pytest.fixture

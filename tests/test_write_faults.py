@@ -145,6 +145,20 @@ class TestFileSystemsThatDoLess:
         code, _, err = command("train", *SMALL, "--data", own_data, "--out", "run", "--epochs", 1)
         assert code == 0, err
         assert Path("run/evaluation.safetensors").exists()
+        for words in (("evaluate", "run"), ("export", "run", "x.onnx"), ("train", "--resume", "run")):
+            assert command(*words)[0] == 0
+
+    def test_no_command_refuses_a_path_for_its_permissions(self, command, monkeypatch):
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        os.mkdir("some")
+        for words in (
+            *(["evaluate", "some"], ["report", "some"], ["predict", "some", "some"], ["import", "some"]),
+            *(["export", "some", "some"], ["compare", "some"], ["compare", "--save", "some"]),
+            *(["train", "--resume", "some"], ["train", "--config", "some"], ["train", "--out", "some"]),
+            *(["report", "some", "--out", "some"], ["compare", "--plot", "some"]),
+        ):
+            code, _, err = command(*words)
+            assert (code, "is not readable" in err) == (2, False)
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):

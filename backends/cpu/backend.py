@@ -4,19 +4,20 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
+from threading import get_ident
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from backends import recording
-from backends.backend import Array, Backend, Timer
+from backends.backend import Backend, Timer
 from backends.cpu import threads
 from backends.errors import DeviceUnavailable
-from backends.kernels import PortableKernels
+from backends.kernels import Kernels
 from backends.libraries import LibraryError, needing, require, version
+from backends.memory import Array, require_product
 
 
 class CpuBackend(Backend):
@@ -53,7 +54,7 @@ class CpuBackend(Backend):
     def empty(self, size: int, dtype: Any) -> Array:
         return _aligned(np.empty, size, dtype)
 
-    def compiled_kernels(self) -> type[PortableKernels]:
+    def compiled_kernels(self) -> type[Kernels]:
         try:
             with needing("numba", "for the compiled kernels"):
                 from backends.cpu.compiled.jit import try_out
@@ -65,10 +66,7 @@ class CpuBackend(Backend):
         return CompiledKernels
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
-        self.require_product(a, b, out)
-        if self.kernels.matmul(a, b, out, accumulate):
-            return out
-        recording.spoil()
+        require_product(a, b, out)
         if 4 < len(a) < 16 and len(a) != 8 and a.shape[1] >= 1024:
             # OpenBLAS is twice as fast with 8 rows as with 6 where the inner dimension is long
             product = np.matmul(self._with_whole_rows(a), b)[: len(a)]
@@ -92,6 +90,9 @@ class CpuBackend(Backend):
     def take(self, array: Array, indices: Array, out: Array) -> Array:
         return np.take(array, indices, axis=0, out=out, mode="clip")  # "raise" would go through a copy
 
+    def stamp(self) -> Hashable:
+        return self.allocations, threads.count(), get_ident()
+
     def active(self) -> AbstractContextManager[object]:
         return _ACTIVE
 
@@ -106,7 +107,7 @@ class CpuBackend(Backend):
 
     def describe(self) -> dict[str, Any]:
         libraries = threads.blas_libraries()
-        limit = threads.limit() if self.kernels.name == "compiled" else threads.blas_limit()
+        limit = self.kernels.thread_limit or threads.blas_limit()
         return {
             "device": self.name,
             "processor": _processor(),

@@ -5,26 +5,23 @@ They take contiguous arrays of one dtype, float32 or float64, as the layers hand
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from math import prod, sqrt
-from typing import TYPE_CHECKING, Any
+from math import inf, prod, sqrt
+from typing import Any
 
 import numpy as np
 
-from backends import recording
+from backends import graph
 from backends.cpu import threads
 from backends.cpu.compiled import convolution, kept, pooling, steps
 from backends.cpu.compiled.convolution import ALONE, BEFORE_POOL, BEFORE_RELU
 from backends.cpu.compiled.jit import HAS_THREADS, MULTIPLICATIONS, clock, thread_count
 from backends.cpu.compiled.matmul import matmul
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
+from backends.kernels.contract import NORM_ROUNDING, TINY
 from backends.kernels.covering import FLOATS, covering, covers
 from backends.kernels.portable import PortableKernels
-from backends.kernels.steps import NORM_ROUNDING, TINY
 from backends.kernels.window import Window
-from backends.memory import Array, Shape
-
-if TYPE_CHECKING:
-    from backends.backend import Backend
+from backends.memory import Array, Device, Shape
 
 BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.intp)
 AT_ONCE = 1024  # numbers of a line of dy: with those of all its channels they stay in the second cache
@@ -35,17 +32,20 @@ class CompiledKernels(PortableKernels):
     """Direct convolution, pooling by line, products out of tiles, everything else in single passes."""
 
     name = "compiled"
-    fuses = True
-    records = True
+    largest = inf
 
-    def __init__(self, backend: "Backend") -> None:
-        super().__init__(backend)
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
         if not HAS_THREADS:
-            backend.slower = (
+            self.slower = (
                 "the compiled kernels use one thread, since Numba has no thread pool that is safe to share: "
                 "install libgomp (Linux) or libomp (macOS), and unset NUMBA_THREADING_LAYER and "
                 "NUMBA_THREADING_LAYER_PRIORITY if they are set"
             )
+
+    @property
+    def thread_limit(self) -> threads.Limit:
+        return threads.limit() if HAS_THREADS else threads.Limit(1, "Numba has no safe thread pool")
 
     @property
     def compile_seconds(self) -> float:  # type: ignore[override]
@@ -76,19 +76,19 @@ class CompiledKernels(PortableKernels):
             bordered = self._bordered(dy, border, bordered)
             self._grad_input(bordered, dy.shape, weight, turned, out, window, groups)
         else:
-            self.portable().conv2d_grad_input(dy, weight, out, window, groups)
+            super().conv2d_grad_input(dy, weight, out, window, groups)
 
+    @covering()
     def conv2d_relu(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
     ) -> None:
-        """``out`` = the positive part of the convolution with its bias, (O,) or (O, OH, OW)."""
         self._convolve(x, weight, bias, out, window, groups, rectify=True)
 
+    @covering(BYTES)
     def conv2d_relu_max_pool2d(
         self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
         groups: int, pool: Window,
     ) -> None:  # fmt: skip
-        """``out`` = the max pooling of that, ``winner`` as in max_pool2d; the convolution is not kept."""
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         O, _, OW, N = y_shape
         work = _work(weight, y_shape)
@@ -113,17 +113,14 @@ class CompiledKernels(PortableKernels):
             parts,
         )  # fmt: skip
 
+    @covering(BYTES)
     def conv2d_relu_grad(
         self, dy: Array, x: Array, y: Array, winner: Array | None, weight: Array, window: Window, groups: int,
-        pool: Window | None, grad: Array, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
+        pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
     ) -> None:  # fmt: skip
-        """The gradients of conv2d_relu, or with ``pool`` and ``winner`` of conv2d_relu_max_pool2d.
-
-        ``y`` is what that gave out; ``grad``, of :meth:`gradient_shape`, becomes the convolution's own
-        gradient; ``dx=None``: not wanted.
-        """
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         O, OH, OW, _ = y_shape
+        grad = self.room("gradient", _gradient_shape(y_shape, window, dx is not None), dy.dtype)
         sums = None
         if bias_grad is not None:
             sums = bias_grad if bias_grad.ndim == 3 else self._room(grad.dtype, O * OH * OW, name="sums")[0]
@@ -138,18 +135,7 @@ class CompiledKernels(PortableKernels):
             turned = self._room(grad.dtype, weight.size)[0]
             self._grad_input(grad, y_shape, weight, turned, dx, window, groups)
         else:
-            self.portable().conv2d_grad_input(grad, weight, dx, window, groups)
-
-    def gradient_shape(self, y_shape: Shape, window: Window, input_grad: bool) -> Shape:
-        """Room for the convolution's gradient: with the border that the gradient of its input needs.
-
-        Where that is not wanted, some lines for each thread are enough.
-        """
-        O, OH, OW, N = y_shape
-        if not input_grad:
-            return O * threads.count(), min(OH, max(1, AT_ONCE // (OW * N))), OW, N
-        border = _gradient_border(window) if _has_direct_grad_input(window) else 0
-        return O, OH, OW + 2 * border, N
+            super().conv2d_grad_input(grad, weight, dx, window, groups)
 
     @covering(BYTES)
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
@@ -171,21 +157,22 @@ class CompiledKernels(PortableKernels):
         arguments = (out, dy, *out.shape, _pool(window, dy.shape))
         pooling.average_pool_grad(dy.dtype, arguments, thread_count(out.size))
 
-    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool) -> bool:
-        room = partial(self._room, name="product")  # the portable kernels multiply what lies in the workspace
-        return matmul(a, b, out, accumulate, room)
+    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> None:
+        room = partial(self._room, name="product")  # portable kernels multiply what lies in the workspace
+        if not matmul(a, b, out, accumulate, room):
+            super().matmul(a, b, out, accumulate)
 
     @covering()
     def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
-        arguments = (y, bias, len(bias), y.size // len(bias), int(rectify))
+        arguments = (y, bias, bias.size, y.size // bias.size, int(rectify))
         steps.add_bias(y.dtype, arguments, thread_count(y.size))
 
     @covering()
     def sum_rows(self, x: Array, out: Array) -> None:
-        steps.sum_rows(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(x.size))
+        steps.sum_rows(x.dtype, (x, out, out.size, x.size // out.size), thread_count(x.size))
 
     def relu(self, x: Array, out: Array) -> None:
-        self.backend.run(np.clip, x, 0, np.inf, out=out)
+        graph.call(np.clip, x, 0, np.inf, out=out)
 
     @covering()
     def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
@@ -196,7 +183,7 @@ class CompiledKernels(PortableKernels):
     def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
         plain = images.flags.c_contiguous and out.flags.c_contiguous and indices.flags.c_contiguous
         if not plain or indices.dtype != INDICES or images.dtype not in (BYTES, out.dtype):
-            self.portable().gather_batch(images, indices, out)
+            super().gather_batch(images, indices, out)
             return
         sizes = (prod(images.shape[1:]), len(indices))
         if images.dtype == BYTES:
@@ -221,7 +208,7 @@ class CompiledKernels(PortableKernels):
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
         if not covers(self, (y, labels, losses, dy), INDICES):
-            self.portable().cross_entropy(y, labels, losses, dy, divisor, sums)
+            super().cross_entropy(y, labels, losses, dy, divisor, sums)
             return
         arguments = (y, labels, losses, dy, _settings(y.dtype, divisor), *y.shape)
         steps.cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
@@ -232,7 +219,7 @@ class CompiledKernels(PortableKernels):
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
         if not covers(self, (y, labels, losses, dy), INDICES):
-            self.portable().binary_cross_entropy(y, labels, losses, dy, divisor, sums)
+            super().binary_cross_entropy(y, labels, losses, dy, divisor, sums)
             return
         margin = float(np.finfo(y.dtype).eps)
         arguments = (y, labels, losses, dy, _settings(y.dtype, margin, 1 - margin, divisor), *y.shape)
@@ -244,7 +231,7 @@ class CompiledKernels(PortableKernels):
         if covers(self, (losses, y, labels), INDICES):
             steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
         else:
-            self.portable().tally(losses, y, labels, sums)
+            super().tally(losses, y, labels, sums)
 
     def next_batch(
         self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
@@ -254,10 +241,10 @@ class CompiledKernels(PortableKernels):
         if covers(self, arguments, INDICES):
             steps.next_batch(rate.dtype, (*arguments, len(chosen), len(order), len(rates)))
         else:
-            self.portable().next_batch(*arguments)
+            super().next_batch(*arguments)
 
     def clip_norm(self, grad: Array, limit: float) -> None:
-        self.backend.run(_clip_norm, grad, limit)
+        graph.call(_clip_norm, grad, limit)
 
     def sgd(
         self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
@@ -282,7 +269,7 @@ class CompiledKernels(PortableKernels):
         self, value: Array, grad: Array, mean: Array, square: Array, powers: Array, rate: Array,
         betas: tuple[float, float], epsilon: float, weight_decay: float, decoupled: bool,
     ) -> None:  # fmt: skip
-        np.multiply(powers, betas, out=powers)
+        graph.call(np.multiply, powers, betas, out=powers)
         settings = _settings(value.dtype, *betas, epsilon, weight_decay, TINY)
         arguments = (
             value,
@@ -296,11 +283,6 @@ class CompiledKernels(PortableKernels):
             value.size,
         )
         steps.adam(value.dtype, arguments, thread_count(2 * value.size))
-
-    def portable(self) -> PortableKernels:
-        """The kernels for what these do not cover; what they do cannot be recorded."""
-        recording.spoil()
-        return PortableKernels(self.backend)
 
     def _convolve(
         self,
@@ -389,7 +371,7 @@ class CompiledKernels(PortableKernels):
         starts = [0]
         for size in sizes:
             starts.append(starts[-1] + -(-size // unit) * unit)
-        scratch = self.backend.scratch(name, starts[-1] * dtype.itemsize).view(dtype)
+        scratch = self.device.scratch(name, starts[-1] * dtype.itemsize).view(dtype)
         return [scratch[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
@@ -423,6 +405,18 @@ def _work(weight: Array, y_shape: Shape) -> int:
 def _has_direct_grad_input(window: Window) -> bool:
     """Whether the gradient of the input is a convolution as well; with a stride it has gaps."""
     return window.stride == (1, 1) and _gradient_border(window) >= 0
+
+
+def _gradient_shape(y_shape: Shape, window: Window, input_grad: bool) -> Shape:
+    """A convolution's gradient, with the border that the gradient of its input needs.
+
+    If that is not wanted, a few lines for each thread are enough.
+    """
+    O, OH, OW, N = y_shape
+    if not input_grad:
+        return O * threads.count(), min(OH, max(1, AT_ONCE // (OW * N))), OW, N
+    border = _gradient_border(window) if _has_direct_grad_input(window) else 0
+    return O, OH, OW + 2 * border, N
 
 
 def _gradient_border(window: Window) -> int:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backends.backend import Array, Backend, Timer
+from backends.backend import Backend, Timer
 from backends.cuda.capture import Capture, pools, recording_alone
 from backends.cuda.diagnosis import (
     count_devices,
@@ -28,9 +28,9 @@ from backends.cuda.diagnosis import (
 )
 from backends.cuda.upload import PinnedUpload
 from backends.errors import DeviceUnavailable
-from backends.graph import Graph, Work
-from backends.kernels import PortableKernels
-from backends.memory import Upload
+from backends.graph import CapturedStep, Work
+from backends.kernels import Kernels
+from backends.memory import Array, Upload, require_product
 
 
 class CudaBackend(Backend):
@@ -115,7 +115,7 @@ class CudaBackend(Backend):
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
         """One cuBLAS call, without copies, for float32 and float64 matrices with one contiguous axis."""
-        self.require_product(a, b, out)
+        require_product(a, b, out)
         with self.active():
             layouts = [blas_layout(array.shape, array.strides, array.itemsize) for array in (a, b, out)]
             if 0 in (out.size, a.size):  # cuBLAS takes no empty matrices
@@ -160,15 +160,15 @@ class CudaBackend(Backend):
         finally:
             self._products.gemm_ex = None
 
-    def compiled_kernels(self) -> type[PortableKernels]:
+    def compiled_kernels(self) -> type[Kernels]:
         require_capability(self.name, self._device.compute_capability)
         from backends.cuda.kernels import CompiledKernels
 
         return CompiledKernels
 
     def graph(self, step: Work, state: Sequence[Array] = ()) -> Work:
-        """A CUDA graph of ``step``, as :class:`Graph` says."""
-        return Graph(self, Capture(self, self._multiply_by), step, state)
+        """A CUDA graph of ``step``, see :class:`backends.graph.CapturedStep`."""
+        return CapturedStep(self, Capture(self, self._multiply_by), step, state)
 
     def upload(self, *targets: Array) -> Upload:
         return PinnedUpload(self, *targets)

@@ -7,15 +7,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
 from backends.errors import DeviceLost
 from backends.graph import CaptureError, Work
+from backends.memory import Device
 from backends.text import first_line
-
-if TYPE_CHECKING:
-    from backends.backend import Backend
 
 WARM_UPS = 2  # after the second, all temporary memory that a step takes is in the pool
 WORKSPACE_BYTES = 32 << 20  # what NVIDIA recommends on Hopper; it must not move while a graph knows its place
@@ -29,8 +27,8 @@ recording_alone = threading.RLock()
 class Capture:
     """Records steps on one device; inside ``using(gemm_ex)`` products go through that, in place of CuPy's."""
 
-    def __init__(self, backend: "Backend", using: Callable[[GemmEx], Any]) -> None:
-        self._backend = backend
+    def __init__(self, device: Device, using: Callable[[GemmEx], Any]) -> None:
+        self._device = device
         self._using = using
 
     def __call__(self, step: Work) -> Work:
@@ -38,9 +36,9 @@ class Capture:
         step()  # makes the buffers, in the memory that others share; what it raises is its own
         with recording_alone:
             _give_back()
-            own = Belongings(self._backend)
+            own = Belongings(self._device)
             try:
-                with self._backend.active():
+                with self._device.active():
                     self._record(step, own)
             except BaseException as error:
                 _clear_frames(error)
@@ -52,7 +50,7 @@ class Capture:
         return Launch(own)
 
     def _record(self, step: Work, own: "Belongings") -> None:
-        cupy = self._backend.xp
+        cupy = self._device.xp
         cuda = cupy.cuda
         cupy.get_default_memory_pool().free_all_blocks()  # a pool leaves nothing to another
         own.stream = cuda.Stream(non_blocking=True)
@@ -74,8 +72,8 @@ class Capture:
         if isinstance(error, DeviceLost) and not isinstance(error.__cause__, CublasError):
             raise error
         try:
-            with self._backend.active():
-                self._backend.xp.cuda.runtime.deviceSynchronize()  # the caller may change a warm-up's arrays
+            with self._device.active():
+                self._device.xp.cuda.runtime.deviceSynchronize()  # the caller may change a warm-up's arrays
         except Exception as later:
             if isinstance(later, DeviceLost):
                 raise
@@ -89,9 +87,9 @@ class Belongings:
     cublas: Any = None
     graph: Any = None
 
-    def __init__(self, backend: "Backend") -> None:
-        self._backend = backend
-        self.pool = backend.xp.cuda.MemoryPool()
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.pool = device.xp.cuda.MemoryPool()
         with recording_alone:
             _belongings.add(self)
 
@@ -105,8 +103,8 @@ class Belongings:
 
         On a lost device everything stays: it takes nothing back, and CuPy prints an error for each thing.
         """
-        with suppress(Exception), self._backend.active():
-            self._backend.xp.cuda.runtime.deviceSynchronize()
+        with suppress(Exception), self._device.active():
+            self._device.xp.cuda.runtime.deviceSynchronize()
             self.graph = None
             self.cublas = None
             self.workspace = None
@@ -165,7 +163,7 @@ def _clear_frames(error: BaseException) -> None:
         if found is not None and not any(found is other for other in cleared):
             cleared.append(found)
             traceback.clear_frames(found.__traceback__)
-            left += [found.__cause__, found.__context__]
+            left += [found.__cause__, found.__context__, *getattr(found, "exceptions", ())]
     gc.collect()  # a frame and its error may hold each other
 
 

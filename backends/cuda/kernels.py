@@ -6,19 +6,16 @@ pooling in the same pass; those of many are products with blocks of columns, whi
 
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from backends.cuda.launch import COUNTABLE, SHARED_BYTES, THREADS, Launcher, ceil_div
+from backends.kernels.contract import TINY
 from backends.kernels.covering import covering, covers
 from backends.kernels.portable import PortableKernels, as_matrix, split
-from backends.kernels.steps import TINY
 from backends.kernels.window import Window
-from backends.memory import Array, Shape
-
-if TYPE_CHECKING:
-    from backends.backend import Backend
+from backends.memory import Array, Device, Shape
 
 BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.int64)
 
@@ -38,21 +35,16 @@ class CompiledKernels(PortableKernels):
     """Few kernels a step, each one pass; products by cuBLAS."""
 
     name = "compiled"
-    fuses = True
     largest = COUNTABLE
 
-    def __init__(self, backend: "Backend") -> None:
-        super().__init__(backend)
-        self._launch = Launcher(backend)
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self._launch = Launcher(device)
 
     @property
     def compile_seconds(self) -> float:  # type: ignore[override]
         """What compiling the kernels took, or finding them in CuPy's cache."""
         return self._launch.compile_seconds
-
-    def portable(self) -> PortableKernels:
-        """The kernels for what these do not cover."""
-        return PortableKernels(self.backend)
 
     @covering()
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
@@ -69,24 +61,24 @@ class CompiledKernels(PortableKernels):
         O, C = len(weight) // groups, weight.shape[1]
         depth = O * window.taps
         if not self._in_reach(out, dy, weight):
-            self.portable().conv2d_grad_input(dy, weight, out, window, groups)
+            super().conv2d_grad_input(dy, weight, out, window, groups)
         elif min(O, C) <= NARROW and _staged_bytes(depth, C, dy.dtype) <= SHARED_BYTES:
             sizes = _convolution(out.shape, dy.shape, window, groups)
             self._launch_tiles("convolve_back", out, groups, depth, (dy, weight, out, sizes))
         else:
             self._grad_input_by_columns(dy, weight, out, window, groups)
 
+    @covering()
     def conv2d_relu(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
     ) -> None:
-        """``out`` = the positive part of the convolution with its bias, (O,) or (O, OH, OW)."""
         self._convolve(x, weight, bias, out, window, groups, rectify=True)
 
+    @covering(BYTES)
     def conv2d_relu_max_pool2d(
         self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
         groups: int, pool: Window,
     ) -> None:  # fmt: skip
-        """``out`` = the max pooling of that, ``winner`` as in max_pool2d; the convolution is not kept."""
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         computed = pool.taps * prod(out.shape[1:3])
         overlapping = computed > OVERLAP * prod(y_shape[1:3])
@@ -95,23 +87,19 @@ class CompiledKernels(PortableKernels):
             arguments = (x, weight, *_bias(bias), out, winner, *sizes)
             self._launch_tiles("convolve_pool", out, groups, weight[0].size, arguments)
         else:
-            y = self._room("convolution", y_shape, x.dtype)
-            self._convolve(x, weight, bias, y, window, groups, rectify=True)
-            self.max_pool2d(y, out, winner, pool)
+            super().conv2d_relu_max_pool2d(x, weight, bias, out, winner, window, groups, pool)
 
+    @covering(BYTES)
     def conv2d_relu_grad(
         self, dy: Array, x: Array, y: Array, winner: Array | None, weight: Array, window: Window, groups: int,
-        pool: Window | None, grad: Array, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
+        pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
     ) -> None:  # fmt: skip
-        """The gradients of conv2d_relu, or with ``pool`` and ``winner`` of conv2d_relu_max_pool2d.
-
-        ``y`` is what that gave out; ``grad``, of :meth:`gradient_shape`, becomes the convolution's own
-        gradient; ``dx=None``: not wanted.
-        """
+        y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        grad = self.room("gradient", y_shape, dy.dtype)
         if pool is None:
             self.relu_grad(dy, y, grad)
         elif grad.size > self.largest:
-            rectified = self._room("rectified", dy.shape, dy.dtype)
+            rectified = self.room("rectified", dy.shape, dy.dtype)
             self.relu_grad(dy, y, rectified)
             self.max_pool2d_grad(rectified, winner, grad, pool)
         else:
@@ -120,13 +108,9 @@ class CompiledKernels(PortableKernels):
         tied = bias_grad is not None and bias_grad.ndim == 1
         self._grad_weight(x, grad, weight_grad, bias_grad if tied else None, window, groups)
         if bias_grad is not None and not tied:
-            self.sum_rows(grad.reshape(-1, grad.shape[-1]), bias_grad.reshape(-1))
+            self.sum_rows(grad, bias_grad)
         if dx is not None:
             self.conv2d_grad_input(grad, weight, dx, window, groups)
-
-    def gradient_shape(self, y_shape: Shape, window: Window, input_grad: bool) -> Shape:
-        """Room for the convolution's gradient: as large as its output."""
-        return y_shape
 
     @covering(BYTES)
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
@@ -154,17 +138,17 @@ class CompiledKernels(PortableKernels):
     @covering()
     def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
         self._launch.threads(
-            "add_bias", y.dtype, y.size, (y, bias, int(rectify), y.size // len(bias), y.size)
+            "add_bias", y.dtype, y.size, (y, bias, int(rectify), y.size // bias.size, y.size)
         )
 
     @covering()
     def sum_rows(self, x: Array, out: Array) -> None:
-        rows, length = len(x), x.size // len(x)
+        rows, length = out.size, x.size // out.size
         parts = max(1, min(WARPS // 4 // rows, length // 1024))  # a few long rows are cut
         if parts == 1:
             self._sum_parts(x, out, rows, length, 1)
         else:
-            sums = self._room("sums", (rows, parts), x.dtype)
+            sums = self.room("sums", (rows, parts), x.dtype)
             self._sum_parts(x, sums, rows, length, parts)
             self._sum_parts(sums, out, rows, parts, 1)
 
@@ -197,7 +181,7 @@ class CompiledKernels(PortableKernels):
             arguments = (y, labels, losses, dy, sums, float(divisor), *y.shape)
             self._launch.block("cross_entropy", y.dtype, arguments)
         else:
-            self.portable().cross_entropy(y, labels, losses, dy, divisor, sums)
+            super().cross_entropy(y, labels, losses, dy, divisor, sums)
 
     def binary_cross_entropy(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
@@ -207,13 +191,13 @@ class CompiledKernels(PortableKernels):
             arguments = (y, labels, losses, dy, sums, float(divisor), margin, *y.shape)
             self._launch.block("binary_cross_entropy", y.dtype, arguments)
         else:
-            self.portable().binary_cross_entropy(y, labels, losses, dy, divisor, sums)
+            super().binary_cross_entropy(y, labels, losses, dy, divisor, sums)
 
     def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
         if covers(self, (losses, y, labels), INDICES):
             self._launch.block("tally", y.dtype, (losses, y, labels, sums, *y.shape))
         else:
-            self.portable().tally(losses, y, labels, sums)
+            super().tally(losses, y, labels, sums)
 
     @covering()
     def sgd(
@@ -244,14 +228,14 @@ class CompiledKernels(PortableKernels):
         if covers(self, arguments, INDICES):
             self._launch.block("next_batch", rate.dtype, (*arguments, len(chosen), len(order), len(rates)))
         else:
-            self.portable().next_batch(*arguments)
+            super().next_batch(*arguments)
 
     def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
         pixels, N = prod(images.shape[1:]), len(indices)
         blocks = ceil_div(N, GATHER_SIDE), ceil_div(pixels, GATHER_SIDE)
         taken = covers(self, (out, indices), INDICES) and images.flags.c_contiguous
         if not taken or images.dtype not in (BYTES, out.dtype):
-            self.portable().gather_batch(images, indices, out)
+            super().gather_batch(images, indices, out)
             return
         scaled = images.dtype == BYTES
         name = "gather_bytes" if scaled else "gather_numbers"
@@ -271,9 +255,9 @@ class CompiledKernels(PortableKernels):
         if self._in_reach(x, out, weight):
             self._convolve_by_columns(x, weight, out, window, groups)
         else:
-            self.portable().conv2d(x, weight, out, window, groups)
+            super().conv2d(x, weight, out, window, groups)
         if bias is not None:
-            self.add_bias(out.reshape(bias.size, -1), bias.reshape(-1), rectify)
+            self.add_bias(out, bias, rectify)
         elif rectify:
             self.relu(out, out)
 
@@ -307,7 +291,7 @@ class CompiledKernels(PortableKernels):
         if in_reach:
             self._grad_weight_by_columns(x, dy, out, window, groups)
         else:
-            self.portable().conv2d_grad_weight(x, dy, out, window, groups)
+            super().conv2d_grad_weight(x, dy, out, window, groups)
         if bias_grad is not None:
             self.sum_rows(dy, bias_grad)
 
@@ -321,7 +305,7 @@ class CompiledKernels(PortableKernels):
         steps = dy.shape[1] * ceil_div(prod(dy.shape[2:]), WARP)
         shares = max(1, min(WARPS // tasks, steps // 8))
         sizes = _convolution(x.shape, dy.shape, window, groups)
-        parts = self._room("parts", (shares, tasks, WARP), dy.dtype)
+        parts = self.room("parts", (shares, tasks, WARP), dy.dtype)
         self._launch.threads(
             "grad_weight_parts", dy.dtype, parts.size, (x, dy, parts, shares, with_bias, sizes)
         )
@@ -333,14 +317,14 @@ class CompiledKernels(PortableKernels):
         for x_g, w_g, y_g in split(groups, x, weight, out):
             for first, rows, run, columns in self._blocks(x_g, y_g, window):
                 self._to_columns(x_g, columns, y_g.shape, first, rows, window)
-                self.backend.matmul(as_matrix(w_g), columns, out=as_matrix(y_g)[:, run])
+                self.matmul(as_matrix(w_g), columns, out=as_matrix(y_g)[:, run])
 
     def _grad_weight_by_columns(self, x: Array, dy: Array, out: Array, window: Window, groups: int) -> None:
         for x_g, dy_g, dw_g in split(groups, x, dy, out):
             for first, rows, run, columns in self._blocks(x_g, dy_g, window):
                 self._to_columns(x_g, columns, dy_g.shape, first, rows, window)
                 dy_run = as_matrix(dy_g)[:, run]
-                self.backend.matmul(dy_run, columns.T, out=as_matrix(dw_g), accumulate=first > 0)
+                self.matmul(dy_run, columns.T, out=as_matrix(dw_g), accumulate=first > 0)
 
     def _grad_input_by_columns(
         self, dy: Array, weight: Array, out: Array, window: Window, groups: int
@@ -348,7 +332,7 @@ class CompiledKernels(PortableKernels):
         for dy_g, w_g, dx_g in split(groups, dy, weight, out):
             sizes = _convolution(dx_g.shape, dy_g.shape, window, 1)
             for first, rows, run, columns in self._blocks(dx_g, dy_g, window):
-                self.backend.matmul(as_matrix(w_g).T, as_matrix(dy_g)[:, run], out=columns)
+                self.matmul(as_matrix(w_g).T, as_matrix(dy_g)[:, run], out=columns)
                 arguments = (columns, dx_g, first, rows, int(first > 0), sizes)
                 self._launch.threads("from_columns", dy.dtype, prod(dx_g.shape[1:]), arguments, len(dx_g))
 
@@ -357,7 +341,7 @@ class CompiledKernels(PortableKernels):
         depth, line = len(x) * window.taps, prod(y.shape[2:])
         for first, rows in self._row_blocks(depth, y):
             run = slice(first * line, (first + rows) * line)
-            yield first, rows, run, self._room("columns", (depth, rows * line), x.dtype)
+            yield first, rows, run, self.room("columns", (depth, rows * line), x.dtype)
 
     def _to_columns(
         self, x: Array, columns: Array, y_shape: Shape, first: int, rows: int, window: Window
@@ -369,10 +353,6 @@ class CompiledKernels(PortableKernels):
     def _sum_parts(self, x: Array, out: Array, rows: int, length: int, parts: int) -> None:
         threads = min(THREADS, max(WARP, 1 << (length // parts - 1).bit_length()))
         self._launch.grid("sum_rows", x.dtype, (parts, rows), (threads,), (x, out, rows, length), 8 * threads)
-
-    def _room(self, name: str, shape: Shape, dtype: Any) -> Array:
-        """Scratch of that name as an array; its contents are whatever was there."""
-        return self.backend.scratch(name, prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
 
 
 def _tile(channels: int) -> int:

@@ -4,16 +4,13 @@ import time
 from functools import cache
 from importlib.resources import files
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from backends.errors import ArgumentError, DeviceUnavailable
-from backends.memory import Shape
+from backends.memory import Device, Shape
 from backends.text import first_line
-
-if TYPE_CHECKING:
-    from backends.backend import Backend
 
 SOURCE = files("backends.cuda") / "kernels.cu"
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
@@ -28,14 +25,14 @@ COUNTABLE = 2**31 - THREADS  # numbers that a kernel can count in 32 bits
 
 
 class Launcher:
-    """Starts kernels by name, for a dtype, on the backend's device.
+    """Starts kernels by name, for a dtype, on a device.
 
     Arguments are arrays, whole numbers and floats, None for no array, and sizes as arrays of one record,
     which are passed by value. ``shared`` is in bytes.
     """
 
-    def __init__(self, backend: "Backend") -> None:
-        self.backend = backend
+    def __init__(self, device: Device) -> None:
+        self.device = device
         self.compile_seconds = 0.0
         self._functions: dict[tuple[Any, str], Any] = {}
 
@@ -72,7 +69,7 @@ class Launcher:
     def _require(self, name: str, what: str, count: int, most: int) -> None:
         if count > most:
             raise ArgumentError(
-                f"the kernel {name} would need {count:,} {what} on {self.backend.name}, which takes at most "
+                f"the kernel {name} would need {count:,} {what} on {self.device.name}, which takes at most "
                 f"{most:,}: take the portable kernels"
             )
 
@@ -82,14 +79,14 @@ class Launcher:
         if function is None:
             start = time.perf_counter()
             options = ("-std=c++17", f"-DREAL={REALS[dtype]}")
-            module = self.backend.xp.RawModule(code=_source(), options=options)
+            module = self.device.xp.RawModule(code=_source(), options=options)
             try:
                 function = module.get_function(name)
             except Exception as error:
                 if type(error).__name__ not in ("CompileException", "NVRTCError"):  # CuPy's
                     raise
                 raise DeviceUnavailable(
-                    f"{self.backend.name} cannot have the compiled kernels ({first_line(error)}): "
+                    f"{self.device.name} cannot have the compiled kernels ({first_line(error)}): "
                     "take the portable ones"
                 ) from error
             self._functions[dtype, name] = function

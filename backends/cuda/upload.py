@@ -1,48 +1,45 @@
 """Copies to a GPU that go on while it computes."""
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from backends.errors import OutOfMemory
-from backends.memory import Array, Upload
-
-if TYPE_CHECKING:
-    from backends.backend import Backend
+from backends.memory import Array, Device, Upload
 
 
 class PinnedUpload(Upload):
     """Through memory that the GPU reads by itself, on a stream of its own."""
 
-    def __init__(self, backend: "Backend", *targets: Array) -> None:
-        self.backend = backend
+    def __init__(self, device: Device, *targets: Array) -> None:
+        self.device = device
         self.targets = targets
-        cuda = backend.xp.cuda
+        cuda = device.xp.cuda
         self.host = [_pinned(cuda, target) for target in targets]
-        with backend.active():
+        with device.active():
             self._stream = cuda.Stream(non_blocking=True)
             self._released, self._sent = cuda.Event(disable_timing=True), cuda.Event(disable_timing=True)
 
     def release(self) -> None:
-        with self.backend.active():
+        with self.device.active():
             self._released.record()  # on the current stream
 
     def claim(self) -> None:
-        with self.backend.active():
+        with self.device.active():
             self._sent.synchronize()
 
     def send(self) -> None:
-        with self.backend.active():
+        with self.device.active():
             self._stream.wait_event(self._released)
             for host, target in zip(self.host, self.targets, strict=True):
-                self.backend.crossings += 1
+                self.device.crossings += 1
                 target.set(host, stream=self._stream)
             self._sent.record(self._stream)
 
     def arrive(self) -> None:
-        with self.backend.active():
-            self.backend.xp.cuda.get_current_stream().wait_event(self._sent)
+        with self.device.active():
+            self.device.xp.cuda.get_current_stream().wait_event(self._sent)
 
 
 def _pinned(cuda: Any, target: Array) -> Any:

@@ -1,39 +1,38 @@
-"""Kernel sets, batch last, each held to the same tests."""
+"""Kernel sets: the arithmetic of a device, batch last. Each set is held to the same tests."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from backends.errors import ArgumentError, DeviceUnavailable
+from backends.kernels.contract import Kernels
 from backends.kernels.portable import PortableKernels
 from backends.kernels.signal import SignalKernels
 from backends.kernels.window import Window
+from backends.memory import Device
 from backends.text import did_you_mean
 
-if TYPE_CHECKING:
-    from backends.backend import Backend
-
-__all__ = ["SETS", "PortableKernels", "SignalKernels", "Window", "make"]
+__all__ = ["SETS", "Kernels", "PortableKernels", "SignalKernels", "Window", "make"]
 
 SETS_ELSEWHERE = {"numba": "compiled", "numpy": "portable", "scipy": "signal", "fast": "compiled"}
 SETS = ("compiled", "portable", "signal")
 
 
-def make(name: str, backend: "Backend") -> PortableKernels:
-    """The kernel set called ``name``, for ``backend``; "auto" takes the fastest that it has.
+def make(name: str, device: Device, compiled: Callable[[], type[Kernels]]) -> tuple[Kernels, str | None]:
+    """The kernel set called ``name``, and why it is slower than it could be (None if it is not).
 
-    Raises DeviceUnavailable where "compiled" is asked for and cannot be had.
+    ``compiled()`` gives the device's own set or raises DeviceUnavailable; "auto" then takes portable ones.
     """
-    if name == "compiled":
-        return backend.compiled_kernels()(backend)
-    if name == "portable":
-        return PortableKernels(backend)
-    if name == "signal":
-        return SignalKernels(backend)
     if name == "auto":
         try:
-            return backend.compiled_kernels()(backend)
+            return make("compiled", device, compiled)
         except DeviceUnavailable as error:
-            backend.slower = str(error)
-            return PortableKernels(backend)
+            return PortableKernels(device), str(error)
+    if name == "compiled":
+        kernels = compiled()(device)
+        return kernels, kernels.slower
+    if name == "portable":
+        return PortableKernels(device), None
+    if name == "signal":
+        return SignalKernels(device), None
     expected = (
         f"expected auto, {', '.join(SETS[:-1])} or {SETS[-1]}{did_you_mean(name, SETS, SETS_ELSEWHERE)}"
     )

@@ -1,4 +1,4 @@
-"""What a compiled kernel takes; the rest goes the portable way."""
+"""Which arrays a compiled kernel supports; others fall back to the portable kernel."""
 
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from backends.kernels.portable import PortableKernels
+
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 def covers(kernels: Any, arrays: Iterable[Any], integers: Any = None) -> bool:
-    """Whether the arrays are what a compiled kernel takes.
+    """Whether a compiled kernel supports the arrays.
 
-    That is contiguous ones of one dtype, float32 or float64, no larger than the set's ``largest``;
-    ``integers`` is the dtype of those that hold no floats: bytes or indices.
+    They must be contiguous, of one dtype, float32 or float64, and no larger than the set's ``largest``.
+    Arrays that hold no floats must have the dtype ``integers``: bytes or indices.
     """
     arrays = list(arrays)
     floats = {array.dtype for array in arrays if array.dtype.kind == "f"}
@@ -23,17 +25,17 @@ def covers(kernels: Any, arrays: Iterable[Any], integers: Any = None) -> bool:
 
 
 def covering(integers: Any = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a kernel set's method take the portable way for arrays that its kernel does not cover."""
+    """Let a kernel fall back to the portable one for arrays that it does not support."""
 
     def decorate(method: Callable[..., None]) -> Callable[..., None]:
         @wraps(method)
         def covered(self: Any, *arguments: Any, **named: Any) -> None:
-            kind = self.backend.xp.ndarray
+            kind = self.device.xp.ndarray
             arrays = (value for value in (*arguments, *named.values()) if isinstance(value, kind))
             if covers(self, arrays, integers):
                 method(self, *arguments, **named)
             else:
-                getattr(self.portable(), method.__name__)(*arguments, **named)
+                getattr(PortableKernels, method.__name__)(self, *arguments, **named)
 
         return covered
 

@@ -1,55 +1,250 @@
-"""Convolution and pooling in plain ``xp``: the same lines on every device.
+"""Every kernel in plain ``xp``: the same lines on every device.
 
-Arrays are batch last: ``x`` (C, H, W, N), ``y`` (O, OH, OW, N), ``weight`` (O, C/groups, KH, KW).
 A convolution is a matrix product with the columns of its input (Chellapilla et al. 2006, "High
 performance convolutional neural networks for document processing"). The columns of a few output
-rows at a time go through one small buffer that stays in fast memory; with the batch last they are
+rows at a time go through one small buffer that stays in fast memory. Since the batch is last, they are
 copied along contiguous runs, and the product is the output itself.
 """
 
 from collections.abc import Callable, Iterator
-from math import inf, prod
+from functools import wraps
+from math import prod
+from typing import Any
 
-from backends.kernels.steps import StepKernels
+from backends import graph
+from backends.kernels.contract import NORM_ROUNDING, TINY, Kernels
 from backends.kernels.window import Window
 from backends.memory import Array, Shape, carve
 
 
-class PortableKernels(StepKernels):
-    """The kernel set that runs wherever an array module does; the others override parts of it."""
+def recorded_whole(kernel_set: type[Kernels]) -> type[Any]:
+    """Let a recording keep each kernel of a set as one call, whatever the kernel does inside."""
+
+    def whole(kernel: Callable[..., None]) -> Callable[..., None]:
+        @wraps(kernel)
+        def called(*arguments: Any, **named: Any) -> None:
+            graph.call(kernel, *arguments, **named)
+
+        return called
+
+    for name, method in list(vars(kernel_set).items()):
+        if name in vars(Kernels) and callable(method) and name[0] != "_":
+            setattr(kernel_set, name, whole(method))
+    return kernel_set
+
+
+@recorded_whole
+class PortableKernels(Kernels):
+    """The kernel set that runs wherever an array module does; the other sets override parts of it."""
 
     name = "portable"
-    fuses = False  # whether there is a kernel for a convolution with its bias, ReLU and pooling
-    records = False  # whether what the kernels do can be recorded
-    largest: float = inf  # numbers in an array that the kernels take
-    compile_seconds = 0.0  # that this process has spent on compiling kernels
 
-    def when_compiling(self, say: Callable[[str], None]) -> None:
-        """Let ``say`` tell the user, once, that kernels are being compiled and whether they are kept."""
+    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> None:
+        self.device.matmul(a, b, out, accumulate)
+
+    def next_batch(
+        self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
+        rate: Array,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        (positions,) = carve(self.device, (chosen.shape, cursor.dtype))
+        xp.add(xp.arange(len(chosen)), cursor[:1], out=positions)
+        xp.remainder(positions, len(order), out=positions)
+        self.device.take(order, positions, out=chosen)
+        self.device.take(labels, chosen, out=chosen_labels)
+        self.device.take(rates, xp.remainder(cursor[1:], len(rates)), out=rate)
+        cursor[:1] += len(chosen)
+        cursor[1:] += 1
+
+    def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
+        (chosen,) = carve(self.device, ((len(indices), *images.shape[1:]), images.dtype))
+        self.device.take(images, indices, out=chosen)
+        out[...] = chosen.transpose(1, 2, 3, 0)
+        if images.dtype == self.device.xp.uint8:
+            self.device.xp.multiply(out, 1 / 255, out=out)
+
+    def copy(self, x: Array, out: Array) -> None:
+        out[...] = x
+
+    def add(self, x: Array, y: Array, out: Array) -> None:
+        self.device.xp.add(x, y, out=out)
+
+    def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
+        y += bias.reshape(*bias.shape, *[1] * (y.ndim - bias.ndim))
+        if rectify:
+            self.relu(y, y)
+
+    def sum_rows(self, x: Array, out: Array) -> None:
+        self.device.xp.sum(x.reshape(out.size, -1), axis=1, out=out.reshape(-1))
+
+    def relu(self, x: Array, out: Array) -> None:
+        # as maximum(x, 0), which NumPy computes three times slower for a number than for an array
+        self.device.xp.clip(x, 0, self.device.xp.inf, out=out)
+
+    def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
+        xp = self.device.xp
+        (mask,) = carve(self.device, (dy.shape, xp.bool_))
+        xp.greater(y, 0, out=mask)
+        xp.multiply(dy, mask, out=out)
+        if sums is not None:
+            self.sum_rows(out, sums)
+
+    def tanh(self, x: Array, out: Array) -> None:
+        self.device.xp.tanh(x, out=out)
+
+    def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
+        xp = self.device.xp
+        xp.multiply(y, y, out=out)
+        xp.subtract(1, out, out=out)
+        xp.multiply(out, dy, out=out)
+
+    def softmax(self, x: Array, out: Array) -> None:
+        xp = self.device.xp
+        xp.subtract(x, xp.max(x, axis=0, keepdims=True), out=out)
+        xp.exp(out, out=out)
+        xp.divide(out, xp.sum(out, axis=0, keepdims=True), out=out)
+
+    def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
+        xp = self.device.xp
+        xp.multiply(y, dy, out=out)
+        total = xp.sum(out, axis=0, keepdims=True)
+        xp.subtract(dy, total, out=out)
+        xp.multiply(out, y, out=out)
+
+    def cross_entropy(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        xp = self.device.xp
+        (shifted,) = carve(self.device, (y.shape, y.dtype))
+        xp.subtract(y, xp.max(y, axis=0, keepdims=True), out=shifted)
+        xp.exp(shifted, out=dy)
+        total = xp.sum(dy, axis=0)
+        xp.divide(dy, total, out=dy)
+        xp.subtract(xp.log(total), xp.take_along_axis(shifted, labels[None], axis=0)[0], out=losses)
+        self._one_hot(labels, shifted)
+        xp.subtract(dy, shifted, out=dy)
+        xp.divide(dy, divisor, out=dy)
+        if sums is not None:
+            self.tally(losses, y, labels, sums)
+
+    def binary_cross_entropy(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        xp = self.device.xp
+        p, target, work = carve(self.device, *[(y.shape, y.dtype)] * 3)
+        margin = float(xp.finfo(y.dtype).eps)
+        xp.clip(y, margin, 1 - margin, out=p)
+        self._one_hot(labels, target)
+        # of p where t = 1 and of 1 - p where t = 0
+        xp.subtract(p, 1, out=work)
+        xp.add(work, target, out=work)
+        xp.absolute(work, out=work)
+        xp.log(work, out=work)
+        xp.mean(work, axis=0, out=losses)
+        xp.negative(losses, out=losses)
+        # (p - t) / (p (1 - p)) / classes
+        xp.subtract(1, p, out=work)
+        xp.multiply(work, p, out=work)
+        xp.subtract(p, target, out=dy)
+        xp.divide(dy, work, out=dy)
+        xp.divide(dy, len(y) * divisor, out=dy)
+        if sums is not None:
+            self.tally(losses, y, labels, sums)
+
+    def squared_error(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        xp = self.device.xp
+        (square,) = carve(self.device, (y.shape, y.dtype))
+        self._one_hot(labels, dy)
+        xp.subtract(y, dy, out=dy)
+        xp.square(dy, out=square)
+        xp.mean(square, axis=0, out=losses)
+        xp.multiply(dy, 2 / len(y), out=dy)
+        xp.divide(dy, divisor, out=dy)
+        if sums is not None:
+            self.tally(losses, y, labels, sums)
+
+    def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
+        xp = self.device.xp
+        sums[0] += xp.sum(losses, dtype=xp.float64)
+        sums[1] += xp.sum(xp.equal(xp.argmax(y, axis=0), labels))
+        sums[2] += len(labels)
+
+    def clip_norm(self, grad: Array, limit: float) -> None:
+        xp = self.device.xp
+        (square,) = carve(self.device, (grad.shape, grad.dtype))
+        xp.multiply(grad, grad, out=square)
+        norm = xp.sqrt(xp.sum(square, keepdims=True))
+        xp.multiply(grad, xp.fmin(limit / (norm + NORM_ROUNDING), 1), out=grad)
+
+    def sgd(
+        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
+        nesterov: bool, weight_decay: float,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        change, work, mask = carve(self.device, *[(value.shape, value.dtype)] * 2, (value.shape, xp.bool_))
+        if weight_decay:
+            xp.multiply(value, weight_decay, out=change)
+            grad = xp.add(change, grad, out=change)
+        step = grad
+        if velocity is not None:
+            xp.multiply(velocity, momentum, out=velocity)
+            xp.add(velocity, grad, out=velocity)
+            self._flush(velocity, work, mask)
+            step = velocity
+            if nesterov:
+                xp.multiply(velocity, momentum, out=work)
+                step = xp.add(work, grad, out=work)
+        xp.multiply(step, rate, out=change)
+        xp.subtract(value, change, out=value)
+
+    def adam(
+        self, value: Array, grad: Array, mean: Array, square: Array, powers: Array, rate: Array,
+        betas: tuple[float, float], epsilon: float, weight_decay: float, decoupled: bool,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        change, work, mask = carve(self.device, *[(value.shape, value.dtype)] * 2, (value.shape, xp.bool_))
+        if decoupled:
+            xp.multiply(value, 1 - rate * weight_decay, out=value)
+        elif weight_decay:
+            xp.multiply(value, weight_decay, out=change)
+            grad = xp.add(change, grad, out=change)
+        for index, (moment, beta) in enumerate(zip((mean, square), betas, strict=True)):
+            xp.multiply(grad, 1 - beta, out=work)
+            if moment is square:
+                xp.multiply(work, grad, out=work)
+            xp.multiply(moment, beta, out=moment)
+            xp.add(moment, work, out=moment)
+            self._flush(moment, work, mask)
+            powers[index] *= beta
+        xp.divide(square, 1 - powers[1], out=work)
+        xp.sqrt(work, out=work)
+        xp.add(work, epsilon, out=work)
+        xp.divide(mean, work, out=work)
+        xp.multiply(work, rate / (1 - powers[0]), out=work)
+        xp.subtract(value, work, out=value)
 
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
-        """``out`` = the cross-correlation of ``x`` with ``weight``."""
         border, columns = self._convolution_scratch(x, out, window, groups)
         x = with_border(x, window, 0, border)
         for x_g, w_g, y_g in split(groups, x, weight, out):
             w, y = as_matrix(w_g), as_matrix(y_g)
             for run, block in self._column_blocks(x_g, out, window, columns):
-                self.backend.matmul(w, block, out=y[:, run])
+                self.matmul(w, block, out=y[:, run])
 
     def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
-        """``out`` = the gradient of the weight; building the columns again is cheaper than keeping them."""
         border, columns = self._convolution_scratch(x, dy, window, groups)
         x = with_border(x, window, 0, border)
         for x_g, dy_g, dw_g in split(groups, x, dy, out):
             dy_matrix, dw = as_matrix(dy_g), as_matrix(dw_g)
             for run, block in self._column_blocks(x_g, dy, window, columns):
-                self.backend.matmul(dy_matrix[:, run], block.T, out=dw, accumulate=run.start > 0)
+                self.matmul(dy_matrix[:, run], block.T, out=dw, accumulate=run.start > 0)
 
     def conv2d_grad_input(
         self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
     ) -> None:
-        """``out`` = the gradient of the input: columns of it, added up where they came from."""
-        xp = self.backend.xp
+        xp = self.device.xp
         OW, N = dy.shape[2:]
         border, columns = self._convolution_scratch(out, dy, window, groups)
         dx = border if window.has_padding else out
@@ -59,7 +254,7 @@ class PortableKernels(StepKernels):
             for first, rows in self._row_blocks(w.shape[1], dy):
                 run = slice(first * OW * N, (first + rows) * OW * N)
                 block = columns[: w.shape[1] * rows * OW * N].reshape(w.shape[1], -1)
-                self.backend.matmul(w.T, dy_matrix[:, run], out=block)
+                self.matmul(w.T, dy_matrix[:, run], out=block)
                 block = block.reshape(len(dx_g), *window.size, rows, OW, N)
                 below = dx_g[:, first * window.stride[0] :]
                 for i, j in window.tap_positions:
@@ -69,13 +264,9 @@ class PortableKernels(StepKernels):
             out[...] = without_border(dx, window)
 
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
-        """``out`` = each window's maximum, ``winner`` = the tap that gave it (None: not wanted).
-
-        The first maximum in row-major order wins; NaN wins over every number.
-        """
-        xp = self.backend.xp
+        xp = self.device.xp
         border, here, better, nan, candidate = carve(
-            self.backend,
+            self.device,
             (border_shape(x, window), x.dtype),
             (out.shape, x.dtype),
             (out.shape, xp.bool_),
@@ -105,10 +296,9 @@ class PortableKernels(StepKernels):
             xp.maximum(out, here, out=out)
 
     def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
-        """``out`` = the gradient of the input: each dy goes to its window's winner."""
-        xp = self.backend.xp
+        xp = self.device.xp
         border, mask, share = carve(
-            self.backend, (border_shape(out, window), dy.dtype), (dy.shape, xp.bool_), (dy.shape, dy.dtype)
+            self.device, (border_shape(out, window), dy.dtype), (dy.shape, xp.bool_), (dy.shape, dy.dtype)
         )
         dx = border if window.has_padding else out
         dx.fill(0)
@@ -124,9 +314,8 @@ class PortableKernels(StepKernels):
             out[...] = without_border(dx, window)
 
     def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
-        """``out`` = each window's mean; padding counts as zeros."""
-        xp = self.backend.xp
-        (border,) = carve(self.backend, (border_shape(x, window), x.dtype))
+        xp = self.device.xp
+        (border,) = carve(self.device, (border_shape(x, window), x.dtype))
         x = with_border(x, window, 0, border)
         out.fill(0)
         for i, j in window.tap_positions:
@@ -134,9 +323,8 @@ class PortableKernels(StepKernels):
         xp.multiply(out, 1 / window.taps, out=out)
 
     def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
-        """``out`` = the gradient of the input: each dy is shared out evenly."""
-        xp = self.backend.xp
-        border, share = carve(self.backend, (border_shape(out, window), dy.dtype), (dy.shape, dy.dtype))
+        xp = self.device.xp
+        border, share = carve(self.device, (border_shape(out, window), dy.dtype), (dy.shape, dy.dtype))
         dx = border if window.has_padding else out
         dx.fill(0)
         xp.multiply(dy, 1 / window.taps, out=share)
@@ -146,12 +334,24 @@ class PortableKernels(StepKernels):
         if dx is border:
             out[...] = without_border(dx, window)
 
+    def _one_hot(self, labels: Array, out: Array) -> None:
+        """1 where the label is, 0 elsewhere: (N,) -> (classes, N)."""
+        xp = self.device.xp
+        xp.equal(xp.arange(len(out))[:, None], labels, out=out)
+
+    def _flush(self, state: Array, work: Array, mask: Array) -> None:
+        """Set what is too small to matter to zero, before it becomes subnormal."""
+        xp = self.device.xp
+        xp.absolute(state, out=work)
+        xp.greater_equal(work, TINY, out=mask)
+        xp.multiply(state, mask, out=state)
+
     def _convolution_scratch(self, x: Array, y: Array, window: Window, groups: int) -> list[Array]:
         """Room for ``x`` with its border, and for one block of columns."""
         depth = x.shape[0] // groups * window.taps
         rows = next(self._row_blocks(depth, y))[1]
         return carve(
-            self.backend,
+            self.device,
             (border_shape(x, window), x.dtype),
             ((depth * rows * prod(y.shape[2:]),), x.dtype),
         )
@@ -159,7 +359,7 @@ class PortableKernels(StepKernels):
     def _row_blocks(self, depth: int, y: Array) -> Iterator[tuple[int, int]]:
         """(first, count) of the output rows whose columns, ``depth`` deep, fit the buffer together."""
         _, OH, OW, N = y.shape
-        most = max(1, self.backend.column_bytes // (depth * OW * N * y.dtype.itemsize))
+        most = max(1, self.device.column_bytes // (depth * OW * N * y.dtype.itemsize))
         for first in range(0, OH, most):
             yield first, min(most, OH - first)
 
@@ -167,7 +367,7 @@ class PortableKernels(StepKernels):
         self, x: Array, y: Array, window: Window, columns: Array
     ) -> Iterator[tuple[slice, Array]]:
         """For each block of output rows: their run in ``y`` as a matrix, and their columns."""
-        xp = self.backend.xp
+        xp = self.device.xp
         C = len(x)
         _, OH, OW, N = y.shape
         c, h, w, n = x.strides

@@ -33,6 +33,7 @@ def compare(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
+            readable=False,
             help="Saved comparisons, to set beside each other or to show again, instead of measuring.",
             show_default=False,
         ),
@@ -63,12 +64,16 @@ def compare(
     save: Annotated[
         Path | None,
         typer.Option(
+            readable=False,
             help="Write the measurements here, to compare with another machine's; an earlier comparison in "
-            "this file is overwritten."
+            "this file is overwritten.",
         ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw images a second over batch size: a PNG, and an SVG next to it.")
+        Path | None,
+        typer.Option(
+            readable=False, help="Draw images a second over batch size: a PNG, and an SVG next to it."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

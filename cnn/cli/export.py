@@ -25,7 +25,9 @@ def export(
     run: Run,
     file: Annotated[
         Path,
-        typer.Argument(help="The ONNX file; an ONNX file that exists is overwritten.", show_default=False),
+        typer.Argument(
+            readable=False, help="The ONNX file; an ONNX file that exists is overwritten.", show_default=False
+        ),
     ],
     weights: Weights = None,
     as_json: AsJson = False,

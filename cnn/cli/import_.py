@@ -11,7 +11,8 @@ import backends
 import cnn
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Classes, Data, Device, Dtype, Model, Out, absolute, cut
-from cnn.cli.output import print_json, result_line, say
+from cnn.cli.output import print_json, result_line, say, say_notes
+from cnn.data.notes import notes_on
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.report import examine
@@ -33,6 +34,7 @@ def import_(
     weights: Annotated[
         Path,
         typer.Argument(
+            readable=False,
             help="A safetensors or .npz file. Names other than those of PyTorch's nn.Sequential are matched "
             "by shape, which is shown.",
             show_default=False,
@@ -56,9 +58,11 @@ def import_(
     )  # fmt: skip
     folder = RunFolder(out) if out else RunFolder.default(model)
     folder.require_new()
+    config.require_valid()
     backend = backends.get(device)
     state, _ = read(weights)
     test_set = cnn.data.load(data)[1].only(config.classes)
+    say_notes([*test_set.notes, *notes_on(test_set, "test")])
     network = config.make_network(test_set.shape, len(test_set.classes), backend)
     try:
         state = renamed(state, network.shapes)

@@ -16,14 +16,13 @@ from cnn.data import Dataset
 from cnn.data.feed import is_too_large
 from cnn.data.notes import notes_on
 from cnn.inspection.memory import memory as memory_of
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
 from cnn.runs.report import examine, write_report
 from cnn.runs.report.evaluation import Evaluation
 from cnn.saving.weights import load, weights_in
-from cnn.support.arguments import whole
 from cnn.support.errors import CheckpointError, DeviceLost, OutOfMemory, TrainingError
 from cnn.support.files import remove_unfinished, told
 from cnn.support.terminal import write_line
@@ -40,7 +39,7 @@ class Job:
 
     config: Config
     folder: RunFolder
-    network: Sequential
+    network: Network
     optimizer: Optimizer
     train_set: Dataset
     validation_set: Dataset | None
@@ -82,10 +81,10 @@ class Job:
         callbacks = [
             signals,
             cnn.NaNGuard(),
+            self.guard,  # before what keeps its finding
             RunLog(self.folder, self.config, self.train_set.classes, self.goes_on),
             Headline(self.headline, self._notes()),
             cnn.Progress(tests=self.validation_set is None),
-            self.guard,
         ]
         if tensorboard.installed():
             callbacks.append(Dispensable(self._tensorboard, "logs for TensorBoard", say))
@@ -207,16 +206,13 @@ class Job:
 
     def require_learned(self) -> None:
         """Say so and exit with 1 if the training, of which all is kept, has failed."""
-        if self.guard.failure:
-            say(f"error: the training has failed: {self.guard.failure}")
+        failure = self.saved.failure if self.saved and self.is_finished else self.guard.failure
+        if failure:
+            say(f"error: the training has failed: {failure}")
             raise typer.Exit(1)
 
     def show_plan(self, as_json: bool) -> None:
         """Say what the run would do and take; what would stop it at its start stops here too."""
-        whole("epochs", self.config.epochs)
-        whole("batch_size", self.config.batch_size)
-        self.config.make_schedule()
-        self.config.make_transforms()
         self.require_place()
         if self.saved:
             self.saved.require_epochs(self.config.epochs)

@@ -53,7 +53,10 @@ Dtype = Annotated[
     str,
     typer.Option(help="float32 or float64.", autocompletion=lambda: list(DTYPES), rich_help_panel=DEVICE),
 ]
-Run = Annotated[Path, typer.Argument(help="A run's folder, as `cnn train` wrote it.", show_default=False)]
+# Paths are readable=False, unchecked: some file systems show permissions wrongly, and opening a file tells.
+Run = Annotated[
+    Path, typer.Argument(readable=False, help="A run's folder, as `cnn train` wrote it.", show_default=False)
+]
 Weights = Annotated[
     str | None,
     typer.Option(
@@ -77,7 +80,12 @@ Classes = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="The run's folder, a new one.", show_default="runs/MODEL-TIME", rich_help_panel=RUN),
+    typer.Option(
+        readable=False,
+        help="The run's folder, a new one.",
+        show_default="runs/MODEL-TIME",
+        rich_help_panel=RUN,
+    ),
 ]
 
 

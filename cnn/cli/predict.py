@@ -40,7 +40,7 @@ def predict(
     run: Run,
     pictures: Annotated[
         list[Path],
-        typer.Argument(help="Pictures, or folders of pictures.", show_default=False),
+        typer.Argument(readable=False, help="Pictures, or folders of pictures.", show_default=False),
     ],
     top: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
     show: Annotated[bool, typer.Option("--show", help="Show what the network is given, too.")] = False,

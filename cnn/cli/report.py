@@ -23,12 +23,18 @@ from cnn.support.outputs import PAGE, require_output
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="The folder that `cnn train` wrote; several are compared.", show_default=False),
+        typer.Argument(
+            readable=False,
+            help="The folder that `cnn train` wrote; several are compared.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where to.", show_default="the run's folder; `comparison` next to the first of several"
+            readable=False,
+            help="Where to.",
+            show_default="the run's folder; `comparison` next to the first of several",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -33,6 +33,7 @@ from cnn.cli.options import (
 from cnn.cli.output import print_json, print_kept, result_line, say
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
+from cnn.support.arguments import whole
 from cnn.support.errors import ArgumentError
 from cnn.training import defaults
 from cnn.training.checkpoints import SavedTraining
@@ -166,6 +167,7 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(
+            readable=False,
             help="Go on with a run that was stopped, from its last checkpoint; only --epochs, --data (if the "
             "same data have moved), --device and --threads may be given too.",
             show_default=False,
@@ -176,6 +178,7 @@ def train(
         Path | None,
         typer.Option(
             "--config",
+            readable=False,
             help="Flags from a TOML file, or from the config.json of a run's folder; those given here win.",
             is_eager=True,
             callback=take_defaults,
@@ -231,6 +234,8 @@ ALLOWED = ("resume", *CHANGEABLE, "report", "dry_run", "as_json")  # next to --r
 
 def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
     """The run that ``config`` describes, with its data loaded and its network built."""
+    whole("epochs", config.epochs)
+    config.require_valid()
     backend = find_backend(config, goes_on)
     if config.tf32 and backend.name == "cpu":
         say("note: --tf32 changes nothing on the CPU")

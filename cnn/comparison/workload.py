@@ -5,17 +5,15 @@ from math import prod
 
 import numpy as np
 
-import cnn
 from backends import Backend
 from backends.memory import Array
 from cnn import models
 from cnn.comparison.results import Work
-from cnn.data import Dataset
-from cnn.layers import Reshape
+from cnn.data import Dataset, load
 from cnn.layers.layer import Layer
-from cnn.network import Sequential, require_dtype
+from cnn.network import Network, require_dtype
 from cnn.support.arguments import whole
-from cnn.training.fit import make_feed, make_loss
+from cnn.training.evaluation import make_feed, make_loss
 from cnn.training.metrics import Totals
 from cnn.training.optimizers import SGD
 from cnn.training.step import TrainingStep
@@ -55,16 +53,15 @@ class Training:
         feed = make_feed(self.network, data, batch_size, stream=False)
         feed.start(np.arange(len(data)), np.full(batches, RATE))
         self._step = TrainingStep(self.network, self.loss, self._optimizer, feed, Totals(self.network))
-        self._batch_size = batch_size
 
     def step(self) -> Array:
         """A whole step as ``cnn.fit`` makes it, on the batches in turns; -> each sample's loss (N,)."""
-        self._step(self._batch_size)
+        self._step()
         return self.loss.losses
 
     def plain_step(self) -> Array:
         """The same without a graph, in which one can watch the layers."""
-        self._step.run(self._batch_size)
+        self._step.run()
         return self.loss.losses
 
 
@@ -73,10 +70,10 @@ def make_workload(model: str, batch_size: int, dtype: str) -> Workload:
     whole("batch_size", batch_size)
     require_dtype(dtype)
     models.get(model, 10)
-    return Workload(model, batch_size, dtype, cnn.data.load("mnist")[1])
+    return Workload(model, batch_size, dtype, load("mnist")[1])
 
 
-def work(network: Sequential, batch_size: int) -> list[Work]:
+def work(network: Network, batch_size: int) -> list[Work]:
     """What each layer has to do in a training step."""
     layers = list(network.walk())
     first_trained = next((i for i, layer in enumerate(layers) if layer.parameters), len(layers))
@@ -87,7 +84,7 @@ def work(network: Sequential, batch_size: int) -> list[Work]:
 
 
 def _layer_work(layer: Layer, batch_size: int, backward: bool, input_grad: bool) -> Work:
-    if isinstance(layer, Reshape):  # another view of the same numbers
+    if layer.is_view:
         return Work(layer.label, 0, 0, 0, 0)
     itemsize = layer.backend.xp.dtype(layer.dtype).itemsize
     x, y = (prod(shape) * batch_size * itemsize for shape in (layer.input_shape, layer.output_shape))

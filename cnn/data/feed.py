@@ -1,6 +1,6 @@
 """Feed: what each training step is given, batch last: images, labels and a learning rate, on the device."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from math import prod
 from typing import Any
@@ -10,18 +10,19 @@ import numpy as np
 from backends import Backend
 from backends.memory import Array, Buffers
 from cnn.data.readers.mapped import ReadAhead, mapping
-from cnn.support.replays import Replays
+
+ENOUGH_TO_RECORD = 8  # batches: recording a step takes as long as a few
 
 
 class Feed:
-    """Images and labels that go into the same arrays on a device batch after batch.
+    """Gives out a data set batch by batch, always in the same arrays of a device.
 
-    Each item is ``x`` (C, H, W, n) in ``dtype``, bytes scaled to 0..1, and ``labels`` (n,), both
-    valid until the next. The last batch holds what is left. How far an epoch is stands on the device too,
-    in ``cursor``, so that :meth:`batch` is the same call with the same arrays every time.
+    A batch is ``x`` (C, H, W, n) in ``dtype``, with bytes scaled to 0..1, and ``labels`` (n,); both are valid
+    until the next batch. The last batch of an epoch holds what is left. The position in the epoch is on the
+    device too, in ``cursor``, so that :meth:`gather` is the same kernel calls every time.
 
-    ``stream=True`` leaves the data on the host and brings batches over while the device computes, False puts
-    all of it there; None decides by its size.
+    ``stream=True`` leaves the data on the host and copies batches while the device computes, ``False`` puts
+    all of it on the device, and None decides by its size.
     """
 
     def __init__(
@@ -34,12 +35,11 @@ class Feed:
         stream: bool | None = None,
     ) -> None:
         self.backend = backend
-        self.batch_size = min(batch_size, len(images))
+        self.batch_size = self.size = min(batch_size, len(images))  # size: of the current batch
         whole, rest = divmod(len(images), self.batch_size)
-        self.sizes = [self.batch_size] * whole + [rest] * (rest > 0)
+        self._sizes = [self.batch_size] * whole + [rest] * (rest > 0)
         self._shape = images.shape[1:]
         self._buffers = Buffers(backend, dtype)
-        self._replays = Replays(backend)
         self.streamed = is_too_large(backend, images, dtype) if stream is None else stream
         stored = stored_dtype(images, dtype)
         if self.streamed:
@@ -51,7 +51,7 @@ class Feed:
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
             self._order = backend.zeros(len(images), np.int64)
-            self._rates = backend.zeros(len(self.sizes), dtype)
+            self._rates = backend.zeros(len(self), dtype)
             self.rate = backend.zeros(1, dtype)  # of the latest batch
         self.start(np.arange(len(images)))
 
@@ -63,46 +63,52 @@ class Feed:
             self.backend.asarray(rates, out=self._rates)
 
     def __len__(self) -> int:
-        """How many batches there are."""
-        return len(self.sizes)
+        """The number of batches in an epoch."""
+        return len(self._sizes)
 
-    def turns(self, first: int = 0) -> Iterator[int]:
-        """How large each batch of an epoch is from number ``first`` on, at the time to call :meth:`batch`."""
+    def batches(self, first: int = 0) -> Iterator[int]:
+        """The numbers of an epoch's batches, from ``first`` on; each is gathered when its number comes."""
         self.cursor[:1].fill(first * self.batch_size)
         self.cursor[1:].fill(first)
         self._source.begin(first)
         try:
             with self._ahead.epoch():
-                for number, size in enumerate(self.sizes[first:], first):
+                for number, size in enumerate(self._sizes[first:], first):
+                    self.size = size
                     self._ahead.expect(self._samples_of(number + 1))
                     self._source.arrive(number)
-                    yield size
+                    yield number
                     self._source.send(number + 1)
-        except BaseException:  # the caller has had enough: what is under way must not meet what comes next
+        except BaseException:  # the caller stops early: a copy in progress must not reach what comes next
             with suppress(Exception):
                 self._source.finish()
             raise
 
-    def _samples_of(self, number: int) -> Any:
-        """The samples of batch ``number``; none where there is no such batch."""
-        return self._samples[number * self.batch_size : (number + 1) * self.batch_size]
+    def repeat(self, step: Callable[[], None], state: Sequence[Array] = ()) -> Iterator[None]:
+        """Call ``step`` for each batch of an epoch; the device repeats it for whole batches."""
+        pays = len(self) >= ENOUGH_TO_RECORD
+        repeated = self.backend.graph(step, [self.cursor, *state]) if pays else step
+        for _ in self.batches():
+            (repeated if self.size == self.batch_size else step)()
+            yield
 
-    def batch(self, size: int) -> tuple[Array, Array]:
-        """Gather the next batch."""
-        return self._replays.run(size, (), lambda: self._gather(size))
-
-    def _gather(self, size: int) -> tuple[Array, Array]:
-        x = self._buffers.view("x", (*self._shape, size))
-        labels = self._buffers.view("labels", (size,), np.int64)
-        chosen = self._buffers.view("chosen", (size,), np.int64)
+    def gather(self) -> tuple[Array, Array]:
+        """The current batch: images and labels."""
+        x = self._buffers.view("x", (*self._shape, self.size))
+        labels = self._buffers.view("labels", (self.size,), np.int64)
+        chosen = self._buffers.view("chosen", (self.size,), np.int64)
         kernels, source = self.backend.kernels, self._source
         kernels.next_batch(self.cursor, self._order, source.labels, self._rates, chosen, labels, self.rate)
         kernels.gather_batch(source.images, chosen, x)
         return x, labels
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        for size in self.turns():
-            yield self.batch(size)
+        for _ in self.batches():
+            yield self.gather()
+
+    def _samples_of(self, number: int) -> Any:
+        """The samples of batch ``number``; none if there is no such batch."""
+        return self._samples[number * self.batch_size : (number + 1) * self.batch_size]
 
 
 def stored_dtype(images: Any, dtype: str) -> Any:

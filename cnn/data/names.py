@@ -13,7 +13,10 @@ _PARTS = {
     **dict.fromkeys(("test", "testing", "te", "t10k"), "test"),
 }
 _KINDS = {
-    **dict.fromkeys(("x", "image", "images", "img", "imgs", "data", "pixels", "input", "inputs"), "images"),
+    **dict.fromkeys(
+        ("x", "image", "images", "img", "imgs", "data", "pixels", "input", "inputs", "feature", "features"),
+        "images",
+    ),
     **dict.fromkeys(("y", "label", "labels", "lbl", "lbls", "target", "targets"), "labels"),
 }
 _PART, _KIND = "|".join(_PARTS), "|".join(_KINDS)

@@ -11,9 +11,20 @@ def notes_on(part: Dataset, name: str, train: Dataset | None = None) -> list[str
     """What to know of the ``name`` part; ``train`` is what the network learns from, if that is another."""
     if train is None:
         notes = [scale_note(part.images, name)]
+        if name == "training":
+            notes.append(_one_class_note(part))
     else:
         notes = [scale_note(part.images, name, train.images), _untrained_note(part, name, train)]
     return [note for note in notes if note]
+
+
+def _one_class_note(part: Dataset) -> str | None:
+    """Whether there is only one answer to learn."""
+    first = part.labels[0]
+    if (part.labels != first).any():
+        return None
+    only = short(part.classes[first], 30)
+    return f"all training images are of one class, {only}: the network learns to give every image this answer"
 
 
 def _untrained_note(part: Dataset, name: str, train: Dataset) -> str | None:

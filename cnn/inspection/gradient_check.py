@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backends.memory import Array
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.support import random
 from cnn.support.arguments import instance, shown, whole
 from cnn.support.errors import ArgumentError
@@ -34,9 +34,7 @@ class GradientCheck:
         return self.error < TOLERANCE
 
 
-def check_gradients(
-    network: Sequential, x: Any = None, entries: int = 20, seed: int = 0
-) -> list[GradientCheck]:
+def check_gradients(network: Network, x: Any = None, entries: int = 20, seed: int = 0) -> list[GradientCheck]:
     """Compare ``backward`` with central differences of ``sum(dy * y)`` for a random ``dy``.
 
     Tries ``entries`` random entries of the input and of each parameter (all where there are fewer).
@@ -49,7 +47,7 @@ def check_gradients(
 
     Raises ArgumentError or ShapeError for what is no such network or batch.
     """
-    instance("network", network, Sequential, "cnn.models.lenet5()").require_built()
+    instance("network", network, Network, "cnn.models.lenet5()").require_built()
     whole("entries", entries)
     if network.dtype != "float64":
         raise ArgumentError(f"the network's dtype is {network.dtype}, a gradient check needs float64")
@@ -62,7 +60,7 @@ def check_gradients(
         return _check(network, host + NUDGE * generator.standard_normal(host.shape), entries, generator)
 
 
-def _as_batch(network: Sequential, x: Any) -> np.ndarray:
+def _as_batch(network: Network, x: Any) -> np.ndarray:
     """``x`` as host numbers that the network takes."""
     try:
         host = np.asarray(x, dtype=np.float64)
@@ -75,9 +73,9 @@ def _as_batch(network: Sequential, x: Any) -> np.ndarray:
 
 
 @contextmanager
-def _put_back(network: Sequential) -> Iterator[None]:
+def _put_back(network: Network) -> Iterator[None]:
     """After the block, weights and what else a training forward changes are what they were before."""
-    before = [(array, array.copy()) for array in (network.flat.value, *network.statistics.values())]
+    before = [(array, array.copy()) for array in network.state.values()]
     try:
         yield
     finally:
@@ -86,7 +84,7 @@ def _put_back(network: Sequential) -> Iterator[None]:
 
 
 def _check(
-    network: Sequential, host: np.ndarray, entries: int, generator: np.random.Generator
+    network: Network, host: np.ndarray, entries: int, generator: np.random.Generator
 ) -> list[GradientCheck]:
     backend = network.backend
     x = backend.asarray(np.ascontiguousarray(np.moveaxis(host, 0, -1)))

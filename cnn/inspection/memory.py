@@ -1,18 +1,14 @@
 """What a training would take, before it takes anything; and what it should take where that was too much."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 
-from backends import Backend, Window
+from backends import Backend
 from cnn.data.dataset import Dataset
 from cnn.data.feed import stored_dtype
 from cnn.data.readers.mapped import mapping
 from cnn.inspection import summary
-from cnn.layers import Conv2D
-from cnn.layers.layer import Layer
-from cnn.network import EVALUATION_BATCH, Sequential
+from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.errors import OutOfMemory
 from cnn.training.optimizers import Optimizer
 
@@ -40,7 +36,7 @@ class Memory:
 
 
 def memory(
-    network: Sequential,
+    network: Network,
     optimizer: Optimizer,
     train: Dataset,
     test: Dataset | None,
@@ -57,7 +53,8 @@ def memory(
     largest_batch = max([batch, *(min(EVALUATION_BATCH, len(part)) for part in tests)])
     rows = summary.rows(network)
     kept = sum(row["bytes"] for row in rows) * batch
-    passed_on = 2 * max(prod(row["output_shape"]) for row in rows) * itemsize * largest_batch
+    outputs = (prod(together[-1].output_shape) for together in network.walk_passes())
+    passed_on = 2 * max(outputs, default=0) * itemsize * largest_batch
     inputs = prod(train.shape) * itemsize * (batch + largest_batch)
     vectors = len(optimizer.state_names) + 2  # a change and a scratch vector
     return Memory(
@@ -67,12 +64,12 @@ def memory(
         optimizer=vectors * network.flat.value.nbytes,
         guard=(1 + len(optimizer.state_names)) * network.flat.value.nbytes,
         activations=kept + passed_on + inputs,
-        workspace=max(_workspace_bytes(layer, largest_batch, itemsize) for layer in network.walk()),
+        workspace=network.workspace_bytes(largest_batch, batch),
     )
 
 
 def fitting_batch_size(
-    network: Sequential,
+    network: Network,
     optimizer: Optimizer,
     train: Dataset,
     test: Dataset | None,
@@ -87,25 +84,22 @@ def fitting_batch_size(
     return size
 
 
-@contextmanager
-def advising(
-    network: Sequential,
+def advised(
+    error: OutOfMemory | MemoryError,
+    network: Network,
     optimizer: Optimizer,
     train: Dataset,
     test: Dataset | None,
     batch_size: int,
     stream: bool,
-) -> Iterator[None]:
-    """Around a training that may be too large: OutOfMemory leaves it with a batch size that should fit."""
-    try:
-        yield
-    except (OutOfMemory, MemoryError) as error:
-        full = error if isinstance(error, OutOfMemory) else _of_the_host(error)
-        room, mend = _room(network.backend, full), full.mend
-        if room:
-            size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, room)
-            mend = _mend(batch_size, min(batch_size, len(train)), size)
-        raise OutOfMemory(full.device, full.requested, full.free, mend) from error
+) -> OutOfMemory:
+    """``error``, which ended a training run, with a batch size that should fit."""
+    full = error if isinstance(error, OutOfMemory) else _of_the_host(error)
+    room, mend = _room(network.backend, full), full.mend
+    if room:
+        size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, room)
+        mend = _mend(batch_size, min(batch_size, len(train)), size)
+    return OutOfMemory(full.device, full.requested, full.free, mend)
 
 
 def _mend(asked_for: int, tried: int, fitting: int) -> str:
@@ -134,7 +128,7 @@ def _of_the_host(error: MemoryError) -> OutOfMemory:
     return OutOfMemory("cpu", requested, None, "take smaller images, layers or batches")
 
 
-def _data_bytes(part: Dataset, network: Sequential, images: int) -> int:
+def _data_bytes(part: Dataset, network: Network, images: int) -> int:
     """Of so many images and their labels on the device, and of the order of all."""
     stored = stored_dtype(part.images, network.dtype)
     image = prod(part.shape) * stored.itemsize
@@ -142,18 +136,3 @@ def _data_bytes(part: Dataset, network: Sequential, images: int) -> int:
         image = 0  # they stay in their file
     label = part.labels.itemsize
     return images * (image + label) + len(part) * label
-
-
-def _workspace_bytes(layer: Layer, batch: int, itemsize: int) -> int:
-    """What the portable kernels need beside a layer's input and output: a border, and columns or taps."""
-    window: Window | None = getattr(layer, "window", None)
-    if window is None:
-        return 0
-    C, H, W = layer.input_shape
-    O, OH, OW = layer.output_shape
-    border = C * prod(window.padded(H, W)) * batch * itemsize if window.has_padding else 0
-    if not isinstance(layer, Conv2D):
-        return border + 2 * O * OH * OW * batch * itemsize
-    row = C // layer.groups * window.taps * OW * batch * itemsize
-    rows = max(1, min(OH, layer.backend.column_bytes // row))
-    return border + rows * row

@@ -4,11 +4,11 @@ from math import prod
 from typing import Any
 
 from backends.text import readable_bytes
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.support.terminal import print_table, write_line
 
 
-def rows(network: Sequential) -> list[dict[str, Any]]:
+def rows(network: Network) -> list[dict[str, Any]]:
     """One dict a layer; multiply-adds and bytes are for one image, bytes are what training keeps.
 
     Of layers in one pass the last one's output alone is kept.
@@ -28,7 +28,7 @@ def rows(network: Sequential) -> list[dict[str, Any]]:
     ]
 
 
-def totals(network: Sequential) -> dict[str, int]:
+def totals(network: Network) -> dict[str, int]:
     """The whole network's figures; bytes an image include the two arrays that layers pass gradients in."""
     table = rows(network)
     itemsize = network.backend.xp.dtype(network.dtype).itemsize
@@ -41,7 +41,7 @@ def totals(network: Sequential) -> dict[str, int]:
     }
 
 
-def show(network: Sequential) -> None:
+def show(network: Network) -> None:
     """Print the table."""
     whole, table = totals(network), rows(network)
     headings = ["layer", "output shape", "parameters", "multiply-adds", "memory\nan image"]

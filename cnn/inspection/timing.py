@@ -9,7 +9,7 @@ from typing import Any
 from backends import Timer
 from backends.memory import Array
 from cnn.layers.layer import Layer
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.training.losses import Loss
 from cnn.training.step import compute_gradients
 
@@ -40,9 +40,7 @@ class LayerTime:
     backward: Spread | None
 
 
-def time_layers(
-    network: Sequential, loss: Loss, x: Array, labels: Array, rounds: int = 11
-) -> list[LayerTime]:
+def time_layers(network: Network, loss: Loss, x: Array, labels: Array, rounds: int = 11) -> list[LayerTime]:
     """Time every layer of ``network`` in ``rounds`` training steps on one batch, after one to warm up.
 
     Each layer runs by itself, also those that training computes in one pass.
@@ -63,7 +61,7 @@ def time_layers(
 class LayerWatch:
     """Times every layer of a network in the steps that run inside ``with watch.step():``."""
 
-    def __init__(self, network: Sequential) -> None:
+    def __init__(self, network: Network) -> None:
         self.network = network
         self._steps: list[dict[tuple[str, str], Timer]] = []
 
@@ -100,7 +98,7 @@ class LayerWatch:
 
 @contextmanager
 def wrapped(
-    network: Sequential, wrap: Callable[[Layer, str, Callable[..., Any]], Callable[..., Any]]
+    network: Network, wrap: Callable[[Layer, str, Callable[..., Any]], Callable[..., Any]]
 ) -> Iterator[None]:
     """Inside the block every layer runs ``wrap(layer, "forward", layer.forward)``, and so backward."""
     layers = list(network.walk())

@@ -5,6 +5,8 @@ from cnn.layers.convolution import Conv2D
 from cnn.layers.dense import Dense
 from cnn.layers.layer import Context, Layer, Parameter
 from cnn.layers.pooling import AvgPool2D, MaxPool2D
+from cnn.layers.residual import Parallel, Residual
+from cnn.layers.sequential import Sequential
 from cnn.layers.shape import Flatten, Reshape
 
 __all__ = [
@@ -16,9 +18,12 @@ __all__ = [
     "Flatten",
     "Layer",
     "MaxPool2D",
+    "Parallel",
     "Parameter",
     "ReLU",
     "Reshape",
+    "Residual",
+    "Sequential",
     "Softmax",
     "Tanh",
 ]

@@ -19,6 +19,10 @@ class Activation(Layer):
         self.f = function("Activation: f", f)
         self.f_prime = function("Activation: f_prime", f_prime)
 
+    @property
+    def recordable(self) -> bool:
+        return self.is_own and type(self) is not Activation  # which calls functions of the user
+
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)
         self.function(x, y)
@@ -55,7 +59,7 @@ class Activation(Layer):
 class ReLU(Activation):
     """``y = max(x, 0)``; the gradient at 0 is 0 (Nair & Hinton 2010)."""
 
-    replayable = True
+    epilogue = "relu"
 
     def __init__(self) -> None:
         """Take no arguments."""
@@ -70,13 +74,11 @@ class ReLU(Activation):
 class Tanh(Activation):
     """``y = tanh(x)``, without overflow at either end; ``dx = dy (1 - y^2)``."""
 
-    replayable = True
-
     def __init__(self) -> None:
         """Take no arguments."""
 
     def function(self, x: Array, out: Array) -> None:
-        self.backend.run(self.backend.xp.tanh, x, out=out)
+        self.backend.kernels.tanh(x, out)
 
     def gradient(self, dy: Array, out: Array) -> None:
         self.backend.kernels.tanh_grad(dy, self._y, out)
@@ -89,7 +91,7 @@ class Softmax(Activation):
     CrossEntropy on the numbers before a softmax is more exact.
     """
 
-    replayable = True
+    gives_probabilities = True
 
     def __init__(self) -> None:
         """Take no arguments."""

@@ -1,10 +1,13 @@
 """Convolution."""
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from backends import Window
 from cnn.layers import initializers
-from cnn.layers.layer import Array, Context, Layer, Shape
+from cnn.layers.fusion import Fused
+from cnn.layers.layer import Array, Context, Layer, Parameter, Shape
 from cnn.support.arguments import flag, pair, room, size
 from cnn.support.errors import ArgumentError, ShapeError
 
@@ -37,8 +40,6 @@ class Conv2D(Layer):
     ShapeError
         When built on an input that is no image, too small, or not divisible into groups.
     """
-
-    replayable = True
 
     def __init__(
         self,
@@ -88,9 +89,7 @@ class Conv2D(Layer):
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)
         self.backend.kernels.conv2d(x, self._weight.value, y, self.window, self.groups)
-        if self.untied_bias:
-            self.backend.run(self.backend.xp.add, y, self._bias.value[..., None], out=y)
-        elif self.bias:
+        if self.bias:
             self.backend.kernels.add_bias(y, self._bias.value)
         if training:
             self._x = x
@@ -98,9 +97,7 @@ class Conv2D(Layer):
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         self.backend.kernels.conv2d_grad_weight(self._x, dy, self._weight.grad, self.window, self.groups)
-        if self.untied_bias:
-            self.backend.run(self.backend.xp.sum, dy, axis=-1, out=self._bias.grad)
-        elif self.bias:
+        if self.bias:
             self.backend.kernels.sum_rows(dy, self._bias.grad)
         if not input_grad:
             return None
@@ -108,10 +105,77 @@ class Conv2D(Layer):
         self.backend.kernels.conv2d_grad_input(dy, self._weight.value, dx, self.window, self.groups)
         return dx
 
+    def fuse(self, following: Sequence[Layer]) -> Layer | None:
+        match [layer.epilogue for layer in following[:2]]:
+            case ["relu", "max_pool2d"]:
+                return FusedConvolution(self, *following[:2])
+            case ["relu", *_]:
+                return FusedConvolution(self, following[0])
+        return None
+
+    @property
+    def filters(self) -> Parameter | None:
+        return self._weight
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        _, OH, OW = self.output_shape
+        itemsize = self.backend.xp.dtype(self.dtype).itemsize
+        row = self._weight.shape[1] * self.window.taps * OW * batch * itemsize  # of columns
+        rows = max(1, min(OH, self.backend.column_bytes // row))
+        return border_bytes(self, self.window, batch) + rows * row
+
     @property
     def multiply_adds(self) -> int:
         _, OH, OW = self.output_shape
         return self._weight.size * OH * OW
+
+
+class FusedConvolution(Fused):
+    """A convolution with ReLU, and max pooling if that follows. The convolution's output is not kept."""
+
+    def __init__(self, convolution: Conv2D, relu: Layer, pool: Any = None) -> None:
+        super().__init__(convolution, relu, *([pool] if pool else []))
+        self.convolution, self.pool = convolution, pool
+        self._weight, self._bias = self.parameters["weight"], self.parameters.get("bias")
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        window, groups = self.convolution.window, self.convolution.groups
+        weight, bias = self._weight.value, None if self._bias is None else self._bias.value
+        y, winner = self.last.output(x, training), None
+        if self.pool is None:
+            self.backend.kernels.conv2d_relu(x, weight, bias, y, window, groups)
+        else:
+            winner = self.pool.winner(y) if training else None
+            pool = self.pool.window
+            self.backend.kernels.conv2d_relu_max_pool2d(x, weight, bias, y, winner, window, groups, pool)
+        if training:
+            self._x, self._y, self._winner = x, y, winner
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        convolution = self.convolution
+        dx = convolution.input_gradient(dy) if input_grad else None
+        self.backend.kernels.conv2d_relu_grad(
+            dy, self._x, self._y, self._winner, self._weight.value, convolution.window, convolution.groups,
+            None if self.pool is None else self.pool.window,
+            weight_grad=self._weight.grad, bias_grad=None if self._bias is None else self._bias.grad, dx=dx,
+        )  # fmt: skip
+        return dx
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        itemsize = self.backend.xp.dtype(self.convolution.dtype).itemsize
+        y, grad = (prod(self.convolution.output_shape) * count * itemsize for count in (batch, trained))
+        rectified = prod(self.last.output_shape) * trained * itemsize
+        extra = y + grad + rectified if self.pool else grad
+        return max(layer.workspace_bytes(batch, trained) for layer in self.layers) + extra
+
+
+def border_bytes(layer: Layer, window: Window, batch: int) -> int:
+    """Bytes of the input with its padding around it; 0 without padding."""
+    if not window.has_padding:
+        return 0
+    C, H, W = layer.input_shape
+    return C * prod(window.padded(H, W)) * batch * int(layer.backend.xp.dtype(layer.dtype).itemsize)
 
 
 def make_window(layer: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:

@@ -1,6 +1,9 @@
 """The fully connected layer."""
 
+from collections.abc import Sequence
+
 from cnn.layers import initializers
+from cnn.layers.fusion import Fused
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.support.arguments import flag, size
 from cnn.support.errors import ShapeError
@@ -13,8 +16,6 @@ class Dense(Layer):
     the weight's (see :mod:`cnn.initializers`); the bias starts at zero. Raises ShapeError when built
     on an image.
     """
-
-    replayable = True
 
     def __init__(self, out_features: int, bias: bool = True, initializer: str = "he_normal") -> None:
         self.out_features = size("Dense: out_features", out_features)
@@ -49,19 +50,50 @@ class Dense(Layer):
 
     def multiply(self, x: Array, y: Array, training: bool) -> None:
         """``y = weight @ x``."""
-        self.backend.matmul(self._weight.value, x, out=y)
+        self.backend.kernels.matmul(self._weight.value, x, y)
         if training:
             self._x = x
 
     def multiply_back(self, dy: Array, input_grad: bool) -> Array | None:
         """Write the weight's gradient; -> the input's."""
-        self.backend.matmul(dy, self._x.T, out=self._weight.grad)
+        self.backend.kernels.matmul(dy, self._x.T, self._weight.grad)
         if not input_grad:
             return None
         dx = self.input_gradient(dy)
-        self.backend.matmul(self._weight.value.T, dy, out=dx)
+        self.backend.kernels.matmul(self._weight.value.T, dy, dx)
         return dx
+
+    def fuse(self, following: Sequence[Layer]) -> Layer | None:
+        if following and following[0].epilogue == "relu":
+            return FusedDense(self, following[0])
+        return None
 
     @property
     def multiply_adds(self) -> int:
         return self.out_features * self.input_shape[0]
+
+
+class FusedDense(Fused):
+    """A fully connected layer with ReLU."""
+
+    def __init__(self, dense: Dense, relu: Layer) -> None:
+        super().__init__(dense, relu)
+        self.dense = dense
+        self._bias = self.parameters.get("bias")
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = self.last.output(x, training)
+        self.dense.multiply(x, y, training)
+        if self._bias is None:
+            self.backend.kernels.relu(y, y)
+        else:
+            self.backend.kernels.add_bias(y, self._bias.value, rectify=True)
+        if training:
+            self._y = y
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        grad = self.dense.context.scratch.beside(dy, dy.shape)
+        sums = None if self._bias is None else self._bias.grad
+        self.backend.kernels.relu_grad(dy, self._y, grad, sums)
+        return self.dense.multiply_back(grad, input_grad)

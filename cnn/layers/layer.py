@@ -1,7 +1,8 @@
 """What a layer is: build, forward, backward."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from backends import Backend
 from backends.memory import Array, Buffers, Scratch, Shape
 from cnn.layers import initializers
+from cnn.support import origin
 from cnn.support.arguments import room
 from cnn.support.errors import ArgumentError
 
@@ -58,18 +60,42 @@ class Layer:
     """
 
     built = False
-    replayable = (
-        False  # whether it works through kernels and ``backend.run`` alone, see :mod:`cnn.support.replays`
-    )
     path = ""  # its place in the network: "3", or "3.1" inside a container
+    is_view = False  # whether the output is the input's numbers in another shape
+    gives_probabilities = False  # whether the output adds up to 1
+    mixes_samples = False  # whether the output for a sample depends on the other samples of a training batch
+    epilogue: str | None = None  # its name for a layer before it that can do it in its own pass
 
     def __init_subclass__(cls) -> None:
-        cls.replayable = cls.__dict__.get("replayable", False)  # what a subclass does is its own
+        cls.epilogue = vars(cls).get("epilogue")  # a subclass may compute something else
+
+    @property
+    def is_own(self) -> bool:
+        """Whether forward and backward are this library's, and not those of a class derived from it."""
+        replaced = "forward" in vars(self) or "backward" in vars(self)
+        return not replaced and origin.is_own(self)
+
+    @property
+    def recordable(self) -> bool:
+        """Whether forward and backward consist of kernel calls alone, so that a device can repeat just those.
+
+        The library's own layers do. Any other layer is called again in each repeated step.
+        """
+        return self.is_own
+
+    def fuse(self, following: Sequence["Layer"]) -> "Layer | None":
+        """This layer and the first of ``following`` as one pass; None if there is no such pass."""
+        return None
+
+    @property
+    def kind(self) -> str:
+        """The name of its class, as files and messages have it."""
+        return type(self).__name__
 
     @property
     def label(self) -> str:
         """How messages call it: "3 Conv2D"."""
-        return f"{self.path} {type(self).__name__}".strip()
+        return f"{self.path} {self.kind}".strip()
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         """Take up the place in a network: shapes and parameters, no data. -> the output's shape."""
@@ -83,6 +109,7 @@ class Layer:
         self.input_shape = self.output_shape = input_shape
         self._buffers = Buffers(context.backend, context.dtype)
         self._own_parameters: dict[str, Parameter] = {}
+        self._own_statistics: dict[str, Array] = {}
         return input_shape
 
     def require_unbuilt(self) -> None:
@@ -117,9 +144,9 @@ class Layer:
         return self._own_parameters
 
     @property
-    def state(self) -> dict[str, Array]:
-        """Arrays by name, besides the parameters, that a training forward changes for the next one."""
-        return {}
+    def statistics(self) -> dict[str, Array]:
+        """Arrays by name, besides the parameters, that a training forward changes and files keep."""
+        return self._own_statistics
 
     @property
     def config(self) -> dict[str, Any]:
@@ -137,9 +164,34 @@ class Layer:
         """Bytes that training keeps for one sample."""
         return prod(self.output_shape) * self.backend.xp.dtype(self.dtype).itemsize
 
+    @property
+    def filters(self) -> Parameter | None:
+        """The weight (O, C, KH, KW) if it can be shown as pictures, else None."""
+        return None
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        """Bytes of scratch that the portable kernels need besides input and output.
+
+        ``batch`` is the number of samples in the largest batch, ``trained`` in the largest training batch.
+        """
+        return 0
+
     def walk(self) -> Iterator["Layer"]:
         """This layer, or the layers inside it."""
         yield self
+
+    def in_sequence(self) -> Iterator["Layer"]:
+        """The layers that follow each other: this one, or those inside a plain Sequential."""
+        yield self
+
+    def walk_passes(self) -> Iterator[tuple["Layer", ...]]:
+        """All layers, those that run in one pass together; those inside containers included."""
+        yield (self,)
+
+    @contextmanager
+    def unfused(self) -> Iterator[None]:
+        """Inside the block every layer runs by itself, so that the layers can be observed one by one."""
+        yield
 
     def fresh(self) -> "Layer":
         """The same layer, not yet built."""
@@ -164,6 +216,13 @@ class Layer:
         self._own_parameters[name] = Parameter(shape, initializer, fan_in)
         return self._own_parameters[name]
 
+    def statistic(self, name: str, shape: Shape, initial: float, dtype: Any = None) -> Array:
+        """Declare an array that a training forward changes, such as a running mean; -> the array."""
+        array = self.backend.zeros(prod(shape), dtype or self.dtype).reshape(shape)
+        array.fill(initial)
+        self._own_statistics[name] = array
+        return self._own_statistics[name]
+
     def buffer(self, name: str, shape: Shape, dtype: Any = None) -> Array:
         """An array of this layer's own, made once per name; its contents are whatever was there."""
         return self._buffers.view(name, shape, dtype)
@@ -178,4 +237,4 @@ class Layer:
         return self.context.scratch.beside(dy, (*self.input_shape, dy.shape[-1]))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config.items())})"
+        return f"{self.kind}({', '.join(f'{k}={v!r}' for k, v in self.config.items())})"

@@ -2,7 +2,7 @@
 
 from math import prod
 
-from cnn.layers.convolution import make_window, window_output
+from cnn.layers.convolution import border_bytes, make_window, window_output
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.support.arguments import shown
 from cnn.support.errors import ArgumentError, ShapeError
@@ -40,6 +40,10 @@ class _Pool2D(Layer):
                 )
         return self.output_shape
 
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        itemsize = int(self.backend.xp.dtype(self.dtype).itemsize)
+        return border_bytes(self, self.window, batch) + 2 * prod(self.output_shape) * batch * itemsize
+
 
 class MaxPool2D(_Pool2D):
     """The largest number under each window: (C, H, W) -> (C, OH, OW), as PyTorch's MaxPool2d.
@@ -49,7 +53,7 @@ class MaxPool2D(_Pool2D):
     alone gets the gradient; NaN propagates.
     """
 
-    replayable = True
+    epilogue = "max_pool2d"
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)
@@ -85,8 +89,6 @@ class AvgPool2D(_Pool2D):
     Padding counts as zeros (PyTorch's ``count_include_pad=True``). ``stride=None`` means the
     kernel size.
     """
-
-    replayable = True
 
     def __init__(
         self,

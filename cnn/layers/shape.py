@@ -11,7 +11,7 @@ from cnn.support.errors import ShapeError
 class Reshape(Layer):
     """A sample's numbers in another shape, in the same order: any shape -> ``shape``."""
 
-    replayable = True
+    is_view = True
 
     def __init__(self, shape: Sequence[int]) -> None:
         self.shape = arguments.shape("Reshape: shape", shape)
@@ -39,8 +39,6 @@ class Reshape(Layer):
 
 class Flatten(Reshape):
     """A sample's numbers as one vector: (C, H, W) -> (C*H*W,), in PyTorch's order."""
-
-    replayable = True
 
     def __init__(self) -> None:
         """Take no arguments."""

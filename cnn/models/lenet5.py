@@ -1,12 +1,12 @@
 """LeNet-5."""
 
 from cnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
-from cnn.network import Sequential
+from cnn.network import Network
 
 
-def lenet5(classes: int = 10) -> Sequential:
+def lenet5(classes: int = 10) -> Network:
     """LeNet-5 (LeCun et al. 1998) as it is built today: ReLU, max pooling, full connections."""
-    return Sequential(
+    return Network(
         Conv2D(6, kernel_size=5, padding=2),  # (1, 28, 28) -> (6, 28, 28)
         ReLU(),
         MaxPool2D(2),  # -> (6, 14, 14)

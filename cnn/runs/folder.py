@@ -15,7 +15,7 @@ from typing import Any
 from backends import Backend
 from cnn import models
 from cnn.data import Dataset
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.runs.config import LATER_FIELDS, Config
 from cnn.saving.weights import epoch_of, require_held
 from cnn.saving.weights import load as load_weights
@@ -61,7 +61,7 @@ class RunFolder:
         folder._further = (first.with_name(f"{first.name}-{number}") for number in count(2))
         return folder
 
-    def start(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
+    def start(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
         """Make the folder and write down what is about to run, and where; it is there whole or not at all.
 
         Raises ArgumentError where the folder exists or cannot be made.
@@ -75,7 +75,7 @@ class RunFolder:
                 return self.start(config, network, class_names)
             raise self._unwritable(error) from None
 
-    def go_on(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
+    def go_on(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
         """Make the folder ready for more training: without what the trained network has been found to be."""
         remove_unfinished(self.path)
         self.evaluation.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ class RunFolder:
                 raise ArgumentError(f"another process is training in {self.path}: wait for its end") from None
             yield
 
-    def describe(self, config: Config, network: Sequential, class_names: tuple[str, ...]) -> None:
+    def describe(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
         """Write config.json and environment.json."""
         backend = network.backend
         device = {**backend.describe(), "reason": backend.reason}
@@ -191,9 +191,7 @@ class RunFolder:
         """Where the "last" or "best" weights are."""
         return self.best if weights == "best" else self.weights
 
-    def load(
-        self, backend: Backend, weights: str | None = None
-    ) -> tuple[Sequential, Config, tuple[str, ...]]:
+    def load(self, backend: Backend, weights: str | None = None) -> tuple[Network, Config, tuple[str, ...]]:
         """The run's network on ``backend``, its configuration, and the class names.
 
         ``weights`` are as :meth:`require_weights` takes them.

@@ -11,12 +11,24 @@ from typing import Any
 
 import numpy as np
 
-import cnn
-from cnn.layers import AvgPool2D, Conv2D, Dense, Flatten, Layer, MaxPool2D, ReLU, Reshape, Softmax, Tanh
-from cnn.network import Sequential
+from cnn.layers import (
+    AvgPool2D,
+    Conv2D,
+    Dense,
+    Flatten,
+    Layer,
+    MaxPool2D,
+    ReLU,
+    Reshape,
+    Sequential,
+    Softmax,
+    Tanh,
+)
+from cnn.network import Network
 from cnn.support.errors import ArgumentError
 from cnn.support.files import write_whole
 from cnn.support.libraries import require
+from cnn.support.version import VERSION
 
 OPSET = 17  # of the operators
 IR_VERSION = 8  # of the file's form: the one that came with the opset
@@ -33,12 +45,12 @@ class Operation:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-def export(network: Sequential, path: str | Path, classes: Sequence[str] | None = None) -> None:
+def export(network: Network, path: str | Path, classes: Sequence[str] | None = None) -> None:
     """Write ``network`` to ``path`` as an ONNX model that gives what ``network.predict`` gives for floats.
 
     Parameters
     ----------
-    network : Sequential
+    network : Network
         Built. A float64 network is written with float32 weights.
     path : str or Path
         Its folder exists. The same network gives the same bytes.
@@ -64,7 +76,7 @@ def export(network: Sequential, path: str | Path, classes: Sequence[str] | None 
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="xpcnn",
-        producer_version=cnn.__version__,
+        producer_version=VERSION,
         doc_string=f"{INPUT}: {SCALING}, other numbers as they were in training; {OUTPUT}: of each class",
     )
     if classes is not None:
@@ -73,7 +85,7 @@ def export(network: Sequential, path: str | Path, classes: Sequence[str] | None 
     write_whole(path, model.SerializeToString(deterministic=True))
 
 
-def _graph(onnx: Any, network: Sequential) -> Any:
+def _graph(onnx: Any, network: Network) -> Any:
     """The operations as a chain of nodes; values and constants are named by their layer's place."""
     nodes: list[Any] = []
     constants: list[Any] = []
@@ -92,12 +104,12 @@ def _graph(onnx: Any, network: Sequential) -> Any:
     return onnx.helper.make_graph(nodes, "network", [images], [probabilities], constants)
 
 
-def _operations(network: Sequential) -> Iterator[tuple[str, Operation]]:
+def _operations(network: Network) -> Iterator[tuple[str, Operation]]:
     """The network's operations in order, each with the place of its layer; a softmax last."""
     for layer in _plain_layers(network):
         for operation in OPERATIONS[type(layer)](layer):
             yield layer.path, operation
-    if not network.ends_in_softmax:
+    if not network.gives_probabilities:
         yield "predict", SOFTMAX
 
 
@@ -106,7 +118,7 @@ def _plain_layers(layer: Layer) -> Iterator[Layer]:
 
     The exact type counts, since a subclass may compute something else.
     """
-    if type(layer) is Sequential:
+    if isinstance(layer, Sequential) and layer.is_own:
         for inner in layer.layers:
             yield from _plain_layers(inner)
     elif type(layer) in OPERATIONS:

@@ -13,7 +13,7 @@ from backends.memory import Scratch, Shape
 from cnn import layers
 from cnn.data.readers.npz import holds_arrays, read_npz
 from cnn.layers.layer import Context, Layer
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.saving import foreign
 from cnn.support.arguments import shape
 from cnn.support.errors import CheckpointError, DataError
@@ -37,7 +37,7 @@ UNREADABLE = (
 )  # as safetensors calls numbers that NumPy does not have
 
 
-def save(network: Sequential, path: str | Path, more: Mapping[str, Any] | None = None) -> None:
+def save(network: Network, path: str | Path, more: Mapping[str, Any] | None = None) -> None:
     """Write ``network`` to ``path``, whole or not at all.
 
     The file's metadata say how to build the network again; where they cannot (functions in an
@@ -48,7 +48,7 @@ def save(network: Sequential, path: str | Path, more: Mapping[str, Any] | None =
     write_whole(path, serialized(network.state_dict(), description(network) | dict(more or {})))
 
 
-def description(network: Sequential) -> dict[str, Any]:
+def description(network: Network) -> dict[str, Any]:
     """What a file says of a network, as plain data."""
     described: dict[str, Any] = {
         "version": VERSION,
@@ -68,7 +68,7 @@ def serialized(arrays: dict[str, Any], description: dict[str, Any]) -> bytes:
     return save(arrays, {METADATA: to_json(description)})  # several entries would have no fixed order
 
 
-def load(path: str | Path, device: Backend | str = "auto", network: Sequential | None = None) -> Sequential:
+def load(path: str | Path, device: Backend | str = "auto", network: Network | None = None) -> Network:
     """The network in the file ``path``, on ``device``; or its weights put into ``network``, where that is.
 
     The names may have a prefix as PyTorch's DataParallel and compile add one. The file may be an .npz.
@@ -184,27 +184,41 @@ def _read_bfloat16(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
 
 def describe(layer: Layer) -> dict[str, Any]:
     """A layer as plain data: its type and its constructor's arguments."""
-    if type(layer) is Sequential:
-        return {"type": "Sequential", "layers": [describe(inner) for inner in layer.layers]}
-    if getattr(layers, type(layer).__name__, None) is not type(layer):
+    if getattr(layers, layer.kind, None) not in type(layer).__mro__ or not layer.is_own:
         raise CheckpointError(f"layer {layer.label} is of a class that this library does not have")
     if any(callable(value) for value in layer.config.values()):
         raise CheckpointError(f"layer {layer.label} holds a function")
-    return {"type": type(layer).__name__, **layer.config}
+    return {"type": layer.kind, **{name: _described(value) for name, value in layer.config.items()}}
+
+
+def _described(value: Any) -> Any:
+    """An argument as plain data: layers are described, everything else is as it is."""
+    if isinstance(value, Layer):
+        return describe(value)
+    if isinstance(value, list):
+        return [_described(part) for part in value]
+    return value
 
 
 def rebuild(description: dict[str, Any]) -> Layer:
     """The layer that :func:`describe` described, not yet built."""
-    arguments = dict(description)
+    arguments = {name: _rebuilt(value) for name, value in description.items()}
     kind = arguments.pop("type")
-    if kind == "Sequential":
-        return Sequential(*map(rebuild, arguments["layers"]))
     if kind not in layers.__all__ or not issubclass(getattr(layers, kind), Layer):
         raise CheckpointError(f"unknown layer type {kind!r}")
-    return getattr(layers, kind)(**arguments)
+    return getattr(layers, kind)(*arguments.pop("layers", ()), **arguments)
 
 
-def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str, Any]) -> Sequential:
+def _rebuilt(value: Any) -> Any:
+    """An argument from plain data."""
+    if isinstance(value, dict):
+        return rebuild(value)
+    if isinstance(value, list):
+        return [_rebuilt(part) for part in value]
+    return value
+
+
+def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str, Any]) -> Network:
     """The network that a file describes, whose arrays are ``state``."""
     backend = backends.get(device) if isinstance(device, str) else device
     try:
@@ -212,7 +226,7 @@ def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str
         if "network" in description:
             if description["version"] != VERSION:
                 raise ValueError(f"version {description['version']}, expected {VERSION}")
-            network = Sequential(*map(rebuild, description["network"]["layers"]))
+            network = Network(*map(rebuild, description["network"]["layers"]))
             input_shape = tuple(description["input_shape"])
             require_held(network, input_shape, backend, state)
             network.build(input_shape, backend=backend, dtype=description["dtype"])
@@ -223,7 +237,7 @@ def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str
     raise CheckpointError(f"{reason}; give the network to load it into: cnn.load(path, network=...)")
 
 
-def require_held(network: Sequential, input_shape: Shape, backend: Backend, state: Mapping[str, Any]) -> None:
+def require_held(network: Network, input_shape: Shape, backend: Backend, state: Mapping[str, Any]) -> None:
     """Raise CheckpointError where a network that is not built would have more numbers than ``state`` holds.
 
     No memory is taken for them: a few words in a file can ask for any amount.

@@ -17,7 +17,7 @@ from cnn.layers import (
     Softmax,
     Tanh,
 )
-from cnn.network import Sequential
+from cnn.network import Network
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Example:
     layers: Callable[[], list[Layer]]
     input_shape: tuple[int, ...]
 
-    def network(self) -> Sequential:
+    def network(self) -> Network:
         """A new one, not yet built."""
-        return Sequential(*self.layers())
+        return Network(*self.layers())
 
 
 def _cube(x: Any) -> Any:
@@ -81,7 +81,7 @@ EXAMPLES = [
     Example("reshape", lambda: [Reshape((2, 3, 4)), Conv2D(2, 2), Reshape((6, 2)), Flatten()], (24,)),
     Example(
         "a network in a network",
-        lambda: [Sequential(Conv2D(2, 3), ReLU()), Sequential(Flatten(), Dense(3), ReLU()), Dense(2)],
+        lambda: [Network(Conv2D(2, 3), ReLU()), Network(Flatten(), Dense(3), ReLU()), Dense(2)],
         (1, 5, 5),
     ),
 ]

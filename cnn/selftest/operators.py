@@ -11,7 +11,7 @@ import numpy as np
 
 from backends import Backend, Window
 from cnn.layers import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Reshape, Softmax, Tanh
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.selftest.checks import NotOurs
 from cnn.selftest.node import DIMENSIONS, Node, Slide
 from cnn.selftest.tensors import (
@@ -277,7 +277,7 @@ def _log_probabilities(backend: Backend, logits: Tensor) -> Tensor:
 
 def _loss(backend: Backend, logits: Tensor) -> tuple[CrossEntropy, Totals]:
     """The loss, and where it is added up, of a network that gives out ``logits``, (N, classes)."""
-    network = Sequential()
+    network = Network()
     network.build(logits.shape[1:], backend=backend, dtype=known(logits).dtype.name)
     loss = CrossEntropy()
     loss.build(network)

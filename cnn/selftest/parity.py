@@ -14,7 +14,7 @@ from backends import Backend
 from cnn.comparison.agreement import TOLERANCE
 from cnn.data import Dataset
 from cnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
-from cnn.network import DTYPES, Sequential
+from cnn.network import DTYPES, Network
 from cnn.selftest.calls import Call, calls
 from cnn.selftest.checks import Check, require_near
 from cnn.selftest.networks import EXAMPLES, Example
@@ -72,7 +72,7 @@ def _compare_networks(example: Example, dtype: str, backend: Backend, reference:
         require_near(name, expected[name], found, _allowed(dtype))
 
 
-def _results(network: Sequential, x: Any, dy: Any) -> dict[str, Any]:
+def _results(network: Network, x: Any, dy: Any) -> dict[str, Any]:
     """The output and all gradients, on the host."""
     backend = network.backend
     y = backend.to_host(network.forward(backend.asarray(x), training=True))
@@ -89,7 +89,7 @@ def _compare_trainings(optimizer: Callable[[], Optimizer], backend: Backend, ref
     noise = Dataset(random.integers(0, 256, (38, 1, 12, 12), dtype=np.uint8), random.integers(0, 10, 38))
     weights = []
     for device in (reference, backend):
-        network = Sequential(
+        network = Network(
             Conv2D(6, 3, padding=1), ReLU(), MaxPool2D(2), Conv2D(8, 3), ReLU(), Flatten(), Dense(10)
         )
         network.build(noise.shape, backend=device, dtype="float64")

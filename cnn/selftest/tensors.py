@@ -7,7 +7,7 @@ import numpy as np
 from backends import Backend
 from backends.memory import Array
 from cnn.layers import Layer
-from cnn.network import DTYPES, Sequential
+from cnn.network import DTYPES, Network
 from cnn.selftest.checks import NotOurs
 
 Tensor = Any  # a numpy array
@@ -16,9 +16,9 @@ Tensors = list[Tensor]
 DTYPE = "its numbers are neither float32 nor float64"
 
 
-def built(backend: Backend, layer: Layer, x: Tensor, weights: Tensors) -> Sequential:
+def built(backend: Backend, layer: Layer, x: Tensor, weights: Tensors) -> Network:
     """A network of this layer alone, for samples as in ``x``; ``weights`` in the order of its parameters."""
-    network = Sequential(layer)
+    network = Network(layer)
     network.build(x.shape[1:], backend=backend, dtype=known(x).dtype.name)
     network.load_state_dict(dict(zip(network.parameters, weights, strict=True)))
     return network

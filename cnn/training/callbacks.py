@@ -145,9 +145,9 @@ class NaNGuard(Callback):
         self._look(run)
         if not isfinite(record.get("validation_loss", 0)):
             raise TrainingError(
-                f"the validation loss became {record['validation_loss']} in epoch {run.epoch}, though "
-                "training gave finite numbers: lower the learning rate, to a tenth for example, or look for "
-                "images unlike the rest"
+                f"the loss of the evaluated images became {record['validation_loss']} in epoch {run.epoch}, "
+                "though training gave finite numbers: lower the learning rate, to a tenth for example, or "
+                "look for images unlike the rest"
             )
 
     def _look(self, run: Run) -> None:
@@ -202,8 +202,7 @@ class LearningGuard(Callback):
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         if run.first_loss is None:  # there are fewer images
             run.first_loss = record["loss"]
-        self.failure = self._failure(run, record, run.first_loss)
-        trouble = self.failure
+        trouble = self.failure = run.failure = self._failure(run, record, run.first_loss)
         late = run.epoch * run.steps >= self.patience or run.epoch == run.epochs
         if run.epoch > 1 and late and _guesses(run, record):
             trouble = trouble or f"{_no_better(run, record)}; try {_lower_rate(run)}, or more epochs"
@@ -220,9 +219,10 @@ class LearningGuard(Callback):
         if record["loss"] > self.factor * first:
             loss, before = _loss(record["loss"]), _loss(first)
             return f"the loss is {loss} in epoch {run.epoch}, above {before} at the start; {again}"
-        best = max(past["accuracy"] for past in run.history)
-        if guesses and best > run.guess + self.share * (1 - run.guess):
-            return f"{_no_better(run, record)}, after {best:.2%} before; {again}"
+        best = max(run.history, key=lambda past: float(past["accuracy"]))
+        has_learned = best["accuracy"] > run.guess + self.share * (1 - run.guess)
+        if guesses and has_learned and record["loss"] > best["loss"]:
+            return f"{_no_better(run, record)}, after {best['accuracy']:.2%} before; {again}"
         return None
 
 

@@ -42,6 +42,7 @@ def save(run: Run, path: str | Path) -> None:
         "seconds": run.seconds,
         "history": run.history,
         "first_loss": run.first_loss,
+        "failure": run.failure,
     }
     description = _plain(description)
     description[CHECKSUM] = checksum(arrays, description)
@@ -62,6 +63,7 @@ class SavedTraining:
     history: list[dict[str, Any]]
     optimizer: dict[str, Any]  # its settings, which callbacks may have changed
     first_loss: float | None  # None in the checkpoints of version 0.1
+    failure: str | None  # why the network was of no use; None in the checkpoints of version 0.1
 
     @classmethod
     def read(cls, path: str | Path) -> "SavedTraining":
@@ -84,6 +86,8 @@ class SavedTraining:
             ]
             first_loss = description.get("first_loss")
             first_loss = None if first_loss is None else float(first_loss)
+            failure = description.get("failure")
+            failure = None if failure is None else str(failure)
             if not 0 <= step <= steps or not 0 <= epoch - len(history) <= 1:
                 raise ValueError(
                     f"step {step} of {steps} in epoch {epoch} after {len(history)} whole ones cannot be"
@@ -94,7 +98,9 @@ class SavedTraining:
             raise CheckpointError(
                 f"{path}: the description of the checkpoint cannot be used ({error})"
             ) from error
-        return cls(path, arrays, settings, steps, epoch, step, seconds, history, optimizer, first_loss)
+        return cls(
+            path, arrays, settings, steps, epoch, step, seconds, history, optimizer, first_loss, failure
+        )
 
     @property
     def position(self) -> str:

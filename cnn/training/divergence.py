@@ -5,12 +5,9 @@ in the optimizer's state, where a look now and then finds it; the steps since th
 made again, which gives the same bits, and the one that went wrong layer by layer.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backends.memory import Array
-from cnn.layers.layer import Layer
-from cnn.network import Sequential
 from cnn.training.run import Run
 from cnn.training.step import TrainingStep, update
 
@@ -27,7 +24,7 @@ class Snapshot:
     """A copy on the device of all that a step changes; further ones are written over it."""
 
     def __init__(self, run: Run) -> None:
-        self._arrays = run.training.changed
+        self._arrays = list(run.training.state.values())
         self._copies = [array.copy() for array in self._arrays]
         self.epoch, self.step = run.epoch, run.step
 
@@ -45,7 +42,7 @@ class Snapshot:
 
 def is_finite(training: TrainingStep) -> bool:
     """Whether all that a step changes is finite, sums of losses included; waits for the device."""
-    return _all_finite(training, *training.changed)
+    return _all_finite(training, *training.state.values())
 
 
 def find_fault(run: Run, good: Snapshot) -> Fault | None:
@@ -59,26 +56,26 @@ def find_fault(run: Run, good: Snapshot) -> Fault | None:
     if first == 0:
         training.totals.reset()
     before = Snapshot(run)
-    for step, size in enumerate(training.feed.turns(first), first + 1):
+    for number in training.feed.batches(first):
         before.take(run)
-        training(size)
+        training()
         if not is_finite(training):
             before.restore()
-            place = _first_not_finite(training, size) if _is_plain(training.network) else None
+            place = _first_not_finite(training) if training.network.is_own else None
             before.restore()
-            return Fault(step, place)
-        if step == run.step:
+            return Fault(number + 1, place)
+        if number + 1 == run.step:
             break
     good.restore()
     return None
 
 
-def _first_not_finite(training: TrainingStep, size: int) -> str | None:
+def _first_not_finite(training: TrainingStep) -> str | None:
     """Make one step layer by layer; -> what in it was the first that is not finite."""
     network, loss, optimizer = training.network, training.loss, training.optimizer
-    layers = list(_in_order(network))
+    layers = list(network.in_sequence())
     with network.unfused():
-        x, labels = training.feed.batch(size)
+        x, labels = training.feed.gather()
         for layer in layers:
             x = layer.forward(x, training=True)
             if not _all_finite(training, x):
@@ -98,27 +95,12 @@ def _first_not_finite(training: TrainingStep, size: int) -> str | None:
             if not _all_finite(training, *gradients, *([dy] if wanted else [])):
                 return f"the gradients of layer {layer.label} (backward)"
         update(network, optimizer, training.feed.rate, training.transforms)
-        for layer in _in_order(network):
+        for layer in network.in_sequence():
             if not _all_finite(training, *(parameter.value for parameter in layer.parameters.values())):
                 return f"the weights of layer {layer.label} (update)"
         if not is_finite(training):
             return "the state of the optimizer (update)"
     return None
-
-
-def _in_order(network: Sequential) -> Iterator[Layer]:
-    """The layers as they follow each other, those of networks in the network too."""
-    for layer in network.layers:
-        if isinstance(layer, Sequential) and _is_plain(layer):
-            yield from _in_order(layer)
-        else:
-            yield layer
-
-
-def _is_plain(network: Sequential) -> bool:
-    """Whether its layers follow each other, with nothing of a subclass's between them."""
-    kind = type(network)
-    return kind.forward is Sequential.forward and kind.backward is Sequential.backward
 
 
 def _all_finite(training: TrainingStep, *arrays: Array) -> bool:

@@ -1,35 +1,25 @@
-"""fit and evaluate: the loops around a network."""
+"""``fit``: the loop that trains a network."""
 
-import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cnn.data.dataset import Dataset
-from cnn.data.feed import Feed, is_too_large
-from cnn.data.notes import notes_on
-from cnn.inspection import memory
-from cnn.network import EVALUATION_BATCH, Sequential
-from cnn.support import random
-from cnn.support.arguments import flag, instance, shown, whole
-from cnn.support.errors import ArgumentError, DataError, Notice
-from cnn.training import defaults
-from cnn.training.callbacks import Callback, LearningGuard, NaNGuard, Progress, ending
-from cnn.training.checkpoints import SavedTraining
-from cnn.training.gradients import ClipNorm, GradientTransform
-from cnn.training.losses import BinaryCrossEntropy, CrossEntropy, Loss
-from cnn.training.metrics import Totals
-from cnn.training.optimizers import SGD, Optimizer
+from cnn.network import Network
+from cnn.support.errors import OutOfMemory
+from cnn.training.callbacks import Callback, ending
+from cnn.training.evaluation import totals_of
+from cnn.training.gradients import GradientTransform
+from cnn.training.losses import Loss
+from cnn.training.optimizers import Optimizer
+from cnn.training.preparation import Job, prepare
 from cnn.training.run import Run
-from cnn.training.schedules import SCHEDULES, Constant, Schedule
-from cnn.training.step import TrainingStep
+from cnn.training.schedules import Schedule
 
 
 def fit(
-    network: Sequential,
+    network: Network,
     train: Dataset,
     validation: Dataset | None = None,
     loss: Loss | None = None,
@@ -48,7 +38,7 @@ def fit(
 
     Parameters
     ----------
-    network : Sequential
+    network : Network
         Built, or it is built now for the images of ``train`` on the default device.
     train, validation : Dataset
         ``validation`` is evaluated at the end of each epoch.
@@ -73,8 +63,8 @@ def fit(
         Leave the training images on the host and bring batches to the device while it computes. None: where
         they do not fit there.
     resume : str or Path
-        A checkpoint that :class:`cnn.Checkpoint` wrote in a training with the same arguments: go on from
-        there, on any device. On the same device with as many threads the weights end up the same, bit for
+        A checkpoint that :class:`cnn.Checkpoint` wrote in a training run with the same arguments: resume from
+        it, on any device. On the same device with as many threads the weights end up the same, bit for
         bit, as without the interruption. ``epochs`` counts from the very start and may be another number.
     transforms : sequence of GradientTransform
         What happens to the gradient before each update, in this order. None: nothing; or, if ``optimizer`` is
@@ -97,119 +87,37 @@ def fit(
     OutOfMemory, DeviceLost
         Where the device fails; the former names a batch size that should fit, where it can be told.
     """
-    instance("network", network, Sequential, "cnn.models.lenet5()")
-    instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
-    epochs = whole("epochs", epochs)
-    batch_size = whole("batch_size", batch_size)
-    saved = None if resume is None else SavedTraining.read(resume)
-    if schedule is None:
-        schedule = _default_schedule(optimizer, saved)
-    instance("schedule", schedule, Schedule, "cnn.schedules.Linear()")
-    if transforms is None:
-        transforms = _default_transforms(optimizer, saved)
-    if not isinstance(transforms, Sequence):
-        raise ArgumentError(f"transforms is {shown(transforms)}, expected a list such as [cnn.ClipNorm(1)]")
-    for transform in transforms:
-        instance("transforms", transform, GradientTransform, "cnn.ClipNorm(1)")
-    if optimizer is None:
-        optimizer = _default_optimizer(saved, batch_size, len(train))
-    instance("optimizer", optimizer, Optimizer, "cnn.SGD(0.05)")
-    callbacks = [Progress(), NaNGuard(), LearningGuard()] if callbacks is None else callbacks
-    if not isinstance(callbacks, Sequence):
-        raise ArgumentError(f"callbacks is {shown(callbacks)}, expected a list such as [cnn.NaNGuard()]")
-    for callback in callbacks:
-        instance("callbacks", callback, Callback, "cnn.NaNGuard()")
-    seed = whole("seed", seed, least=0)
-    flag("graph", graph)
-    if not network.built:
-        network.build(train.shape, seed=seed)
-    if stream is None:
-        stream = is_too_large(network.backend, train.images, network.dtype)
-    flag("stream", stream)
-    advising = memory.advising(network, optimizer, train, validation, batch_size, stream)
-    with advising, network.backend.active(), ExitStack() as at_end:
-        feed = make_feed(network, train, batch_size, stream)
-        checked = None if validation is None else make_feed(network, validation)
-        _warn_of_data(train, validation)
-        loss = make_loss(network, loss)
-        optimizer.build(network)
-        training = TrainingStep(network, loss, optimizer, feed, Totals(network), graph, transforms)
-        run = Run(training, epochs, _settings(training, train, schedule, batch_size, seed))
-        run.guess = np.bincount(train.labels).max() / len(train)
-        if saved is not None:
-            saved.restore(run)
-        for callback in callbacks:
+    job = prepare(
+        network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
+        stream, resume, transforms,
+    )  # fmt: skip
+    with _advice_if_too_large(job), network.backend.active(), ExitStack() as at_end:
+        run, batches = job.start()
+        for callback in job.callbacks:
             callback.on_start(run)
             at_end.enter_context(ending(callback, run))
-        for epoch in range(len(run.history), epochs):
-            if run.epoch != epoch + 1:  # else the run is taken up in the middle of this one
-                run.epoch, run.step, run.seconds_before = epoch + 1, 0, 0.0
-                run.totals.reset()
-            order = random.generator(seed, random.SHUFFLE, epoch).permutation(len(train))
-            rates = learning_rates(optimizer.learning_rate, schedule, epoch, epochs, len(feed))
-            feed.start(order, rates)
-            _train_epoch(run, callbacks)
+        for epoch in range(len(run.history), job.epochs):
+            rate = job.start_epoch(run, epoch)
+            _train_epoch(run, job.callbacks)
             if run.stop:
                 break
-            record = _figures(run, float(rates[-1]))
-            if checked:
-                result = _evaluate(network, checked, loss)
+            record = _figures(run, rate)
+            if batches:
+                result = totals_of(network, batches, run.training.loss)
                 record |= {f"validation_{name}": value for name, value in result.items()}
             run.history.append(record)
-            for callback in callbacks:
+            for callback in job.callbacks:
                 callback.on_epoch(run, record)
             if run.stop:
                 break
     return run.history
 
 
-def _default_optimizer(saved: SavedTraining | None, batch_size: int, images: int) -> Optimizer:
-    """SGD at the default learning rate, or at the one that was the default when ``saved`` began."""
-    usual = defaults.learning_rate(batch_size, images)
-    rate = saved.settings.get("learning_rate", usual) if saved else usual
-    return SGD(rate, momentum=defaults.MOMENTUM)
-
-
-def _default_schedule(optimizer: Optimizer | None, saved: SavedTraining | None) -> Schedule:
-    """Constant for an optimizer that was chosen, and for ``saved`` if it began so."""
-    if optimizer is not None or (saved and saved.settings.get("schedule") == repr(Constant())):
-        return Constant()
-    return SCHEDULES[defaults.SCHEDULE](warmup=defaults.WARMUP)
-
-
-def _default_transforms(optimizer: Optimizer | None, saved: SavedTraining | None) -> list[GradientTransform]:
-    """None for an optimizer that was chosen, and for ``saved`` if it began so."""
-    if optimizer is not None or (saved and not saved.settings.get("transforms")):
-        return []
-    return [ClipNorm(defaults.CLIP)]
-
-
-def _settings(
-    training: TrainingStep, train: Dataset, schedule: Schedule, batch_size: int, seed: int
-) -> dict[str, Any]:
-    """What a training that is taken up again has to be the same in."""
-    optimizer = training.optimizer
-    return {
-        "images": len(train),
-        "data": train.fingerprint,
-        "batch_size": batch_size,
-        "steps": len(training.feed),
-        "seed": seed,
-        "dtype": training.network.dtype,
-        "loss": type(training.loss).__name__,
-        "optimizer": type(optimizer).__name__,
-        **optimizer.present_settings,
-        "schedule": repr(schedule),
-        "transforms": [repr(transform) for transform in training.transforms]
-        or None,  # as before there were any
-    }
-
-
 def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
-    """What is left of one pass over the feed, or less where a callback stops it."""
+    """The rest of an epoch, or less if a callback stops it."""
     run.start_clock()
-    for size in run.training.feed.turns(run.step):
-        run.training(size)
+    for _ in run.training.feed.batches(run.step):
+        run.training()
         run.step += 1
         for callback in callbacks:
             callback.on_step(run)
@@ -230,61 +138,13 @@ def _figures(run: Run, last_rate: float) -> dict[str, Any]:
     }
 
 
-def evaluate(
-    network: Sequential, data: Dataset, loss: Loss | None = None, batch_size: int = EVALUATION_BATCH
-) -> dict[str, float]:
-    """{"loss": mean loss, "accuracy": share of right answers} of ``network`` on ``data``.
+@contextmanager
+def _advice_if_too_large(job: Job) -> Iterator[None]:
+    """Let OutOfMemory leave the block with a batch size that should fit."""
+    try:
+        yield
+    except (OutOfMemory, MemoryError) as error:
+        from cnn.inspection.memory import advised  # needed in this case alone
 
-    ``loss=None`` is the one that :func:`fit` would take. Raises ShapeError or DataError where data
-    and network do not fit.
-    """
-    instance("network", network, Sequential, "cnn.models.lenet5()").require_built()
-    with network.backend.active():
-        feed = make_feed(network, data, batch_size)
-        return _evaluate(network, feed, make_loss(network, loss))
-
-
-def make_loss(network: Sequential, loss: Loss | None) -> Loss:
-    """``loss``, ready for ``network``; None is CrossEntropy, or BinaryCrossEntropy for probabilities."""
-    if loss is None:
-        loss = BinaryCrossEntropy() if network.ends_in_softmax else CrossEntropy()
-    instance("loss", loss, Loss, "cnn.CrossEntropy()").build(network)
-    return loss
-
-
-def _warn_of_data(train: Dataset, validation: Dataset | None) -> None:
-    notes = notes_on(train, "training")
-    if validation is not None:
-        notes += notes_on(validation, "validation", train)
-    for note in notes:
-        warnings.warn(note, Notice, stacklevel=3)  # of who called fit
-
-
-def make_feed(
-    network: Sequential, data: Dataset, batch_size: int = EVALUATION_BATCH, stream: bool | None = None
-) -> Feed:
-    """``data`` for the network's device; ShapeError or DataError where the two do not fit."""
-    batch_size = whole("batch_size", batch_size)
-    instance("data", data, Dataset, "cnn.data.Dataset(images, labels)")
-    network.check_images(data.images)
-    highest, classes = data.labels.max(), network.output_shape[0]
-    if highest >= classes:
-        raise DataError(
-            f"the labels go up to {highest}, the network's output has {classes} classes; "
-            f"give its last layer {highest + 1} outputs or take fewer classes"
-        )
-    return Feed(network.backend, network.dtype, data.images, data.labels, batch_size, stream)
-
-
-def learning_rates(base: float, schedule: Schedule, epoch: int, epochs: int, steps: int) -> Any:
-    """The learning rate of each of an epoch's ``steps``: the schedule in the middle of each."""
-    first, total = epoch * steps, epochs * steps
-    schedule = schedule.over(total)
-    return np.array([base * schedule((step + 0.5) / total) for step in range(first, first + steps)])
-
-
-def _evaluate(network: Sequential, feed: Feed, loss: Loss) -> dict[str, float]:
-    totals = Totals(network)
-    for x, labels in feed:
-        loss.forward(network.forward(x), labels, sums=totals.sums)
-    return totals.read()
+        sizes = job.train, job.validation, job.batch_size, job.stream
+        raise advised(error, job.network, job.optimizer, *sizes) from error

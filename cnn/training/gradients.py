@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.support.arguments import number
 from cnn.support.errors import ArgumentError
 
@@ -10,7 +10,7 @@ from cnn.support.errors import ArgumentError
 class GradientTransform:
     """Changes the flat gradient of a network in place, on its device, with the same calls in every step."""
 
-    def apply(self, network: Sequential) -> None:
+    def apply(self, network: Network) -> None:
         """Change ``network.flat.grad``."""
         raise NotImplementedError
 
@@ -29,5 +29,5 @@ class ClipNorm(GradientTransform):
         if not self.limit:
             raise ArgumentError("limit is 0, expected a number above 0: no gradient would be left")
 
-    def apply(self, network: Sequential) -> None:
+    def apply(self, network: Network) -> None:
         network.backend.kernels.clip_norm(network.flat.grad, self.limit)

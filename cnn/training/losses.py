@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 from backends.memory import Array, Buffers
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.support.errors import Notice, ShapeError
 
 
@@ -19,7 +19,7 @@ class Loss:
     ``losses`` are each sample's of the latest forward.
     """
 
-    def build(self, network: Sequential) -> None:
+    def build(self, network: Network) -> None:
         """Make ready for the output of ``network``; ShapeError where that is no vector of classes."""
         network.require_built()
         if len(network.output_shape) != 1:
@@ -72,9 +72,9 @@ class CrossEntropy(Loss):
     The gradient is the softmax less the one-hot label.
     """
 
-    def build(self, network: Sequential) -> None:
+    def build(self, network: Network) -> None:
         super().build(network)
-        if network.ends_in_softmax:
+        if network.gives_probabilities:
             warnings.warn(
                 "CrossEntropy expects logits, but the network ends in Softmax and will learn slowly: "
                 "take the Softmax away, or train with BinaryCrossEntropy",
@@ -104,15 +104,7 @@ class BinaryCrossEntropy(Loss):
 class MeanSquaredError(Loss):
     """``mean((y - t)^2)`` over the classes, for one-hot ``t``, as PyTorch's MSELoss."""
 
-    def build(self, network: Sequential) -> None:
-        super().build(network)
-        self._classes = network.backend.xp.arange(network.output_shape[0])[:, None]
-
-    def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
-        xp = self.backend.xp
-        xp.equal(self._classes, labels, out=dy)
-        xp.subtract(y, dy, out=dy)
-        square = self._buffers.view("square", y.shape)
-        xp.square(dy, out=square)
-        xp.mean(square, axis=0, out=losses)
-        xp.multiply(dy, 2 / len(y), out=dy)
+    def evaluate(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
+    ) -> None:
+        self.backend.kernels.squared_error(y, labels, losses, dy, divisor, sums)

@@ -2,7 +2,7 @@
 
 from math import nan
 
-from cnn.network import Sequential
+from cnn.network import Network
 
 
 class Totals:
@@ -11,7 +11,7 @@ class Totals:
     ``sums``, which losses add to, are on the device: the losses' sum, the right answers, the samples.
     """
 
-    def __init__(self, network: Sequential) -> None:
+    def __init__(self, network: Network) -> None:
         self.backend = network.backend
         self.sums = self.backend.xp.zeros(3, dtype=self.backend.xp.float64)
         self.count = 0  # samples, when last read

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.memory import Array
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.support.arguments import flag, number, shown
 from cnn.support.errors import ArgumentError, CheckpointError
 
@@ -27,7 +27,7 @@ class Optimizer:
         self.weight_decay = number("weight_decay", weight_decay)
         self._network: Any = None
 
-    def build(self, network: Sequential) -> None:
+    def build(self, network: Network) -> None:
         """Take up work on ``network``; on the same network as before, go on with the state."""
         network.require_built()
         if network is self._network:
@@ -150,7 +150,7 @@ class Adam(Optimizer):
         self.betas = number("betas[0]", betas[0], below=1), number("betas[1]", betas[1], below=1)
         self.epsilon = number("epsilon", epsilon)
 
-    def build(self, network: Sequential) -> None:
+    def build(self, network: Network) -> None:
         is_new = network is not self._network
         super().build(network)
         if is_new:

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.training.metrics import Totals
 from cnn.training.step import TrainingStep
 
@@ -20,13 +20,14 @@ class Run:
     step: int = 0  # how many of this epoch are done
     history: list[dict[str, Any]] = field(default_factory=list)
     first_loss: float | None = None  # of the untrained network; None: not known yet
+    failure: str | None = None  # why the network is of no use after the latest epoch; None: it may be of use
     guess: float = 1.0  # the accuracy of always answering the most frequent class
     stop: bool = False
     seconds_before: float = 0.0  # that this epoch had taken when it was taken up in its middle
     _started: float = field(default_factory=time.perf_counter)
 
     @property
-    def network(self) -> Sequential:
+    def network(self) -> Network:
         """What is trained."""
         return self.training.network
 
@@ -44,6 +45,12 @@ class Run:
     def seconds(self) -> float:
         """That this epoch has taken so far, without compiling."""
         return self._clock() - self._started + self.seconds_before
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Begin an epoch, from 1; a run that was resumed in the middle of it continues there."""
+        if self.epoch != epoch:
+            self.epoch, self.step, self.seconds_before = epoch, 0, 0.0
+            self.totals.reset()
 
     def start_clock(self) -> None:
         """Count the seconds from here on."""

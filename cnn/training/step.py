@@ -1,12 +1,13 @@
 """A training step: gather a batch, forward, loss, backward, gradient transforms, update, count."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from backends.memory import Array
 from cnn.data.feed import Feed
-from cnn.network import Sequential
+from cnn.network import Network
+from cnn.support.origin import call
 from cnn.training.gradients import GradientTransform
 from cnn.training.losses import Loss
 from cnn.training.metrics import Totals
@@ -14,15 +15,15 @@ from cnn.training.optimizers import Optimizer
 
 
 class TrainingStep:
-    """Called with the size of each batch, as ``feed.turns()`` gives it out.
+    """Trains on the current batch of ``feed``, each time it is called.
 
-    Everything that differs from step to step is in arrays on the device, so a step is the same calls every
-    time: with ``graph`` the device may record them and repeat whole batches by itself.
+    Everything that differs from step to step is in arrays on the device, so a step on a whole batch is the
+    same calls every time: with ``graph`` the device records them and repeats them by itself.
     """
 
     def __init__(
         self,
-        network: Sequential,
+        network: Network,
         loss: Loss,
         optimizer: Optimizer,
         feed: Feed,
@@ -36,43 +37,59 @@ class TrainingStep:
         self.feed = feed
         self.totals = totals
         self.transforms = transforms
+        self.run = partial(take_step, network, loss, optimizer, feed, totals, transforms)  # call by call
+        self._graph = graph
+        self._repeated: Callable[[], None] = self.run
+        self._recorded_with: tuple[Any, ...] | None = None
 
-        def run(size: int) -> None:
-            x, labels = feed.batch(size)
-            compute_gradients(network, loss, x, labels, totals.sums)
-            update(network, optimizer, feed.rate, transforms)
+    @property
+    def state(self) -> dict[str, Array]:
+        """Every array that a step changes, by name."""
+        return {
+            **self.network.state,
+            **{f"optimizer/{name}": array for name, array in self.optimizer.state.items()},
+            "totals": self.totals.sums,
+            "cursor": self.feed.cursor,
+        }
 
-        self.run = run  # call by call; no method, which would keep the graph and its memory in a cycle
-        whole = partial(run, feed.batch_size)
-        changed = [network.flat.value, *network.statistics.values(), *optimizer.state.values(), totals.sums]
-        self.changed = changed = [*changed, feed.cursor]
-        self._graph = (lambda: network.backend.graph(whole, changed)) if graph else (lambda: whole)
-        self._recorded: tuple[Any, ...] | None = None  # the optimizer's settings in what is repeated
-
-    def __call__(self, size: int) -> None:
-        if size != self.feed.batch_size:
-            self.run(size)
+    def __call__(self) -> None:
+        if not self._graph or self.feed.size != self.feed.batch_size:
+            self.run()
             return
-        if self._recorded != self.optimizer.settings:
-            self._recorded = self.optimizer.settings
-            self._whole = self._graph()
-        self._whole()
+        if self._recorded_with != self.optimizer.settings:  # which are constants in a recorded step
+            self._recorded_with = self.optimizer.settings
+            self._repeated = self.network.backend.graph(self.run, list(self.state.values()))
+        self._repeated()
 
 
-def update(
-    network: Sequential, optimizer: Optimizer, rate: Array, transforms: Sequence[GradientTransform] = ()
+def take_step(
+    network: Network,
+    loss: Loss,
+    optimizer: Optimizer,
+    feed: Feed,
+    totals: Totals,
+    transforms: Sequence[GradientTransform] = (),
 ) -> None:
-    """What follows the backward pass: the transforms of the gradient in their order, then the new weights."""
-    for transform in transforms:
-        transform.apply(network)
-    optimizer.step(rate)
+    """One training step on the current batch of ``feed``."""
+    x, labels = feed.gather()
+    compute_gradients(network, loss, x, labels, totals.sums)
+    update(network, optimizer, feed.rate, transforms)
 
 
 def compute_gradients(
-    network: Sequential, loss: Loss, x: Array, labels: Array, sums: Array | None = None
+    network: Network, loss: Loss, x: Array, labels: Array, sums: Array | None = None
 ) -> Array:
-    """A step without its batch and update; -> each sample's loss (N,). ``sums`` as the loss takes them."""
+    """Forward, loss and backward; -> the loss of each sample (N,). ``sums`` as in :meth:`Loss.forward`."""
     y = network.forward(x, training=True)
-    losses = loss.forward(y, labels, sums=sums)
-    network.backward(loss.backward(), input_grad=False)
+    losses = call(loss.forward, y, labels, sums=sums)
+    network.backward(call(loss.backward), input_grad=False)
     return losses
+
+
+def update(
+    network: Network, optimizer: Optimizer, rate: Array, transforms: Sequence[GradientTransform] = ()
+) -> None:
+    """What follows the backward pass: the gradient transforms in their order, then the new weights."""
+    for transform in transforms:
+        call(transform.apply, network)
+    call(optimizer.step, rate)

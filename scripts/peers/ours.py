@@ -6,7 +6,7 @@ import numpy as np
 
 import backends
 import cnn
-from cnn.training.fit import make_feed, make_loss
+from cnn.training.evaluation import make_feed, make_loss
 from cnn.training.metrics import Totals
 from cnn.training.step import TrainingStep
 from peers.peer import Absent, Peer, softmax
@@ -28,12 +28,11 @@ class Ours(Peer):
         feed = make_feed(self.network, cnn.data.Dataset(task.images, task.labels), setting.batch_size)
         feed.start(task.order, np.full(len(feed), RATE))
         self._step = TrainingStep(self.network, self._loss, optimizer, feed, Totals(self.network))
-        self._batch_size = setting.batch_size
         # (N, C, H, W) -> (C, H, W, N)
         self._x = backend.asarray(np.ascontiguousarray(np.moveaxis(task.x, 0, -1)))
 
     def step(self) -> Any:
-        self._step(self._batch_size)
+        self._step()
         return self._loss.losses
 
     def infer(self) -> Any:
@@ -41,7 +40,7 @@ class Ours(Peer):
 
     def probabilities(self) -> Any:
         y = self.to_host(self.infer()).T  # (classes, N) -> (N, classes)
-        return y if self.network.ends_in_softmax else softmax(y)
+        return y if self.network.gives_probabilities else softmax(y)
 
     def synchronize(self) -> None:
         self._backend.synchronize()

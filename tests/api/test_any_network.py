@@ -189,12 +189,10 @@ class TestCopies:
 class Counts(cnn.Tanh):
     """A layer that counts its training forwards."""
 
-    def __init__(self):
-        self.count = np.zeros(1)
-
-    @property
-    def state(self):
-        return {"count": self.count}
+    def build(self, input_shape, context):
+        super().build(input_shape, context)
+        self.count = self.statistic("count", (1,), 0)
+        return input_shape
 
     def forward(self, x, training=False):
         self.count += training

@@ -23,9 +23,9 @@ from fake_cupy import (
 import backends
 import cnn
 from backends import DeviceLost
-from backends.backend import Buffer
 from backends.cuda import capture
 from backends.cuda.backend import CudaBackend
+from backends.memory import Buffer
 
 pytestmark = host_cuda.needed
 
@@ -267,6 +267,22 @@ class TestMemory:
                 repeat()
             assert taken() == 0
         assert number(cublas, "created").value == number(cublas, "destroyed").value
+
+    def test_of_a_step_that_fails_in_several_places(self, gpu, cublas, streams, failing, taken):
+        def step():
+            errors = []
+            for one in (failing(ValueError("a"), 1), failing(ValueError("b"), 1)):
+                try:
+                    if FakeStream.current:
+                        one()
+                except ValueError as error:
+                    errors.append(error)
+            if errors:
+                raise ExceptionGroup("both", errors)
+
+        with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
+            gpu.graph(step)()
+        assert taken() == 0
 
     def test_of_a_step_that_is_interrupted(self, gpu, cublas, streams, failing, taken):
         with pytest.raises(KeyboardInterrupt) as caught:
@@ -513,10 +529,8 @@ def test_a_training_through_the_cuda_backend_is_that_of_the_cpu(machine, kernels
             warnings.simplefilter("error")
             cnn.fit(network, data, data, epochs=2, batch_size=16, callbacks=[], graph=False, stream=stream)
         weights.append(network.state_dict())
-    assert (
-        type(gpu.kernels).__module__
-        == f"backends.kernels.{'compiled_cuda' if kernels == 'compiled' else kernels}"
-    )
+    place = {"compiled": "backends.cuda.kernels", "portable": "backends.kernels.portable"}
+    assert type(gpu.kernels).__module__ == place[kernels]
     for name, value in weights[1].items():
         np.testing.assert_allclose(weights[0][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 

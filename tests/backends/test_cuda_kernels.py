@@ -448,5 +448,15 @@ def test_the_set_has_every_method_of_the_portable_one():
         if not name.startswith("_")
     }
     own = {name for name in vars(kernels.CompiledKernels) if not name.startswith("_")}
-    # cuBLAS, one elementwise kernel of CuPy, a reduction and some elementwise kernels of CuPy, NVRTC
-    assert public - own == {"matmul", "relu", "clip_norm", "when_compiling"}
+    # products are cuBLAS's, and CuPy's own kernels do the elementwise ones
+    assert public - own == {
+        "matmul",
+        "copy",
+        "add",
+        "relu",
+        "tanh",
+        "clip_norm",
+        "squared_error",
+        "room",
+        "when_compiling",
+    }

@@ -1,6 +1,9 @@
 """The machine code of compiled kernels is kept for the next process, or it is said that it is not."""
 
 import errno
+import os
+import shutil
+import time
 from importlib import invalidate_caches
 from zipfile import ZipFile
 
@@ -114,8 +117,37 @@ def test_code_that_cannot_be_read_is_not_mistaken_for_other_code(tmp_path):
 
 def test_kernels_are_kept_in_the_users_cache_folder():
     named = kept.numba.config.CACHE_DIR
-    assert kept.KernelFolder(named, STAMP).path == kept.folder.path
-    assert kept.KernelFolder("", STAMP).path == cache.user_folder() / "kernels"
+    assert kept.KernelFolder(named, kept.folder.stamp).path == kept.folder.path
+    assert kept.KernelFolder("", STAMP).path.parent == cache.user_folder() / "kernels"
+
+
+def test_what_other_versions_have_not_used_for_a_month_is_removed(tmp_path):
+    def used(path, days):
+        then = time.time() - days * 24 * 3600
+        os.utime(path, (then, then))
+
+    kernels = tmp_path / "xpcnn" / "kernels"
+    paths = {name: kept.KernelFolder(str(tmp_path), name).path for name in (b"old", b"recent", b"in use")}
+    loose, foreign = kernels / "of_version_0.1.nbc", kernels / "notes.txt"
+    for file in (loose, foreign, *(path / "kernel.nbc" for path in paths.values())):
+        file.touch()
+        used(file, 40)
+    used(paths[b"old"], 40)
+    used(paths[b"recent"], 20)
+    used(paths[b"in use"], 40)
+    kept.KernelFolder(str(tmp_path), b"in use")
+    assert paths[b"old"].exists()  # only a new version looks
+    new = kept.KernelFolder(str(tmp_path), b"new").path
+    assert set(kernels.iterdir()) == {paths[b"recent"], paths[b"in use"], new, foreign}
+    assert (paths[b"in use"] / "kernel.nbc").exists()
+
+
+def test_kernels_whose_folder_another_process_has_removed_are_kept_again(folder):
+    assert compile_and_run()
+    shutil.rmtree(folder.path)
+    assert compile_and_run()
+    assert not compile_and_run()
+    assert not folder.said
 
 
 def test_code_is_told_apart_wherever_it_lies(tmp_path, monkeypatch):

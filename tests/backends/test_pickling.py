@@ -31,17 +31,13 @@ class Counted(cnn.ReLU):
 
     def build(self, input_shape, context):
         super().build(input_shape, context)
-        self.seen = context.backend.zeros(1, context.dtype)
+        self.seen = self.statistic("seen", (1,), 0)
         return input_shape
 
     def forward(self, x, training=False):
         if training:
             self.seen[...] += x.shape[-1]
         return super().forward(x, training)
-
-    @property
-    def state(self):
-        return {"seen": self.seen}
 
 
 NETWORKS = {

@@ -194,4 +194,6 @@ class TestPool:
         for module in (jit, kernels):
             monkeypatch.setattr(module, "HAS_THREADS", False)
         assert jit.thread_count(10**9) == 1
+        described = backends.CpuBackend(kernels="compiled").describe()
+        assert (described["threads"], described["thread_limit"]) == (1, "Numba has no safe thread pool")
         assert "unset NUMBA_THREADING_LAYER" in backends.CpuBackend(kernels="compiled").slower

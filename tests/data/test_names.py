@@ -141,6 +141,7 @@ class TestArrays:
             ("train_set_x", "train_set_y", "test_set_x", "test_set_y"),
             ("trainimgs", "trainlbls", "testimgs", "testlbls"),
             ("x_tr", "y_tr", "x_te", "y_te"),
+            ("train_features", "train_labels", "test_features", "test_labels"),
         ],
     )
     @pytest.mark.parametrize("form", ["npz", "npy"])

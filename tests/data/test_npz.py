@@ -30,6 +30,15 @@ class TestNpz:
         train, test = cnn.data.load(npz(classes=np.array(names)))
         assert train.classes == test.classes == names
 
+    @pytest.mark.parametrize("name", ["class_names", "label_names", "target_names"])
+    def test_names_of_the_classes_under_another_name(self, npz, tmp_path, name):
+        names = ("ant", "bee", "cat", "dog", "eel")
+        for array, values in {**ARRAYS, name: np.array(names)}.items():
+            np.save(tmp_path / f"{array}.npy", values)
+        for source in (tmp_path, npz(**{name: np.array(names)})):
+            train, _ = cnn.data.load(source)
+            assert (train.classes, train.notes) == (names, (f"class names from {name}",))
+
     def test_one_hot_rows(self, npz):
         train, test = cnn.data.load(npz(y_train=np.eye(5)[Y_TRAIN], y_test=np.eye(5)[Y_TEST]))
         assert len(train.classes) == len(test.classes) == 5

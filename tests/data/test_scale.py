@@ -91,4 +91,4 @@ def test_fit_warns_once_for_each_part():
     (note, file), (again, _) = warned(UNIT * 9, BYTES)
     assert note.startswith("the training images are floats from")
     assert file == __file__
-    assert again.startswith("the validation images go from 0 to 1 (bytes, divided by 255), but the training")
+    assert again.startswith("the evaluated images go from 0 to 1 (bytes, divided by 255), but the training")

@@ -6,7 +6,7 @@ import numpy as np
 from twins import at_random, given, nn, scheduler_beside, st, torch
 
 from cnn.training import schedules
-from cnn.training.fit import learning_rates
+from cnn.training.preparation import learning_rates
 
 base_rates, ends, counts = st.floats(1e-4, 10), st.floats(0, 1), st.integers(1, 12)
 

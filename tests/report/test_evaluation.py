@@ -73,8 +73,8 @@ def test_where_few_are_wrong_there_are_few_mistakes(network, test_set, tmp_path)
 def test_activations_are_the_outputs_of_every_layer_that_computes(network, test_set):
     found = examine(network, test_set).activations
     labels = ["0 Conv2D", "1.0 ReLU", "2 Dense", "3 Softmax"]
-    assert [histogram.layer for histogram in found] == labels[: 4 if network.ends_in_softmax else 3]
-    if network.ends_in_softmax:
+    assert [histogram.layer for histogram in found] == labels[: 4 if network.gives_probabilities else 3]
+    if network.gives_probabilities:
         probabilities = network.predict(test_set.images[::2])  # at most 256, from all over the set
         expected = Histogram.of("3 Softmax", probabilities)
         assert np.array_equal(found[-1].counts, expected.counts)

@@ -10,8 +10,8 @@ import numpy as np
 from backends.backend import Backend, Timer
 from backends.cpu.backend import CpuTimer
 from backends.errors import DeviceLost
-from backends.graph import CaptureError, Graph, Work
-from backends.kernels import PortableKernels
+from backends.graph import CapturedStep, CaptureError, Work
+from backends.kernels import Kernels
 from standin.arrays import Array, _host, signal, xp
 from standin.work import Tape, counters, do, refuse_while_recording
 
@@ -83,7 +83,7 @@ class StandInBackend(Backend):
         with self.active():
             return Array(room[start : start + size])
 
-    def compiled_kernels(self) -> type[PortableKernels]:
+    def compiled_kernels(self) -> type[Kernels]:
         from backends.cuda.kernels import CompiledKernels
 
         return CompiledKernels
@@ -107,7 +107,7 @@ class StandInBackend(Backend):
         return out
 
     def graph(self, step: Work, state: Sequence[Array] = ()) -> Work:
-        return Graph(self, self._capture, step, state)
+        return CapturedStep(self, self._capture, step, state)
 
     def _capture(self, step: Work) -> Work:
         step()

@@ -18,7 +18,7 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import parallel
 
-from backends import recording
+from backends import graph
 from backends.cpu import threads
 from backends.cpu.compiled import kept
 from backends.cpu.compiled.registers import call_part
@@ -125,9 +125,9 @@ class Kernel:
         values = [a.ctypes.data if isinstance(a, np.ndarray) else index(a) for a in arguments]
         launch = self.address(dtype), np.array(values, dtype=np.intp), parts
         _launch(*launch)
-        made = recording.current()
-        if made is not None:
-            made.add(_launch, *launch, keep=arguments)
+        recording = graph.current()
+        if recording is not None:
+            recording.add(_launch, *launch, keep=arguments)
 
     def address(self, dtype: Any) -> int:
         """Where the C function for ``dtype`` is."""

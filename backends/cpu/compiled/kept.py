@@ -1,7 +1,10 @@
 """Where the kernels' machine code is kept, so that the next process need not compile it."""
 
 import hashlib
+import os
 import pickle
+import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.resources import files
@@ -13,6 +16,8 @@ import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 
 from backends.cache import user_folder
+
+MONTH = 30 * 24 * 3600  # seconds
 
 
 def digest(package: str) -> bytes | None:
@@ -29,6 +34,7 @@ def digest(package: str) -> bytes | None:
 class KernelFolder:
     """A folder of the user's: in the one that NUMBA_CACHE_DIR names, or else in the user's cache folder.
 
+    Each state of the code has a folder of its own there, and a new one has those removed that are out of use.
     ``stamp`` tells the code that the kernels are compiled from. ``obstacle`` says why nothing can be kept;
     None: it can.
     """
@@ -38,9 +44,16 @@ class KernelFolder:
         self.obstacle = None if stamp else "the code that they are compiled from cannot be read"
         self.say: Callable[[str], None] = lambda text: None  # called once if something cannot be kept
         try:
-            self.path = (Path(name, "xpcnn") if name else user_folder()) / "kernels"
-            self.path.mkdir(parents=True, exist_ok=True)
+            kernels = (Path(name, "xpcnn") if name else user_folder()) / "kernels"
+            kernels.mkdir(parents=True, exist_ok=True)
+            self.path = kernels / _short_digest(numba.__version__, stamp)
+            is_new = not self.path.exists()
+            self.path.mkdir(exist_ok=True)
             TemporaryFile(dir=self.path).close()
+            with suppress(OSError):  # the folder is another user's
+                os.utime(self.path)  # its time is that of its latest use
+            if is_new:
+                _remove_unused(kernels)
         except Exception as error:  # a broken platformdirs raises what it likes
             self.obstacle = _reason(error)
 
@@ -59,6 +72,25 @@ class KernelFolder:
         if self.obstacle is None:
             self.obstacle = _reason(error)
             self.say(f"note: the compiled kernels are not all kept; {self.outlook}")
+
+
+def _short_digest(*identity: Any) -> str:
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+
+
+def _remove_unused(kernels: Path) -> None:
+    """Remove what other versions of the code have kept and no process has begun to use for a month.
+
+    If a process is about to use it after all, it compiles its kernels again.
+    """
+    for entry in kernels.iterdir():
+        with suppress(OSError):  # another process removes it too
+            if time.time() - entry.stat().st_mtime < MONTH:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.suffix == ".nbc":  # earlier versions had no folders
+                entry.unlink()
 
 
 def _reason(error: Exception) -> str:
@@ -150,8 +182,7 @@ class _CacheFiles(IndexDataCacheFile):
         self._save_data(self._name(key), (self._source_stamp, key, _checksum(dumped), dumped))
 
     def _name(self, key: Any) -> str:
-        identity = numba.__version__, self._source_stamp, key
-        return f"{self._function}.{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.nbc"
+        return f"{self._function}.{_short_digest(numba.__version__, self._source_stamp, key)}.nbc"
 
 
 def _checksum(data: bytes) -> bytes:

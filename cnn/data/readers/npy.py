@@ -1,7 +1,7 @@
 """NumPy's .npy: a header and an array. A folder of them is mapped into memory, and may be larger than it."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -16,7 +16,7 @@ from cnn.data.readers.files import as_sets, open_file, read_up_to, unreadable
 from cnn.support.errors import DataError
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-CLASSES = "classes"
+CLASSES = ("classes", "class_names", "label_names", "target_names")  # the first is the documented one
 LONGEST_HEADER = 1 << 14  # longer than any of an array of numbers or names
 _PARSERS: dict[tuple[int, int], Any] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -59,12 +59,21 @@ def parse_header(data: bytearray, size: int, name: str) -> Header:
     return Header(shape, dtype, "F" if fortran_order else "C", start)
 
 
-def class_names(read: Named) -> tuple[str, ...] | None:
-    """The names of the classes from an array of texts; DataError for any other."""
-    name, names = read
+def class_names(
+    there: Iterable[str], read: Callable[[str], Named]
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """The names of the classes from one of the arrays that are ``there``, and a note if that is another.
+
+    DataError if the array is no row of texts.
+    """
+    found = next((name for name in CLASSES if name in there), None)
+    if found is None:
+        return None, ()
+    name, names = read(found)
     if names.dtype.kind not in "US" or names.ndim != 1:
         raise DataError(f"{name}: {names.dtype} {names.shape}: expected a row of names, as text")
-    return as_names(as_texts(names, name), name)
+    notes = () if found == CLASSES[0] else (f"class names from {found}",)
+    return as_names(as_texts(names, name), name), notes
 
 
 def holds_npy(folder: Path) -> bool:
@@ -88,9 +97,9 @@ def load_npy(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
     there = {*npy_names(names), *(name for name in usual if os.path.exists(folder / name))}
     parts = parts_among(sorted(there), str(folder), usual, ", ".join(usual))
     train, test = ((_map(folder / images), _map(folder / labels)) for images, labels in parts[:2])
-    named = folder / f"{CLASSES}.npy"
-    classes = class_names(_map(named)) if named.exists() else None
-    return as_sets(train, test, classes, parts.notes)
+    named = [name for name in CLASSES if (folder / f"{name}.npy").exists()]
+    classes, notes = class_names(named, lambda name: _map(folder / f"{name}.npy"))
+    return as_sets(train, test, classes, (*parts.notes, *notes))
 
 
 def _map(path: Path) -> Named:

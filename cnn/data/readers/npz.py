@@ -12,7 +12,7 @@ from cnn.data.dataset import Array, Dataset, some_of
 from cnn.data.layouts import Named, Pair
 from cnn.data.names import parts_among
 from cnn.data.readers.files import as_sets, is_hidden, most_inflated, open_file, read_up_to
-from cnn.data.readers.npy import ARRAYS, CLASSES, LONGEST_HEADER, class_names, parse_header
+from cnn.data.readers.npy import ARRAYS, LONGEST_HEADER, class_names, parse_header
 from cnn.support.errors import DataError
 from cnn.support.text import short
 
@@ -82,8 +82,8 @@ def _read(
         return Named(place, _read_array(archive, members[name], size, place))
 
     train, test = ((read(images), read(labels)) for images, labels in parts[:2])
-    names = class_names(read(CLASSES)) if CLASSES in members else None
-    return train, test, names, parts.notes
+    names, notes = class_names(members, read)
+    return train, test, names, (*parts.notes, *notes)
 
 
 def _read_array(archive: ZipFile, info: ZipInfo, size: int, name: str) -> Array:

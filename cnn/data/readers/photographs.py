@@ -190,14 +190,14 @@ def _in_bytes(values: Array) -> Array:
     """``values`` scaled to 0..255, from the first of the SCALES that holds them.
 
     Their own range is used if the scale would leave fewer than 16 of 256 levels, as for a picture between
-    30,000 and 31,000, and beyond 16 bits. Negative values extend the range. One point in 10,000 may lie
-    outside, since cameras have hot pixels. Infinities become the ends of the range, and NaN becomes the
-    median.
+    30,000 and 31,000, and beyond 16 bits. Negative values extend the range. One point in 10,000, and at
+    least one, may lie outside, since cameras have hot pixels. Infinities become the ends of the range, and
+    NaN becomes the median.
     """
     finite = values[np.isfinite(values)]
     if not finite.size:
         raise DataError("all values of the picture are NaN or infinite: expected finite brightness")
-    few = finite.size // 10_000
+    few = min(ceil(finite.size / 10_000), (finite.size - 1) // 2)
     ordered = np.partition(finite, (few, finite.size - 1 - few))
     least, most = float(ordered[few]), float(ordered[finite.size - 1 - few])
     low, high = min(least, 0.0), float(next((scale for scale in SCALES if most <= scale), most))

@@ -9,22 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from cnn.support.arguments import whole
-from cnn.saving.weights import METADATA, read
+from backends.memory import Array
 from cnn.data import Dataset
+from cnn.inspection.timing import LayerTime, Spread, time_layers, wrapped
+from cnn.layers.layer import Layer
+from cnn.network import Network
+from cnn.runs.folder import WEIGHTS
+from cnn.runs.report.histogram import Histogram
+from cnn.saving.weights import METADATA, read
+from cnn.support.arguments import whole
 from cnn.support.errors import CheckpointError
 from cnn.support.files import leaves, to_json, write_whole
-from cnn.layers import Reshape
-from backends.memory import Array
-from cnn.layers.layer import Layer
 from cnn.support.libraries import require
-from cnn.training.metrics import Totals
-from cnn.network import Sequential
-from cnn.runs.report.histogram import Histogram
-from cnn.runs.folder import WEIGHTS
 from cnn.support.text import printable, short
-from cnn.inspection.timing import LayerTime, Spread, time_layers, wrapped
-from cnn.training.fit import make_feed, make_loss
+from cnn.training.evaluation import make_feed, make_loss
+from cnn.training.metrics import Totals
 
 VERSION = 1
 MOST_MISTAKES = 16
@@ -129,7 +128,7 @@ class Evaluation:
             ) from None
 
 
-def examine(network: Sequential, test_set: Dataset, batch_size: int = 128) -> Evaluation:
+def examine(network: Network, test_set: Dataset, batch_size: int = 128) -> Evaluation:
     """Test a trained network, and look at how it gets there.
 
     Everything runs on the network's device. The weights stay as they are, the gradients do not: layers
@@ -154,7 +153,7 @@ def examine(network: Sequential, test_set: Dataset, batch_size: int = 128) -> Ev
         )
 
 
-def _answers(network: Sequential, test_set: Dataset) -> tuple[dict[str, float], Any, Any]:
+def _answers(network: Network, test_set: Dataset) -> tuple[dict[str, float], Any, Any]:
     """({"loss", "accuracy"}, the predicted classes (N,), the probabilities (N, K)), on the host."""
     backend, xp = network.backend, network.backend.xp
     feed, loss, totals = make_feed(network, test_set), make_loss(network, None), Totals(network)
@@ -163,10 +162,7 @@ def _answers(network: Sequential, test_set: Dataset) -> tuple[dict[str, float], 
         y = network.forward(x)
         loss.forward(y, labels, sums=totals.sums)
         predicted.append(backend.to_host(xp.argmax(y, axis=0)))
-        if not network.ends_in_softmax:
-            logits, y = y, network.context.scratch.beside(y, y.shape)
-            backend.kernels.softmax(logits, out=y)
-        probabilities.append(backend.to_host(y).T.astype(np.float64))
+        probabilities.append(backend.to_host(network.probabilities(y)).T.astype(np.float64))
     return totals.read(), np.concatenate(predicted), np.concatenate(probabilities)
 
 
@@ -179,12 +175,12 @@ def _worst(test_set: Dataset, predicted: Any, probabilities: Any) -> Mistakes:
     )
 
 
-def _activations(network: Sequential, test_set: Dataset) -> list[Histogram]:
+def _activations(network: Network, test_set: Dataset) -> list[Histogram]:
     """The outputs of every layer that computes, for images from all over the test set."""
     found: list[Histogram] = []
 
     def watched(layer: Layer, direction: str, method: Callable[..., Array]) -> Callable[..., Array]:
-        if direction == "backward" or isinstance(layer, Reshape):
+        if direction == "backward" or layer.is_view:
             return method
 
         def call(*arguments: Any, **options: Any) -> Array:
@@ -203,7 +199,7 @@ def _activations(network: Sequential, test_set: Dataset) -> list[Histogram]:
     return found
 
 
-def _times(network: Sequential, test_set: Dataset, batch_size: int) -> list[LayerTime]:
+def _times(network: Network, test_set: Dataset, batch_size: int) -> list[LayerTime]:
     first = Dataset(test_set.images[:batch_size], test_set.labels[:batch_size])
     ((x, labels),) = make_feed(network, first, batch_size)
     return time_layers(network, make_loss(network, None), x, labels)

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn.support.drawing import COLOURS, INK, MARKERS, Picture
-from cnn.layers import Conv2D
-from cnn.network import Sequential
+from cnn.network import Network
 from cnn.runs.report.evaluation import Evaluation
 from cnn.runs.report.histogram import Histogram
 from cnn.runs.report.record import Record
+from cnn.support.drawing import COLOURS, INK, MARKERS, Picture
 from cnn.support.text import labels, milliseconds, percent, short, text_width
 
 if TYPE_CHECKING:
@@ -143,12 +142,12 @@ def mistakes(evaluation: Evaluation, names: Sequence[str]) -> Picture:
     return Picture("mistakes", "Most wrong about", description, figure)
 
 
-def filters(network: Sequential) -> list[Picture]:
+def filters(network: Network) -> list[Picture]:
     """The weights of the first convolution, if there is one: a tile for each filter and channel."""
-    layer = next((layer for layer in network.walk() if isinstance(layer, Conv2D)), None)
-    if layer is None:
+    layer = next((layer for layer in network.walk() if layer.filters), None)
+    if layer is None or layer.filters is None:
         return []
-    weight = network.backend.to_host(layer.parameters["weight"].value).astype(np.float64)
+    weight = network.backend.to_host(layer.filters.value).astype(np.float64)
     O, C, KH, KW = weight.shape
     limit = float(np.abs(weight).max()) or 1.0
     shown = weight[:MOST_FILTERS]
@@ -180,7 +179,7 @@ def filters(network: Sequential) -> list[Picture]:
     return [Picture("filters", "First-layer filters", f"{told}.", figure)]
 
 
-def weights(network: Sequential) -> list[Picture]:
+def weights(network: Network) -> list[Picture]:
     """The weights of each layer that has some."""
     to_host = network.backend.to_host
     histograms = [

@@ -9,13 +9,13 @@ from statistics import median
 from typing import Any
 
 from cnn.inspection import summary
+from cnn.runs.folder import RunFolder
+from cnn.runs.report import figures
+from cnn.runs.report.record import Record
 from cnn.support.drawing import Picture, require_matplotlib, style
 from cnn.support.errors import ArgumentError
 from cnn.support.files import write_whole
 from cnn.support.libraries import require
-from cnn.runs.report import figures
-from cnn.runs.report.record import Record
-from cnn.runs.folder import RunFolder
 from cnn.support.text import best_weights, duration, milliseconds, percent, printable
 
 BY = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"  # between the sizes of a shape

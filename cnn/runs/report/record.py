@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import backends
-from cnn.support.errors import CheckpointError
-from cnn.network import Sequential
-from cnn.support.reading import read_text
-from cnn.runs.report.evaluation import LARGEST, Evaluation
+from cnn.network import Network
 from cnn.runs.folder import RunFolder
+from cnn.runs.report.evaluation import LARGEST, Evaluation
+from cnn.support.errors import CheckpointError
+from cnn.support.reading import read_text
 from cnn.support.text import printable, short
 
 
@@ -25,7 +25,7 @@ class Record:
     class_names: list[str]
     environment: dict[str, Any]
     epochs: list[dict[str, float]]  # metrics.csv
-    network: Sequential | None  # on the CPU
+    network: Network | None  # on the CPU
     evaluation: Evaluation | None
 
     @classmethod

@@ -1,0 +1,243 @@
+"""Every kernel: what it computes, the shapes of its arrays, and a default where other kernels can do it.
+
+The batch is the last axis: ``x`` (C, H, W, N), ``y`` (O, OH, OW, N) or (F, N), ``labels`` and ``losses``
+(N,); ``weight`` is (O, C/groups, KH, KW). A kernel writes into arrays that it is given and allocates none.
+
+A kernel set overrides what it computes faster. Arrays that an override does not support (another dtype, not
+contiguous) go to the same kernel of :class:`backends.kernels.PortableKernels`.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from backends.kernels.window import Window
+from backends.memory import Array, Device, Shape
+
+NORM_ROUNDING = 1e-6
+"""Added to a norm that is divided by, as in PyTorch."""
+
+TINY = 1e-30
+"""Optimizer state below this becomes zero: subnormal numbers would slow down every later step."""
+
+
+class Kernels:
+    """The kernels of one device. All sets have all of them, so a layer never asks what a set can do."""
+
+    name: str
+    slower: str | None = None  # why the set is slower on this machine than it could be
+    thread_limit: Any = None  # how many threads the kernels use and why; None: as many as BLAS
+    compile_seconds = 0.0  # that this process has spent on compiling kernels
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def when_compiling(self, say: Callable[[str], None]) -> None:
+        """Let ``say`` tell the user, once, that kernels are being compiled and whether they are kept."""
+
+    def room(self, name: str, shape: Shape, dtype: Any) -> Array:
+        """Scratch memory of this name as an array with arbitrary contents."""
+        dtype = self.device.xp.dtype(dtype)
+        return self.device.scratch(name, prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+
+    # --- batches
+
+    def next_batch(
+        self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
+        rate: Array,
+    ) -> None:  # fmt: skip
+        """``chosen`` (n,) = the next indices in ``order``, with their labels; ``rate`` = this step's.
+
+        ``cursor`` (2,) counts the samples and steps that are done, and advances; the order repeats after its
+        end.
+        """
+        raise NotImplementedError
+
+    def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
+        """``out`` = ``images[indices]``: (N, C, H, W) -> (C, H, W, n); bytes are scaled to 0..1."""
+        raise NotImplementedError
+
+    # --- sums and products
+
+    def copy(self, x: Array, out: Array) -> None:
+        """``out = x``."""
+        raise NotImplementedError
+
+    def add(self, x: Array, y: Array, out: Array) -> None:
+        """``out = x + y``; ``out`` may be one of them."""
+        raise NotImplementedError
+
+    def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> None:
+        """``out`` (m, n) = ``a`` (m, k) @ ``b`` (k, n), or ``out += a @ b``; by default through BLAS."""
+        self.device.matmul(a, b, out, accumulate)
+
+    def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
+        """``y += bias``, whose shape is that of ``y``'s first axes; then ReLU if ``rectify``. In place."""
+        raise NotImplementedError
+
+    def sum_rows(self, x: Array, out: Array) -> None:
+        """``out``, whose shape is that of ``x``'s first axes, = the sums of ``x`` over all further axes."""
+        raise NotImplementedError
+
+    # --- convolution
+
+    def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
+        """``out`` (O, OH, OW, N) = the cross-correlation of ``x`` with ``weight``."""
+        raise NotImplementedError
+
+    def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
+        """``out`` (O, C/groups, KH, KW) = the gradient of the weight."""
+        raise NotImplementedError
+
+    def conv2d_grad_input(
+        self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
+    ) -> None:
+        """``out`` (C, H, W, N) = the gradient of the input."""
+        raise NotImplementedError
+
+    def conv2d_relu(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
+    ) -> None:
+        """``out`` = ReLU of the convolution plus ``bias``, (O,) or (O, OH, OW)."""
+        self.conv2d(x, weight, out, window, groups)
+        if bias is None:
+            self.relu(out, out)
+        else:
+            self.add_bias(out, bias, rectify=True)
+
+    def conv2d_relu_max_pool2d(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
+        groups: int, pool: Window,
+    ) -> None:  # fmt: skip
+        """``out`` = the max pooling of :meth:`conv2d_relu`, ``winner`` as in :meth:`max_pool2d`."""
+        shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        y = self.room("convolution", shape, x.dtype)
+        self.conv2d_relu(x, weight, bias, y, window, groups)
+        self.max_pool2d(y, out, winner, pool)
+
+    def conv2d_relu_grad(
+        self, dy: Array, x: Array, y: Array, winner: Array | None, weight: Array, window: Window, groups: int,
+        pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
+    ) -> None:  # fmt: skip
+        """The gradients of :meth:`conv2d_relu`, or with ``pool`` of :meth:`conv2d_relu_max_pool2d`.
+
+        ``y`` is the output and ``winner`` the taps of that forward. ``bias_grad`` and ``dx`` may be None.
+        """
+        shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        grad = self.room("gradient", shape, dy.dtype)
+        if pool is None:
+            self.relu_grad(dy, y, grad)
+        else:
+            rectified = self.room("rectified", dy.shape, dy.dtype)
+            self.relu_grad(dy, y, rectified)
+            self.max_pool2d_grad(rectified, winner, grad, pool)
+        self.conv2d_grad_weight(x, grad, weight_grad, window, groups)
+        if bias_grad is not None:
+            self.sum_rows(grad, bias_grad)
+        if dx is not None:
+            self.conv2d_grad_input(grad, weight, dx, window, groups)
+
+    # --- pooling
+
+    def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
+        """``out`` = each window's maximum, ``winner`` = the tap that it came from (None: not wanted).
+
+        The first maximum in row-major order wins, and NaN wins over every number. ``winner`` has one byte for
+        a window of up to 256 taps, else an int32.
+        """
+        raise NotImplementedError
+
+    def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
+        """``out`` = the gradient of the input: each ``dy`` goes to its window's winner."""
+        raise NotImplementedError
+
+    def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
+        """``out`` = each window's mean; padding counts as zeros."""
+        raise NotImplementedError
+
+    def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
+        """``out`` = the gradient of the input: each ``dy`` is spread evenly over its window."""
+        raise NotImplementedError
+
+    # --- activations
+
+    def relu(self, x: Array, out: Array) -> None:
+        """``out = max(x, 0)``; ``out`` may be ``x``."""
+        raise NotImplementedError
+
+    def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
+        """``out`` = ``dy`` where ReLU's output ``y`` is positive, else 0; ``sums`` = the sum of each row."""
+        raise NotImplementedError
+
+    def tanh(self, x: Array, out: Array) -> None:
+        """``out = tanh(x)``, without overflow."""
+        raise NotImplementedError
+
+    def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
+        """``out = dy (1 - y^2)`` for the output ``y`` of tanh."""
+        raise NotImplementedError
+
+    def softmax(self, x: Array, out: Array) -> None:
+        """``out`` = the softmax of ``x`` along the first axis, without overflow."""
+        raise NotImplementedError
+
+    def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
+        """``out = y (dy - sum(y dy))`` along the first axis: the product with the Jacobian."""
+        raise NotImplementedError
+
+    # --- losses
+
+    def cross_entropy(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        """``losses`` = -log softmax(y)[label] of logits (classes, N).
+
+        ``dy`` = the gradient of their sum / ``divisor``; ``sums`` as in :meth:`tally` (None: not wanted).
+        """
+        raise NotImplementedError
+
+    def binary_cross_entropy(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        """``losses`` = -mean(t log p + (1 - t) log(1 - p)) of probabilities (classes, N); more as above."""
+        raise NotImplementedError
+
+    def squared_error(
+        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        """``losses`` = mean((y - t)^2) over the classes, for one-hot ``t``; more as above."""
+        raise NotImplementedError
+
+    def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
+        """``sums`` (3,) += the sum of the losses, how often ``y`` is largest at the label, N; in float64."""
+        raise NotImplementedError
+
+    # --- updates of flat vectors
+
+    def clip_norm(self, grad: Array, limit: float) -> None:
+        """``grad *= min(1, limit / (|grad| + 1e-6))``, as PyTorch computes it.
+
+        If the norm is NaN, the gradient stays as it is: its padding would become NaN for good.
+        """
+        raise NotImplementedError
+
+    def sgd(
+        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
+        nesterov: bool, weight_decay: float,
+    ) -> None:  # fmt: skip
+        """``v = momentum * v + g + weight_decay * value``, ``value -= rate * v``.
+
+        ``velocity=None``: without momentum. With ``nesterov`` the step is the gradient + momentum * v.
+        """
+        raise NotImplementedError
+
+    def adam(
+        self, value: Array, grad: Array, mean: Array, square: Array, powers: Array, rate: Array,
+        betas: tuple[float, float], epsilon: float, weight_decay: float, decoupled: bool,
+    ) -> None:  # fmt: skip
+        """``value -= rate * mean / (1 - b1^t) / (sqrt(square / (1 - b2^t)) + epsilon)``.
+
+        ``powers`` (2,) holds b1^(t - 1), b2^(t - 1) and advances. The decay is added to the gradient, or
+        subtracted from the values if ``decoupled``.
+        """
+        raise NotImplementedError

@@ -1,0 +1,132 @@
+"""Branches: layers that work on the same input, whose outputs are joined."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from cnn.layers.container import Container, backward, forward, require_layers
+from cnn.layers.layer import Array, Context, Layer, Shape
+from cnn.layers.sequential import Sequential
+from cnn.support.arguments import instance, shown
+from cnn.support.errors import ArgumentError, ShapeError
+
+JOINS = ("add", "concatenate")
+
+
+class Parallel(Container):
+    """Branches on the same input: their outputs are added, or concatenated along the first axis.
+
+    Added outputs must have one shape. Concatenated ones must be equal in all axes but the first, as
+    (C1, H, W) and (C2, H, W) -> (C1 + C2, H, W): an Inception block (Szegedy et al. 2015). ``Sequential()``
+    is a branch that passes its input on, as in a DenseNet block (Huang et al. 2017).
+
+    Raises ArgumentError for another ``join`` or without branches, and ShapeError, when built, for outputs
+    that cannot be joined.
+    """
+
+    def __init__(self, *branches: Layer, join: str = "add") -> None:
+        self.branches = require_layers("Parallel", branches)
+        if join not in JOINS:
+            raise ArgumentError(f"Parallel: join is {shown(join)}, expected {' or '.join(JOINS)}")
+        if not branches:
+            raise ArgumentError("Parallel has no branches, expected at least one layer")
+        self.join = join
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        return {str(index): branch for index, branch in enumerate(self.branches)}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"layers": self.branches, "join": self.join}
+
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        super().build(input_shape, context)
+        shapes = [self.build_child(name, input_shape, context) for name in self.children]
+        first, same = shapes[0], 0 if self.join == "add" else 1  # axes from ``same`` on must be equal
+        if any(len(shape) != len(first) or shape[same:] != first[same:] for shape in shapes):
+            raise ShapeError(
+                f"layer {self.label}: the branches give {' and '.join(map(str, shapes))} for an input of "
+                f"{input_shape}, which cannot be joined by {self.join!r}"
+            )
+        starts = [0]
+        for shape in shapes:
+            starts.append(starts[-1] + shape[0])
+        self._parts = [slice(*ends) for ends in pairwise(starts)]
+        self.output_shape = first if self.join == "add" else (starts[-1], *first[1:])
+        return self.output_shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        kernels = self.backend.kernels
+        if not training:  # scratch, which the branches write into
+            kept = self.buffer("x", x.shape)
+            kernels.copy(x, kept)
+            x = kept
+        y = self.buffer("y", (*self.output_shape, x.shape[-1]))
+        for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
+            output = forward(branch, x, training)
+            if self.join == "concatenate":
+                kernels.copy(output, y[part])
+            elif number == 0:
+                kernels.copy(output, y)
+            else:
+                kernels.add(y, output, y)
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        kernels = self.backend.kernels
+        kept = self.buffer("dy", dy.shape)  # the branches write into scratch, where dy may lie
+        kernels.copy(dy, kept)
+        dx = self.buffer("dx", (*self.input_shape, dy.shape[-1])) if input_grad else None
+        for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
+            gradient = backward(branch, kept if self.join == "add" else kept[part], input_grad)
+            if dx is None:
+                continue
+            if number == 0:
+                kernels.copy(gradient, dx)
+            else:
+                kernels.add(dx, gradient, dx)
+        return dx
+
+    def fresh(self) -> "Parallel":
+        return type(self)(*(branch.fresh() for branch in self.branches), join=self.join)
+
+    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
+        yield from super().walk_passes()
+        yield (self,)
+
+    def __repr__(self) -> str:
+        return f"Parallel({', '.join(map(repr, self.branches))}, join={self.join!r})"
+
+
+class Residual(Parallel):
+    """``y = layers(x) + shortcut(x)``; without a ``shortcut``, ``y = layers(x) + x`` (He et al. 2016).
+
+    A shortcut, such as a 1x1 convolution, is needed if the layers change the shape. The names of the layers'
+    parameters come first ("0.weight"), then those of the shortcut ("shortcut.weight").
+
+    Raises ShapeError when built, if the two cannot be added.
+    """
+
+    def __init__(self, *layers: Layer, shortcut: Layer | None = None) -> None:
+        if shortcut is not None:
+            instance("Residual: shortcut", shortcut, Layer, "cnn.Conv2D(64, 1)")
+        self.layers = require_layers("Residual", layers)
+        self.shortcut = shortcut
+        super().__init__(Sequential(*layers), Sequential() if shortcut is None else shortcut)
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        return {"": self.branches[0], "shortcut": self.branches[1]}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"layers": self.layers, "shortcut": self.shortcut}
+
+    def fresh(self) -> "Residual":
+        layers: Sequence[Layer] = [layer.fresh() for layer in self.layers]
+        return type(self)(*layers, shortcut=None if self.shortcut is None else self.shortcut.fresh())
+
+    def __repr__(self) -> str:
+        shortcut = [] if self.shortcut is None else [f"shortcut={self.shortcut!r}"]
+        return f"Residual({', '.join([*map(repr, self.layers), *shortcut])})"

@@ -1,0 +1,82 @@
+"""Layers one after the other."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cnn.layers.container import Container, backward, forward, require_layers
+from cnn.layers.fusion import Fused, passes
+from cnn.layers.layer import Array, Context, Layer, Shape
+
+
+class Sequential(Container):
+    """Each layer's output is the next one's input. Neighbouring layers run in one pass if they can."""
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = require_layers("Sequential", layers)
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        return {str(index): layer for index, layer in enumerate(self.layers)}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"layers": self.layers}
+
+    @property
+    def gives_probabilities(self) -> bool:  # type: ignore[override]
+        last = next((layer for layer in reversed(self.layers) if not layer.is_view), None)
+        return last is not None and last.gives_probabilities
+
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        super().build(input_shape, context)
+        for name in self.children:
+            self.output_shape = self.build_child(name, self.output_shape, context)
+        self.passes = self._fused = passes(self.layers) if context.fuse else list(self.layers)
+        return self.output_shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        for layer in self.passes:
+            x = forward(layer, x, training)
+        return x
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        first_trained = next((i for i, layer in enumerate(self.passes) if layer.parameters), len(self.passes))
+        gradient: Array | None = dy
+        for index in reversed(range(len(self.passes))):
+            if not input_grad and index < first_trained:
+                return None
+            gradient = backward(self.passes[index], gradient, input_grad or index > first_trained)
+        return gradient
+
+    def fresh(self) -> "Sequential":
+        twin = type(self).__new__(type(self))  # a user's own class may take other arguments
+        vars(twin).update(self._unbuilt if self.built else vars(self))
+        twin.layers = [layer.fresh() for layer in self.layers]
+        return twin
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        return max((layer.workspace_bytes(batch, trained) for layer in self.passes), default=0)
+
+    def in_sequence(self) -> Iterator[Layer]:
+        if not self.is_own:
+            yield self
+            return
+        for layer in self.layers:
+            yield from layer.in_sequence()
+
+    @contextmanager
+    def unfused(self) -> Iterator[None]:
+        with super().unfused():
+            self.passes = list(self.layers)
+            try:
+                yield
+            finally:
+                self.passes = self._fused
+
+    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
+        for layer in self.passes:
+            if isinstance(layer, Fused):
+                yield layer.layers
+            else:
+                yield from layer.walk_passes()

@@ -1,0 +1,1 @@
+"""Training runs: the configuration, the folder, and the report."""

@@ -1,0 +1,185 @@
+"""What ``fit`` does before its loop: check the arguments, choose defaults, and put everything in place."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn.data.dataset import Dataset
+from cnn.data.feed import Feed, is_too_large
+from cnn.data.notes import notes_on
+from cnn.network import Network
+from cnn.support import random
+from cnn.support.arguments import flag, instance, shown, whole
+from cnn.support.errors import ArgumentError, Notice
+from cnn.training import defaults
+from cnn.training.callbacks import Callback, LearningGuard, NaNGuard, Progress
+from cnn.training.checkpoints import SavedTraining
+from cnn.training.evaluation import make_feed, make_loss
+from cnn.training.gradients import ClipNorm, GradientTransform
+from cnn.training.losses import Loss
+from cnn.training.metrics import Totals
+from cnn.training.optimizers import SGD, Optimizer
+from cnn.training.run import Run
+from cnn.training.schedules import SCHEDULES, Constant, Schedule
+from cnn.training.step import TrainingStep
+
+
+@dataclass
+class Job:
+    """A training run whose arguments have been checked."""
+
+    network: Network
+    train: Dataset
+    validation: Dataset | None
+    loss: Loss | None
+    optimizer: Optimizer
+    epochs: int
+    batch_size: int
+    schedule: Schedule
+    seed: int
+    callbacks: Sequence[Callback]
+    graph: bool
+    stream: bool
+    saved: SavedTraining | None
+    transforms: Sequence[GradientTransform]
+
+    def start(self) -> tuple[Run, Feed | None]:
+        """Bring the data to the device, and resume from ``saved``; -> the run, and the validation batches."""
+        feed = make_feed(self.network, self.train, self.batch_size, self.stream)
+        validation = None if self.validation is None else make_feed(self.network, self.validation)
+        _warn_of_data(self.train, self.validation)
+        loss = make_loss(self.network, self.loss)
+        self.optimizer.build(self.network)
+        training = TrainingStep(
+            self.network, loss, self.optimizer, feed, Totals(self.network), self.graph, self.transforms
+        )
+        settings = _settings(training, self.train, self.schedule, self.batch_size, self.seed)
+        run = Run(training, self.epochs, settings)
+        run.guess = np.bincount(self.train.labels).max() / len(self.train)
+        if self.saved is not None:
+            self.saved.restore(run)
+        return run, validation
+
+    def start_epoch(self, run: Run, epoch: int) -> float:
+        """Shuffle the data and set the learning rates of an epoch, from 0; -> the last learning rate."""
+        run.begin_epoch(epoch + 1)
+        order = random.generator(self.seed, random.SHUFFLE, epoch).permutation(len(self.train))
+        rates = learning_rates(self.optimizer.learning_rate, self.schedule, epoch, self.epochs, run.steps)
+        run.training.feed.start(order, rates)
+        return float(rates[-1])
+
+
+def prepare(
+    network: Network,
+    train: Dataset,
+    validation: Dataset | None,
+    loss: Loss | None,
+    optimizer: Optimizer | None,
+    epochs: int,
+    batch_size: int,
+    schedule: Schedule | None,
+    seed: int,
+    callbacks: Sequence[Callback] | None,
+    graph: bool,
+    stream: bool | None,
+    resume: str | Path | None,
+    transforms: Sequence[GradientTransform] | None,
+) -> Job:
+    """The arguments of ``fit``, checked and with its defaults; the network is built."""
+    instance("network", network, Network, "cnn.models.lenet5()")
+    instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
+    epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
+    saved = None if resume is None else SavedTraining.read(resume)
+    if saved is not None:
+        saved.require_data(train)
+    if schedule is None:
+        schedule = _default_schedule(optimizer, saved)
+    instance("schedule", schedule, Schedule, "cnn.schedules.Linear()")
+    if transforms is None:
+        transforms = _default_transforms(optimizer, saved)
+    _instances("transforms", transforms, GradientTransform, "cnn.ClipNorm(1)")
+    if optimizer is None:
+        optimizer = _default_optimizer(saved, batch_size, len(train))
+    instance("optimizer", optimizer, Optimizer, "cnn.SGD(0.05)")
+    callbacks = [Progress(), NaNGuard(), LearningGuard()] if callbacks is None else callbacks
+    _instances("callbacks", callbacks, Callback, "cnn.NaNGuard()")
+    seed = whole("seed", seed, least=0)
+    flag("graph", graph)
+    if not network.built:
+        network.build(train.shape, seed=seed)
+    if stream is None:
+        stream = is_too_large(network.backend, train.images, network.dtype)
+    flag("stream", stream)
+    return Job(
+        network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
+        stream, saved, transforms,
+    )  # fmt: skip
+
+
+def _instances(name: str, values: Any, kind: type, example: str) -> None:
+    """Raise ArgumentError unless ``values`` is a sequence of objects of this kind."""
+    if not isinstance(values, Sequence):
+        raise ArgumentError(f"{name} is {shown(values)}, expected a list such as [{example}]")
+    for value in values:
+        instance(name, value, kind, example)
+
+
+def learning_rates(base: float, schedule: Schedule, epoch: int, epochs: int, steps: int) -> Any:
+    """The learning rate of each of an epoch's ``steps``: the schedule in the middle of each."""
+    first, total = epoch * steps, epochs * steps
+    schedule = schedule.over(total)
+    return np.array([base * schedule((step + 0.5) / total) for step in range(first, first + steps)])
+
+
+def _default_optimizer(saved: SavedTraining | None, batch_size: int, images: int) -> Optimizer:
+    """SGD at the default learning rate, or at the one that was the default when ``saved`` began."""
+    usual = defaults.learning_rate(batch_size, images)
+    rate = saved.settings.get("learning_rate", usual) if saved else usual
+    return SGD(rate, momentum=defaults.MOMENTUM)
+
+
+def _default_schedule(optimizer: Optimizer | None, saved: SavedTraining | None) -> Schedule:
+    """Constant for an optimizer that was chosen, and for ``saved`` if it began so."""
+    if optimizer is not None or (saved and saved.settings.get("schedule") == repr(Constant())):
+        return Constant()
+    return SCHEDULES[defaults.SCHEDULE](warmup=defaults.WARMUP)
+
+
+def _default_transforms(optimizer: Optimizer | None, saved: SavedTraining | None) -> list[GradientTransform]:
+    """None for an optimizer that was chosen, and for ``saved`` if it began so."""
+    if optimizer is not None or (saved and not saved.settings.get("transforms")):
+        return []
+    return [ClipNorm(defaults.CLIP)]
+
+
+def _settings(
+    training: TrainingStep, train: Dataset, schedule: Schedule, batch_size: int, seed: int
+) -> dict[str, Any]:
+    """What a training that is taken up again has to be the same in."""
+    optimizer = training.optimizer
+    return {
+        "images": len(train),
+        "data": train.fingerprint,
+        "batch_size": batch_size,
+        "steps": len(training.feed),
+        "seed": seed,
+        "dtype": training.network.dtype,
+        "loss": type(training.loss).__name__,
+        "optimizer": type(optimizer).__name__,
+        **optimizer.present_settings,
+        "schedule": repr(schedule),
+        "transforms": [repr(transform) for transform in training.transforms]
+        or None,  # as before there were any
+    }
+
+
+def _warn_of_data(train: Dataset, validation: Dataset | None) -> None:
+    notes = notes_on(train, "training")
+    if validation is not None:
+        notes += notes_on(validation, "evaluated", train)  # which may be the test set
+    for note in notes:
+        warnings.warn(note, Notice, stacklevel=4)  # of who called fit
