@@ -12,7 +12,7 @@ from backends.text import did_you_mean
 from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last, some_of
 from cnn.data.feed import Feed
 from cnn.layers import initializers
-from cnn.layers.layer import Context, Parameter
+from cnn.layers.layer import Context, Draws, Parameter
 from cnn.layers.sequential import Sequential
 from cnn.support import random
 from cnn.support.arguments import flag, shape, shown, whole
@@ -168,7 +168,17 @@ class Network(Sequential):
     @property
     def state(self) -> dict[str, Array]:
         """Every array of the network that a training step changes: all parameters, and the statistics."""
-        return {"parameters": self.flat.value, **self.statistics}
+        draws = self.context.draws.counters
+        return {
+            "parameters": self.flat.value,
+            **self.statistics,
+            **({} if draws is None else {"draws": draws}),
+        }
+
+    def count_update(self) -> None:
+        """Let layers that draw random numbers draw others from now on; optimizers call this."""
+        if self.context.draws.counters is not None:
+            self.backend.kernels.count(self.context.draws.counters)
 
     def cut(self, vector: Any) -> dict[str, Any]:
         """A host vector as long as ``flat``, cut into views by the parameters' names."""
@@ -195,7 +205,8 @@ class Network(Sequential):
         """
         self.require_state(state)
         for name, place in self._kept().items():
-            self.backend.asarray(_as_array(name, state[name]), out=place)
+            if name in state:
+                self.backend.asarray(_as_array(name, state[name]), out=place)
 
     def require_state(self, state: Mapping[str, Any]) -> None:
         """Raise CheckpointError unless :meth:`load_state_dict` would take these arrays."""
@@ -204,6 +215,8 @@ class Network(Sequential):
             raise CheckpointError(f"the weights are {shown(state)}, expected arrays by name")
         arrays = {name: _as_array(name, value) for name, value in state.items()}
         for name, place in kept.items():
+            if name not in arrays and is_optional(name):
+                continue
             if name not in arrays:
                 raise CheckpointError(
                     f"the weights lack {name}, which this network has with shape {place.shape}; "
@@ -221,7 +234,7 @@ class Network(Sequential):
                     f"the weights have {name} as {arrays[name].dtype}, expected real numbers"
                 )
         for name in arrays:
-            if name not in kept:
+            if name not in kept and not is_optional(name):
                 raise CheckpointError(f"the weights have {name}, which this network does not have")
 
     @property
@@ -251,7 +264,7 @@ class Network(Sequential):
         if not self.is_root:
             self.require_alone()
         twin = self.fresh()
-        twin.build(self.input_shape, backend=self.backend, dtype=self.dtype, fuse=self.context.fuse)
+        twin.build(**self._place)
         with self.backend.active():
             for array, value in zip(twin.state.values(), self.state.values(), strict=True):
                 array[...] = value
@@ -261,14 +274,24 @@ class Network(Sequential):
         """The same layers, not yet built."""
         return cast(Network, super().fresh())
 
+    @property
+    def _place(self) -> dict[str, Any]:
+        """The arguments of :meth:`build` for a network that takes the place of this one."""
+        return {
+            "input_shape": self.input_shape,
+            "backend": self.backend,
+            "seed": self._seed,
+            "dtype": self.dtype,
+            "fuse": self.context.fuse,
+        }
+
     def __deepcopy__(self, memo: Any) -> "Network":
         return self.copy() if self.built else self.fresh()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self.is_root:
             return super().__reduce_ex__(protocol)
-        place = self.input_shape, self.backend, self.dtype, self.context.fuse
-        return _rebuilt, (self.fresh(), *place, self.state_dict())
+        return _rebuilt, (self.fresh(), self._place, self.state_dict())
 
     def require_built(self) -> None:
         """Raise ArgumentError if the network has not been built."""
@@ -298,9 +321,10 @@ class Network(Sequential):
         self.require_unbuilt()
         try:
             with backend.active():
-                super().build(input_shape, Context(backend, name, Scratch(backend, name), fuse))
+                draws = Draws(backend, seed)
+                super().build(input_shape, Context(backend, name, Scratch(backend, name), draws, fuse))
                 self._allocate(seed)
-                self.is_root, self._batch = True, 0
+                self.is_root, self._batch, self._seed = True, 0, seed
         except BaseException:
             self.unbuild()
             raise
@@ -339,13 +363,16 @@ class Network(Sequential):
             raise ShapeError(f"the {name} is {array.shape}, the network expects {expected}, batch last")
 
 
-def _rebuilt(
-    network: Network, input_shape: Shape, backend: Backend, dtype: str, fuse: bool, state: dict[str, Any]
-) -> Network:
+def _rebuilt(network: Network, place: dict[str, Any], state: dict[str, Any]) -> Network:
     """A network from what it was pickled as."""
-    network.build(input_shape, backend=backend, dtype=dtype, fuse=fuse)
+    network.build(**place)
     network.load_state_dict(state)
     return network
+
+
+def is_optional(name: str) -> bool:
+    """Whether weights from elsewhere may lack an array of this name, or have it in vain."""
+    return name.rpartition(".")[2] == "num_batches_tracked"
 
 
 def _as_array(name: str, value: Any) -> Any:

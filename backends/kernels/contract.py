@@ -185,6 +185,44 @@ class Kernels:
         """``out = y (dy - sum(y dy))`` along the first axis: the product with the Jacobian."""
         raise NotImplementedError
 
+    # --- normalization and dropout
+
+    def moments(self, x: Array, mean: Array, variance: Array) -> None:
+        """``mean`` and biased ``variance`` (C,) of ``x`` (C, ...) over all axes but the first."""
+        raise NotImplementedError
+
+    def track(
+        self, running_mean: Array, running_variance: Array, batches: Array, mean: Array, variance: Array,
+        momentum: float | None, unbiased: float,
+    ) -> None:  # fmt: skip
+        """Move the running averages towards ``mean`` and ``unbiased * variance``, and count the batch.
+
+        ``momentum`` is the weight of the batch; None: 1 / the number of batches.
+        """
+        raise NotImplementedError
+
+    def normalize(
+        self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
+        epsilon: float, out: Array,
+    ) -> None:  # fmt: skip
+        """``out = (x - mean) / sqrt(variance + epsilon) * weight + bias`` for each row of ``x`` (C, ...)."""
+        raise NotImplementedError
+
+    def normalize_grad(
+        self, dy: Array, x: Array, mean: Array, variance: Array, weight: Array | None, epsilon: float,
+        weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
+    ) -> None:  # fmt: skip
+        """The gradients of :meth:`normalize` with the moments of ``x``; ``dx=None``: not wanted."""
+        raise NotImplementedError
+
+    def dropout(self, x: Array, p: float, stream: int, counters: Array, out: Array) -> None:
+        """``out = x / (1 - p)`` with probability 1 - p, else 0.
+
+        The choice is a hash in unsigned 32-bit integers of ``stream``, ``counters`` (the number of updates,
+        and the position in the whole batch of ``x``'s first sample), the sample's and the number's position.
+        """
+        raise NotImplementedError
+
     # --- losses
 
     def cross_entropy(
@@ -213,6 +251,10 @@ class Kernels:
         raise NotImplementedError
 
     # --- updates of flat vectors
+
+    def count(self, counters: Array) -> None:
+        """``counters[0] += 1``: one more update."""
+        raise NotImplementedError
 
     def clip_norm(self, grad: Array, limit: float) -> None:
         """``grad *= min(1, limit / (|grad| + 1e-6))``, as PyTorch computes it.

@@ -111,6 +111,79 @@ class PortableKernels(Kernels):
         xp.subtract(dy, total, out=out)
         xp.multiply(out, y, out=out)
 
+    def moments(self, x: Array, mean: Array, variance: Array) -> None:
+        xp = self.device.xp
+        x = as_matrix(x)
+        (work,) = carve(self.device, (x.shape, x.dtype))
+        xp.mean(x, axis=1, out=mean)
+        xp.subtract(x, mean[:, None], out=work)
+        xp.square(work, out=work)
+        xp.mean(work, axis=1, out=variance)
+
+    def track(
+        self, running_mean: Array, running_variance: Array, batches: Array, mean: Array, variance: Array,
+        momentum: float | None, unbiased: float,
+    ) -> None:  # fmt: skip
+        batches += 1
+        weight = 1 / batches.astype(mean.dtype) if momentum is None else momentum
+        running_mean += weight * (mean - running_mean)
+        running_variance += weight * (unbiased * variance - running_variance)
+
+    def normalize(
+        self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
+        epsilon: float, out: Array,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        x, out = as_matrix(x), as_matrix(out)
+        scale = 1 / xp.sqrt(variance + epsilon)
+        if weight is not None:
+            scale *= weight
+        xp.subtract(x, mean[:, None], out=out)
+        xp.multiply(out, scale[:, None], out=out)
+        if bias is not None:
+            xp.add(out, bias[:, None], out=out)
+
+    def normalize_grad(
+        self, dy: Array, x: Array, mean: Array, variance: Array, weight: Array | None, epsilon: float,
+        weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        dy, x = as_matrix(dy), as_matrix(x)
+        normalized, product = carve(self.device, *[(x.shape, x.dtype)] * 2)
+        scale = 1 / xp.sqrt(variance + epsilon)
+        xp.subtract(x, mean[:, None], out=normalized)
+        xp.multiply(normalized, scale[:, None], out=normalized)
+        xp.multiply(dy, normalized, out=product)
+        along, total = xp.sum(product, axis=1), xp.sum(dy, axis=1)
+        if weight_grad is not None:
+            weight_grad[...] = along
+        if bias_grad is not None:
+            bias_grad[...] = total
+        if dx is None:
+            return
+        # dx = scale * weight * (dy - mean(dy) - normalized * mean(dy * normalized))
+        dx = as_matrix(dx)
+        xp.multiply(normalized, (along / x.shape[1])[:, None], out=product)
+        xp.subtract(dy, product, out=dx)
+        xp.subtract(dx, (total / x.shape[1])[:, None], out=dx)
+        xp.multiply(dx, (scale if weight is None else scale * weight)[:, None], out=dx)
+
+    def dropout(self, x: Array, p: float, stream: int, counters: Array, out: Array) -> None:
+        xp = self.device.xp
+        x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, x.shape[-1])
+        bits, work, kept = carve(self.device, (x.shape, xp.uint32), (x.shape, xp.uint32), (x.shape, xp.bool_))
+        numbers, samples = (xp.arange(length, dtype=xp.uint32) for length in x.shape)
+        update, first = counters[:1].astype(xp.uint32), counters[1:].astype(xp.uint32)
+        samples = _scrambled(xp, samples + first + _scrambled(xp, update ^ xp.uint32(stream)))
+        xp.bitwise_xor(_scrambled(xp, numbers)[:, None], samples, out=bits)
+        bits[...] = _scrambled(xp, bits, work)
+        xp.greater_equal(bits, xp.uint32(min(p * 2**32, 2**32 - 1)), out=kept)
+        xp.multiply(x, kept, out=out)
+        xp.multiply(out, 1 / (1 - p), out=out)
+
+    def count(self, counters: Array) -> None:
+        counters[:1] += 1
+
     def cross_entropy(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
@@ -387,6 +460,19 @@ class PortableKernels(Kernels):
             block = columns[: C * window.taps * rows * OW * N].reshape(C, *window.size, rows, OW, N)
             block[...] = windows[:, :, :, first : first + rows]
             yield slice(first * OW * N, (first + rows) * OW * N), block.reshape(C * window.taps, -1)
+
+
+def _scrambled(xp: Any, bits: Array, work: Array | None = None) -> Array:
+    """A hash of each number of ``bits`` (uint32): "lowbias32" of Wellons, "Prospecting for hash functions".
+
+    In place if there is room in ``work`` for the shifted bits.
+    """
+    work = xp.empty_like(bits) if work is None else work
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+        xp.right_shift(bits, xp.uint32(shift), out=work)
+        xp.bitwise_xor(bits, work, out=bits)
+        xp.multiply(bits, xp.uint32(factor), out=bits)
+    return bits
 
 
 def border_shape(x: Array, window: Window) -> Shape:

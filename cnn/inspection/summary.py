@@ -18,7 +18,7 @@ def rows(network: Network) -> list[dict[str, Any]]:
         {
             "layer": layer.label,
             "output_shape": list(layer.output_shape),
-            "parameters": sum(parameter.size for parameter in layer.parameters.values()),
+            "parameters": sum(parameter.size for parameter in layer.own_parameters.values()),
             "multiply_adds": layer.multiply_adds,
             "bytes": layer.kept_bytes if layer is together[-1] else 0,
             "in_one_pass": [other.path for other in together] if len(together) > 1 else [],

@@ -3,7 +3,9 @@
 from cnn.layers.activation import Activation, ReLU, Softmax, Tanh
 from cnn.layers.convolution import Conv2D
 from cnn.layers.dense import Dense
+from cnn.layers.dropout import Dropout
 from cnn.layers.layer import Context, Layer, Parameter
+from cnn.layers.normalization import BatchNorm1D, BatchNorm2D
 from cnn.layers.pooling import AvgPool2D, MaxPool2D
 from cnn.layers.residual import Parallel, Residual
 from cnn.layers.sequential import Sequential
@@ -12,9 +14,12 @@ from cnn.layers.shape import Flatten, Reshape
 __all__ = [
     "Activation",
     "AvgPool2D",
+    "BatchNorm1D",
+    "BatchNorm2D",
     "Context",
     "Conv2D",
     "Dense",
+    "Dropout",
     "Flatten",
     "Layer",
     "MaxPool2D",

@@ -44,12 +44,18 @@ def zeros(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
     return np.zeros(shape)
 
 
+def ones(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
+    """Ones, for the weights of a normalization."""
+    return np.ones(shape)
+
+
 INITIALIZERS: dict[str, Initializer] = {
     "he_normal": he_normal,
     "he_uniform": he_uniform,
     "lecun_normal": lecun_normal,
     "lecun_uniform": lecun_uniform,
     "zeros": zeros,
+    "ones": ones,
 }
 
 

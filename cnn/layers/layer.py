@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from backends import Backend
 from backends.memory import Array, Buffers, Scratch, Shape
 from cnn.layers import initializers
-from cnn.support import origin
+from cnn.support import origin, random
 from cnn.support.arguments import room
 from cnn.support.errors import ArgumentError
 
@@ -36,6 +38,26 @@ class Parameter:
         return prod(self.shape)
 
 
+class Draws:
+    """Where the random numbers come from that layers draw in training, on the device.
+
+    ``counters`` has the number of updates and the position of the batch's first sample in the whole batch.
+    """
+
+    def __init__(self, backend: Backend, seed: int) -> None:
+        self._backend = backend
+        self._seed = seed
+        self._streams = 0
+        self.counters: Array = None  # until a layer draws
+
+    def stream(self) -> int:
+        """A number that is a layer's own; it follows from the seed and the layer's place in the network."""
+        if self.counters is None:
+            self.counters = self._backend.zeros(2, np.int64)
+        self._streams += 1
+        return random.stream(self._seed, random.DRAWS, self._streams)
+
+
 @dataclass(frozen=True)
 class Context:
     """What a network shares with its layers when it builds them."""
@@ -43,6 +65,7 @@ class Context:
     backend: Backend
     dtype: Any
     scratch: Scratch
+    draws: Draws
     fuse: bool = True  # whether layers may be computed together in one pass
     path: str = ""
 
@@ -141,6 +164,11 @@ class Layer:
     @property
     def parameters(self) -> dict[str, Parameter]:
         """The parameters by name."""
+        return self._own_parameters
+
+    @property
+    def own_parameters(self) -> dict[str, Parameter]:
+        """The parameters that the layer has declared itself, without those of layers inside it."""
         return self._own_parameters
 
     @property

@@ -12,7 +12,7 @@ from backends import Backend
 from backends.memory import Scratch, Shape
 from cnn import layers
 from cnn.data.readers.npz import holds_arrays, read_npz
-from cnn.layers.layer import Context, Layer
+from cnn.layers.layer import Context, Draws, Layer
 from cnn.network import Network
 from cnn.saving import foreign
 from cnn.support.arguments import shape
@@ -244,7 +244,8 @@ def require_held(network: Network, input_shape: Shape, backend: Backend, state: 
     """
     try:
         network.build(
-            shape("input_shape", input_shape), Context(backend, "float32", Scratch(backend, "float32"))
+            shape("input_shape", input_shape),
+            Context(backend, "float32", Scratch(backend, "float32"), Draws(backend, 0)),
         )
         described = sum(parameter.size for parameter in network.parameters.values())
     finally:

@@ -7,10 +7,15 @@ import numpy as np
 
 from cnn.support.arguments import whole
 
-WEIGHTS, SHUFFLE, SPLIT, CHECK = range(4)
+WEIGHTS, SHUFFLE, SPLIT, CHECK, DRAWS = range(5)
 """The streams."""
 
 
 def generator(seed: int, stream: int, epoch: int = 0) -> np.random.Generator:
     """The generator for one purpose in one epoch; ArgumentError for a negative seed."""
     return np.random.default_rng([whole("seed", seed, least=0), stream, epoch])
+
+
+def stream(seed: int, purpose: int, number: int) -> int:
+    """A whole number of 32 bits that follows from the three, for numbers that a device draws itself."""
+    return int(np.random.SeedSequence([seed, purpose, number]).generate_state(1)[0])

@@ -13,6 +13,8 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cnn.data import Dataset
 from cnn.saving import weights
 from cnn.support.errors import CheckpointError
@@ -20,6 +22,7 @@ from cnn.support.files import to_json, write_whole
 from cnn.training.run import Run
 
 OPTIMIZER, TOTALS = weights.TRAINING + "optimizer/", weights.TRAINING + "totals"
+DRAWS = weights.TRAINING + "draws"
 CHECKSUM = "sha256"
 
 
@@ -32,6 +35,8 @@ def save(run: Run, path: str | Path) -> None:
     arrays = network.state_dict()
     arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
     arrays[TOTALS] = network.backend.to_host(totals.sums)
+    if (counters := network.context.draws.counters) is not None:
+        arrays[DRAWS] = network.backend.to_host(counters)
     if not weights.are_finite(arrays):
         return
     description = weights.description(network) | {
@@ -142,6 +147,8 @@ class SavedTraining:
         for name, value in self.optimizer.items():
             setattr(optimizer, name, tuple(value) if isinstance(value, list) else value)
         run.network.backend.asarray(sums, out=run.totals.sums)
+        if (counters := run.network.context.draws.counters) is not None:
+            run.network.backend.asarray(self.arrays.get(DRAWS, np.zeros(2)), out=counters)
         run.epoch, run.step, run.seconds_before = self.epoch, self.step, self.seconds
         run.history = list(self.history)
         run.first_loss = self.first_loss

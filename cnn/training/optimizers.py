@@ -47,6 +47,15 @@ class Optimizer:
         """The learning rate and the settings by name."""
         return {name: getattr(self, name) for name in ("learning_rate", *self.setting_names)}
 
+    def step(self, rate: Array) -> None:
+        """Update all parameters from all gradients; layers that draw random numbers then draw others."""
+        self.update(rate)
+        self._network.count_update()
+
+    def update(self, rate: Array) -> None:
+        """``flat.value`` from ``flat.grad``, with the learning rate ``rate`` (1,) on the device."""
+        raise NotImplementedError
+
     def state_dict(self) -> dict[str, Any]:
         """Host copies of the state by name: vectors as in "velocity/0.weight", anything else whole."""
         arrays: dict[str, Any] = {}
@@ -90,10 +99,6 @@ class Optimizer:
             self.build(kept["_network"])
             self.load_state_dict(kept["state"])
 
-    def step(self, rate: Array) -> None:
-        """Update the parameters; ``rate`` is the learning rate, one number on the device."""
-        raise NotImplementedError
-
 
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum (Sutskever et al. 2013), as PyTorch's SGD.
@@ -118,7 +123,7 @@ class SGD(Optimizer):
             raise ArgumentError("nesterov without momentum does nothing: give a momentum, 0.9 for example")
         self.state_names = ("velocity",) if momentum else ()
 
-    def step(self, rate: Array) -> None:
+    def update(self, rate: Array) -> None:
         self.backend.kernels.sgd(
             self.flat.value,
             self.flat.grad,
@@ -157,7 +162,7 @@ class Adam(Optimizer):
             # beta ** step, on the device: what the moments' zero start still weighs
             self.state["powers"] = network.backend.xp.ones(2, dtype=network.dtype)
 
-    def step(self, rate: Array) -> None:
+    def update(self, rate: Array) -> None:
         self.backend.kernels.adam(
             self.flat.value,
             self.flat.grad,
