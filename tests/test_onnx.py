@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES
 from test_cli import SMALL
 
 import cnn
 from cnn.saving.onnx import export
+from cnn.selftest.cases import LAYERS as CASES
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -12,15 +12,15 @@ from standin import StandInBackend
 
 import backends
 import cnn
-from backends.kernels import SETS, PortableKernels, SignalKernels
-from backends.kernels.steps import StepKernels
+from backends.kernels import SETS, Kernels, SignalKernels
 from cnn import layers, selftest
 from cnn.selftest import NotOurs, conformance, parity
 from cnn.selftest.calls import calls
+from cnn.selftest.cases import NETWORKS as EXAMPLES
 from cnn.selftest.checks import Check, carry_out, require_near
-from cnn.selftest.networks import EXAMPLES
 
-KERNELS = {name for kind in (StepKernels, PortableKernels) for name in vars(kind) if not name.startswith("_")}
+HELPERS = {"__init__", "when_compiling", "room"}
+KERNELS = {name for name, kernel in vars(Kernels).items() if inspect.isfunction(kernel)} - HELPERS
 NO_KERNELS = {"name", "fuses", "records", "largest", "compile_seconds", "when_compiling"}
 FUNCTIONS = sorted({call.function for call in calls("float64")})
 NETWORKS, TRAININGS = len(EXAMPLES), len(parity.OPTIMIZERS)

@@ -47,6 +47,10 @@ class Container(Layer):
     def mixes_samples(self) -> bool:  # type: ignore[override]
         return any(child.mixes_samples for child in self.children.values())
 
+    @property
+    def mixes_in_inference(self) -> bool:  # type: ignore[override]
+        return any(child.mixes_in_inference for child in self.children.values())
+
     def workspace_bytes(self, batch: int, trained: int) -> int:
         return max((child.workspace_bytes(batch, trained) for child in self.children.values()), default=0)
 

@@ -86,7 +86,8 @@ class Layer:
     path = ""  # its place in the network: "3", or "3.1" inside a container
     is_view = False  # whether the output is the input's numbers in another shape
     gives_probabilities = False  # whether the output adds up to 1
-    mixes_samples = False  # whether the output for a sample depends on the other samples of a training batch
+    mixes_samples = False  # whether a sample's training output depends on the rest of the batch
+    mixes_in_inference = False  # whether its output in inference does so, too
     epilogue: str | None = None  # its name for a layer before it that can do it in its own pass
 
     def __init_subclass__(cls) -> None:

@@ -33,6 +33,10 @@ class _BatchNorm(Layer):
         self.affine = flag(f"{name}: affine", affine)
         self.track_running_stats = flag(f"{name}: track_running_stats", track_running_stats)
 
+    @property
+    def mixes_in_inference(self) -> bool:  # type: ignore[override]
+        return not self.track_running_stats
+
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)
         if len(input_shape) != self.axes:
@@ -55,7 +59,8 @@ class _BatchNorm(Layer):
         if not training and self.track_running_stats:
             kernels.normalize(x, self._running_mean, self._running_variance, weight, bias, self.eps, y)
             return y
-        mean, variance = (self.buffer(name, x.shape[:1]) for name in ("mean", "variance"))
+        use = "training" if training else "inference"  # which must not change what backward reads
+        mean, variance = (self.buffer(f"{name} in {use}", x.shape[:1]) for name in ("mean", "variance"))
         kernels.moments(x, mean, variance)
         kernels.normalize(x, mean, variance, weight, bias, self.eps, y)
         if training:

@@ -40,7 +40,11 @@ class Call:
 
 def calls(dtype: str) -> Iterator[Call]:
     """Each kernel in several shapes, with numbers of ``dtype``; what is called large is shared by threads."""
-    for part in (_convolutions, _poolings, _products, _activations, _losses, _updates, _batches):
+    parts = (
+        _convolutions, _fused, _poolings, _products, _activations, _normalizations, _losses, _updates,
+        _batches,
+    )  # fmt: skip
+    for part in parts:
         yield from part(_Numbers(dtype))
 
 
@@ -89,6 +93,38 @@ def _convolutions(numbers: _Numbers) -> Iterator[Call]:
         yield _kernel("conv2d_grad_weight", variant, x=x, dy=dy, out=numbers.room(*weight.shape), **how)
 
 
+def _fused(numbers: _Numbers) -> Iterator[Call]:
+    for variant, (shape, O, window, groups) in CONVOLUTIONS.items():
+        C, H, W, N = shape
+        OH, OW = window.output_size(H, W)
+        x, weight = numbers.normal(*shape), numbers.normal(O, C // groups, *window.size)
+        biases = {
+            "bias": numbers.normal(O),
+            "bias for each place": numbers.normal(O, OH, OW),
+            "no bias": None,
+        }
+        pool = Window((2, 2), (2, 2))
+        PH, PW = pool.output_size(OH, OW)
+        for kind, bias in biases.items():
+            given = {"x": x, "weight": weight, "bias": bias, "window": window, "groups": groups}
+            plain = _kernel("conv2d_relu", f"{variant}, {kind}", **given, out=numbers.room(O, OH, OW, N))
+            winner = np.zeros((O, PH, PW, N), np.uint8)
+            pooled = _kernel(
+                "conv2d_relu_max_pool2d", f"{variant}, {kind}", **given, pool=pool, winner=winner,
+                out=numbers.room(O, PH, PW, N),
+            )  # fmt: skip
+            for name, call in (("ReLU", plain), ("ReLU and pooling", pooled)):
+                yield call
+                after = call.run(backends.get("cpu", "portable"))
+                yield _kernel(
+                    "conv2d_relu_grad", f"{variant}, {kind}, {name}", dy=numbers.normal(*after["out"].shape),
+                    x=x, y=after["out"], winner=after.get("winner"), weight=weight, window=window,
+                    groups=groups,
+                    pool=call.arguments.get("pool"), weight_grad=numbers.room(*weight.shape),
+                    bias_grad=None if bias is None else numbers.room(*bias.shape), dx=numbers.room(*shape),
+                )  # fmt: skip
+
+
 POOLINGS = {  # (C, H, W, N), window
     "plain": ((3, 8, 6, 7), Window((2, 2), (2, 2))),
     "overlapping": ((2, 7, 8, 5), Window((3, 3), (1, 1))),
@@ -123,9 +159,8 @@ PRODUCTS = {"small": (3, 7, 5), "one column": (10, 84, 1), "long": (6, 1100, 9),
 def _products(numbers: _Numbers) -> Iterator[Call]:
     for variant, (m, k, n) in PRODUCTS.items():
         a, b, out = numbers.normal(m, k), numbers.normal(k, n), numbers.room(m, n)
-        yield Call(f"matmul, {variant}", "matmul", {"a": a, "b": b, "out": out})
-        more = {"a": a, "b": b, "out": numbers.normal(m, n), "accumulate": True}
-        yield Call(f"matmul, {variant}, added", "matmul", more)
+        yield _kernel("matmul", variant, a=a, b=b, out=out)
+        yield _kernel("matmul", f"{variant}, added", a=a, b=b, out=numbers.normal(m, n), accumulate=True)
 
 
 ACTIVATIONS = {"image": (3, 5, 4, 7), "vector": (10, 33), "large": (16, 24, 24, 16)}
@@ -141,9 +176,37 @@ def _activations(numbers: _Numbers) -> Iterator[Call]:
         yield _kernel("relu", variant, x=x, out=out)
         yield _kernel("relu_grad", variant, dy=dy, y=np.maximum(x, 0), out=out)
         yield _kernel("relu_grad", f"{variant}, sums", dy=dy, y=np.maximum(x, 0), out=out, sums=sums)
+        yield _kernel("copy", variant, x=x, out=out)
+        yield _kernel("add", variant, x=x, y=dy, out=out)
+        yield _kernel("tanh", variant, x=x, out=out)
         yield _kernel("tanh_grad", variant, dy=dy, y=np.tanh(x), out=out)
         yield _kernel("softmax", variant, x=10 * x, out=out)
         yield _kernel("softmax_grad", variant, dy=dy, y=np.tanh(x) ** 2, out=out)
+
+
+def _normalizations(numbers: _Numbers) -> Iterator[Call]:
+    for variant, shape in ACTIVATIONS.items():
+        x, dy, out = numbers.normal(*shape), numbers.normal(*shape), numbers.room(*shape)
+        mean, variance = numbers.normal(shape[0]), numbers.normal(shape[0]) ** 2
+        weight, bias = numbers.normal(shape[0]), numbers.normal(shape[0])
+        sums = {"mean": numbers.room(shape[0]), "variance": numbers.room(shape[0])}
+        yield _kernel("moments", variant, x=x, **sums)
+        moments = {"mean": mean, "variance": variance}
+        for momentum in (0.1, None):
+            yield _kernel(
+                "track", f"{variant}, momentum {momentum}", running_mean=bias, running_variance=weight**2,
+                batches=np.array(3), **moments, momentum=momentum, unbiased=1.1,
+            )  # fmt: skip
+        for name, affine in (("affine", (weight, bias)), ("plain", (None, None))):
+            given = {"x": x, **moments, "weight": affine[0], "epsilon": 0.1}
+            yield _kernel("normalize", f"{variant}, {name}", **given, bias=affine[1], out=out)
+            grads = [None if part is None else numbers.room(shape[0]) for part in affine]
+            yield _kernel(
+                "normalize_grad", f"{variant}, {name}", dy=dy, **given, weight_grad=grads[0],
+                bias_grad=grads[1], dx=out,
+            )  # fmt: skip
+        counters = np.array([5, 1000])
+        yield _kernel("dropout", variant, x=x, p=0.3, stream=123456789, counters=counters, out=out)
 
 
 LOSSES = {"small": (3, 5), "large": (10, 2000)}
@@ -153,7 +216,9 @@ def _losses(numbers: _Numbers) -> Iterator[Call]:
     for variant, (classes, N) in LOSSES.items():
         y, labels = numbers.normal(classes, N), numbers.below(classes, N)
         losses, dy, sums = numbers.room(N), numbers.room(classes, N), np.array([1.0, 2, 3])
-        inputs = {"cross_entropy": 10 * y, "binary_cross_entropy": 1 / (1 + np.exp(-y))}
+        inputs = {
+            "cross_entropy": 10 * y, "binary_cross_entropy": 1 / (1 + np.exp(-y)), "squared_error": y,
+        }  # fmt: skip
         for function, given in inputs.items():
             arrays = {"y": given, "labels": labels, "losses": losses, "dy": dy}
             yield _kernel(function, variant, **arrays, divisor=N + 1)
@@ -167,6 +232,7 @@ UPDATES = {"small": 67, "large": 200_000}
 def _updates(numbers: _Numbers) -> Iterator[Call]:
     for variant, size in UPDATES.items():
         value, grad, state = numbers.normal(size), numbers.normal(size), numbers.normal(size)
+        yield _kernel("count", variant, counters=np.array([7, 3]))
         for limit in (0.5, 2.0):
             yield _kernel("clip_norm", f"{variant}, limit {limit:g}", grad=grad, limit=limit)
         arrays = {"value": value, "grad": grad, "rate": np.array([0.1], numbers.dtype)}

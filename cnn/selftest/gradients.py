@@ -5,8 +5,8 @@ from functools import partial
 
 from backends import Backend
 from cnn.inspection.gradient_check import TOLERANCE, check_gradients
+from cnn.selftest.cases import NETWORKS, Example
 from cnn.selftest.checks import Check
-from cnn.selftest.networks import EXAMPLES, Example
 from cnn.support.errors import DisagreementError
 
 ENTRIES = 12  # tried in each array
@@ -14,7 +14,7 @@ ENTRIES = 12  # tried in each array
 
 def checks(backend: Backend) -> Iterator[Check]:
     """A check for each network."""
-    for example in EXAMPLES:
+    for example in NETWORKS:
         yield Check(example.name, partial(_check, example, backend))
 
 

@@ -16,8 +16,8 @@ from cnn.data import Dataset
 from cnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
 from cnn.network import DTYPES, Network
 from cnn.selftest.calls import Call, calls
+from cnn.selftest.cases import NETWORKS, Example
 from cnn.selftest.checks import Check, require_near
-from cnn.selftest.networks import EXAMPLES, Example
 from cnn.training.fit import fit
 from cnn.training.optimizers import SGD, Adam, Optimizer
 
@@ -35,7 +35,7 @@ def checks(backend: Backend) -> Iterator[Check]:
     for dtype in DTYPES:
         for call in calls(dtype):
             yield Check(f"{call.name}, {dtype}", partial(_compare_calls, call, dtype, backend, reference))
-        for example in EXAMPLES:
+        for example in NETWORKS:
             run = partial(_compare_networks, example, dtype, backend, reference)
             yield Check(f"network, {example.name}, {dtype}", run)
     for name, optimizer in OPTIMIZERS.items():

@@ -5,13 +5,13 @@ import json
 import host_cuda
 import numpy as np
 import pytest
-from cases import CASES
 from devices import DEVICES, get
 from standin import StandInBackend
 
 import backends
 import cnn
 from cnn.saving.weights import describe, rebuild
+from cnn.selftest.cases import LAYERS as CASES
 
 N = 5
 

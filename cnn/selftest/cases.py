@@ -1,0 +1,200 @@
+"""The table of layers: each by itself with its options, and small networks in which they follow each other.
+
+A row is all that a new layer needs: the tests and ``cnn selftest`` derive their checks from it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cnn.layers import (
+    Activation,
+    AvgPool2D,
+    BatchNorm1D,
+    BatchNorm2D,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    MaxPool2D,
+    Parallel,
+    ReLU,
+    Reshape,
+    Residual,
+    Softmax,
+    Tanh,
+)
+from cnn.network import Network
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer, and the shapes of one sample before and after it."""
+
+    name: str
+    make: Callable[[], Layer]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    plain: bool = True  # whether its constructor's arguments are plain data
+
+
+@dataclass(frozen=True)
+class Example:
+    """A network and the shape of one sample that goes into it."""
+
+    name: str
+    layers: Callable[[], list[Layer]]
+    input_shape: tuple[int, ...]
+
+    def network(self) -> Network:
+        """A new one, not yet built."""
+        return Network(*self.layers())
+
+
+def _cube(x: Any) -> Any:
+    return x * x * x
+
+
+def _cube_prime(x: Any) -> Any:
+    return 3 * x * x
+
+
+LAYERS = [
+    Case("convolution", lambda: Conv2D(4, 3), (2, 6, 7), (4, 4, 5)),
+    Case("convolution 1x1", lambda: Conv2D(3, 1), (2, 4, 4), (3, 4, 4)),
+    Case("convolution of the whole image", lambda: Conv2D(3, (4, 5)), (2, 4, 5), (3, 1, 1)),
+    Case("convolution, no bias", lambda: Conv2D(3, (2, 3), bias=False), (2, 5, 5), (3, 4, 3)),
+    Case("convolution, untied bias", lambda: Conv2D(3, 3, untied_bias=True), (1, 5, 6), (3, 3, 4)),
+    Case("convolution, padded", lambda: Conv2D(3, 3, padding=(2, 1)), (2, 5, 4), (3, 7, 4)),
+    Case("convolution, strided", lambda: Conv2D(3, 3, stride=(2, 3)), (2, 8, 9), (3, 3, 3)),
+    Case("convolution, strided, rows left over", lambda: Conv2D(3, 2, stride=3), (2, 7, 6), (3, 2, 2)),
+    Case("convolution, dilated", lambda: Conv2D(3, (3, 2), dilation=(2, 3)), (2, 7, 8), (3, 3, 5)),
+    Case("convolution, in groups", lambda: Conv2D(6, 3, groups=2), (4, 5, 5), (6, 3, 3)),
+    Case("convolution, depthwise", lambda: Conv2D(3, 3, padding=1, groups=3), (3, 5, 5), (3, 5, 5)),
+    Case(
+        "convolution, everything at once",
+        lambda: Conv2D(4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2),
+        (4, 7, 6),
+        (4, 4, 8),
+    ),
+    Case("max pooling", lambda: MaxPool2D(2), (3, 6, 4), (3, 3, 2)),
+    Case("max pooling, windows overlap", lambda: MaxPool2D(3, stride=1), (2, 5, 6), (2, 3, 4)),
+    Case("max pooling, rows left over", lambda: MaxPool2D(2), (2, 5, 7), (2, 2, 3)),
+    Case("max pooling, padded", lambda: MaxPool2D((3, 2), stride=2, padding=1), (2, 6, 5), (2, 3, 3)),
+    Case("max pooling, dilated", lambda: MaxPool2D(2, stride=1, dilation=2), (2, 5, 6), (2, 3, 4)),
+    Case("max pooling, 17x17 taps", lambda: MaxPool2D(17, stride=1), (1, 18, 18), (1, 2, 2)),
+    Case("average pooling", lambda: AvgPool2D(2), (3, 6, 4), (3, 3, 2)),
+    Case("average pooling, overlap, padded", lambda: AvgPool2D(3, 2, padding=1), (2, 6, 5), (2, 3, 3)),
+    Case("dense", lambda: Dense(5), (7,), (5,)),
+    Case("dense, no bias", lambda: Dense(5, bias=False), (7,), (5,)),
+    Case("relu", ReLU, (3, 4, 5), (3, 4, 5)),
+    Case("tanh", Tanh, (3, 4, 5), (3, 4, 5)),
+    Case("softmax", Softmax, (6,), (6,)),
+    Case("softmax over channels", Softmax, (3, 2, 2), (3, 2, 2)),
+    Case("a function of one's own", lambda: Activation(_cube, _cube_prime), (3, 4), (3, 4), plain=False),
+    Case("flatten", Flatten, (2, 3, 4), (24,)),
+    Case("reshape", lambda: Reshape((4, 6)), (2, 3, 4), (4, 6)),
+    Case(
+        "a network in a network",
+        lambda: Network(Conv2D(2, 3), ReLU(), Flatten(), Dense(3)),
+        (1, 5, 5),
+        (3,),
+    ),
+    Case("batch normalization of images", BatchNorm2D, (3, 4, 5), (3, 4, 5)),
+    Case("batch normalization of vectors", BatchNorm1D, (6,), (6,)),
+    Case("batch normalization, no parameters", lambda: BatchNorm2D(1e-3, affine=False), (2, 3, 3), (2, 3, 3)),
+    Case("batch normalization, average of all", lambda: BatchNorm1D(momentum=None), (6,), (6,)),
+    Case(
+        "batch normalization, no averages",
+        lambda: BatchNorm2D(track_running_stats=False),
+        (2, 3, 3),
+        (2, 3, 3),
+    ),
+    Case("dropout", lambda: Dropout(0.4), (3, 4, 5), (3, 4, 5)),
+    Case("residual", lambda: Residual(Conv2D(2, 3, padding=1), Tanh()), (2, 4, 5), (2, 4, 5)),
+    Case(
+        "residual with a shortcut",
+        lambda: Residual(Conv2D(4, 3, stride=2, padding=1), shortcut=Conv2D(4, 1, stride=2)),
+        (2, 6, 5),
+        (4, 3, 3),
+    ),
+    Case("branches, added", lambda: Parallel(Dense(4), Network(Dense(5), Tanh(), Dense(4))), (6,), (4,)),
+    Case(
+        "branches, concatenated",
+        lambda: Parallel(Conv2D(2, 1), Network(), Conv2D(3, 3, padding=1), join="concatenate"),
+        (2, 4, 3),
+        (7, 4, 3),
+    ),
+]
+
+
+NETWORKS = [
+    Example("convolution", lambda: [Conv2D(4, 3), Tanh(), Flatten(), Dense(3)], (2, 6, 7)),
+    Example("convolution 1x1 without bias", lambda: [Conv2D(5, 1, bias=False), Conv2D(2, 2)], (3, 4, 5)),
+    Example("convolution, padded", lambda: [Conv2D(3, 3, padding=(2, 1)), Conv2D(2, 3)], (2, 5, 4)),
+    Example("convolution, strided", lambda: [Conv2D(3, 3, stride=(2, 3)), Conv2D(2, 2)], (2, 9, 14)),
+    Example("convolution, dilated", lambda: [Conv2D(3, (3, 2), dilation=(2, 3)), Conv2D(2, 2)], (2, 7, 8)),
+    Example("convolution in groups", lambda: [Conv2D(6, 3, groups=2), Conv2D(6, 2, groups=6)], (4, 5, 5)),
+    Example(
+        "convolution with all options",
+        lambda: [Conv2D(4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2), ReLU()],
+        (4, 7, 6),
+    ),
+    Example("convolution, ReLU", lambda: [Conv2D(3, 3, padding=1), ReLU(), Conv2D(2, 3), ReLU()], (2, 6, 6)),
+    Example(
+        "convolution, ReLU, max pooling",
+        lambda: [Conv2D(4, 3, padding=1), ReLU(), MaxPool2D(2), Conv2D(5, 3), ReLU(), MaxPool2D(2)],
+        (2, 10, 12),
+    ),
+    Example(
+        "convolution with a bias for each place, ReLU, overlapping max pooling",
+        lambda: [Conv2D(3, 3, untied_bias=True), ReLU(), MaxPool2D(2, stride=1), Flatten(), Dense(4)],
+        (1, 8, 7),
+    ),
+    Example(
+        "convolution without bias, ReLU, max pooling with all options",
+        lambda: [Conv2D(3, 3, bias=False), ReLU(), MaxPool2D((3, 2), stride=2, padding=1, dilation=(1, 2))],
+        (2, 9, 8),
+    ),
+    Example("max pooling, padded", lambda: [MaxPool2D((3, 2), stride=2, padding=1), Tanh()], (2, 6, 5)),
+    Example("max pooling, dilated, overlapping", lambda: [MaxPool2D(2, stride=1, dilation=2)], (2, 5, 6)),
+    Example("max pooling over more taps than a byte counts", lambda: [MaxPool2D(17, stride=1)], (1, 18, 18)),
+    Example("average pooling", lambda: [AvgPool2D(2), AvgPool2D((2, 1))], (3, 8, 4)),
+    Example("average pooling, padded, overlapping", lambda: [AvgPool2D(3, 2, padding=1), Tanh()], (2, 6, 5)),
+    Example("dense, ReLU", lambda: [Dense(6), ReLU(), Dense(5, bias=False), ReLU(), Dense(3)], (7,)),
+    Example("softmax", lambda: [Dense(5), Softmax()], (6,)),
+    Example("softmax over channels", lambda: [Conv2D(3, 2), Softmax()], (2, 3, 3)),
+    Example("a function of one's own", lambda: [Dense(4), Activation(_cube, _cube_prime)], (3,)),
+    Example("reshape", lambda: [Reshape((2, 3, 4)), Conv2D(2, 2), Reshape((6, 2)), Flatten()], (24,)),
+    Example(
+        "a network in a network",
+        lambda: [Network(Conv2D(2, 3), ReLU()), Network(Flatten(), Dense(3), ReLU()), Dense(2)],
+        (1, 5, 5),
+    ),
+    Example(
+        "normalized convolution, residual",
+        lambda: [
+            Conv2D(3, 3, padding=1, bias=False),
+            BatchNorm2D(0.1, 0.3),
+            ReLU(),
+            Residual(Conv2D(3, 3, padding=1, bias=False), BatchNorm2D(affine=False), ReLU()),
+            Residual(Conv2D(4, 1), shortcut=Conv2D(4, 1)),
+            Tanh(),
+            Flatten(),
+            BatchNorm1D(1e-3, None, False, False),
+        ],
+        (2, 5, 4),
+    ),
+    Example(
+        "dropout between branches",
+        lambda: [
+            Dropout(0.3),
+            Parallel(Dense(4), Network(Dense(3), Tanh(), BatchNorm1D()), join="concatenate"),
+            Parallel(Dense(2), Dense(2)),
+            Dropout(),
+            Dense(3),
+        ],
+        (6,),
+    ),
+]
