@@ -16,14 +16,17 @@ from cnn.selftest.cases import LAYERS as CASES
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-EXPRESSIBLE = [case for case in CASES if case.plain]
+NO_AVERAGES = "batch normalization, no averages"
+EXPRESSIBLE = [case for case in CASES if case.plain and case.name != NO_AVERAGES]
 
 
 def built(network, input_shape, dtype="float32"):
     """The network with random numbers in all its parameters, biases too."""
     network.build(input_shape, backend="cpu", dtype=dtype)
     random = np.random.default_rng(1)
-    network.load_state_dict({name: random.normal(0, 0.2, p.shape) for name, p in network.parameters.items()})
+    arrays = {name: random.normal(0, 0.2, shape) for name, shape in network.shapes.items()}
+    arrays |= {name: array**2 + 0.1 for name, array in arrays.items() if name.endswith("running_var")}
+    network.load_state_dict(arrays)
     return network
 
 

@@ -4,7 +4,7 @@ Operators: https://onnx.ai/onnx/operators/
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,18 @@ import numpy as np
 
 from cnn.layers import (
     AvgPool2D,
+    BatchNorm1D,
+    BatchNorm2D,
     Conv2D,
     Dense,
+    Dropout,
     Flatten,
     Layer,
     MaxPool2D,
+    Parallel,
     ReLU,
     Reshape,
+    Residual,
     Sequential,
     Softmax,
     Tanh,
@@ -38,7 +43,7 @@ SCALING = "bytes scaled to 0..1"
 
 @dataclass(frozen=True)
 class Operation:
-    """A node that is yet to be put behind the one before it."""
+    """A node without its place in the graph."""
 
     operator: str
     constants: dict[str, Any] = field(default_factory=dict)  # its further inputs, in order
@@ -86,46 +91,56 @@ def export(network: Network, path: str | Path, classes: Sequence[str] | None = N
 
 
 def _graph(onnx: Any, network: Network) -> Any:
-    """The operations as a chain of nodes; values and constants are named by their layer's place."""
-    nodes: list[Any] = []
-    constants: list[Any] = []
-    value = INPUT
-    for place, operation in _operations(network):
-        names = [f"{place}.{name}" for name in operation.constants]
-        constants += map(onnx.numpy_helper.from_array, operation.constants.values(), names)
-        inputs, value = [value, *names], f"{place}.{operation.operator}"
-        node = onnx.helper.make_node(operation.operator, inputs, [value], value, **operation.attributes)
-        nodes.append(node)
-    nodes[-1].output[0] = OUTPUT
+    """The network's operations; values and constants are named by the place of their layer."""
+    builder = _Builder(onnx)
+    value = builder.layer(network, INPUT)
+    if not network.gives_probabilities:
+        builder.operation("predict", SOFTMAX, [value])
+    builder.nodes[-1].output[0] = OUTPUT
     images, probabilities = (
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", *sample])
         for name, sample in ((INPUT, network.input_shape), (OUTPUT, network.output_shape))
     )
-    return onnx.helper.make_graph(nodes, "network", [images], [probabilities], constants)
+    return onnx.helper.make_graph(builder.nodes, "network", [images], [probabilities], builder.constants)
 
 
-def _operations(network: Network) -> Iterator[tuple[str, Operation]]:
-    """The network's operations in order, each with the place of its layer; a softmax last."""
-    for layer in _plain_layers(network):
+class _Builder:
+    """The nodes and constants of a graph so far."""
+
+    def __init__(self, onnx: Any) -> None:
+        self._onnx = onnx
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def layer(self, layer: Layer, value: str) -> str:
+        """Add a layer whose input is ``value``; -> its output.
+
+        Raises ArgumentError for a layer that is not in the table: a subclass may compute something else.
+        """
+        if layer.is_own and isinstance(layer, Sequential):
+            for inner in layer.layers:
+                value = self.layer(inner, value)
+            return value
+        if layer.is_own and isinstance(layer, Parallel):
+            outputs = [self.layer(branch, value) for branch in layer.branches]
+            return self.operation(layer.path, JOINS[layer.join], outputs)
+        if type(layer) not in OPERATIONS:
+            known = ", ".join(kind.__name__ for kind in (*OPERATIONS, Sequential, Parallel, Residual))
+            raise ArgumentError(f"layer {layer.label} cannot be expressed in ONNX: expected {known}")
         for operation in OPERATIONS[type(layer)](layer):
-            yield layer.path, operation
-    if not network.gives_probabilities:
-        yield "predict", SOFTMAX
+            value = self.operation(layer.path, operation, [value])
+        return value
 
-
-def _plain_layers(layer: Layer) -> Iterator[Layer]:
-    """The layers inside ``layer``; ArgumentError for a type that is not in the table.
-
-    The exact type counts, since a subclass may compute something else.
-    """
-    if isinstance(layer, Sequential) and layer.is_own:
-        for inner in layer.layers:
-            yield from _plain_layers(inner)
-    elif type(layer) in OPERATIONS:
-        yield layer
-    else:
-        known = ", ".join(kind.__name__ for kind in (*OPERATIONS, Sequential))
-        raise ArgumentError(f"layer {layer.label} cannot be expressed in ONNX: expected {known}")
+    def operation(self, place: str, operation: Operation, values: list[str]) -> str:
+        """Add a node; -> its output."""
+        names = [f"{place}.{name}" for name in operation.constants]
+        self.constants += map(self._onnx.numpy_helper.from_array, operation.constants.values(), names)
+        output = f"{place}.{operation.operator}"
+        make = self._onnx.helper.make_node
+        self.nodes.append(
+            make(operation.operator, [*values, *names], [output], output, **operation.attributes)
+        )
+        return output
 
 
 def _convolution(layer: Any) -> list[Operation]:
@@ -154,15 +169,33 @@ def _reshape(layer: Any) -> list[Operation]:
     return [Operation("Reshape", {"shape": shape})]
 
 
+def _batch_normalization(layer: Any) -> list[Operation]:
+    if not layer.track_running_stats:
+        raise ArgumentError(
+            f"layer {layer.label} cannot be expressed in ONNX: it has no running averages "
+            "(track_running_stats=False)"
+        )
+    channels = layer.input_shape[0]
+    arrays = {"weight": np.ones(channels, np.float32), "bias": np.zeros(channels, np.float32)}
+    arrays |= _weights(layer)
+    for name in ("running_mean", "running_var"):
+        arrays[name] = layer.backend.to_host(layer.statistics[name]).astype(np.float32)
+    return [Operation("BatchNormalization", arrays, {"epsilon": layer.eps})]
+
+
+JOINS = {"add": Operation("Sum"), "concatenate": Operation("Concat", {}, {"axis": 1})}
 SOFTMAX = Operation("Softmax", {}, {"axis": 1})  # along the first axis of a sample
 
 OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
     Conv2D: _convolution,
     Dense: _dense,
+    BatchNorm1D: _batch_normalization,
+    BatchNorm2D: _batch_normalization,
     MaxPool2D: _max_pooling,
     AvgPool2D: _average_pooling,
     ReLU: lambda layer: [Operation("Relu")],
     Tanh: lambda layer: [Operation("Tanh")],
+    Dropout: lambda layer: [],  # inference changes nothing
     Softmax: lambda layer: [SOFTMAX],
     Flatten: lambda layer: [Operation("Flatten", {}, {"axis": 1})],
     Reshape: _reshape,
