@@ -3,6 +3,7 @@
 from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
 from cnn import data, models
 from cnn.inspection.gradient_check import GradientCheck, check_gradients
+from cnn.inspection.layer_checks import LayerCheck, check_layer
 from cnn.layers import (
     Activation,
     AvgPool2D,
@@ -73,6 +74,7 @@ __all__ = [
     "GradientCheck",
     "GradientTransform",
     "Layer",
+    "LayerCheck",
     "LearningGuard",
     "Loss",
     "MaxPool2D",
@@ -93,6 +95,7 @@ __all__ = [
     "TrainingError",
     "callbacks",
     "check_gradients",
+    "check_layer",
     "data",
     "errors",
     "evaluate",

@@ -1,0 +1,141 @@
+"""A layer of a user's own: the example of CONTRIBUTING.md, and layers that are wrong."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cnn
+from cnn.inspection.layer_checks import CHECKS
+
+GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+EXAMPLE = re.search(r"## Add a layer.*?```python\n(.*?)```", GUIDE, re.S)[1]
+
+
+@pytest.fixture
+def scale(tmp_path):
+    """The file with the layer of the guide, and its class."""
+    path = tmp_path / "scale.py"
+    path.write_text(EXAMPLE, encoding="utf-8")
+    names = {}
+    exec(compile(EXAMPLE, str(path), "exec"), names)
+    return path, names["Scale"]
+
+
+def test_the_example_of_the_guide_passes_all_checks(scale):
+    _, Scale = scale
+    checks = cnn.check_layer(Scale(), (3, 4, 5))
+    assert [check.name for check in checks] == list(CHECKS)
+    assert [check.problem for check in checks] == [None] * len(checks)
+
+
+def test_the_command_of_the_guide_checks_it(scale, command):
+    path, _ = scale
+    code, out, err = command(
+        "gradcheck", "--device", "cpu", "--layer", f"{path}:Scale()", "--input-shape", "3,4,5"
+    )
+    assert (code, err) == (0, "")
+    assert out.count("right  ") == len(CHECKS)
+
+
+def test_it_trains_between_layers_of_the_library(scale):
+    _, Scale = scale
+    net = cnn.Sequential(cnn.Conv2D(2, 3), cnn.ReLU(), Scale(), cnn.Flatten(), cnn.Dense(2))
+    images = np.random.default_rng(0).integers(0, 256, (32, 1, 6, 6), dtype=np.uint8)
+    net.build((1, 6, 6), backend="cpu")
+    cnn.fit(net, cnn.data.Dataset(images, np.arange(32) % 2), epochs=2, batch_size=4, callbacks=[])
+    factors = net.state_dict()["2.factor"]
+    assert np.isfinite(factors).all()
+    assert (factors != 1).any()
+
+
+class Wrong(cnn.Layer):
+    """Passes everything on."""
+
+    def forward(self, x, training=False):
+        return x.copy()
+
+    def backward(self, dy, input_grad=True):
+        return dy.copy()
+
+
+class WrongGradient(Wrong):
+    def backward(self, dy, input_grad=True):
+        return 2 * dy
+
+
+class WritesIntoItsInput(Wrong):
+    def forward(self, x, training=False):
+        x += 0.5
+        return x
+
+
+class ChangesTheDtype(Wrong):
+    def forward(self, x, training=False):
+        return x.astype("float64")
+
+
+class Adds(Wrong):
+    def build(self, input_shape, context):
+        super().build(input_shape, context)
+        self.bias = self.parameter("bias", input_shape, "zeros")
+        return input_shape
+
+    def backward(self, dy, input_grad=True):
+        self.bias.grad += dy.sum(axis=-1)
+        return dy.copy()
+
+
+class MixesSamples(Wrong):
+    def forward(self, x, training=False):
+        return x - x.mean(axis=-1, keepdims=True)
+
+
+class Breaks(Wrong):
+    def forward(self, x, training=False):
+        raise IndexError("out of\nbounds")
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "problem"),
+    [
+        (WrongGradient, "gradients agree with finite differences", "gradient of input is off by 5.0e-01"),
+        (WritesIntoItsInput, "input and dy are not written to", "input is written to"),
+        (ChangesTheDtype, "the dtype is kept", "output is float64 in a network of float32"),
+        (Adds, "gradients are written, not added", "is off by"),
+        (MixesSamples, "the result does not depend on how the batch is cut", "is off by"),
+        (Breaks, "a batch of one sample works", "IndexError: out of bounds"),
+    ],
+)
+def test_what_is_wrong_is_said(kind, check, problem):
+    found = {result.name: result for result in cnn.check_layer(kind(), (3,))}
+    assert not found[check].passed
+    assert problem in found[check].problem
+
+
+@pytest.mark.parametrize(
+    ("layer", "problem"),
+    [("Dense(3)", "layer is 'Dense"), (cnn.Dense, "layer is <class"), (None, "layer is None")],
+)
+def test_something_that_is_no_layer_is_refused(layer, problem):
+    with pytest.raises(cnn.ArgumentError, match=problem):
+        cnn.check_layer(layer, (3,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--layer", "nowhere.py:Scale()", "--input-shape", "3"), "expected a Python file"),
+        (("--layer", "nowhere.py:Scale()"), "belong together"),
+        (("--input-shape", "3"), "belong together"),
+        (("--layer", "{}:Scale()", "--input-shape", "three"), "--input-shape is 'three'"),
+        (("--layer", "{}:Scales()", "--input-shape", "3"), "NameError: name 'Scales' is not defined"),
+        (("--layer", "{}:5", "--input-shape", "3"), "--layer is 5, expected a Layer"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_its_arguments(scale, command, arguments, problem):
+    path, _ = scale
+    code, out, err = command("gradcheck", "--device", "cpu", *(part.format(path) for part in arguments))
+    assert (code, out) == (2, "")
+    assert problem in err
