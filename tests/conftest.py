@@ -13,7 +13,7 @@ import numpy as np
 from devices import DEVICES, cuda_missing
 
 import backends
-from backends import threads
+from backends.cpu import threads
 from cnn import cli
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from backends.kernels.steps import TINY
 
 import cnn
+from backends.kernels.contract import TINY
 from cnn.training import schedules
 from cnn.training.preparation import learning_rates
 

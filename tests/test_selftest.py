@@ -12,16 +12,16 @@ from standin import StandInBackend
 
 import backends
 import cnn
-from backends.kernels import SETS, PortableKernels, SignalKernels
-from backends.kernels.steps import StepKernels
+from backends.kernels import SETS, SignalKernels
+from backends.kernels.contract import Kernels
 from cnn import layers, selftest
 from cnn.selftest import NotOurs, conformance, parity
 from cnn.selftest.calls import calls
 from cnn.selftest.checks import Check, carry_out, require_near
 from cnn.selftest.networks import EXAMPLES
 
-KERNELS = {name for kind in (StepKernels, PortableKernels) for name in vars(kind) if not name.startswith("_")}
-NO_KERNELS = {"name", "fuses", "records", "largest", "compile_seconds", "when_compiling"}
+KERNELS = {name for name in vars(Kernels) if not name.startswith("_")}
+NO_KERNELS = {"slower", "thread_limit", "compile_seconds", "when_compiling", "room"}
 FUNCTIONS = sorted({call.function for call in calls("float64")})
 NETWORKS, TRAININGS = len(EXAMPLES), len(parity.OPTIMIZERS)
 
