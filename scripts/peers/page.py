@@ -1,4 +1,4 @@
-"""The results for people: tables in Markdown that read as well on a screen, and a whole page of them."""
+"""The results as Markdown tables, which are also readable in a terminal, and as a whole page."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,88 +14,97 @@ from peers.timing import BLOCK, CUDA_COPY_BYTES, CUDA_PRODUCT_SIZE, PATIENCE, PA
 
 HEADINGS = ("batch", "peer", "ms", "quartiles", "images/s", "x PyTorch", "product", "copy", "first, s")
 LEGEND = """\
-ms: median over the turns, and quartiles. x PyTorch: times as fast as PyTorch eager, the median of the rounds.
-product, copy: share of what this machine's own product, and for one image its own copy, would allow.
-first: the first step or inference, with building, compiling and all else that happens only once.
+ms: median over the turns, and quartiles. x PyTorch: speed relative to PyTorch eager, median over the rounds.
+product, copy: the speed of a large product and, at batch 1, of a copy on the same machine is 100 %.
+first: the first step or inference, including building, compiling and everything else that happens only once.
 """
 METHOD = f"""\
-A training step gathers a batch from bytes that lie ready in memory, makes floats from 0 to 1 of them, and
-goes forward, through the cross entropy, backward, and through an update by SGD with momentum 0.9; inference
-goes forward on floats. Everything is in float32, but for the notebook's loops. `notebook` and `lenet5` are
-`cnn.models`, `example` is the network of PyTorch's MNIST example without its dropout.
+A training step gathers a batch of bytes that are already in memory, converts them to floats from 0 to 1,
+and runs forward, cross entropy, backward, and an SGD update with momentum 0.9. Inference runs forward on
+floats. Everything is in float32, except the notebook's loops. `notebook` and `lenet5` are from
+`cnn.models`; `example` is the network of PyTorch's MNIST example without its dropout.
 
-Before anything was timed, all started from the same weights, random biases included, on the same random
-batch in every setting, and had to give the same loss and outputs, and after two steps the same changes of the
-weights; ours and PyTorch the same gradients too. Of the notebook's loops, whose update is another, loss and
-outputs are compared.
+Before anything is timed, all libraries start from the same weights, with random biases, and the same random
+batch in each setting. They must give the same outputs and loss, and the same changes of the weights after
+two steps; ours and PyTorch must also give the same gradients. The notebook's loops have a different update,
+so only their outputs and loss are compared.
 
-For each number of threads there is one process, in which all take turns, round by round. A turn is a pause
-of {PAUSE} s, in which the other libraries' threads fall asleep, a step to wake up, and then steps for about
-{BLOCK} s. Who has used {PATIENCE:g} s takes no more turns, after three. Who goes image by image, the `signal`
-kernels and the loops, is timed where a step takes less than a second.
+There is one process for each number of threads, in which all libraries take turns, round by round. A turn
+is a pause of {PAUSE} s, in which the threads of the other libraries go to sleep, one step to wake up, and
+then steps for about {BLOCK} s. A library that has used {PATIENCE:g} s takes no more turns after its third.
+The `signal` kernels and the loops, which process one image at a time, are timed only if a step takes less
+than a second.
 
-A step's operations are those of its products, forward and for both gradients, the first layer's without the
-gradient of its input; their share is of a product of {PRODUCT_SIZE}x{PRODUCT_SIZE} matrices with as many
-threads. The share of the copy, for one image, counts the parameters' bytes alone: read forward and, but for
-the first layer's, for the gradient of the input; the gradient written; three vectors read and two written in
-the update. The copy is of an array as large as the parameters, on one thread, its bytes read and written
-counted. Where that array fits into a cache the copy runs at the cache's speed.
+The operations of a step are those of its matrix products, forward and for both gradients, without the input
+gradient of the first layer. Their share is relative to a product of {PRODUCT_SIZE}x{PRODUCT_SIZE} matrices
+with the same number of threads. The share of the copy, at batch 1, counts only the bytes of the parameters:
+they are read in the forward pass and for the input gradients (except the first layer's), the gradient is
+written, and the update reads three vectors and writes two. The copy is of an array as large as the
+parameters, on one thread; bytes read and written are counted. If that array fits into a cache, the copy
+runs at the speed of the cache.
 
-PyTorch runs its own layers, batch first, in its default layout, with `torch.optim.SGD`; `torch.compile` with
-fixed shapes; JAX in one jitted step whose weights and velocity are donated. Both take the logits and the
-cross entropy, which for two classes is what the notebook's softmax and binary cross entropy are.
-What compilers find in their caches from earlier runs is not compiled again, and its first step is shorter.
+PyTorch runs its own layers, batch first, in its default memory layout, with `torch.optim.SGD`;
+`torch.compile` uses fixed shapes; JAX runs one jitted step whose weights and velocity are donated. Both use
+logits and cross entropy, which for two classes is equivalent to the notebook's softmax and binary cross
+entropy. Compiled code that is in the caches from earlier runs is not compiled again, so the first step is
+then shorter.
 """
 METHOD_ON_CUDA = f"""\
-A training step gathers a batch from bytes that lie ready on the GPU, makes floats from 0 to 1 of them, and
-goes forward, through the cross entropy, backward, and through an update by SGD with momentum 0.9; inference
-goes forward on floats. Everything is in float32. `notebook` and `lenet5` are `cnn.models`, `example` is the
-network of PyTorch's MNIST example without its dropout, `vgg` has six 3x3 convolutions with 64 to 256 channels
-and two full connections, for images of 3x32x32.
+A training step gathers a batch of bytes that are already on the GPU, converts them to floats from 0 to 1,
+and runs forward, cross entropy, backward, and an SGD update with momentum 0.9. Inference runs forward on
+floats. Everything is in float32. `notebook` and `lenet5` are from `cnn.models`; `example` is the network of
+PyTorch's MNIST example without its dropout; `vgg` has six 3x3 convolutions with 64 to 256 channels and two
+dense layers, for images of 3x32x32.
 
-Before anything was timed, all started from the same weights, random biases included, on the same random
-batch in every setting, and had to give the same loss and outputs, and after two steps the same changes of the
-weights; ours and PyTorch eager the same gradients too.
+Before anything is timed, all libraries start from the same weights, with random biases, and the same random
+batch in each setting. They must give the same outputs and loss, and the same changes of the weights after
+two steps; ours and PyTorch eager must also give the same gradients.
 
-All take turns in one process, round by round. A turn is a pause of {PAUSE} s, a step to wake up, and then as
-many steps as take about {BLOCK} s when each is waited for. They are given to the GPU one after the other: it
-is waited for before the clock starts and before it stops, and not in between. Who has used {PATIENCE:g} s
-takes no more turns, after three.
+All libraries take turns in one process, round by round. A turn is a pause of {PAUSE} s, one step to wake
+up, and then as many steps as take about {BLOCK} s if each is waited for. They are queued on the GPU one
+after the other; the device is synchronized before the clock starts and before it stops, but not in between.
+A library that has used {PATIENCE:g} s takes no more turns after its third.
 
-A step's operations are those of its products, forward and for both gradients, the first layer's without the
-gradient of its input; their share is of a product of {CUDA_PRODUCT_SIZE}x{CUDA_PRODUCT_SIZE} matrices. The
-share of the copy, for one image, counts the parameters' bytes alone: read forward and, but for the first
-layer's, for the gradient of the input; the gradient written; three vectors read and two written in the
-update. The copy is of {CUDA_COPY_BYTES >> 20} MiB, its bytes read and written counted.
+The operations of a step are those of its matrix products, forward and for both gradients, without the input
+gradient of the first layer. Their share is relative to a product of {CUDA_PRODUCT_SIZE}x{CUDA_PRODUCT_SIZE}
+matrices. The share of the copy, at batch 1, counts only the bytes of the parameters: they are read in the
+forward pass and for the input gradients (except the first layer's), the gradient is written, and the update
+reads three vectors and writes two. The copy is of {CUDA_COPY_BYTES >> 20} MiB; bytes read and written are
+counted.
 
-PyTorch runs its own layers, batch first, in its default layout, with `torch.optim.SGD`; `torch.compile` in
-its mode `max-autotune`, with fixed shapes and the whole step compiled as one; JAX in one jitted step whose
-weights and velocity are donated. They take the logits and the cross entropy, which for two classes is what
-the notebook's softmax and binary cross entropy are. What compilers find in their caches from earlier runs is
-not compiled again, and its first step is shorter.
+PyTorch runs its own layers, batch first, in its default memory layout, with `torch.optim.SGD`;
+`torch.compile` uses its mode `max-autotune`, with fixed shapes and the whole step compiled as one; JAX runs
+one jitted step whose weights and velocity are donated. They use logits and cross entropy, which for two
+classes is equivalent to the notebook's softmax and binary cross entropy. Compiled code that is in the
+caches from earlier runs is not compiled again, so the first step is then shorter.
 """
 MEMORY = f"""\
-Growth of a process over building and {memory.STEPS} training steps at batch {memory.BATCH_SIZE}: its peak
-less what it took after its imports, in MB, each in a process of its own.
+Growth of a process while it builds a network and runs {memory.STEPS} training steps at batch
+{memory.BATCH_SIZE}: its peak minus its size after the imports, in MB. Each value is from a separate
+process.
 """
 
 
 def make_page(results: Results, command: str, picture: Path | None, page: Path) -> str:
     """A page for docs/, to be put at ``page``."""
     if results.on_cuda:
-        title, method, packages = "# Beside PyTorch and JAX on a GPU\n", METHOD_ON_CUDA, 'torch "jax[cuda12]"'
+        title, method, packages = (
+            "# Comparison with PyTorch and JAX on a GPU\n",
+            METHOD_ON_CUDA,
+            'torch "jax[cuda12]"',
+        )
     else:
-        title, method, packages = "# Beside PyTorch and JAX\n", METHOD, "torch jax"
+        title, method, packages = "# Comparison with PyTorch and JAX\n", METHOD, "torch jax"
     rerun = f"```\npython -m pip install {packages}\n{command}\n```\n"
-    parts = [title, method, "Given again by\n", rerun, machine_line(results)]
+    parts = [title, method, "To measure again:\n", rerun, machine_line(results)]
     if picture:
         link = Path(os.path.relpath(picture, page.parent)).as_posix()
-        parts.append(f"![Time of an image in training, over batch, image size, channels, threads]({link})\n")
+        parts.append(f"![Training time per image by batch size, image size, channels and threads]({link})\n")
     return "\n".join([*parts, make_tables(results)])
 
 
 def machine_line(results: Results) -> str:
-    """What it ran on, in a paragraph."""
+    """A paragraph about the machine and the versions of the libraries."""
     machine, device = results.machine, results.machine["device"]
     if results.on_cuda:
         hardware = (
@@ -118,7 +127,7 @@ def machine_line(results: Results) -> str:
 def make_tables(results: Results, width: int | None = None) -> str:
     """The legend, a table for each network, phase and number of threads, and one for memory.
 
-    Tables that are wider than ``width`` come in parts.
+    Tables wider than ``width`` are split.
     """
     blocks: dict[str, list[Figure]] = {}
     for f in sorted(results.figures, key=lambda f: (list(NETWORKS).index(f.network), PHASES.index(f.phase))):
@@ -128,7 +137,7 @@ def make_tables(results: Results, width: int | None = None) -> str:
     for heading, block in blocks.items():
         parts += [heading, speeds(block[0]), markdown(HEADINGS, list(timing_rows(block)), width, 2)]
     if results.absent:
-        lines = (f"- {CONTENDERS[name].label}: absent: {why}" for name, why in results.absent.items())
+        lines = (f"- {CONTENDERS[name].label}: not measured: {why}" for name, why in results.absent.items())
         parts.append("".join(f"{short(line, 110)}\n" for line in lines))
     if results.memory:
         parts += ["## Memory\n", MEMORY, memory_table(results, width)]
@@ -136,7 +145,7 @@ def make_tables(results: Results, width: int | None = None) -> str:
 
 
 def speeds(f: Figure) -> str:
-    """What 100 % of the shares is."""
+    """The speeds that the shares are relative to."""
     product = f"A large product: {figure(f.product_flops / 1e9)} GFLOP/s"
     copied = "a large copy" if f.threads is None else "a copy of the parameters"
     return f"{product}; {copied}: {figure(f.copy_bytes / 1e9)} GB/s.\n"
@@ -153,7 +162,7 @@ def timing_rows(block: Sequence[Figure]) -> Iterator[Sequence[str]]:
 
 
 def timing_cells(f: Figure) -> list[str]:
-    """What stands behind the batch size and the contender's name."""
+    """The cells that follow the batch size and the name of the contender."""
     return [
         milliseconds(f.seconds.median),
         f"{milliseconds(f.seconds.low)} to {milliseconds(f.seconds.high)}",
@@ -185,7 +194,7 @@ def markdown(
 ) -> str:
     """A table whose columns are aligned in the text too: words on the left, figures on the right.
 
-    If it is wider than ``width`` it comes in parts, each of which begins with the first ``names`` columns.
+    If it is wider than ``width`` it is split; each part begins with the first ``names`` columns.
     """
     columns = [
         list(aligned(column, left=column[0] in ("peer", "network")))
