@@ -12,7 +12,7 @@ import pytest
 
 import cnn
 from cnn.cli.signals import StopOnSignal
-from cnn.support.files import making_whole, require_place, told, write_whole
+from cnn.support.files import making_whole, reason_of, require_place, write_whole
 from cnn.training.checkpoints import SavedTraining
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -132,7 +132,7 @@ class TestFileSystemsThatDoLess:
         monkeypatch.setattr(os, "access", lambda *_: False)
         require_place(tmp_path / "file")
         assert os.listdir(tmp_path) == []
-        with pytest.raises(cnn.ArgumentError, match=r"the folder .*none does not exist: name another"):
+        with pytest.raises(cnn.ArgumentError, match=r"the folder .*none does not exist; name another"):
             require_place(tmp_path / "none" / "file")
 
     def test_a_training_run_on_such_a_file_system(self, refuse, command, own_data, monkeypatch):
@@ -188,8 +188,8 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
         (ValueError("a value"), "a value"),
     ],
 )
-def test_an_error_is_told_without_its_number(error, sentence):
-    assert told(error) == sentence
+def test_the_reason_of_an_error_has_no_number(error, sentence):
+    assert reason_of(error) == sentence
 
 
 class TestCommand:
