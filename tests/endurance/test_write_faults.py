@@ -15,8 +15,6 @@ from cnn.cli.signals import StopOnSignal
 from cnn.support.files import making_whole, reason_of, require_place, write_whole
 from cnn.training.checkpoints import SavedTraining
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.append(str(SCRIPTS))
 SMALL = ("--model", "notebook", "--kernels", "portable", "--batch-size", 16, "--epochs", 3, "--no-report")
 WAYS = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}
 
@@ -314,7 +312,7 @@ def test_a_sample_of_all_calls_of_a_training(tmp_path):
     if shim.compiler() is None:
         pytest.skip("it takes Linux and a C compiler")
     done = subprocess.run(
-        [sys.executable, str(SCRIPTS / "fail_writes.py"), "--sample", "8", "--seed", "2"],
+        [sys.executable, str(Path(__file__).with_name("fail_writes.py")), "--sample", "8", "--seed", "2"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -324,7 +322,7 @@ def test_a_sample_of_all_calls_of_a_training(tmp_path):
 
 
 class TestEnding:
-    """What scripts/fail_writes.py finds wrong in how a training ends."""
+    """What tests/endurance/fail_writes.py finds wrong in how a training ends."""
 
     NAME = "run/.model.safetensors.k_3.unfinished"
     AGAIN = "`cnn train --resume run` goes on from epoch 1, step 1 of 3"
