@@ -1,4 +1,4 @@
-"""scripts/bench_peers.py --device cuda, as far as it can be seen without a GPU."""
+"""scripts/benchmarks/bench_peers.py --device cuda, as far as it can be seen without a GPU."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ from devices import cuda_missing
 from cnn.inspection.timing import Spread
 from cnn.support.errors import DisagreementError
 
-sys.path.append(str(Path(__file__).parent.parent / "scripts"))
+sys.path.append(str(Path(__file__).parents[1] / "scripts" / "benchmarks"))
 
 import bench_peers
 from peers import agreement, page, timing
@@ -153,7 +153,7 @@ def test_without_a_gpu_it_says_so_and_needs_few_libraries_to(tmp_path):
 
 
 def test_the_call_that_measures_the_same_again():
-    expected = "python scripts/bench_peers.py --device cuda --networks vgg --rounds 3 --tf32"
+    expected = "python scripts/benchmarks/bench_peers.py --device cuda --networks vgg --rounds 3 --tf32"
     assert (
         bench_peers.command(parse("--networks", "vgg", "--rounds", "3", "--tf32", "--json", "x")) == expected
     )
@@ -208,7 +208,7 @@ def test_the_page_speaks_of_the_gpu_and_not_of_threads():
     assert "CuPy 14.2.0 with CUDA 12.8, NumPy 2.3.0, torch 2.13.0+cu128, jax 0.10.2" in text
     assert "\n## vgg, training\n" in text
     assert "A large product: 2,000 GFLOP/s; a large copy: 300 GB/s.\n" in text
-    assert "python scripts/bench_peers.py --device cuda --tf32\n" in text
+    assert "python scripts/benchmarks/bench_peers.py --device cuda --tf32\n" in text
     assert "thread" not in text
     assert all(len(line) <= 110 for line in text.splitlines() if not line.startswith(("Machine", "|")))
 

@@ -234,7 +234,7 @@ class TestReading:
             (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture of a phone and cannot be read: export"),
             (b"\0\0\0\x18ftypmif1", "a HEIC picture"),
             (b"\0\0\0\x18ftypcrx ", "a raw picture of a camera"),
-            (b"\0\0\0\x18ftypqt  ", "a film or a sound"),
+            (b"\0\0\0\x18ftypqt  ", "a video or audio file"),
             (b"%PDF-1.7", "a PDF and cannot be read: export the page as PNG"),
             (b"8BPS\0\1", "a Photoshop file and cannot be read: convert it"),
             (b"PK\3\4", "a zip archive or an office document and cannot be read: unpack it"),

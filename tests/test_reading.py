@@ -23,7 +23,7 @@ REFUSED = {
         "epochs = 7".encode("utf-16-be"),
         "UTF-16 without a byte order mark",
     ),
-    "UTF-16 that is cut": (BOM_UTF16_LE + b"ab\x00", "begins as UTF-16"),
+    "UTF-16 that is cut": (BOM_UTF16_LE + b"ab\x00", "begins like UTF-16"),
     "UTF-32": (TEXT.encode("utf-32"), "UTF-32"),
     "Latin-1": (
         "epochs = 7  # größer".encode("latin-1"),

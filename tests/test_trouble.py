@@ -213,7 +213,7 @@ class TestEnd:
 
     def test_whatever_the_command(self, command, process, ended, own_data, monkeypatch):
         lost = fails_with(DeviceLost("it is lost"))
-        monkeypatch.setattr("cnn.cli.selftest.run", lost)  # else it makes its cases first, for many seconds
+        monkeypatch.setattr("cnn.cli.selftest.run", lost)
         command("train", "--model", "notebook", "--data", own_data, "--no-report", "--out", "run")
         Image.fromarray(np.zeros((20, 20), np.uint8)).save("digit.png")
         on_gpu = ("--model", "notebook", "--device", "cuda")

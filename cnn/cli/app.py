@@ -29,7 +29,7 @@ from cnn.support.errors import (
     ShapeError,
     TrainingError,
 )
-from cnn.support.files import told
+from cnn.support.files import reason_of
 from cnn.support.libraries import at_fault, failure
 from cnn.support.streams import OutputLost, guarded
 
@@ -119,7 +119,7 @@ def main() -> None:
     except Exception as error:
         library = at_fault(error)
         if isinstance(error, OSError) and (error.errno or not library):
-            _fail(told(error), 2)
+            _fail(reason_of(error), 2)
         if not library:
             raise
         _fail(failure(library, error), 2)

@@ -24,7 +24,7 @@ from cnn.runs.report import examine, write_report
 from cnn.runs.report.evaluation import Evaluation
 from cnn.saving.weights import load, weights_in
 from cnn.support.errors import CheckpointError, DeviceLost, OutOfMemory, TrainingError
-from cnn.support.files import remove_unfinished, told
+from cnn.support.files import reason_of, remove_unfinished
 from cnn.support.terminal import write_line
 from cnn.training import tensorboard
 from cnn.training.callbacks import Dispensable
@@ -115,7 +115,7 @@ class Job:
         except OutOfMemory as error:
             raise self._ended(f"error: {error}", 2) from None
         except OSError as error:
-            raise self._ended(f"error: {told(error)}", 2) from None
+            raise self._ended(f"error: {reason_of(error)}", 2) from None
         if signals.received is not None:
             raise self._ended("stopped", 128 + signals.received)
         return history
@@ -199,7 +199,7 @@ class Job:
             again = f"`cnn report {quoted(str(self.folder.path))}`"
             say(f"interrupted while drawing: the run is whole, {again} draws it")
         except OSError as error:
-            say(f"no report: {told(error)}; {self._again} makes it")
+            say(f"no report: {reason_of(error)}; {self._again} makes it")
         except Exception as error:  # whatever drawing fails of, the run is done and is not to end badly
             say(f"no report: {error}")
         return None

@@ -53,7 +53,7 @@ COMMANDS = {
     "info": "env environment devices device system doctor gpus about",
     "predict": "infer inference classify recognize detect run",
     "report": "plot draw visualize visualise show curves",
-    "selftest": "check verify self-test conformance",
+    "selftest": "check verify self-test",
     "summary": "describe model models layers print architecture",
     "train --resume RUN": "resume continue",
     "train": "fit learn start training",

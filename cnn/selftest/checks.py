@@ -1,4 +1,4 @@
-"""Checks by name, and what became of them."""
+"""Checks by name, and their results."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -6,16 +6,12 @@ from typing import Any
 
 from backends import Backend
 from cnn.comparison.agreement import difference
-from cnn.support.errors import ArgumentError, DeviceLost, DisagreementError, OutOfMemory
-
-
-class NotOurs(Exception):
-    """Why a check asks for something that this library does not have."""
+from cnn.support.errors import DeviceLost, DisagreementError, OutOfMemory
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something that a device should get right; ``run`` raises where it does not, or NotOurs."""
+    """Something that a device should get right; ``run`` raises an error if it does not."""
 
     name: str
     run: Callable[[], None]
@@ -31,12 +27,10 @@ class Failure:
 
 @dataclass
 class Section:
-    """How the checks of one kind fared; ``missing`` is why none could be run."""
+    """The results of the checks of one kind."""
 
     passed: int = 0
-    skipped: int = 0
     failed: list[Failure] = field(default_factory=list)
-    missing: str | None = None
 
 
 def carry_out(
@@ -44,26 +38,21 @@ def carry_out(
     backend: Backend,
     begins: Callable[[Check], None] = lambda check: None,
 ) -> Section:
-    """Run the checks on ``backend``, all of them, whatever fails; ``begins`` is given each.
+    """Run all checks on ``backend``, including those after a failure; ``begins`` is called with each.
 
     Raises DeviceLost, OutOfMemory: after those no further result would mean anything.
     """
     section = Section()
-    try:
-        for check in checks(backend):
-            begins(check)
-            try:
-                check.run()
-            except NotOurs:
-                section.skipped += 1
-            except (DeviceLost, OutOfMemory):
-                raise
-            except Exception as error:  # a broken kernel fails in any way it likes
-                section.failed.append(Failure(check.name, _sentence(error)))
-            else:
-                section.passed += 1
-    except ArgumentError as error:  # of the library that the checks come from
-        section.missing = str(error)
+    for check in checks(backend):
+        begins(check)
+        try:
+            check.run()
+        except (DeviceLost, OutOfMemory):
+            raise
+        except Exception as error:  # a broken kernel may fail in any way
+            section.failed.append(Failure(check.name, _sentence(error)))
+        else:
+            section.passed += 1
     return section
 
 

@@ -3,19 +3,18 @@
 from collections.abc import Callable, Iterable
 
 from backends import Backend
-from cnn.selftest import conformance, gradients, parity
+from cnn.selftest import gradients, parity
 from cnn.selftest.checks import Check, Section, carry_out
 
 SECTIONS: dict[str, Callable[[Backend], Iterable[Check]]] = {
-    "conformance": conformance.checks,
     "gradients": gradients.checks,
     "parity": parity.checks,
 }
 
 
 def run(backend: Backend, begins: Callable[[Check], None] = lambda check: None) -> dict[str, Section]:
-    """How ``backend`` fares in each section; ``begins`` is given each check before it is run.
+    """The results of ``backend`` in each section; ``begins`` is called with each check before it runs.
 
-    Raises DeviceLost, OutOfMemory if it cannot go on.
+    Raises DeviceLost, OutOfMemory if the device cannot continue.
     """
     return {name: carry_out(checks, backend, begins) for name, checks in SECTIONS.items()}

@@ -1,1 +1,1 @@
-"""What all of the packages use: checked arguments, errors, files, text, terminals, random numbers."""
+"""Shared helpers: checked arguments, errors, files, text, terminals, random numbers."""

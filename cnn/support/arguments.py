@@ -1,4 +1,4 @@
-"""Checks of arguments: one place, one form of sentence."""
+"""Checks of arguments. All of them raise ArgumentError in the same form."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from cnn.support.text import short
 
 T = TypeVar("T")
 
-LARGEST_SIZE = 2**31 - 1  # what kernels can count along an axis
-MOST_NUMBERS = 2**44  # far beyond what a machine holds, and far below what NumPy cannot count
+LARGEST_SIZE = 2**31 - 1  # the longest axis that kernels can index
+MOST_NUMBERS = 2**44  # far more than fit in any memory, and far fewer than NumPy can count
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:
@@ -30,7 +30,7 @@ def whole(name: str, value: Any, least: int = 1) -> int:
 
 
 def size(name: str, value: Any, least: int = 1) -> int:
-    """``value`` if it is a whole number from ``least`` to the largest size that there is."""
+    """``value`` if it is a whole number from ``least`` to LARGEST_SIZE."""
     number = whole(name, value, least)
     if number > LARGEST_SIZE:
         raise ArgumentError(f"{name} is {shown(value)}, expected a whole number of at most {LARGEST_SIZE}")
@@ -38,7 +38,7 @@ def size(name: str, value: Any, least: int = 1) -> int:
 
 
 def pair(name: str, value: Any, least: int = 1) -> Pair:
-    """(vertical, horizontal) sizes from one number or from two."""
+    """(vertical, horizontal) sizes from one or two numbers."""
     values = _row(value) or (value, value)
     if len(values) != 2:
         raise ArgumentError(f"{name} is {shown(value)}, expected one number or two")
@@ -46,10 +46,10 @@ def pair(name: str, value: Any, least: int = 1) -> Pair:
 
 
 def number(name: str, value: Any, least: float = 0, below: float = inf) -> float:
-    """``value`` if it is a finite number from ``least`` on and less than ``below``."""
+    """``value`` if it is a finite number, at least ``least`` and less than ``below``."""
     try:
         figure = float(value) if isinstance(value, Real) and not isinstance(value, bool) else nan
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer too large for a float
         figure = inf
     if not (isfinite(figure) and least <= figure < below):
         kind = "finite number" if figure == inf else "number"
@@ -66,7 +66,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def shape(name: str, value: Any) -> tuple[int, ...]:
-    """``value`` as a tuple if it is a row of one or more sizes."""
+    """``value`` as a tuple, if it is a sequence of one or more sizes."""
     values = _row(value)
     if not values:
         raise ArgumentError(f"{name} is {shown(value)}, expected a shape such as (1, 28, 28)")
@@ -74,7 +74,7 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
 
 
 def room(name: str, value: tuple[int, ...]) -> tuple[int, ...]:
-    """``value`` if it is the shape of an array that a machine could have room for."""
+    """``value`` if an array of this shape could fit in the memory of a machine."""
     if prod(value) > MOST_NUMBERS:
         raise ArgumentError(f"{name} is {value}, expected a shape of at most {MOST_NUMBERS:,} numbers")
     return value
@@ -88,7 +88,7 @@ def function(name: str, value: Any) -> Callable[..., Any]:
 
 
 def instance(name: str, value: Any, kind: type[T], example: str) -> T:
-    """``value`` if it is of this kind."""
+    """``value`` if it is an instance of ``kind``."""
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIO" else "a"
         raise ArgumentError(f"{name} is {shown(value)}, expected {article} {kind.__name__} such as {example}")
@@ -96,15 +96,15 @@ def instance(name: str, value: Any, kind: type[T], example: str) -> T:
 
 
 def shown(value: Any) -> str:
-    """``value`` as a sentence can name it: on one line, cut where it is long."""
+    """``value`` as text for a message: on one line, and truncated if it is long."""
     try:
         text = repr(value)
-    except ValueError:  # Python does not print whole numbers of thousands of digits
+    except ValueError:  # Python does not print integers with thousands of digits
         text = f"{type(value).__name__} of {value.bit_length()} bits" if isinstance(value, int) else "..."
     return short(" ".join(text.split()), 60)
 
 
 def _row(value: Any) -> tuple[Any, ...] | None:
-    """The items of a list, a tuple, an array; None for what is no row."""
+    """The items of a list, a tuple or an array; None for anything else."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None

@@ -1,4 +1,4 @@
-"""A picture: drawn once with matplotlib, saved as PNG and as SVG that takes on the page's colours."""
+"""Pictures drawn once with matplotlib, and saved as PNG and as SVG that adopts the colours of its page."""
 
 import io
 import os
@@ -17,19 +17,19 @@ from cnn.support.libraries import LibraryError, require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK = "#1b1d1f"  # of text and axes: near black on white; in a page it becomes the page's own colour
-COLOURS = ("#2a86c8", "#d55e00", "#009e73", "#cc79a7", "#8a7500")  # told apart by all, on white and on black
+INK = "#1b1d1f"  # near black; an HTML page replaces it by its text colour
+COLOURS = ("#2a86c8", "#d55e00", "#009e73", "#cc79a7", "#8a7500")  # distinct for any colour vision
 MARKERS = "os^Dv"
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; wider than most, so others fit in its place
+    "font.sans-serif": ["DejaVu Sans"],  # included in matplotlib, wider than most fonts
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
     "legend.fontsize": 9,
     "legend.frameon": False,
     "text.color": INK,
-    "text.parse_math": False,  # a name with dollar signs is a name
+    "text.parse_math": False,  # dollar signs in a name are not formulas
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.facecolor": "none",
@@ -47,34 +47,34 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.8,
     "lines.markersize": 4,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "xpcnn",  # equal drawings give equal files
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "xpcnn",  # the same drawing always gives the same file
 }
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its name, and its contents in words for those who do not see it."""
+    """A figure with its name and a description for screen readers."""
 
-    name: str  # of its file, without the ending
+    name: str  # the file name without the suffix
     title: str
     description: str
     figure: "Figure"
 
     def png(self) -> bytes:
-        """For slides and papers: on white, 150 dots an inch."""
+        """The picture as PNG for slides and papers: on white, 150 dots per inch."""
         data = io.BytesIO()
         self.figure.savefig(data, format="png", dpi=150, facecolor="white")
         return data.getvalue()
 
     def svg(self) -> str:
-        """For the inside of an HTML page: transparent, scalable, its ids beginning with its name."""
+        """The picture as SVG to embed in an HTML page: transparent, and its ids begin with its name."""
         data = io.BytesIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         self.figure.savefig(data, format="svg", facecolor="none", metadata=nothing)
         root = ElementTree.fromstring(data.getvalue())
         for parent in root.iter():
-            for rule in parent.findall("{*}style"):  # it would hold for the whole page, which has its own
+            for rule in parent.findall("{*}style"):  # it would apply to the whole page
                 parent.remove(rule)
         _as_html(root, self.name)
         box = root.attrib["viewBox"]
@@ -84,14 +84,14 @@ class Picture:
 
 
 def require_matplotlib(purpose: str) -> None:
-    """Import matplotlib, without the user's settings if they are wrong; LibraryError if it cannot be used."""
+    """Import matplotlib, without the user's settings if they are invalid; may raise LibraryError."""
     try:
         require("matplotlib.figure", purpose)
     except LibraryError as error:
         for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
             del sys.modules[name]
         try:
-            with _default_settings(), chdir(os.sep):  # a matplotlibrc in the current folder comes first
+            with _default_settings(), chdir(os.sep):  # a matplotlibrc in the current folder has priority
                 import_module("matplotlib.figure")
         except BaseException:
             raise error from None
@@ -99,7 +99,7 @@ def require_matplotlib(purpose: str) -> None:
 
 @contextmanager
 def _default_settings() -> Iterator[None]:
-    """Inside the block matplotlib finds no settings but its own."""
+    """Inside the block matplotlib uses only its default settings."""
     settings = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
@@ -114,18 +114,18 @@ def _default_settings() -> Iterator[None]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw and save inside this block: the same on every machine, whatever its matplotlibrc says."""
+    """Inside this block, drawings are the same on every machine; matplotlibrc is ignored."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a browser has others
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a browser has other fonts
         yield
 
 
 def _as_html(root: ElementTree.Element, prefix: str) -> None:
-    """Take namespaces away, which HTML knows by itself, and make ids short and the page's only ones."""
+    """Remove namespaces, which HTML does not need, and make ids short and unique in the page."""
     ids: dict[str, str] = {}
 
     def renamed(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""The machine and the versions that results depend on."""
+"""The machine and the library versions that results depend on."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """What a bug report needs beside the devices: versions, system, what is set in the environment."""
+    """Information for a bug report, except the devices: versions, system and environment variables."""
     set_here = ("CNN_DEVICE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {
         "xpcnn": VERSION,

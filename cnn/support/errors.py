@@ -1,4 +1,4 @@
-"""What the network code refuses, each in one sentence that says what to do."""
+"""The exceptions of this library. Each message is one sentence that says what to do."""
 
 from backends import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
 from backends.errors import Notice
@@ -18,20 +18,20 @@ __all__ = [
 
 
 class ShapeError(ValueError):
-    """Shapes that do not fit each other; the message names the layer, both shapes and what would fit."""
+    """Shapes do not match; the message names the layer, both shapes and the expected shape."""
 
 
 class DataError(ValueError):
-    """A data set or file that cannot be used; the message names it, what is wrong and what was expected."""
+    """A data set or file cannot be used; the message names it, the problem and what was expected."""
 
 
 class CheckpointError(ValueError):
-    """A file of weights that is broken or belongs to another network."""
+    """A file of weights is damaged or belongs to another network."""
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on; the message says where it stopped and what usually mends it."""
+    """A training run cannot continue; the message says where it stopped and what usually helps."""
 
 
 class DisagreementError(RuntimeError):
-    """Devices or kernels that do not compute the same; the message names the layer where they part."""
+    """Devices or kernels compute different results; the message names the first layer that differs."""

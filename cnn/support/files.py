@@ -1,4 +1,4 @@
-"""Writing files and folders whole or not at all."""
+"""Atomic writing of files and folders."""
 
 import glob
 import json
@@ -15,14 +15,14 @@ from typing import Any
 from cnn.support import system
 from cnn.support.errors import ArgumentError
 
-UNFINISHED = ".unfinished"  # how the name ends of what is being written
-UNSUPPORTED = (EACCES, EBADF, EINVAL, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM)  # how file systems refuse a call
+UNFINISHED = ".unfinished"  # the suffix of files and folders that are being written
+UNSUPPORTED = (EACCES, EBADF, EINVAL, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM)  # call not supported
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
-    """Put ``data`` at ``path``: readers see the old file or the new one, never a part, after a crash too.
+    """Write ``data`` to ``path`` atomically: readers see the old or the new file, even after a crash.
 
-    Raises OSError where the folder cannot be written or the disk is full.
+    Raises OSError if the folder cannot be written or the disk is full.
     """
     path = Path(path)
     beside = _beside(path)
@@ -38,12 +38,12 @@ def write_whole(path: str | Path, data: bytes) -> None:
                 os.unlink(beside)
             raise
         flush_folder(path.parent)
-    except OSError as error:  # of the temporary file, which nobody has heard of
+    except OSError as error:  # it names the temporary file, which the user does not know
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def flush(handle: int) -> None:
-    """Have the disk keep what was written; a file system that has no such call is left to itself."""
+    """Flush a file to the disk; file systems that cannot do this are ignored."""
     try:
         os.fsync(handle)
     except OSError as error:
@@ -52,7 +52,7 @@ def flush(handle: int) -> None:
 
 
 def flush_folder(path: Path) -> None:
-    """Have the disk keep which files the folder holds, if the system lets a folder be opened."""
+    """Flush the entries of a folder to the disk, if the system can open folders."""
     try:
         handle = system.open_folder(path)
     except OSError as error:
@@ -69,10 +69,10 @@ def flush_folder(path: Path) -> None:
 
 @contextmanager
 def making_whole(path: Path) -> Iterator[Path]:
-    """A folder to be filled, which is at ``path`` after the block, or not at all; its parents are made too.
+    """Yields a folder to fill, which is renamed to ``path`` after the block; parent folders are created.
 
-    What others that were killed or come too late have begun is removed. Raises OSError if that fails, or if
-    another process has put something at ``path`` meanwhile.
+    Unfinished folders of processes that were killed or were too late are removed. Raises OSError if that
+    fails, or if another process has created ``path`` in the meantime.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(path)
@@ -88,16 +88,16 @@ def making_whole(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A name that nobody else has, next to ``path``, for what is to be there when it is whole."""
+    """A unique name next to ``path`` for a file or folder that is not finished yet."""
     return path.with_name(f".{path.name}.{token_hex(4)}{UNFINISHED}")
 
 
 def _move_folder(source: Path, path: Path) -> None:
-    """Rename a folder of files; its files one by one if the file system cannot rename a folder."""
+    """Rename a folder of files; if the file system cannot rename folders, rename its files one by one."""
     try:
         system.rename(source, path)
     except OSError as error:
-        if error.errno not in (*UNSUPPORTED, EMFILE) or os.path.lexists(path):  # gcsfuse says EMFILE
+        if error.errno not in (*UNSUPPORTED, EMFILE) or os.path.lexists(path):  # gcsfuse reports EMFILE
             raise
         path.mkdir()
         for file in source.iterdir():
@@ -106,45 +106,47 @@ def _move_folder(source: Path, path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what writers of files in ``folder`` and below that were killed have left there."""
+    """Remove the temporary files that killed processes left in ``folder`` and below."""
     for left in folder.rglob(f".*{UNFINISHED}"):
         with suppress(OSError):
             left.unlink()
 
 
-def told(error: Exception) -> str:
-    """An error as a sentence tells it: of the system's, the file and the reason without its number."""
+def reason_of(error: Exception) -> str:
+    """The text of an error for a message; for an OSError the file and the reason, without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 
 def require_place(path: Path) -> None:
-    """Raise ArgumentError unless a file could be put at ``path``, before the work for it is done."""
+    """Raise ArgumentError unless a file can be written to ``path``; call this before doing the work."""
     if path.is_dir():
         raise ArgumentError(f"{path} is a folder: expected the name of a file")
     try:
         require_writable(path.parent)
     except OSError as error:
         what = f"cannot be written ({error.strerror})" if path.parent.exists() else "does not exist"
-        raise ArgumentError(f"{path} cannot be made, the folder {path.parent} {what}: name another") from None
+        raise ArgumentError(
+            f"{path} cannot be written: the folder {path.parent} {what}; name another"
+        ) from None
 
 
 def require_writable(folder: Path) -> None:
-    """Raise OSError unless a file can be made in ``folder``."""
-    if not os.access(folder, os.W_OK | os.X_OK):  # not every file system does what its permissions say
+    """Raise OSError unless a file can be created in ``folder``."""
+    if not os.access(folder, os.W_OK | os.X_OK):  # some file systems show wrong permissions
         probe = _beside(folder / "probe")
         probe.open("xb").close()
         probe.unlink()
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Put ``value`` at ``path`` as JSON for people and programs."""
+    """Write ``value`` to ``path`` as indented JSON."""
     write_whole(path, (to_json(value, indent=2) + "\n").encode())
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """``value`` as JSON, which has no NaN and no infinity: they become null."""
+    """``value`` as JSON; NaN and infinities, which JSON lacks, become null."""
     return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
 
 
@@ -157,7 +159,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """All names, texts and numbers in JSON values."""
+    """All names, strings and numbers in a JSON value."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield name

@@ -1,4 +1,4 @@
-"""Whether an object works by the methods of this library, or by those of a class that a user has derived."""
+"""Tells objects of this library from objects of a user's derived class."""
 
 from collections.abc import Callable
 from types import FunctionType
@@ -10,7 +10,7 @@ PACKAGE = __name__.partition(".")[0]
 
 
 def is_own(value: Any) -> bool:
-    """Whether all methods of ``value`` are this library's; a user's class may add a constructor."""
+    """Whether all methods of ``value`` belong to this library; a user's class may add a constructor."""
     return all(
         kind.__module__.partition(".")[0] in (PACKAGE, "builtins", "abc") or not _methods(kind)
         for kind in type(value).__mro__
@@ -18,7 +18,7 @@ def is_own(value: Any) -> bool:
 
 
 def _methods(kind: type) -> list[str]:
-    """The methods that a class defines, apart from its constructor and other special ones."""
+    """The methods that a class defines, except its constructor and other special methods."""
     kinds = FunctionType | property | classmethod | staticmethod
     own = [name for name, value in vars(kind).items() if isinstance(value, kinds)]
     return [name for name in own if not (name.startswith("__") and name.endswith("__"))]

@@ -1,4 +1,4 @@
-"""Files that a command is asked to write: one that is there is overwritten only if it is of the same kind."""
+"""Output files of commands. An existing file is overwritten only if it is of the same kind."""
 
 import os
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from pathlib import Path
 from cnn.support.errors import ArgumentError
 from cnn.support.files import require_place
 
-ENOUGH = 1 << 12  # bytes of a file that show its kind
+ENOUGH = 1 << 12  # bytes read to recognize the kind of a file
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file, with its article, how such a file begins, and a suffix that no other kind has."""
+    """A kind of file: its name with an article, a test of its first bytes, and its suffix if unique."""
 
     name: str
     begins: Callable[[bytes], bool]
@@ -30,9 +30,9 @@ MARKDOWN = Kind("a Markdown page", lambda start: start.startswith(b"# "))
 
 
 def require_output(path: Path, kind: Kind) -> str:
-    """What to say once ``path`` is written, as in "overwrote speeds.png".
+    """The message for after ``path`` is written, such as "overwrote speeds.png".
 
-    Raises ArgumentError if the file cannot be made there, or if something of another kind is there.
+    Raises ArgumentError if ``path`` cannot be written, or if a file of another kind exists there.
     """
     require_place(path)
     if not os.path.lexists(path):

@@ -1,6 +1,6 @@
-"""Where every random choice on the host comes from: a seed, a stream, and an epoch.
+"""Random generators for all choices on the host, made from a seed, a stream and an epoch.
 
-Nothing depends on what was drawn before, so a run can be taken up again anywhere.
+No generator depends on earlier draws, so a run can be resumed at any point.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ WEIGHTS, SHUFFLE, SPLIT, CHECK, DRAWS = range(5)
 
 
 def generator(seed: int, stream: int, epoch: int = 0) -> np.random.Generator:
-    """The generator for one purpose in one epoch; ArgumentError for a negative seed."""
+    """The generator for one purpose in one epoch; ArgumentError if the seed is negative."""
     return np.random.default_rng([whole("seed", seed, least=0), stream, epoch])
 
 

@@ -1,4 +1,4 @@
-"""Opening what may be anything, and small files of text read whole."""
+"""Opening files that may be anything, and reading small text files."""
 
 import os
 import stat
@@ -12,17 +12,17 @@ MOST_TEXT = 16 << 20  # bytes; 100,000 epochs, or the names of 65,536 classes, t
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """``path``, open for reading; OSError where that fails or where it is no regular file."""
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+    """Open ``path`` for reading; OSError if that fails or if it is not a regular file."""
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block
         raise OSError(EINVAL, "this is a folder or a device, expected a file", str(path))
     return path.open("rb")
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
-    """The text in the file ``path``: UTF-8, or UTF-16 with a byte order mark, without the mark.
+    """The text in ``path``: UTF-8, or UTF-16 with a byte order mark. The mark is removed.
 
-    Raises OSError if it cannot be read or is no regular file, ValueError if it has more than ``most`` bytes
-    or is no such text.
+    Raises OSError if the file cannot be read or is not a regular file, ValueError if it has more than
+    ``most`` bytes or is not such text.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -32,7 +32,7 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
 
 
 def decoded(data: bytes) -> str:
-    """The text that ``data`` encodes; ValueError if that is neither, which says what it seems to be."""
+    """``data`` decoded as text; ValueError for other encodings, with the likely one."""
     start, has_mark = data[:100], data.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
     if start.startswith((BOM_UTF32_LE, BOM_UTF32_BE)):
         raise ValueError(f"it is in UTF-32: {SAVE_AS}")
@@ -42,9 +42,9 @@ def decoded(data: bytes) -> str:
         text = data.decode("utf-16" if has_mark else "utf-8-sig")
     except UnicodeDecodeError as error:
         if has_mark:
-            raise ValueError("it begins as UTF-16 and is none: it is damaged or cut short") from None
+            raise ValueError("it begins like UTF-16 but is not: it is damaged or incomplete") from None
         wrong = f"byte {error.start:,} is 0x{data[error.start]:02x}"
         raise ValueError(f"{wrong}, as in Latin-1 or another code page: {SAVE_AS}") from None
     if "\0" in text:
-        raise ValueError(f"character {text.index(chr(0)):,} is NUL: it is damaged, or no text")
+        raise ValueError(f"character {text.index(chr(0)):,} is NUL: it is damaged or not text")
     return text

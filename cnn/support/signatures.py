@@ -1,4 +1,4 @@
-"""What a file is that is no picture for us, told by its first bytes."""
+"""Recognizes files that are not supported pictures by their first bytes."""
 
 CAMERA = (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
 PHONE = (".heic", ".heif", ".hif")
@@ -9,10 +9,10 @@ _AGAIN = "copy or download it again"
 _HEIC = "a HEIC picture of a phone: export it as JPEG, or set the phone's camera to JPEG"
 _RAW = "a raw picture of a camera: develop it and save it as PNG, TIFF or JPEG"
 _PAGES = "export the page as PNG"
-_FILM = "a film or a sound: save one of its pictures as PNG"
+_VIDEO = "a video or audio file: save one frame as PNG"
 _UNPACK = "unpack it and give the pictures in it"
 
-# The first bytes that tell a format, with what it is and what to do.
+# The first bytes of each format, with its name and what to do.
 _FIRST_BYTES = (
     (b"%PDF", f"a PDF: {_PAGES}"),
     (b"%!PS", f"a PostScript file: {_PAGES}"),
@@ -47,47 +47,47 @@ _FIRST_BYTES = (
     (b"MM\0*", f"a damaged or unusual TIFF picture: {_CONVERT}"),
     (b"II+\0", f"a damaged or unusual TIFF picture: {_CONVERT}"),
     (b"MM\0+", f"a damaged or unusual TIFF picture: {_CONVERT}"),
-    (b"OggS", _FILM),
-    (b"\x1aE\xdf\xa3", _FILM),
+    (b"OggS", _VIDEO),
+    (b"\x1aE\xdf\xa3", _VIDEO),
 )
 
-# What follows "ftyp", four bytes after the beginning.
+# The four bytes after "ftyp".
 _BRANDS = (
     ((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), _HEIC),
     ((b"avif", b"avis"), f"a damaged or incomplete AVIF picture: {_AGAIN}"),
     ((b"crx ",), _RAW),
-    ((b"",), _FILM),
+    ((b"",), _VIDEO),
 )
 
 
-def told_by_name(suffix: str) -> str | None:
-    """What a file with that suffix is and what to do, if no picture in it can be read as it is."""
+def describe_suffix(suffix: str) -> str | None:
+    """The format with this suffix and what to do, if pictures in that format cannot be read."""
     return _RAW if suffix.lower() in CAMERA else None
 
 
-def told_by_contents(data: bytes) -> str | None:
-    """As in "a PDF: export the page as PNG"; None if it is not known."""
+def describe_contents(data: bytes) -> str | None:
+    """A description such as "a PDF: export the page as PNG"; None if the format is unknown."""
     if not data:
         return f"an empty file: {_AGAIN}"
     if data[4:8] == b"ftyp":
         return next(what for brands, what in _BRANDS if data[8:12].startswith(brands))
     if data[:4] == b"RIFF":
-        return f"a damaged or incomplete WebP picture: {_AGAIN}" if data[8:12] == b"WEBP" else _FILM
+        return f"a damaged or incomplete WebP picture: {_AGAIN}" if data[8:12] == b"WEBP" else _VIDEO
     if data[128:132] == b"DICM":
         return f"a DICOM picture: {_CONVERT}"
     for first, what in _FIRST_BYTES:
         if data.startswith(first):
             return what
-    return _told_by_text(data[:4096])
+    return _describe_text(data[:4096])
 
 
-def _told_by_text(data: bytes) -> str | None:
+def _describe_text(data: bytes) -> str | None:
     if not data.strip(b"\0"):
         return f"a file of zeros: {_AGAIN}"
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
     except UnicodeDecodeError as error:
-        if error.start < len(data) - 3:  # else a letter was cut
+        if error.start < len(data) - 3:  # otherwise a character was cut in two
             return None
         text = data[: error.start].decode("utf-8", "replace")
     text = text.lower()

@@ -1,4 +1,4 @@
-"""Standard error, whose failures are ignored, and standard output, whose failures are reported."""
+"""Standard error, whose write errors are ignored, and standard output, whose write errors are raised."""
 
 import os
 import sys
@@ -10,26 +10,26 @@ UNWRITABLE = (OSError, ValueError, AttributeError)  # of the system, of a stream
 
 
 class OutputLost(OSError):
-    """Standard output cannot be written: what was printed there is lost."""
+    """Standard output cannot be written, so results are lost."""
 
 
 class Log:
-    """A stream for what is good to know: what cannot be written is left out, and the work goes on.
+    """A stream for progress and notes, whose write errors are ignored.
 
-    Its reader may be gone, its disk full, its terminal closed. None stands for a stream that is closed.
+    Its reader may be gone, its disk full, or its terminal closed. None stands for a closed stream.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream: Any = stream
 
     def write(self, text: str) -> int:
-        """Write ``text``, if that is possible."""
+        """Write ``text`` if possible."""
         with suppress(*UNWRITABLE):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what is in the buffer, if that is possible."""
+        """Flush the buffer if possible."""
         with suppress(*UNWRITABLE):
             self._stream.flush()
 
@@ -38,33 +38,33 @@ class Log:
 
 
 class Output:
-    """A stream for results: what cannot be written raises OutputLost, once; the rest goes nowhere."""
+    """A stream for results: the first write error raises OutputLost; later ones are ignored."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._is_lost = False
 
     def write(self, text: str) -> int:
-        """Write ``text``; OutputLost if that fails."""
-        if text != "":  # with which libraries try a stream, and keep the error to themselves
-            with self._telling():
+        """Write ``text``; raises OutputLost if that fails."""
+        if text != "":  # libraries test a stream with an empty write, and ignore the error
+            with self._raising():
                 self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what is in the buffer; OutputLost if that fails."""
-        with self._telling():
+        """Flush the buffer; raises OutputLost if that fails."""
+        with self._raising():
             self._stream.flush()
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _raising(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             if self._is_lost:
                 return
             self._is_lost = True
-            with suppress(OSError):  # Python flushes the stream once more when it ends
+            with suppress(OSError):  # Python flushes the stream again at exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             raise OutputLost(error.errno, error.strerror) from error
 
@@ -73,21 +73,21 @@ class Output:
 
 
 def log() -> TextIO:
-    """Standard error, whatever may become of it."""
+    """Standard error as a Log."""
     return cast(TextIO, Log(sys.stderr))
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """In the block, ``sys.stdout`` is an Output and ``sys.stderr`` a Log.
+    """Inside the block, ``sys.stdout`` is an Output and ``sys.stderr`` a Log.
 
-    A stream that was closed when the process began is opened on nothing: the next file that is opened
-    would take its number, and get what is printed.
+    Streams that were closed when the process started are opened on the null device. Otherwise the next
+    file to be opened would get the stream's number and receive what is printed.
     """
     before = sys.stdin, sys.stdout, sys.stderr
     for name in ("stdin", "stdout", "stderr"):  # in the order of their numbers
         if getattr(sys, name) is None:
-            handle = os.open(os.devnull, os.O_RDONLY)  # so that what is printed there is known to be lost
+            handle = os.open(os.devnull, os.O_RDONLY)  # read-only, so that printing there fails
             setattr(sys, name, os.fdopen(handle, "r" if name == "stdin" else "w", closefd=False))
     sys.stdout, sys.stderr = cast(TextIO, Output(sys.stdout)), log()
     try:

@@ -1,4 +1,4 @@
-"""What operating systems do differently: locks, renaming, folders on the disk, signals."""
+"""Differences between operating systems: locks, renaming, flushing folders, signals."""
 
 import os
 import signal
@@ -17,26 +17,26 @@ try:
 except ImportError:  # all others
     msvcrt = None  # type: ignore[assignment]
 
-LOCK_FILE = ".lock"  # in a folder, on a system that cannot lock the folder itself
-WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # seconds, for a reader of a file to be done with it
+LOCK_FILE = ".lock"  # for systems that cannot lock a folder itself
+WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # seconds, until other programs close a file
 
-HANG_UP = getattr(signal, "SIGHUP", None)  # a terminal that closes; Windows does not have it
+HANG_UP = getattr(signal, "SIGHUP", None)  # sent when a terminal closes; not on Windows
 _STOPPING = signal.SIGINT, signal.SIGTERM, HANG_UP, getattr(signal, "SIGBREAK", None)  # the last on Windows
 STOP_SIGNALS = [number for number in _STOPPING if number is not None]
 
 
 def replace(source: str | Path, target: str | Path) -> None:
-    """Rename a file over the one at ``target``; Windows cannot while another program has that open."""
+    """Rename a file, replacing ``target``; on Windows this fails while another program has it open."""
     _retried(lambda: os.replace(source, target))
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename a file or a folder to a name that nothing has."""
+    """Rename a file or folder to a name that does not exist."""
     _retried(lambda: source.rename(target))
 
 
 def _retried(action: Callable[[], Any]) -> None:
-    """Call ``action``; on Windows again for a while, since indexers and virus scanners open what is new."""
+    """Call ``action``; on Windows retry for a while, since indexers and virus scanners open new files."""
     for wait in WAITS if _is_windows() else ():
         try:
             action()
@@ -48,7 +48,7 @@ def _retried(action: Callable[[], Any]) -> None:
 
 
 def open_folder(path: Path) -> int | None:
-    """A handle of the folder itself, to flush it by; None if the system has none for folders."""
+    """A handle of the folder for flushing it; None if the system has no such handles."""
     return None if _is_windows() else os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
@@ -56,7 +56,7 @@ def open_folder(path: Path) -> int | None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock inside the block; BlockingIOError if another process holds it.
 
-    The system gives it back however this process ends. On a file system without locks nothing is held.
+    The system releases the lock however this process ends. File systems without locks are not locked.
     """
     with ExitStack() as stack:
         try:
@@ -74,7 +74,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _lock_file(path: Path, stack: ExitStack) -> None:
-    """Lock a file of its own, which goes when ``stack`` is closed."""
+    """Lock a separate file, which is removed when ``stack`` is closed."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT)
     stack.callback(_remove, path)
     stack.callback(os.close, handle)
@@ -85,7 +85,7 @@ def _lock_file(path: Path, stack: ExitStack) -> None:
 
 
 def _remove(path: Path) -> None:
-    with suppress(OSError):  # of another process that has it open
+    with suppress(OSError):  # another process has it open
         path.unlink()
 
 

@@ -1,6 +1,6 @@
-"""Text and tables on a terminal: lines end between words, and a table that is too wide comes in parts.
+"""Text and tables on a terminal: lines are wrapped between words, and tables that are too wide are split.
 
-What goes to a file or another program keeps its lines whole.
+Lines written to a file or another program are not wrapped.
 """
 
 import os
@@ -17,30 +17,34 @@ if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
     from rich.table import Table
 
-USUAL_WIDTH = 80  # columns of a terminal that does not tell its own
-LINES_ONLY = ("", "dumb", "unknown")  # values of TERM for terminals on which nothing can be drawn again
-GAP = 2  # columns between those of a table
+USUAL_WIDTH = 80  # columns, if the terminal does not report its width
+LINES_ONLY = ("", "dumb", "unknown")  # values of TERM without redrawing
+GAP = 2  # spaces between the columns of a table
 
 Lines = Sequence[Sequence[str]]  # of a table, cell by cell
 
 
 def screen_width(stream: TextIO) -> int | None:
-    """The columns of the terminal that ``stream`` writes to; None if it writes to a file or a program."""
+    """The width of the terminal that ``stream`` writes to; None if it writes to a file or a program."""
     try:
         if not stream.isatty():
             return None
-        told = os.environ.get("COLUMNS", "")
-        return int(told) if told.isdecimal() else os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+        columns = os.environ.get("COLUMNS", "")
+        return (
+            int(columns)
+            if columns.isdecimal()
+            else os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+        )
     except OSError:  # a terminal without a size
         return USUAL_WIDTH
-    except (ValueError, AttributeError):  # a stream that is closed, or none
+    except (ValueError, AttributeError):  # a closed stream, or None
         return None
 
 
 def make_console(stream: TextIO | None = None, width: int | None = None) -> "Console":
-    """A console on ``stream``, standard output by default: plain text, and colours on a terminal.
+    """A console on ``stream``, standard output by default, with colours on a terminal.
 
-    FORCE_COLOR asks for colours in a file too; NO_COLOR, which is stronger, for none.
+    FORCE_COLOR turns colours on for files too; NO_COLOR turns them off and has priority.
     """
     library = require("rich.console", "to print")
     stream = stream or sys.stdout
@@ -51,9 +55,9 @@ def make_console(stream: TextIO | None = None, width: int | None = None) -> "Con
 
 
 def live_console() -> "Console | None":
-    """A console on standard error whose lines can be drawn again; None if there is no such terminal.
+    """A console on standard error that can redraw lines; None if there is no such terminal.
 
-    Colours do not make a terminal: FORCE_COLOR has no say.
+    FORCE_COLOR has no effect on this.
     """
     stream = log()
     if screen_width(stream) is None or (os.name != "nt" and os.environ.get("TERM", "").lower() in LINES_ONLY):
@@ -63,7 +67,7 @@ def live_console() -> "Console | None":
 
 
 def write_line(text: str, stream: TextIO | None = None, indent: str = "") -> None:
-    """Write the text and a newline to ``stream``, standard output by default; a terminal gets it folded."""
+    """Write a line to ``stream``, standard output by default; it is wrapped on a terminal."""
     stream = stream or sys.stdout
     width = screen_width(stream)
     stream.write(f"{text if width is None else fold(text, width, indent)}\n")
@@ -71,10 +75,10 @@ def write_line(text: str, stream: TextIO | None = None, indent: str = "") -> Non
 
 
 def fold(text: str, width: int, indent: str = "") -> str:
-    """The text in lines of at most ``width`` columns; those that were not there before begin with ``indent``.
+    """The text in lines of at most ``width`` columns; added lines begin with ``indent``.
 
-    Lines end between fields, which two spaces separate, or else between words. A command in backquotes
-    counts as a word, so that it can be copied.
+    Lines are broken between fields, which are separated by two spaces, or else between words. A command in
+    backquotes counts as one word, so that it can be copied.
     """
     lines = []
     for whole in text.split("\n"):
@@ -92,9 +96,9 @@ def fold(text: str, width: int, indent: str = "") -> str:
 
 
 def print_table(headings: Sequence[str], rows: Lines, footer: Sequence[str] = ()) -> None:
-    """Print a table on standard output: the first column's words on the left, figures on the right.
+    """Print a table on standard output: the first column left-aligned, the others right-aligned.
 
-    If the terminal is too narrow, its columns come in several parts, each with the first column.
+    If the terminal is too narrow, the table is split by columns; each part begins with the first column.
     """
     lines = [headings, *rows, footer] if footer else [headings, *rows]
     widths = _widths(lines)
@@ -105,7 +109,7 @@ def print_table(headings: Sequence[str], rows: Lines, footer: Sequence[str] = ()
 
 
 def table_width(headings: Sequence[str], rows: Lines) -> int:
-    """The columns that :func:`print_table` takes in one part."""
+    """The width of a table that :func:`print_table` does not split."""
     return sum(width + GAP for width in _widths([headings, *rows])) - GAP
 
 
@@ -115,11 +119,11 @@ def _widths(lines: Lines) -> list[int]:
     return [max(text_width(line) for cell in column for line in cell.split("\n")) for column in columns]
 
 
-def _parts(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Which columns go next to each other, so that each part fits; the first column is in all of them."""
+def _parts(widths: Sequence[int], width: int) -> list[list[int]]:
+    """The columns of each part of the table, so that each part fits; all parts have the first column."""
     parts: list[list[int]] = []
     for i in range(1, len(widths)):
-        if not parts or sum(widths[j] + GAP for j in [*parts[-1], i]) - GAP > room:
+        if not parts or sum(widths[j] + GAP for j in [*parts[-1], i]) - GAP > width:
             parts.append([0])
         parts[-1].append(i)
     return parts or [[0]]

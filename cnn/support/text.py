@@ -1,4 +1,4 @@
-"""Figures and names as people read them."""
+"""Formatting of numbers and names for people."""
 
 import re
 import unicodedata
@@ -8,27 +8,27 @@ from math import isfinite
 
 JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of letters in Persian, of parts in emoji
 
-# Names have these, though Python calls them unprintable; the others are two spaces and the tags of flags.
+# Characters in names that Python calls unprintable: the joiners, two kinds of space and the tags of flags.
 ALSO_PRINTABLE = re.compile(f"[{JOINERS}\u00a0\u3000\U000e0020-\U000e007f]")
 
 
 def is_printable(text: str) -> bool:
-    """Whether all of the text can be shown, and none of it turns the line around."""
+    """Whether every character can be shown and none changes the direction of the line."""
     return ALSO_PRINTABLE.sub("", text).isprintable()
 
 
 def printable(text: str) -> str:
-    """The text with a replacement character for what cannot be shown, or would turn the line around."""
+    """The text with characters replaced that cannot be shown or would change the direction of the line."""
     return "".join(letter if is_printable(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def short(text: str, length: int) -> str:
-    """The text, cut where it is longer than ``length``."""
+    """The text, truncated to ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def text_width(text: str) -> int:
-    """The columns that a terminal shows the text in: 2 for a wide letter, 0 for a mark or a joiner."""
+    """The width of the text on a terminal: 2 columns for a wide letter, 0 for a mark or a joiner."""
     return sum(
         (2 if unicodedata.east_asian_width(letter) in "WF" else 1)
         for letter in text
@@ -37,10 +37,10 @@ def text_width(text: str) -> int:
 
 
 def labels(names: Sequence[str], width: int) -> list[str]:
-    """The names in at most ``width`` columns each, still different from one another.
+    """The names truncated to ``width`` columns each, still different from one another.
 
-    A long name keeps its beginning, its beginning and its end, or its end: the first that no other name has.
-    If there is none, its label is "#" and its position.
+    A long name keeps its beginning, its beginning and its end, or its end: the first of these that is
+    unique. If none is, its label is "#" and its position.
     """
     found: list[str | None] = [name if text_width(name) <= width else None for name in names]
     for head in (width - 1, width // 2, 0):
@@ -51,26 +51,26 @@ def labels(names: Sequence[str], width: int) -> list[str]:
 
 
 def _cut(name: str, head: int, tail: int) -> str:
-    """The name with an ellipsis between so many columns of its beginning and of its end."""
+    """The first ``head`` and the last ``tail`` columns of the name, with an ellipsis between them."""
     begin = next(name[:i] for i in range(len(name), -1, -1) if text_width(name[:i]) <= head)
     end = next(name[i:] for i in range(len(name) + 1) if text_width(name[i:]) <= tail)
-    while end and not text_width(end[0]):  # a mark without its letter
+    while end and not text_width(end[0]):  # a combining mark without its letter
         end = end[1:]
     return f"{begin.rstrip(JOINERS)}…{end}"
 
 
 def percent(share: float) -> str:
-    """As in "98.44%"; what would be rounded to 0 is said to be less."""
+    """A percentage such as "98.44%"; values that would be rounded to 0 are shown as "<0.01%"."""
     return "<0.01%" if 0 < share < 0.00005 else f"{share:.2%}"
 
 
 def best_weights(epoch: int | None) -> str:
-    """As in "the best, of epoch 2"; an older run's file does not say of which epoch they are."""
+    """A phrase such as "the best, of epoch 2"; files of older runs do not contain the epoch."""
     return "the best" if epoch is None else f"the best, of epoch {epoch}"
 
 
 def figure(value: float) -> str:
-    """Three digits or three decimals, as in 0.012, 1.23, 12.3, 12,345; a dash for 0 and what is no number."""
+    """Three digits or three decimals, as in 0.012, 1.23, 12.3, 12,345; a dash for 0, NaN and infinity."""
     if not isfinite(value) or value == 0:
         return "-"
     size = abs(value)
@@ -80,12 +80,12 @@ def figure(value: float) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """As in "0.153"; the unit stands elsewhere."""
+    """Milliseconds such as "0.153", without the unit."""
     return figure(1e3 * seconds)
 
 
 def duration(seconds: float) -> str:
-    """As in "11.6 s", "4 min 5 s", "2 h 3 min"."""
+    """A duration such as "11.6 s", "4 min 5 s" or "2 h 3 min"."""
     if not isfinite(seconds) or seconds < 60:
         return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)

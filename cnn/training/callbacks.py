@@ -15,7 +15,7 @@ import numpy as np
 from cnn.saving import weights
 from cnn.saving.weights import EPOCH, TO_SAVE
 from cnn.support.errors import ArgumentError, DeviceLost, Notice, OutOfMemory, TrainingError
-from cnn.support.files import require_place, told, write_whole
+from cnn.support.files import reason_of, require_place, write_whole
 from cnn.support.libraries import require
 from cnn.support.streams import log
 from cnn.support.terminal import USUAL_WIDTH, fold, live_console, write_line
@@ -366,4 +366,4 @@ class Dispensable(Callback):
                 raise
             except Exception as error:
                 self._callback = None
-                self._say(f"no {self._name} from here on: {told(error)}")
+                self._say(f"no {self._name} from here on: {reason_of(error)}")

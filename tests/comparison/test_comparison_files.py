@@ -254,7 +254,7 @@ class TestCommand:
         [
             (
                 ("--save", "nowhere/laptop.json"),
-                "nowhere/laptop.json cannot be made, the folder nowhere does not",
+                "nowhere/laptop.json cannot be written: the folder nowhere does not",
             ),
             (("--plot", "both"), "--plot is 'both', expected a name that ends in .png"),
             (("--save", "."), ". is a folder: expected the name of a file"),

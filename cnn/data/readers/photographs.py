@@ -13,7 +13,7 @@ import numpy as np
 from cnn.data.readers.files import open_file, unreadable
 from cnn.support.errors import DataError, ShapeError
 from cnn.support.libraries import require
-from cnn.support.signatures import CAMERA, PHONE, told_by_contents, told_by_name
+from cnn.support.signatures import CAMERA, PHONE, describe_contents, describe_suffix
 from cnn.support.text import short
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def read_picture(path: Path) -> "Picture":
     from PIL import ImageOps
 
     with open_file(path) as file, warnings.catch_warnings():
-        if told := told_by_name(path.suffix):
+        if told := describe_suffix(path.suffix):
             raise _unknown(path, told)
         warnings.simplefilter("ignore")  # what Pillow can put up with is not worth a line
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -78,7 +78,7 @@ def read_picture(path: Path) -> "Picture":
         except DataError as error:
             raise error if str(path) in str(error) else DataError(f"{path}: {error}") from None
         except Image.UnidentifiedImageError:
-            raise _unknown(path, told_by_contents(data)) from None
+            raise _unknown(path, describe_contents(data)) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             most = f"{Image.MAX_IMAGE_PIXELS:,}"
             raise DataError(f"{path}: the picture is too large: expected at most {most} pixels") from None

@@ -1,13 +1,12 @@
 """Damaged files by the hundreds: each is read or refused in a sentence, within its bound on memory.
 
-``python scripts/fuzz_readers.py`` tries more of them.
+``python tests/endurance/fuzz_readers.py`` tries more of them.
 """
 
 import mmap
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,7 +91,7 @@ class TestTheFuzzerItself:
         report = fuzz("idx", 0, 0, 5)  # after four valid files
         (failure,) = report.failures
         assert failure.startswith("idx, seed 0, number 2: the process ended with")
-        assert "python scripts/fuzz_readers.py --format idx --seed 0 --number 2" in failure
+        assert "python tests/endurance/fuzz_readers.py --format idx --seed 0 --number 2" in failure
         assert report.accepted + report.refused == 4
 
     @pytest.mark.skipif(not hasattr(run.signal, "setitimer"), reason="no alarms on this system")
@@ -112,12 +111,11 @@ class TestTheFuzzerItself:
 
 
 class TestScript:
-    """scripts/fuzz_readers.py: the same for longer, and one input again."""
+    """tests/endurance/fuzz_readers.py: the same for longer, and one input again."""
 
     @pytest.fixture
     def script(self, monkeypatch, capsys):
         """``script("--inputs", 5)`` -> (exit code, standard output, standard error)."""
-        monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
         import fuzz_readers
 
         def call(*arguments):
@@ -149,7 +147,7 @@ class TestScript:
         code, _, err = script("--format", "idx", "--inputs", 30, "--seed", 5)
         assert code == 1
         assert "idx, seed 5, number 7: it burst" in err
-        assert "python scripts/fuzz_readers.py --format idx --seed 5 --number 7" in err
+        assert "python tests/endurance/fuzz_readers.py --format idx --seed 5 --number 7" in err
 
     def test_one_input_is_tried_again(self, script):
         target = TARGETS["idx"]

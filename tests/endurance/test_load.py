@@ -16,7 +16,7 @@ from standin import StandInBackend
 import backends
 import cnn
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CNN_DEVICE": "cpu", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -131,7 +131,7 @@ def test_a_folder_of_npy_files_trains_as_the_npz(command, own_data):
 
 def test_steps_and_all_else_keep_no_memory(tmp_path):
     pytest.importorskip("numba")  # each kernel set is soaked
-    script = ROOT / "scripts" / "soak.py"
+    script = Path(__file__).with_name("soak.py")
     said = output(start(script, "--steps", 600, "--times", 6, "--batch-size", 1, cwd=tmp_path))
     assert said.count("600 times") == 4
 

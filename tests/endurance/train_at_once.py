@@ -1,6 +1,6 @@
 """Many trainings at the same moment all end well, with the weights of one that trained alone.
 
-python scripts/train_at_once.py [--processes 8] [--rounds 3]
+python tests/endurance/train_at_once.py [--processes 8] [--rounds 3]
 
 Half of them compute in float32, half in float64. A round trains twice: with nothing compiled yet, so that all
 compile the same kernels and keep them in the same place, and with what that left. Exits 1 where a training
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DTYPES = ("float32", "float64")
 COMPILING = "compiling kernels"  # what the command says when it does
 

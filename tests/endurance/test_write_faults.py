@@ -12,11 +12,9 @@ import pytest
 
 import cnn
 from cnn.cli.signals import StopOnSignal
-from cnn.support.files import making_whole, require_place, told, write_whole
+from cnn.support.files import making_whole, reason_of, require_place, write_whole
 from cnn.training.checkpoints import SavedTraining
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.append(str(SCRIPTS))
 SMALL = ("--model", "notebook", "--kernels", "portable", "--batch-size", 16, "--epochs", 3, "--no-report")
 WAYS = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}
 
@@ -132,7 +130,7 @@ class TestFileSystemsThatDoLess:
         monkeypatch.setattr(os, "access", lambda *_: False)
         require_place(tmp_path / "file")
         assert os.listdir(tmp_path) == []
-        with pytest.raises(cnn.ArgumentError, match=r"the folder .*none does not exist: name another"):
+        with pytest.raises(cnn.ArgumentError, match=r"the folder .*none does not exist; name another"):
             require_place(tmp_path / "none" / "file")
 
     def test_a_training_run_on_such_a_file_system(self, refuse, command, own_data, monkeypatch):
@@ -188,8 +186,8 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
         (ValueError("a value"), "a value"),
     ],
 )
-def test_an_error_is_told_without_its_number(error, sentence):
-    assert told(error) == sentence
+def test_the_reason_of_an_error_has_no_number(error, sentence):
+    assert reason_of(error) == sentence
 
 
 class TestCommand:
@@ -314,7 +312,7 @@ def test_a_sample_of_all_calls_of_a_training(tmp_path):
     if shim.compiler() is None:
         pytest.skip("it takes Linux and a C compiler")
     done = subprocess.run(
-        [sys.executable, str(SCRIPTS / "fail_writes.py"), "--sample", "8", "--seed", "2"],
+        [sys.executable, str(Path(__file__).with_name("fail_writes.py")), "--sample", "8", "--seed", "2"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -324,7 +322,7 @@ def test_a_sample_of_all_calls_of_a_training(tmp_path):
 
 
 class TestEnding:
-    """What scripts/fail_writes.py finds wrong in how a training ends."""
+    """What tests/endurance/fail_writes.py finds wrong in how a training ends."""
 
     NAME = "run/.model.safetensors.k_3.unfinished"
     AGAIN = "`cnn train --resume run` goes on from epoch 1, step 1 of 3"

@@ -5,10 +5,9 @@ import numpy as np
 from backends import Backend
 from backends.memory import Shape
 from cnn.layers import Context, Layer
-from cnn.selftest.checks import NotOurs
-from cnn.selftest.node import Node
-from cnn.selftest.tensors import Tensor, Tensors, built
 from cnn.training.optimizers import SGD, Adam, Optimizer
+from conformance.node import Node, NotOurs
+from conformance.tensors import Tensor, Tensors, built
 
 DAMPENED = "its gradient has a factor beta, SGD's has none"
 LATER_STEP = "its step is a later one, at which our Adam adds epsilon elsewhere"

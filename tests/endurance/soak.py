@@ -1,6 +1,6 @@
 """Thousands of steps, and of all else that is done again and again, do not make a process grow.
 
-python scripts/soak.py [--device cpu] [--steps 10000] [--times 1000]
+python tests/endurance/soak.py [--device cpu] [--steps 10000] [--times 1000]
 
 Counts what Python holds, and what the process has in memory (on a GPU: what CuPy's pool has), after half of
 the times and at the end. Exits 1 where Python has kept 50 bytes or more each time, and more than 16 KB, which
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import backends
 import cnn

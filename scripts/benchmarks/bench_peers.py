@@ -1,4 +1,4 @@
-"""Ours beside PyTorch, JAX and the notebook's loops: python scripts/bench_peers.py [--help].
+"""Ours beside PyTorch, JAX and the notebook's loops: python scripts/benchmarks/bench_peers.py [--help].
 
 Training steps and inference of the same networks, from the same weights and on the same batches, timed in
 turns after a check that all compute the same; on the CPU, or with --device cuda on a GPU. Who is not
@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from peers import memory, scaling
 from peers.agreement import Job
@@ -221,7 +221,7 @@ def write_files(results: Results, arguments: argparse.Namespace) -> None:
 
 def command(arguments: argparse.Namespace) -> str:
     """The call that measures the same again, without the files it writes."""
-    parts, parser = ["python", "scripts/bench_peers.py"], make_parser()
+    parts, parser = ["python", "scripts/benchmarks/bench_peers.py"], make_parser()
     for name in ("device", "networks", "batch_sizes", "threads", "peers", "rounds", "only"):
         value = getattr(arguments, name)
         if value != parser.get_default(name):

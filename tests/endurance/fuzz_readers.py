@@ -1,4 +1,4 @@
-"""Give every reader of files damaged and hostile ones: python scripts/fuzz_readers.py [--help].
+"""Give every reader of files damaged and hostile ones: python tests/endurance/fuzz_readers.py [--help].
 
 Each is to be read, or refused with one of our own errors, within a bound on memory that follows from the
 file. Prints a line for each format, then the failures with the command that tries each again; exits 1 where
@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fuzz.run import FAILED, Report, fuzz, spoiled, try_file
 from fuzz.targets import TARGETS, lay_out

@@ -1,6 +1,6 @@
 """How fast a training is whose data lie in a file, beside the same from memory.
 
-python scripts/bench_larger_than_memory.py [--gigabytes 1] [--rounds 3]
+python scripts/benchmarks/bench_larger_than_memory.py [--gigabytes 1] [--rounds 3]
 
 An epoch of LeNet-5 in four ways: the images in memory; in a file that is mapped, when all of it is in the
 system's cache; from the disk; and with room in memory for half of the file, by a control group, which takes
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import backends
 import cnn

@@ -1,8 +1,7 @@
-"""A training that is killed loses nothing: scripts/kill_training.py in small, and its own checks."""
+"""A training that is killed loses nothing: tests/endurance/kill_training.py in small, and its own checks."""
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 if os.name == "nt":
     pytest.skip("there is no SIGKILL", allow_module_level=True)
-sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 
 import kill_training
 from durability.training import RUN, faults, leftovers

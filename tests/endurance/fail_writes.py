@@ -1,4 +1,6 @@
-"""Fail every write of a training, and see that nothing is lost: python scripts/fail_writes.py [--help].
+"""Fail every write of a training run, and check that nothing is lost.
+
+python tests/endurance/fail_writes.py [--help]
 
 `cnn train` runs again and again, and each time another one of its calls that change files (write, fsync,
 open, rename, ...) is failed as a full or broken disk, or one that can only be read, would fail it. The run
@@ -20,7 +22,7 @@ from errno import EACCES, EIO, ENOENT, ENOLCK, ENOSPC, EROFS
 from math import inf
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from durability import shim
 from durability.bench import Bench, Scenario

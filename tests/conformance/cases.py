@@ -1,36 +1,33 @@
-"""The conformance cases that come with the package ``onnx``, as far as their operators are ours.
+"""The conformance cases of the package ``onnx`` whose operators this library has.
 
-They are what other libraries are held to: small models with inputs and the outputs to expect, made by ONNX's
-own reference and by PyTorch. https://github.com/onnx/onnx/blob/main/docs/OnnxBackendTest.md
+They are small models with inputs and expected outputs, made by ONNX's own reference and by PyTorch.
+https://github.com/onnx/onnx/blob/main/docs/OnnxBackendTest.md
 """
 
-import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from backends import Backend
-from backends.text import quoted
-from cnn.selftest.checks import Check
-from cnn.selftest.node import Node
-from cnn.selftest.operators import MOVING, OPERATORS
-from cnn.selftest.tensors import Tensor, Tensors
-from cnn.support.errors import ArgumentError, DisagreementError
-from cnn.support.libraries import require
+from cnn.support.errors import DisagreementError
+from conformance.node import Node
+from conformance.operators import MOVING, OPERATORS
+from conformance.tensors import Tensor, Tensors
 
-OLDEST = (1, 22)  # before it test_adam_multiple expected an epsilon that its node does not have
-PURPOSE, PACKAGE = "for its conformance cases", "onnx"
+onnx = pytest.importorskip("onnx")
+loader = pytest.importorskip("onnx.backend.test.loader")
+
 KINDS = ("node", "pytorch-converted", "pytorch-operator", "simple")  # "real" ones would be downloaded
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, inputs with the outputs to expect, and how near to come to them."""
+    """A model, its inputs with the expected outputs, and the tolerances."""
 
     name: str
     model: Any
@@ -39,7 +36,7 @@ class Case:
     atol: float
 
     def run(self, backend: Backend) -> None:
-        """Raise DisagreementError where an output is not as expected, NotOurs where it cannot be had."""
+        """Raise DisagreementError if an output is wrong, NotOurs if no layer here can compute it."""
         with backend.active():
             for inputs, expected in self.data_sets:
                 outputs = _outputs(self.model, inputs, backend)
@@ -58,49 +55,18 @@ class Case:
             )
 
 
-def version() -> str | None:
-    """The version of ``onnx``, whose cases they are; None where it is not installed."""
-    try:
-        return str(_onnx().__version__)
-    except ArgumentError:
-        return None
-
-
-def checks(backend: Backend) -> Iterator[Check]:
-    """A check for each case of ours; ArgumentError where the package is missing."""
-    for case in cases().values():
-        yield Check(case.name, partial(case.run, backend))
-
-
 @cache
 def cases() -> dict[str, Case]:
-    """The cases of ours by name. They take some seconds to make, once for each process."""
-    onnx = _onnx()
-    _require_right_cases(onnx)
-    loader = require("onnx.backend.test.loader", PURPOSE, PACKAGE)
+    """The cases by name. Making them takes some seconds, once for each process."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of other operators' cases, which overflow on purpose
         found = [case for kind in KINDS for case in loader.load_model_tests(kind=kind)]
     models = [case.model or onnx.load(Path(case.model_dir) / "model.onnx") for case in found]
     return {
-        case.name: Case(case.name, model, _data_sets(onnx, case), case.rtol, case.atol)
+        case.name: Case(case.name, model, _data_sets(case), case.rtol, case.atol)
         for case, model in zip(found, models, strict=True)
         if _is_ours(model)
     }
-
-
-def _onnx() -> Any:
-    return require("onnx", PURPOSE, PACKAGE)
-
-
-def _require_right_cases(onnx: Any) -> None:
-    """Raise ArgumentError for a version in which not all cases are."""
-    oldest = ".".join(map(str, OLDEST))
-    if tuple(map(int, onnx.__version__.split(".")[:2])) < OLDEST:
-        raise ArgumentError(
-            f"onnx is {onnx.__version__}, in which the case test_adam_multiple is wrong, expected {oldest} "
-            f'or later: {quoted(sys.executable)} -m pip install "onnx>={oldest}"'
-        )
 
 
 def _is_ours(model: Any) -> bool:
@@ -109,15 +75,15 @@ def _is_ours(model: Any) -> bool:
     return bool(names & OPERATORS.keys()) and names <= OPERATORS.keys() | MOVING.keys()
 
 
-def _data_sets(onnx: Any, case: Any) -> list[tuple[Tensors, Tensors]]:
+def _data_sets(case: Any) -> list[tuple[Tensors, Tensors]]:
     """(Inputs, outputs) of each of the case's data sets, from memory or from its folder."""
     if case.data_sets is not None:
         return [(list(inputs), list(outputs)) for inputs, outputs in case.data_sets]
     folders = sorted(Path(case.model_dir).glob("test_data_set_*"))
-    return [(_tensors(onnx, folder, "input"), _tensors(onnx, folder, "output")) for folder in folders]
+    return [(_tensors(folder, "input"), _tensors(folder, "output")) for folder in folders]
 
 
-def _tensors(onnx: Any, folder: Path, kind: str) -> Tensors:
+def _tensors(folder: Path, kind: str) -> Tensors:
     """The tensors in the files kind_0.pb, kind_1.pb and so on."""
     files = [folder / f"{kind}_{place}.pb" for place in range(len(list(folder.glob(f"{kind}_*.pb"))))]
     return [onnx.numpy_helper.to_array(onnx.load_tensor(file)) for file in files]
@@ -125,28 +91,28 @@ def _tensors(onnx: Any, folder: Path, kind: str) -> Tensors:
 
 def _outputs(model: Any, inputs: Tensors, backend: Backend) -> Tensors:
     """What the model gives for ``inputs``, node after node."""
-    onnx, graph = _onnx(), model.graph
+    graph = model.graph
     tensors = {constant.name: onnx.numpy_helper.to_array(constant) for constant in graph.initializer}
     names = [given.name for given in graph.input if given.name not in tensors]
     tensors |= zip(names, inputs, strict=True)
     versions = {used.domain: used.version for used in model.opset_import}
     for made in graph.node:
         opset = versions[made.domain]
-        node = Node(_attributes(onnx, made, opset), opset, len(made.output))
+        node = Node(_attributes(made, opset), opset, len(made.output))
         given = [tensors[name] if name else None for name in made.input]
         results = {**OPERATORS, **MOVING}[made.domain, made.op_type](backend, node, *given)
         tensors |= zip(made.output, results, strict=True)
     return [tensors[output.name] for output in graph.output]
 
 
-def _attributes(onnx: Any, made: Any, opset: int) -> dict[str, Any]:
+def _attributes(made: Any, opset: int) -> dict[str, Any]:
     """A node's attributes by name, and the defaults of its operator for those that it leaves out."""
     known = onnx.defs.get_schema(made.op_type, opset, made.domain).attributes.values()
     defaults = [attribute.default_value for attribute in known if attribute.default_value.name]
-    return {attribute.name: _plain(onnx, attribute) for attribute in (*defaults, *made.attribute)}
+    return {attribute.name: _plain(attribute) for attribute in (*defaults, *made.attribute)}
 
 
-def _plain(onnx: Any, attribute: Any) -> Any:
+def _plain(attribute: Any) -> Any:
     """An attribute as Python has it: numbers, text, tuples, tensors."""
     value = onnx.helper.get_attribute_value(attribute)
     if isinstance(value, bytes):

@@ -5,13 +5,16 @@ from typing import Any
 
 from backends import Window
 from backends.kernels.window import Pair
-from cnn.selftest.checks import NotOurs
 
 Sizes = tuple[int, ...]
 
 DIMENSIONS = "its images have three dimensions, our layers slide over height and width"
 UNEVEN = "its padding is not the same on both sides"
 ROUNDED_UP = "its output is rounded up, so that a window reaches beyond the padding"
+
+
+class NotOurs(Exception):
+    """Why a case asks for something that no layer here does."""
 
 
 @dataclass(frozen=True)

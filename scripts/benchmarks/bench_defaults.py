@@ -1,6 +1,7 @@
 """Whether training works with the defaults, on small and large data, networks and batches.
 
-python scripts/bench_defaults.py [--seeds 5] [--only "30 a class"] [--cifar10 FILE.npz] [--fashion FILE.npz]
+python scripts/benchmarks/bench_defaults.py [--seeds 5] [--only "30 a class"]
+    [--cifar10 FILE.npz] [--fashion FILE.npz]
 
 Each row is a combination of data, network, batch size and epochs, each column a choice of optimizer and
 schedule. The script prints the lowest and the median accuracy on the test images, and how many of the runs
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import backends
 import cnn

@@ -8,7 +8,7 @@ from backends import Backend
 from backends.memory import Array
 from cnn.layers import Layer
 from cnn.network import DTYPES, Network
-from cnn.selftest.checks import NotOurs
+from conformance.node import NotOurs
 
 Tensor = Any  # a numpy array
 Tensors = list[Tensor]

@@ -12,9 +12,10 @@ import numpy as np
 from backends import Backend, Window
 from cnn.layers import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Reshape, Softmax, Tanh
 from cnn.network import Network
-from cnn.selftest.checks import NotOurs
-from cnn.selftest.node import DIMENSIONS, Node, Slide
-from cnn.selftest.tensors import (
+from cnn.training.losses import CrossEntropy
+from cnn.training.metrics import Totals
+from conformance.node import DIMENSIONS, Node, NotOurs, Slide
+from conformance.tensors import (
     Tensor,
     Tensors,
     as_image,
@@ -26,9 +27,7 @@ from cnn.selftest.tensors import (
     to_device,
     to_host,
 )
-from cnn.selftest.updates import adam, momentum
-from cnn.training.losses import CrossEntropy
-from cnn.training.metrics import Totals
+from conformance.updates import adam, momentum
 
 NO_NUMBERS = "its tensor holds no numbers, ours hold at least one"
 PADDED_MEAN = "its mean leaves the padding out, AvgPool2D counts it as zeros"

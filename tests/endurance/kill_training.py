@@ -1,4 +1,6 @@
-"""Kill trainings at random moments, and see that nothing is lost: python scripts/kill_training.py [--help].
+"""Kill training runs at random moments, and check that nothing is lost.
+
+python tests/endurance/kill_training.py [--help]
 
 Each training is `cnn train` in a process of its own, which gets SIGKILL (now and then SIGTERM or SIGINT)
 at any moment of its life, or while it writes a certain file, and goes on with --resume until it is killed
@@ -21,14 +23,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from durability.training import RUN, Training, faults, leftovers, weights
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys, cnn.training.callbacks, cnn.cli
 cnn.training.callbacks.Checkpoint.seconds, cnn.training.callbacks.Checkpoint.share = 0.05, 1

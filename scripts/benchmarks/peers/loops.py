@@ -4,10 +4,10 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-import reproduce_notebook as notebook
 
 from peers.peer import Peer
 from peers.task import RATE, Task
+from scripts import reproduce_notebook as notebook
 
 
 class Loops(Peer):

@@ -1,1 +1,0 @@
-"""The parts of scripts/bench_peers.py: networks, ours and the peers, the check, the timing, the page."""

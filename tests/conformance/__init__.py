@@ -1,0 +1,1 @@
+"""ONNX's conformance cases through the layers: ``cases`` finds them, ``operators`` runs each operator."""
