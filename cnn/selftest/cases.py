@@ -180,6 +180,7 @@ NETWORKS = [
             ReLU(),
             Residual(Conv2D(3, 3, padding=1, bias=False), BatchNorm2D(affine=False), ReLU()),
             Residual(Conv2D(4, 1), shortcut=Conv2D(4, 1)),
+            BatchNorm2D(track_running_stats=False),
             Tanh(),
             Flatten(),
             BatchNorm1D(1e-3, None, False, False),
