@@ -716,15 +716,6 @@ class TestMistakes:
         (tmp_path / "config.json").write_text("{")
         self.refused(command, tmp_path, "config.json cannot be read", "evaluate", ".")
 
-    @pytest.mark.parametrize("name", ["graph", "tf32", "stream"])
-    def test_a_run_from_before_there_was_an_option(self, command, tmp_path, own_data, name):
-        assert command("train", *SMALL, "--data", own_data, "--out", "run")[0] == 0
-        path = tmp_path / "run" / "config.json"
-        config = json.loads(path.read_text())
-        del config[name]
-        path.write_text(json.dumps(config))
-        assert command("evaluate", "run")[0] == 0
-
     def test_weights_of_another_architecture(self, command, tmp_path, own_data):
         assert command("train", *SMALL, "--data", own_data, "--out", "run")[0] == 0
         other = cnn.models.lenet5()

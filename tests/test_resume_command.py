@@ -25,6 +25,7 @@ from cnn.runs.report import Evaluation
 from cnn.runs.report.page import _result
 from cnn.runs.report.record import Record
 from cnn.saving.weights import weights_in
+from cnn.training import fit as loop
 from cnn.training.checkpoints import SavedTraining
 from cnn.training.run import Run
 
@@ -231,7 +232,7 @@ class TestResume:
         assert (code, err) == (
             2,
             f"error: {flags[0].replace('no-', '')} cannot be given with --resume: a run is resumed as it "
-            "began, only --epochs, --data, --device, --threads may change\n",
+            "began, only --data, --epochs, --device, --threads may change\n",
         )
 
     def test_it_takes_a_device(self, command, stopped):
@@ -423,10 +424,10 @@ class TestBestWeights:
     @pytest.fixture
     def trained(self, train, monkeypatch):
         """What a run answers that got worse after its second epoch."""
-        evaluate, losses = cnn.training._evaluate, iter([0.5, 0.25, 0.75, 0.25, 0.2, 0.3])
-        monkeypatch.setattr(cnn.training, "_evaluate", lambda *a: {**evaluate(*a), "loss": next(losses)})
+        evaluate, losses = loop.totals_of, iter([0.5, 0.25, 0.75, 0.25, 0.2, 0.3])
+        monkeypatch.setattr(loop, "totals_of", lambda *a: {**evaluate(*a), "loss": next(losses)})
         answer = train("run", "--validation", 0.25, "--json")
-        monkeypatch.setattr(cnn.training, "_evaluate", evaluate)
+        monkeypatch.setattr(loop, "totals_of", evaluate)
         return json.loads(answer[1])
 
     def figures(self, path, data):
@@ -443,8 +444,8 @@ class TestBestWeights:
         )
 
     def test_more_epochs_may_find_better_ones(self, trained, command, monkeypatch):
-        evaluate, losses = cnn.training._evaluate, iter([0.3, 0.2])
-        monkeypatch.setattr(cnn.training, "_evaluate", lambda *a: {**evaluate(*a), "loss": next(losses)})
+        evaluate, losses = loop.totals_of, iter([0.3, 0.2])
+        monkeypatch.setattr(loop, "totals_of", lambda *a: {**evaluate(*a), "loss": next(losses)})
         _, out, _ = command("train", "--resume", "run", "--epochs", 6, "--no-report")
         assert out.splitlines()[0].endswith("; weights: the best, of epoch 6")
 

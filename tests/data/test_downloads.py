@@ -18,9 +18,9 @@ from mirror import Mirror, redirected, refusing, send, whole
 from small_files import NAMES, TEST_IMAGES, X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, idx, refused, write
 
 import cnn.data
-from cnn.cli.options import absolute
 from cnn.data.published import downloads, fashion_mnist, transfer
 from cnn.data.published.downloads import Published, PublishedFile
+from cnn.runs.config import absolute
 from cnn.support.errors import ArgumentError, DataError
 
 DATA = hashlib.shake_256(b"a small file").digest(3000)
