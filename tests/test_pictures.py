@@ -382,7 +382,7 @@ class TestDigits:
         picture = drawn(size, width, points=points)
         ink = np.asarray(picture.convert("L")) < 250
         assume(
-            all(edge.mean() < 0.35 for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]))
+            all(edge.mean() < 0.35 and not edge[[0, -1]].any() for edge in (ink[0], ink[-1], *ink.T[[0, -1]]))
         )  # others are refused
         (image,) = as_digit(ImageOps.invert(picture) if inverted else picture, SHAPE)
         assert image.max() == 255
@@ -487,6 +487,38 @@ class TestEdges:
         pages = (self.page(edges, 60, 220, 30) for edges in ([], self.EDGES["a frame"]))
         plain, framed = (as_digit(lit(page, lambda x, y: 0.8 + 0.2 * x, 6), SHAPE) for page in pages)
         assert alike(plain, framed) > 0.97
+
+    CORNERS = [((x, y), (abs(x - 0.3), y), (x, abs(y - 0.3))) for x in (0, 1) for y in (0, 1)]  # noqa: RUF012
+
+    def touching(self, edges, ink=20, paper=250, grey=30):
+        """A digit 7 that reaches to the lower edge of its page."""
+        page = drawn(self.SIZE, ink=ink, paper=paper, points=[(0.3, 0.2), (0.7, 0.2), (0.5, 1)])
+        for points in edges:
+            ImageDraw.Draw(page).polygon([(x * self.SIZE, y * self.SIZE) for x, y in points], fill=grey)
+        return page
+
+    def test_the_corners_of_a_round_lens_are_removed_if_the_digit_touches_an_edge_too(self):
+        plain = as_digit(self.touching([]), SHAPE)
+        assert alike(as_digit(self.touching(self.CORNERS), SHAPE), plain) > 0.97
+        with pytest.raises(DataError, match="touches the digit: crop the picture"):
+            as_digit(self.touching([((1, 1), (0.4, 1), (1, 0.4))]), SHAPE)
+
+    @pytest.mark.parametrize("light", [lambda x, y: 1 + 0 * x, lambda x, y: 0.75 + 0.2 * y])
+    def test_the_paper_inside_a_frame_that_a_digit_touches_is_no_ink(self, light):
+        plain, framed = (self.touching(edges) for edges in ([], self.EDGES["a frame"]))
+        plain = as_digit(plain.crop((0, 0, 300, 285)), SHAPE)
+        assert alike(as_digit(lit(framed, light, 4), SHAPE), plain) > 0.95
+
+    def test_a_wide_frame_that_fades_into_the_paper_is_removed(self):
+        page = self.page([], 20, 250, 0)
+        y, x = np.mgrid[-1 : 1 : page.height * 1j, -1 : 1 : page.width * 1j]
+        paper = ((1 - np.maximum(abs(x), abs(y))) / 0.24).clip(0, 1)
+        faded = Image.fromarray((30 + (np.asarray(page) - 30.0) * paper).astype(np.uint8))
+        assert alike(as_digit(faded, SHAPE), as_digit(page, SHAPE)) > 0.97
+
+    def test_pale_ink_is_as_wide_as_black_ink(self):
+        black, pale = (lit(self.page([], ink, 215, 0), lambda x, y: 1 + 0 * x, 2) for ink in (20, 180))
+        assert alike(as_digit(black, SHAPE), as_digit(pale, SHAPE)) > 0.99
 
     def test_a_strip_that_a_digit_touches_is_cut_off(self):
         page = self.page([((0, 0.76), (1, 0.76), (1, 1), (0, 1))], 20, 250, 30)
