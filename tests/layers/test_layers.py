@@ -1,13 +1,13 @@
-"""What every layer keeps, on every device and with every kernel set; the rows are in cases.py."""
+"""What every layer keeps, on every device and with every kernel set; helpers/layer_cases.py has the rows."""
 
 import json
 
-import host_cuda
 import numpy as np
 import pytest
-from cases import CASES
-from devices import DEVICES, get
-from standin import StandInBackend
+from helpers import host_cuda
+from helpers.devices import DEVICES, get
+from helpers.layer_cases import CASES
+from helpers.standin import StandInBackend
 
 import backends
 import cnn
