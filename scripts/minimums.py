@@ -19,8 +19,9 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("pytest", "pytest-xdist")  # of the extra "test", whose other tools need newer libraries
 CORE = (
-    "tests/layers", "tests/data", "tests/report", "tests/test_training.py", "tests/test_cli.py",
-    "tests/test_terminal.py", "tests/test_libraries.py", "tests/test_network.py", "tests/test_checkpoints.py",
+    "tests/layers", "tests/data", "tests/runs", "tests/training/test_training.py", "tests/cli/test_cli.py",
+    "tests/support/test_terminal.py", "tests/backends/test_libraries.py", "tests/test_network.py",
+    "tests/saving/test_weights.py",
 )  # fmt: skip
 PYTEST = ("pytest", "-q", "-n", "auto", "--maxprocesses", "4", "-p", "no:cacheprovider", *CORE)
 

@@ -1,20 +1,26 @@
 """Fixtures: every test that takes ``backend`` runs on the CPU, and on CUDA where there is one."""
 
+import contextlib
 import os
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # the checkout, installed or not
+sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the tests run side by side; read when NumPy is loaded
 
 import numpy as np
-from devices import DEVICES, cuda_missing
+from helpers.devices import DEVICES, cuda_missing
 
 import backends
 from backends.cpu import threads
 from cnn import cli
+
+with contextlib.suppress(ImportError):  # the tests that need it say so
+    from hypothesis import settings
+
+    settings.register_profile("thorough", max_examples=2000)  # twenty times as many as usual
 
 
 def pytest_addoption(parser):

@@ -7,11 +7,12 @@ import typer
 
 from cnn import comparison
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, DEVICES, KERNEL_SETS, AsJson, Dtype, Model, cut
+from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, choices, given
 from cnn.cli.output import Status, print_json, say
 from cnn.comparison.files import as_plain
 from cnn.comparison.plot import draw, require_drawing
 from cnn.comparison.table import show
+from cnn.runs.config import cut
 from cnn.support.errors import ArgumentError
 from cnn.support.outputs import COMPARISON, require_output
 from cnn.support.text import printable
@@ -45,7 +46,7 @@ def compare(
         typer.Option(
             help="Devices with commas between them, as in cpu,cuda.",
             show_default="all that work",
-            autocompletion=lambda: DEVICES,
+            autocompletion=lambda: choices("device"),
         ),
     ] = None,
     kernels: Annotated[
@@ -53,7 +54,7 @@ def compare(
         typer.Option(
             help="Kernel sets with commas between them, as in portable,signal.",
             show_default="each device's best",
-            autocompletion=lambda: KERNEL_SETS,
+            autocompletion=lambda: choices("kernels"),
         ),
     ] = None,
     threads: Annotated[
@@ -86,10 +87,8 @@ def compare(
     if plot:
         written += require_drawing(plot)
     if files:
-        for name in OF_MEASURING:
-            source = context.get_parameter_source(name)
-            if source and source.name == "COMMANDLINE":
-                flag = "--" + name.replace("_", "-")
+        for name, flag in given(context).items():
+            if name in OF_MEASURING:
                 raise ArgumentError(f"{flag} is for measuring: leave it out where saved files are compared")
         result = _loaded(files)
     else:

@@ -9,7 +9,8 @@ import typer
 
 from cnn.cli import suggestions
 from cnn.cli.app import UsageError
-from cnn.runs.config import LATER_FIELDS
+from cnn.runs.config import Config
+from cnn.runs.folder import DATA_KEYS
 from cnn.support.errors import ArgumentError
 from cnn.support.reading import read_text
 from cnn.support.text import short
@@ -17,7 +18,6 @@ from cnn.support.text import short
 MOST_TOML = 64 << 10  # bytes of a file of flags, with room for comments
 MOST_DOTS = 200  # in a line: tomllib takes memory by the square of the parts of a name
 LONGEST = 200  # letters of what an error shows of the file
-NOT_FLAGS = ("input_shape", "class_names")  # what a run's config.json tells beside its flags
 
 
 def take_defaults(context: typer.Context, path: Path | None) -> Path | None:
@@ -43,7 +43,7 @@ def _defaults(context: typer.Context, path: Path) -> dict[str, Any]:
     }
     defaults: dict[str, Any] = {}
     for key, value in _read(path).items():
-        if value is None or key in NOT_FLAGS:
+        if value is None or key in DATA_KEYS:
             continue
         parameter = flags.get(key.replace("-", "_"))
         if parameter is None or parameter.name is None:
@@ -83,7 +83,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ArgumentError(f"{path} is no {kind} ({reason}): expected {example}") from None
     if not isinstance(values, dict):
         raise ArgumentError(f"{path}: holds no flags: expected names with values, as a run's config.json")
-    return LATER_FIELDS | values if is_json and "class_names" in values else values
+    return Config.completed(values) if is_json and "class_names" in values else values
 
 
 def _parse_toml(text: str) -> dict[str, Any]:

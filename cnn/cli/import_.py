@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 import backends
 import cnn
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Classes, Data, Device, Dtype, Model, Out, absolute, cut
+from cnn.cli.options import AsJson, Out, with_settings
 from cnn.cli.output import print_json, result_line, say, say_notes
 from cnn.data.notes import notes_on
 from cnn.runs.config import Config
@@ -30,6 +31,7 @@ from cnn.support.terminal import write_line
         'In PyTorch: safetensors.torch.save_file(model.state_dict(), "lenet5.safetensors")',
     ),
 )
+@with_settings("model", "data", "classes", "device", "dtype")
 def import_(
     weights: Annotated[
         Path,
@@ -40,39 +42,33 @@ def import_(
             show_default=False,
         ),
     ],
-    model: Model = DEFAULT.model,
-    data: Data = DEFAULT.data,
-    classes: Classes = None,
-    device: Device = DEFAULT.device,
-    dtype: Dtype = DEFAULT.dtype,
+    *,
     out: Out = None,
     as_json: AsJson = False,
+    **settings: Any,
 ) -> None:
     """Make a run's folder from weights saved elsewhere, by PyTorch for example, and test them.
 
     The folder is one that `cnn evaluate`, `cnn report` and `cnn export` take.
     """
-    config = Config(
-        model=model, data=absolute(data), classes=cut(classes), device=device, dtype=dtype,
-        epochs=0,  # nothing is trained here
-    )  # fmt: skip
-    folder = RunFolder(out) if out else RunFolder.default(model)
+    config = Config(**settings)
+    folder = RunFolder(out) if out else RunFolder.default(config.model)
     folder.require_new()
     config.require_valid()
-    backend = backends.get(device)
+    backend = backends.get(config.device)
     state, _ = read(weights)
-    test_set = cnn.data.load(data)[1].only(config.classes)
+    test_set = cnn.data.load(config.data)[1].only(config.classes)
     say_notes([*test_set.notes, *notes_on(test_set, "test")])
     network = config.make_network(test_set.shape, len(test_set.classes), backend)
     try:
         state = renamed(state, network.shapes)
         network.require_state(state)
-        require_finite(state, dtype)
+        require_finite(state, config.dtype)
         network.load_state_dict(state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from None
     found = examine(network, test_set)
-    folder.start(config, network, test_set.classes)
+    folder.start(replace(config, epochs=0), network, test_set.classes)
     try:
         network.save(folder.weights)
         found.save(folder.evaluation)

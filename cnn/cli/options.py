@@ -1,58 +1,78 @@
-"""The options that several commands share."""
+"""The options that several commands share. Those of a run's settings follow from the fields of Config."""
 
+from collections.abc import Callable
+from dataclasses import fields
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from backends.kernels import SETS
-from cnn.data import NAMES
-from cnn.models import MODELS
-from cnn.network import DTYPES
 from cnn.runs.config import Config
 from cnn.runs.folder import WEIGHTS
 
 DEFAULT = Config()
+SETTINGS = {field.name: field for field in fields(Config)}
 
-# the titles that --help shows the options below
-ON_WHAT, TRAINING, DEVICE, RUN = "Model and data", "Training", "Device", "Run"
+RUN = "Run"  # the title that --help shows the options below that are about a run's folder
 
-MODEL_NAMES = list(MODELS)
-DEVICES, KERNEL_SETS = ["auto", "cpu", "cuda"], ["auto", *SETS]
 
-Device = Annotated[
-    str,
-    typer.Option(
-        help="auto, cpu, cuda or cuda:N; CNN_DEVICE sets what auto means.",
-        autocompletion=lambda: DEVICES,
-        rich_help_panel=DEVICE,
-    ),
-]
-Kernels = Annotated[
-    str,
-    typer.Option(
-        help="auto, compiled, portable or signal.",
-        autocompletion=lambda: KERNEL_SETS,
-        rich_help_panel=DEVICE,
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        help="Threads of the kernels and of the linear algebra library.",
-        show_default="all cores, or what a CPU quota or OMP_NUM_THREADS allows",
-        rich_help_panel=DEVICE,
-    ),
-]
+def choices(name: str) -> list[str]:
+    """The names that a setting may have, for the shell's completion."""
+    return list(SETTINGS[name].metadata["choices"])
+
+
+def option(name: str) -> Any:
+    """The option of a setting; its type and its default are the parameter's."""
+    about = SETTINGS[name].metadata
+    return typer.Option(
+        help=about["help"],
+        show_default=about["shown"] or True,
+        autocompletion=(lambda: choices(name)) if about["choices"] else None,
+        callback=about["parse"],
+        rich_help_panel=about["panel"],
+    )
+
+
+def with_settings(*names: str) -> Callable[[Any], Any]:
+    """Give a command the options of these settings, or of all; it gets the values as ``**settings``.
+
+    They come after the command's positional parameters and before its keyword-only ones.
+    """
+
+    def decorated(function: Any) -> Any:
+        own = [each for each in signature(function).parameters.values() if each.kind is not each.VAR_KEYWORD]
+        generated = [_parameter(name) for name in names or SETTINGS]
+        function.__signature__ = Signature(sorted([*generated, *own], key=lambda each: each.kind))
+        return function
+
+    return decorated
+
+
+def _parameter(name: str) -> Parameter:
+    field = SETTINGS[name]
+    kind: Any = str | None if field.metadata["parse"] else field.type
+    return Parameter(
+        name, Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, option(name)]
+    )
+
+
+def given(context: typer.Context) -> dict[str, str]:
+    """The parameters that have a value on the command line, with how they are written there."""
+    sources = {each: context.get_parameter_source(each.name or "") for each in context.command.params}
+    return {
+        each.name: each.opts[0]
+        for each, source in sources.items()
+        if each.name and source and source.name == "COMMANDLINE"
+    }
+
+
+Model = Annotated[str, option("model")]
+Device = Annotated[str, option("device")]
+Kernels = Annotated[str, option("kernels")]
+Threads = Annotated[int | None, option("threads")]
+Dtype = Annotated[str, option("dtype")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Model = Annotated[
-    str,
-    typer.Option(help=f"{' or '.join(MODELS)}.", autocompletion=lambda: MODEL_NAMES, rich_help_panel=ON_WHAT),
-]
-Dtype = Annotated[
-    str,
-    typer.Option(help="float32 or float64.", autocompletion=lambda: list(DTYPES), rich_help_panel=DEVICE),
-]
 # Paths are readable=False, unchecked: some file systems show permissions wrongly, and opening a file tells.
 Run = Annotated[
     Path, typer.Argument(readable=False, help="A run's folder, as `cnn train` wrote it.", show_default=False)
@@ -65,19 +85,6 @@ Weights = Annotated[
         autocompletion=lambda: list(WEIGHTS),
     ),
 ]
-Data = Annotated[
-    str,
-    typer.Option(
-        help="mnist, fashion-mnist or cifar10 (the last two are downloaded once, into the folder CNN_DATA); "
-        "or the path of a folder of four IDX files, of an .npz with x_train, y_train, x_test, y_test, or of "
-        "cifar-10-binary.tar.gz.",
-        rich_help_panel=ON_WHAT,
-    ),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(help="Some of the classes, as in 0,1.", show_default="all", rich_help_panel=ON_WHAT),
-]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -87,13 +94,3 @@ Out = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-
-
-def cut(text: str | None) -> list[str] | None:
-    """Cut "0, 1" into ["0", "1"]."""
-    return None if text is None else [part.strip() for part in text.split(",")]
-
-
-def absolute(data: str) -> str:
-    """The data set's place in full, so that a run's folder finds it from anywhere."""
-    return str(Path(data).resolve()) if data not in NAMES and Path(data).exists() else data

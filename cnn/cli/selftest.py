@@ -8,9 +8,10 @@ import typer
 import backends
 from backends import Backend
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, KERNEL_SETS, AsJson, Device, Threads, cut
+from cnn.cli.options import DEFAULT, AsJson, Device, Threads, choices
 from cnn.cli.output import Status, print_json, say
 from cnn.comparison.setups import kernel_sets
+from cnn.runs.config import cut
 from cnn.selftest import Section, run
 from cnn.support.terminal import print_table, write_line
 from cnn.support.text import printable
@@ -37,7 +38,7 @@ def selftest(
         typer.Option(
             help="Kernel sets with commas between them, as in portable,signal.",
             show_default="all that the device has",
-            autocompletion=lambda: KERNEL_SETS,
+            autocompletion=lambda: choices("kernels"),
         ),
     ] = None,
     threads: Threads = DEFAULT.threads,

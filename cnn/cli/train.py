@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,38 +12,14 @@ from backends.cpu.threads import available_cores
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import take_defaults
 from cnn.cli.job import Job
-from cnn.cli.options import (
-    DEFAULT,
-    DEVICE,
-    ON_WHAT,
-    RUN,
-    TRAINING,
-    AsJson,
-    Classes,
-    Data,
-    Device,
-    Dtype,
-    Kernels,
-    Model,
-    Out,
-    Threads,
-    absolute,
-    cut,
-)
+from cnn.cli.options import RUN, SETTINGS, AsJson, Out, given, with_settings
 from cnn.cli.output import print_json, print_kept, result_line, say
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
-from cnn.support.arguments import whole
 from cnn.support.errors import ArgumentError
-from cnn.training import defaults
 from cnn.training.checkpoints import SavedTraining
-from cnn.training.optimizers import OPTIMIZERS
-from cnn.training.schedules import SCHEDULES
 
-SGD_RATE = (
-    f"for sgd {defaults.RATE} at a batch size of {defaults.ITS_BATCH}, otherwise in proportion to the square "
-    f"root of the batch size, at most {defaults.HIGHEST_RATE}"
-)
+CHANGEABLE = [name for name, field in SETTINGS.items() if field.metadata["changeable"]]  # with --resume
 
 
 @app.command(
@@ -56,113 +32,10 @@ SGD_RATE = (
         "cnn train --resume runs/mine",
     )
 )
+@with_settings()
 def train(
     context: typer.Context,
-    model: Model = DEFAULT.model,
-    data: Data = DEFAULT.data,
-    classes: Classes = None,
-    per_class: Annotated[
-        int | None,
-        typer.Option(help="Training images of each class.", show_default="all", rich_help_panel=ON_WHAT),
-    ] = DEFAULT.per_class,
-    epochs: Annotated[
-        int, typer.Option(help="Times through the training set.", rich_help_panel=TRAINING)
-    ] = DEFAULT.epochs,
-    batch_size: Annotated[
-        int, typer.Option(help="Images a step.", rich_help_panel=TRAINING)
-    ] = DEFAULT.batch_size,
-    optimizer: Annotated[
-        str,
-        typer.Option(
-            help=f"{', '.join(OPTIMIZERS)}.",
-            autocompletion=lambda: list(OPTIMIZERS),
-            rich_help_panel=TRAINING,
-        ),
-    ] = DEFAULT.optimizer,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="At its highest.",
-            show_default=SGD_RATE + "; 0.001 for adam and adamw",
-            rich_help_panel=TRAINING,
-        ),
-    ] = DEFAULT.learning_rate,
-    schedule: Annotated[
-        str,
-        typer.Option(
-            help=f"How the learning rate goes on: {', '.join(SCHEDULES)}.",
-            autocompletion=lambda: list(SCHEDULES),
-            rich_help_panel=TRAINING,
-        ),
-    ] = DEFAULT.schedule,
-    warmup: Annotated[
-        float,
-        typer.Option(
-            help="How long the learning rate rises from 0: below 1 a share of the run, from 1 on steps, and "
-            "then at most a fifth of the run.",
-            show_default=f"{DEFAULT.warmup} steps",
-            rich_help_panel=TRAINING,
-        ),
-    ] = DEFAULT.warmup,
-    momentum: Annotated[
-        float | None, typer.Option(help="Of sgd.", show_default="0.9", rich_help_panel=TRAINING)
-    ] = DEFAULT.momentum,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(
-            help="Pull of the weights towards 0.", show_default="0; 0.01 for adamw", rich_help_panel=TRAINING
-        ),
-    ] = DEFAULT.weight_decay,
-    clip: Annotated[
-        float,
-        typer.Option(
-            help="Scale a gradient with a norm above this down to it; 0: leave all as they are.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = DEFAULT.clip,
-    validation: Annotated[
-        float,
-        typer.Option(
-            help="The share of the training images to hold out: best.safetensors has the weights that are "
-            "best on them, which the test uses.",
-            show_default="none",
-            rich_help_panel=ON_WHAT,
-        ),
-    ] = DEFAULT.validation,
-    seed: Annotated[
-        int, typer.Option(help="Of the first weights and the shuffles.", rich_help_panel=TRAINING)
-    ] = DEFAULT.seed,
-    device: Device = DEFAULT.device,
-    kernels: Kernels = DEFAULT.kernels,
-    threads: Threads = DEFAULT.threads,
-    dtype: Dtype = DEFAULT.dtype,
-    fuse: Annotated[
-        bool,
-        typer.Option(
-            help="Compute a layer and those after it in one pass, where the kernels can.",
-            rich_help_panel=DEVICE,
-        ),
-    ] = DEFAULT.fuse,
-    graph: Annotated[
-        bool,
-        typer.Option(
-            help="On a GPU: record a step and let the GPU repeat it by itself.", rich_help_panel=DEVICE
-        ),
-    ] = DEFAULT.graph,
-    tf32: Annotated[
-        bool,
-        typer.Option(
-            help="On a GPU: multiply with 10 bits after the point (TF32), faster.", rich_help_panel=DEVICE
-        ),
-    ] = DEFAULT.tf32,
-    stream: Annotated[
-        bool | None,
-        typer.Option(
-            help="Leave the training images on the host, and bring batches to the device meanwhile.",
-            show_default="where they do not fit",
-            rich_help_panel=DEVICE,
-        ),
-    ] = DEFAULT.stream,
+    *,
     out: Out = None,
     resume: Annotated[
         Path | None,
@@ -190,6 +63,7 @@ def train(
         bool, typer.Option("--dry-run", help="Only say what would happen.", rich_help_panel=RUN)
     ] = False,
     as_json: AsJson = False,
+    **settings: Any,
 ) -> None:
     """Train a network and test it.
 
@@ -201,14 +75,8 @@ def train(
     Ctrl-C stops it after the current batch, and --resume continues from there.
     """
     if resume is None:
-        config = Config(
-            model=model, data=absolute(data), classes=cut(classes), per_class=per_class, epochs=epochs,
-            batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, schedule=schedule,
-            warmup=warmup, momentum=momentum, weight_decay=weight_decay, clip=clip,
-            validation=validation, seed=seed, device=device, kernels=kernels, threads=threads, dtype=dtype,
-            fuse=fuse, graph=graph, tf32=tf32, stream=stream,
-        )  # fmt: skip
-        folder = RunFolder(out) if out else RunFolder.default(model)
+        config = Config(**settings)
+        folder = RunFolder(out) if out else RunFolder.default(config.model)
     else:
         folder = RunFolder(resume)
         config = taken_up(context, folder)
@@ -228,13 +96,8 @@ def train(
     job.require_learned()
 
 
-CHANGEABLE = ("epochs", "data", "device", "threads")  # in a run that is resumed
-ALLOWED = ("resume", *CHANGEABLE, "report", "dry_run", "as_json")  # next to --resume
-
-
 def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
     """The run that ``config`` describes, with its data loaded and its network built."""
-    whole("epochs", config.epochs)
     config.require_valid()
     backend = find_backend(config, goes_on)
     if config.tf32 and backend.name == "cpu":
@@ -268,30 +131,25 @@ def find_backend(config: Config, goes_on: bool) -> Backend:
 
 
 def taken_up(context: typer.Context, folder: RunFolder) -> Config:
-    """The configuration of a run that is resumed; ArgumentError for a flag that cannot change in it."""
-    given = {}
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name) if parameter.name else None
-        if source is None or source.name != "COMMANDLINE":
-            continue
-        if parameter.name not in ALLOWED:
+    """The configuration of a run that is resumed; ArgumentError for an option that cannot change in it."""
+    options = given(context)
+    for name, flag in options.items():
+        if name not in ("resume", *CHANGEABLE, "report", "dry_run", "as_json"):
             raise ArgumentError(
-                f"{parameter.opts[0]} cannot be given with --resume: a run is resumed as it began, only "
+                f"{flag} cannot be given with --resume: a run is resumed as it began, only "
                 f"{', '.join(f'--{name}' for name in CHANGEABLE)} may change"
             )
-        given[parameter.name] = context.params[parameter.name]
-    config, _, _ = folder.read()
+    config, _, _ = folder.read(is_resumed=True)
     if folder.evaluation.exists() and not folder.checkpoint.exists():
         raise ArgumentError(
             f"{folder.path} has no checkpoint: it was imported, or trained by an older version; there is "
             "nothing to go on with"
         )
-    if "data" in given:
-        given["data"] = absolute(given["data"])
-    else:
+    changed = {name: context.params[name] for name in CHANGEABLE if name in options}
+    if "data" not in changed:
         config.require_data()
     cores = available_cores()
-    if "threads" not in given and config.threads and config.threads > cores:
+    if "threads" not in changed and config.threads and config.threads > cores:
         say(f"note: the run had --threads {config.threads}, now it has {cores}, as many as there are cores")
-        given["threads"] = cores
-    return replace(config, **{name: value for name, value in given.items() if name in CHANGEABLE})
+        changed["threads"] = cores
+    return replace(config, **changed)

@@ -1,13 +1,18 @@
-"""Everything that decides how a training run goes."""
+"""Everything that decides how a training run goes; each setting is declared here and nowhere else."""
 
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from backends import Backend
+from backends.kernels import SETS
 from backends.text import did_you_mean
 from cnn import data, models
 from cnn.data import Dataset
-from cnn.network import Network, require_dtype
+from cnn.network import DTYPES, Network, require_dtype
 from cnn.support.arguments import number, whole
 from cnn.support.errors import ArgumentError, DataError
 from cnn.training import defaults
@@ -15,48 +20,147 @@ from cnn.training.gradients import ClipNorm, GradientTransform
 from cnn.training.optimizers import OPTIMIZERS, Optimizer
 from cnn.training.schedules import SCHEDULES, Schedule
 
+T = TypeVar("T")
+
+# the titles that --help shows the settings below
+ON_WHAT, TRAINING, DEVICE = "Model and data", "Training", "Device"
+
+
+def setting(
+    default: T,
+    panel: str,
+    help: str,
+    *,
+    shown: str | None = None,
+    choices: Collection[str] = (),
+    parse: Callable[[Any], Any] | None = None,
+    check: Callable[[str, Any], object] | None = None,
+    before: Any = MISSING,
+    changeable: bool = False,
+) -> T:
+    """A field of Config; its option, its key in a --config file and its place in config.json follow from it.
+
+    ``shown`` stands in --help as the default if the value does not explain itself, ``choices`` are for the
+    shell's completion, and ``parse`` turns the option's text into the value. ``check(name, value)`` raises
+    ArgumentError for a value that is wrong whatever the data are. ``before`` is what runs had that are older
+    than the setting; a config.json that lacks a setting without it is damaged. A ``changeable`` setting may
+    be given another value when a run is resumed.
+    """
+    about = {"panel": panel, "help": help, "shown": shown, "choices": choices, "parse": parse, "check": check}
+    return field(default=default, metadata=about | {"before": before, "changeable": changeable})
+
+
+def cut(text: str | None) -> list[str] | None:
+    """Cut "0, 1" into ["0", "1"]."""
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def absolute(data_set: str) -> str:
+    """The data set's path in full, so that a run's folder finds it from anywhere; a name stays a name."""
+    is_path = data_set not in data.NAMES and os.path.exists(data_set)
+    return os.path.realpath(data_set) if is_path else data_set
+
+
+def require_share(name: str, value: float) -> None:
+    """Raise ArgumentError unless ``value`` is a share of the training images that leaves some."""
+    if not 0 <= value < 1:
+        raise ArgumentError(f"--{name} is {value:g}: expected a share of the training images, such as 0.1")
+
 
 @dataclass(frozen=True)
 class Config:
     """Everything that decides how a run goes; its defaults are the command's."""
 
-    model: str = "lenet5"
-    data: str = "mnist"
-    classes: list[str] | None = None  # names; None: all
-    per_class: int | None = None  # training images of each class; None: all
-    epochs: int = 3
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    learning_rate: float | None = None  # None: the optimizer's own
-    schedule: str = defaults.SCHEDULE
-    warmup: float = defaults.WARMUP  # below 1 a share of the run, from 1 on steps
-    momentum: float | None = None  # None: the optimizer's own
-    weight_decay: float | None = None  # None: the optimizer's own
-    clip: float = defaults.CLIP  # the norm that a gradient is scaled down to; 0: it is left as it is
-    validation: float = 0.0  # share of the training images that is held out
-    seed: int = 0
-    device: str = "auto"
-    kernels: str = "auto"
-    threads: int | None = None
-    dtype: str = "float32"
-    fuse: bool = True
-    graph: bool = True
-    tf32: bool = False
-    stream: bool | None = None  # None: where the data do not fit on the device
+    # fmt: off
+    model: str = setting(
+        "lenet5", ON_WHAT, f"{' or '.join(models.MODELS)}.", choices=models.MODELS,
+        check=lambda _, model: models.get(model, classes=2),
+    )
+    data: str = setting(
+        "mnist", ON_WHAT,
+        "mnist, fashion-mnist or cifar10 (the last two are downloaded once, into the folder CNN_DATA); "
+        "or the path of a folder of four IDX files, of an .npz with x_train, y_train, x_test, y_test, or of "
+        "cifar-10-binary.tar.gz.",
+        parse=absolute, changeable=True,
+    )
+    classes: list[str] | None = setting(  # noqa: RUF009
+        None, ON_WHAT, "Some of the classes, as in 0,1.", shown="all", parse=cut,
+    )
+    per_class: int | None = setting(None, ON_WHAT, "Training images of each class.", shown="all")
+    epochs: int = setting(3, TRAINING, "Times through the training set.", check=whole, changeable=True)
+    batch_size: int = setting(128, TRAINING, "Images a step.", check=whole)
+    optimizer: str = setting("sgd", TRAINING, f"{', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS)
+    learning_rate: float | None = setting(
+        None, TRAINING, "At its highest.",
+        shown=f"for sgd {defaults.RATE} at a batch size of {defaults.ITS_BATCH}, otherwise in proportion to "
+        f"the square root of the batch size, at most {defaults.HIGHEST_RATE}; 0.001 for adam and adamw",
+    )
+    schedule: str = setting(
+        defaults.SCHEDULE, TRAINING, f"How the learning rate goes on: {', '.join(SCHEDULES)}.",
+        choices=SCHEDULES,
+    )
+    warmup: float = setting(
+        defaults.WARMUP, TRAINING,
+        "How long the learning rate rises from 0: below 1 a share of the run, from 1 on steps, and "
+        "then at most a fifth of the run.",
+        shown=f"{defaults.WARMUP} steps",
+    )
+    momentum: float | None = setting(None, TRAINING, "Of sgd.", shown=f"{defaults.MOMENTUM}")
+    weight_decay: float | None = setting(
+        None, TRAINING, "Pull of the weights towards 0.", shown="0; 0.01 for adamw",
+    )
+    clip: float = setting(
+        defaults.CLIP, TRAINING,
+        "Scale a gradient with a norm above this down to it; 0: leave all as they are.",
+        check=number, before=0.0,
+    )
+    validation: float = setting(
+        0.0, ON_WHAT,
+        "The share of the training images to hold out: best.safetensors has the weights that are best on "
+        "them, which the test uses.",
+        shown="none", check=require_share, before=0.0,
+    )
+    seed: int = setting(0, TRAINING, "Of the first weights and the shuffles.", check=partial(whole, least=0))
+    device: str = setting(
+        "auto", DEVICE, "auto, cpu, cuda or cuda:N; CNN_DEVICE sets what auto means.",
+        choices=("auto", "cpu", "cuda"), changeable=True,
+    )
+    kernels: str = setting("auto", DEVICE, "auto, compiled, portable or signal.", choices=("auto", *SETS))
+    threads: int | None = setting(
+        None, DEVICE, "Threads of the kernels and of the linear algebra library.",
+        shown="all cores, or what a CPU quota or OMP_NUM_THREADS allows", changeable=True,
+    )
+    dtype: str = setting(
+        "float32", DEVICE, "float32 or float64.", choices=DTYPES, check=lambda _, dtype: require_dtype(dtype),
+    )
+    fuse: bool = setting(
+        True, DEVICE, "Compute a layer and those after it in one pass, where the kernels can.",
+    )
+    graph: bool = setting(
+        True, DEVICE, "On a GPU: record a step and let the GPU repeat it by itself.", before=True,
+    )
+    tf32: bool = setting(
+        False, DEVICE, "On a GPU: multiply with 10 bits after the point (TF32), faster.", before=False,
+    )
+    stream: bool | None = setting(
+        None, DEVICE, "Leave the training images on the host, and bring batches to the device meanwhile.",
+        shown="where they do not fit", before=None,
+    )
+    # fmt: on
+
+    @classmethod
+    def completed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The values of a run's config.json, with what the run had before newer settings existed."""
+        before = {each.name: each.metadata["before"] for each in fields(cls)}
+        return {name: value for name, value in before.items() if value is not MISSING} | values
 
     def require_valid(self) -> None:
         """Raise ArgumentError for a value that is wrong whatever the data are, before they are loaded."""
-        whole("batch_size", self.batch_size)
-        whole("seed", self.seed, least=0)
-        models.get(self.model, classes=2)
-        require_dtype(self.dtype)
+        for each in fields(self):
+            if check := each.metadata["check"]:
+                check(each.name, getattr(self, each.name))
         self.make_optimizer(images=1)
         self.make_schedule()
-        self.make_transforms()
-        if not 0 <= self.validation < 1:
-            raise ArgumentError(
-                f"--validation is {self.validation:g}: expected a share of the training images, such as 0.1"
-            )
 
     def load_data(self) -> tuple[Dataset, Dataset | None, Dataset]:
         """(train, validation, test): the chosen classes, of the training set ``per_class`` images.
@@ -109,8 +213,7 @@ class Config:
 
     def make_transforms(self) -> list[GradientTransform]:
         """What happens to the gradient before each update."""
-        clip = number("clip", self.clip)
-        return [ClipNorm(clip)] if clip else []
+        return [ClipNorm(self.clip)] if self.clip else []
 
     def make_schedule(self) -> Schedule:
         """The schedule by name."""
@@ -118,7 +221,3 @@ class Config:
             expected = f"expected {', '.join(SCHEDULES)}{did_you_mean(self.schedule, SCHEDULES)}"
             raise ArgumentError(f"unknown schedule {self.schedule!r}: {expected}")
         return SCHEDULES[self.schedule](warmup=self.warmup)
-
-
-# what the config.json of an older run may lack, as it was then
-LATER_FIELDS = {"graph": True, "tf32": False, "stream": None, "validation": 0.0, "clip": 0.0}

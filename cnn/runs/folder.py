@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
@@ -16,13 +17,13 @@ from backends import Backend
 from cnn import models
 from cnn.data import Dataset
 from cnn.network import Network
-from cnn.runs.config import LATER_FIELDS, Config
+from cnn.runs.config import Config
 from cnn.saving.weights import epoch_of, require_held
 from cnn.saving.weights import load as load_weights
 from cnn.saving.weights import read as read_weights
 from cnn.support import system
 from cnn.support.environment import environment
-from cnn.support.errors import ArgumentError, CheckpointError
+from cnn.support.errors import ArgumentError, CheckpointError, Notice
 from cnn.support.files import making_whole, remove_unfinished, require_writable, write_json
 from cnn.support.reading import read_text
 from cnn.support.text import short
@@ -32,6 +33,7 @@ DECISIVE = (
     "device", "gpu", "processor", "threads", "kernels", "tf32", "blas", "cublas", "runtime", "numpy", "scipy",
     "cupy", "xpcnn",
 )  # fmt: skip
+DATA_KEYS = {"input_shape", "class_names"}  # what config.json says of the data, next to the settings
 WEIGHTS = ("last", "best")  # of the end of the run, or of the epoch that was best on the validation images
 
 
@@ -149,13 +151,15 @@ class RunFolder:
             "give --out a folder that you can write"
         )
 
-    def read(self) -> tuple[Config, tuple[int, ...], tuple[str, ...]]:
-        """(configuration, image shape, class names); CheckpointError where this is no run's folder."""
+    def read(self, is_resumed: bool = False) -> tuple[Config, tuple[int, ...], tuple[str, ...]]:
+        """(configuration, image shape, class names); CheckpointError if this is not the folder of a run.
+
+        A Notice says so if config.json has settings of a newer version. A run with these cannot be resumed.
+        """
         try:
-            values = json.loads(read_text(self.config))
-            values = LATER_FIELDS | values
+            values = Config.completed(json.loads(read_text(self.config)))
             config = Config(**{field.name: values[field.name] for field in fields(Config)})
-            return config, tuple(values["input_shape"]), tuple(values["class_names"])
+            found = config, tuple(values["input_shape"]), tuple(values["class_names"])
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(
                 f"{self.path} is no run's folder, it has no config.json: "
@@ -168,6 +172,12 @@ class RunFolder:
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             reason = short(str(error), 200)
             raise CheckpointError(f"{self.config} cannot be read ({reason}): it is damaged") from None
+        if unknown := ", ".join(sorted(values.keys() - vars(config) - DATA_KEYS)):
+            newer = f"{self.config} has settings that this version does not know ({short(unknown, 200)})"
+            if is_resumed:
+                raise CheckpointError(f"{newer}: update xpcnn to resume the run")
+            warnings.warn(f"{newer}: they are ignored", Notice, stacklevel=2)
+        return found
 
     def require_weights(self, asked: str | None) -> str:
         """Which weights are meant by ``asked``: "last" or "best"; None: the best, if the run has kept them.

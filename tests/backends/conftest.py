@@ -6,7 +6,7 @@ from collections import Counter, deque
 from types import SimpleNamespace
 
 import pytest
-from fake_cupy import FakePool, fake_cupy
+from helpers.fake_cupy import FakePool, fake_cupy
 
 import backends
 from backends.cuda import capture, diagnosis

@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 import backends
 from backends import ArgumentError, CpuBackend, DeviceUnavailable
@@ -79,7 +79,7 @@ class TestLibraries:
 
     def python(self, code):
         """The lines that ``code`` prints, in a process of its own."""
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()

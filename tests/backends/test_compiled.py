@@ -5,10 +5,10 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 import backends
 import cnn
@@ -22,7 +22,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_kernels_everywhere import SETS, convolutions
 
-ROOT = Path(__file__).parent.parent.parent
 COMPILED = backends.get("cpu", kernels="compiled").kernels
 PORTABLE = backends.get("cpu", kernels="portable").kernels
 

@@ -6,10 +6,10 @@ import threading
 import warnings
 import weakref
 
-import host_cuda
 import numpy as np
 import pytest
-from fake_cupy import (
+from helpers import host_cuda
+from helpers.fake_cupy import (
     DEFAULT_STREAM,
     CUDARuntimeError,
     FakeDevice,
@@ -516,7 +516,7 @@ def small(backend):
 @pytest.mark.parametrize("kernels", ["compiled", "portable"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_training_through_the_cuda_backend_is_that_of_the_cpu(machine, kernels, stream):
-    from fake_cupy import fake_cupy
+    from helpers.fake_cupy import fake_cupy
 
     machine(["cupy-cuda12x"], 13000, fake_cupy(1))
     gpu = backends.get("cuda", kernels)

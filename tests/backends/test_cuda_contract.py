@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fake_cupy import FakeDevice
+from helpers.fake_cupy import FakeDevice
 
 
 class TestContract:

@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from fake_cupy import CUDARuntimeError, DynamicLibNotFoundError, fake_cupy, raiser, wrong_gemm
+from helpers.fake_cupy import CUDARuntimeError, DynamicLibNotFoundError, fake_cupy, raiser, wrong_gemm
 
 import backends
 from backends.cuda import backend

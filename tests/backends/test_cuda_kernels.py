@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 
-import host_cuda
 import numpy as np
-import nvrtc
 import pytest
-from guarded import guarded
-from host_cuda import RawModule
-from standin import Array, StandInBackend
+from helpers import ROOT, host_cuda, nvrtc
+from helpers.guarded import guarded
+from helpers.host_cuda import RawModule
+from helpers.standin import Array, StandInBackend
 
 import backends
 import cnn
@@ -67,8 +66,7 @@ def test_a_spill_is_seen():
     assert nvrtc.compile_source(many, "sm_90", [])[1]["spilling"][1] > 0
 
 
-TESTS = host_cuda.HEADER.parent.parent
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(TESTS.parent)}
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 F, N = 7, 37
 RANDOM = np.random.default_rng(0)
 
@@ -388,10 +386,10 @@ class TestTheStandInForCuda:
     def run(self, code, threads=64, shared=0):
         """Run the kernel ``k`` in a process of its own, which it may end."""
         launch = f"((1,), ({threads},), (), shared_mem={shared})"
-        script = f"import host_cuda; host_cuda.RawModule(code={code!r}).get_function('k'){launch}"
-        return subprocess.run(
-            [sys.executable, "-c", script], cwd=TESTS, env=ENVIRONMENT, capture_output=True, text=True
+        script = (
+            f"from helpers import host_cuda; host_cuda.RawModule(code={code!r}).get_function('k'){launch}"
         )
+        return subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True)
 
     @pytest.mark.parametrize(
         ("body", "said"),
@@ -414,11 +412,12 @@ class TestTheStandInForCuda:
         index = "5" if at_end else "-1"
         code = f'extern "C" __global__ void k(double *x) {{ x[0] = x[{index}]; }}'
         script = (
-            "import host_cuda, numpy; from guarded import guarded; from standin import Array; "
+            "import numpy; from helpers import host_cuda; from helpers.guarded import guarded; "
+            "from helpers.standin import Array; "
             f"x = Array(guarded(numpy.ones(5), at_end={at_end})); "
             f"host_cuda.RawModule(code={code!r}).get_function('k')((1,), (1,), (x,))"
         )
-        done = subprocess.run([sys.executable, "-c", script], cwd=TESTS, env=ENVIRONMENT, capture_output=True)
+        done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True)
         assert done.returncode == -signal.SIGSEGV
 
     def test_a_launch_that_no_gpu_takes(self):

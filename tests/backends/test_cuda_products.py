@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from fake_cupy import fake_cupy, gemm_ex
+from helpers.fake_cupy import fake_cupy, gemm_ex
 
 import backends
 from backends.cuda.backend import CudaBackend, blas_layout

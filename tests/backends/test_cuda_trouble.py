@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from fake_cupy import (
+from helpers.fake_cupy import (
     CUBLASError,
     CUDADriverError,
     CUDARuntimeError,

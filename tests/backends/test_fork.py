@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from fake_cupy import fake_cupy
+from helpers.fake_cupy import fake_cupy
 
 import backends
 import cnn

@@ -2,12 +2,12 @@
 
 from unittest import mock
 
-import host_cuda
 import numpy as np
 import pytest
-from guarded import guarded
-from host_cuda import RawModule
-from standin import Array, StandInBackend
+from helpers import host_cuda
+from helpers.guarded import guarded
+from helpers.host_cuda import RawModule
+from helpers.standin import Array, StandInBackend
 
 import backends
 from backends import Window

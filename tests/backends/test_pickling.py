@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from fake_cupy import fake_cupy
+from helpers.fake_cupy import fake_cupy
 
 import backends
 import cnn

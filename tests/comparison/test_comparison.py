@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from standin import StandInBackend
+from helpers.standin import StandInBackend
 
 import backends
 import cnn

@@ -4,11 +4,11 @@ import tomllib
 from functools import partial
 from pathlib import Path
 
-import host_cuda
 import numpy as np
 import pytest
-from devices import get
-from standin import StandInBackend
+from helpers import host_cuda
+from helpers.devices import get
+from helpers.standin import StandInBackend
 
 import backends
 from cnn.selftest.checks import Check, carry_out

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_files import ARRAYS, NAMES, idx, write
+from helpers.small_files import ARRAYS, NAMES, idx, write
 
 
 @pytest.fixture(params=["", ".gz"], ids=["plain", "gz"])

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mirror import Mirror, whole
-from small_cifar10 import FILES, FOLDER, archive, contents, member, members, pictures
-from small_files import refused
+from helpers.mirror import Mirror, whole
+from helpers.small_cifar10 import FILES, FOLDER, archive, contents, member, members, pictures
+from helpers.small_files import refused
 
 import cnn.data
 from cnn.data.readers import cifar10

@@ -11,16 +11,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Event
 
-import mirror as answers
 import numpy as np
 import pytest
-from mirror import Mirror, redirected, refusing, send, whole
-from small_files import NAMES, TEST_IMAGES, X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, idx, refused, write
+from helpers import ROOT
+from helpers import mirror as answers
+from helpers.mirror import Mirror, redirected, refusing, send, whole
+from helpers.small_files import NAMES, TEST_IMAGES, X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, idx, refused, write
 
 import cnn.data
-from cnn.cli.options import absolute
 from cnn.data.published import downloads, fashion_mnist, transfer
 from cnn.data.published.downloads import Published, PublishedFile
+from cnn.runs.config import absolute
 from cnn.support.errors import ArgumentError, DataError
 
 DATA = hashlib.shake_256(b"a small file").digest(3000)
@@ -380,7 +381,7 @@ class TestProcesses:
         """Processes that download, each come to the middle."""
         (file,) = published(mirror).files
         command = [sys.executable, "-c", CHILD, mirror.url, str(file.size), file.sha256]
-        path = os.pathsep.join((str(Path(cnn.__file__).parent.parent), os.environ.get("PYTHONPATH", "")))
+        path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
         started = [
             subprocess.Popen(
                 command,
@@ -521,7 +522,7 @@ class TestNames:
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONPATH": str(Path(cnn.__file__).parent.parent)},
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_files import (
+from helpers.small_files import (
     ARRAYS,
     NAMES,
     TEST_IMAGES,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_files import X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, check_small_sets, refused
+from helpers.small_files import X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, check_small_sets, refused
 
 import backends
 import cnn.data

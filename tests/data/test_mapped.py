@@ -4,7 +4,7 @@ import mmap
 
 import numpy as np
 import pytest
-from small_files import refused
+from helpers.small_files import refused
 
 import cnn
 from cnn.data import Dataset

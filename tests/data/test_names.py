@@ -6,7 +6,18 @@ import zipfile
 
 import numpy as np
 import pytest
-from small_files import ARRAYS, NAMES, X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, check_small_sets, idx, npy, refused
+from helpers.small_files import (
+    ARRAYS,
+    NAMES,
+    X_TEST,
+    X_TRAIN,
+    Y_TEST,
+    Y_TRAIN,
+    check_small_sets,
+    idx,
+    npy,
+    refused,
+)
 
 import cnn.data
 from cnn.data.names import role_of

@@ -2,7 +2,18 @@
 
 import numpy as np
 import pytest
-from small_files import ARRAYS, X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, check_small_sets, idx, npy, refused, write
+from helpers.small_files import (
+    ARRAYS,
+    X_TEST,
+    X_TRAIN,
+    Y_TEST,
+    Y_TRAIN,
+    check_small_sets,
+    idx,
+    npy,
+    refused,
+    write,
+)
 
 import cnn.data
 from cnn.data.readers.mapped import mapping

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from small_files import ARRAYS, NAMES, X_TRAIN, idx, npy, refused
+from helpers.small_files import ARRAYS, NAMES, X_TRAIN, idx, npy, refused
 
 import cnn.data
 from cnn.data import recognize

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_cifar10 import archive, members
-from small_files import (
+from helpers.small_cifar10 import archive, members
+from helpers.small_files import (
     NAMES,
     TEST_LABELS,
     TRAIN_IMAGES,

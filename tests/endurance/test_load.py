@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from standin import StandInBackend
+from helpers import ROOT
+from helpers.standin import StandInBackend
 
 import backends
 import cnn
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CNN_DEVICE": "cpu", "OPENBLAS_NUM_THREADS": "1"}
 
 

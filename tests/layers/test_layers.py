@@ -1,12 +1,12 @@
-"""What every layer keeps, on every device and with every kernel set; the rows are in cases.py."""
+"""What every layer keeps, on every device and kernel set; the rows are in cnn/selftest/cases.py."""
 
 import json
 
-import host_cuda
 import numpy as np
 import pytest
-from devices import DEVICES, get
-from standin import StandInBackend
+from helpers import host_cuda
+from helpers.devices import DEVICES, get
+from helpers.standin import StandInBackend
 
 import backends
 import cnn

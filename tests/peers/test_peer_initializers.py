@@ -3,8 +3,8 @@
 from functools import partial
 
 import pytest
+from helpers.twins import nn, torch
 from scipy import stats
-from twins import nn, torch
 
 import cnn
 

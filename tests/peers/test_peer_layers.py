@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from twins import (
+from helpers.twins import (
     UntiedConv2d,
     activations,
     at_random,

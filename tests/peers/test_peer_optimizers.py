@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from twins import (
+from helpers.twins import (
     TOLERANCE,
     assume,
     at_random,

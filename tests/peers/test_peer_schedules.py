@@ -3,7 +3,7 @@
 from math import ceil
 
 import numpy as np
-from twins import at_random, given, nn, scheduler_beside, st, torch
+from helpers.twins import at_random, given, nn, scheduler_beside, st, torch
 
 from cnn.training import schedules
 from cnn.training.preparation import learning_rates

@@ -245,13 +245,15 @@ def _ink(grey: Array) -> tuple[Array, Array]:
     around the paper, a shadow or a line of a form, is replaced by the paper next to it.
     """
     dark = _is_dark(grey)
-    if _is_dark(_middle(grey)) != dark and (_shows_a_sheet(grey, not dark) or _is_bordered(grey, not dark)):
+    if _is_framed(grey, not dark) or (
+        _is_dark(_middle(grey)) != dark and (_shows_a_sheet(grey, not dark) or _is_bordered(grey, not dark))
+    ):
         dark = not dark  # the table was taken for the paper, and the paper for ink
     ink = _taken(grey, dark)
     removed = np.zeros(ink.shape, dtype=bool)
-    for _ in range(3):  # what is left shows more clearly against a ground that is no more than paper
-        strange = _from_the_edges(ink)
-        if not strange.any():
+    for _ in range(4):  # what is left shows more clearly against a ground that is no more than paper
+        strange = _from_the_edges(ink, removed)
+        if not (strange & ~removed).any():
             break
         removed |= strange
         grey = _replaced(grey, strange, ink > _floor(ink))
@@ -307,25 +309,40 @@ def _shows_a_sheet(grey: Array, is_light: bool) -> bool:
     parts, count = ndimage.label(even > between if is_light else even < between)
     if not count:
         return False
-    largest = parts == np.bincount(parts.ravel())[1:].argmax() + 1
-    (rectangle,) = ndimage.find_objects(largest.astype(np.uint8))
-    sheet = ndimage.binary_fill_holes(largest[rectangle])
+    sizes = np.bincount(parts.ravel())[1:]
+    large = np.append(False, sizes > 0.1 * sizes.max())[parts]
+    (rectangle,) = ndimage.find_objects(large.astype(np.uint8))
+    sheet = _between(large[rectangle]) & _between(large[rectangle].T).T
     return bool(sheet.mean() > SHEET and sheet.size > 0.3 * small.size)
+
+
+def _between(mask: Array) -> Array:
+    """What lies between the first and the last point of each row."""
+    return np.logical_or.accumulate(mask, 1) & np.logical_or.accumulate(mask[:, ::-1], 1)[:, ::-1]
 
 
 def _is_bordered(grey: Array, dark: bool) -> bool:
     """Whether an edge is covered from corner to corner by dark (or light) points, but soon no more."""
     ink = _taken(grey, dark)
-    soon = max(1, round(0.06 * min(ink.shape)))
-    for lines in _from_each_side(ink > _floor(ink)):
-        covered = lines.mean(axis=1)
-        border = int(np.argmin(covered > FULL))
-        if border and covered[border : border + soon].mean() < 0.35:
-            return True
-    return False
+    return any(_next_to_border(lines) < 0.35 for lines in _from_each_side(ink > _floor(ink)))
 
 
-def _from_the_edges(ink: Array) -> Array:
+def _is_framed(grey: Array, dark: bool) -> bool:
+    """Whether a dark (or light) border, rather than paper, runs along all edges; a digit may touch it."""
+    between = np.percentile(_middle(grey), (2, 98)).mean()
+    sides = _from_each_side((grey < between) == dark)
+    return bool(np.mean([_next_to_border(lines) for lines in sides]) < 0.55)
+
+
+def _next_to_border(lines: Array) -> float:
+    """How much of the lines next to a border, the first of ``lines``, is covered; infinity without one."""
+    covered = lines.mean(axis=1)
+    border = int(np.argmin(covered > FULL))
+    soon = max(1, round(0.03 * min(lines.shape)))
+    return float(covered[border : border + soon].mean()) if border else np.inf
+
+
+def _from_the_edges(ink: Array, removed: Array) -> Array:
     """Where ``ink`` is connected with an edge of the picture and is no part of a digit.
 
     A digit reaches into the middle of the picture, or is all that there is. The others do not reach so
@@ -355,12 +372,14 @@ def _from_the_edges(ink: Array) -> Array:
     if not (touches & reaches).any() and inside > 0.05 * np.count_nonzero(found):
         return found
     separate, count = ndimage.label(found, np.ones((3, 3)))
-    long = np.zeros(count + 1, dtype=bool)
-    for lines in _from_each_side(separate):
-        long |= np.bincount(lines[0], minlength=count + 1) > lines.shape[1] / 2
+    edges = [lines[0] for lines in _from_each_side(separate)]
+    points = np.array([np.bincount(edge, minlength=count + 1) for edge in edges])
+    long = (points > np.array([[edge.size] for edge in edges]) / 2).any(axis=0)
+    long |= (np.minimum(points[::2], points[1::2]) > 0).any(axis=0)  # across the picture
+    long[np.array([edge[[0, -1]] for edge in edges])] = True  # in a corner
     long[0] = False
-    borders = _borders(parts > 0)
-    _require_apart((touches & reaches)[parts] & ~borders)
+    borders = _borders(parts > 0, removed)
+    _require_apart((touches & reaches)[parts][~borders.all(axis=1)][:, ~borders.all(axis=0)])
     return borders | long[separate]
 
 
@@ -369,28 +388,34 @@ def _require_apart(digit: Array) -> None:
 
     Then the digit touches something that lies there and is neither of one width nor as long as the edge.
     """
+    if not digit.any():
+        return
     near = ceil(MARGIN / 2 * min(digit.shape))
     sides = _from_each_side(digit)
     top, bottom, left, right = (side[:near].any() for side in sides)
-    if any(side[0].mean() > 0.4 for side in sides) and not (top and bottom) and not (left and right):
+    ends = ceil(near / 2)
+    lies = [side[0].mean() > 0.4 or side[:ends, :ends].all() or side[:ends, -ends:].all() for side in sides]
+    if any(lies) and not (top and bottom) and not (left and right):
         raise DataError(
             "something that lies along an edge of the picture touches the digit: crop the picture"
         )
 
 
-def _borders(ink: Array) -> Array:
+def _borders(ink: Array, removed: Array) -> Array:
     """The lines along the edges that are ink from corner to corner: borders, and thin lines near by."""
     found = np.zeros(ink.shape, dtype=bool)
     side = min(ink.shape)
     near = max(1, round(0.015 * side))
     if max(ink.shape) > 2.5 * side:  # a digit 1 fills such a picture
         return found
-    for lines, marked in zip(_from_each_side(ink), _from_each_side(found), strict=True):
+    sides = (_from_each_side(pixels) for pixels in (ink | removed, removed, found))
+    for lines, gone, marked in zip(*sides, strict=True):
         covered = lines[: max(1, round((MARGIN + THIN) * side))].mean(axis=1)
         border = int(np.argmin(np.append(covered > FULL, False)))
+        if not gone[:border].all() and (covered[border : border + 1] > 0.7).any():  # it has a soft rim
+            border += int(np.argmin(np.append(covered[border : border + 2 * near] > 0.2, False)))
         marked[:border] = True
-        ends = np.flatnonzero(np.diff(covered[border:] > 0.7, prepend=False, append=False)) + border
-        for start, end in ends.reshape(-1, 2):
+        for start, end in _bands(covered[border:] > 0.7) + border:
             around = covered[[max(start - near, 0), min(end + near, len(covered)) - 1]]
             if end - start <= THIN * side and covered[start:end].max() > FULL and around.max() < 0.4:
                 marked[start:end] = True
@@ -442,8 +467,10 @@ def _strokes(ink: Array, strange: Array) -> Array:
     if not (ink > floor).any():
         raise _nothing()
     full = np.percentile(ink[ink > floor], 90)
+    if floor == FAINTEST:
+        floor = min(floor, 0.2 * full)  # all of a pale stroke
     everywhere = np.ones((3, 3))
-    parts, _ = ndimage.label(ink > floor + EDGE * (full - floor), everywhere)
+    parts, _ = ndimage.label(ink > max(FAINTEST, floor + EDGE * (full - floor)), everywhere)
     sizes = np.bincount(parts.ravel())[1:]
     if sizes.max() < max(3, 0.1 * sizes.sum()):  # specks here and there
         raise _nothing()
@@ -459,9 +486,7 @@ def _floor(ink: Array) -> float:
     """Below it there is only noise."""
     middle = np.median(ink)
     noise = 1.5 * np.median(np.abs(ink - middle))  # the standard deviation, where most is ground
-    return float(
-        max(min(middle + 4 * noise, ink.max() / 2), FAINTEST)
-    )  # a digit may fill most of its picture
+    return float(max(min(middle + 4 * noise, ink.max() / 2), FAINTEST))  # a digit may fill its picture
 
 
 def _is_ruled(ink: Array, removed: Array) -> bool:
@@ -469,11 +494,16 @@ def _is_ruled(ink: Array, removed: Array) -> bool:
 
     If a line was removed near an edge, a single thin one more is a line too.
     """
-    full = (ink | removed).mean(axis=1) > 0.9
-    full &= removed.mean(axis=1) < 0.5
-    ends = np.flatnonzero(np.diff(full, prepend=False, append=False)).reshape(-1, 2)
-    is_thin = np.diff(ends) <= THIN * min(ink.shape)
-    return len(ends) > 1 or bool(removed.any() and is_thin.any())
+    gone = removed.mean(axis=1) > 0.5
+    lines = _bands(gone & ~(gone.cumprod() | gone[::-1].cumprod()[::-1]).astype(bool))  # no borders
+    bands = _bands(((ink | removed).mean(axis=1) > 0.9) & ~gone)
+    is_thin = np.diff(bands) <= THIN * min(ink.shape)
+    return len(bands) > 1 or bool(len(lines) and is_thin.any())
+
+
+def _bands(flags: Array) -> Array:
+    """Where each run of ``flags`` begins, and where it ends."""
+    return np.flatnonzero(np.diff(flags, prepend=False, append=False)).reshape(-1, 2)
 
 
 def _nothing() -> DataError:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from cnn.support.errors import ArgumentError, CheckpointError, DataError, ShapeError
+from cnn.support.errors import ArgumentError, CheckpointError, DataError, Notice, ShapeError
 from fuzz.memory import ENVIRONMENT, Peak, limit_to
 from fuzz.targets import TARGETS, Target, lay_out
 
@@ -109,6 +109,7 @@ def work(name: str, seed: int, first: int, last: int) -> Iterator[Outcome]:
             path.write_bytes(data)
             target.read(path)
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", Notice)  # which a reader may give
         limit_to(ROOM)
         say(READY)
         for number in range(first, last):

@@ -1,0 +1,86 @@
+"""Hypothesis strategies for networks, and what their shapes must be by PyTorch's arithmetic."""
+
+from math import prod
+from typing import Any
+
+from hypothesis import strategies as st
+
+import cnn
+from cnn import layers
+from helpers.any_values import SMALL, Call, a_call, attempt
+
+Shape = tuple[int, ...]
+
+EXPORTED = [getattr(layers, name) for name in layers.__all__]
+KINDS = [kind for kind in EXPORTED if issubclass(kind, cnn.Layer) and kind is not cnn.Layer]
+
+IMAGES = st.tuples(SMALL, st.integers(1, 9), st.integers(1, 9))
+SHAPES = st.one_of(IMAGES, IMAGES, st.tuples(st.integers(1, 12)), st.tuples(SMALL, SMALL))
+
+
+@st.composite
+def layer_calls(draw: Any, odd: st.SearchStrategy[Any] | None = None) -> Call:
+    """A kind of layer with arguments for it, which it may refuse."""
+    return draw(a_call(draw(st.sampled_from(KINDS)), odd))
+
+
+@st.composite
+def networks(draw: Any, shapes: st.SearchStrategy[Shape] = SHAPES) -> tuple[cnn.Sequential, Shape]:
+    """A network that is not built yet, and an input shape, which it takes more often than not."""
+    input_shape = shape = draw(shapes)
+    made: list[cnn.Layer] = []
+    for call in draw(st.lists(layer_calls(), max_size=6)):
+        layer, refusal = attempt(call.make)
+        if refusal:
+            continue
+        if isinstance(layer, cnn.Dense) and len(shape) > 1:
+            made.append(cnn.Flatten())
+            shape = (prod(shape),)
+        after = output_of(layer, shape)
+        if after is None and draw(st.integers(0, 9)):
+            continue
+        made.append(layer)
+        if after is None:
+            break
+        shape = after
+    if draw(st.booleans()):
+        made = [*made[:1], cnn.Sequential(*made[1:3]), *made[3:]]
+    return cnn.Sequential(*made), input_shape
+
+
+def output_of(layer: cnn.Layer, shape: Shape) -> Shape | None:
+    """The output's shape by PyTorch's arithmetic; None where the layer cannot take the input."""
+    if isinstance(layer, cnn.Sequential):
+        for inner in layer.layers:
+            shape = shape and output_of(inner, shape)
+        return shape
+    if isinstance(layer, cnn.Flatten):
+        return (prod(shape),)
+    if isinstance(layer, cnn.Reshape):
+        return layer.shape if prod(layer.shape) == prod(shape) else None
+    if isinstance(layer, cnn.Dense):
+        return (layer.out_features,) if len(shape) == 1 else None
+    if hasattr(layer, "kernel_size"):
+        return _output_of_window(layer, shape)
+    return shape
+
+
+def _output_of_window(layer: Any, shape: Shape) -> Shape | None:
+    if len(shape) != 3:
+        return None
+    C, *sizes = shape
+    out = []
+    for size, *window in zip(
+        sizes, layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True
+    ):
+        kernel, stride, padding, dilation = window
+        if dilation * (kernel - 1) + 1 > size + 2 * padding:
+            return None
+        out.append((size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1)
+        starts = [position * stride - padding for position in range(out[-1])]
+        seen = [any(0 <= start + tap * dilation < size for tap in range(kernel)) for start in starts]
+        if not isinstance(layer, cnn.Conv2D) and not all(seen):
+            return None  # a window over padding alone has no maximum
+    if not isinstance(layer, cnn.Conv2D):
+        return (C, *out)
+    return None if C % layer.groups else (layer.out_channels, *out)

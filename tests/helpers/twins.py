@@ -1,0 +1,293 @@
+"""The same networks here and in PyTorch, and how the two are compared, in float64.
+
+Strategies draw twins: (ours, PyTorch's) layers, in the order of PyTorch's arguments.
+"""
+
+import numpy as np
+import pytest
+
+import cnn
+from backends import Backend
+from cnn.training import schedules
+from helpers.devices import get
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("hypothesis")
+import torch
+from hypothesis import HealthCheck, assume, given, register_random, settings
+from hypothesis import strategies as st
+
+__all__ = ["assume", "given", "st"]
+
+nn, lr_scheduler = torch.nn, torch.optim.lr_scheduler
+torch.set_num_threads(1)  # the tests run side by side
+
+
+class PytorchsRandom:
+    """PyTorch's numbers as Hypothesis wants them: the same weights whenever an example is run again."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+pytorchs_random = PytorchsRandom()
+register_random(pytorchs_random)
+
+TOLERANCE = 1e-10
+
+# a quarter of the profile's examples, since there are many tests; ``kernels`` stays the same for all of them
+at_random = settings(
+    max_examples=settings.default.max_examples // 4,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+seeds = st.integers(0, 2**32 - 1)
+batch_sizes = st.one_of(st.integers(1, 9), st.integers(31, 34))
+
+
+def on_images(layers, shapes=None):
+    """((ours, PyTorch's), input shape): what ``layers`` draws for the shape of an image."""
+    shapes = images() if shapes is None else shapes
+    return shapes.flatmap(lambda shape: st.tuples(layers(shape), st.just(shape)))
+
+
+def pairs(low, high):
+    """(vertical, horizontal), each from ``low`` to ``high``."""
+    return st.tuples(st.integers(low, high), st.integers(low, high))
+
+
+def images(channels=6, size=9):
+    """The shape of an image, no larger than that."""
+    return st.tuples(st.integers(1, channels), st.integers(1, size), st.integers(1, size))
+
+
+class UntiedConv2d(nn.Conv2d):
+    """A convolution with a bias for each output position, which PyTorch has no module for."""
+
+    def __init__(self, output_shape, *arguments):
+        super().__init__(*arguments, bias=False)
+        self.bias = nn.Parameter(torch.randn(output_shape))
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight, None) + self.bias
+
+
+@st.composite
+def convolutions(draw, shape, filters=6):
+    """A convolution that fits an image of this shape, with up to so many filters a group."""
+    channels, *size = shape
+    groups = draw(st.sampled_from([n for n in range(1, channels + 1) if channels % n == 0]))
+    filters = groups * draw(st.integers(1, filters))
+    padding, dilation, stride = draw(pairs(0, 3)), draw(pairs(1, 3)), draw(pairs(1, 3))
+    most = [(n + 2 * p - 1) // d + 1 for n, p, d in zip(size, padding, dilation, strict=True)]
+    kernel = tuple(draw(st.integers(1, min(5, n))) for n in most)
+    arguments = kernel, stride, padding, dilation, groups
+    bias = draw(st.sampled_from([True, False, "untied"]))
+    if bias != "untied":
+        return cnn.Conv2D(filters, *arguments, bias), nn.Conv2d(channels, filters, *arguments, bias)
+    output_shape = nn.Conv2d(channels, filters, *arguments)(torch.zeros(1, *shape)).shape[1:]
+    return (
+        cnn.Conv2D(filters, *arguments, untied_bias=True),
+        UntiedConv2d(output_shape, channels, filters, *arguments),
+    )
+
+
+@st.composite
+def max_pools(draw, shape):
+    """A max pooling that fits an image of this shape."""
+    kernel = tuple(draw(st.integers(1, min(4, n))) for n in shape[1:])
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    room = [n + 2 * p - 1 for n, p in zip(shape[1:], padding, strict=True)]
+    dilation = tuple(
+        draw(st.integers(1, max(1, min(3, n // max(1, k - 1))))) for n, k in zip(room, kernel, strict=True)
+    )
+    arguments = kernel, draw(st.none() | pairs(1, 3)), padding, dilation
+    theirs = nn.MaxPool2d(*arguments)
+    assume(torch.isfinite(theirs(torch.zeros(1, *shape))).all())  # no window sees padding alone
+    return cnn.MaxPool2D(*arguments), theirs
+
+
+@st.composite
+def average_pools(draw, shape):
+    """An average pooling that fits an image of this shape."""
+    kernel = tuple(draw(st.integers(1, min(4, n))) for n in shape[1:])
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    arguments = kernel, draw(st.none() | pairs(1, 3)), padding
+    return cnn.AvgPool2D(*arguments), nn.AvgPool2d(*arguments)
+
+
+def activations(shape):
+    """One that keeps the shape."""
+    kinds = [(cnn.ReLU, nn.ReLU), (cnn.Tanh, nn.Tanh), (cnn.Softmax, lambda: nn.Softmax(1))]
+    return st.sampled_from(kinds).map(lambda kind: (kind[0](), kind[1]()))
+
+
+def relu():
+    """The twins of ReLU."""
+    return cnn.ReLU(), nn.ReLU()
+
+
+def output_shape(layers, shape):
+    """The shape of one sample behind PyTorch's of the twins."""
+    with torch.no_grad():
+        return tuple(nn.Sequential(*(theirs for _, theirs in layers))(torch.zeros(1, *shape)).shape[1:])
+
+
+@st.composite
+def rectified_convolutions(draw, shape):
+    """A convolution and ReLU, and often max pooling: what may be computed in one pass."""
+    layers = [draw(convolutions(shape)), relu()]
+    return [*layers, draw(max_pools(output_shape(layers, shape)))] if draw(st.booleans()) else layers
+
+
+def image_blocks(shape):
+    """One to three layers on an image of this shape."""
+    single = [convolutions(shape), max_pools(shape), average_pools(shape), activations(shape)]
+    return rectified_convolutions(shape) | st.one_of(single).map(lambda layer: [layer])
+
+
+@st.composite
+def stacks(draw, classes=None):
+    """(layers, input shape): blocks on an image, then dense layers, the last for ``classes`` where given."""
+    shape = first = draw(images(channels=4))
+    layers = []
+    for _ in range(draw(st.integers(1, 3))):
+        block = draw(image_blocks(shape))
+        shape = output_shape(block, shape)
+        if draw(st.booleans()):
+            layers += block
+        else:
+            layers.append(nested(block))
+    layers.append((cnn.Flatten(), nn.Flatten()))
+    features = int(np.prod(shape))
+    sizes = [*draw(st.lists(st.integers(1, 20), max_size=2)), *([classes] if classes else [])]
+    for index, size in enumerate(sizes):
+        bias = draw(st.booleans())
+        layers.append((cnn.Dense(size, bias), nn.Linear(features, size, bias)))
+        if not classes or index < len(sizes) - 1:
+            layers.append(draw(activations((size,))))
+        features = size
+    return layers, first
+
+
+def nested(layers):
+    """The twins of a network inside another."""
+    ours, theirs = zip(*layers, strict=True)
+    return cnn.Sequential(*ours), nn.Sequential(*theirs)
+
+
+def built(layers, shape, kernels, fuse=True):
+    """(network, PyTorch's) of the twins in a row, with PyTorch's first weights in both."""
+    ours, theirs = nested(layers)
+    backend = kernels if isinstance(kernels, Backend) else get("cpu", kernels)
+    ours.build(shape, backend=backend, dtype="float64", fuse=fuse)
+    theirs = theirs.double()
+    ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
+    return ours, theirs
+
+
+def batch_last(x):
+    """(N, ...), of NumPy's or PyTorch's -> (..., N)."""
+    array = x.detach().numpy() if isinstance(x, torch.Tensor) else x
+    return np.ascontiguousarray(np.moveaxis(array, 0, -1))
+
+
+def close(what, ours, theirs, tolerance=TOLERANCE):
+    """Fail unless the two agree; NaN agrees with NaN, infinity with infinity."""
+    theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance, err_msg=what)
+
+
+def same_step(network, peer, x, dy=None):
+    """Compare outputs and all gradients for an input and its ``dy``, (N, ...); None: a random one."""
+    leaf = torch.tensor(x, requires_grad=True)
+    y = peer(leaf)
+    dy = numbers(y.numel(), *y.shape) if dy is None else dy
+    peer.zero_grad()
+    y.backward(torch.tensor(dy))
+    close("inference", network.forward(batch_last(x)), batch_last(y))
+    close("output", network.forward(batch_last(x), training=True), batch_last(y))
+    close("gradient of the input", network.backward(batch_last(dy)), batch_last(leaf.grad))
+    same_gradients(network, peer)
+
+
+def same_gradients(network, peer):
+    """Compare the parameters' gradients."""
+    for (name, ours), theirs in zip(network.parameters.items(), peer.parameters(), strict=True):
+        close(f"gradient of {name}", ours.grad, theirs.grad)
+
+
+def same_weights(network, peer, tolerance=TOLERANCE):
+    """Compare the parameters."""
+    for (name, ours), theirs in zip(network.parameters.items(), peer.parameters(), strict=True):
+        close(name, ours.value, theirs, tolerance)
+
+
+def same_state(network, optimizer, peer, peers_optimizer, tolerance=TOLERANCE):
+    """Compare what the optimizers remember of each parameter."""
+    names = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
+    ours = optimizer.state_dict()
+    for name, theirs in zip(network.parameters, peer.parameters(), strict=True):
+        for state in optimizer.state_names:
+            remembered = peers_optimizer.state[theirs][names[state]]
+            close(f"{state} of {name}", ours[f"{state}/{name}"], remembered, tolerance)
+
+
+def numbers(seed, *shape):
+    """Normal numbers."""
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+@st.composite
+def optimizers(draw, fastest=0.1, epsilons=(1e-12, 1e-8, 1e-3)):
+    """(name, settings) of an optimizer, the settings as ours are called."""
+    kind = draw(st.sampled_from(["SGD", "Adam", "AdamW"]))
+    drawn = {
+        "learning_rate": draw(st.floats(1e-4, fastest)),
+        "weight_decay": draw(st.sampled_from([0.0, 1e-4, 0.1])),
+    }
+    if kind == "SGD":
+        drawn["momentum"] = draw(st.sampled_from([0.0, 0.5, 0.9, 0.999]))
+        drawn["nesterov"] = drawn["momentum"] > 0 and draw(st.booleans())
+    else:
+        # the second 0 alone: a mean over a gradient that may be 0 but for rounding
+        memory = st.sampled_from([0.5, 0.9, 0.99, 0.9999])
+        betas = draw(st.just((0.0, 0.0)) | st.tuples(st.just(0.0) | memory, memory))
+        drawn |= {"betas": betas, "epsilon": draw(st.sampled_from(epsilons))}
+    return kind, drawn
+
+
+def made_optimizers(kind, peer, settings):
+    """(ours, PyTorch's on the parameters of ``peer``)."""
+    theirs = {{"learning_rate": "lr", "epsilon": "eps"}.get(name, name): n for name, n in settings.items()}
+    return getattr(cnn, kind)(**settings), getattr(torch.optim, kind)(peer.parameters(), **theirs)
+
+
+def scheduler_beside(schedule, optimizer, steps):
+    """PyTorch's scheduler for one of ours over so many steps of ``optimizer``, at the middle of the first.
+
+    Ours takes the learning rate in the middle of each step: PyTorch's is to be stepped twice a step.
+    """
+    halves = 2 * steps
+    warm = round(schedule.warmup * halves)
+    decay = _decay_beside(schedule, optimizer, halves - warm)
+    if warm:
+        warm_up = lr_scheduler.LinearLR(optimizer, 1 / warm, 1.0, warm - 1)
+        return lr_scheduler.SequentialLR(optimizer, [warm_up, decay], [warm - 1])
+    optimizer.step()  # without gradients, and before the scheduler, as PyTorch wants it
+    decay.step()
+    return decay
+
+
+def _decay_beside(schedule, optimizer, halves):
+    kind = type(schedule)
+    if kind is schedules.Step:
+        return lr_scheduler.StepLR(optimizer, round(schedule.every * halves), schedule.factor)
+    if kind is schedules.Linear:
+        return lr_scheduler.LinearLR(optimizer, 1.0, schedule.end, halves)
+    if kind is schedules.Cosine:
+        lowest = schedule.end * optimizer.param_groups[0]["lr"]
+        return lr_scheduler.CosineAnnealingLR(optimizer, halves, lowest)
+    return lr_scheduler.ConstantLR(optimizer, 1.0)

@@ -1,0 +1,89 @@
+"""The memory that --dry-run names is what training then takes."""
+
+import numpy as np
+import pytest
+from helpers.standin import StandInBackend
+
+import cnn
+from cnn.data import Dataset
+from cnn.inspection import memory
+from cnn.training.optimizers import OPTIMIZERS
+
+
+@pytest.mark.parametrize("model", ["lenet5", "notebook"])
+@pytest.mark.parametrize("batch_size", [32, 300])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_it_is_what_training_allocates(model, batch_size, optimizer):
+    random = np.random.default_rng(0)
+    train, test = (
+        Dataset(random.integers(0, 255, (count, 28, 28), dtype=np.uint8), np.arange(count) % 10)
+        for count in (400, 300)
+    )
+    device = StandInBackend()
+    device.reset_counters()
+    chosen = OPTIMIZERS[optimizer](0.01)
+    network = cnn.models.get(model, 10)
+    network.build((1, 28, 28), backend=device)
+    said = memory.memory(network, chosen, train, test, batch_size).total
+    cnn.fit(
+        network, train, validation=test, optimizer=chosen, batch_size=batch_size, callbacks=[cnn.NaNGuard()]
+    )
+    assert 0.75 < said / device.allocated_bytes < 1.25
+
+
+def test_floats_count_in_the_dtype_that_they_take_on():
+    images, labels = np.zeros((400, 28, 28)), np.arange(400) % 10
+    network = cnn.models.lenet5()
+    network.build((1, 28, 28), backend="cpu")
+    wide, narrow = (Dataset(images.astype(dtype), labels) for dtype in ("float64", "float32"))
+    memories = [memory.memory(network, cnn.SGD(0.1), part, part, 32) for part in (wide, narrow)]
+    assert memories[0].data == memories[1].data > 2 * 4 * images.size
+
+
+def test_images_in_a_mapped_file_take_no_memory(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((400, 28, 28), dtype=np.uint8))
+    labels, network = np.arange(400) % 10, cnn.models.lenet5()
+    network.build((1, 28, 28), backend="cpu")
+    mapped, copied = (Dataset(np.load(tmp_path / "x.npy", mmap_mode=mode), labels) for mode in ("r", None))
+    sizes = [memory.memory(network, cnn.SGD(0.1), part, None, 32).data for part in (mapped, copied)]
+    assert sizes[1] - sizes[0] == 400 * 28 * 28
+
+
+def test_every_part_grows_with_what_it_is_of():
+    train = Dataset(np.zeros((400, 28, 28), dtype=np.uint8), np.arange(400) % 10)
+    network = cnn.models.lenet5()
+    network.build((1, 28, 28), backend="cpu")
+    small = memory.memory(network, cnn.SGD(0.1), train, train, 32)
+    large = memory.memory(network, cnn.SGD(0.1, momentum=0.9), train, train, 320)
+    assert small.data == large.data > train.images.nbytes
+    assert small.parameters == large.parameters == 2 * network.flat.value.nbytes
+    assert small.optimizer < large.optimizer
+    assert small.activations < large.activations
+    assert large.total > small.total
+
+
+class TestFittingBatchSize:
+    @pytest.fixture
+    def training(self):
+        """Network, optimizer, training and test set."""
+        images = np.zeros((400, 28, 28), dtype=np.uint8)
+        data = Dataset(images, np.arange(400) % 10)
+        network = cnn.models.lenet5()
+        network.build((1, 28, 28), backend="cpu")
+        return network, cnn.SGD(0.1), data, None
+
+    @pytest.mark.parametrize(
+        ("tried", "fits"), [(300, 150), (300, 37), (128, 64), (5, 2), (2, 1), (1000, 100)]
+    )
+    def test_it_is_the_largest_half_whose_memory_there_is(self, training, tried, fits):
+        room = memory.memory(*training, fits).at_most
+        assert memory.fitting_batch_size(*training, tried, None, room) == fits
+        assert memory.fitting_batch_size(*training, tried, None, room - 1) < fits
+
+    def test_it_is_smaller_than_what_was_tried_however_much_room_there_seems_to_be(self, training):
+        assert memory.fitting_batch_size(*training, 64, None, 1 << 40) == 32
+
+    def test_none_fits_beside_the_images(self, training):
+        room = memory.memory(*training, 1).at_most - 1
+        assert memory.fitting_batch_size(*training, 64, None, room) == 0
+        assert memory.fitting_batch_size(*training, 1, None, 1 << 40) == 0

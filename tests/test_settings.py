@@ -1,0 +1,110 @@
+"""A setting of a run is one field of Config: its option, its key and its place in config.json follow."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cnn.runs.folder import RunFolder
+
+SMALL = ("--model", "notebook", "--epochs", "1", "--batch-size", "16", "--no-report")
+
+WITH_ONE_MORE = """
+import contextlib, io, json, sys
+from dataclasses import dataclass
+from cnn.runs import config
+
+@dataclass(frozen=True)
+class OneMore(config.Config):
+    mix: float = config.setting(
+        0.5, config.TRAINING, "Share of mixed images.", check=config.require_share, before=0.0
+    )
+
+config.Config = OneMore
+from cnn import cli
+
+answers = []
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["cnn", *words]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+    answers.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(answers))
+"""
+
+
+def with_one_more(*commands):
+    """(Exit code, standard output, standard error) of each command if Config has the field ``mix`` too."""
+    commands = json.dumps([list(map(str, words)) for words in commands])
+    call = [sys.executable, "-c", WITH_ONE_MORE, commands]
+    environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "COLUMNS": "80"}
+    done = subprocess.run(call, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def change(command, own_data):
+    """``change(function)`` trains a run, and has ``function`` change the values of its config.json."""
+
+    def changed(function):
+        assert command("train", *SMALL, "--data", own_data, "--out", "run")[0] == 0
+        path = Path("run/config.json")
+        values = json.loads(path.read_text())
+        function(values)
+        path.write_text(json.dumps(values))
+
+    return changed
+
+
+def test_a_field_of_config_is_all_that_a_new_setting_needs(change, command, own_data, monkeypatch):
+    change(lambda values: values)  # a run that is older than the setting
+    train = ("train", *SMALL, "--data", own_data)
+    usage, old, refused, new, again, resumed = with_one_more(
+        ("train", "--help"),
+        ("evaluate", "run"),
+        (*train, "--mix", 2),
+        (*train, "--mix", 0.25, "--out", "new"),
+        ("train", "--config", "new", "--dry-run", "--json", "--out", "again"),
+        ("train", "--resume", "new", "--mix", 0.25),
+    )
+    assert re.search(r"\n  --mix \S+ +Share of mixed images.  \[default: 0.5\]\n", usage[1])
+    assert (old[0], old[2]) == (0, "")
+    assert refused[::2] == [2, "error: --mix is 2: expected a share of the training images, such as 0.1\n"]
+    assert new[0] == 0
+    assert json.loads(Path("new/config.json").read_text())["mix"] == 0.25
+    assert json.loads(again[1])["config"]["mix"] == 0.25
+    assert (resumed[0], resumed[2].startswith("error: --mix cannot be given with --resume: ")) == (2, True)
+
+    unknown = "new/config.json has settings that this version does not know (mix)"
+    code, _, err = command("evaluate", "new")
+    assert (code, err) == (0, f"note: {unknown}: they are ignored\n")
+    code, _, err = command("train", "--resume", "new")
+    assert (code, err) == (2, f"error: {unknown}: update xpcnn to resume the run\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("graph", True), ("tf32", False), ("stream", None), ("validation", 0.0), ("clip", 0.0)],
+)
+def test_a_run_that_is_older_than_a_setting(change, command, name, value):
+    change(lambda values: values.pop(name))
+    config, _, _ = RunFolder("run").read()
+    assert getattr(config, name) == value
+    assert command("evaluate", "run")[0] == 0
+    assert command("train", "--resume", "run", "--no-report")[0] == 0
+    _, out, _ = command("train", "--config", "run", "--dry-run", "--json", "--out", "again")
+    assert json.loads(out)["config"][name] == value
+
+
+def test_a_setting_that_every_run_has_is_missed(change, command):
+    change(lambda values: values.pop("seed"))
+    code, _, err = command("evaluate", "run")
+    assert (code, err) == (2, "error: run/config.json lacks 'seed': it is damaged\n")
