@@ -25,7 +25,7 @@ class _BatchNorm(Layer):
     ) -> None:
         name = type(self).__name__
         self.eps = number(f"{name}: eps", eps)
-        if not self.eps:
+        if not self.eps:  # the variance may be 0
             raise ArgumentError(f"{name}: eps is 0, expected a number above 0 such as 1e-5")
         self.momentum = None if momentum is None else number(f"{name}: momentum", momentum)
         if self.momentum is not None and self.momentum > 1:

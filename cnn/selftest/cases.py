@@ -180,6 +180,7 @@ NETWORKS = [
             ReLU(),
             Residual(Conv2D(3, 3, padding=1, bias=False), BatchNorm2D(affine=False), ReLU()),
             Residual(Conv2D(4, 1), shortcut=Conv2D(4, 1)),
+            Tanh(),
             BatchNorm2D(track_running_stats=False),
             Tanh(),
             Flatten(),

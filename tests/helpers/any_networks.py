@@ -7,12 +7,17 @@ from hypothesis import strategies as st
 
 import cnn
 from cnn import layers
+from cnn.layers.container import Container
 from helpers.any_values import SMALL, Call, a_call, attempt
 
 Shape = tuple[int, ...]
 
 EXPORTED = [getattr(layers, name) for name in layers.__all__]
-KINDS = [kind for kind in EXPORTED if issubclass(kind, cnn.Layer) and kind is not cnn.Layer]
+KINDS = [
+    kind
+    for kind in EXPORTED
+    if issubclass(kind, cnn.Layer) and kind is not cnn.Layer and not issubclass(kind, Container)
+]
 
 IMAGES = st.tuples(SMALL, st.integers(1, 9), st.integers(1, 9))
 SHAPES = st.one_of(IMAGES, IMAGES, st.tuples(st.integers(1, 12)), st.tuples(SMALL, SMALL))
@@ -60,6 +65,8 @@ def output_of(layer: cnn.Layer, shape: Shape) -> Shape | None:
         return layer.shape if prod(layer.shape) == prod(shape) else None
     if isinstance(layer, cnn.Dense):
         return (layer.out_features,) if len(shape) == 1 else None
+    if isinstance(layer, cnn.BatchNorm1D | cnn.BatchNorm2D):
+        return shape if len(shape) == (1 if isinstance(layer, cnn.BatchNorm1D) else 3) else None
     if hasattr(layer, "kernel_size"):
         return _output_of_window(layer, shape)
     return shape

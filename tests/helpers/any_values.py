@@ -54,6 +54,7 @@ BY_NAME = {
     "f_prime": st.just(np.cos),
     "betas": st.tuples(SHARE, SHARE),
     "every": st.floats(0.001, 1),
+    "eps": st.floats(0.05, 1),
 }
 BY_TYPE = {
     int: WHOLE,
