@@ -88,8 +88,8 @@ class TestCommand:
         code, out, err = train()
         assert (code, out) == (2, "")
         assert re.fullmatch(
-            r"error: standin:0 is out of memory: [\d.]+ KB were asked for and [\d.]+ K?B are free; a batch of "
-            r"16 should fit \(it was 64\); " + re.escape(KEPT),
+            r"error: standin:0 is out of memory: [\d.]+ KB were asked for and [\d.]+ K?B are free; a batch "
+            r"of 16 should fit \(it was 64\); " + re.escape(KEPT),
             err[-1],
         )
         assert sum("out of memory" in line for line in err) == 1
