@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 import backends
-import cnn
 from cnn import models
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Model
 from cnn.cli.output import print_json
+from cnn.inspection.gradient_check import check_gradients
 
 
 @app.command(epilog=examples("cnn gradcheck", "cnn gradcheck --model notebook --kernels signal"))
@@ -27,7 +27,7 @@ def gradcheck(
     """Compare a model's gradients with finite differences, in float64; exit code 1 where one is wrong."""
     network = models.get(model, 10)
     network.build((1, 28, 28), backend=backends.get(device, kernels), seed=seed, dtype="float64")
-    results = cnn.check_gradients(network, entries=entries, seed=seed)
+    results = check_gradients(network, entries=entries, seed=seed)
     if as_json:
         print_json([asdict(result) | {"passed": result.passed} for result in results])
     else:
