@@ -240,7 +240,7 @@ class TestReading:
             (b"PK\3\4", "a zip archive or an office document and cannot be read: unpack it"),
             (b"<?xml version='1.0'?><svg/>", "an SVG drawing and cannot be read: export it as PNG"),
             ("<svg/>".encode("utf-16"), "an SVG drawing"),
-            (b"<!DOCTYPE html><p>Not found", "a web page: get the file again"),
+            (b"<!DOCTYPE html><p>Not found", "a web page, the download failed"),
             (b"<!-- x --><html>", "a web page and cannot be read: download the picture"),
             (b"\x89PNG\r\n\x1a\n", "a damaged or incomplete PNG picture"),
             (b"\xff\xd8\xff\xe0", "a damaged or incomplete JPEG picture"),

@@ -188,7 +188,7 @@ class TestWhatIsNot:
 
     def test_a_single_class_which_is_noted_before(self):
         guard, said = trained(cnn.data.Dataset(bright().images, np.ones(200, int), ["a", "b"]))
-        note = "all training images are of one class, b: the network learns to give every image this answer"
+        note = "all training images are of one class, b: the network will predict this class for every image"
         assert (said, guard.failure) == ([note], None)
 
     def test_an_accuracy_that_falls_while_the_loss_does_too(self):

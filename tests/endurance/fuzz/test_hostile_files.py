@@ -199,7 +199,7 @@ NPZ = {
         lambda: archive(y_train=npy(np.where(LABELS, np.inf, 0.0))),
         "y_train: label inf at",
     ),
-    "a member twice": (twice, "x_train is in it twice: expected each array once"),
+    "a member twice": (twice, "x_train occurs twice: expected each array once"),
     "zip64 that lies": (zip64_lies, "not a .npz file, or damaged"),
     "encrypted members": (encrypted, "damaged .*encrypted"),
     "5,000 members": (
