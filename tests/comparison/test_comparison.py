@@ -90,7 +90,7 @@ class TestProof:
                 out *= 1.1
 
         monkeypatch.setattr(SignalKernels, method, wrong)
-        message = rf"do not compute the same: given the same numbers, {result} differs by .* in {wrong_in}"
+        message = rf"do not compute the same: given the same input, {result} differs by .* in {wrong_in}"
         with pytest.raises(DisagreementError, match=message):
             compare(two, model="lenet5", batch_size=2)
 
@@ -123,7 +123,7 @@ class TestProof:
                 out[...] = np.roll(out, 1, axis=-1)
 
         monkeypatch.setattr(PortableKernels, "gather_batch", shifted)
-        message = f"given the same numbers, the batch differs by .* in {dtype}"
+        message = f"given the same input, the batch differs by .* in {dtype}"
         with pytest.raises(DisagreementError, match=message):
             compare(two, model="lenet5", batch_size=2)
 
