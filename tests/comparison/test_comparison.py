@@ -321,5 +321,5 @@ def test_an_unknown_model_is_refused():
 def test_progress_is_told(quick):
     said = []
     compare([Setup(backends.get("cpu"), 1)], "notebook", 2, rounds=1, say=said.append)
-    assert re.search("10 steps on each", said[0])
+    assert re.search("checking 10 steps of each setup", said[0])
     assert len(said) == 4

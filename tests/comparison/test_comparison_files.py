@@ -83,7 +83,7 @@ class TestFiles:
             (("model",), "\x1b[2J", "is not printable"),
             (("columns",), [], "it has no columns, layers, steps or images"),
             (("steps",), 0, "it has no columns, layers, steps"),
-            (("batch_size",), -8, "-8 is neither"),
+            (("batch_size",), -8, "-8 is not a valid"),
         ],
     )
     def test_values_that_cannot_be_are_refused(self, result, tmp_path, path, value, message):

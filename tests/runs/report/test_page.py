@@ -234,7 +234,7 @@ class TestFilesAlone:
         predicted = network.predict(test_set.images).argmax(axis=1)
         examine(network, cnn.data.Dataset(test_set.images, predicted, 3)).save(run.evaluation)
         page = Page(write_report(run).page)
-        assert "every test image is right" in page.text
+        assert "every test image is classified correctly" in page.text
         assert "Worst mistakes" not in page.texts
         assert "60 of 60 test images are classified correctly." in page.source
 
@@ -265,7 +265,7 @@ class TestFilesAlone:
         config = json.loads(run.config.read_text())
         run.weights.unlink()
         run.config.write_text(json.dumps(config | {"class_names": ["a", "b"]}))
-        with pytest.raises(CheckpointError, match=r"evaluation\.safetensors is of 3 classes.*another run's"):
+        with pytest.raises(CheckpointError, match=r"evaluation\.safetensors has 3 classes.*another run,"):
             write_report(run)
 
     @pytest.mark.parametrize(("epochs", "folded"), [(20, 0), (21, 1)])
@@ -274,7 +274,7 @@ class TestFilesAlone:
         rest = line.partition(",")[2]
         run.metrics.write_text("\n".join([head, *(f"{n},{rest}" for n in range(1, epochs + 1))]) + "\n")
         page = Page(write_report(run).page)
-        assert page.texts.count(f"All {epochs} epochs as a table") == folded
+        assert page.texts.count(f"Show all {epochs} epochs as a table") == folded
         assert page.texts.count("Epochs") == 1
 
 
