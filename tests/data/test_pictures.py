@@ -245,7 +245,7 @@ class TestReading:
             (b"\x89PNG\r\n\x1a\n", "a damaged or incomplete PNG picture"),
             (b"\xff\xd8\xff\xe0", "a damaged or incomplete JPEG picture"),
             (b"\x93NUMPY\1", "a NumPy array"),
-            (b"\xfe\xdc\xba" * 99, "no picture that can be read: expected AVIF, .*PNG"),
+            (b"\xfe\xdc\xba" * 99, "not a picture that can be read: expected AVIF, .*PNG"),
         ],
     )  # fmt: skip
     def test_a_file_of_another_kind_is_told_with_what_to_do(self, tmp_path, data, told):
@@ -304,7 +304,7 @@ class TestFinding:
 
     def test_a_folder_without_any_is_named(self, tmp_path):
         (tmp_path / "notes.txt").touch()
-        with pytest.raises(DataError, match=r"this folder has no pictures: expected .*\.png"):
+        with pytest.raises(DataError, match=r"this folder contains no pictures: expected .*\.png"):
             pictures_at(tmp_path)
 
     def test_what_is_not_there_is_named(self, tmp_path):
