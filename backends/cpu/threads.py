@@ -55,8 +55,8 @@ def blas_limit() -> Limit:
     threads = max((pool["num_threads"] for pool in pools), default=usual.threads)
     if threads == usual.threads:
         return usual
-    told = [f"{name}={os.environ[name]}" for name in BLAS_VARIABLES if os.environ.get(name)]
-    return Limit(threads, ", ".join(told) or "the linear algebra library")
+    variables = [f"{name}={os.environ[name]}" for name in BLAS_VARIABLES if os.environ.get(name)]
+    return Limit(threads, ", ".join(variables) or "the linear algebra library")
 
 
 def after_fork() -> None:

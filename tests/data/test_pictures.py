@@ -529,9 +529,7 @@ class TestEdges:
         )
 
     def test_what_touches_the_digit_and_is_no_strip_is_named(self):
-        with pytest.raises(
-            DataError, match="along an edge of the picture touches the digit: crop the picture"
-        ):
+        with pytest.raises(DataError, match="at an edge of the picture touches the digit: crop the picture"):
             as_digit(self.page([((0.2, 1), (1, 1), (1, 0.6), (0.2, 0.85))], 20, 250, 30), SHAPE)
 
     @pytest.mark.parametrize("level", [30, 250])

@@ -44,13 +44,13 @@ def _load_pool() -> str | None:
     layer = str(numba.config.THREADING_LAYER).lower()
     names = numba.config.THREADING_LAYER_PRIORITY if layer == "default" else _POOLS.get(layer, ())
     spin = "GOMP_SPINCOUNT"
-    told = {spin, "OMP_WAIT_POLICY"} & os.environ.keys()
-    if not told:
+    configured = {spin, "OMP_WAIT_POLICY"} & os.environ.keys()
+    if not configured:
         os.environ[spin] = "20000"
     try:
         return next(filter(_has_pool, names), None)
     finally:
-        if not told:
+        if not configured:
             del os.environ[spin]
 
 

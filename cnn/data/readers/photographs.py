@@ -397,9 +397,7 @@ def _require_apart(digit: Array) -> None:
     ends = ceil(near / 2)
     lies = [side[0].mean() > 0.4 or side[:ends, :ends].all() or side[:ends, -ends:].all() for side in sides]
     if any(lies) and not (top and bottom) and not (left and right):
-        raise DataError(
-            "something that lies along an edge of the picture touches the digit: crop the picture"
-        )
+        raise DataError("an object at an edge of the picture touches the digit: crop the picture")
 
 
 def _borders(ink: Array, removed: Array) -> Array:

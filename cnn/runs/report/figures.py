@@ -46,24 +46,24 @@ def curves(record: RunRecord) -> Picture:
     parts = {"training": ("", BLUE, "o", "--")}
     if record.validated:
         parts[record.checked] = ("validation_", RED, "s", "-")
-    told = []
+    summary = []
     for kind in axes:
         for part, (prefix, colour, marker, line) in parts.items():
             look = {"color": colour, "marker": marker, "linestyle": line}
             _curve(axes[kind], record, prefix + kind, label=part, **look)
-        told.append(
+        summary.append(
             f"{kind.capitalize()} by epoch: "
             + ", ".join(f"{part} {_course(record, prefix + kind)}" for part, (prefix, *_) in parts.items())
         )
     figure.legend(*axes["loss"].get_legend_handles_labels(), loc="upper center", ncols=2)
     count = len(record.epochs)
-    return Picture("curves", "Loss and accuracy", f"{'. '.join(told)}. {_plural(count, 'epoch')}.", figure)
+    return Picture("curves", "Loss and accuracy", f"{'. '.join(summary)}. {_plural(count, 'epoch')}.", figure)
 
 
 def compared_curves(records: dict[str, RunRecord]) -> Picture:
     """The curves of several runs: validation or test as solid lines, training as dashed lines."""
     figure, axes = _curve_axes(max(len(record.epochs) for record in records.values()), len(records))
-    told = []
+    summary = []
     for number, (name, record) in enumerate(records.items()):
         if not record.epochs:
             continue
@@ -75,9 +75,9 @@ def compared_curves(records: dict[str, RunRecord]) -> Picture:
                 _curve(field, record, kind, color=colour, linestyle="--", alpha=0.5)
             _curve(field, record, record.measured(kind), label=f"{number + 1}: {short(name, 40)}", **look)
         courses = [f"{part} {kind} {_course(record, record.measured(kind))}" for kind in axes]
-        told.append(f"{name}: {', '.join(courses)}")
+        summary.append(f"{name}: {', '.join(courses)}")
     figure.legend(*axes["loss"].get_legend_handles_labels(), loc="upper left")
-    return Picture("curves", "Loss and accuracy", f"Curves by epoch. {'. '.join(told)}.", figure)
+    return Picture("curves", "Loss and accuracy", f"Curves by epoch. {'. '.join(summary)}.", figure)
 
 
 def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
@@ -107,17 +107,17 @@ def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.spines[:].set_visible(True)
     axes.tick_params(length=0)
-    told = (
+    summary = (
         f"Confusion matrix of {classes} classes: "
         f"{np.trace(counts):,} of {evaluation.count:,} test images are classified correctly"
     )
     if wrong.any():
         true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-        told += (
+        summary += (
             f"; the most frequent mistake is {names[true]} taken for {names[predicted]}, "
             f"{_plural(int(wrong.max()), 'time')}"
         )
-    return Picture("confusion", "Confusion matrix", f"{told}.", figure)
+    return Picture("confusion", "Confusion matrix", f"{summary}.", figure)
 
 
 def mistakes(evaluation: Evaluation, names: Sequence[str]) -> Picture:
@@ -129,7 +129,7 @@ def mistakes(evaluation: Evaluation, names: Sequence[str]) -> Picture:
     rows = ceil(len(found.labels) / columns)
     figure, axes = _one_axes(rows * height, left=0.02, bottom=0.02, right=0.02, top=0.02)
     axes.set_axis_off()
-    told = []
+    summary = []
     for number, image in enumerate(found.images):
         row, column = divmod(number, columns)
         middle, bottom = column + 0.5, row * height + 0.8
@@ -138,9 +138,9 @@ def mistakes(evaluation: Evaluation, names: Sequence[str]) -> Picture:
         right, wrong = (percent(found.probabilities[number][name]) for name in (label, taken))
         text = f"is {shown[label]}:{gap}{right}\nsaid {shown[taken]}:{gap}{wrong}"
         axes.text(middle, bottom + 0.04, text, ha="center", va="top", fontsize=8, linespacing=1.1)
-        told.append(f"{names[label]} taken for {names[taken]} with {wrong}")
+        summary.append(f"{names[label]} taken for {names[taken]} with {wrong}")
     axes.set(xlim=(0, columns), ylim=(rows * height, 0), aspect="auto")
-    description = f"The {len(told)} worst mistakes on test images: {'; '.join(told)}."
+    description = f"The {len(summary)} worst mistakes on test images: {'; '.join(summary)}."
     return Picture("mistakes", "Worst mistakes", description, figure)
 
 
@@ -153,21 +153,21 @@ def filters(network: Network) -> list[Picture]:
     O, C, KH, KW = weight.shape
     limit = float(np.abs(weight).max()) or 1.0
     shown = weight[:MOST_FILTERS]
-    told = (
+    summary = (
         f"{_plural(O, 'filter')} of {KH} by {KW} in {_plural(C, 'channel')} of layer {layer.label}, "
         f"weights from {weight.min():.3g} to {weight.max():.3g}"
     )
     if C == 3:
         tiles = _in_rows([0.5 + filter.transpose(1, 2, 0) / (2 * limit) for filter in shown], 8)
-        told += ", as colours"
+        summary += ", as colours"
     elif C == 1:
         tiles = _in_rows([filter[0] for filter in shown], 8)
     else:  # a column for each filter, a row for each channel
         shown = shown[:16, :MOST_CHANNELS]
         tiles = [[filter[channel] for filter in shown] for channel in range(shown.shape[1])]
-        told += ", a column for each filter, a row for each channel"
+        summary += ", a column for each filter, a row for each channel"
     if shown.shape[:2] != (O, C):
-        told += f"; shown are {_plural(len(shown), 'filter')} and {_plural(shown.shape[1], 'channel')}"
+        summary += f"; shown are {_plural(len(shown), 'filter')} and {_plural(shown.shape[1], 'channel')}"
     mosaic = _mosaic(tiles)
     bar = 0.0 if C == 3 else 0.55
     height = min(5.0, (WIDTH - 0.1) * mosaic.shape[0] / mosaic.shape[1])
@@ -178,7 +178,7 @@ def filters(network: Network) -> list[Picture]:
         scale = figure.add_axes((0.2, 0.42 / (height + bar + 0.1), 0.6, 0.1 / (height + bar + 0.1)))
         figure.colorbar(image, cax=scale, orientation="horizontal", label="weight")
         scale.set_xticks([-limit, 0, limit], [f"{-limit:.2g}", "0", f"{limit:.2g}"])
-    return [Picture("filters", "First-layer filters", f"{told}.", figure)]
+    return [Picture("filters", "First-layer filters", f"{summary}.", figure)]
 
 
 def weights(network: Network) -> list[Picture]:
@@ -228,12 +228,12 @@ def layer_times(evaluation: Evaluation) -> list[Picture]:
     lines, *bars = axes.get_legend_handles_labels()[0]  # matplotlib returns lines first
     figure.legend(handles=[*bars, lines], loc="upper center", ncols=3)
     slowest = int(np.argmax(totals))
-    told = (
+    summary = (
         f"Time per layer in a training step on {_plural(evaluation.batch_size, 'image')}: "
         f"{milliseconds(sum(totals))} ms in all {_plural(len(times), 'layer')}; the slowest is "
         f"{times[slowest][0].layer} with {milliseconds(totals[slowest])} ms."
     )
-    return [Picture("layer_times", "Time per layer", told, figure)]
+    return [Picture("layer_times", "Time per layer", summary, figure)]
 
 
 # parts of pictures
@@ -329,12 +329,12 @@ def _panels(histograms: Sequence[Histogram], x_label: str, numbers: str) -> tupl
         axes.remove()
     figure.supxlabel(x_label, fontsize=9, y=0.06 / height)
     figure.supylabel("how many", fontsize=9, x=0.005)
-    told = [
+    summary = [
         f"{h.layer} from {h.low:.3g} to {h.high:.3g}" + (f", {h.zeros:.0%} are 0" if h.zeros else "")
         for h in (histograms[index] for index in chosen)
     ]
     some = f"{len(chosen)} of {len(histograms)} layers" if len(chosen) < len(histograms) else "each layer"
-    return f"Histograms of the {numbers} of {some}: {'; '.join(told)}.", figure
+    return f"Histograms of the {numbers} of {some}: {'; '.join(summary)}.", figure
 
 
 def _in_rows(tiles: list[Any], length: int) -> list[list[Any]]:
