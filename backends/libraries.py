@@ -1,4 +1,4 @@
-"""Other libraries: one that is missing, broken or hidden is named in a sentence, with what repairs it."""
+"""Imports of other libraries. If one is missing, broken or hidden, the message says how to repair it."""
 
 import os
 import sys
@@ -22,16 +22,19 @@ LIBRARIES = (
     "PIL", "click", "jinja2", "llvmlite", "matplotlib", "numba", "onnx", "platformdirs", "pydantic", "rich",
     "safetensors", "scipy", "tensorboard", "threadpoolctl", "typer",
 )  # fmt: skip
-PACKAGES = {"PIL": "pillow"}  # libraries that are installed under another name
-VARIABLES = {"numba": "NUMBA_", "matplotlib": "MPL"}  # how the names of a library's settings begin
+PACKAGES = {"PIL": "pillow"}  # libraries whose package has another name
+VARIABLES = {
+    "numba": "NUMBA_",
+    "matplotlib": "MPL",
+}  # the prefixes of environment variables that configure a library
 
 
 class LibraryError(ArgumentError, ImportError):
-    """A library that cannot be used; the message names it, its purpose, the reason and the remedy."""
+    """A library cannot be used; the message names it, its purpose, the reason and the remedy."""
 
 
 def require(name: str, purpose: str, package: str | None = None) -> ModuleType:
-    """The module ``name``, of the library that ``package`` installs; LibraryError if it cannot be used."""
+    """Import the module ``name`` of the library ``package``; LibraryError if it cannot be used."""
     library, said = name.partition(".")[0], StringIO()
     with needing(library, purpose, package):
         with redirect_stderr(said):  # NumPy prints a traceback for a module that needs an older one
@@ -45,33 +48,33 @@ def require(name: str, purpose: str, package: str | None = None) -> ModuleType:
 
 
 def require_to_start(*names: str) -> None:
-    """Import what nothing works without; a program that cannot ends in one sentence, with exit code 2."""
+    """Import the required libraries; if that fails, the program prints one sentence and exits with code 2."""
     try:
         for name in names:
             require(name, "to start")
     except LibraryError:
-        if not hasattr(sys, "ps1"):  # an interactive Python goes on
+        if not hasattr(sys, "ps1"):  # an interactive Python continues
             sys.excepthook = _end_in_a_sentence
         raise
 
 
 @contextmanager
 def needing(library: str, purpose: str, package: str | None = None) -> Iterator[None]:
-    """Whatever the block fails of, ``library`` is what fails: LibraryError, which says what to do."""
+    """Convert any exception of the block to a LibraryError about ``library``."""
     try:
         yield
     except (KeyboardInterrupt, MemoryError, LibraryError):
         raise
-    except BaseException as error:  # a broken library raises what it likes, SystemExit for example
+    except BaseException as error:  # a broken library may raise anything, for example SystemExit
         package = package or PACKAGES.get(library, library)
-        culprit = at_fault(error) or library  # another one, that it needs
+        culprit = at_fault(error) or library  # it may be a dependency
         packages = [package] if culprit == library else [package, PACKAGES.get(culprit, culprit)]
         broken = f"{package} is needed {purpose} and cannot be used ({_reason(error)})"
         raise LibraryError(f"{broken}: {_remedy(culprit, *packages)}") from error
 
 
 def at_fault(error: BaseException) -> str | None:
-    """The library that ``error`` comes from: it lacks what was asked of it, or its code failed."""
+    """The library that caused ``error``: a name is missing from it, or its code failed."""
     asked = error.obj if isinstance(error, AttributeError) else None
     named = asked.__name__ if isinstance(asked, ModuleType) else getattr(error, "name", None)
     frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
@@ -85,18 +88,18 @@ def at_fault(error: BaseException) -> str | None:
 
 
 def failure(library: str, error: BaseException) -> str:
-    """What to tell of an ``error`` that ``library`` is at fault for."""
+    """The message for an ``error`` that ``library`` caused."""
     return f"{library} fails ({_reason(error)}): {_remedy(library, PACKAGES.get(library, library))}"
 
 
 @cache
 def note_once(text: str) -> None:
-    """Warn of what is left out, once in a process."""
+    """Show a note about a missing feature, once per process."""
     warnings.warn(text, Notice, stacklevel=2)
 
 
 def version(package: str) -> str | None:
-    """The version of ``package``; None if it is not installed, or what describes it is damaged."""
+    """The version of ``package``; None if it is not installed or its metadata are damaged."""
     try:
         return distribution(package).version
     except Exception:
@@ -109,19 +112,19 @@ def _reason(error: BaseException) -> str:
 
 
 def _remedy(library: str, *packages: str) -> str:
-    """How to make ``library`` work: what may stand in its way, and the command that installs it."""
+    """How to repair ``library``: possible obstacles, and the command that installs it."""
     hints = []
     if found := _hiding(library, packages[-1]):
         hints.append(f"rename {found} if it is yours, since Python finds it first")
     settings = VARIABLES.get(packages[0])
     if settings and (names := sorted(name for name in os.environ if name.startswith(settings))):
         hints.append(f"unset {' and '.join(names)}")
-    again = " --force-reinstall" * any(map(_site, packages))  # else pip believes that all is there
+    again = " --force-reinstall" * any(map(_site, packages))  # otherwise pip considers it installed
     return ", or ".join([*hints, f"{quoted(sys.executable)} -m pip install {' '.join(packages)}{again}"])
 
 
 def _hiding(library: str, package: str) -> str | None:
-    """The file or folder that Python finds in place of the installed library."""
+    """The file or folder that Python finds instead of the installed library."""
     try:
         spec = find_spec(library)
     except (ImportError, ValueError):
@@ -139,12 +142,12 @@ def _site(package: str) -> Path | None:
     """The folder that ``package`` is installed in."""
     try:
         return Path(str(distribution(package).locate_file(""))).resolve()
-    except Exception:  # it is not installed, or what describes it is damaged
+    except Exception:  # it is not installed, or its metadata are damaged
         return None
 
 
 def _end_in_a_sentence(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Python's hook for an error that ends the program."""
+    """An exception hook that prints one sentence."""
     if not isinstance(error, LibraryError):
         sys.__excepthook__(kind, error, trace)
         return

@@ -1,4 +1,4 @@
-"""Figures as people read them, and names that they may have meant."""
+"""Formatting of numbers and text, and suggestions for misspelled names."""
 
 import os
 import re
@@ -20,17 +20,17 @@ def readable_bytes(count: float) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without what follows on further lines."""
+    """The first line of an error's message."""
     return (str(error).strip().splitlines() or [""])[0]
 
 
 def quoted(text: str) -> str:
-    """``text`` as one word of a command line; Windows' own shell knows no single quotes."""
+    """``text`` quoted as one word of a command line; Windows' shell does not support single quotes."""
     return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
 
 
 def nearest(given: str, names: Iterable[str]) -> str | None:
-    """The name that ``given`` is a misspelling of, if there is one; case and hyphens do not count."""
+    """The name of which ``given`` is a misspelling, or None; case and hyphens are ignored."""
     plain, letters = {_plain(name): name for name in names}, sorted(_plain(given))
     swapped = [name for name in plain if sorted(name) == letters]  # as in "sdg"
     found = swapped or get_close_matches(_plain(given), plain, n=1, cutoff=0.7)
@@ -40,9 +40,9 @@ def nearest(given: str, names: Iterable[str]) -> str | None:
 def did_you_mean(
     given: Any, names: Iterable[str], elsewhere: Mapping[str, str] = MappingProxyType({})
 ) -> str:
-    """As in "; did you mean 'adam'?", for the end of an error; empty if nothing is like ``given``.
+    """The end of an error message, as in "; did you mean 'adam'?"; empty if no name is similar.
 
-    ``elsewhere`` has what other programs call some of the names.
+    ``elsewhere`` maps names that other programs use to the names here.
     """
     if not isinstance(given, str):
         return ""

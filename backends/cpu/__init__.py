@@ -1,1 +1,1 @@
-"""The processor: NumPy, scipy.signal, and kernels compiled by Numba."""
+"""The CPU backend: NumPy, scipy.signal, and kernels compiled by Numba."""

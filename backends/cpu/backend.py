@@ -1,4 +1,4 @@
-"""NumPy and scipy.signal on the processor."""
+"""The CPU backend: NumPy and scipy.signal."""
 
 import os
 import platform
@@ -21,10 +21,10 @@ from backends.memory import Array, require_product
 
 
 class CpuBackend(Backend):
-    """The processor, with as many threads as the linear algebra library has been given."""
+    """The CPU, with the number of threads that the linear algebra library is set to."""
 
     xp = np
-    column_bytes = 4 << 20  # of 1/4 to 16 MB the fastest, by a little, wherever L2 has 1 MB a core
+    column_bytes = 4 << 20  # slightly the fastest of 1/4 to 16 MB if each core has 1 MB of L2 cache
 
     def __init__(self, kernels: str = "auto") -> None:
         super().__init__("cpu", kernels)
@@ -68,7 +68,7 @@ class CpuBackend(Backend):
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
         require_product(a, b, out)
         if 4 < len(a) < 16 and len(a) != 8 and a.shape[1] >= 1024:
-            # OpenBLAS is twice as fast with 8 rows as with 6 where the inner dimension is long
+            # OpenBLAS is twice as fast with 8 rows as with 6 if the inner dimension is long
             product = np.matmul(self._with_whole_rows(a), b)[: len(a)]
         elif accumulate:
             product = np.matmul(a, b)
@@ -80,7 +80,7 @@ class CpuBackend(Backend):
         return out
 
     def _with_whole_rows(self, a: Array) -> Array:
-        """The matrix with rows of zeros below it, up to a multiple of 8."""
+        """The matrix padded with rows of zeros to a multiple of 8 rows."""
         shape = (-(-len(a) // 8) * 8, a.shape[1])
         padded = self.scratch("rows", shape[0] * shape[1] * a.itemsize).view(a.dtype).reshape(shape)
         padded[: len(a)] = a
@@ -88,7 +88,7 @@ class CpuBackend(Backend):
         return padded
 
     def take(self, array: Array, indices: Array, out: Array) -> Array:
-        return np.take(array, indices, axis=0, out=out, mode="clip")  # "raise" would go through a copy
+        return np.take(array, indices, axis=0, out=out, mode="clip")  # "raise" would make a copy
 
     def stamp(self) -> Hashable:
         return self.allocations, threads.count(), get_ident()
@@ -97,7 +97,7 @@ class CpuBackend(Backend):
         return _ACTIVE
 
     def synchronize(self) -> None:
-        """Nothing is ever queued here."""
+        """Does nothing, because no work is queued."""
 
     def timer(self) -> Timer:
         return CpuTimer()
@@ -124,7 +124,7 @@ class CpuBackend(Backend):
 
 
 def _aligned(make: Callable[..., Array], size: int, dtype: Any) -> Array:
-    """A vector made by ``make``, on a 256-byte boundary."""
+    """A vector allocated by ``make`` that starts on a 256-byte boundary."""
     itemsize = np.dtype(dtype).itemsize
     room = make(size + 256 // itemsize, dtype=dtype)
     start = -room.ctypes.data % 256 // itemsize
@@ -132,7 +132,7 @@ def _aligned(make: Callable[..., Array], size: int, dtype: Any) -> Array:
 
 
 class CpuTimer(Timer):
-    """Wall-clock time: work on the processor is done when its call returns."""
+    """Wall-clock time, because work on the CPU is done when its call returns."""
 
     def __enter__(self) -> "CpuTimer":
         self._start = self._end = time.perf_counter()

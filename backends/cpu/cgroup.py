@@ -1,4 +1,4 @@
-"""How much processor time the system grants: the CPU quotas of Linux's control groups, versions 1 and 2."""
+"""The CPU quotas of Linux's control groups, versions 1 and 2."""
 
 import re
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def cpu_quota(process: Path = Path("/proc/self")) -> float | None:
-    """The smallest CPU quota that holds for this process, in processors; None if there is none.
+    """The smallest CPU quota that applies to this process, in CPUs; None if there is none.
 
-    A quota of any group around the process's own holds too.
+    The quotas of all parent groups apply too.
     """
     try:
         groups = (process / "cgroup").read_text("utf-8").splitlines()
@@ -20,7 +20,7 @@ def cpu_quota(process: Path = Path("/proc/self")) -> float | None:
 
 
 def _folders(groups: list[str], mounts: list[str]) -> Iterator[Path]:
-    """The folders of the process's groups that share out processor time, each up to where it is mounted."""
+    """The folders of the process's CPU groups and their parents, up to the mount point."""
     for line in mounts:
         mount, _, system = line.partition(" - ")
         root, point = (
@@ -33,7 +33,7 @@ def _folders(groups: list[str], mounts: list[str]) -> Iterator[Path]:
                 pass
             elif kind != "cgroup" or "cpu" not in options.split(",") or "cpu" not in controllers.split(","):
                 continue
-            # a container may see its own group alone, at the mount point
+            # a container may see only its own group, at the mount point
             inside = Path(path).is_relative_to(root) and ".." not in path
             folder = Path(point, Path(path).relative_to(root)) if inside else Path(point)
             yield folder
@@ -41,7 +41,7 @@ def _folders(groups: list[str], mounts: list[str]) -> Iterator[Path]:
 
 
 def _quota(group: Path) -> float | None:
-    """What a group may use, in processors; None if it has no limit."""
+    """The quota of a group in CPUs; None if it has no limit."""
     try:
         if (group / "cpu.max").exists():
             allowed, period = (group / "cpu.max").read_text("utf-8").split()

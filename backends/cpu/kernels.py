@@ -1,6 +1,6 @@
-"""Kernels for the CPU that Numba makes machine code of; what they do not cover goes the portable way.
+"""CPU kernels compiled by Numba; unsupported inputs fall back to the portable kernels.
 
-They take contiguous arrays of one dtype, float32 or float64, as the layers hand them out.
+They accept contiguous arrays of one dtype, float32 or float64, which is what the layers use.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,12 @@ from backends.kernels.window import Window
 from backends.memory import Array, Device, Shape
 
 BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.intp)
-AT_ONCE = 1024  # numbers of a line of dy: with those of all its channels they stay in the second cache
-ROOM = 1 << 19  # bytes of a convolution on their way to its pooling, a thread: they stay there too
+AT_ONCE = 1024  # elements of a line of dy; with those of all channels they stay in the L2 cache
+POOLED_BYTES = 1 << 19  # bytes per thread of a convolution that is pooled in the same pass; they stay in L2
 
 
 class CompiledKernels(PortableKernels):
-    """Direct convolution, pooling by line, products out of tiles, everything else in single passes."""
+    """Direct convolution, pooling line by line, products from tiles, everything else in single passes."""
 
     name = "compiled"
     largest = inf
@@ -49,7 +49,7 @@ class CompiledKernels(PortableKernels):
 
     @property
     def compile_seconds(self) -> float:  # type: ignore[override]
-        """What this process has spent on compiling kernels; those found on disk take none."""
+        """Seconds that this process has spent on compiling kernels; loading them from disk takes none."""
         return clock.seconds
 
     def when_compiling(self, say: Callable[[str], None]) -> None:
@@ -72,7 +72,7 @@ class CompiledKernels(PortableKernels):
     ) -> None:
         if _has_direct_grad_input(window):
             border = _gradient_border(window)
-            bordered, turned = self._room(dy.dtype, _bordered_size(dy, border), weight.size)
+            bordered, turned = self._scratch(dy.dtype, _bordered_size(dy, border), weight.size)
             bordered = self._bordered(dy, border, bordered)
             self._grad_input(bordered, dy.shape, weight, turned, out, window, groups)
         else:
@@ -93,13 +93,13 @@ class CompiledKernels(PortableKernels):
         O, _, OW, N = y_shape
         work = _work(weight, y_shape)
         parts = thread_count(work)
-        line = O * OW * N  # numbers of a line of all channels
+        line = O * OW * N  # elements of a line of all channels
         step, extent = pool.stride[0], pool.extent[0]
-        at_once = max(1, (ROOM // (line * x.itemsize) - extent) // step + 1)
+        at_once = max(1, (POOLED_BYTES // (line * x.itemsize) - extent) // step + 1)
         rows = min(at_once, -(-out.shape[1] // parts))
-        room = parts * line * ((rows - 1) * step + extent)
+        size = parts * line * ((rows - 1) * step + extent)
         border = window.padding[1]
-        bordered, rows_first, scratch = self._room(x.dtype, _bordered_size(x, border), weight.size, room)
+        bordered, rows_first, scratch = self._scratch(x.dtype, _bordered_size(x, border), weight.size, size)
         x = self._bordered(x, border, bordered)
         weight = _by_rows(weight, rows_first)
         shape, offsets = _convolution(x.shape, weight.shape, y_shape, window, groups)
@@ -123,7 +123,9 @@ class CompiledKernels(PortableKernels):
         grad = self.room("gradient", _gradient_shape(y_shape, window, dx is not None), dy.dtype)
         sums = None
         if bias_grad is not None:
-            sums = bias_grad if bias_grad.ndim == 3 else self._room(grad.dtype, O * OH * OW, name="sums")[0]
+            sums = (
+                bias_grad if bias_grad.ndim == 3 else self._scratch(grad.dtype, O * OH * OW, name="sums")[0]
+            )
         made_from = (BEFORE_POOL, dy, y, winner) if pool else (BEFORE_RELU, dy, y, NO_BYTES)
         sizes = _pool(pool, dy.shape) if pool else NO_INDICES
         self._grad_weight(x, grad, y_shape, weight_grad, window, groups, made_from, sums, sizes)
@@ -132,7 +134,7 @@ class CompiledKernels(PortableKernels):
         if dx is None:
             return
         if _has_direct_grad_input(window):
-            turned = self._room(grad.dtype, weight.size)[0]
+            turned = self._scratch(grad.dtype, weight.size)[0]
             self._grad_input(grad, y_shape, weight, turned, dx, window, groups)
         else:
             super().conv2d_grad_input(grad, weight, dx, window, groups)
@@ -158,8 +160,10 @@ class CompiledKernels(PortableKernels):
         pooling.average_pool_grad(dy.dtype, arguments, thread_count(out.size))
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> None:
-        room = partial(self._room, name="product")  # portable kernels multiply what lies in the workspace
-        if not matmul(a, b, out, accumulate, room):
+        scratch = partial(
+            self._scratch, name="product"
+        )  # portable kernels use the workspace for their operands
+        if not matmul(a, b, out, accumulate, scratch):
             super().matmul(a, b, out, accumulate)
 
     @covering()
@@ -296,7 +300,7 @@ class CompiledKernels(PortableKernels):
     ) -> None:
         work = _work(weight, out.shape)
         border = window.padding[1]
-        bordered, rows_first = self._room(x.dtype, _bordered_size(x, border), weight.size)
+        bordered, rows_first = self._scratch(x.dtype, _bordered_size(x, border), weight.size)
         x = self._bordered(x, border, bordered)
         weight = _by_rows(weight, rows_first)
         shape, offsets = _convolution(x.shape, weight.shape, out.shape, window, groups)
@@ -314,10 +318,10 @@ class CompiledKernels(PortableKernels):
         self, x: Array, dy: Array, y_shape: Shape, out: Array, window: Window, groups: int,
         made_from: tuple[int, Array, Array, Array] | None = None, sums: Array | None = None, pool: Any = None,
     ) -> None:  # fmt: skip
-        """The weight's gradient; dy is first ``made_from`` others as convolution_grad_weight says."""
+        """The gradient of the weight; ``made_from`` is explained in convolution_grad_weight."""
         parts = thread_count(_work(out, y_shape))
         border = window.padding[1]
-        bordered, shares = self._room(x.dtype, _bordered_size(x, border), parts * out.size)
+        bordered, shares = self._scratch(x.dtype, _bordered_size(x, border), parts * out.size)
         x = self._bordered(x, border, bordered)
         shape, offsets = _convolution(x.shape, out.shape, y_shape, window, groups)
         nothing = NOTHING[out.dtype]
@@ -335,7 +339,7 @@ class CompiledKernels(PortableKernels):
         self, bordered: Array, dy_shape: Shape, weight: Array, turned: Array, out: Array, window: Window,
         groups: int,
     ) -> None:  # fmt: skip
-        """The convolution of ``dy``, which has its border around it, with the weights turned around."""
+        """The convolution of ``dy``, including its border, with the flipped weights."""
         O, OH, OW, N = dy_shape
         C = len(out)
         KH, KW = window.size
@@ -357,16 +361,16 @@ class CompiledKernels(PortableKernels):
             thread_count(_work(weight, dy_shape)),
         )  # fmt: skip
 
-    def _bordered(self, x: Array, border: int, room: Array) -> Array:
-        """``x`` with so many columns of zeros to its left and right, in ``room``."""
+    def _bordered(self, x: Array, border: int, out: Array) -> Array:
+        """Write ``x`` with ``border`` columns of zeros on its left and right to ``out``."""
         if not border:
             return x
         C, H, W, N = x.shape
-        convolution.with_borders(x.dtype, (x, room, C * H, W * N, border * N), thread_count(x.size))
-        return room.reshape(C, H, W + 2 * border, N)
+        convolution.with_borders(x.dtype, (x, out, C * H, W * N, border * N), thread_count(x.size))
+        return out.reshape(C, H, W + 2 * border, N)
 
-    def _room(self, dtype: Any, *sizes: int, name: str = "workspace") -> list[Array]:
-        """Vectors of these sizes, side by side in the scratch of that name, each on a 64-byte boundary."""
+    def _scratch(self, dtype: Any, *sizes: int, name: str = "workspace") -> list[Array]:
+        """Vectors of these sizes in the scratch ``name``, each on a 64-byte boundary."""
         unit = 64 // dtype.itemsize
         starts = [0]
         for size in sizes:
@@ -380,7 +384,7 @@ NOTHING = {dtype: np.zeros(1, dtype=dtype) for dtype in FLOATS}
 
 
 def _rate(rate: Any, value: Array) -> Array:
-    """The learning rate as an array of one number of the values' dtype."""
+    """The learning rate as an array of one element with the dtype of the values."""
     return np.asarray(rate, dtype=value.dtype).reshape(1)
 
 
@@ -389,28 +393,28 @@ def _bordered_size(x: Array, border: int) -> int:
     return int(C * H * (W + 2 * border) * N) if border else 0
 
 
-def _by_rows(weight: Array, room: Array) -> Array:
-    """(O, C, KH, KW) -> (O, KH, C, KW), in ``room`` where that is another order."""
+def _by_rows(weight: Array, out: Array) -> Array:
+    """(O, C, KH, KW) -> (O, KH, C, KW), in ``out`` where that is another order."""
     if 1 in weight.shape[1:3]:
         return weight
-    convolution.by_kernel_rows(weight.dtype, (weight, room, *weight.shape), thread_count(weight.size))
-    return room.reshape(weight.shape)
+    convolution.by_kernel_rows(weight.dtype, (weight, out, *weight.shape), thread_count(weight.size))
+    return out.reshape(weight.shape)
 
 
 def _work(weight: Array, y_shape: Shape) -> int:
-    """A convolution's, in numbers moved."""
+    """The work of a convolution, in elements moved."""
     return int(weight.size) * prod(y_shape[1:]) // MULTIPLICATIONS
 
 
 def _has_direct_grad_input(window: Window) -> bool:
-    """Whether the gradient of the input is a convolution as well; with a stride it has gaps."""
+    """Whether the gradient of the input is a convolution too; with a stride it has gaps."""
     return window.stride == (1, 1) and _gradient_border(window) >= 0
 
 
 def _gradient_shape(y_shape: Shape, window: Window, input_grad: bool) -> Shape:
-    """A convolution's gradient, with the border that the gradient of its input needs.
+    """The shape of a convolution's output gradient, with the border that the input gradient needs.
 
-    If that is not wanted, a few lines for each thread are enough.
+    If the input gradient is not needed, a few lines per thread are enough.
     """
     O, OH, OW, N = y_shape
     if not input_grad:
@@ -424,7 +428,7 @@ def _gradient_border(window: Window) -> int:
 
 
 def _bias(bias: Array | None, out: Array) -> tuple[Array, int, int, int]:
-    """The bias, and how far apart its numbers are from channel to channel, row to row, column to column."""
+    """The bias, and its strides between channels, rows and columns."""
     if bias is None:
         return NOTHING[out.dtype], 0, 0, 0
     if bias.ndim == 1:
@@ -454,14 +458,14 @@ def _pool(window: Window, y_shape: Shape) -> Array:
 def _convolution(
     x_shape: Shape, weight_shape: Shape, y_shape: Shape, window: Window, groups: int
 ) -> tuple[Array, Array]:
-    """The sizes of a convolution, and how far from a line's first number each tap of each channel is.
+    """The sizes of a convolution, and the offset of each tap of each channel from the start of a line.
 
-    ``x_shape`` is with the border; taps are in the order (KH, C, KW) of the kernels' weights.
+    ``x_shape`` includes the border; taps are in the order (KH, C, KW) of the kernels' weights.
     """
     C, H, W, N = x_shape
     O, OH, OW, _ = y_shape
     KH, KW = window.size
-    sizes = convolution.Shape(
+    sizes = convolution.ConvolutionSizes(
         groups, C // groups, H, W, N, O // groups, OH, OW, KH, KW, *window.stride,
         window.dilation[0], window.padding[0],
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""How many threads the processor may use: those of BLAS, and those of the compiled kernels."""
+"""The numbers of threads of BLAS and of the compiled kernels."""
 
 import os
 from functools import cache
@@ -15,27 +15,27 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
 
 
 class Limit(NamedTuple):
-    """A number of threads, and what sets it."""
+    """A number of threads, and the reason for it."""
 
     threads: int
     reason: str
 
 
 _asked: Limit | None = None
-_forked: Limit | None = None  # from a process whose threads this one lacks
+_forked: Limit | None = None  # set after a fork from a process with threads
 
 
 def available_cores() -> int:
-    """The processor cores that this process may run on."""
+    """The number of CPU cores on which this process may run."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def limit() -> Limit:
-    """How many threads compiled kernels may use, and what limits them to that.
+    """The number of threads for compiled kernels, and the reason for it.
 
-    A number that was asked for goes before the smallest of what the system and the environment grant.
+    A number that was set explicitly has priority over the limits of the system and the environment.
     """
     fixed = _forked or _asked
     if fixed:
@@ -45,28 +45,28 @@ def limit() -> Limit:
 
 
 def count() -> int:
-    """How many threads compiled kernels may use."""
+    """The number of threads for compiled kernels."""
     return limit().threads
 
 
 def blas_limit() -> Limit:
-    """How many threads the linear algebra library uses, and what limits it to that."""
+    """The number of threads of the linear algebra library, and the reason for it."""
     pools, usual = blas_libraries(), limit()
     threads = max((pool["num_threads"] for pool in pools), default=usual.threads)
     if threads == usual.threads:
         return usual
-    told = [f"{name}={os.environ[name]}" for name in BLAS_VARIABLES if os.environ.get(name)]
-    return Limit(threads, ", ".join(told) or "the linear algebra library")
+    variables = [f"{name}={os.environ[name]}" for name in BLAS_VARIABLES if os.environ.get(name)]
+    return Limit(threads, ", ".join(variables) or "the linear algebra library")
 
 
 def after_fork() -> None:
-    """Compute on one thread from now on: this process was forked from one whose threads it lacks."""
+    """Use one thread from now on, because this process was forked from one with threads."""
     global _forked
     _forked = Limit(1, "forked from a process that had computed")
 
 
 def limit_blas_to_quota() -> None:
-    """Let the linear algebra library, which knows of no quota, start no more threads than that is worth."""
+    """Limit the threads of the linear algebra library to the CPU quota, which it ignores."""
     quota = None if _asked else _quota()
     if quota and any(pool["num_threads"] > quota.threads for pool in blas_libraries()):
         with needing("threadpoolctl", "to limit the threads to a CPU quota"):
@@ -76,7 +76,7 @@ def limit_blas_to_quota() -> None:
 
 
 def blas_libraries() -> list[dict[str, Any]]:
-    """What threadpoolctl tells of each linear algebra library in use; nothing, with a note, if it cannot."""
+    """The linear algebra libraries that threadpoolctl finds; empty, with a note, if it fails."""
     purpose = "to find the linear algebra library and its threads"
     try:
         with needing("threadpoolctl", purpose):
@@ -89,7 +89,7 @@ def blas_libraries() -> list[dict[str, Any]]:
 
 @cache
 def _granted() -> Limit | None:
-    """The smallest number of threads that a quota or a variable of the environment names."""
+    """The smallest number of threads set by a quota or an environment variable."""
     return min(filter(None, (_quota(), *map(_variable, VARIABLES))), default=None)
 
 
@@ -99,14 +99,14 @@ def _quota() -> Limit | None:
 
 
 def _variable(name: str) -> Limit | None:
-    """What a variable of the environment sets; None if that is no number of threads."""
+    """The limit that an environment variable sets; None if it is not a number of threads."""
     value = os.environ.get(name, "")
-    threads = value.partition(",")[0].strip()  # OpenMP takes one for each level of nesting
+    threads = value.partition(",")[0].strip()  # OpenMP accepts a list, one for each nesting level
     return Limit(int(threads), f"{name}={value}") if threads.isdecimal() and int(threads) else None
 
 
 class limit_threads:  # noqa: N801 - used as a function is
-    """Let the process use so many threads from now on; in ``with``, for its block only."""
+    """Set the number of threads of this process; as a context manager, only for its block."""
 
     def __init__(self, threads: int) -> None:
         global _asked
@@ -117,8 +117,8 @@ class limit_threads:  # noqa: N801 - used as a function is
             )
         if _forked and threads > 1:
             raise ArgumentError(
-                f"threads is {threads}, but this process was forked from one that had computed, and the "
-                "threads of that one do not survive a fork: take 1, or start the process with "
+                f"threads is {threads}, but this process was forked from one that had computed, and "
+                "threads do not survive a fork: use 1, or start the process with "
                 'multiprocessing.get_context("spawn")'
             )
         purpose = f"to limit the threads to {threads}"

@@ -1,6 +1,6 @@
 """CuPy and cupyx.scipy.signal on an NVIDIA GPU.
 
-Nothing here imports CuPy before a backend is made; diagnosis.py tells what keeps one from being made.
+CuPy is imported when a backend is created; diagnosis.py explains why that fails.
 """
 
 import os
@@ -34,12 +34,12 @@ from backends.memory import Array, Upload, require_product
 
 
 class CudaBackend(Backend):
-    """The GPU number ``index``, as CUDA counts them; work goes to the current CuPy stream.
+    """The GPU number ``index`` in CUDA's order; work is queued on the current CuPy stream.
 
-    Raises DeviceUnavailable unless a small kernel and a small product come out right on it.
+    Raises DeviceUnavailable unless a small kernel and a small product give the right results on it.
     """
 
-    column_bytes = 256 << 20  # few, large products: there is no cache to stay in
+    column_bytes = 256 << 20  # few, large products: there is no cache to fit into
 
     def __init__(self, index: int = 0, kernels: str = "auto", tf32: bool = False) -> None:
         name = f"cuda:{index}"
@@ -52,7 +52,7 @@ class CudaBackend(Backend):
         self._active = _Active(name, self._device)
         try:
             self._cublas = cupy.cuda.cublas
-            # the second is CuPy's own switch, for its products
+            # the second is CuPy's own setting for its products
             self._tf32 = tf32 or int(os.environ.get("CUPY_TF32", "0")) > 0
             self._products = threading.local()
             self._gemm_types = _gemm_types(self._cublas, self._tf32)
@@ -61,7 +61,7 @@ class CudaBackend(Backend):
             raise DeviceUnavailable(failure(name, error)) from error
         if product != _PROBED:
             raise DeviceUnavailable(
-                f"{name} computes wrongly, a small product gave {product} and not {_PROBED}: "
+                f"{name} computes wrong results, a small product gave {product} instead of {_PROBED}: "
                 "check the GPU with nvidia-smi"
             )
         super().__init__(name, kernels)
@@ -77,16 +77,16 @@ class CudaBackend(Backend):
     def signal(self) -> ModuleType:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # of what is not used here
+                warnings.simplefilter("ignore", FutureWarning)  # about features that are not used here
                 import cupyx.scipy.signal
         except Exception as error:
             raise DeviceUnavailable(failure(self.name, error)) from error
         return cupyx.scipy.signal
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
-        """As the contract says; a copy from pinned memory may still be under way on return."""
+        """See the contract; a copy from pinned memory may still be in progress on return."""
         with self.active():
-            if isinstance(host, self.xp.ndarray):  # already on a GPU; comes over from another one
+            if isinstance(host, self.xp.ndarray):  # already on a GPU; copied if it is another one
                 if out is None:
                     return self.xp.asarray(host, dtype=dtype)
                 out[...] = self.xp.asarray(host)
@@ -114,11 +114,11 @@ class CudaBackend(Backend):
             return self.xp.zeros(size, dtype=dtype)  # CuPy's allocations are aligned to 512 bytes
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
-        """One cuBLAS call, without copies, for float32 and float64 matrices with one contiguous axis."""
+        """One cuBLAS call without copies, for float32 and float64 matrices with a contiguous axis."""
         require_product(a, b, out)
         with self.active():
             layouts = [blas_layout(array.shape, array.strides, array.itemsize) for array in (a, b, out)]
-            if 0 in (out.size, a.size):  # cuBLAS takes no empty matrices
+            if 0 in (out.size, a.size):  # cuBLAS does not accept empty matrices
                 if not accumulate:
                     out.fill(0)
             elif a.dtype == b.dtype == out.dtype and out.dtype in self._gemm_types and None not in layouts:
@@ -148,7 +148,7 @@ class CudaBackend(Backend):
 
     @property
     def _gemm_ex(self) -> Callable[..., None]:
-        """CuBLAS's product on this thread, where CuPy will not do the one of a recording."""
+        """CuBLAS's product for this thread; CuPy's cannot be recorded."""
         own = getattr(self._products, "gemm_ex", None)
         return own or partial(self._cublas.gemmEx, self.xp.cuda.get_cublas_handle())
 
@@ -167,14 +167,14 @@ class CudaBackend(Backend):
         return CompiledKernels
 
     def graph(self, step: Work, state: Sequence[Array] = ()) -> Work:
-        """A CUDA graph of ``step``, see :class:`backends.graph.CapturedStep`."""
+        """A CUDA graph of ``step``; see :class:`backends.graph.CapturedStep`."""
         return CapturedStep(self, Capture(self, self._multiply_by), step, state)
 
     def upload(self, *targets: Array) -> Upload:
         return PinnedUpload(self, *targets)
 
     def has_room(self, nbytes: int) -> bool:
-        """Up to half of what is free: activations and CuPy's temporaries need the rest."""
+        """True for up to half of the free memory; activations and CuPy's temporary arrays need the rest."""
         with self.active():
             free = self._device.mem_info[0] + self.xp.get_default_memory_pool().free_bytes()
         return nbytes <= free // 2
@@ -198,7 +198,7 @@ class CudaBackend(Backend):
         return CudaTimer(self)
 
     def memory(self) -> dict[str, int]:
-        """Bytes ``used`` by all memory pools of this process, ``free`` for everyone, and ``total``."""
+        """Bytes ``used`` by all memory pools of this process, ``free`` for all processes, and ``total``."""
         with self.active():
             used = sum(pool.total_bytes() for pool in (self.xp.get_default_memory_pool(), *pools()))
             free, total = self._device.mem_info
@@ -224,9 +224,9 @@ class CudaBackend(Backend):
 
 
 class _Active:
-    """Makes a device the current one, and CuPy's errors those of the contract.
+    """Makes a device current, and converts CuPy's errors to those of the contract.
 
-    It may be entered again, and from several threads: CuPy keeps what was current before for each.
+    It is reentrant and can be used by several threads; CuPy stores the previous device of each.
     """
 
     def __init__(self, name: str, device: Any) -> None:
@@ -244,7 +244,7 @@ class _Active:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
             self._device.__exit__(kind, error, traceback)
-        except Exception as later:  # a lost device cannot be left either; what came first is told
+        except Exception as later:  # leaving a lost device fails too; the first error is raised
             if error is None:
                 self._tell(later)
                 raise
@@ -264,7 +264,7 @@ class _Active:
 
 
 class CudaTimer(Timer):
-    """The time between two events on the stream that is current at each."""
+    """The time between two events, each on its current stream."""
 
     def __init__(self, backend: CudaBackend) -> None:
         self._backend = backend
@@ -290,15 +290,15 @@ class CudaTimer(Timer):
 
 
 def count() -> int:
-    """How many CUDA devices there are, at least one; raises DeviceUnavailable where there is none."""
+    """The number of CUDA devices; raises DeviceUnavailable if there are none."""
     return _start(import_cupy())
 
 
-_process: int | None = None  # the one that CUDA was started in
+_process: int | None = None  # the process in which CUDA was started
 
 
 def _start(cupy: ModuleType) -> int:
-    """How many CUDA devices there are; from here on CUDA is this process's alone."""
+    """The number of CUDA devices; from now on forked processes cannot use CUDA."""
     global _process
     _require_own_process("CUDA")
     devices = count_devices(cupy)
@@ -310,16 +310,16 @@ def _require_own_process(name: str) -> None:
     """Raise DeviceUnavailable if this process was forked after CUDA had been started."""
     if _process not in (None, os.getpid()):
         raise DeviceUnavailable(
-            f"{name} was in use when this process was forked, which CUDA does not survive: start the process "
+            f"{name} was in use when this process was forked, and CUDA does not work after a fork: start it "
             'with multiprocessing.get_context("spawn"), or use CUDA only after the fork'
         )
 
 
 def blas_layout(shape: tuple[int, int], strides: tuple[int, int], itemsize: int) -> tuple[bool, int] | None:
-    """How BLAS can read a matrix where it lies, or None where it cannot.
+    """How BLAS can read a matrix in place, or None if it cannot.
 
-    (False, leading) means contiguous rows, one every ``leading`` numbers; (True, leading) contiguous
-    columns. An axis of length 1 is never stepped along, so its stride may be anything.
+    (False, leading) means contiguous rows with a stride of ``leading``; (True, leading) means contiguous
+    columns. The stride of an axis of length 1 is ignored.
     """
     for by_columns in (False, True):
         lines, length = shape[::-1] if by_columns else shape
@@ -331,7 +331,7 @@ def blas_layout(shape: tuple[int, int], strides: tuple[int, int], itemsize: int)
 
 
 class _GemmType(NamedTuple):
-    """What cuBLAS is told of a dtype: CUDA's numbers for it, and where 0 and 1 lie on the host."""
+    """CuBLAS's parameters for a dtype: CUDA's numbers for it, and the addresses of 0 and 1 on the host."""
 
     data: int
     compute: int

@@ -1,4 +1,4 @@
-"""What a step needs to be recorded as a CUDA graph: a stream, memory and a cuBLAS of its own."""
+"""Records a step as a CUDA graph, with its own stream, memory pool and cuBLAS handle."""
 
 import ctypes
 import gc
@@ -15,25 +15,25 @@ from backends.graph import CaptureError, Work
 from backends.memory import Device
 from backends.text import first_line
 
-WARM_UPS = 2  # after the second, all temporary memory that a step takes is in the pool
-WORKSPACE_BYTES = 32 << 20  # what NVIDIA recommends on Hopper; it must not move while a graph knows its place
+WARM_UPS = 2  # after the second, the pool contains all temporary memory of a step
+WORKSPACE_BYTES = 32 << 20  # NVIDIA's recommendation for Hopper; it must not move while a graph uses it
 
 GemmEx = Callable[..., None]
 
 recording_alone = threading.RLock()
-"""Held by the thread that records: CUDA ends a recording if another thread waits for the whole device."""
+"""Held while recording: CUDA ends a recording if another thread waits for the whole device."""
 
 
 class Capture:
-    """Records steps on one device; inside ``using(gemm_ex)`` products go through that, in place of CuPy's."""
+    """Records steps on one device; inside ``using(gemm_ex)`` products use ``gemm_ex`` instead of CuPy's."""
 
     def __init__(self, device: Device, using: Callable[[GemmEx], Any]) -> None:
         self._device = device
         self._using = using
 
     def __call__(self, step: Work) -> Work:
-        """Run ``step`` to warm up, record it, and give what launches it on the current stream."""
-        step()  # makes the buffers, in the memory that others share; what it raises is its own
+        """Warm up and record ``step``; -> a callable that launches the graph on the current stream."""
+        step()  # allocates the buffers in the shared pool; its errors are the step's own
         with recording_alone:
             _give_back()
             own = Belongings(self._device)
@@ -52,7 +52,7 @@ class Capture:
     def _record(self, step: Work, own: "Belongings") -> None:
         cupy = self._device.xp
         cuda = cupy.cuda
-        cupy.get_default_memory_pool().free_all_blocks()  # a pool leaves nothing to another
+        cupy.get_default_memory_pool().free_all_blocks()  # pools do not share free memory
         own.stream = cuda.Stream(non_blocking=True)
         own.workspace = own.pool.malloc(WORKSPACE_BYTES)
         own.cublas = Cublas(own.stream.ptr, own.workspace.ptr, WORKSPACE_BYTES)
@@ -68,19 +68,19 @@ class Capture:
             own.stream.synchronize()
 
     def _raise_if_lost(self, error: BaseException) -> None:
-        """Raise DeviceLost if the device failed, not the recording; otherwise wait until it is idle."""
+        """Raise DeviceLost if the device has failed, otherwise wait until it is idle."""
         if isinstance(error, DeviceLost) and not isinstance(error.__cause__, CublasError):
             raise error
         try:
             with self._device.active():
-                self._device.xp.cuda.runtime.deviceSynchronize()  # the caller may change a warm-up's arrays
+                self._device.xp.cuda.runtime.deviceSynchronize()  # the caller may change its arrays
         except Exception as later:
             if isinstance(later, DeviceLost):
                 raise
 
 
 class Belongings:
-    """What a recording has of its own. Memory in its pool counts until it is given back to the device."""
+    """The resources of a recording. Memory in its pool is in use until it is returned to the device."""
 
     stream: Any = None
     workspace: Any = None
@@ -94,14 +94,14 @@ class Belongings:
             _belongings.add(self)
 
     def retire(self) -> None:
-        """Give all of it back, now or when no recording is under way."""
+        """Release everything, now or when no recording is in progress."""
         _retired.append(self)
         _give_back()
 
     def give_back(self) -> bool:
-        """Give back what can be, in this order; whether nothing is left in the pool.
+        """Release the resources in this order; -> whether the pool is empty.
 
-        On a lost device everything stays: it takes nothing back, and CuPy prints an error for each thing.
+        On a lost device nothing can be released, and CuPy would print an error for each object.
         """
         with suppress(Exception), self._device.active():
             self._device.xp.cuda.runtime.deviceSynchronize()
@@ -115,7 +115,7 @@ class Belongings:
 
 
 class Launch:
-    """Launches a graph on the current stream, and keeps what it knows the places of."""
+    """Launches a graph on the current stream, and keeps its resources alive."""
 
     def __init__(self, own: Belongings) -> None:
         self._own = own
@@ -128,24 +128,24 @@ class Launch:
 
 
 _belongings: "WeakSet[Belongings]" = WeakSet()
-# A pool that somebody's array still lies in stays here: what CuPy's pool holds when it goes is lost.
+# A pool that still contains arrays stays here, because CuPy leaks the memory of a destroyed pool.
 _retired: deque[Belongings] = deque()
 _under_way = False
 
 
 def pools() -> list[Any]:
-    """The memory pools of all recordings that are there, and of those that left something behind."""
+    """The memory pools of all recordings, and of released recordings whose pools are not empty."""
     with recording_alone:
         _give_back()
         return [own.pool for own in _belongings]
 
 
 def _give_back() -> None:
-    """Give back what retired, unless a recording is under way, which that would end."""
-    if not recording_alone.acquire(blocking=False):  # whoever records does it later
+    """Release retired resources, unless a recording is in progress, which that would end."""
+    if not recording_alone.acquire(blocking=False):  # the recording thread does it later
         return
     try:
-        with suppress(IndexError):  # what is destroyed in a turn may empty the queue
+        with suppress(IndexError):  # destructors may empty the queue
             for _ in range(0 if _under_way else len(_retired)):
                 own = _retired.popleft()
                 if not own.give_back():
@@ -155,7 +155,7 @@ def _give_back() -> None:
 
 
 def _clear_frames(error: BaseException) -> None:
-    """Let go of the temporary arrays that a failed step's frames hold through the error's traceback."""
+    """Release the temporary arrays that are referenced by the frames of a failed step's traceback."""
     cleared: list[BaseException] = []
     left: list[BaseException | None] = [error]
     while left:
@@ -164,21 +164,21 @@ def _clear_frames(error: BaseException) -> None:
             cleared.append(found)
             traceback.clear_frames(found.__traceback__)
             left += [found.__cause__, found.__context__, *getattr(found, "exceptions", ())]
-    gc.collect()  # a frame and its error may hold each other
+    gc.collect()  # a frame and its error may reference each other
 
 
 @contextmanager
 def _recording(stream: Any) -> Iterator[None]:
-    """Record what is queued inside the block, which ends the recording; if it fails, it is ended here."""
+    """Record the work queued inside the block. The block ends the recording; if it fails, this does."""
     global _under_way
     collecting = gc.isenabled()
-    gc.disable()  # what it destroys may be of the device, which a recording forbids
+    gc.disable()  # destroying device objects is forbidden while recording
     _under_way = True
     try:
         stream.begin_capture()
         yield
     except BaseException:
-        with suppress(Exception):  # a broken recording raises once more when it ends
+        with suppress(Exception):  # a broken recording raises again when it ends
             stream.end_capture()
         raise
     finally:
@@ -188,11 +188,11 @@ def _recording(stream: Any) -> Iterator[None]:
 
 
 class CublasError(RuntimeError):
-    """CuBLAS refused a call, which while recording says nothing about the device."""
+    """CuBLAS refused a call; while recording, this does not mean that the device has failed."""
 
 
 class Cublas:
-    """A cuBLAS handle on one stream, with a workspace of its own; CuPy's refuses to be recorded."""
+    """A cuBLAS handle for one stream with its own workspace; CuPy's handle cannot be recorded."""
 
     def __init__(self, stream: int, workspace: int, nbytes: int) -> None:
         self._library = _load()
@@ -205,7 +205,7 @@ class Cublas:
         )
 
     def gemm_ex(self, *arguments: int) -> None:
-        """As CuPy's gemmEx, without the handle."""
+        """Like CuPy's gemmEx, without the handle."""
         typed = (kind(value) for kind, value in zip(GEMM_TYPES, arguments, strict=True))
         self._check("cublasGemmEx", self._handle, *typed)
 
@@ -229,6 +229,6 @@ GEMM_TYPES: tuple[Any, ...] = (_I, _I, _I, _I, _I, _P, _P, _I, _I, _P, _I, _I, _
 
 
 def _load() -> Any:
-    from cuda import pathfinder  # CuPy brings it
+    from cuda import pathfinder  # a dependency of CuPy
 
     return ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)

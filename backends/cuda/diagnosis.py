@@ -1,4 +1,4 @@
-"""What keeps CUDA from being used, or ends its use: each in a sentence that ends with what mends it."""
+"""Diagnoses why CUDA cannot be used or has failed. Each message ends with what to do."""
 
 import ctypes
 import os
@@ -11,9 +11,9 @@ from types import ModuleType
 from backends.errors import DeviceLost, DeviceUnavailable, OutOfMemory
 from backends.text import first_line, quoted, readable_bytes
 
-OLDEST_CAPABILITY = 75  # what the compiled kernels need, as CuPy writes 7.5
+OLDEST_CAPABILITY = 75  # required by the compiled kernels; CuPy writes 7.5 as "75"
 
-# As CUDA's runtime, driver and cuBLAS name what happened, without prefix, underscores and case.
+# Names of errors in CUDA's runtime, driver and cuBLAS, without prefix and underscores, in lower case.
 _FULL = {"memoryallocation", "outofmemory", "allocfailed"}
 _LOST = {
     "assert", "contained", "contextisdestroyed", "deviceunavailable", "devicesunavailable",
@@ -25,9 +25,9 @@ _LOST = {
 
 
 def import_cupy() -> ModuleType:
-    """The package cupy; DeviceUnavailable where there is none, several, or a broken one."""
+    """Import cupy; DeviceUnavailable if it is not installed, broken, or installed more than once."""
     packages = _cupy_packages()
-    if len(packages) > 1:  # asked before the import: their files lie on top of each other
+    if len(packages) > 1:  # checked before the import, because their files overwrite each other
         raise DeviceUnavailable(
             f"several CuPy packages are installed, {' and '.join(packages)}, and overwrite each other: "
             f"run {_pip()} uninstall -y {' '.join(packages)}, then {_install_command()}"
@@ -40,7 +40,7 @@ def import_cupy() -> ModuleType:
         if _driver_version():
             raise DeviceUnavailable(f"CuPy is not installed: run {_install_command()}") from error
         raise DeviceUnavailable(
-            "CuPy is not installed, and no NVIDIA driver was found: where there is an NVIDIA GPU, "
+            "CuPy is not installed, and no NVIDIA driver was found: if this machine has an NVIDIA GPU, "
             f"install its driver, then run {_install_command()}"
         ) from error
     except Exception as error:
@@ -49,7 +49,7 @@ def import_cupy() -> ModuleType:
 
 
 def count_devices(cupy: ModuleType) -> int:
-    """How many devices CUDA sees, at least one; DeviceUnavailable where it sees none."""
+    """The number of devices that CUDA finds; DeviceUnavailable if there are none."""
     try:
         devices = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:
@@ -57,9 +57,9 @@ def count_devices(cupy: ModuleType) -> int:
             raise DeviceUnavailable(_driver_trouble(cupy)) from error
         if "cudaErrorInitializationError" in str(error):
             raise DeviceUnavailable(
-                f"CUDA does not start ({_summary(error)}), as in a process that was forked from one that had "
-                'used CUDA: start the process with multiprocessing.get_context("spawn"), or check the NVIDIA '
-                "driver with nvidia-smi"
+                f"CUDA does not start ({_summary(error)}), as in a process that was forked after "
+                'CUDA was used: start the process with multiprocessing.get_context("spawn"), or check the '
+                "NVIDIA driver with nvidia-smi"
             ) from error
         if "cudaErrorNoDevice" not in str(error):
             raise DeviceUnavailable(
@@ -101,20 +101,20 @@ def _driver_trouble(cupy: ModuleType) -> str:
 
 
 def failure(name: str, error: Exception) -> str:
-    """What went wrong at the first kernel, the first product or a late import, and what mends it."""
+    """The message for an error in the first kernel, the first product or a late import."""
     if isinstance(error, OutOfMemory):
         free = "" if error.free is None else f", {readable_bytes(error.free)} are free"
-        return f"{name} has no memory for a small computation{free}: see with nvidia-smi what holds it"
+        return f"{name} has no memory for a small computation{free}: see its processes with nvidia-smi"
     if isinstance(error, DeviceLost) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # nothing was begun that would have to start again
+        error = error.__cause__  # no work is lost yet
     text = str(error)
     unloaded = any(kind.__name__ == "DynamicLibNotFoundError" for kind in type(error).__mro__)
     if unloaded or isinstance(error, ImportError) or "CUDA headers" in text:
-        missing = re.split(r": |\. |\n", text)[0]  # the name; the rest is a list of places
-        return f"{name} lacks a part of the CUDA toolkit ({missing}): {_toolkit_mend()}"
-    if "gpu-architecture" in text:  # CUDA 13 knows no GPU older than compute capability 7.5
+        missing = re.split(r": |\. |\n", text)[0]  # the name; the rest is a list of folders
+        return f"{name} lacks a part of the CUDA toolkit ({missing}): {_toolkit_advice()}"
+    if "gpu-architecture" in text:  # CUDA 13 does not support GPUs below compute capability 7.5
         return (
-            f"{name} is older than this CuPy's CUDA: run {_pip()} uninstall -y {' '.join(_cupy_packages())}, "
+            f"{name} is too old for CuPy's CUDA: run {_pip()} uninstall -y {' '.join(_cupy_packages())}, "
             f'then {_pip()} install "cupy-cuda12x[ctk]"'
         )
     if "UNSUPPORTED_PTX_VERSION" in text or "cudaErrorUnsupportedPtxVersion" in text:
@@ -128,9 +128,9 @@ def failure(name: str, error: Exception) -> str:
 def trouble(
     name: str, error: BaseException, free: Callable[[], int | None]
 ) -> OutOfMemory | DeviceLost | None:
-    """What CuPy raised in the middle of work as the contract's error, or None where it is of another kind.
+    """The contract's error for an exception that CuPy raised during work, or None for other exceptions.
 
-    ``free`` asks how many bytes are left.
+    ``free`` returns the number of free bytes.
     """
     text = str(error)
     refused = _REFUSED.match(text)
@@ -139,32 +139,32 @@ def trouble(
         left = free()
         if limit:  # CUPY_GPU_MEMORY_LIMIT
             left = limit - held if left is None else min(left, limit - held)
-        return OutOfMemory(name, requested, left, _MEMORY_MEND)
+        return OutOfMemory(name, requested, left, _MEMORY_ADVICE)
     said = re.match(r"(?:cudaError|CUDA_ERROR_|CUBLAS_STATUS_)(\w+)", text)
     what = said[1].replace("_", "").lower() if said else ""
     if what in _FULL:
-        return OutOfMemory(name, None, free(), _MEMORY_MEND)
+        return OutOfMemory(name, None, free(), _MEMORY_ADVICE)
     if what in _LOST:
         return DeviceLost(
             f"{name} is lost ({text.splitlines()[0]}): check it with nvidia-smi; this process cannot use it "
-            "any more, so start again, or go on on the CPU"
+            "any more, so start again, or continue on the CPU"
         )
     return None
 
 
-_REFUSED = re.compile(  # pinned memory of the host is not counted, and not meant
+_REFUSED = re.compile(  # this does not match errors about pinned host memory
     r"Out of memory allocating ([\d,]+) bytes \(allocated so far: ([\d,]+) bytes"
     r"(?:, limit set to: ([\d,]+) bytes)?"
 )
-_MEMORY_MEND = "take smaller batches, or see with nvidia-smi what else holds memory there"
+_MEMORY_ADVICE = "use smaller batches, or run nvidia-smi to see which other processes use memory there"
 
 
 def require_capability(name: str, capability: str) -> None:
-    """Raise DeviceUnavailable where the compiled kernels are for younger GPUs; "75" is CuPy's 7.5."""
+    """Raise DeviceUnavailable if the GPU is too old for the compiled kernels; "75" means 7.5."""
     if int(capability) < OLDEST_CAPABILITY:
         raise DeviceUnavailable(
             f"{name} has compute capability {readable_capability(capability)}, the compiled kernels need "
-            f"{readable_capability(str(OLDEST_CAPABILITY))} or later: take the portable kernels"
+            f"{readable_capability(str(OLDEST_CAPABILITY))} or later: use the portable kernels"
         )
 
 
@@ -177,7 +177,7 @@ def _broken(packages: list[str], error: Exception) -> str:
     )
 
 
-def _toolkit_mend() -> str:
+def _toolkit_advice() -> str:
     for package in _cupy_packages():
         if package != "cupy":
             return f'run {_pip()} install "{package}[ctk]"'
@@ -185,33 +185,33 @@ def _toolkit_mend() -> str:
 
 
 def _summary(error: BaseException) -> str:
-    """The error in one line; CuPy's import wraps the one that it met in a long notice."""
+    """The error in one line; CuPy wraps import errors in a long notice."""
     if isinstance(error, ImportError) and error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _pip() -> str:
-    """The pip of this very interpreter."""
+    """The command that runs this interpreter's pip."""
     return f"{quoted(sys.executable)} -m pip"
 
 
 def _install_command() -> str:
-    """The pip command that brings the CuPy for this machine's driver."""
+    """The pip command that installs CuPy for this machine's driver."""
     driver = _driver_version()
     if driver:
         return f'{_pip()} install "cupy-cuda{13 if driver >= 13000 else 12}x[ctk]"'
-    return f'{_pip()} install "cupy-cuda12x[ctk]" (cupy-cuda13x where nvidia-smi shows CUDA 13)'
+    return f'{_pip()} install "cupy-cuda12x[ctk]" (or cupy-cuda13x if nvidia-smi shows CUDA 13)'
 
 
 def _cupy_packages() -> list[str]:
-    """The installed distributions that bring a package called cupy."""
+    """The installed distributions that contain the package cupy."""
     names = {str(found.name).lower().replace("_", "-") for found in metadata.distributions()}
     return sorted(name for name in names if re.fullmatch(r"cupy(-(cuda|rocm)[\w-]+)?", name))
 
 
 def _driver_version() -> int:
-    """The CUDA version that the NVIDIA driver supports, as 12090 for 12.9; 0 where there is no driver."""
+    """The CUDA version that the NVIDIA driver supports, for example 12090 for 12.9; 0 without a driver."""
     version = ctypes.c_int(0)
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
@@ -222,7 +222,7 @@ def _driver_version() -> int:
 
 
 def readable_capability(capability: str) -> str:
-    """As people write CuPy's "75": "7.5"."""
+    """Convert CuPy's "75" to "7.5"."""
     return f"{capability[:-1]}.{capability[-1]}"
 
 

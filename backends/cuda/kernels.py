@@ -1,7 +1,8 @@
-"""Kernels for CUDA, in CUDA C++ (kernels.cu); what they do not cover goes the portable way.
+"""Kernels in CUDA C++ (kernels.cu); unsupported inputs fall back to the portable kernels.
 
-Here is decided what is called with which sizes. Convolutions of few channels are direct, with bias, ReLU and
-pooling in the same pass; those of many are products with blocks of columns, which the tensor cores may take.
+This module decides which kernel is launched with which sizes. Convolutions with few channels are direct,
+with bias, ReLU and pooling in the same pass. Those with many channels are products with blocks of columns,
+which can use the tensor cores.
 """
 
 from functools import lru_cache
@@ -19,10 +20,10 @@ from backends.memory import Array, Device, Shape
 
 BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.int64)
 
-TILES = (1, 4, 8)  # channels that a thread of a direct convolution makes
-NARROW = 32  # channels: with more on both sides a product is expected to be faster; not measured yet
-OVERLAP = 4  # times that a position may be computed for the windows of a pooling that share it
-WARPS = 2048  # that keep a large GPU busy; a fixed number, so that sums are cut alike on every GPU
+TILES = (1, 4, 8)  # channels computed by a thread of a direct convolution
+NARROW = 32  # with more channels on both sides a product should be faster; not measured yet
+OVERLAP = 4  # times that a position may be computed for overlapping pooling windows
+WARPS = 2048  # enough to keep a large GPU busy; fixed, so that sums are split the same way on every GPU
 WARP, O_TILE, TAP_TILE = 32, 4, 8  # as in kernels.cu
 GATHER_SIDE = 32
 
@@ -32,7 +33,7 @@ POOLING = np.dtype([*((name, np.int32) for name in ("C", "H", "W", "OH", "OW", "
 
 
 class CompiledKernels(PortableKernels):
-    """Few kernels a step, each one pass; products by cuBLAS."""
+    """Few kernels per step, each in a single pass; products by cuBLAS."""
 
     name = "compiled"
     largest = COUNTABLE
@@ -43,7 +44,7 @@ class CompiledKernels(PortableKernels):
 
     @property
     def compile_seconds(self) -> float:  # type: ignore[override]
-        """What compiling the kernels took, or finding them in CuPy's cache."""
+        """Seconds for compiling the kernels or loading them from CuPy's cache."""
         return self._launch.compile_seconds
 
     @covering()
@@ -144,7 +145,7 @@ class CompiledKernels(PortableKernels):
     @covering()
     def sum_rows(self, x: Array, out: Array) -> None:
         rows, length = out.size, x.size // out.size
-        parts = max(1, min(WARPS // 4 // rows, length // 1024))  # a few long rows are cut
+        parts = max(1, min(WARPS // 4 // rows, length // 1024))  # a few long rows are split
         if parts == 1:
             self._sum_parts(x, out, rows, length, 1)
         else:
@@ -262,7 +263,7 @@ class CompiledKernels(PortableKernels):
             self.relu(out, out)
 
     def _in_reach(self, x: Array, y: Array, weight: Array) -> bool:
-        """Whether the kernels can count the numbers of ``x``, ``y`` and the columns of an output row."""
+        """Whether the kernels can index ``x``, ``y`` and the columns of an output row."""
         return max(x.size, y.size, weight[0].size * prod(y.shape[2:])) <= self.largest
 
     def _is_direct(self, x: Array, y: Array, weight: Array, groups: int) -> bool:
@@ -273,7 +274,7 @@ class CompiledKernels(PortableKernels):
     def _launch_tiles(
         self, name: str, out: Array, groups: int, depth: int, arguments: tuple[Any, ...]
     ) -> None:
-        """Run a direct convolution that sums ``depth`` products for each number of ``out``."""
+        """Run a direct convolution that sums ``depth`` products for each value of ``out``."""
         channels = len(out) // groups
         tile, shared = _tile(channels), _staged_bytes(depth, channels, out.dtype)
         rows, size = groups * ceil_div(channels, tile), prod(out.shape[1:])
@@ -282,7 +283,7 @@ class CompiledKernels(PortableKernels):
     def _grad_weight(
         self, x: Array, dy: Array, out: Array, bias_grad: Array | None, window: Window, groups: int
     ) -> None:
-        """``out`` = the weight's gradient, and ``bias_grad`` (O,) the bias's."""
+        """Write the gradient of the weight to ``out``, and that of the bias to ``bias_grad`` (O,)."""
         O, C = len(dy) // groups, len(x) // groups
         in_reach = self._in_reach(x, dy, out)
         if in_reach and min(O, C) <= NARROW:
@@ -337,7 +338,7 @@ class CompiledKernels(PortableKernels):
                 self._launch.threads("from_columns", dy.dtype, prod(dx_g.shape[1:]), arguments, len(dx_g))
 
     def _blocks(self, x: Array, y: Array, window: Window) -> Any:
-        """For each block of output rows: (first, count, their run in ``y`` as a matrix, room for columns)."""
+        """For each block of output rows: (first, count, these rows as a matrix, scratch for columns)."""
         depth, line = len(x) * window.taps, prod(y.shape[2:])
         for first, rows in self._row_blocks(depth, y):
             run = slice(first * line, (first + rows) * line)
@@ -356,17 +357,17 @@ class CompiledKernels(PortableKernels):
 
 
 def _tile(channels: int) -> int:
-    """How many channels a thread makes: the fewest that are enough, else the most."""
+    """The number of channels per thread: the smallest tile that is enough, otherwise the largest."""
     return next((tile for tile in TILES if tile >= channels), TILES[-1])
 
 
 def _staged_bytes(depth: int, channels: int, dtype: Any) -> int:
-    """Shared memory for the weights of a tile of so many channels."""
+    """Bytes of shared memory for the weights of a tile of ``channels`` channels."""
     return int(depth * _tile(channels) * dtype.itemsize)
 
 
 def _bias(bias: Array | None) -> tuple[Array | None, int, int]:
-    """The bias, and how far apart its numbers are from channel to channel and from position to position."""
+    """The bias, and its strides between channels and between positions."""
     if bias is None:
         return None, 0, 0
     return bias, bias[0].size, int(bias.ndim > 1)
@@ -374,7 +375,7 @@ def _bias(bias: Array | None) -> tuple[Array | None, int, int]:
 
 @lru_cache(maxsize=256)
 def _convolution(x_shape: Shape, y_shape: Shape, window: Window, groups: int) -> Any:
-    """A convolution's sizes as kernels.cu has them."""
+    """The sizes of a convolution, as kernels.cu defines them."""
     (C, H, W, N), (O, OH, OW, _) = x_shape, y_shape
     sizes = (groups, C // groups, H, W, O // groups, OH, OW, N, *_window(window))
     return np.array([sizes], dtype=CONVOLUTION)
@@ -382,7 +383,7 @@ def _convolution(x_shape: Shape, y_shape: Shape, window: Window, groups: int) ->
 
 @lru_cache(maxsize=256)
 def _pooling(x_shape: Shape, y_shape: Shape, window: Window) -> Any:
-    """A pooling's sizes as kernels.cu has them."""
+    """The sizes of a pooling, as kernels.cu defines them."""
     (C, H, W, N), (_, OH, OW, _) = x_shape, y_shape
     return np.array([(C, H, W, OH, OW, N, *_window(window))], dtype=POOLING)
 

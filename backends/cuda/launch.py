@@ -1,4 +1,4 @@
-"""How the kernels in kernels.cu are compiled and started."""
+"""Compiles and launches the kernels in kernels.cu."""
 
 import time
 from functools import cache
@@ -16,19 +16,19 @@ SOURCE = files("backends.cuda") / "kernels.cu"
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 THREADS = 256  # in a block
 
-# What every GPU takes, from compute capability 7.5 on.
+# Limits of all GPUs from compute capability 7.5 on.
 GRID_LENGTH = 2**31 - 1  # blocks along x
 GRID_ROWS = 65535  # and along y and z
 BLOCK_THREADS = 1024
 SHARED_BYTES = 48 << 10  # of a block
-COUNTABLE = 2**31 - THREADS  # numbers that a kernel can count in 32 bits
+COUNTABLE = 2**31 - THREADS  # elements that a kernel can index with 32 bits
 
 
 class Launcher:
-    """Starts kernels by name, for a dtype, on a device.
+    """Launches kernels on a device, by name and dtype.
 
-    Arguments are arrays, whole numbers and floats, None for no array, and sizes as arrays of one record,
-    which are passed by value. ``shared`` is in bytes.
+    Arguments are arrays, None for no array, integers, floats, and sizes as arrays of one record, which are
+    passed by value. ``shared`` is in bytes.
     """
 
     def __init__(self, device: Device) -> None:
@@ -39,12 +39,12 @@ class Launcher:
     def threads(
         self, name: str, dtype: Any, size: int, arguments: tuple[Any, ...], rows: int = 1, shared: int = 0
     ) -> None:
-        """On ``rows`` times enough blocks to have a thread for each of ``size`` numbers."""
+        """Launch one thread for each of ``size`` elements in each of ``rows`` rows of blocks."""
         self._require(name, "numbers", size, COUNTABLE)
         self.grid(name, dtype, (ceil_div(size, THREADS), rows), (THREADS,), arguments, shared)
 
     def block(self, name: str, dtype: Any, arguments: tuple[Any, ...]) -> None:
-        """On one block, with a double in shared memory for each thread."""
+        """Launch one block with a double in shared memory for each thread."""
         self.grid(name, dtype, (1,), (THREADS,), arguments, 8 * THREADS)
 
     def grid(
@@ -56,7 +56,7 @@ class Launcher:
         arguments: tuple[Any, ...],
         shared: int = 0,
     ) -> None:
-        """On so many blocks (in a row, and rows) of so many threads; ArgumentError if no GPU takes them."""
+        """Launch a grid (blocks in a row, rows) of blocks of ``threads``; ArgumentError beyond the limits."""
         length, rows = (*blocks, 1)[:2]
         self._require(name, "blocks", length, GRID_LENGTH)
         self._require(name, "rows of blocks", rows, GRID_ROWS**2)
@@ -70,11 +70,11 @@ class Launcher:
         if count > most:
             raise ArgumentError(
                 f"the kernel {name} would need {count:,} {what} on {self.device.name}, which takes at most "
-                f"{most:,}: take the portable kernels"
+                f"{most:,}: use the portable kernels"
             )
 
     def function(self, name: str, dtype: Any) -> Any:
-        """The kernel for a dtype; the first one of each has them all compiled, or found in CuPy's cache."""
+        """The kernel for a dtype; the first call for a dtype compiles all kernels or loads them."""
         function = self._functions.get((dtype, name))
         if function is None:
             start = time.perf_counter()
@@ -83,11 +83,11 @@ class Launcher:
             try:
                 function = module.get_function(name)
             except Exception as error:
-                if type(error).__name__ not in ("CompileException", "NVRTCError"):  # CuPy's
+                if type(error).__name__ not in ("CompileException", "NVRTCError"):  # of CuPy
                     raise
                 raise DeviceUnavailable(
-                    f"{self.device.name} cannot have the compiled kernels ({first_line(error)}): "
-                    "take the portable ones"
+                    f"{self.device.name} cannot use the compiled kernels ({first_line(error)}): "
+                    "use the portable kernels"
                 ) from error
             self._functions[dtype, name] = function
             self.compile_seconds += time.perf_counter() - start
@@ -100,5 +100,5 @@ def _source() -> str:
 
 
 def ceil_div(a: int, b: int) -> int:
-    """How many pieces of ``b`` make up ``a``, the last one perhaps in part."""
+    """``a / b``, rounded up."""
     return -(-a // b)

@@ -1,4 +1,4 @@
-"""Copies to a GPU that go on while it computes."""
+"""Copies data to a GPU while it computes."""
 
 from math import prod
 from typing import Any
@@ -10,7 +10,7 @@ from backends.memory import Array, Device, Upload
 
 
 class PinnedUpload(Upload):
-    """Through memory that the GPU reads by itself, on a stream of its own."""
+    """Copies through pinned memory on a separate stream."""
 
     def __init__(self, device: Device, *targets: Array) -> None:
         self.device = device
@@ -48,5 +48,5 @@ def _pinned(cuda: Any, target: Array) -> Any:
     except Exception as error:
         if "cudaErrorMemoryAllocation" not in str(error):
             raise
-        raise OutOfMemory("the host", target.nbytes, None, "take smaller batches") from error
+        raise OutOfMemory("the host", target.nbytes, None, "use smaller batches") from error
     return np.frombuffer(memory, target.dtype, prod(target.shape)).reshape(target.shape)

@@ -13,7 +13,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-import cnn
 from cnn.cli import suggestions
 from cnn.cli.help import Command, Group, UsageError, description
 from cnn.cli.output import say
@@ -32,6 +31,7 @@ from cnn.support.errors import (
 from cnn.support.files import reason_of
 from cnn.support.libraries import at_fault, failure
 from cnn.support.streams import OutputLost, guarded
+from cnn.support.version import VERSION
 
 USER_ERRORS = (
     ArgumentError,
@@ -61,7 +61,7 @@ class App(typer.Typer):
 def _tell(version: bool) -> None:
     """Print the version, if it is asked for."""
     if version:
-        print(f"xpcnn {cnn.__version__}")
+        print(f"xpcnn {VERSION}")
         raise typer.Exit()
 
 

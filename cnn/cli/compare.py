@@ -123,7 +123,7 @@ def _loaded(files: list[Path]) -> comparison.Comparison:
     if len(set(map(str, files))) < len(files):
         raise ArgumentError("a file is given twice: name each saved comparison once")
     names = [printable(path.stem if stems.count(path.stem) == 1 else str(path)) for path in files]
-    return comparison.beside(dict(zip(names, map(comparison.load, files), strict=True)))
+    return comparison.merge(dict(zip(names, map(comparison.load, files), strict=True)))
 
 
 def _numbers(text: str | None) -> list[int] | None:

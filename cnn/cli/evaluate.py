@@ -5,13 +5,14 @@ from typing import Annotated
 import typer
 
 import backends
-import cnn
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Weights
 from cnn.cli.output import print_json, result_line, say_notes
+from cnn.data import load
 from cnn.data.notes import notes_on
 from cnn.runs.folder import RunFolder
 from cnn.support.terminal import write_line
+from cnn.training import evaluation
 
 
 @app.command(
@@ -34,13 +35,13 @@ def evaluate(
     network, config, class_names = folder.load(backends.get(device, kernels, threads), weights)
     if data is None:
         config.require_data()
-    test_set = cnn.data.load(data or config.data)[1]
+    test_set = load(data or config.data)[1]
     say_notes(test_set.notes)
     if data:
         say_notes(notes_on(test_set, "test"))
     test_set = test_set.labelled_as(class_names)
     about = folder.about(folder.require_weights(weights))
-    result = {**cnn.evaluate(network, test_set), "count": len(test_set), **about}
+    result = {**evaluation.evaluate(network, test_set), "count": len(test_set), **about}
     if as_json:
         print_json(result)
     else:

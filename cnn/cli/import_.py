@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 import backends
-import cnn
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson, Out, with_settings
 from cnn.cli.output import print_json, result_line, say, say_notes
+from cnn.data import load
 from cnn.data.notes import notes_on
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
@@ -57,7 +57,7 @@ def import_(
     config.require_valid()
     backend = backends.get(config.device)
     state, _ = read(weights)
-    test_set = cnn.data.load(config.data)[1].only(config.classes)
+    test_set = load(config.data)[1].only(config.classes)
     say_notes([*test_set.notes, *notes_on(test_set, "test")])
     network = config.make_network(test_set.shape, len(test_set.classes), backend)
     try:

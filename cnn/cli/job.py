@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import typer
 
-import cnn
 from backends.text import quoted, readable_bytes
 from cnn.cli.output import print_json, say, say_notes
 from cnn.cli.signals import StopOnSignal
@@ -27,8 +26,9 @@ from cnn.support.errors import CheckpointError, DeviceLost, OutOfMemory, Trainin
 from cnn.support.files import reason_of, remove_unfinished
 from cnn.support.terminal import write_line
 from cnn.training import tensorboard
-from cnn.training.callbacks import Dispensable
+from cnn.training.callbacks import Callback, Dispensable, LearningGuard, NaNGuard, Progress
 from cnn.training.checkpoints import SavedTraining
+from cnn.training.fit import fit
 from cnn.training.optimizers import Optimizer
 from cnn.training.run import Run
 
@@ -46,7 +46,7 @@ class Job:
     test_set: Dataset
     goes_on: bool = False  # in a folder that is there
     saved: SavedTraining | None = None
-    guard: cnn.LearningGuard = field(default_factory=cnn.LearningGuard)
+    guard: LearningGuard = field(default_factory=LearningGuard)
 
     @property
     def headline(self) -> str:
@@ -80,17 +80,17 @@ class Job:
         signals = StopOnSignal()
         callbacks = [
             signals,
-            cnn.NaNGuard(),
+            NaNGuard(),
             self.guard,  # before what keeps its finding
             RunLog(self.folder, self.config, self.train_set.classes, self.goes_on),
             Headline(self.headline, self._notes()),
-            cnn.Progress(tests=self.validation_set is None),
+            Progress(tests=self.validation_set is None),
         ]
         if tensorboard.installed():
             callbacks.append(Dispensable(self._tensorboard, "logs for TensorBoard", say))
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # the guard says it better
-                history = cnn.fit(
+                history = fit(
                     self.network,
                     self.train_set,
                     validation=self.validation_set or self.test_set,
@@ -138,7 +138,7 @@ class Job:
             )
         return notes
 
-    def _tensorboard(self) -> cnn.Callback:
+    def _tensorboard(self) -> Callback:
         return tensorboard.TensorBoard(self.folder.tensorboard)
 
     def _ended(self, what: str, code: int) -> typer.Exit:
@@ -236,7 +236,7 @@ class Job:
         write_line(f"would write {self.folder.path}")
 
 
-class Headline(cnn.Callback):
+class Headline(Callback):
     """Says what is about to run, and what is to be known of that, once nothing speaks against it."""
 
     def __init__(self, text: str, notes: Sequence[str]) -> None:

@@ -8,14 +8,14 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-import cnn
 from cnn.support.system import HANG_UP, STOP_SIGNALS
+from cnn.training.callbacks import Callback
 from cnn.training.run import Run
 
 SHOW_CURSOR = b"\x1b[?25h"  # which a progress bar hides
 
 
-class StopOnSignal(cnn.Callback):
+class StopOnSignal(Callback):
     """Stops the training run after the current batch at the first signal, ends the process at the second.
 
     A terminal that closes may send SIGHUP more than once, and nobody sees what is said then: it neither is

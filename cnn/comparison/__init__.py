@@ -1,9 +1,9 @@
-"""Devices, kernel sets and thread counts beside each other: the same steps, proved equal, then timed.
+"""Compares devices, kernel sets and thread counts: checks that their results agree, then times them.
 
-``compare`` measures on this machine; ``save``, ``load`` and ``beside`` bring machines together.
+``compare`` measures on this machine; ``save``, ``load`` and ``merge`` combine the results of machines.
 """
 
-from cnn.comparison.files import beside, load, save
+from cnn.comparison.files import load, merge, save
 from cnn.comparison.measure import compare
 from cnn.comparison.results import Agreement, Column, Comparison, Work, crossover
 from cnn.comparison.setups import Setup, setups
@@ -14,10 +14,10 @@ __all__ = [
     "Comparison",
     "Setup",
     "Work",
-    "beside",
     "compare",
     "crossover",
     "load",
+    "merge",
     "save",
     "setups",
 ]

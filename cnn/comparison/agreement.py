@@ -1,8 +1,8 @@
-"""The proof that setups compute the same, before any of them is timed.
+"""Checks that all setups compute the same results before any of them is timed.
 
-Pooling and ReLU choose, and a choice between two nearly equal numbers can turn on a rounding; so whole
-trainings in float32 may part although nothing is wrong. Two comparisons are free of that: of each layer by
-itself, given the very same numbers, in the dtype that is timed and in float64; and of whole trainings in
+Pooling and ReLU choose between values, and rounding can change a choice between nearly equal values. Whole
+training runs in float32 may therefore diverge although nothing is wrong. Two comparisons avoid this: each
+layer separately, with the same input, in the timed dtype and in float64; and whole training steps in
 float64.
 """
 
@@ -21,12 +21,12 @@ from cnn.layers.layer import Layer
 from cnn.support.errors import DisagreementError
 
 STEPS = 10
-TOLERANCE = {"float32": 1e-3, "float64": 1e-9}  # TF32, which keeps 11 bits, is within the first
+TOLERANCE = {"float32": 1e-3, "float64": 1e-9}  # TF32, with 11 bits, is within the first
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A training's first steps on a setup: the loss of each, and what was left after the last."""
+    """The first training steps on a setup: the loss of each, and the gradients and weights after the last."""
 
     losses: list[float]
     gradients: dict[str, Any]
@@ -34,18 +34,18 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Call:
-    """A layer's forward or backward, on the host."""
+class LayerCall:
+    """The input and the results of a layer's forward or backward, on the host."""
 
     given: Any
-    results: dict[str, Any]  # by what messages call them
+    results: dict[str, Any]  # by their names in messages
 
 
 @dataclass(frozen=True)
-class Record:
-    """A training's first two steps on a setup, call by call, with what came out of them."""
+class RecordedSteps:
+    """The first two training steps on a setup, call by call, with their results."""
 
-    calls: list[Call]
+    calls: list[LayerCall]
     losses: list[Any]
     weights: dict[str, Any]
 
@@ -53,9 +53,9 @@ class Record:
 def prove(
     workload: Workload, setups: Sequence[Setup], show: Callable[[str], None] = lambda text: None
 ) -> tuple[list[list[float]], list[Agreement | None]]:
-    """(Each setup's losses, its agreement with the first); DisagreementError if two are apart.
+    """(The losses of each setup, its agreement with the first); DisagreementError if two differ.
 
-    ``show`` is called with the setup that is checked.
+    ``show`` is called with a description of the setup that is being checked.
     """
     workload = replace(workload, data=_noise(workload))
     double = replace(workload, dtype="float64")
@@ -68,7 +68,7 @@ def prove(
         show(f"checking {other.name}")
         apart_by_layer = [_replay(kind, other, record, first) for kind, record in recorded]
         trace = _trace(double, other)
-        found = _agreement(expected, trace, layers=apart_by_layer[-1])  # in the dtype that is timed
+        found = _agreement(expected, trace, layers=apart_by_layer[-1])  # in the timed dtype
         apart = {"loss": found.loss, "gradients": found.gradients, "weights": found.weights}
         for what, value in apart.items():
             _require(value, f"after {STEPS} whole steps, {what}", double, other, first)
@@ -78,14 +78,14 @@ def prove(
 
 
 def difference(a: Any, b: Any) -> float:
-    """The largest difference of two host arrays, relative to the largest number in the first."""
+    """The largest difference of two host arrays, relative to the largest value in the first."""
     largest = float(np.max(np.abs(a), initial=0))
     apart = float(np.max(np.abs(a - b), initial=0))
     return apart / largest if largest else apart
 
 
 def _noise(workload: Workload) -> Dataset:
-    """Random images and labels: unlike digits, they have no place that is always 0 and hides an error."""
+    """Random images and labels. Digits have pixels that are always 0, which could hide an error."""
     random = np.random.default_rng(0)
     count = STEPS * workload.batch_size
     images = random.integers(0, 256, (count, *workload.data.shape), dtype=np.uint8)
@@ -93,7 +93,7 @@ def _noise(workload: Workload) -> Dataset:
 
 
 def _trace(workload: Workload, setup: Setup) -> Trace:
-    """Run the first steps on ``setup``."""
+    """Run the first training steps on ``setup``."""
     with setup.active() as backend:
         training = workload.start(backend, batches=STEPS)
         losses = [float(backend.to_host(training.step()).mean()) for _ in range(STEPS)]
@@ -114,15 +114,15 @@ def _agreement(first: Trace, other: Trace, layers: float) -> Agreement:
     )
 
 
-def _record(workload: Workload, setup: Setup) -> Record:
-    """What each layer is given and gives back in two steps on ``setup``, and where they end."""
-    calls: list[Call] = []
+def _record(workload: Workload, setup: Setup) -> RecordedSteps:
+    """Record the inputs and results of each layer in two steps on ``setup``, and the final weights."""
+    calls: list[LayerCall] = []
 
     def recording(layer: Layer, direction: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(array: Any, *rest: Any) -> Any:
             given = layer.backend.to_host(array)
             result = method(array, *rest)
-            calls.append(Call(given, _on_host(layer, direction, result)))
+            calls.append(LayerCall(given, _on_host(layer, direction, result)))
             return result
 
         return call
@@ -131,21 +131,21 @@ def _record(workload: Workload, setup: Setup) -> Record:
         training = workload.start(backend)
         with wrapped(training.network, recording):
             losses = [backend.to_host(training.plain_step()) for _ in range(2)]
-        return Record(calls, losses, training.network.state_dict())
+        return RecordedSteps(calls, losses, training.network.state_dict())
 
 
-def _replay(workload: Workload, setup: Setup, record: Record, first: Setup) -> float:
-    """Give each layer on ``setup`` what it was given on ``first``; -> the largest difference in its results.
+def _replay(workload: Workload, setup: Setup, record: RecordedSteps, first: Setup) -> float:
+    """Call each layer on ``setup`` with its inputs on ``first``; -> the largest difference of the results.
 
-    The batch, the losses, their gradient and the update, which are no layer's, are compared as they come.
-    Raises DisagreementError at the first result that is apart.
+    The batch, the losses, their gradient and the update do not belong to a layer; they are compared directly.
+    Raises DisagreementError at the first result that differs.
     """
     expected = iter(record.calls)
     differences: list[float] = []
 
     def compare(name: str, recorded: Any, value: Any) -> None:
         differences.append(difference(recorded, value))
-        _require(differences[-1], f"given the same numbers, {name}", workload, setup, first)
+        _require(differences[-1], f"given the same input, {name}", workload, setup, first)
 
     def replaying(layer: Layer, direction: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(array: Any, *rest: Any) -> Any:
@@ -172,7 +172,7 @@ def _replay(workload: Workload, setup: Setup, record: Record, first: Setup) -> f
 
 
 def _require(apart: float | None, what: str, workload: Workload, other: Setup, first: Setup) -> None:
-    """Raise DisagreementError where a difference is larger than rounding explains."""
+    """Raise DisagreementError if a difference is larger than rounding explains."""
     allowed = TOLERANCE[workload.dtype]
     if apart is None or not apart <= allowed:  # NaN is not
         raise DisagreementError(
@@ -182,7 +182,7 @@ def _require(apart: float | None, what: str, workload: Workload, other: Setup, f
 
 
 def _on_host(layer: Layer, direction: str, result: Any) -> dict[str, Any]:
-    """A call's results: its output, or the gradients it wrote and the one it gave back."""
+    """The results of a call: its output, or the gradients that it wrote and returned."""
     to_host = layer.backend.to_host
     if direction == "forward":
         return {"output": to_host(result)}

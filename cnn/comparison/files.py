@@ -1,4 +1,4 @@
-"""Comparisons as files: the CPU laptop and the CUDA workstation are two machines."""
+"""Saves comparisons to files, and merges those of several machines."""
 
 import json
 from dataclasses import asdict, replace
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     import pydantic
 
 FORMAT, SCHEMA = "xpcnn comparison", 1
-LARGEST = 1e18  # no time, count or speed comes near it
-MOST_BYTES = 1 << 20  # of a file; each layer of each column takes some 300
+LARGEST = 1e18  # far above any time, count or speed
+MOST_BYTES = 1 << 20  # of a file; each layer of each column takes about 300
 
 
 def save(comparison: Comparison, path: str | Path) -> None:
-    """Write ``comparison`` to ``path`` as JSON, whole or not at all."""
+    """Write ``comparison`` to ``path`` as JSON, atomically."""
     write_json(path, as_plain(comparison))
 
 
 def as_plain(comparison: Comparison) -> dict[str, Any]:
-    """What a file holds: the schema's number, and everything measured."""
+    """The contents of a file: the number of the schema and all measurements."""
     return {"format": FORMAT, "schema": SCHEMA, **asdict(comparison)}
 
 
 def load(path: str | Path) -> Comparison:
-    """The comparison in the file ``path``; DataError where it is damaged or not of this kind."""
+    """Load the comparison in ``path``; DataError if the file is damaged or of another kind."""
     require("pydantic.type_adapter", "to read saved comparisons")
     try:
         values = json.loads(read_text(Path(path), MOST_BYTES))
     except OSError as error:
         raise unreadable(path, error) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is no comparison, nor any JSON ({error})") from None
+        raise DataError(f"{path}: not a comparison, nor any JSON ({error})") from None
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-        raise DataError(f"{path}: is no comparison: expected a file that `cnn compare --save` wrote")
+        raise DataError(f"{path}: not a comparison: expected a file that `cnn compare --save` wrote")
     if (schema := values.pop("schema", None)) != SCHEMA:
         raise DataError(
             f"{path}: has schema {short(repr(schema), 200)}, this version reads {SCHEMA}: "
@@ -57,11 +57,10 @@ def load(path: str | Path) -> Comparison:
         raise DataError(f"{path}: damaged ({short(str(error), 200)}): save it again") from None
 
 
-def beside(files: dict[str, Comparison]) -> Comparison:
-    """One comparison of the columns of several, each named after its file.
+def merge(files: dict[str, Comparison]) -> Comparison:
+    """Merge comparisons into one; its columns are named after their files.
 
-    Raises DataError where they are not of the same workload, DisagreementError where they did not
-    compute the same.
+    Raises DataError if their workloads differ, DisagreementError if their results differ.
     """
     (first_name, first), *_ = files.items()
     columns: list[Column] = []
@@ -92,10 +91,10 @@ def _require_same_workload(first_name: str, first: Comparison, name: str, other:
 
 
 def _checked(values: dict[str, Any]) -> Comparison:
-    """The comparison that JSON values describe; ValueError where they cannot be one."""
+    """The comparison that JSON values describe; ValueError if they are invalid."""
     import pydantic
 
-    try:  # as JSON again, since only then a strict check takes lists and whole numbers as they are
+    try:  # as JSON again, because only then a strict check accepts lists and integers
         comparison = _checker().validate_json(json.dumps(values), strict=True)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -104,7 +103,7 @@ def _checked(values: dict[str, Any]) -> Comparison:
         if isinstance(leaf, str) and not is_printable(leaf):
             raise ValueError(f"{leaf!r} is not printable")
         if isinstance(leaf, int | float) and not 0 <= leaf < LARGEST:  # NaN is not
-            raise ValueError(f"{leaf} is neither a time nor a count")
+            raise ValueError(f"{leaf} is not a valid time or count")
     if not comparison.columns or not comparison.work or comparison.steps < 1 or comparison.batch_size < 1:
         raise ValueError("it has no columns, layers, steps or images")
     for column in comparison.columns:

@@ -1,4 +1,4 @@
-"""The measurements: setups take turns, so that what disturbs the machine disturbs them all."""
+"""Measurements. Setups are timed alternately, so that other load affects all of them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ from cnn.support.arguments import whole
 from cnn.support.environment import environment
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-BLOCK = 0.02  # seconds: as many steps are timed at once as this takes
-PATIENCE = 5.0  # seconds that a setup may use for its turns; three it has in any case
-SLOWEST = 0.2  # seconds: a sweep ends at the batch size where a step takes longer
-PAUSE = 0.25  # seconds before a turn: idle threads of a linear algebra library go on spinning for a while
+BLOCK = 0.02  # seconds of steps that are timed together
+PATIENCE = 5.0  # seconds after which a setup takes no more turns; it gets at least three
+SLOWEST = 0.2  # seconds: a sweep ends at the first batch size whose step takes longer
+PAUSE = 0.25  # seconds before a turn, because idle threads of a BLAS library keep spinning for a while
 SWEEP_TURNS = 5
 LAUNCHES = 100
 LONG_ENOUGH = 5e-3  # seconds: a product or a copy that shows the device at full speed
@@ -37,38 +37,38 @@ def compare(
     say: Callable[[str], None] = lambda text: None,
     show: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
-    """Prove that ``setups`` compute the same training steps, then time them side by side.
+    """Check that ``setups`` compute the same training steps, then time them alternately.
 
     Parameters
     ----------
     setups : sequence of Setup
-        The first is what the others are compared with.
+        The others are compared with the first.
     model, batch_size, dtype
-        What is trained, on MNIST's images.
+        The network to train on MNIST's images, the batch size and the dtype.
     rounds : int
-        How often the setups take turns; a slow one takes fewer turns, but at least three.
+        The number of turns of each setup; a slow one takes fewer, but at least three.
     say, show : callable
-        Are told which phase begins, and how far it is.
+        Called with the phase that begins, and with its progress.
 
     Raises
     ------
     DisagreementError
-        Where two setups do not compute the same; nothing is timed then.
+        If two setups do not compute the same; then nothing is timed.
     """
     whole("rounds", rounds)
     workload = make_workload(model, batch_size, dtype)
-    for setup in setups:  # the first would pay for what all of them share
+    for setup in setups:  # otherwise the first would pay for shared initialization
         show(f"a first step on {setup.name}")
         _first_step(setup, workload)
     firsts = [_first_step(setup, workload) for setup in setups]
-    say(f"{STEPS} steps on each, to see that all compute the same")
+    say(f"checking {STEPS} steps of each setup")
     losses, agreements = prove(workload, setups, show)
-    say("a large product and a large copy on each")
+    say("timing a large product and a large copy on each")
     peaks = [_peaks(setup, dtype) for setup in setups]
-    say(f"up to {rounds} rounds of steps, in turns")
+    say(f"timing up to {rounds} rounds of steps")
     measured = [_Measurements(setup, workload) for setup in setups]
     _take_turns(measured, rounds, show)
-    say(f"steps at batch sizes {BATCH_SIZES[0]} to {BATCH_SIZES[-1]}")
+    say(f"timing steps at batch sizes {BATCH_SIZES[0]} to {BATCH_SIZES[-1]}")
     sweeps = _sweep(setups, workload, show)
     fields = [
         {"losses": loss, "agreement": found, "first_step": first, **peak, "sweep": sweep}
@@ -80,14 +80,14 @@ def compare(
 
 
 def _first_step(setup: Setup, workload: Workload) -> float:
-    """Seconds of building a network and its first step."""
+    """Seconds for building a network and its first step."""
     with setup.active() as backend:
         return wall_clock(backend, lambda: workload.start(backend).step(), 1)
 
 
 @dataclass
 class _Measurements:
-    """A setup in the rounds, with what was measured of it so far, in seconds."""
+    """A setup and its measurements so far, in seconds."""
 
     setup: Setup
     workload: Workload
@@ -103,7 +103,7 @@ class _Measurements:
             self._number = backend.zeros(1, self.workload.dtype)
 
     def take_turn(self) -> None:
-        """Measure everything once; where steps are short, after one that wakes the device up."""
+        """Measure everything once; short steps are preceded by one warm-up step."""
         with self.setup.active() as backend:
             if self._steps_a_block > 1:
                 self.training.step()
@@ -118,7 +118,7 @@ class _Measurements:
             )
 
     def column(self, **others: Any) -> Column:
-        """What was measured, with the ``others`` of a column's fields."""
+        """The measurements as a column, with the ``others`` of its fields."""
         with self.setup.active() as backend:
             return Column(
                 name=self.setup.name,
@@ -132,7 +132,7 @@ class _Measurements:
 
 
 def _take_turns(measured: Sequence[_Measurements], rounds: int, show: Callable[[str], None]) -> None:
-    """Let each have its turn, ``rounds`` times or until its patience is used up."""
+    """Let each setup take ``rounds`` turns, or fewer if it has used up PATIENCE."""
     used = [0.0] * len(measured)
     for turn in range(rounds):
         show(f"round {turn + 1} of {rounds}")
@@ -147,7 +147,7 @@ def _take_turns(measured: Sequence[_Measurements], rounds: int, show: Callable[[
 def _sweep(
     setups: Sequence[Setup], workload: Workload, show: Callable[[str], None]
 ) -> list[list[SweepPoint]]:
-    """A training step at each batch size, for each setup as far as its steps stay quick."""
+    """Time a training step of each setup at each batch size, up to SLOWEST."""
     points: list[list[SweepPoint]] = [[] for _ in setups]
     quick = list(range(len(setups)))
     for batch_size in BATCH_SIZES:
@@ -170,24 +170,26 @@ def _sweep(
 
 
 def _warmed_up(workload: Workload, backend: Backend, batch_size: int | None = None) -> tuple[Training, int]:
-    """A training that has had its first step, and how many of its steps are timed at once."""
+    """A warmed-up training, and the number of steps to time together."""
     training = workload.start(backend, batch_size)
     training.step()
     return training, ceil(BLOCK / wall_clock(backend, training.step, 1))
 
 
 def _peaks(setup: Setup, dtype: str) -> dict[str, float]:
-    """What bounds every layer on this setup: the speed of products and of copies."""
+    """The speeds of a large product and a large copy on this setup, which limit every layer."""
     with setup.active() as backend:
         return {"product_flops": _product_speed(backend, dtype), "copy_bytes": _copy_speed(backend)}
 
 
 def _product_speed(backend: Backend, dtype: str) -> float:
-    """Operations a second of a matrix product that is large enough to keep the device busy."""
+    """Operations per second of a matrix product that is large enough to keep the device busy."""
     random = np.random.default_rng(0)
     for size in (512, 1024, 2048, 4096, 8192):
         a, b, out = (backend.zeros(size * size, dtype).reshape(size, size) for _ in range(3))
-        a += backend.asarray(random.uniform(-1, 1, size), dtype)  # with zeros a GPU would clock higher
+        a += backend.asarray(
+            random.uniform(-1, 1, size), dtype
+        )  # a GPU runs at a higher clock rate with zeros
         b += backend.asarray(random.uniform(-1, 1, size), dtype)
         seconds = _shortest(backend, partial(backend.matmul, a, b, out=out))
         if seconds > LONG_ENOUGH:
@@ -196,10 +198,10 @@ def _product_speed(backend: Backend, dtype: str) -> float:
 
 
 def _copy_speed(backend: Backend) -> float:
-    """Bytes a second, read and written, of a copy that takes long enough to show it."""
+    """Bytes per second, read and written, of a copy that is large enough to time."""
     for nbytes in (1 << 26, 1 << 27, 1 << 28, 1 << 29):
         source, target = (backend.zeros(nbytes // 4, "float32") for _ in range(2))
-        source += 1  # before they are written, an operating system has no memory behind zeros
+        source += 1  # operating systems allocate memory only when it is written
         target += 1
         seconds = _shortest(backend, partial(backend.xp.copyto, target, source))
         if seconds > LONG_ENOUGH:
@@ -213,7 +215,7 @@ def _shortest(backend: Backend, work: Callable[[], Any]) -> float:
 
 
 def wall_clock(backend: Backend, work: Callable[[], Any], times: int) -> float:
-    """Seconds of one of so many calls of ``work``, from an idle device to an idle device."""
+    """Seconds per call of ``work``, over ``times`` calls; the device is idle before and after."""
     backend.synchronize()
     start = time.perf_counter()
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""A comparison as a picture: images a second over the batch size, with the crossover."""
+"""Plots a comparison: images per second by batch size, with the crossover."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def require_drawing(path: Path) -> list[str]:
-    """What to say once :func:`draw` has drawn to ``path``; ArgumentError if it could not."""
+    """The messages for after :func:`draw`; ArgumentError if ``path`` cannot be written."""
     if path.suffix != ".png":
         raise ArgumentError(f"--plot is {str(path)!r}, expected a name that ends in .png")
     png, svg = _targets(path)
@@ -25,7 +25,7 @@ def require_drawing(path: Path) -> list[str]:
 
 
 def draw(comparison: Comparison, path: Path) -> list[Path]:
-    """Write the picture as PNG to ``path`` and as SVG beside it; -> both paths."""
+    """Write the plot as PNG to ``path`` and as SVG next to it; -> both paths."""
     paths = _targets(path)
     with style():
         figure = sweep_figure(comparison)
@@ -42,7 +42,7 @@ def _targets(path: Path) -> list[Path]:
 
 
 def sweep_figure(comparison: Comparison) -> "Figure":
-    """Each column's training speed; a dotted line at the batch size where one overtakes the first."""
+    """The training speed of each column; a dotted line marks where one becomes faster than the first."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 

@@ -1,4 +1,4 @@
-"""What is compared: a device, a kernel set and, on the CPU, a number of threads."""
+"""Setups: a device, a kernel set and, on the CPU, a number of threads."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,14 +13,14 @@ from backends.kernels import SETS
 
 @dataclass(frozen=True)
 class Setup:
-    """One way to compute on this machine."""
+    """A device, kernel set and number of threads to compare."""
 
     backend: Backend
-    threads: int | None = None  # None: a GPU, which has no such setting
+    threads: int | None = None  # None for a GPU
 
     @property
     def name(self) -> str:
-        """As in "cpu portable, 2 threads"."""
+        """The name, for example "cpu portable, 2 threads"."""
         name = f"{self.backend.name} {self.backend.kernels.name}"
         if self.threads is None:
             return name
@@ -28,12 +28,12 @@ class Setup:
 
     @property
     def has_own_memory(self) -> bool:
-        """Whether data must be moved there from the host's."""
+        """Whether data must be copied to the device."""
         return self.threads is None
 
     @contextmanager
     def active(self) -> Iterator[Backend]:
-        """Compute in this way inside the block, and with as many threads as before after it."""
+        """Use this setup inside the block; the number of threads is restored after it."""
         limit = nullcontext() if self.threads is None else limit_threads(self.threads)
         with limit, self.backend.active():
             yield self.backend
@@ -44,12 +44,12 @@ def setups(
     kernels: Sequence[str] | None = None,
     threads: Sequence[int] | None = None,
 ) -> list[Setup]:
-    """Every combination of what was asked for; the first is what the others are compared with.
+    """Every combination of the arguments; the others are compared with the first.
 
-    ``devices=None`` takes every device that works. Where that is the CPU alone and nothing else was
-    asked for, its kernel sets and thread counts are compared.
+    ``devices=None`` uses every device that works. If that is only the CPU, and no other argument is given,
+    its kernel sets and thread counts are compared.
 
-    Raises DeviceUnavailable, ArgumentError where one of them cannot be used.
+    Raises DeviceUnavailable or ArgumentError if one of them cannot be used.
     """
     if devices is None:
         found = backends.available().items()
@@ -65,7 +65,7 @@ def setups(
 
 
 def kernel_sets(device: str, note: Callable[[str], None] = lambda text: None) -> list[str]:
-    """The kernel sets that the device has; ``note`` is called with the reason if one is missing."""
+    """The kernel sets of the device; ``note`` is called with the reason if one is missing."""
     found = []
     for name in SETS:
         try:
@@ -78,7 +78,7 @@ def kernel_sets(device: str, note: Callable[[str], None] = lambda text: None) ->
 
 
 def cpu_threads() -> int:
-    """How many threads the linear algebra library uses now."""
+    """The number of threads that the linear algebra library uses now."""
     return int(backends.get("cpu").describe()["threads"])
 
 
@@ -86,5 +86,5 @@ def _setup(device: str, kernels: str, threads: int) -> Setup:
     backend = backends.get(device, kernels)
     if backend.name != "cpu":
         return Setup(backend)
-    with Setup(backend, threads).active():  # refuses a number that the machine does not have
+    with Setup(backend, threads).active():  # raises an error if the machine does not have so many
         return Setup(backend, threads)

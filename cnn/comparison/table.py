@@ -1,4 +1,4 @@
-"""A comparison as tables for people: a row per layer, the whole step, the batch sizes."""
+"""Prints a comparison as tables: each layer, the whole step, and the batch sizes."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -23,12 +23,12 @@ from cnn.inspection.timing import LayerTime, Spread
 from cnn.support.terminal import USUAL_WIDTH, Lines, print_table, screen_width, table_width, write_line
 from cnn.support.text import figure, milliseconds
 
-CALM = 1.5  # the upper quartile over the lower: beyond it something else was running
-Columns = dict[str, Column]  # by the letter that stands for each
+CALM = 1.5  # a larger ratio of the quartiles means that other programs were running
+Columns = dict[str, Column]  # by letter
 
 
 class Table(NamedTuple):
-    """What :func:`print_table` prints."""
+    """The arguments of :func:`print_table`."""
 
     headings: Sequence[str]
     rows: Lines
@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 def show(comparison: Comparison) -> None:
-    """Print the tables; a letter stands for each column, since names would not fit next to each other."""
+    """Print the tables. Columns are named by letters, because their names would be too wide."""
     columns = {_letter(number): column for number, column in enumerate(comparison.columns)}
     write_line(
         f"{comparison.model}, batch {comparison.batch_size}, {comparison.dtype}: a training step, medians"
@@ -45,13 +45,13 @@ def show(comparison: Comparison) -> None:
         write_line(f"  {letter}  {column.name} ({column.hardware})")
     for letter, column in columns.items():
         if column.agreement:
-            write_line(f"{letter} computes what A does: {_agreed(comparison, column.agreement)}")
+            write_line(f"{letter} agrees with A: {_agreed(comparison, column.agreement)}")
     speed = ", and the speed relative to A" if len(columns) > 1 else ""
     for title, table in (
         (f"Layers: forward (fwd) and backward (bwd) in ms{speed}", _times),
-        ("What they reach; limit: the share of what a large product or copy allows", _limits),
+        ("Throughput; limit: the share of the speed of a large product or copy", _limits),
         ("The whole step, with its data on the device", _steps),
-        ("Images a second, by batch size (-: too slow to be timed)", _sweep),
+        ("Images per second by batch size (-: too slow to be timed)", _sweep),
     ):
         write_line(f"\n{title}")
         tables = [table(comparison, part) for part in _parts(columns, partial(table, comparison))]
@@ -64,7 +64,7 @@ def show(comparison: Comparison) -> None:
             write_line(f"{letter} is faster than A, beyond the spread, {_won(columns['A'], column)}")
     if disturbed := _disturbed(columns):
         write_line(
-            f"{', '.join(disturbed)}: the steps differ a lot, something else was running, measure again"
+            f"{', '.join(disturbed)}: the steps vary a lot, other programs were running: measure again"
         )
 
 
@@ -75,7 +75,7 @@ def _letter(number: int) -> str:
 
 
 def _parts(columns: Columns, table: Callable[[Columns], Table]) -> list[Columns]:
-    """The columns in groups that fit the screen beside each other, the first one in each group."""
+    """The columns in groups that fit the screen; each group begins with the first column."""
     room = screen_width(sys.stdout) or USUAL_WIDTH
     (letter, first), *others = columns.items()
     size = max(1, len(others))
@@ -88,18 +88,18 @@ def _parts(columns: Columns, table: Callable[[Columns], Table]) -> list[Columns]
 
 
 def _agreed(comparison: Comparison, found: Agreement) -> str:
-    """How near a column's results are to the first one's."""
+    """A description of how closely a column's results agree with the first one's."""
     parts = {"loss": found.loss, "gradients": found.gradients, "weights": found.weights}
     apart = ", ".join(f"{name} {value:.0e}" for name, value in parts.items() if value is not None)
     steps = f"after {comparison.steps} steps in float64 {apart} (allowed {TOLERANCE['float64']:.0e})"
     if found.layers is None:
         return steps
     allowed = TOLERANCE[comparison.dtype]
-    return f"each layer by itself within {found.layers:.0e} (allowed {allowed:.0e}), {steps}"
+    return f"each layer within {found.layers:.0e} (allowed {allowed:.0e}), {steps}"
 
 
 def _won(first: Column, other: Column) -> str:
-    """Where ``other`` wins, in words."""
+    """A description of the batch sizes at which ``other`` is faster."""
     sizes = [size for size, _, _ in timed_in_both(first, other)]
     won = wins(first, other)
     if not won:
@@ -112,7 +112,7 @@ def _won(first: Column, other: Column) -> str:
 
 
 def _disturbed(columns: Columns) -> list[str]:
-    """The columns whose steps took now this and now that long."""
+    """The columns whose times vary a lot."""
     return [letter for letter, column in columns.items() if column.step.high > CALM * column.step.low]
 
 
@@ -128,7 +128,7 @@ def _times(comparison: Comparison, columns: Columns) -> Table:
 
 
 def _limits(comparison: Comparison, columns: Columns) -> Table:
-    """What each layer reaches, and the share of what the device's own product and copy would allow."""
+    """The throughput of each layer, and its share of the limit by the device's product and copy speeds."""
     headings = [f"{letter}\n{what}" for letter in columns for what in ("GFLOP/s", "GB/s", "limit")]
     rows, cached = [], False
     for index, work in enumerate(comparison.work):
@@ -142,7 +142,7 @@ def _limits(comparison: Comparison, columns: Columns) -> Table:
             figures = rate(flops, seconds) / 1e9, rate(nbytes, seconds) / 1e9
             cells += [*map(figure, figures), f"{share:.1%}" if share > 0 else "-"]
         rows.append([work.layer, *cells])
-    above = "above 100%: its numbers came from a cache, those of the large copy did not"
+    above = "above 100%: the data came from a cache, unlike those of the large copy"
     return Table(["layer", *headings], rows, above if cached else "")
 
 
@@ -156,7 +156,7 @@ def _steps(comparison: Comparison, columns: Columns) -> Table:
     row("milliseconds", lambda column: _ms(column.step))
     row("  lower quartile", lambda column: figure(column.step.low * 1e3))
     row("  upper quartile", lambda column: figure(column.step.high * 1e3))
-    row("images a second", lambda column: figure(rate(comparison.batch_size, column.step.median)))
+    row("images per second", lambda column: figure(rate(comparison.batch_size, column.step.median)))
     row("speed relative to A", lambda column: figure(relative_speed(first, column.step.median)))
     row("building and the first step, ms", lambda column: figure(column.first_step * 1e3))
     row("moving a batch to the device, µs", lambda column: _us(column.move_batch))
@@ -175,7 +175,7 @@ def _sweep(comparison: Comparison, columns: Columns) -> Table:
 
 
 def _total(time: LayerTime) -> float:
-    """Forward and backward together, in seconds."""
+    """Forward plus backward, in seconds."""
     return sum(part.median for part in (time.forward, time.backward) if part)
 
 

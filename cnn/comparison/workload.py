@@ -1,4 +1,4 @@
-"""The steps that every setup is given: a model, batches of MNIST, an optimizer."""
+"""The training steps that every setup runs: a model, batches of MNIST, and an optimizer."""
 
 from dataclasses import dataclass
 from math import prod
@@ -23,7 +23,7 @@ RATE, MOMENTUM = 0.01, 0.9
 
 @dataclass(frozen=True)
 class Workload:
-    """A model in training, on any device: the same first weights and the same batches everywhere."""
+    """A model to train on any device, with the same initial weights and the same batches everywhere."""
 
     model: str
     batch_size: int
@@ -31,11 +31,11 @@ class Workload:
     data: Dataset
 
     def start(self, backend: Backend, batch_size: int | None = None, batches: int = 2) -> "Training":
-        """A network ready for its first step; it goes round and round ``batches`` batches."""
+        """A network ready for its first step; it cycles through ``batches`` batches."""
         return Training(self, backend, batch_size or self.batch_size, batches)
 
     def batches(self, batch_size: int, count: int) -> Dataset:
-        """``count`` whole batches, from the start of the data again where they run out."""
+        """``count`` full batches; the data are repeated if necessary."""
         chosen = np.arange(batch_size * count) % len(self.data)
         return Dataset(self.data.images[chosen], self.data.labels[chosen], self.data.classes)
 
@@ -55,18 +55,18 @@ class Training:
         self._step = TrainingStep(self.network, self.loss, self._optimizer, feed, Totals(self.network))
 
     def step(self) -> Array:
-        """A whole step as ``cnn.fit`` makes it, on the batches in turns; -> each sample's loss (N,)."""
+        """Run a whole step like ``cnn.fit``, on the next batch; -> the loss of each sample (N,)."""
         self._step()
         return self.loss.losses
 
     def plain_step(self) -> Array:
-        """The same without a graph, in which one can watch the layers."""
+        """The same without a graph, so that layers can be observed."""
         self._step.run()
         return self.loss.losses
 
 
 def make_workload(model: str, batch_size: int, dtype: str) -> Workload:
-    """The model on MNIST's test images; ArgumentError where one of the three cannot be."""
+    """The model on MNIST's test images; ArgumentError if an argument is invalid."""
     whole("batch_size", batch_size)
     require_dtype(dtype)
     models.get(model, 10)
@@ -74,7 +74,7 @@ def make_workload(model: str, batch_size: int, dtype: str) -> Workload:
 
 
 def work(network: Network, batch_size: int) -> list[Work]:
-    """What each layer has to do in a training step."""
+    """The work of each layer in a training step."""
     layers = list(network.walk())
     first_trained = next((i for i, layer in enumerate(layers) if layer.parameters), len(layers))
     return [
@@ -90,8 +90,8 @@ def _layer_work(layer: Layer, batch_size: int, backward: bool, input_grad: bool)
     x, y = (prod(shape) * batch_size * itemsize for shape in (layer.input_shape, layer.output_shape))
     parameters = sum(parameter.size for parameter in layer.parameters.values()) * itemsize
     flops = 2 * layer.multiply_adds * batch_size
-    winner = layer.kept_bytes * batch_size - y  # of max pooling; others keep their output alone
-    kept = winner or (x if parameters else y)  # read again in backward
+    winner = layer.kept_bytes * batch_size - y  # of max pooling; other layers keep only their output
+    kept = winner or (x if parameters else y)  # read again by backward
     return Work(
         layer.label,
         forward_flops=flops,

@@ -1,6 +1,6 @@
-"""Data sets: ``train, test = cnn.data.load("mnist")``, from files of your own, ``Dataset(images, labels)``.
+"""Data sets: ``train, test = cnn.data.load("mnist")``, your own files, or ``Dataset(images, labels)``.
 
-This is the host's side: arrays here are NumPy's, the usual (N, C, H, W).
+Data sets are on the host. Their arrays are NumPy arrays with the usual shape (N, C, H, W).
 """
 
 import os
@@ -37,27 +37,26 @@ NAMES_ELSEWHERE = {
 
 
 def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
-    """The training set and the test set of ``source``, both with the same classes.
+    """Load the training set and the test set of ``source``; both have the same classes.
 
     ``source`` is one of
 
-    - a name: "mnist" (bundled), "fashion-mnist" (31 MB) or "cifar10" (170 MB); the last two are
-      downloaded once, into the folder that the environment variable CNN_DATA names, or else into
-      the user's cache folder, and verified each time. A folder of such a name is "./mnist".
-    - a folder with the four IDX files of MNIST's names, plain or .gz.
-    - a .npz file with x_train, y_train, x_test and y_test and, if wanted, the names of the classes
-      in ``classes``. Nothing is ever unpickled.
-    - a folder with these arrays as .npy files, where images may be more than fit in memory.
-    - cifar-10-binary.tar.gz, or the folder that it unpacks to.
+        - a name: "mnist" (bundled), "fashion-mnist" (31 MB) or "cifar10" (170 MB); the last two are
+          downloaded once, into the folder that the environment variable CNN_DATA names, or else into
+          the user's cache folder, and verified each time. For a folder with such a name, give "./mnist".
+        - a folder with the four IDX files of MNIST's names, plain or .gz.
+        - a .npz file with x_train, y_train, x_test and y_test and, optionally, the names of the classes
+          in ``classes``. Nothing is ever unpickled.
+        - a folder with these arrays as .npy files; the images may be larger than memory.
+        - cifar-10-binary.tar.gz, or the folder that it unpacks to.
 
-    Files and arrays may have other names that say what they are (train_images, train-labels.idx1-ubyte),
-    and may lie in the only folder of the one that is given. If arrays are not laid out as a
-    :class:`Dataset` takes them, but have only one meaning, they are converted, and ``notes`` of both sets
-    say so: images whose channels are last, or that are rows of pixels of a square; labels that are a
-    column, text, bools, or -1 and 1.
+        Files and arrays may have other descriptive names (train_images, train-labels.idx1-ubyte), and may be
+        in the only subfolder of the given folder. Arrays in a layout that a :class:`Dataset` does not accept
+        are converted if their meaning is unambiguous, and ``notes`` of both sets say so: images with channels
+        last or flattened square images; labels as a column, as text, as bools, or as -1 and 1.
 
-    Raises DataError where there is no such data set, where a file is missing, damaged or unfit, or
-    cannot be downloaded.
+        Raises DataError if there is no such data set, or if a file is missing, damaged or unsuitable, or
+        cannot be downloaded.
     """
     if isinstance(source, str) and source in _LOADERS:
         return _LOADERS[source]()
@@ -91,7 +90,7 @@ def _load_folder(path: Path) -> tuple[Dataset, Dataset]:
     if len(places) > 1:
         several = some_of(str(place.relative_to(path)) for place in places)
         raise DataError(
-            f"{path}: holds several data sets, {several}: give one of them, or if they are parts of one, "
+            f"{path}: contains several data sets, {several}: give one of them; if they are parts of one set, "
             f"{SAVE}"
         )
     if not places:
@@ -105,9 +104,9 @@ def _load_folder(path: Path) -> tuple[Dataset, Dataset]:
 
 
 def _places(folder: Path, depth: int = 1) -> list[Path]:
-    """The folders and files with a data set: ``folder`` itself, or what lies in it, at most two levels down.
+    """The folders and files with a data set: ``folder`` itself, or entries at most two levels below.
 
-    If a folder has many others, these are classes, and are not looked into.
+    If a folder has many subfolders, these are assumed to be classes and are not searched.
     """
     if holds_npy(folder) or cifar10.is_folder(folder) or holds_idx(folder):
         return [folder]
@@ -120,13 +119,15 @@ def _places(folder: Path, depth: int = 1) -> list[Path]:
     if depth and len(folders) <= MOST_FOLDERS:
         files += [place for inner in folders for place in _places(inner, depth - 1)]
     archive = folder / cifar10.CIFAR10.files[0].name
-    if archive.is_file() and not any(map(cifar10.is_folder, files)):  # else it lies next to what it became
+    if archive.is_file() and not any(
+        map(cifar10.is_folder, files)
+    ):  # otherwise it is next to the unpacked files
         files.append(archive)
     return files
 
 
 def _load_own(folder: Path) -> tuple[Dataset, Dataset]:
-    """The sets whose files lie in the folder."""
+    """Load the sets whose files are directly in the folder."""
     if holds_npy(folder):
         return load_npy(folder, names_below(folder))
     if cifar10.is_folder(folder):

@@ -1,4 +1,4 @@
-"""A data set: images, labels and the names of the classes, checked once, when it is made."""
+"""A data set: images, labels and class names, checked once when it is created."""
 
 import hashlib
 from collections import Counter
@@ -17,22 +17,24 @@ from cnn.support.text import is_printable, short, text_width
 Array = np.ndarray
 Classes = int | Iterable[str] | None
 
-# A label beyond this is a mistake, and a name for each class below it would fill the memory.
+# A larger label is a mistake; a name for each class below it would fill the memory.
 MOST_CLASSES = 1 << 16
 _COMPARED = 64  # images in a fingerprint
 CHANNELS = (1, 3, 4)  # grey, colour, colour with transparency
-_LEAST_SIDE = 5  # of a picture whose channels may be last
-_LOOKED_AT = 1 << 18  # numbers at a time: they stay in the processor's cache, and a file is read once
+_LEAST_SIDE = 5  # of pictures that may have channels last
+_LOOKED_AT = 1 << 18  # numbers at a time: they stay in the processor's cache, and a file is read only once
 
 _IMAGES_ADVICE = {  # by the kind of a dtype
     "b": "; give images.astype(numpy.float32)",
-    "O": "; such an array holds images of different sizes, or no numbers",
-    **dict.fromkeys("US", "; this is text: read the files that it names, for example with Pillow"),
+    "O": "; such an array contains images of different sizes, or no numbers",
+    **dict.fromkeys(
+        "US", "; this is text: if it contains file names, read the files, for example with Pillow"
+    ),
 }
 _LABELS_ADVICE = {
     "b": "; give labels.astype(int)",
-    "O": "; make them all numbers",
-    **dict.fromkeys("US", "; to count names: classes, labels = numpy.unique(labels, return_inverse=True)"),
+    "O": "; convert them all to numbers",
+    **dict.fromkeys("US", "; to number names: classes, labels = numpy.unique(labels, return_inverse=True)"),
 }
 
 
@@ -43,24 +45,24 @@ class Dataset:
     ----------
     images
         (N, H, W) or (N, C, H, W): uint8, other integers from 0 to 255, or floats (taken as they are).
-        They may be more than fit in memory: ``np.load("x.npy", mmap_mode="r")``.
+        They may be larger than memory: ``np.load("x.npy", mmap_mode="r")``.
     labels
         Integers (N,) that count the classes from 0, or one-hot rows (N, K).
     classes
-        How many classes there are, or their names. Without it there are as many as the one-hot rows
-        are wide, or the highest label asks for; classes without names are called "0", "1", ...
+        The number of classes, or their names. By default, the width of one-hot rows or the highest
+        label determines the number; classes without names are called "0", "1", ...
 
     Attributes
     ----------
     images
-        (N, C, H, W), contiguous; uint8, float32 or float64. Shared with what was passed where that
-        fits already, and never written to; what does not is converted in memory, a mapped file too.
+        (N, C, H, W), contiguous; uint8, float32 or float64. Shared with the passed array if it is
+        already in this form, and never written to; otherwise converted in memory, also from a mapped file.
     labels
         (N,), int64.
     classes
         The names, one for each label.
     notes
-        How the arrays in a file were understood, if they were not what is documented here; else empty.
+        How the arrays of a file were interpreted, if they were not as documented here.
 
     Raises DataError for anything else; positions in its message count from 0.
     """
@@ -75,17 +77,17 @@ class Dataset:
     def checked(
         cls, images: Array, labels: Array, classes: tuple[str, ...], notes: tuple[str, ...] = ()
     ) -> "Dataset":
-        """One of what a Dataset's attributes may be, which is not looked at again."""
+        """Make a Dataset of attributes that are valid; they are not checked again."""
         made = cls.__new__(cls)
         made.images, made.labels, made.classes, made.notes = images, labels, classes, notes
         return made
 
     def with_note(self, note: str) -> "Dataset":
-        """The same set with another note before its own."""
+        """The same set with ``note`` before its other notes."""
         return Dataset.checked(self.images, self.labels, self.classes, (note, *self.notes))
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied or pickled: of images in a mapped file their place in it."""
+        """The state to copy or pickle: for images in a mapped file, their location in the file."""
         return vars(self) | {"images": place(self.images) or self.images}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -103,7 +105,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Of the labels and of some of the images, which tells other data apart without reading all."""
+        """A hash of the labels and some of the images, which identifies the data set."""
         digest = hashlib.sha256(self.labels.tobytes())
         for position in np.linspace(0, len(self) - 1, _COMPARED).astype(int):
             digest.update(self.images[position].tobytes())
@@ -125,7 +127,9 @@ class Dataset:
         """
         chosen = range(len(self.classes)) if classes is None else self._labels_of(classes)
         if per_class is not None and (not is_whole(per_class) or per_class < 1):
-            raise DataError(f"per_class is {per_class!r}: expected a whole number from 1, or None for all")
+            raise DataError(
+                f"per_class is {per_class!r}: expected a whole number of at least 1, or None for all images"
+            )
         keep = np.zeros(len(self), dtype=bool)
         labels = np.empty_like(self.labels)
         for new, old in enumerate(chosen):
@@ -137,9 +141,9 @@ class Dataset:
         return self._part(keep, labels, tuple(self.classes[old] for old in chosen))
 
     def labelled_as(self, classes: tuple[str, ...]) -> "Dataset":
-        """The images of these classes, which may have none here, with the labels that follow from this order.
+        """The images of these classes, labelled in this order; a class may have no images here.
 
-        A network that knows ``classes`` can be tested on it. Images are copied as in :meth:`only`.
+        A network trained on ``classes`` can be tested on the result. Images are copied as in :meth:`only`.
         """
         numbers = {name: label for label, name in enumerate(classes)}
         labels = np.array([numbers.get(name, -1) for name in self.classes])[self.labels]
@@ -152,12 +156,12 @@ class Dataset:
     def split(self, part: int | float, seed: int = 0) -> tuple["Dataset", "Dataset"]:
         """(the rest, a random part held out): ``part`` is a count of images or a fraction of them.
 
-        Both keep this set's order and classes. Which images are held out follows from the seed (in the
-        stream ``cnn.support.random.SPLIT``), the part and the set's length alone. The images are copied, as
-        in :meth:`only`.
+        Both keep this set's order and classes. The choice of images depends only on the seed (in the stream
+        ``cnn.support.random.SPLIT``), the part and the length of the set. The images are copied, as in
+        :meth:`only`.
         """
         if not is_whole(seed) or seed < 0:
-            raise DataError(f"seed is {seed!r}: expected a whole number from 0")
+            raise DataError(f"seed is {seed!r}: expected a whole number of at least 0")
         if is_whole(part):
             count = int(part)
         else:
@@ -178,7 +182,7 @@ class Dataset:
     def _part(self, keep: Array, labels: Array, classes: tuple[str, ...]) -> "Dataset":
         first, count = int(keep.argmax()), int(keep.sum())
         run = slice(first, first + count)
-        if keep[run].all():  # a view of the images does, which may be more than fit in memory
+        if keep[run].all():  # a view suffices; the images may be larger than memory
             return Dataset.checked(self.images[run], labels[run], classes, self.notes)
         try:
             return Dataset.checked(self.images[keep], labels[keep], classes, self.notes)
@@ -187,13 +191,13 @@ class Dataset:
                 "cpu",
                 count * self.images[0].nbytes,
                 None,
-                f"{count:,} of {self!r} do not lie next to one another and would be copied: give the "
+                f"{count:,} images of {self!r} are not contiguous and would have to be copied: give the "
                 "parts as slices of the images, or in files of their own",
             ) from None
 
     def _labels_of(self, classes: Iterable[int | str]) -> list[int]:
         if isinstance(classes, str) or not isinstance(classes, Iterable):
-            raise DataError(f"classes is {classes!r}: expected labels or names in a row, such as (0, 1)")
+            raise DataError(f"classes is {classes!r}: expected a sequence of labels or names, such as (0, 1)")
         labels: list[int] = []
         for chosen in classes:
             label = self._label_of(chosen)
@@ -207,7 +211,7 @@ class Dataset:
     def _label_of(self, chosen: int | str) -> int:
         if isinstance(chosen, str) and chosen in self.classes:
             return self.classes.index(chosen)
-        # a label, or one as a command line gives it
+        # a label, or a label as text from the command line
         label = int(chosen) if isinstance(chosen, str) and chosen.isdecimal() and len(chosen) < 10 else chosen
         if is_whole(label) and 0 <= label < len(self.classes):
             return int(label)
@@ -224,9 +228,9 @@ def as_pair(
     images_name: str = "images",
     labels_name: str = "labels",
 ) -> tuple[Array, Array, int | None]:
-    """Images (N, C, H, W), int64 labels (N,), and how wide the one-hot rows were (None: there were none).
+    """Images (N, C, H, W), int64 labels (N,), and the width of the one-hot rows (None if there were none).
 
-    The names are what an error calls the two, such as a file and an array in it.
+    Error messages use the names for the two arrays, for example a file and an array in it.
     """
     given_x, given_y = _as_array(images, images_name), _as_array(labels, labels_name)
     if given_x.ndim <= 2 and given_y.ndim in (3, 4):
@@ -250,16 +254,16 @@ def as_pair(
 
 
 def looks_channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether images of this shape are rather (N, H, W, C) than the documented (N, C, H, W).
+    """Whether images of this shape are probably (N, H, W, C) instead of the documented (N, C, H, W).
 
-    They are if C is that of pictures, and H and W are larger. Others are taken as documented, such as
-    (N, 3, 32, 3).
+    They are if C is a usual number of channels and H and W are larger. Other shapes, such as
+    (N, 3, 32, 3), are taken as documented.
     """
     return len(shape) == 4 and shape[3] in CHANNELS and min(shape[1:3]) >= _LEAST_SIDE
 
 
 def channels_last_advice(shape: tuple[int, ...]) -> str:
-    """What a sentence says of images that :func:`looks_channels_last`."""
+    """The advice for images that :func:`looks_channels_last`."""
     _, H, W, C = shape
     return (
         "this looks like channels last; expected (N, C, H, W), such as images.transpose(0, 3, 1, 2); "
@@ -268,7 +272,7 @@ def channels_last_advice(shape: tuple[int, ...]) -> str:
 
 
 def as_names(classes: Classes, name: str = "classes") -> tuple[str, ...] | None:
-    """The names of the classes, from their count or the names themselves; None stays None."""
+    """The class names, given their count or the names; None stays None."""
     if classes is None:
         return None
     if is_whole(classes):
@@ -281,9 +285,7 @@ def as_names(classes: Classes, name: str = "classes") -> tuple[str, ...] | None:
     names = list(classes)
     for position, class_name in enumerate(names):
         if not isinstance(class_name, str) or not text_width(class_name) or not is_printable(class_name):
-            raise DataError(
-                f"{name}: {class_name!r} at position {position}: expected a name, as printable text"
-            )
+            raise DataError(f"{name}: {class_name!r} at position {position}: expected printable text")
     if not names:
         raise DataError(f"{name}: there are no names: expected one for each class")
     (twice, times), *_ = Counter(names).most_common(1)
@@ -293,7 +295,7 @@ def as_names(classes: Classes, name: str = "classes") -> tuple[str, ...] | None:
 
 
 def as_texts(texts: Array, name: str) -> list[str]:
-    """The texts in an array of str or bytes; DataError for bytes that are no text."""
+    """The strings in an array of str or bytes; DataError for bytes that are not UTF-8."""
     try:
         return [text if isinstance(text, str) else text.decode() for text in texts.tolist()]
     except UnicodeDecodeError:
@@ -301,23 +303,23 @@ def as_texts(texts: Array, name: str) -> list[str]:
 
 
 def numbered(count: int) -> tuple[str, ...]:
-    """The names of classes that were given none."""
+    """Default names for classes."""
     return tuple(map(str, range(count)))
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether ``value`` is an integer, Python's or NumPy's, and no bool."""
+    """Whether ``value`` is a Python or NumPy integer, but not a bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def some_of(names: Iterable[str]) -> str:
-    """The names in quotes, cut short where there are many."""
+    """The names in quotes; a long list is shortened."""
     quoted = [repr(name) for name in names]
     return ", ".join(quoted[:20]) + (f" and {len(quoted) - 20} more" if len(quoted) > 20 else "")
 
 
 def as_images(images: Any, name: str = "images") -> Array:
-    """Images (N, C, H, W), contiguous, in a dtype that a Dataset has; DataError for anything else."""
+    """Contiguous images (N, C, H, W) in a dtype of a Dataset; DataError if that is not possible."""
     array = _as_array(images, name)
     kind = array.dtype.kind
     if array.shape[:1] == (0,):
@@ -341,7 +343,7 @@ def as_images(images: Any, name: str = "images") -> Array:
         dtype = np.uint8
     else:
         dtype = np.float64 if array.dtype.itemsize == 8 else np.float32
-    with np.errstate(all="ignore"):  # what overflows becomes infinite and is refused below
+    with np.errstate(all="ignore"):  # overflows become infinite and are refused below
         array = np.require(array, dtype=dtype, requirements=["C", "A"])
         if kind == "f":
             _refuse_infinite(array, name)
@@ -349,12 +351,12 @@ def as_images(images: Any, name: str = "images") -> Array:
 
 
 def _scaling_advice(low: int, high: int) -> str:
-    """How whole numbers of another depth, such as 12 bits, become floats from 0 to 1."""
+    """How to scale integers of another depth, such as 12 bits, to 0..1."""
     return f", such as images / {(1 << high.bit_length()) - 1}" if low >= 0 else ""
 
 
 def _reshape_advice(shape: tuple[int, ...]) -> str:
-    """What to do with pictures that are given as rows of pixels, or with a single one."""
+    """How to reshape flattened images, or a single image."""
     if len(shape) != 2:
         return ""
     grey, colour = isqrt(shape[1]), isqrt(shape[1] // 3)
@@ -379,7 +381,7 @@ def _refuse_infinite(array: Array, name: str) -> None:
             continue
         finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
         raise DataError(
-            f"{name}: image {start + finite.argmin()} holds NaN or infinity: expected finite numbers"
+            f"{name}: image {start + finite.argmin()} contains NaN or infinity: expected finite numbers"
         )
 
 
@@ -408,7 +410,7 @@ def _as_labels(labels: Any, names: tuple[str, ...] | None, name: str) -> tuple[A
 
 
 def _range_advice(labels: Array, limit: int) -> str:
-    """How labels that do not count from 0 become such that do."""
+    """How to convert labels that do not count from 0."""
     lowest, highest = labels.min(), labels.max()
     if (lowest, highest) == (1, limit):
         return "; they count from 1: give labels - 1"
@@ -459,12 +461,12 @@ def _as_array(values: Any, name: str) -> Array:
         return np.asarray(values)
     except MemoryError:
         raise
-    except Exception as error:  # ragged rows; what another library raises for an array of its own
+    except Exception as error:  # ragged rows, or an array of another library
         reason = short(first_line(error) or type(error).__name__, 200)
         if hasattr(values, "detach"):  # PyTorch's
             advice = f"give {name}.detach().cpu().numpy()"
         elif "inhomogeneous" in reason:
-            advice = "expected all of one size"
+            advice = "expected items of the same size"
         else:
             advice = "expected a plain array"
-        raise DataError(f"{name}: cannot be made one NumPy array ({reason}): {advice}") from error
+        raise DataError(f"{name}: cannot be converted to a NumPy array ({reason}): {advice}") from error

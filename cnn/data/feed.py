@@ -1,4 +1,4 @@
-"""Feed: what each training step is given, batch last: images, labels and a learning rate, on the device."""
+"""Feed: gives each training step its images (batch last), labels and learning rate, on the device."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +15,7 @@ ENOUGH_TO_RECORD = 8  # batches: recording a step takes as long as a few
 
 
 class Feed:
-    """Gives out a data set batch by batch, always in the same arrays of a device.
+    """Gives out a data set batch by batch, always in the same device arrays.
 
     A batch is ``x`` (C, H, W, n) in ``dtype``, with bytes scaled to 0..1, and ``labels`` (n,); both are valid
     until the next batch. The last batch of an epoch holds what is left. The position in the epoch is on the
@@ -56,7 +56,7 @@ class Feed:
         self.start(np.arange(len(images)))
 
     def start(self, order: Any, rates: Any = None) -> None:
-        """Begin an epoch: give the samples out in this order, with a learning rate for each step."""
+        """Start an epoch with the samples in this order and a learning rate for each step."""
         self._samples = np.asarray(order)
         self.backend.asarray(self._source.place(order), out=self._order)
         if rates is not None:
@@ -79,7 +79,7 @@ class Feed:
                     self._source.arrive(number)
                     yield number
                     self._source.send(number + 1)
-        except BaseException:  # the caller stops early: a copy in progress must not reach what comes next
+        except BaseException:  # the caller stops early: a copy in progress must not reach the next epoch
             with suppress(Exception):
                 self._source.finish()
             raise
@@ -112,14 +112,14 @@ class Feed:
 
 
 def stored_dtype(images: Any, dtype: str) -> Any:
-    """What images are on the device: bytes stay bytes, floats take on the network's dtype."""
+    """The dtype of images on the device: bytes stay bytes, floats get the network's dtype."""
     return images.dtype if images.dtype == np.uint8 else np.dtype(dtype)
 
 
 def is_too_large(backend: Backend, images: Any, dtype: str) -> bool:
-    """Whether images had better stay on the host, since the device has no room for them.
+    """Whether images should stay on the host, because they do not fit on the device.
 
-    Or they lie in a file, and would be converted in memory as a whole.
+    This also holds for images in a mapped file that would have to be converted in memory.
     """
     stored = stored_dtype(images, dtype)
     converted = mapping(images) is not None and images.dtype != stored
@@ -127,33 +127,33 @@ def is_too_large(backend: Backend, images: Any, dtype: str) -> bool:
 
 
 class Resident:
-    """A data set that lies on the device."""
+    """A data set that is stored on the device."""
 
     def __init__(self, backend: Backend, images: Any, labels: Any, dtype: Any) -> None:
         self.images = backend.asarray(images, dtype=dtype)
         self.labels = backend.asarray(labels, dtype=np.int64)
 
     def place(self, order: Any) -> Any:
-        """Where the samples are that come in this order."""
+        """The positions on the device of the samples in this order."""
         return order
 
     def begin(self, first: int) -> None:
-        """Forget what was before: batch ``first`` comes next."""
+        """Start an epoch at batch ``first``."""
 
     def arrive(self, number: int) -> None:
-        """Let the device find batch ``number`` in its place."""
+        """Make sure that batch ``number`` is on the device."""
 
     def send(self, number: int) -> None:
-        """Bring batch ``number`` on its way."""
+        """Start to copy batch ``number``."""
 
     def finish(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait for copies in progress."""
 
 
 class Streamed:
-    """A data set that stays on the host; two batches of it are on the device, in turns in either half.
+    """A data set that stays on the host, with a double buffer of two batches on the device.
 
-    While the device works on one half, the next batch is copied to the other.
+    While the device works on one half, the next batch is copied to the other half.
     """
 
     def __init__(self, backend: Backend, images: Any, labels: Any, dtype: Any, batch_size: int) -> None:
@@ -169,23 +169,23 @@ class Streamed:
         self._uploads = [backend.upload(self.images[half], self.labels[half]) for half in halves]
 
     def place(self, order: Any) -> Any:
-        """Where the samples will be that come in this order."""
+        """The positions in the double buffer of the samples in this order."""
         self._order = np.asarray(order)
         return np.arange(len(order)) % (2 * self._batch_size)
 
     def begin(self, first: int) -> None:
-        """Forget what was before, an epoch that was cut short too: batch ``first`` comes next."""
-        self._sent = first  # how many batches need not be sent any more
+        """Start an epoch at batch ``first``, also after an interrupted epoch."""
+        self._sent = first  # the number of batches already sent or skipped
         self._uploads[first % 2].release()
 
     def arrive(self, number: int) -> None:
-        """Let the device find batch ``number`` in its place; the other half is read by what came before."""
+        """Make sure that batch ``number`` is on the device; earlier steps may still read the other half."""
         self.send(number)
         self._uploads[number % 2].arrive()
         self._uploads[(number + 1) % 2].release()
 
     def send(self, number: int) -> None:
-        """Bring batch ``number`` on its way, where it is not yet and there is one."""
+        """Start to copy batch ``number``, unless it has been sent or does not exist."""
         chosen = self._order[number * self._batch_size : (number + 1) * self._batch_size]
         if self._sent > number or not len(chosen):
             return
@@ -202,6 +202,6 @@ class Streamed:
         self._sent = number + 1
 
     def finish(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait for copies in progress."""
         for upload in self._uploads:
             upload.claim()

@@ -1,6 +1,6 @@
-"""Arrays in files, laid out as people have them, and what a Dataset is documented to take of them.
+"""Converts common layouts of arrays in files to the layout that a Dataset documents.
 
-What has only one meaning is brought into that form, with a note that says so; the rest is left as it is.
+Only unambiguous layouts are converted, with a note; all others are left unchanged.
 """
 
 import re
@@ -14,13 +14,13 @@ from cnn.data.dataset import CHANNELS, MOST_CLASSES, as_names, as_texts, looks_c
 from cnn.support.errors import DataError
 from cnn.support.text import short
 
-_LEAST_SIDE = 8  # of pictures that are given as rows of pixels
+_LEAST_SIDE = 8  # of flattened images
 _LISTED = 4  # classes in a note
 _WHOLE = re.compile(r"[0-9]{1,9}(\.0*)?")  # a label as text, such as "3" or "3.0"
 
 
 class Named(NamedTuple):
-    """An array as read, and what an error calls it: the file, and the array in it."""
+    """An array from a file, and its name in messages: the file and the array in it."""
 
     name: str
     array: Any
@@ -30,7 +30,7 @@ Pair = tuple[Named, Named]  # images and labels
 
 
 class Labels(NamedTuple):
-    """The labels of both parts, the names of the classes if there are any, and how the labels were taken."""
+    """The labels of both parts, the class names if there are any, and notes on their conversion."""
 
     train: Named
     test: Named
@@ -38,13 +38,13 @@ class Labels(NamedTuple):
     notes: tuple[str, ...]
 
     def taken_as(self, parts: Iterable[Named], names: tuple[str, ...] | None, note: str) -> "Labels":
-        """Others in their place, with a note more that says so."""
+        """These labels converted to ``parts``, with an additional note."""
         train, test = parts
         return Labels(train, test, names, (*self.notes, note))
 
 
 def arranged_images(images: Named) -> tuple[Named, str | None]:
-    """Images as (N, H, W) or (N, C, H, W), where it is safe to know, and a note if that was changed."""
+    """Images as (N, H, W) or (N, C, H, W) if the layout is unambiguous, and a note if they were changed."""
     array = images.array
     if looks_channels_last(array.shape):
         array = np.moveaxis(array, -1, 1)
@@ -62,9 +62,9 @@ def arranged_images(images: Named) -> tuple[Named, str | None]:
 def arranged_labels(
     train: Named, test: Named, counts: tuple[int, int], names: tuple[str, ...] | None
 ) -> Labels:
-    """Labels as integers from 0 or as one-hot rows, where it is safe to know.
+    """Labels as integers from 0 or as one-hot rows if their meaning is unambiguous.
 
-    ``counts`` is how many images there are of each part.
+    ``counts`` has the number of images of each part.
     """
     flat_train, flat_test = _flat(train, counts[0]), _flat(test, counts[1])
     changed = [was for was, now in ((train, flat_train), (test, flat_test)) if was is not now]
@@ -85,7 +85,7 @@ def arranged_labels(
 
 
 def _flat(labels: Named, count: int) -> Named:
-    """A column of labels, or a row of as many as there are images, as (N,)."""
+    """A column of labels, or a row with one label for each image, as (N,)."""
     shape = labels.array.shape
     if len(shape) > 1 and labels.array.size == max(shape) and max(shape) in (shape[0], count):
         return Named(labels.name, labels.array.reshape(-1))
@@ -106,7 +106,7 @@ def _from_texts(labels: Labels) -> Labels:
         unknown = [text for text in texts if text not in numbers]
         if unknown:
             raise DataError(
-                f"{name}: label {short(unknown[0], 100)!r} is none of the classes given: expected "
+                f"{name}: label {short(unknown[0], 100)!r} is not one of the given classes: expected "
                 f"{some_of(short(known, 100) for known in names)}"
             )
     listed = some_of(short(name, 30) for name in names[:_LISTED])
@@ -115,7 +115,7 @@ def _from_texts(labels: Labels) -> Labels:
 
 
 def _distinct(labels: Named) -> tuple[list[str], Any]:
-    """The different texts, and for each label which of them it is."""
+    """The distinct strings, and the index of each label among them."""
     name, array = labels
     distinct, places = np.unique(array, return_inverse=True)
     if len(distinct) > MOST_CLASSES:
@@ -129,7 +129,7 @@ def _distinct(labels: Named) -> tuple[list[str], Any]:
 
 
 def _numbered(parts: list[tuple[str, list[str], Any]], numbers: dict[str, int]) -> Iterator[Named]:
-    """The labels as the numbers of their texts."""
+    """The labels as numbers instead of strings."""
     for name, texts, places in parts:
         yield Named(name, np.array([numbers[text] for text in texts])[places])
 

@@ -1,4 +1,4 @@
-"""Which array or file is which, by its name: images or labels, of which part of a data set."""
+"""Recognizes by its name which part of a data set an array or file contains."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -23,11 +23,11 @@ _PART, _KIND = "|".join(_PARTS), "|".join(_KINDS)
 _RUN_TOGETHER = re.compile(f"({_PART})({_KIND})|({_KIND})({_PART})")  # as in xtrain
 _CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")  # as in trainImages
 _NPY = re.compile(r"\.npy$", re.IGNORECASE)
-_OF_THE_FORMAT = re.compile(r"idx\d?|ubyte|int|gz|\d")  # the last: a browser's second copy, "name (1)"
+_OF_THE_FORMAT = re.compile(r"idx\d?|ubyte|int|gz|\d")  # the digit: a second download, "name (1)"
 
 
 class Role(NamedTuple):
-    """What a name says: "train", "val", "test" or "" for no part; "images" or "labels"; other words."""
+    """The parts of a name: "train", "val", "test" or ""; "images" or "labels"; other words."""
 
     part: str
     kind: str
@@ -35,7 +35,7 @@ class Role(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The names of the (images, labels) to train on and to test on, and what to know about the choice."""
+    """The names of the (images, labels) for training and for testing, and notes on the choice."""
 
     train: tuple[str, str]
     test: tuple[str, str]
@@ -43,7 +43,7 @@ class Parts(NamedTuple):
 
 
 def role_of(name: str) -> Role | None:
-    """What ``name``, perhaps below a folder's, stands for; None if it names neither images nor labels."""
+    """The role of ``name``, which may include folders; None if it names neither images nor labels."""
     *folders, own = [_words(piece) for piece in _NPY.sub("", name.strip("/")).split("/")]
     part, kind = _only(own, _PARTS), _only(own, _KINDS)
     above = [word for folder in folders for word in folder]
@@ -56,11 +56,10 @@ def role_of(name: str) -> Role | None:
 
 
 def parts_among(names: Iterable[str], place: str, usual: Sequence[str], expected: str) -> Parts:
-    """Which of ``names`` are the images and labels to train and to test on.
+    """Find the images and labels for training and testing among ``names``.
 
-    The ``usual`` names, in the order of :class:`Parts`, go first; ``expected`` says them in words. A
-    validation part is taken for the test if there is no other. Raises DataError if the names do not make up
-    a set.
+    The ``usual`` names, in the order of :class:`Parts`, are preferred; ``expected`` describes them. If there
+    is no test set, the validation set is used. Raises DataError if the names do not form a complete set.
     """
     sets: dict[tuple[str, ...], dict[tuple[str, str], list[str]]] = {}
     for name in names:
@@ -75,7 +74,7 @@ def parts_among(names: Iterable[str], place: str, usual: Sequence[str], expected
     if len(whole) > 1 and found is not sets.get(()):
         several = some_of("-".join(rest) for rest, found in sets.items() if found in whole)
         raise DataError(
-            f"{place}: holds several data sets, {several}: move the one to use to a place of its own"
+            f"{place}: contains several data sets, {several}: move the one to use to its own folder"
         )
     tested = _tested(found)
     x_train, y_train, x_test, y_test = (
@@ -83,9 +82,9 @@ def parts_among(names: Iterable[str], place: str, usual: Sequence[str], expected
     )
     notes = []
     if tested == "val":
-        notes.append(f"without a test part: {x_test} is tested on")
+        notes.append(f"there is no test set: {x_test} is used for testing")
     elif ("val", "images") in found:
-        notes.append(f"{found['val', 'images'][0]} is left unused")
+        notes.append(f"{found['val', 'images'][0]} is not used")
     return Parts((x_train, y_train), (x_test, y_test), tuple(notes))
 
 
@@ -99,13 +98,13 @@ def _words(name: str) -> list[str]:
 
 
 def _only(words: list[str], meanings: dict[str, str]) -> str:
-    """What the words mean; "" if they mean nothing, or several things."""
+    """The meaning of the words; "" if they have none or several."""
     found = {meanings[word] for word in words if word in meanings}
     return found.pop() if len(found) == 1 else ""
 
 
 def _tested(found: dict[tuple[str, str], list[str]]) -> str:
-    """The part to test on."""
+    """The part to use for testing."""
     only_val = not any(part == "test" for part, _ in found) and any(part == "val" for part, _ in found)
     return "val" if only_val else "test"
 
@@ -118,7 +117,7 @@ def _missing(found: dict[tuple[str, str], list[str]]) -> list[tuple[str, str]]:
 def _incomplete(
     found: dict[tuple[str, str], list[str]], place: str, usual: Sequence[str], expected: str
 ) -> DataError:
-    """The error that says what is missing, in names like those that are there."""
+    """The error about missing parts, with names in the style of the existing ones."""
     roles = [(part, kind) for part in ("train", "test") for kind in ("images", "labels")]
     named = {part for part, _ in found if part}
     own = not named or any(_is_usual(name, usual) for names in found.values() for name in names)
@@ -126,15 +125,17 @@ def _incomplete(
     missing = [called.get(role, "_".join(role)) for role in _missing(found)]
     message = f"{place}: missing {', '.join(missing)}; expected {expected}"
     if ("", "images") in found and ("", "labels") in found and not named:
-        several = f"{found['', 'images'][0]} and {found['', 'labels'][0]} are not divided into two parts"
+        several = (
+            f"{found['', 'images'][0]} and {found['', 'labels'][0]} are not split into training and test"
+        )
         message += f"; {several}: hold out some of the images for the test"
     elif named == {"train"}:
-        message += "; there is no test part: hold out some of the images, and save them under these names"
+        message += "; there is no test set: hold out some of the images, and save them under these names"
     return DataError(message)
 
 
 def _best(names: list[str], place: str, usual: Sequence[str]) -> str:
-    """The one to take of several names for the same: a usual one, a file, in no folder, unpacked."""
+    """The preferred one of several names: a usual name, a file, not in a subfolder, not compressed."""
 
     def rank(name: str) -> tuple[bool, bool, int, bool, bool]:
         copied = re.search(r"\(\d+\)", name) is not None
@@ -143,8 +144,8 @@ def _best(names: list[str], place: str, usual: Sequence[str]) -> str:
     best, *others = sorted(names, key=rank)
     if others and rank(best) == rank(others[0]):
         raise DataError(
-            f"{place}: {best} and {others[0]} both seem to be the same part: move one of them away, or give "
-            "the folder that holds only one set"
+            f"{place}: {best} and {others[0]} seem to be the same part: remove one of them, or give "
+            "the folder of one set"
         )
     return best
 

@@ -1,4 +1,4 @@
-"""What to know of the parts of a data set before a network is trained on them or tested on them."""
+"""Notes on the parts of a data set, shown before training or testing."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from cnn.support.text import short
 
 
 def notes_on(part: Dataset, name: str, train: Dataset | None = None) -> list[str]:
-    """What to know of the ``name`` part; ``train`` is what the network learns from, if that is another."""
+    """Notes on the ``name`` part; ``train`` is the training set, if that is a different one."""
     if train is None:
         notes = [scale_note(part.images, name)]
         if name == "training":
@@ -19,20 +19,20 @@ def notes_on(part: Dataset, name: str, train: Dataset | None = None) -> list[str
 
 
 def _one_class_note(part: Dataset) -> str | None:
-    """Whether there is only one answer to learn."""
+    """The note that all images are of one class."""
     first = part.labels[0]
     if (part.labels != first).any():
         return None
     only = short(part.classes[first], 30)
-    return f"all training images are of one class, {only}: the network learns to give every image this answer"
+    return (
+        f"all training images are of one class, {only}: the network will predict this class for every image"
+    )
 
 
 def _untrained_note(part: Dataset, name: str, train: Dataset) -> str | None:
-    """Which classes have images in the part, but none to learn from; such images are never recognized."""
+    """The note on classes that have images in the part but no training images."""
     unknown = np.isin(part.labels, np.unique(train.labels), invert=True)
     if not unknown.any():
         return None
     names = some_of(short(part.classes[label], 30) for label in np.unique(part.labels[unknown]))
-    return (
-        f"{unknown.sum():,} of {len(part):,} {name} images are of classes without a training image: {names}"
-    )
+    return f"{unknown.sum():,} of {len(part):,} {name} images are of classes without training images: {names}"

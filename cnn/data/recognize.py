@@ -1,4 +1,4 @@
-"""What a file or a folder that is no data set of ours holds, in a sentence that says what to do with it."""
+"""Recognizes files and folders that are not supported data sets, and says what to do with them."""
 
 import codecs
 import csv
@@ -20,17 +20,17 @@ from cnn.support.text import printable, short
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".heic")
 _PICKLES = (".pkl", ".pickle", ".pck", ".pt", ".pth")
-_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")  # are in no text
-_HEAD = 1 << 16  # bytes of a file that are looked at
-_NPY_HEADER = 200  # of these: an array's type is there
-_DESCRIBED = 2  # files of a folder, one by one
-_MOST_SEEN = 20_000  # entries of a folder and those below
-_DEEPEST = 6  # folders below; links may lead round in circles
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")  # never occur in text
+_HEAD = 1 << 16  # bytes of a file that are read
+_NPY_HEADER = 200  # bytes: they contain the type of the array
+_DESCRIBED = 2  # files of a folder that are described one by one
+_MOST_SEEN = 20_000  # entries of a folder and its subfolders
+_DEEPEST = 6  # levels of subfolders; links may form cycles
 _CIFAR_FILE = re.compile(r"data_batch_\d|test_batch")  # in the Python version
 
 
 class Found(NamedTuple):
-    """What something is, and what to do with it."""
+    """A description of a file or folder, and advice."""
 
     what: str
     advice: str
@@ -51,7 +51,9 @@ _BEGINNINGS = {
     b"\x93NUMPY": Found(
         "a single NumPy array", "give a folder with x_train.npy, y_train.npy, x_test.npy and y_test.npy"
     ),
-    b"\0\0\x08": Found("an IDX file, one of four", "give the folder with images and labels of both parts"),
+    b"\0\0\x08": Found(
+        "an IDX file, one of four", "give the folder with the images and labels of both parts"
+    ),
 }
 _ENDINGS = {
     ".parquet": "Parquet tables", ".arrow": "Arrow tables", ".feather": "Arrow tables", ".csv": "CSV tables",
@@ -65,15 +67,15 @@ _ENDINGS = {
 
 
 def unread_file(path: Path) -> DataError:
-    """The error that says what the file ``path`` is, and what to do."""
+    """The error that describes the file ``path``."""
     what, advice = _file(path)
     return DataError(f"{path}: this is {what}: {advice}")
 
 
 def unread_folder(folder: Path) -> DataError:
-    """The error that says what ``folder`` holds, and what to do."""
+    """The error that describes the contents of ``folder``."""
     what, advice = _folder(folder)
-    return DataError(f"{folder}: holds {what}: {advice}")
+    return DataError(f"{folder}: contains {what}: {advice}")
 
 
 def _file(path: Path) -> Found:
@@ -84,11 +86,11 @@ def _file(path: Path) -> Found:
     if head[:2] == b"\x1f\x8b":
         what, advice = _plain(path.with_suffix(""), _inflated(head)) or Found("something", UNPACK)
         return Found(f"{what} (compressed by gzip)", advice)
-    return _plain(path, head) or Found("no format that is known here", f"expected {_expected()}")
+    return _plain(path, head) or Found("not a supported format", f"expected {_expected()}")
 
 
 def _plain(path: Path, head: bytes) -> Found | None:
-    """What a file is by how it begins, or else by its name."""
+    """Recognize a file by its first bytes, or else by its name."""
     name, ending = path.name.lower(), path.suffix.lower()
     if head.startswith(b"\x93NUMPY") and b"'|O'" in head[:_NPY_HEADER]:
         return _pickle(name)
@@ -102,19 +104,22 @@ def _plain(path: Path, head: bytes) -> Found | None:
     if name in cifar10.FILES:
         return Found("one of the six files of CIFAR-10", "give the folder with all of them")
     if ending in _PICTURES:
-        return Found("a single picture", "a data set has many, with labels; `cnn predict` takes one")
+        return Found(
+            "a single picture",
+            "a data set needs many pictures with labels; use `cnn predict` for a single one",
+        )
     if "tfrecord" in name:
         return Found("a TFRecord file", SAVE)
-    return _text(path, head) if head else Found("an empty file", "get a whole copy of it")
+    return _text(path, head) if head else Found("an empty file", "get a complete copy of it")
 
 
 def _pickle(name: str) -> Found:
-    """A pickle, or a file of PyTorch, which is one."""
+    """A pickle or a PyTorch file, which contains one."""
     advice = SAVE
     if "cifar-10-" in name or _CIFAR_FILE.match(name):
         advice = BINARY
     elif "mnist" in name and "fashion" not in name:
-        advice = f"--data mnist comes with the package; of another set, {SAVE}"
+        advice = f"--data mnist is included in the package; for another set, {SAVE}"
     return Found("a pickle", f"{NEVER_OPENED}; {advice}")
 
 
@@ -135,7 +140,7 @@ def _text(path: Path, head: bytes) -> Found | None:
     more = ", ..." if len(columns) > 4 else ""
     return Found(
         f"a table as text (CSV) with {len(columns):,}{known} columns ({named}{more})",
-        f"tables are not read yet; {SAVE}",
+        f"tables are not supported yet; {SAVE}",
     )
 
 
@@ -144,19 +149,19 @@ def _zip(path: Path) -> Found:
         with ZipFile(path) as archive:
             names = archive.namelist()
     except Exception:  # a damaged archive may raise nearly anything inside zipfile
-        return Found("a damaged zip archive", "get a whole copy of it")
+        return Found("a damaged zip archive", "get a complete copy of it")
     if any(name.endswith("data.pkl") for name in names):
         return _pickle(path.name)
     if "[Content_Types].xml" in names:
-        return Found("a spreadsheet or another document of an office suite", SAVE)
+        return Found("a spreadsheet or another office document", SAVE)
     files = [name for name in names if not name.endswith("/") and not is_hidden(name)]
     if not files:
-        return Found("a zip archive without files", "get a whole copy of it")
+        return Found("a zip archive without files", "get a complete copy of it")
     return Found(f"a zip archive of {_counted(len(files), 'file')}, such as {_some(files)}", UNPACK)
 
 
 def _inflated(head: bytes) -> bytes:
-    """The beginning of what is compressed; nothing if it is damaged."""
+    """The decompressed beginning of a file; empty if it is damaged."""
     try:
         return zlib.decompressobj(31).decompress(head, _HEAD)
     except zlib.error:
@@ -164,7 +169,7 @@ def _inflated(head: bytes) -> bytes:
 
 
 def _folder(folder: Path) -> Found:
-    """What a folder holds; a folder of a million files takes no longer than one of some thousands."""
+    """Describe a folder; at most the first thousands of its files are read."""
     names = names_in(folder)
     files, all_seen = _files(folder)
     pictures = Counter(above for above, name in files if _ending(name) in _PICTURES)
@@ -177,7 +182,7 @@ def _folder(folder: Path) -> Found:
     if {"train", "test", "meta"} <= own:
         return Found("the Python version of CIFAR-100", f"{NEVER_OPENED}; {SAVE}")
     if "fine_label_names.txt" in own:
-        return Found("the binary version of CIFAR-100", f"it is not read; {SAVE}")
+        return Found("the binary version of CIFAR-100", f"it is not supported; {SAVE}")
     if not files:
         return Found(f"no files in {_some(names)}" if names else "no files", f"expected {_expected()}")
     paths = sorted(f"{above}/{name}".strip("/") for above, name in files)
@@ -204,15 +209,15 @@ def _pictures(pictures: Counter[str], least: str) -> Found:
         more = f" and {len(folders) - 8:,} more" if len(folders) > 8 else ""
         what = f"{count} in {_counted(len(folders), 'folder')} ({shown}{more})"
     else:
-        what = f"{count} and no folders that say their classes"
-    return Found(what, f"folders of pictures are not read yet; {SAVE}")
+        what = f"{count} and no class folders"
+    return Found(what, f"folders of pictures are not supported yet; {SAVE}")
 
 
 def _files(folder: Path) -> tuple[list[tuple[str, str]], bool]:
-    """The first (folder, name) of files in a folder and those below, and whether these are all of them."""
+    """The (folder, name) of the first files in a folder and below, and whether these are all files."""
     files: list[tuple[str, str]] = []
     places, seen, all_seen = [("", folder)], 0, True
-    for above, place in places:  # which grows meanwhile
+    for above, place in places:  # grows during the loop
         with suppress(OSError), os.scandir(place) as entries:
             for entry in entries:
                 seen += 1

@@ -1,1 +1,1 @@
-"""Looking into a network: its table, its memory, its speed layer by layer, its gradients."""
+"""Inspection of networks: summary, memory, time per layer, and gradient checks."""

@@ -1,4 +1,4 @@
-"""Are the gradients right? Compared with finite differences, which know nothing of backward."""
+"""Gradient checks: compares ``backward`` with finite differences of ``forward``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,38 +14,38 @@ from cnn.support import random
 from cnn.support.arguments import instance, shown, whole
 from cnn.support.errors import ArgumentError
 
-STEPS = (1e-6, 1e-6 / 16, 1e-6 / 256)  # shorter ones where a kink of ReLU or max pooling lies within one
+STEPS = (1e-6, 1e-6 / 16, 1e-6 / 256)  # shorter steps avoid kinks of ReLU and max pooling
 TOLERANCE = 1e-5
-ROUNDING = 1e-4  # a slope below this share of the numbers it is told from drowns in their rounding
+ROUNDING = 1e-4  # a slope below this share of the values is lost in their rounding
 NUDGE = 1e-3
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """How one array of gradients fared."""
+    """The result for one array of gradients."""
 
     name: str
-    checked: int  # how many entries were tried
-    error: float  # the largest difference, as a share of the largest gradient that rounding leaves visible
+    checked: int  # the number of entries tried
+    error: float  # the largest difference relative to the largest gradient that rounding leaves visible
 
     @property
     def passed(self) -> bool:
-        """Whether the error can be explained by rounding."""
+        """Whether rounding explains the error."""
         return self.error < TOLERANCE
 
 
 def check_gradients(network: Network, x: Any = None, entries: int = 20, seed: int = 0) -> list[GradientCheck]:
     """Compare ``backward`` with central differences of ``sum(dy * y)`` for a random ``dy``.
 
-    Tries ``entries`` random entries of the input and of each parameter (all where there are fewer).
-    ``x`` is a host batch (N, ...); None draws one of three. The network must be built in float64,
-    since differences this small are lost in float32.
+    Tries ``entries`` random entries of the input and of each parameter, or all if there are fewer.
+    ``x`` is a batch (N, ...) on the host; by default a batch of three is drawn at random. The network must
+    be built in float64, because float32 loses differences this small.
 
-    Input and weights are moved by about a thousandth for the while: zeros, such as new biases or the edges
-    of an image, lie just where ReLU bends or where numbers under max pooling are equal, and the functions
-    have no slope to compare with. Weights and ``state`` are put back.
+    Input and weights are temporarily changed by about a thousandth. Zeros, such as new biases or the edges of
+    an image, are exactly where ReLU has a kink or where values under max pooling are equal, so that there is
+    no slope to compare with. Weights and ``state`` are restored.
 
-    Raises ArgumentError or ShapeError for what is no such network or batch.
+    Raises ArgumentError or ShapeError if the network or the batch is unsuitable.
     """
     instance("network", network, Network, "cnn.models.lenet5()").require_built()
     whole("entries", entries)
@@ -61,7 +61,7 @@ def check_gradients(network: Network, x: Any = None, entries: int = 20, seed: in
 
 
 def _as_batch(network: Network, x: Any) -> np.ndarray:
-    """``x`` as host numbers that the network takes."""
+    """``x`` as a host array that suits the network."""
     try:
         host = np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -74,7 +74,7 @@ def _as_batch(network: Network, x: Any) -> np.ndarray:
 
 @contextmanager
 def _put_back(network: Network) -> Iterator[None]:
-    """After the block, weights and what else a training forward changes are what they were before."""
+    """Restore the weights, and everything else that a training forward pass changes, after the block."""
     before = [(array, array.copy()) for array in network.state.values()]
     try:
         yield
@@ -114,7 +114,7 @@ def _check(
 def _error(
     objective: Callable[[], float], array: Array, position: int, expected: float, unit: float
 ) -> float:
-    """How far off ``expected`` is for one entry of ``array``, in units; infinitely, where that is NaN."""
+    """The error of ``expected`` for one entry of ``array``, in units; infinite if it is NaN."""
     error = inf
     for step in STEPS:
         error = min(error, float(abs(_difference(objective, array, position, step) - expected) / unit))
@@ -124,7 +124,7 @@ def _error(
 
 
 def _difference(objective: Callable[[], float], array: Array, position: int, step: float) -> float:
-    """The slope of ``objective`` along one entry of ``array``, which is put back."""
+    """The slope of ``objective`` along one entry of ``array``, which is restored."""
     entry = tuple(slice(int(i), int(i) + 1) for i in np.unravel_index(position, array.shape))
     before = array[entry].copy()
     array[entry] = before + step

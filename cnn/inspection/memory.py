@@ -1,4 +1,4 @@
-"""What a training would take, before it takes anything; and what it should take where that was too much."""
+"""Estimates the memory of a training run, and suggests a batch size after running out of memory."""
 
 from dataclasses import asdict, dataclass
 from math import prod
@@ -15,23 +15,23 @@ from cnn.training.optimizers import Optimizer
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on the device that a training's arrays take; small ones are left out."""
+    """Bytes on the device for the arrays of a training run, without small arrays."""
 
-    data: int  # both sets, and the order of the images
-    parameters: int  # with their gradients
+    data: int  # both data sets and the order of the images
+    parameters: int  # including their gradients
     optimizer: int
-    guard: int  # NaNGuard's copy of what was finite
+    guard: int  # NaNGuard's copy of the last finite state
     activations: int
     workspace: int  # of the kernels
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all."""
         return sum(asdict(self).values())
 
     @property
     def at_most(self) -> int:
-        """With half as much again of what grows with the batch: temporary arrays, and what pools round up."""
+        """An upper bound: 1.5 times what grows with the batch, for temporary arrays and rounding of pools."""
         return self.total + (self.activations + self.workspace) // 2
 
 
@@ -43,9 +43,9 @@ def memory(
     batch_size: int,
     stream: bool = False,
 ) -> Memory:
-    """What training ``network``, which is built, on ``train`` and testing it on ``test`` would take.
+    """Estimate the memory for training ``network``, which is built, on ``train`` and testing it on ``test``.
 
-    With ``stream`` two batches of ``train`` are on the device at a time.
+    With ``stream`` only two batches of ``train`` are on the device at a time.
     """
     tests = [] if test is None else [test]
     itemsize = network.backend.xp.dtype(network.dtype).itemsize
@@ -77,7 +77,7 @@ def fitting_batch_size(
     stream: bool,
     room: int,
 ) -> int:
-    """The largest half, quarter, ... of ``batch_size`` that is sure to fit in ``room``; 0 if none is."""
+    """The largest half, quarter, ... of ``batch_size`` that certainly fits in ``room`` bytes, or 0."""
     size = min(batch_size, len(train)) // 2
     while size and memory(network, optimizer, train, test, size, stream).at_most > room:
         size //= 2
@@ -93,46 +93,46 @@ def advised(
     batch_size: int,
     stream: bool,
 ) -> OutOfMemory:
-    """``error``, which ended a training run, with a batch size that should fit."""
+    """``error`` with advice on a batch size that should fit."""
     full = error if isinstance(error, OutOfMemory) else _of_the_host(error)
-    room, mend = _room(network.backend, full), full.mend
+    room, advice = _room(network.backend, full), full.advice
     if room:
         size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, room)
-        mend = _mend(batch_size, min(batch_size, len(train)), size)
-    return OutOfMemory(full.device, full.requested, full.free, mend)
+        advice = _advice(batch_size, min(batch_size, len(train)), size)
+    return OutOfMemory(full.device, full.requested, full.free, advice)
 
 
-def _mend(asked_for: int, tried: int, fitting: int) -> str:
-    """What to do after a batch of ``tried`` images did not fit, if one of ``fitting`` (0: none) should."""
+def _advice(requested: int, tried: int, fitting: int) -> str:
+    """Advice after a batch of ``tried`` images did not fit; one of ``fitting`` (0: unknown) should."""
     if fitting:
-        return f"a batch of {fitting} should fit (it was {asked_for})"
+        return f"a batch of {fitting} should fit (it was {requested})"
     smaller = "a smaller network, or smaller or fewer images"
     if tried == 1:
-        return f"the batch was 1 already: take {smaller}"
+        return f"the batch size was 1 already: use {smaller}"
     size = max(1, tried // 8)
-    return f"no batch size is sure to fit; try a batch of {size} (it was {asked_for}), or {smaller}"
+    return f"no batch size is certain to fit; try a batch of {size} (it was {requested}), or {smaller}"
 
 
 def _room(backend: Backend, full: OutOfMemory) -> int:
-    """The bytes that this process could have on the device; 0 where that is not known."""
-    if full.device != backend.name:  # the host of a GPU
+    """The bytes that this process could use on the device; 0 if unknown."""
+    if full.device != backend.name:  # the host's memory ran out, not the GPU's
         return 0
     memory = backend.memory()
     return memory["total"] if full.free is None else full.free + memory["used"]
 
 
 def _of_the_host(error: MemoryError) -> OutOfMemory:
-    """Python's error as the devices' one; NumPy's says what array it could not make."""
+    """Convert Python's MemoryError; NumPy's contains the shape and dtype of the array."""
     shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
     requested = None if shape is None or dtype is None else prod(shape) * int(dtype.itemsize)
-    return OutOfMemory("cpu", requested, None, "take smaller images, layers or batches")
+    return OutOfMemory("cpu", requested, None, "use smaller images, layers or batches")
 
 
 def _data_bytes(part: Dataset, network: Network, images: int) -> int:
-    """Of so many images and their labels on the device, and of the order of all."""
+    """Bytes of ``images`` images and labels on the device, and of the order of all."""
     stored = stored_dtype(part.images, network.dtype)
     image = prod(part.shape) * stored.itemsize
     if mapping(part.images) is not None and part.images.dtype == stored and network.backend.owns(part.images):
-        image = 0  # they stay in their file
+        image = 0  # the images stay in their file
     label = part.labels.itemsize
     return images * (image + label) + len(part) * label

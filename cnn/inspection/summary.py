@@ -9,9 +9,9 @@ from cnn.support.terminal import print_table, write_line
 
 
 def rows(network: Network) -> list[dict[str, Any]]:
-    """One dict a layer; multiply-adds and bytes are for one image, bytes are what training keeps.
+    """One dict per layer. Multiply-adds and bytes are per image; bytes are those that training keeps.
 
-    Of layers in one pass the last one's output alone is kept.
+    Of fused layers only the output of the last one is kept.
     """
     network.require_built()
     return [
@@ -29,7 +29,7 @@ def rows(network: Network) -> list[dict[str, Any]]:
 
 
 def totals(network: Network) -> dict[str, int]:
-    """The whole network's figures; bytes an image include the two arrays that layers pass gradients in."""
+    """The totals of the network; bytes per image include the two arrays in which gradients are passed on."""
     table = rows(network)
     itemsize = network.backend.xp.dtype(network.dtype).itemsize
     largest = max((prod(row["output_shape"]) for row in table), default=0)
@@ -42,7 +42,7 @@ def totals(network: Network) -> dict[str, int]:
 
 
 def show(network: Network) -> None:
-    """Print the table."""
+    """Print the summary."""
     whole, table = totals(network), rows(network)
     headings = ["layer", "output shape", "parameters", "multiply-adds", "memory\nan image"]
     lines = [
@@ -69,7 +69,7 @@ def show(network: Network) -> None:
             line.append(f"{together[0]}-{together[-1]}" if together else "")
     print_table(headings, lines, footer)
     write_line(
-        f"{network.dtype} on {network.backend.name}; parameters and their gradients take "
-        f"{readable_bytes(whole['parameter_bytes'])}; the total memory an image includes the gradients that "
+        f"{network.dtype} on {network.backend.name}; parameters and their gradients use "
+        f"{readable_bytes(whole['parameter_bytes'])}; the total memory per image includes the gradients that "
         "layers pass on"
     )

@@ -1,4 +1,4 @@
-"""How long a network's layers take, inside whole training steps on its own device."""
+"""Times the layers of a network inside whole training steps on its device."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from cnn.training.step import compute_gradients
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of several measurements and the quartiles around it, in seconds."""
+    """The median and the quartiles of several measurements, in seconds."""
 
     median: float
     low: float
@@ -24,7 +24,7 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> "Spread":
-        """The spread of at least one measurement."""
+        """The spread of one or more measurements."""
         if len(seconds) == 1:
             return cls(seconds[0], seconds[0], seconds[0])
         low, _, high = quantiles(seconds, n=4, method="inclusive")
@@ -33,7 +33,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What a layer takes of a training step; None where the step does without it."""
+    """The time of a layer in a training step; None if the step does not need that direction."""
 
     layer: str  # its label: "3 Conv2D"
     forward: Spread | None
@@ -41,13 +41,13 @@ class LayerTime:
 
 
 def time_layers(network: Network, loss: Loss, x: Array, labels: Array, rounds: int = 11) -> list[LayerTime]:
-    """Time every layer of ``network`` in ``rounds`` training steps on one batch, after one to warm up.
+    """Time every layer of ``network`` in ``rounds`` training steps on one batch, after a warm-up step.
 
-    Each layer runs by itself, also those that training computes in one pass.
+    Each layer runs separately, even if training would fuse it with others.
 
-    ``x`` (C, H, W, N) and ``labels`` (N,) are device arrays, ``loss`` is built for the network. The
-    gradients are overwritten, the weights stay as they are. On CUDA the times are those between
-    events on the stream, so they include the gaps in which a layer waits to be launched.
+        ``x`` (C, H, W, N) and ``labels`` (N,) are device arrays, ``loss`` is built for the network. The
+        gradients are overwritten, the weights are unchanged. On CUDA, times are measured between events on
+        the stream, so they include the gaps in which a layer waits to be launched.
     """
     with network.unfused():
         compute_gradients(network, loss, x, labels)
@@ -67,7 +67,7 @@ class LayerWatch:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Time the one step inside."""
+        """Time the step inside the block."""
         timers: dict[tuple[str, str], Timer] = {}
 
         def timed(layer: Layer, direction: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,7 +84,7 @@ class LayerWatch:
         self._steps.append(timers)
 
     def read(self) -> list[LayerTime]:
-        """The layers' times in all steps; waits for the device."""
+        """The times of the layers in all steps; waits for the device."""
         times = [{key: timer.seconds for key, timer in step.items()} for step in self._steps]
 
         def spread(key: tuple[str, str]) -> Spread | None:
@@ -100,7 +100,7 @@ class LayerWatch:
 def wrapped(
     network: Network, wrap: Callable[[Layer, str, Callable[..., Any]], Callable[..., Any]]
 ) -> Iterator[None]:
-    """Inside the block every layer runs ``wrap(layer, "forward", layer.forward)``, and so backward."""
+    """Inside the block every layer runs ``wrap(layer, "forward", layer.forward)``, likewise for backward."""
     layers = list(network.walk())
     for layer in layers:
         for direction in ("forward", "backward"):

@@ -31,7 +31,7 @@ BEGINNINGS = {
     rb"\x89HDF\r\n|.{4}TFL3": KERAS,
     rb"\x93NUMPY": "a single array: save all of them by name, with numpy.savez or safetensors",
     rb"GGUF": "a GGUF file, of a language model: expected safetensors or .npz",
-    rb"version https://git-lfs": "a pointer of Git LFS, not the file itself: fetch that with `git lfs pull`",
+    rb"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull` to get it",
     rb"\x1f\x8b": "compressed: unpack it with gunzip first",
     rb"\s*<[!?a-zA-Z]": "a web page: download the file itself",
     rb"\{\s*\"": "a text in JSON, perhaps the index of several files: give the safetensors file itself",

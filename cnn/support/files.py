@@ -25,17 +25,17 @@ def write_whole(path: str | Path, data: bytes) -> None:
     Raises OSError if the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    beside = _beside(path)
+    temporary = _temporary_path(path)
     try:
         try:
-            with beside.open("xb") as file:
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 flush(file.fileno())
-            system.replace(beside, path)
+            system.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
-                os.unlink(beside)
+                os.unlink(temporary)
             raise
         flush_folder(path.parent)
     except OSError as error:  # it names the temporary file, which the user does not know
@@ -75,19 +75,19 @@ def making_whole(path: Path) -> Iterator[Path]:
     fails, or if another process has created ``path`` in the meantime.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path)
-    beside.mkdir()
+    temporary = _temporary_path(path)
+    temporary.mkdir()
     try:
-        yield beside
-        _move_folder(beside, path)
+        yield temporary
+        _move_folder(temporary, path)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _beside(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     """A unique name next to ``path`` for a file or folder that is not finished yet."""
     return path.with_name(f".{path.name}.{token_hex(4)}{UNFINISHED}")
 
@@ -135,7 +135,7 @@ def require_place(path: Path) -> None:
 def require_writable(folder: Path) -> None:
     """Raise OSError unless a file can be created in ``folder``."""
     if not os.access(folder, os.W_OK | os.X_OK):  # some file systems show wrong permissions
-        probe = _beside(folder / "probe")
+        probe = _temporary_path(folder / "probe")
         probe.open("xb").close()
         probe.unlink()
 

@@ -1,4 +1,4 @@
-"""What happens around training: a progress bar, a log, a checkpoint, a guard."""
+"""Callbacks: progress bar, log, checkpoints, and guards against NaN and against not learning."""
 
 import csv
 import io
@@ -25,24 +25,24 @@ from cnn.training.run import Run
 
 
 class Callback:
-    """Called by ``fit``; override what you need."""
+    """Called by ``fit``; override the methods that you need."""
 
     def on_start(self, run: Run) -> None:
-        """Before the first epoch, or the one in which a training is taken up again."""
+        """Called before the first epoch, or before the epoch in which a run is resumed."""
 
     def on_step(self, run: Run) -> None:
-        """After each step."""
+        """Called after each step."""
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        """After each epoch, with its line of the history."""
+        """Called after each epoch with its entry of the history."""
 
     def on_end(self, run: Run) -> None:
-        """After the last epoch, or when training is cut short."""
+        """Called after the last epoch, or when training stops early."""
 
 
 @contextmanager
 def ending(callback: Callback, run: Run) -> Iterator[None]:
-    """Calls ``on_end`` after the block; where that fails too, what ended the block is still what is told."""
+    """Calls ``on_end`` after the block. If both fail, the exception of the block is raised."""
     try:
         yield
     except BaseException as error:
@@ -55,12 +55,12 @@ def ending(callback: Callback, run: Run) -> Iterator[None]:
 
 
 class Progress(Callback):
-    """A live bar on standard error, and a line an epoch; only the lines where there is no terminal."""
+    """A progress bar and a line for each epoch on standard error; without a terminal only the lines."""
 
-    interval = 0.25  # seconds between two looks at the totals, each of which waits for the device
+    interval = 0.25  # seconds between updates; each update waits for the device
 
     def __init__(self, tests: bool = False) -> None:
-        self.tests = tests  # what is validated on is the test set, whose last figures are the run's result
+        self.tests = tests  # the validation set is the test set, whose last results are the run's result
 
     def on_start(self, run: Run) -> None:
         self._bar: Any = None
@@ -114,7 +114,7 @@ class Progress(Callback):
     def on_end(self, run: Run) -> None:
         if self._bar:
             self._bar.stop()
-            self._bar = None  # so that a used callback can be pickled
+            self._bar = None  # so that the callback can be pickled after use
 
 
 def _loss(value: float) -> str:
@@ -122,17 +122,18 @@ def _loss(value: float) -> str:
 
 
 class NaNGuard(Callback):
-    """Stops a training in which a number is no longer finite, with TrainingError: where that began.
+    """Stops training with TrainingError if a value becomes NaN or infinite, and says where that began.
 
-    It looks now and then, and at each epoch's end; the steps between are made again to find the first layer
-    and the direction (forward, backward, update). The network is left with its last finite weights.
+    It checks now and then, and at the end of each epoch. After a failure it repeats the steps since the
+    last check to find the first layer and the direction (forward, backward or update). The network is left
+    with its last finite weights.
     """
 
-    seconds, steps = 1.0, 16  # between two looks there are as many of both, at least
+    seconds, steps = 1.0, 16  # both must pass between two checks
 
     def on_start(self, run: Run) -> None:
         if not is_finite(run.training):
-            raise TrainingError("the network has weights that are not finite: begin with others")
+            raise TrainingError("the network has weights that are NaN or infinite: start with other weights")
         self._good = Snapshot(run)
         self._rest()
 
@@ -146,8 +147,8 @@ class NaNGuard(Callback):
         if not isfinite(record.get("validation_loss", 0)):
             raise TrainingError(
                 f"the loss of the evaluated images became {record['validation_loss']} in epoch {run.epoch}, "
-                "though training gave finite numbers: lower the learning rate, to a tenth for example, or "
-                "look for images unlike the rest"
+                "although training gave finite values: lower the learning rate, for example to a tenth, or "
+                "look for unusual images"
             )
 
     def _look(self, run: Run) -> None:
@@ -161,38 +162,38 @@ class NaNGuard(Callback):
         self._passed, self._looked = 0, time.perf_counter()
 
     def _diagnosis(self, run: Run, loss: float) -> str:
-        what = f"the loss became {loss}" if not isfinite(loss) else "the weights are no longer finite"
+        what = f"the loss became {loss}" if not isfinite(loss) else "the weights became NaN or infinite"
         try:
             fault = find_fault(run, self._good)
-        except (OutOfMemory, MemoryError):  # to look takes more than to train
+        except (OutOfMemory, MemoryError):  # the diagnosis needs more memory than training
             self._good.restore()
-            return f"{what} in epoch {run.epoch}: the training has diverged; lower the learning rate"
+            return f"{what} in epoch {run.epoch}: training has diverged; lower the learning rate"
         if fault is None:
-            return f"{what} in epoch {run.epoch}, but no step of the training did that: look at the callbacks"
+            return f"{what} in epoch {run.epoch}, but not in a training step: check the callbacks"
         first = f": first {fault.place}" if fault.place else ""
         return (
-            f"{what} in epoch {run.epoch}, step {fault.step}{first}; the training has diverged: begin anew "
-            "with a lower learning rate, a tenth for example"
+            f"{what} in epoch {run.epoch}, step {fault.step}{first}; training has diverged: start again "
+            "with a lower learning rate, for example a tenth of it"
         )
 
 
 class LearningGuard(Callback):
-    """Warns, once, if the network does not learn: most often the learning rate is too high.
+    """Warns once if the network does not learn; the usual cause is a learning rate that is too high.
 
-    It compares each epoch with the loss at the start and with the accuracy of always answering the most
-    frequent class. ``failure`` is None, or says why the network is of no use after the latest epoch.
+    It compares each epoch with the loss at the start and with the accuracy of always predicting the most
+    frequent class. ``failure`` is None, or says why the network is useless after the latest epoch.
     """
 
-    enough = 32  # images: their mean loss is the one at the start
-    factor = 1.5  # times the loss at the start is more than noise
-    share = 0.3  # of what can be learned is more than noise
-    patience = 100  # steps, in which a network need not have learned anything
+    enough = 32  # images; their mean loss is the loss at the start
+    factor = 1.5  # a loss this many times the loss at the start is more than noise
+    share = 0.3  # this share of what can be learned is more than noise
+    patience = 100  # steps before a network must have learned anything
 
     failure: str | None = None
 
     def on_start(self, run: Run) -> None:
         self.failure, self._warned = None, False
-        if run.first_loss is None and run.history:  # a checkpoint of version 0.1 does not have it
+        if run.first_loss is None and run.history:  # checkpoints of version 0.1 do not contain it
             run.first_loss = run.history[0]["loss"]
 
     def on_step(self, run: Run) -> None:
@@ -200,7 +201,7 @@ class LearningGuard(Callback):
             run.first_loss = run.totals.read()["loss"]
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        if run.first_loss is None:  # there are fewer images
+        if run.first_loss is None:  # there are too few images
             run.first_loss = record["loss"]
         trouble = self.failure = run.failure = self._failure(run, record, run.first_loss)
         late = run.epoch * run.steps >= self.patience or run.epoch == run.epochs
@@ -208,14 +209,14 @@ class LearningGuard(Callback):
             trouble = trouble or f"{_no_better(run, record)}; try {_lower_rate(run)}, or more epochs"
         if trouble and not self._warned:
             self._warned = True
-            warnings.warn(trouble, Notice, stacklevel=3)  # of who called fit
+            warnings.warn(trouble, Notice, stacklevel=3)  # in the caller of fit
 
     def _failure(self, run: Run, record: dict[str, Any], first: float) -> str | None:
-        """Why the network is of no use; None if it may be."""
+        """Why the network is useless, or None."""
         again = f"start again with {_lower_rate(run)}"
         guesses = _guesses(run, record)
         if _answers_alike(run, guesses) and (guesses or _latest_loss(run) > first / 2):
-            return f"the network gives every image the same answer after epoch {run.epoch}; {again}"
+            return f"the network predicts the same class for every image after epoch {run.epoch}; {again}"
         if record["loss"] > self.factor * first:
             loss, before = _loss(record["loss"]), _loss(first)
             return f"the loss is {loss} in epoch {run.epoch}, above {before} at the start; {again}"
@@ -227,16 +228,16 @@ class LearningGuard(Callback):
 
 
 def _guesses(run: Run, record: dict[str, Any]) -> bool:
-    """Whether the network is no better than one that always gives the most frequent class."""
+    """Whether the network is no better than always predicting the most frequent class."""
     return bool(record["accuracy"] <= run.guess < 1)
 
 
 def _answers_alike(run: Run, guesses: bool) -> bool:
-    """Whether the losses of the latest batch differ by the label alone; False if there are too few."""
+    """Whether the losses of the latest batch depend only on the label; False if there are too few."""
     losses = np.sort(run.network.backend.to_host(run.training.loss.losses))
     classes = run.network.output_shape[0]
     different = 1 + np.count_nonzero(np.diff(losses) > 1e-4 * losses[1:])
-    # as many as half of the losses may be 0, of right answers, unless the network only guesses
+    # up to half of the losses may be 0, of correct predictions, unless the network only guesses
     return bool(len(losses) > classes * (1 if guesses else 2) and different <= classes)
 
 
@@ -247,8 +248,8 @@ def _latest_loss(run: Run) -> float:
 
 def _no_better(run: Run, record: dict[str, Any]) -> str:
     return (
-        f"the accuracy is {record['accuracy']:.2%} in epoch {run.epoch}, no better than always answering the "
-        f"most frequent class ({run.guess:.2%})"
+        f"the accuracy is {record['accuracy']:.2%} in epoch {run.epoch}, no better than always predicting "
+        f"the most frequent class ({run.guess:.2%})"
     )
 
 
@@ -258,7 +259,7 @@ def _lower_rate(run: Run) -> str:
 
 
 class CSVLog(Callback):
-    """The history as a CSV file, one line an epoch."""
+    """Writes the history to a CSV file, one line per epoch."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -276,14 +277,15 @@ class CSVLog(Callback):
 
 
 class Checkpoint(Callback):
-    """All that a training needs to go on, always in the same file, which is replaced as a whole.
+    """Saves everything needed to resume to one file, which is replaced atomically.
 
-    It is written now and then, at each epoch's end, and when the training is stopped; never with numbers
-    that are not finite. ``cnn.fit(..., resume=path)`` goes on from it, ``cnn.load(path)`` gives the network.
+    The file is written now and then, at the end of each epoch, and when training is stopped, but never with
+    NaN or infinite values. Use it with ``cnn.fit(..., resume=path)`` to resume, and with ``cnn.load(path)``
+    to load the network.
     """
 
-    seconds = 10.0  # between two checkpoints within an epoch, at least
-    share = 0.05  # of the time, at most, is spent on them: on slow disks, for large networks
+    seconds = 10.0  # minimum time between two checkpoints within an epoch
+    share = 0.05  # maximum share of the time spent on them, for slow disks and large networks
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -316,7 +318,7 @@ class Checkpoint(Callback):
 
 
 class BestWeights(Callback):
-    """The weights after the epoch with the lowest validation loss so far, in a file that says which it is."""
+    """Saves the weights of the epoch with the lowest validation loss so far, with its number."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -326,7 +328,7 @@ class BestWeights(Callback):
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         if "validation_loss" not in record:
-            raise ArgumentError("BestWeights needs validation data: give fit a validation set")
+            raise ArgumentError("BestWeights needs validation data: pass a validation set to fit")
         if record["validation_loss"] < min(map(_validation_loss, run.history[:-1]), default=inf):
             weights.save(run.network, self.path, {EPOCH: run.epoch})
 
@@ -337,7 +339,7 @@ def _validation_loss(record: dict[str, Any]) -> float:
 
 
 class Dispensable(Callback):
-    """The callback that ``make`` gives at the start; if it fails, that is said once and training goes on."""
+    """Wraps the callback that ``make`` creates; if it fails, one note is shown and training continues."""
 
     def __init__(self, make: Callable[[], Callback], name: str, say: Callable[[str], None]) -> None:
         self._make = make
@@ -358,12 +360,12 @@ class Dispensable(Callback):
     def on_end(self, run: Run) -> None:
         self._attempt("on_end", run)
 
-    def _attempt(self, moment: str, *arguments: Any) -> None:
+    def _attempt(self, method: str, *arguments: Any) -> None:
         if self._callback:
             try:
-                getattr(self._callback, moment)(*arguments)
+                getattr(self._callback, method)(*arguments)
             except DeviceLost:
                 raise
             except Exception as error:
                 self._callback = None
-                self._say(f"no {self._name} from here on: {reason_of(error)}")
+                self._say(f"{self._name} stopped: {reason_of(error)}")

@@ -1,8 +1,8 @@
-"""Where a training went wrong: the first layer and direction in which a number was no longer finite.
+"""Finds the first layer and direction in which a value became NaN or infinite.
 
-In a steady step nothing is looked at. What is not finite stays in the sums of the losses, in the weights or
-in the optimizer's state, where a look now and then finds it; the steps since the last good look are then
-made again, which gives the same bits, and the one that went wrong layer by layer.
+Steps are not checked one by one. A value that is NaN or infinite stays in the sums of the losses, in the
+weights or in the optimizer's state, where an occasional check finds it. The steps since the last successful
+check are then repeated, which gives the same bits, and the faulty step is run layer by layer.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from cnn.training.step import TrainingStep, update
 
 @dataclass(frozen=True)
 class Fault:
-    """A step after which a number was not finite, and what in it was the first."""
+    """A step that made a value NaN or infinite, and where in the step this first happened."""
 
     step: int
-    place: str | None  # as in "the output of layer 6 Dense (forward)"
+    place: str | None  # such as "the output of layer 6 Dense (forward)"
 
 
 class Snapshot:
-    """A copy on the device of all that a step changes; further ones are written over it."""
+    """A copy on the device of everything that a step changes; :meth:`take` overwrites it."""
 
     def __init__(self, run: Run) -> None:
         self._arrays = list(run.training.state.values())
@@ -29,26 +29,26 @@ class Snapshot:
         self.epoch, self.step = run.epoch, run.step
 
     def take(self, run: Run) -> None:
-        """Copy everything anew."""
+        """Copy the current state."""
         for copy, array in zip(self._copies, self._arrays, strict=True):
             copy[...] = array
         self.epoch, self.step = run.epoch, run.step
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore the copied state."""
         for copy, array in zip(self._copies, self._arrays, strict=True):
             array[...] = copy
 
 
 def is_finite(training: TrainingStep) -> bool:
-    """Whether all that a step changes is finite, sums of losses included; waits for the device."""
+    """Whether everything that a step changes is finite, including the loss sums; waits for the device."""
     return _all_finite(training, *training.state.values())
 
 
 def find_fault(run: Run, good: Snapshot) -> Fault | None:
-    """The first step of this epoch since ``good`` that goes wrong; None where none does.
+    """The first faulty step of this epoch since ``good``; None if there is none.
 
-    Leaves the weights as they were before that step, or as they are in ``good``.
+    Afterwards the weights are those before that step, or those of ``good``.
     """
     good.restore()
     training = run.training
@@ -71,7 +71,7 @@ def find_fault(run: Run, good: Snapshot) -> Fault | None:
 
 
 def _first_not_finite(training: TrainingStep) -> str | None:
-    """Make one step layer by layer; -> what in it was the first that is not finite."""
+    """Run one step layer by layer; -> the first result that is NaN or infinite."""
     network, loss, optimizer = training.network, training.loss, training.optimizer
     layers = list(network.in_sequence())
     with network.unfused():

@@ -1,7 +1,7 @@
-"""Optimizers, in the order of their complexity: one kernel over two flat vectors each.
+"""Optimizers, in order of complexity; each is one kernel over two flat vectors.
 
-``step(rate)`` updates all parameters from all gradients; ``rate`` is a number on the device, so
-that nothing in a step changes but arrays. Arguments mean what they mean in PyTorch.
+``step(rate)`` updates all parameters from all gradients. ``rate`` is an array on the device, so that a
+step changes nothing but arrays. Arguments have the same meaning as in PyTorch.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from cnn.support.errors import ArgumentError, CheckpointError
 
 
 class Optimizer:
-    """What the optimizers share: their place on a network and their state.
+    """Base class of optimizers.
 
-    ``state`` has arrays by name; those in ``state_names`` are vectors like the parameters.
+    ``state`` contains arrays by name; those in ``state_names`` are vectors as long as the parameter vector.
     """
 
     state_names: tuple[str, ...] = ()
@@ -28,18 +28,18 @@ class Optimizer:
         self._network: Any = None
 
     def build(self, network: Network) -> None:
-        """Take up work on ``network``; on the same network as before, go on with the state."""
+        """Prepare for ``network``. The state is kept if it is the same network as before."""
         network.require_built()
         if network is self._network:
             return
         self.state = {name: network.backend.xp.zeros_like(network.flat.value) for name in self.state_names}
         self.backend = network.backend
         self.flat = network.flat
-        self._network = network  # at last: there may have been no memory for the state
+        self._network = network  # last, because there may be no memory for the state
 
     @property
     def settings(self) -> tuple[Any, ...]:
-        """The numbers of Python's that :meth:`step` works with; changed ones count from the next step on."""
+        """The Python numbers that :meth:`step` uses; changes take effect in the next step."""
         return tuple(getattr(self, name) for name in self.setting_names)
 
     @property
@@ -57,7 +57,7 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Host copies of the state by name: vectors as in "velocity/0.weight", anything else whole."""
+        """Host copies of the state by name: vectors by parameter, as in "velocity/0.weight", others whole."""
         arrays: dict[str, Any] = {}
         for name, array in self.state.items():
             host = self.backend.to_host(array)
@@ -68,7 +68,7 @@ class Optimizer:
         return arrays
 
     def require_state(self, arrays: Mapping[str, Any]) -> None:
-        """Raise CheckpointError unless :meth:`load_state_dict` would take these arrays."""
+        """Raise CheckpointError unless :meth:`load_state_dict` can load these arrays."""
         expected = {name: array.shape for name, array in self.state_dict().items()}
         found = {name: array.shape for name, array in arrays.items()}
         for name in [*expected, *found]:
@@ -79,7 +79,7 @@ class Optimizer:
                 )
 
     def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave; CheckpointError where it is another optimizer's."""
+        """Load the result of :meth:`state_dict`; CheckpointError if it is from a different optimizer."""
         self.require_state(arrays)
         for name, array in self.state.items():
             if name in self.state_names:
@@ -89,7 +89,7 @@ class Optimizer:
                 self.backend.asarray(arrays[name], out=array)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied or pickled: the settings, and of an optimizer at work its network and state too."""
+        """The state to copy or pickle: the settings and, if built, the network and the state."""
         kept = {name: value for name, value in vars(self).items() if name not in ("state", "backend", "flat")}
         return kept if self._network is None else kept | {"state": self.state_dict()}
 
@@ -101,7 +101,7 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum (Sutskever et al. 2013), as PyTorch's SGD.
+    """Stochastic gradient descent with momentum (Sutskever et al. 2013), like PyTorch's SGD.
 
     ``v = momentum * v + g``, ``value -= rate * v``; with ``nesterov`` the step is ``g + momentum * v``;
     ``weight_decay`` is added to the gradient.
@@ -120,7 +120,7 @@ class SGD(Optimizer):
         self.momentum = number("momentum", momentum, below=1)
         self.nesterov = flag("nesterov", nesterov)
         if self.nesterov and not momentum:
-            raise ArgumentError("nesterov without momentum does nothing: give a momentum, 0.9 for example")
+            raise ArgumentError("nesterov without momentum has no effect: set momentum, for example to 0.9")
         self.state_names = ("velocity",) if momentum else ()
 
     def update(self, rate: Array) -> None:
@@ -136,11 +136,11 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015), as PyTorch's: ``weight_decay`` is added to the gradient."""
+    """Adam (Kingma & Ba 2015), like PyTorch's: ``weight_decay`` is added to the gradient."""
 
     state_names = ("mean", "square")
     setting_names = (*Optimizer.setting_names, "betas", "epsilon")
-    decoupled = False  # whether the decay acts on the weights themselves, beside the gradient
+    decoupled = False  # whether the decay acts on the weights directly instead of through the gradient
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Adam(Optimizer):
         is_new = network is not self._network
         super().build(network)
         if is_new:
-            # beta ** step, on the device: what the moments' zero start still weighs
+            # beta ** step, on the device: the remaining weight of the moments' initial zeros
             self.state["powers"] = network.backend.xp.ones(2, dtype=network.dtype)
 
     def update(self, rate: Array) -> None:

@@ -1,9 +1,9 @@
-"""Schedules: the learning rate as a share of the optimizer's own, over a run from 0 to 1.
+"""Schedules: factors of the optimizer's learning rate over the progress of a run, from 0 to 1.
 
-A schedule is called with the progress of the run, the share of its steps that is done, and gives a
-factor. The factor rises from 0 to 1 in a straight line during ``warmup`` (Goyal et al. 2017); the rest of
-the run follows the schedule. Below 1, ``warmup`` is a share of the run. From 1 on it is a number of steps,
-of which a short run takes at most a fifth of its own.
+A schedule is called with the progress of the run, the share of its steps that is done, and returns a
+factor. During ``warmup`` the factor rises linearly from 0 to 1 (Goyal et al. 2017); the rest of the run
+follows the schedule. If ``warmup`` is below 1, it is a share of the run. Otherwise it is a number of
+steps, limited to a fifth of the run.
 """
 
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from math import cos, inf, pi
 from cnn.support.arguments import number
 from cnn.support.errors import ArgumentError
 
-LONGEST_WARMUP = 0.2  # of a run, for a warm-up that counts steps
+LONGEST_WARMUP = 0.2  # of the run, for a warm-up in steps
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate as given: a factor of 1."""
+    """Base class of schedules. The factor is 1."""
 
     warmup: float = 0.0
 
@@ -29,37 +29,37 @@ class Schedule:
             )
 
     def over(self, steps: int) -> "Schedule":
-        """The same for a run of so many steps: a warm-up that counts steps becomes a share of the run."""
+        """This schedule for a run of ``steps`` steps; a warm-up in steps becomes a share of the run."""
         if self.warmup < 1:
             return self
         return replace(self, warmup=min(self.warmup / steps, LONGEST_WARMUP))
 
     def _check(self, name: str, below: float = inf) -> None:
-        """Make the field of this name a float, or raise ArgumentError."""
+        """Convert the field ``name`` to a float, or raise ArgumentError."""
         object.__setattr__(self, name, number(name, getattr(self, name), below=below))
 
     def __call__(self, progress: float) -> float:
-        """The factor after ``progress`` of the run, 0 to 1."""
+        """The factor at ``progress``, from 0 to 1."""
         if self.warmup >= 1:
             raise ArgumentError(
-                f"the warm-up of {self.warmup:g} steps depends on how long the run is: call over(steps) first"
+                f"a warm-up of {self.warmup:g} steps depends on the length of the run: call over(steps) first"
             )
         if progress < self.warmup:
             return progress / self.warmup
         return self.decay((progress - self.warmup) / (1 - self.warmup))
 
     def decay(self, progress: float) -> float:
-        """The factor after ``progress`` of what comes after the warm-up."""
+        """The factor at ``progress`` of the part after the warm-up."""
         return 1.0
 
 
 class Constant(Schedule):
-    """The learning rate as given."""
+    """A constant learning rate."""
 
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """Multiplied by ``factor`` after each ``every`` of the run."""
+    """The learning rate is multiplied by ``factor`` each time a share ``every`` of the run is done."""
 
     every: float = 1 / 3
     factor: float = 0.1
@@ -74,8 +74,8 @@ class Step(Schedule):
             self.decay(1.0)
         except OverflowError:
             raise ArgumentError(
-                f"factor is {self.factor} after each {self.every} of the run, which ends beyond all numbers; "
-                "take a smaller factor or a larger share"
+                f"factor is {self.factor} after each {self.every} of the run, which overflows: "
+                "use a smaller factor or a larger share"
             ) from None
 
     def decay(self, progress: float) -> float:
@@ -84,7 +84,7 @@ class Step(Schedule):
 
 @dataclass(frozen=True)
 class _Ending(Schedule):
-    """What goes from 1 to ``end``."""
+    """Base class of schedules from 1 to ``end``."""
 
     end: float = 0.0
 
@@ -94,14 +94,14 @@ class _Ending(Schedule):
 
 
 class Linear(_Ending):
-    """In a straight line to ``end``."""
+    """Linear decay to ``end``."""
 
     def decay(self, progress: float) -> float:
         return 1 + (self.end - 1) * progress
 
 
 class Cosine(_Ending):
-    """Along half a cosine to ``end`` (Loshchilov & Hutter 2017, "SGDR", without restarts)."""
+    """Decay along half a cosine to ``end`` (Loshchilov & Hutter 2017, "SGDR", without restarts)."""
 
     def decay(self, progress: float) -> float:
         return self.end + (1 - self.end) * (1 + cos(pi * progress)) / 2

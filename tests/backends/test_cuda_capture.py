@@ -425,7 +425,7 @@ def test_memory_that_runs_out_while_recording_only_costs_the_graph(gpu, cublas, 
         if FakeStream.current:
             raise OutOfMemoryError(1 << 30, 0)
 
-    with pytest.warns(RuntimeWarning, match=r"goes on without .*1\.0 GB were asked for and 60 B are free"):
+    with pytest.warns(RuntimeWarning, match=r"goes on without .*1\.0 GB were requested and 60 B are free"):
         gpu.graph(step)()
 
 

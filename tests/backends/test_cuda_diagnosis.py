@@ -13,7 +13,7 @@ from backends.cuda import backend
 from backends.cuda.backend import CudaBackend
 
 PIP = f"{shlex.quote(sys.executable)} -m pip"
-EITHER = f'{PIP} install "cupy-cuda12x[ctk]" (cupy-cuda13x where nvidia-smi shows CUDA 13)'
+EITHER = f'{PIP} install "cupy-cuda12x[ctk]" (or cupy-cuda13x if nvidia-smi shows CUDA 13)'
 
 
 def sentence(ask):
@@ -42,7 +42,7 @@ class TestDiagnosis:
             (12040, f'CuPy is not installed: run {PIP} install "cupy-cuda12x[ctk]"'),
             (
                 0,
-                "CuPy is not installed, and no NVIDIA driver was found: where there is an NVIDIA GPU, "
+                "CuPy is not installed, and no NVIDIA driver was found: if this machine has an NVIDIA GPU, "
                 f"install its driver, then run {EITHER}",
             ),
         ],
@@ -133,7 +133,7 @@ class TestDiagnosis:
         )
         machine(["cupy-cuda13x"], 13000, cupy)
         assert sentence(CudaBackend) == (
-            f"cuda:0 is older than this CuPy's CUDA: run {PIP} uninstall -y cupy-cuda13x, "
+            f"cuda:0 is too old for CuPy's CUDA: run {PIP} uninstall -y cupy-cuda13x, "
             f'then {PIP} install "cupy-cuda12x[ctk]"'
         )
 
@@ -186,7 +186,7 @@ class TestDiagnosis:
     def test_wrong_product_is_no_device(self, machine):
         machine(["cupy-cuda12x"], 12040, fake_cupy(gemm=wrong_gemm))
         assert sentence(CudaBackend) == (
-            "cuda:0 computes wrongly, a small product gave [[21.0, 57.0], [57.0, 201.0]] and not "
+            "cuda:0 computes wrong results, a small product gave [[21.0, 57.0], [57.0, 201.0]] instead of "
             "[[20.0, 56.0], [56.0, 200.0]]: check the GPU with nvidia-smi"
         )
 

@@ -351,7 +351,7 @@ def test_what_no_gpu_takes_is_refused_by_name(blocks, threads, shared, said):
     launcher = Launcher(StandInBackend("portable"))
     with pytest.raises(backends.ArgumentError) as refused:
         launcher.grid("tanh_grad", np.dtype("float32"), blocks, threads, (), shared)
-    assert str(refused.value) == f"the kernel tanh_grad would need {said}: take the portable kernels"
+    assert str(refused.value) == f"the kernel tanh_grad would need {said}: use the portable kernels"
 
 
 def test_numbers_beyond_32_bits_are_refused_by_name():
@@ -374,8 +374,8 @@ def test_kernels_that_cannot_be_compiled_are_told_from_other_trouble(name, raise
     with pytest.raises(raised) as told:
         device.kernels.tanh_grad(*(device.asarray(np.ones(3)) for _ in range(3)))
     if raised is backends.DeviceUnavailable:
-        said = "standin:0 cannot have the compiled kernels (nvrtc: error: invalid value)"
-        assert str(told.value) == f"{said}: take the portable ones"
+        said = "standin:0 cannot use the compiled kernels (nvrtc: error: invalid value)"
+        assert str(told.value) == f"{said}: use the portable kernels"
 
 
 class TestTheStandInForCuda:

@@ -24,7 +24,7 @@ FULL = OutOfMemoryError(1_288_490_189, 5_000)
 ILLEGAL = CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
 
-MEND = "take smaller batches, or see with nvidia-smi what else holds memory there"
+MEND = "use smaller batches, or run nvidia-smi to see which other processes use memory there"
 
 
 def full(found):
@@ -34,7 +34,7 @@ def full(found):
 def lost(said):
     return (
         f"cuda:1 is lost ({said}): check it with nvidia-smi; this process cannot use it any more, "
-        "so start again, or go on on the CPU"
+        "so start again, or continue on the CPU"
     )
 
 
@@ -99,7 +99,7 @@ class TestWhereverItHappens:
         error = told(FULL, work)
         assert type(error) is OutOfMemory
         assert (error.requested, error.free, error.__cause__) == (1_288_490_189, 60, FULL)
-        assert str(error) == full("1.2 GB were asked for and 60 B are free")
+        assert str(error) == full("1.2 GB were requested and 60 B are free")
 
     def test_a_lost_device(self, told, work):
         error = told(ILLEGAL, work)
@@ -126,7 +126,7 @@ class TestOutOfMemory:
 
     def test_a_device_that_does_not_answer_has_no_figure(self, told, monkeypatch):
         monkeypatch.setattr(FakeDevice, "mem_info", property(fails_with(ILLEGAL)))
-        assert str(told(FULL)) == full("1.2 GB were asked for")
+        assert str(told(FULL)) == full("1.2 GB were requested")
         assert str(told(CUBLASError("CUBLAS_STATUS_ALLOC_FAILED"))) == (f"cuda:1 is out of memory: {MEND}")
 
     @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ class TestAtTheStart:
 
     def test_a_device_that_is_full_already(self, machine):
         assert self.refused(machine, CUBLASError("CUBLAS_STATUS_ALLOC_FAILED")) == (
-            "cuda:0 has no memory for a small computation, 60 B are free: see with nvidia-smi what holds it"
+            "cuda:0 has no memory for a small computation, 60 B are free: see its processes with nvidia-smi"
         )
         assert (
             backends.get("auto").reason
@@ -245,7 +245,7 @@ class TestAtTheStart:
             require_capability("cuda:0", capability)
         assert str(caught.value) == (
             f"cuda:0 has compute capability {said}, the compiled kernels need 7.5 or later: "
-            "take the portable kernels"
+            "use the portable kernels"
         )
 
     def test_there_auto_takes_the_portable_kernels_and_says_why(self, machine, monkeypatch):
@@ -254,7 +254,7 @@ class TestAtTheStart:
         gpu = CudaBackend(0)
         assert gpu.kernels.name == "portable"
         assert gpu.describe()["slower_than_it_could"].startswith("cuda:0 has compute capability 6.1")
-        with pytest.raises(DeviceUnavailable, match="take the portable kernels"):
+        with pytest.raises(DeviceUnavailable, match="use the portable kernels"):
             CudaBackend(0, kernels="compiled")
 
     @pytest.mark.parametrize("capability", ["75", "90", "100", "120"])

@@ -155,7 +155,7 @@ class TestCuda:
         net.build((1, 28, 28), backend=backends.get("cuda", kernels="portable"))
         said = in_a_child(lambda: refusal(lambda: net.predict(IMAGES[:2])))
         assert said == (
-            "cuda:0 was in use when this process was forked, which CUDA does not survive: start the process "
+            "cuda:0 was in use when this process was forked, and CUDA does not work after a fork: start it "
             'with multiprocessing.get_context("spawn"), or use CUDA only after the fork'
         )
 
@@ -167,7 +167,7 @@ class TestCuda:
         found = in_a_child(lambda: (backends.get("auto").name, backends.get("auto").reason))
         assert found == (
             "cpu",
-            "no CUDA: CUDA was in use when this process was forked, which CUDA does not survive",
+            "no CUDA: CUDA was in use when this process was forked, and CUDA does not work after a fork",
         )
 
     def test_it_says_so_though_another_thread_was_recording(self):
@@ -200,5 +200,5 @@ class TestCuda:
 
         cupy.cuda.runtime.getDeviceCount = fails
         machine(["cupy-cuda12x"], 13000, cupy)
-        with pytest.raises(DeviceUnavailable, match="forked from one that had used CUDA: start"):
+        with pytest.raises(DeviceUnavailable, match="forked after CUDA was used: start"):
             backends.get("cuda")

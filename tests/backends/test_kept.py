@@ -86,8 +86,8 @@ def test_a_full_disk_is_noted_once(folder, monkeypatch):
     assert compile_and_run()
     assert compile_and_run("float32")
     assert folder.said == [
-        "note: the compiled kernels are not all kept; they cannot be kept for the next time "
-        "(No space left on device): set NUMBA_CACHE_DIR to a folder that can be written"
+        "note: some compiled kernels are not kept; they cannot be kept for the next time "
+        "(No space left on device): set NUMBA_CACHE_DIR to a writable folder"
     ]
 
 
@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_made_is_named_and_everything_works(tmp_path, mo
     assert compile_and_run()
     assert folder.outlook == (
         f"they cannot be kept for the next time (Not a directory: {tmp_path}/file/xpcnn/kernels): "
-        "set NUMBA_CACHE_DIR to a folder that can be written"
+        "set NUMBA_CACHE_DIR to a writable folder"
     )
 
 

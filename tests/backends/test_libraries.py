@@ -220,9 +220,9 @@ class TestNumba:
     @pytest.mark.parametrize(
         ("setting", "value", "reason"),
         [
-            ("DISABLE_JIT", 1, "NUMBA_DISABLE_JIT lets nothing be compiled"),
+            ("DISABLE_JIT", 1, "NUMBA_DISABLE_JIT is set, so nothing can be compiled"),
             ("THREADING_LAYER", "nonsense", "the threading layer 'nonsense' is missing"),
-            ("THREADING_LAYER_PRIORITY", ["omp"], "no order of omp, tbb and workqueue"),
+            ("THREADING_LAYER_PRIORITY", ["omp"], "not an order of omp, tbb and workqueue"),
         ],
     )
     def test_that_is_set_not_to_work_is_left_out(self, monkeypatch, setting, value, reason):

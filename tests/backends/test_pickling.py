@@ -167,7 +167,7 @@ def test_a_data_set_arrives_and_one_in_a_file_stays_there(tmp_path):
         np.testing.assert_array_equal(twin.images, part.images)
     (tmp_path / "x.npy").unlink()
     with pytest.raises(
-        DataError, match=r"x.npy: the images of a data set lie in this file, .*: give this process"
+        DataError, match=r"x.npy: this file contains the images of a data set, .*: provide the file"
     ):
         pickle.loads(kept)
 

@@ -49,8 +49,8 @@ def test_what_is_to_be_known_of_the_data_is_said(command, give, weights, tmp_pat
         0,
         [
             "note: channels last, taken as (4, 1, 20, 20)",
-            "note: the test images are floats from 300 to 300, taken as they are: scaled to 0..1 they train "
-            "better",
+            "note: the test images are floats from 300 to 300, used unchanged: they train better if scaled "
+            "to 0..1",
         ],
     )
 
@@ -358,7 +358,7 @@ class TestMisfits:
             ("w.npy", b"\x93NUMPY\1\0", r"is a single array"),
             ("w.gz", b"\x1f\x8b\x08", r"is compressed"),
             ("w.json", b'{"metadata": {}}', r"is a text in JSON"),
-            ("w.safetensors", b"version https://git-lfs.github.com/spec/v1", r"is a pointer of Git LFS"),
+            ("w.safetensors", b"version https://git-lfs.github.com/spec/v1", r"is a Git LFS pointer"),
             ("w.html", b"<!DOCTYPE html>", r"is a web page"),
         ],
     )  # fmt: skip

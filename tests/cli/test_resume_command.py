@@ -24,7 +24,7 @@ from cnn.cli.signals import StopOnSignal
 from cnn.runs.folder import RunFolder
 from cnn.runs.report import Evaluation
 from cnn.runs.report.page import _result
-from cnn.runs.report.record import Record
+from cnn.runs.report.record import RunRecord
 from cnn.saving.weights import weights_in
 from cnn.training import fit as loop
 from cnn.training.checkpoints import SavedTraining
@@ -477,7 +477,7 @@ class TestBestWeights:
             np.testing.assert_array_equal(network.state_dict()["0.bias"], kept["0.bias"])
 
     def test_the_report_shows_those_that_were_tested(self, trained):
-        record = Record.read(RunFolder("run"))
+        record = RunRecord.read(RunFolder("run"))
         assert (record.evaluation.weights, record.evaluation.epoch) == ("best", 2)
         kept = load_file("run/best.safetensors")
         np.testing.assert_array_equal(record.network.state_dict()["0.bias"], kept["0.bias"])
@@ -488,7 +488,7 @@ class TestBestWeights:
         network.save("run/best.safetensors")  # without the epoch
         found = Evaluation.load("run/evaluation.safetensors")
         replace(found, weights="last", epoch=None).save("run/evaluation.safetensors")
-        record = Record.read(RunFolder("run"))
+        record = RunRecord.read(RunFolder("run"))
         last = load_file("run/model.safetensors")
         np.testing.assert_array_equal(record.network.state_dict()["0.bias"], last["0.bias"])
         assert "weights" not in _result(record)

@@ -19,7 +19,7 @@ def warned(command, monkeypatch):
     """``warned(work)`` is what `cnn gradcheck` says if ``work`` is done on the way."""
 
     def run(work):
-        monkeypatch.setattr(cnn, "check_gradients", lambda *_, **__: work() or [])
+        monkeypatch.setattr("cnn.cli.gradcheck.check_gradients", lambda *_, **__: work() or [])
         code, out, err = command("gradcheck", "--device", "cpu", "--kernels", "portable")
         assert (code, out) == (0, "")
         return err

@@ -90,7 +90,7 @@ class TestProof:
                 out *= 1.1
 
         monkeypatch.setattr(SignalKernels, method, wrong)
-        message = rf"do not compute the same: given the same numbers, {result} differs by .* in {wrong_in}"
+        message = rf"do not compute the same: given the same input, {result} differs by .* in {wrong_in}"
         with pytest.raises(DisagreementError, match=message):
             compare(two, model="lenet5", batch_size=2)
 
@@ -123,7 +123,7 @@ class TestProof:
                 out[...] = np.roll(out, 1, axis=-1)
 
         monkeypatch.setattr(PortableKernels, "gather_batch", shifted)
-        message = f"given the same numbers, the batch differs by .* in {dtype}"
+        message = f"given the same input, the batch differs by .* in {dtype}"
         with pytest.raises(DisagreementError, match=message):
             compare(two, model="lenet5", batch_size=2)
 
@@ -321,5 +321,5 @@ def test_an_unknown_model_is_refused():
 def test_progress_is_told(quick):
     said = []
     compare([Setup(backends.get("cpu"), 1)], "notebook", 2, rounds=1, say=said.append)
-    assert re.search("10 steps on each", said[0])
+    assert re.search("checking 10 steps of each setup", said[0])
     assert len(said) == 4

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from cnn.comparison import beside, load, save
+from cnn.comparison import load, merge, save
 from cnn.comparison.files import as_plain
 from cnn.comparison.plot import draw, sweep_figure
 from cnn.comparison.results import SweepPoint
@@ -52,7 +52,7 @@ class TestFiles:
     )
     def test_what_is_no_comparison_is_refused(self, tmp_path, text):
         (tmp_path / "x.json").write_text(text)
-        with pytest.raises(DataError, match=r"x\.json: is no comparison"):
+        with pytest.raises(DataError, match=r"x\.json: not a comparison"):
             load(tmp_path / "x.json")
 
     @pytest.mark.parametrize("name", ["model", "steps", "work", "columns", "machine"])
@@ -69,7 +69,7 @@ class TestFiles:
             (("columns", 1, "step", "median"), "quick", r"columns\.1\.step\.median"),
             (("columns", 0, "step", "median"), "3", r"columns\.0\.step\.median"),
             (("columns", 0, "step", "median"), True, r"columns\.0\.step\.median"),
-            (("columns", 0, "step", "median"), -1, "-1 is neither a time nor a count"),
+            (("columns", 0, "step", "median"), -1, "-1 is not a valid time or count"),
             (("columns", 0, "step", "median"), float("nan"), "damaged"),
             (("columns", 0, "step", "high"), float("inf"), "damaged"),
             (("columns", 0, "step", "median"), 0, "has a time, speed or batch size of 0"),
@@ -83,7 +83,7 @@ class TestFiles:
             (("model",), "\x1b[2J", "is not printable"),
             (("columns",), [], "it has no columns, layers, steps or images"),
             (("steps",), 0, "it has no columns, layers, steps"),
-            (("batch_size",), -8, "-8 is neither"),
+            (("batch_size",), -8, "-8 is not a valid"),
         ],
     )
     def test_values_that_cannot_be_are_refused(self, result, tmp_path, path, value, message):
@@ -108,7 +108,7 @@ class TestFiles:
 
 class TestTwoMachines:
     def test_their_columns_stand_beside_each_other(self, result):
-        both = beside({"laptop": result, "workstation": result})
+        both = merge({"laptop": result, "workstation": result})
         assert [column.name for column in both.columns] == [
             "laptop: cpu portable, 1 thread",
             "laptop: cpu signal, 1 thread",
@@ -123,14 +123,14 @@ class TestTwoMachines:
     def test_another_workload_is_refused(self, result):
         other = replace(result, batch_size=64)
         with pytest.raises(DataError, match="workstation measured different batch sizes, 3 and 64"):
-            beside({"laptop": result, "workstation": other})
+            merge({"laptop": result, "workstation": other})
 
     def test_another_result_is_refused(self, result):
         wrong = replace(result.columns[0], losses=[2 * loss for loss in result.columns[0].losses])
         with pytest.raises(
             DisagreementError, match="workstation, cpu portable, 1 thread, and laptop did not"
         ):
-            beside({"laptop": result, "workstation": replace(result, columns=[wrong])})
+            merge({"laptop": result, "workstation": replace(result, columns=[wrong])})
 
 
 class TestTables:
@@ -150,7 +150,7 @@ class TestTables:
             assert text.count(f"\n{work.layer} ") == 2  # times, limits
         assert "B  cpu signal, 1 thread" in text
 
-    @pytest.mark.parametrize("name", ["images a second", "first step", "moving a batch", "launching one"])
+    @pytest.mark.parametrize("name", ["images per second", "first step", "moving a batch", "launching one"])
     def test_the_whole_step_and_its_costs(self, printed, result, name):
         assert name in printed(result)
 
@@ -166,7 +166,7 @@ class TestTables:
         assert "\n  AB  cpu signal" in text
 
     def test_two_machines_fit_a_narrow_screen(self, printed, result):
-        text = printed(beside({"laptop": result, "workstation": result}))
+        text = printed(merge({"laptop": result, "workstation": result}))
         tables = text[text.index("\n\n") : text.index("B is faster")]
         assert max(map(len, tables.splitlines())) <= 80
         assert "…" not in text
@@ -192,9 +192,9 @@ class TestTables:
     def test_a_disturbed_measurement_is_said(self, printed, result):
         first, second = result.columns
         calm = replace(first, step=Spread(1, 0.9, 1.1))
-        assert "something else was running" not in printed(replace(result, columns=[calm, calm]))
+        assert "other programs were running" not in printed(replace(result, columns=[calm, calm]))
         shaken = replace(second, step=Spread(2, 1, 4))
-        assert "B: the steps differ a lot, something else" in printed(replace(result, columns=[calm, shaken]))
+        assert "B: the steps vary a lot, other programs" in printed(replace(result, columns=[calm, shaken]))
 
     def test_names_from_files_are_not_taken_for_markup(self, printed, result):
         assert "[red]" in printed(replace(result, model="[red]"))

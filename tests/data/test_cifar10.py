@@ -103,7 +103,7 @@ class TestUnfitFiles:
     def test_a_file_that_shrinks_while_it_is_read(self, unpacked, monkeypatch):
         (unpacked / FILES[0]).write_bytes(bytes(3073))
         monkeypatch.setattr("os.fstat", lambda handle: SimpleNamespace(st_size=2 * 3073))
-        with refused(unpacked / FILES[0], "6,146 bytes promised, 3,073 found: it is cut short"):
+        with refused(unpacked / FILES[0], "6,146 bytes promised, 3,073 found: it is incomplete"):
             cnn.data.load(unpacked)
 
     @pytest.mark.parametrize("name", FILES)
@@ -119,7 +119,7 @@ class TestUnfitFiles:
             cnn.data.load(unpacked)
 
     def test_no_archive(self, write):
-        with refused("cifar-10-binary.tar.gz", "no .tar.gz archive, or damaged", "get a whole copy"):
+        with refused("cifar-10-binary.tar.gz", "not a .tar.gz archive, or damaged", "get a complete copy"):
             cnn.data.load(write(b"PK\x03\x04" + bytes(100)))
 
     def test_another_archive(self, write):
@@ -140,7 +140,7 @@ class TestUnfitFiles:
         ],
     )
     def test_other_versions_are_named(self, write, name, parts):
-        with refused("cifar-10-binary.tar.gz: holds the ", *parts):
+        with refused("cifar-10-binary.tar.gz: contains the ", *parts):
             cnn.data.load(write([member(name, b"\x80\x02}q\x01.")]))
 
     def test_an_archive_that_a_browser_unpacked(self, write):
@@ -165,7 +165,7 @@ class TestUnfitFiles:
     @pytest.mark.parametrize("kept", [0.2, 0.5, 0.999])
     def test_archive_that_is_cut_off(self, write, kept):
         data = archive(members())
-        with refused("cifar-10-binary.tar.gz", "damaged", "get a whole copy"):
+        with refused("cifar-10-binary.tar.gz", "damaged", "get a complete copy"):
             cnn.data.load(write(data[: int(kept * len(data))]))
 
 
@@ -198,7 +198,7 @@ class TestHostileArchives:
         secret = tmp_path / "secret"
         secret.write_bytes(bytes(3073))
         entry = member(FIRST, type=kind, linkname=str(secret), devmajor=1, devminor=5)
-        with refused(FIRST, "no plain file"):
+        with refused(FIRST, "not a regular file"):
             loaded([entry, *members()])
 
     def test_links_elsewhere_are_passed_over(self, loaded):
@@ -215,7 +215,7 @@ class TestHostileArchives:
         header[148:156] = b" " * 8
         header[148:156] = b"%06o\0 " % sum(header)
         data = gzip.compress(bytes(header) + bytes(3073 + 511) + bytes(1024))
-        with refused(FIRST, "no plain file"):
+        with refused(FIRST, "not a regular file"):
             loaded(data)
 
     def test_the_same_name_twice(self, loaded):
@@ -282,4 +282,4 @@ class TestByName:
         code, out, err = command("train", "--data", "cifar10", "--device", "cpu")
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert err.startswith(f"error: cifar10: {published} is missing and cannot be downloaded (")
-        assert f"({mirror.url}small.tar.gz: HTTP Error 404: Not Found): get small.tar.gz by hand" in err
+        assert f"({mirror.url}small.tar.gz: HTTP Error 404: Not Found): download small.tar.gz manually" in err

@@ -144,7 +144,7 @@ class TestRefusedImages:
         assert Dataset(huge, [0]).images.max() == np.finfo(np.float32).max
 
     def test_ragged(self):
-        with refused("images", "cannot be made one NumPy array"):
+        with refused("images", "cannot be converted to a NumPy array"):
             Dataset([[[1, 2]], [[1]]], [0, 0])
 
     def test_array_of_another_device(self):
@@ -300,7 +300,7 @@ class TestOnly:
 
     @pytest.mark.parametrize("per_class", [0, -5, 2.5, "3", True])
     def test_per_class(self, animals, per_class):
-        with refused(f"per_class is {per_class!r}", "from 1"):
+        with refused(f"per_class is {per_class!r}", "of at least 1"):
             animals.only(classes=(0, 1), per_class=per_class)
 
     def test_class_without_an_image(self, animals):
@@ -344,5 +344,5 @@ class TestSplit:
 
     @pytest.mark.parametrize("seed", [-1, 0.5, None])
     def test_seed(self, animals, seed):
-        with refused(f"seed is {seed!r}", "from 0"):
+        with refused(f"seed is {seed!r}", "of at least 0"):
             animals.split(3, seed=seed)

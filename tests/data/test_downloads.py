@@ -258,8 +258,8 @@ class TestMirrors:
             f"small: {path} is missing and cannot be downloaded "
             f"({mirror.url}file.gz: HTTP Error 404: Not Found; {nobody}file.gz: Connection refused; "
             f"{other.url}file.gz: ends after 1,500 of the 3,000 bytes expected): "
-            "get file.gz by hand into that folder, or give the path of your own copy instead of small; "
-            f"CNN_DATA names another folder for downloads than {cache}"
+            "download file.gz manually into that folder, or give the path of your own copy instead of small; "
+            f"set CNN_DATA to use another folder for downloads than {cache}"
         )
 
 
@@ -293,7 +293,7 @@ class TestCache:
     def test_a_file_in_the_folders_place(self, tmp_path, cache, mirror):
         cache.write_bytes(b"")
         mirror.answers["file.gz"] = whole(DATA)
-        with refused(cache, "cannot take file.gz", "name another folder for downloads in CNN_DATA"):
+        with refused(cache, "cannot store file.gz", "name another folder for downloads in CNN_DATA"):
             published(mirror).fetch()
 
     def test_a_link_to_nowhere_is_replaced(self, path, mirror):
@@ -316,7 +316,9 @@ class TestCache:
 
         mirror.answers["file.gz"] = whole(DATA)
         monkeypatch.setattr(function, fail)
-        with refused(cache / "small", f"cannot take file.gz, 3,000 bytes ({reason}): make room", "CNN_DATA"):
+        with refused(
+            cache / "small", f"cannot store file.gz, 3,000 bytes ({reason}): free some space", "CNN_DATA"
+        ):
             published(mirror).fetch()
         assert files(cache) == []
 

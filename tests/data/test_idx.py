@@ -89,7 +89,7 @@ class TestReadIdx:
 
     def test_sizes_of_zero(self, tmp_path, suffix):
         path = write(tmp_path / f"a{suffix}", idx(X_TRAIN[:0], shape=(0, 2**32 - 1, 2**32 - 1)))
-        with refused(path, "(0, 4294967295, 4294967295)", "none to be 0"):
+        with refused(path, "(0, 4294967295, 4294967295)", "sizes of at least 1"):
             read_idx(path)
 
     def test_a_boast_is_refused_before_anything_is_read_for_it(self, tmp_path, suffix, monkeypatch):
@@ -137,7 +137,7 @@ class TestReadIdx:
     def test_damaged_gzip(self, tmp_path, damage, reason):
         path = tmp_path / "a.gz"
         path.write_bytes(damage(gzip.compress(idx(X_TRAIN))))
-        with refused(path, "damaged or cut short", reason):
+        with refused(path, "damaged or incomplete", reason):
             read_idx(path)
 
     def test_folder_in_place_of_a_file(self, tmp_path):

@@ -99,7 +99,7 @@ class TestLabels:
         train, test = labelled(npz, lambda y: names[y], classes=names)
         assert train.classes == tuple(names)
         assert (train.labels.tolist(), test.labels.tolist()) == (Y_TRAIN.tolist(), Y_TEST.tolist())
-        with refused("y_train: label 'owl' is none of the classes given", "'cat', 'dog', 'ape'"):
+        with refused("y_train: label 'owl' is not one of the given classes", "'cat', 'dog', 'ape'"):
             labelled(npz, lambda y: names[y], classes=names[1:])
 
     @pytest.mark.parametrize("dtype", [int, float])
@@ -242,7 +242,9 @@ class TestDatasetIsStrict:
         assert len(Dataset(np.ma.array(X_TRAIN), Y_TRAIN)) == 8
 
     def test_pictures_of_different_sizes(self):
-        with refused("images: cannot be made one NumPy array", "inhomogeneous", "expected all of one size"):
+        with refused(
+            "images: cannot be converted to a NumPy array", "inhomogeneous", "expected items of the same size"
+        ):
             Dataset([X_TRAIN[0], X_TRAIN[0].T], [0, 1])
 
     def test_a_tensor_that_needs_a_gradient(self):
@@ -254,10 +256,10 @@ class TestDatasetIsStrict:
                 """As PyTorch's have."""
 
         with refused(
-            "images: cannot be made one NumPy array (Can't call numpy() on Tensor that requires grad.)"
+            "images: cannot be converted to a NumPy array (Can't call numpy() on Tensor that requires grad.)"
         ):
             Dataset(Tensor(), Y_TRAIN)
-        with refused("labels: cannot be made", "give labels.detach().cpu().numpy()"):
+        with refused("labels: cannot be converted", "give labels.detach().cpu().numpy()"):
             Dataset(X_TRAIN, Tensor())
 
     def test_predict_names_it_too(self):

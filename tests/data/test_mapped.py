@@ -45,7 +45,7 @@ class TestDataset:
         images = IMAGES.astype(np.float32)
         images[position, 0, 3, 4] = bad
         images[position:, 0, 9, 9] = np.nan
-        with refused(f"images: image {position} holds NaN or infinity"):
+        with refused(f"images: image {position} contains NaN or infinity"):
             Dataset(images, LABELS)
 
     def test_images_side_by_side_are_chosen_without_a_copy(self, in_file):

@@ -102,7 +102,7 @@ class TestIdx:
     def test_a_validation_part_is_tested_on_if_there_is_no_other(self, lay):
         train, test = cnn.data.load(lay(renamed(lambda name: name.replace("t10k", "val"))))
         check_small_sets(train, test)
-        assert train.notes == ("without a test part: val-images-idx3-ubyte is tested on",)
+        assert train.notes == ("there is no test set: val-images-idx3-ubyte is used for testing",)
 
     @pytest.mark.parametrize("split", ["emnist-letters", "emnist-balanced"])
     def test_emnist_lies_on_its_side(self, lay, split):
@@ -110,11 +110,11 @@ class TestIdx:
         train, test = cnn.data.load(lay({name: gzip.compress(data) for name, data in files.items()}))
         np.testing.assert_array_equal(train.images[:, 0], X_TRAIN.transpose(0, 2, 1))
         np.testing.assert_array_equal(test.images[:, 0], X_TEST.transpose(0, 2, 1))
-        assert train.notes == ("EMNIST's pictures are stored on their side, turned upright",)
+        assert train.notes == ("EMNIST's images are stored rotated, and were turned upright",)
 
     def test_several_sets_in_one_folder(self, lay):
         files = renamed("emnist-letters-{}".format) | renamed("emnist-digits-{}".format)
-        with refused("holds several data sets, 'emnist-digits', 'emnist-letters': move the one to use"):
+        with refused("contains several data sets, 'emnist-digits', 'emnist-letters': move the one to use"):
             cnn.data.load(lay(files))
 
     def test_a_file_goes_before_its_copy_in_a_folder(self, lay):
@@ -130,7 +130,7 @@ class TestIdx:
 
     def test_two_files_for_one_part(self, lay):
         files = renamed("a/{}".format) | renamed("b/{}".format)
-        with refused("a/train-images-idx3-ubyte and b/train-images-idx3-ubyte both seem to be the same part"):
+        with refused("a/train-images-idx3-ubyte and b/train-images-idx3-ubyte seem to be the same part"):
             cnn.data.load(lay(files))
 
     def test_one_is_missing(self, lay):
@@ -181,7 +181,7 @@ class TestArrays:
         named |= {f"{part}_labels": labels[:, None] for part, (_, labels) in arrays.items()}
         train, test = cnn.data.load(npz(**dict.fromkeys(ARRAYS), **named))
         check_small_sets(train, test)
-        assert train.notes == ("val_images is left unused", "labels (8, 1) taken as (8,)")
+        assert train.notes == ("val_images is not used", "labels (8, 1) taken as (8,)")
 
     def test_the_documented_names_go_first(self, npz):
         more = {"train_images": X_TRAIN[:3], "X_train": X_TRAIN[:2], "images": X_TEST, "data": Y_TEST}
@@ -189,7 +189,7 @@ class TestArrays:
 
     def test_two_arrays_for_one_part(self, npz):
         names = {"x_train": None, "X_train": X_TRAIN, "train_images": X_TRAIN}
-        with refused("X_train and train_images both seem to be the same part"):
+        with refused("X_train and train_images seem to be the same part"):
             cnn.data.load(npz(**names))
 
     @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ class TestArrays:
         [
             (
                 {"x_train": X_TRAIN, "y_train": Y_TRAIN},
-                ("missing x_test, y_test; expected", "no test part: hold out"),
+                ("missing x_test, y_test; expected", "no test set: hold out"),
             ),
-            ({"images": X_TRAIN, "labels": Y_TRAIN}, ("images and labels are not divided", "hold out")),
-            ({"arr_0": X_TRAIN, "arr_1": Y_TRAIN}, ("found 'arr_0', 'arr_1', which savez gives",)),
+            ({"images": X_TRAIN, "labels": Y_TRAIN}, ("images and labels are not split", "hold out")),
+            ({"arr_0": X_TRAIN, "arr_1": Y_TRAIN}, ("found 'arr_0', 'arr_1', the name that savez gives",)),
             (
                 {"train_images": X_TRAIN, "train_labels": Y_TRAIN, "test_images": X_TEST},
                 ("missing test_labels;",),
@@ -247,18 +247,18 @@ class TestPlaces:
         files = {f"cifar-10-batches-bin/{name}": record for name in cifar10.FILES}
         train, test = cnn.data.load(lay(files | {"cifar-10-binary.tar.gz": b"never read"}))
         assert (len(train), len(test)) == (5, 1)
-        with refused("holds several data sets, 'a.npz', 'cifar-10-binary.tar.gz'"):
+        with refused("contains several data sets, 'a.npz', 'cifar-10-binary.tar.gz'"):
             cnn.data.load(lay({"other/a.npz": b"x", "other/cifar-10-binary.tar.gz": b"x"}) / "other")
 
     def test_several_files(self, npz):
         npz().rename(npz().with_name("b.npz"))
         path = npz()
-        with refused(path.parent, "holds several data sets, 'b.npz', 'own.npz': give one of them, or if"):
+        with refused(path.parent, "contains several data sets, 'b.npz', 'own.npz': give one of them; if"):
             cnn.data.load(path.parent)
 
     def test_folders_that_are_many_are_classes(self, lay):
         files = {f"{number}/x_train.npy": npy(X_TRAIN) for number in range(MOST_FOLDERS + 1)}
-        with refused("holds 21 NumPy arrays"):
+        with refused("contains 21 NumPy arrays"):
             cnn.data.load(lay(files))
 
     def test_of_a_folder_of_very_many_files_only_some_are_looked_at(self, lay, monkeypatch):
@@ -282,5 +282,5 @@ class TestPlaces:
     def test_a_link_that_leads_back(self, lay):
         folder = lay({"a/b.txt": b"text"})
         (folder / "a" / "again").symlink_to(folder)
-        with refused("holds"):
+        with refused("contains"):
             cnn.data.load(folder)

@@ -100,7 +100,7 @@ class TestNpy:
         [
             ("x_train", np.zeros((8, 12), np.uint8), "shape (8, 12): expected (N, H, W)"),
             ("x_test", np.zeros((0, 3, 4), np.uint8), "the set is empty"),
-            ("x_test", np.full((4, 3, 4), np.nan), "image 0 holds NaN"),
+            ("x_test", np.full((4, 3, 4), np.nan), "image 0 contains NaN"),
             ("x_test", np.full((4, 3, 4), 300), "int64 values from 300 to 300"),
             ("x_test", np.full((4, 3, 4), "text"), "dtype <U4"),
             ("x_test", np.zeros((4, 3, 4), np.float32), "expected uint8 in both or floats in both"),
@@ -108,7 +108,7 @@ class TestNpy:
             ("y_test", Y_TEST[:3], "there are 4 images but 3 labels"),
             ("y_test", np.array([0, 1, 77, 3]), "label 77 at position 2 is out of range: expected 0 to 3"),
             ("classes", np.array(["a", "b", "b"]), "'b' occurs more than once"),
-            ("classes", np.array([0, 1, 2, 3]), "expected a row of names"),
+            ("classes", np.array([0, 1, 2, 3]), "expected a one-dimensional array of text"),
         ],
     )
     def test_unfit_arrays(self, save, name, array, sentence):

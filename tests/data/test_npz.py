@@ -105,7 +105,7 @@ class TestNpz:
         [
             ("x_train", np.zeros((8, 12), np.uint8), "shape (8, 12): expected (N, H, W)"),
             ("x_test", np.zeros((0, 3, 4), np.uint8), "the set is empty"),
-            ("x_test", np.full((4, 3, 4), np.nan), "image 0 holds NaN"),
+            ("x_test", np.full((4, 3, 4), np.nan), "image 0 contains NaN"),
             ("x_test", np.full((4, 3, 4), 300), "int64 values from 300 to 300"),
             ("x_test", np.full((4, 3, 4), "text"), "dtype <U4"),
             ("x_test", np.zeros((4, 3, 4), [("field", "u1")]), "dtype [('field', 'u1')]"),
@@ -117,8 +117,8 @@ class TestNpz:
             ("y_test", Y_TEST[:3], "there are 4 images but 3 labels"),
             ("classes", np.array(["a", "b", "b"]), "'b' occurs more than once"),
             ("classes", np.array(["a", "b", "c"]), "label 3 at position 0"),
-            ("classes", np.array([0, 1, 2, 3]), "expected a row of names"),
-            ("classes", np.array([["a", "b"]]), "expected a row of names"),
+            ("classes", np.array([0, 1, 2, 3]), "expected a one-dimensional array of text"),
+            ("classes", np.array([["a", "b"]]), "expected a one-dimensional array of text"),
             ("x_test", np.zeros((4, 1, 1, 3, 4), np.uint8), "at most 4 axes"),
         ],
     )
@@ -192,7 +192,7 @@ class TestNpzMembers:
         member = npy(X_TRAIN)
         true, boast = struct.pack("<I", len(member)), struct.pack("<I", 2_000_000_000)
         path = archive(member, patch=lambda data: data.replace(true, boast))
-        with refused(path, "x_train: 2,000,000,000 bytes promised", "more than the file can hold"):
+        with refused(path, "x_train: 2,000,000,000 bytes promised", "more than the file can contain"):
             cnn.data.load(path)
 
     def test_a_bomb_is_read_no_further_than_its_header(self, archive, monkeypatch):

@@ -240,12 +240,12 @@ class TestReading:
             (b"PK\3\4", "a zip archive or an office document and cannot be read: unpack it"),
             (b"<?xml version='1.0'?><svg/>", "an SVG drawing and cannot be read: export it as PNG"),
             ("<svg/>".encode("utf-16"), "an SVG drawing"),
-            (b"<!DOCTYPE html><p>Not found", "a web page: get the file again"),
+            (b"<!DOCTYPE html><p>Not found", "a web page, the download failed"),
             (b"<!-- x --><html>", "a web page and cannot be read: download the picture"),
             (b"\x89PNG\r\n\x1a\n", "a damaged or incomplete PNG picture"),
             (b"\xff\xd8\xff\xe0", "a damaged or incomplete JPEG picture"),
             (b"\x93NUMPY\1", "a NumPy array"),
-            (b"\xfe\xdc\xba" * 99, "no picture that can be read: expected AVIF, .*PNG"),
+            (b"\xfe\xdc\xba" * 99, "not a picture that can be read: expected AVIF, .*PNG"),
         ],
     )  # fmt: skip
     def test_a_file_of_another_kind_is_told_with_what_to_do(self, tmp_path, data, told):
@@ -304,7 +304,7 @@ class TestFinding:
 
     def test_a_folder_without_any_is_named(self, tmp_path):
         (tmp_path / "notes.txt").touch()
-        with pytest.raises(DataError, match=r"this folder has no pictures: expected .*\.png"):
+        with pytest.raises(DataError, match=r"this folder contains no pictures: expected .*\.png"):
             pictures_at(tmp_path)
 
     def test_what_is_not_there_is_named(self, tmp_path):
@@ -529,9 +529,7 @@ class TestEdges:
         )
 
     def test_what_touches_the_digit_and_is_no_strip_is_named(self):
-        with pytest.raises(
-            DataError, match="along an edge of the picture touches the digit: crop the picture"
-        ):
+        with pytest.raises(DataError, match="at an edge of the picture touches the digit: crop the picture"):
             as_digit(self.page([((0.2, 1), (1, 1), (1, 0.6), (0.2, 0.85))], 20, 250, 30), SHAPE)
 
     @pytest.mark.parametrize("level", [30, 250])

@@ -20,7 +20,7 @@ def zipped(*names):
     return stream.getvalue()
 
 
-PICKLE = "this is a pickle: pickles are never opened, since they could run any program"
+PICKLE = "this is a pickle: pickles are never opened, because they can run arbitrary code"
 KAGGLE = b"label," + b",".join(b"pixel%d" % number for number in range(784))
 FILES = {
     "data.pkl": (b"\x80\x04K\1.", (PICKLE, "numpy.savez")),
@@ -55,12 +55,12 @@ FILES = {
     "a.json": (b'{"a": 1}', ("JSON",)),
     "a.txt": (b"one line", ("text: expected a folder with IDX",)),
     "empty": (b"", ("an empty file",)),
-    "a.onnx": (b"\x08\x07\x12", ("no format that is known here",)),
-    "noise": (bytes(range(256)), ("no format that is known here: expected a folder with IDX",)),
-    "page.npz": (b"\n<!DOCTYPE html><html>", ("a web page: get the file again",)),
+    "a.onnx": (b"\x08\x07\x12", ("not a supported format",)),
+    "noise": (bytes(range(256)), ("not a supported format: expected a folder with IDX",)),
+    "page.npz": (b"\n<!DOCTYPE html><html>", ("a web page, the download failed",)),
     "pointer.npz": (
         b"version https://git-lfs.github.com/spec/v1\n",
-        ("a pointer of Git LFS: `git lfs pull`",),
+        ("a Git LFS pointer: run `git lfs pull`",),
     ),
 }
 
@@ -122,7 +122,9 @@ class TestFolders:
         names = [
             f"{part}/{kind}/{n}.png" for part in ("train", "test") for kind in ("cat", "dog") for n in "12"
         ]
-        with refused("holds 8 pictures in 4 folders (test/cat: 2, test/dog: 2, train/cat: 2, train/dog: 2)"):
+        with refused(
+            "contains 8 pictures in 4 folders (test/cat: 2, test/dog: 2, train/cat: 2, train/dog: 2)"
+        ):
             cnn.data.load(lay(*names))
 
     def test_many_classes(self, lay):
@@ -130,40 +132,41 @@ class TestFolders:
             cnn.data.load(lay(*(f"{letter}/1.JPG" for letter in "abcdefghijkl")))
 
     def test_pictures_of_one_class(self, lay):
-        with refused("holds 2 pictures and no folders that say their classes"):
+        with refused("contains 2 pictures and no class folders"):
             cnn.data.load(lay("1.png", "2.jpeg"))
 
     def test_folders_named_as_arrays_that_hold_pictures(self, lay):
-        with refused("holds 2 pictures in 2 folders (test_images: 1, train_images: 1)"):
+        with refused("contains 2 pictures in 2 folders (test_images: 1, train_images: 1)"):
             cnn.data.load(lay("train_images/1.png", "test_images/1.png", "train_labels.csv"))
 
     def test_of_very_many_only_some_are_counted(self, lay, monkeypatch):
         monkeypatch.setattr(recognize, "_MOST_SEEN", 10)
-        with refused("holds more than ", " pictures in "):
+        with refused("contains more than ", " pictures in "):
             cnn.data.load(lay(*(f"{number % 3}/{number}.png" for number in range(30))))
 
     def test_pictures_far_below(self, lay):
-        with refused("holds 2 pictures in 2 folders (a/b/c/d/e: 1, a/images: 1)"):
+        with refused("contains 2 pictures in 2 folders (a/b/c/d/e: 1, a/images: 1)"):
             cnn.data.load(lay("a/images/1.png", "a/b/c/d/e/1.png"))
-        with refused("holds more than 1 picture in 1 folder (0: 1)"):
+        with refused("contains more than 1 picture in 1 folder (0: 1)"):
             cnn.data.load(lay("../deep/0/1.png", "../deep/1/2/3/4/5/6/7/8/9.png").parent / "deep")
 
     def test_tables(self, lay):
         with refused(
-            "test.csv, a table as text (CSV) with 2 columns ('a', 'b') and train.csv, a table", "not read"
+            "test.csv, a table as text (CSV) with 2 columns ('a', 'b') and train.csv, a table",
+            "not supported",
         ):
             cnn.data.load(lay("train.csv", "test.csv", contents=b"a,b\n1,2\n"))
 
     def test_tables_in_a_folder_below(self, lay):
-        with refused("holds data/train-0.parquet, a Parquet table: save images and labels"):
+        with refused("contains data/train-0.parquet, a Parquet table: save images and labels"):
             cnn.data.load(lay("data/train-0.parquet", contents=b"PAR1"))
 
     def test_many_files(self, lay):
-        with refused("holds 3 Parquet tables, such as a.parquet, b.parquet, c.parquet: save images"):
+        with refused("contains 3 Parquet tables, such as a.parquet, b.parquet, c.parquet: save images"):
             cnn.data.load(lay("a.parquet", "b.parquet", "c.parquet", "README.md", contents=b"PAR1"))
-        with refused("holds 2 files, such as a.bin, b.bin"):
+        with refused("contains 2 files, such as a.bin, b.bin"):
             cnn.data.load(lay("../other/a.bin", "../other/b.bin").parent / "other")
-        with refused("holds 3 CSV tables, such as 1.csv, 2.csv, 3.csv: tables are not read yet"):
+        with refused("contains 3 CSV tables, such as 1.csv, 2.csv, 3.csv: tables are not supported yet"):
             cnn.data.load(
                 lay("../tables/1.csv", "../tables/2.csv", "../tables/3.csv", contents=KAGGLE).parent
                 / "tables"
@@ -172,7 +175,7 @@ class TestFolders:
     def test_cifar_in_other_versions(self, lay):
         with refused("the Python version of CIFAR-10: pickles are never opened", "--data cifar10"):
             cnn.data.load(lay("py/data_batch_1", "py/test_batch") / "py")
-        with refused("holds data_batch_1.mat, a MATLAB file and test_batch.mat, a MATLAB file"):
+        with refused("contains data_batch_1.mat, a MATLAB file and test_batch.mat, a MATLAB file"):
             cnn.data.load(lay("mat/data_batch_1.mat", "mat/test_batch.mat", contents=b"MATLAB 5.0") / "mat")
         with refused("the Python version of CIFAR-100: pickles are never opened"):
             cnn.data.load(
@@ -183,13 +186,13 @@ class TestFolders:
             cnn.data.load(lay("100/train.bin", "100/fine_label_names.txt") / "100")
 
     def test_nothing(self, lay, tmp_path):
-        with refused("holds no files: expected a folder with IDX"):
+        with refused("contains no files: expected a folder with IDX"):
             cnn.data.load(tmp_path)
-        with refused("holds no files in a/"):
+        with refused("contains no files in a/"):
             cnn.data.load(lay("a/.hidden"))
 
 
 def test_arrays_of_objects_are_refused_by_name(tmp_path):
     np.savez(tmp_path / "a.npz", **ARRAYS | {"y_train": np.array(["cat", None] * 4, dtype=object)})
-    with refused("y_train: holds Python objects, which are never unpickled: save plain numbers or text"):
+    with refused("y_train: holds Python objects, which are never unpickled: save plain numbers, or text"):
         cnn.data.load(tmp_path / "a.npz")

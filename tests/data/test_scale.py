@@ -26,21 +26,19 @@ def test_usual_ranges_need_no_word(images):
 @pytest.mark.parametrize("factor", [2, 255])
 def test_floats_beyond_1(factor):
     low, high = f"{(UNIT * factor).min():.3g}", f"{(UNIT * factor).max():.3g}"
-    expected = (
-        f"the training images are floats from {low} to {high}, taken as they are: scaled to 0..1 they train"
-    )
+    expected = f"the training images are floats from {low} to {high}, used unchanged: they train better"
     assert scale_note(UNIT * factor, "training").startswith(expected)
     assert "from -" in scale_note(UNIT * -factor, "training")
 
 
 def test_standardized_floats_are_not_told_to_be_scaled():
-    assert scale_note(STANDARDIZED, "training").endswith("taken as they are")
+    assert scale_note(STANDARDIZED, "training").endswith("used unchanged")
 
 
 @pytest.mark.parametrize("highest", [1, 16])  # as of masks, and of digits of 8x8 pixels
 def test_bytes_of_few_levels(highest):
     note = scale_note((BYTES / 255 * highest).round().astype(np.uint8), "training")
-    assert note.startswith(f"the training images are bytes from 0 to {highest}, which are divided by 255")
+    assert note.startswith(f"the training images are bytes up to {highest}, but bytes are divided by 255")
 
 
 @pytest.mark.parametrize("images", [BYTES, UNIT, UNIT * 0.4, UNIT * 0])
@@ -61,9 +59,9 @@ def test_parts_that_go_together(images, trained_on):
 )
 def test_parts_of_different_ranges(images, trained_on):
     note = scale_note(images, "validation", trained_on)
-    assert note.startswith("the validation images go from ")
-    assert "but the training images go from" in note
-    assert note.endswith("scale both alike")
+    assert note.startswith("the validation images range from ")
+    assert "but the training images range from" in note
+    assert note.endswith("scale both the same way")
 
 
 def warned(train, validation):
@@ -83,7 +81,7 @@ def test_classes_that_have_no_training_image():
     test = Dataset(BYTES, [0, 0, 0, 1, 2, 2], train.classes)
     assert notes_on(train, "training") == notes_on(train, "test", test) == []
     (note,) = notes_on(test, "test", train)
-    assert note == "2 of 6 test images are of classes without a training image: 'dog '"
+    assert note == "2 of 6 test images are of classes without training images: 'dog '"
 
 
 def test_fit_warns_once_for_each_part():
@@ -91,4 +89,6 @@ def test_fit_warns_once_for_each_part():
     (note, file), (again, _) = warned(UNIT * 9, BYTES)
     assert note.startswith("the training images are floats from")
     assert file == __file__
-    assert again.startswith("the evaluated images go from 0 to 1 (bytes, divided by 255), but the training")
+    assert again.startswith(
+        "the evaluated images range from 0 to 1 (bytes, divided by 255), but the training"
+    )

@@ -87,8 +87,8 @@ def diverges(network, guard=None, callbacks=(), **more):
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_the_layer_is_named_in_whose_forward_it_began(device, steps, value):
     message = diverges(spoiled("forward", 8, value, DEVICES[device]()), Guard(steps))
-    assert "in epoch 2, step 3: first the output of layer 3.0 Spoil (forward); the training has" in message
-    assert message.endswith("diverged: begin anew with a lower learning rate, a tenth for example")
+    assert "in epoch 2, step 3: first the output of layer 3.0 Spoil (forward); training has" in message
+    assert message.endswith("diverged: start again with a lower learning rate, for example a tenth of it")
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -134,7 +134,7 @@ def test_weights_that_a_callback_spoils_are_not_laid_to_a_layer():
         run.network.flat.value[:] = np.nan
 
     message = diverges(spoiled("none", 0), callbacks=[At(2, 4, poison)])
-    assert "in epoch 2, but no step of the training did that: look at the callbacks" in message
+    assert "in epoch 2, but not in a training step: check the callbacks" in message
 
 
 def test_a_weight_that_no_output_shows_is_found():
@@ -142,7 +142,7 @@ def test_a_weight_that_no_output_shows_is_found():
         run.network.parameters["3.1.bias"].value[0] = -np.inf
 
     message = diverges(spoiled("none", 0), callbacks=[At(1, 2, hide)])
-    assert message.startswith("the weights are no longer finite in epoch 1")
+    assert message.startswith("the weights became NaN or infinite in epoch 1")
 
 
 def test_a_validation_loss_is_looked_at_too():
@@ -154,7 +154,7 @@ def test_a_validation_loss_is_looked_at_too():
 
     message = diverges(spoiled("none", 0), validation=DATA, loss=OnlyThere())
     assert message.startswith(
-        "the loss of the evaluated images became nan in epoch 1, though training gave finite numbers"
+        "the loss of the evaluated images became nan in epoch 1, although training gave finite values"
     )
 
 
@@ -177,7 +177,7 @@ def test_where_there_is_no_memory_to_look_that_hides_nothing(monkeypatch):
 
     monkeypatch.setattr("cnn.training.callbacks.find_fault", full)
     message = diverges(spoiled("forward", 8))
-    assert message == "the loss became nan in epoch 2: the training has diverged; lower the learning rate"
+    assert message == "the loss became nan in epoch 2: training has diverged; lower the learning rate"
 
 
 def test_between_two_looks_nothing_crosses():

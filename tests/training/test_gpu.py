@@ -135,6 +135,6 @@ def test_lenet5_reaches_98_7_percent():
 
 def test_a_request_that_no_gpu_can_fulfil():
     device = backends.get("cuda")
-    with pytest.raises(backends.OutOfMemory, match=r"cuda:\d is out of memory: .* were asked for"):
+    with pytest.raises(backends.OutOfMemory, match=r"cuda:\d is out of memory: .* were requested"):
         device.zeros(device.memory()["total"], "float64")
     assert device.to_host(device.zeros(3, "float32")).tolist() == [0, 0, 0]

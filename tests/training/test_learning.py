@@ -128,16 +128,16 @@ class TestWhatIsWarnedOf:
     def test_a_network_that_has_collapsed(self, epoch):
         guard, said = trained(bright(), Kill(epoch), optimizer=cnn.SGD(0.05), validation=bright())
         assert said == [
-            f"the network gives every image the same answer after epoch {epoch}; start again with a lower "
-            "learning rate, for example 0.005"
+            f"the network predicts the same class for every image after epoch {epoch}; start again with "
+            "a lower learning rate, for example 0.005"
         ]
-        assert "the same answer after epoch 3" in guard.failure
+        assert "the same class for every image after epoch 3" in guard.failure
 
     @pytest.mark.parametrize("shares", [[0.9, 0.1], [0.1, 0.9]])
     def test_also_if_the_most_frequent_class_is_most_of_the_images(self, shares):
         data = bright(classes=2, shares=shares)
         guard, _ = trained(data, Kill(1), optimizer=cnn.SGD(0.01))
-        assert "the same answer" in guard.failure
+        assert "the same class" in guard.failure
 
     def test_a_loss_above_that_at_the_start(self):
         linear = cnn.Sequential(cnn.Flatten(), cnn.Dense(4))
@@ -150,7 +150,7 @@ class TestWhatIsWarnedOf:
     def test_an_accuracy_that_was_better_before(self):
         # without validation a last batch of 2 cannot say whether all answers are alike
         guard, _ = trained(bright(202, classes=2), Kill(3), epochs=4, optimizer=cnn.SGD(0.1, momentum=0.9))
-        assert "no better than always answering the most frequent class (" in guard.failure
+        assert "no better than always predicting the most frequent class (" in guard.failure
         assert "% before; start again with a lower learning rate" in guard.failure
 
     def test_no_better_than_guessing_is_a_doubt_and_no_failure(self):
@@ -158,7 +158,7 @@ class TestWhatIsWarnedOf:
         guard, said = trained(data, optimizer=cnn.SGD(1e-9), net=always_the_first(data))
         assert guard.failure is None
         assert len(said) == 1
-        assert "in epoch 3, no better than always answering the most frequent class" in said[0]
+        assert "in epoch 3, no better than always predicting the most frequent class" in said[0]
         assert said[0].endswith("or more epochs")
 
     def test_a_learning_rate_of_0(self):
@@ -188,7 +188,7 @@ class TestWhatIsNot:
 
     def test_a_single_class_which_is_noted_before(self):
         guard, said = trained(cnn.data.Dataset(bright().images, np.ones(200, int), ["a", "b"]))
-        note = "all training images are of one class, b: the network learns to give every image this answer"
+        note = "all training images are of one class, b: the network will predict this class for every image"
         assert (said, guard.failure) == ([note], None)
 
     def test_an_accuracy_that_falls_while_the_loss_does_too(self):

@@ -102,7 +102,7 @@ def test_nan_is_not_hidden_by_that():
             lambda: schedules.Linear(warmup=1.5),
             r"warmup is 1.5, expected a share of the run \(below 1\) or a whole number of steps",
         ),
-        (lambda: schedules.Linear(warmup=3)(0.5), r"the warm-up of 3 steps .* call over\(steps\) first"),
+        (lambda: schedules.Linear(warmup=3)(0.5), r"a warm-up of 3 steps .* call over\(steps\) first"),
         (lambda: schedules.Step(every=0), "every is 0"),
     ],
 )

@@ -88,8 +88,8 @@ class TestCommand:
         code, out, err = train()
         assert (code, out) == (2, "")
         assert re.fullmatch(
-            r"error: standin:0 is out of memory: [\d.]+ KB were asked for and [\d.]+ K?B are free; "
-            r"a batch of 16 should fit \(it was 64\); " + re.escape(KEPT),
+            r"error: standin:0 is out of memory: [\d.]+ KB were requested and [\d.]+ K?B are free; a batch "
+            r"of 16 should fit \(it was 64\); " + re.escape(KEPT),
             err[-1],
         )
         assert sum("out of memory" in line for line in err) == 1
@@ -120,14 +120,14 @@ class TestCommand:
         code, _, err = train()
         assert code == 2
         assert err[-1].startswith("error: standin:0 is out of memory: ")
-        assert err[-1].endswith(" are free; take smaller batches")
+        assert err[-1].endswith(" are free; use smaller batches")
 
     def test_memory_of_the_host(self, train, after_an_epoch, monkeypatch):
         after_an_epoch(lambda: monkeypatch.setattr(self.device, "matmul", fails_with(as_numpy_says_it())))
         code, _, err = train()
         assert (code, err[-1]) == (
             2,
-            "error: cpu is out of memory: 4.0 GB were asked for; take smaller images, layers or batches; "
+            "error: cpu is out of memory: 4.0 GB were requested; use smaller images, layers or batches; "
             + KEPT,
         )
 
@@ -260,53 +260,53 @@ class TestFit:
 
     def test_the_batch_size_that_should_fit_is_named(self, monkeypatch):
         device = StandInBackend("portable")
-        error = OutOfMemory("standin:0", 5 << 20, 3 << 20, "take smaller batches")
+        error = OutOfMemory("standin:0", 5 << 20, 3 << 20, "use smaller batches")
         monkeypatch.setattr(device, "matmul", fails_with(error))
         with pytest.raises(OutOfMemory) as caught:
             self.fit(device)
         assert str(caught.value) == (
-            "standin:0 is out of memory: 5.0 MB were asked for and 3.0 MB are free; "
+            "standin:0 is out of memory: 5.0 MB were requested and 3.0 MB are free; "
             "a batch of 8 should fit (it was 16)"
         )
         assert (caught.value.requested, caught.value.free) == (5 << 20, 3 << 20)
 
     @pytest.mark.parametrize(
-        ("batch_size", "mend"),
+        ("batch_size", "advice"),
         [
-            (16, "no batch size is sure to fit; try a batch of 2 (it was 16), or {}"),
-            (5, "no batch size is sure to fit; try a batch of 1 (it was 5), or {}"),
-            (1000, "no batch size is sure to fit; try a batch of 4 (it was 1000), or {}"),  # of 32 images
-            (1, "the batch was 1 already: take {}"),
+            (16, "no batch size is certain to fit; try a batch of 2 (it was 16), or {}"),
+            (5, "no batch size is certain to fit; try a batch of 1 (it was 5), or {}"),
+            (1000, "no batch size is certain to fit; try a batch of 4 (it was 1000), or {}"),  # of 32 images
+            (1, "the batch size was 1 already: use {}"),
         ],
     )
     def test_an_estimate_that_finds_no_batch_size_says_so_and_what_to_try(
-        self, monkeypatch, batch_size, mend
+        self, monkeypatch, batch_size, advice
     ):
         device = StandInBackend("portable")
-        error = OutOfMemory("standin:0", 9, 0, "take smaller batches")
+        error = OutOfMemory("standin:0", 9, 0, "use smaller batches")
         monkeypatch.setattr(device, "memory", lambda: {"used": 1000, "total": 1000})
         monkeypatch.setattr(device, "matmul", fails_with(error))
         with pytest.raises(OutOfMemory) as caught:
             self.fit(device, batch_size)
         others = "a smaller network, or smaller or fewer images"
         assert str(caught.value) == (
-            f"standin:0 is out of memory: 9 B were asked for and 0 B are free; {mend.format(others)}"
+            f"standin:0 is out of memory: 9 B were requested and 0 B are free; {advice.format(others)}"
         )
 
     @pytest.mark.parametrize(
-        ("total", "mend"),
+        ("total", "advice"),
         [
             (1 << 30, "a batch of 8 should fit (it was 16)"),
-            (0, "take smaller images, layers or batches"),  # where the system does not say
+            (0, "use smaller images, layers or batches"),  # where the system does not say
         ],
     )
-    def test_on_the_cpu(self, monkeypatch, total, mend):
+    def test_on_the_cpu(self, monkeypatch, total, advice):
         device = backends.CpuBackend("portable")
         monkeypatch.setattr(device, "memory", lambda: {"used": 0, "total": total})
         monkeypatch.setattr(device, "matmul", fails_with(as_numpy_says_it()))
         with pytest.raises(OutOfMemory) as caught:
             self.fit(device)
-        assert str(caught.value) == f"cpu is out of memory: 4.0 GB were asked for; {mend}"
+        assert str(caught.value) == f"cpu is out of memory: 4.0 GB were requested; {advice}"
 
     def test_an_end_that_fails_is_noted_with_what_ended_the_training(self):
         class Stops(cnn.Callback):

@@ -1,1 +1,1 @@
-"""The compiled CPU kernels: loops that Numba makes machine code of, around tiles held in registers."""
+"""The CPU kernels compiled by Numba: loops around tiles that are kept in registers."""

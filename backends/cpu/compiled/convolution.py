@@ -1,14 +1,14 @@
-"""Direct convolution, line by line, batch last; alone, and in one pass with what follows it.
+"""Direct convolution, line by line, batch last; alone, or fused with the ReLU and pooling after it.
 
 Each output line (all columns and images of one row of one channel) is a product of the weights with
 shifted lines of the input: nothing is copied into columns (Georganas et al. 2018, "Anatomy of
-high-performance deep learning convolutions on SIMD architectures"). Rows beyond the input are left out of
-the product; to its left and right it has a border of zeros. Weights are (O, KH, C, KW), so that what is
-left out lies at the ends.
+high-performance deep learning convolutions on SIMD architectures"). Rows outside the input are skipped in
+the product; on its left and right the input has a border of zeros. Weights are (O, KH, C, KW), so that
+the skipped weights are at the ends.
 
-``shape`` tells the sizes, in the order of :class:`Shape`. The parts are output lines; each number is computed
-in one of them, in an order that does not depend on how many there are. Only the gradient of the weight is
-added up from a share of each part's.
+``shape`` contains the sizes in the order of :class:`ConvolutionSizes`. The parts are output lines. Each
+element is computed in one part, in an order that does not depend on the number of parts. Only the gradient
+of the weight is the sum of a share of each part.
 """
 
 from typing import NamedTuple
@@ -23,11 +23,11 @@ from backends.cpu.compiled.pooling import (
 )
 from backends.cpu.compiled.registers import at, call, zero
 
-ALONE, BEFORE_RELU, BEFORE_POOL = range(3)  # what came after a convolution whose gradient is wanted
+ALONE, BEFORE_RELU, BEFORE_POOL = range(3)  # what follows the convolution whose gradient is computed
 
 
-class Shape(NamedTuple):
-    """The sizes of a convolution; C and O are channels of one group, W is the width with its border."""
+class ConvolutionSizes(NamedTuple):
+    """The sizes of a convolution; C and O are channels per group, W is the width including the border."""
 
     groups: int
     C: int
@@ -56,7 +56,7 @@ def _rows_inside(row, shape):
 
 @inlined
 def _line(outer, y, y_row, x, w, offsets, shape, group, row, lanes):
-    """Output line ``row`` of all channels of a group; channel o's goes to ``y + o * y_row``."""
+    """Output line ``row`` of all channels of a group; that of channel o is written to ``y + o * y_row``."""
     C, H, W, N, O, OW = shape[1], shape[2], shape[3], shape[4], shape[5], shape[7]
     KH, KW, stride_w = shape[8], shape[9], shape[11]
     top, first, beyond = _rows_inside(row, shape)
@@ -73,7 +73,7 @@ def _line(outer, y, y_row, x, w, offsets, shape, group, row, lanes):
 
 @inlined
 def _finish_line(y, y_row, O, OW, N, bias, b_channel, b_column, rectify):
-    """Add the bias to a line of all channels, and take it through ReLU."""
+    """Add the bias to a line of all channels, and apply ReLU."""
     if N == 1 and b_column == 1:
         for o in range(O):
             run, own = at(y, o * y_row), at(bias, o * b_channel)
@@ -102,7 +102,7 @@ def convolve(
     outer: int, y: Numbers, x: Numbers, w: Numbers, offsets: Indices, shape: Indices, bias: Numbers,
     b_channel: int, b_row: int, b_column: int, finish: int, rectify: int, lanes: int, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``y`` = x * w; where ``finish``, the bias is added; where ``rectify``, what is negative becomes 0."""
+    """``y`` = x * w; with ``finish`` the bias is added; with ``rectify`` negative values become 0."""
     groups, N, O, OH, OW = shape[0], shape[4], shape[5], shape[6], shape[7]
     line = OW * N
     first, last = share(groups * OH, part, parts)
@@ -121,16 +121,16 @@ def convolve_pool(
     offsets: Indices, shape: Indices, bias: Numbers, b_channel: int, b_row: int, b_column: int,
     pool: Indices, rows: int, lanes: int, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``y`` = the max pooling of the positive part of x * w + bias; ``winner`` is written where ``keep``.
+    """``y`` = the max pooling of ReLU(x * w + bias); ``winner`` is written if ``keep``.
 
-    What is pooled is computed for ``rows`` rows of ``y`` at a time and stays in ``scratch``, which has room
-    for that once a part.
+    The convolution is computed for ``rows`` rows of ``y`` at a time in ``scratch``, which has space for
+    this for each part.
     """
     groups, N, O, OH, OW = shape[0], shape[4], shape[5], shape[6], shape[7]
     PH, PW, KH, stride_h, padding_h, dilation_h = pool[0], pool[1], pool[2], pool[4], pool[6], pool[8]
     line = OW * N
     lines = (rows - 1) * stride_h + (KH - 1) * dilation_h + 1  # of the convolution, for so many pooled rows
-    room = at(scratch, part * groups * O * lines * line)
+    convolved = at(scratch, part * groups * O * lines * line)
     quads = KH == 2 and pool[3] == 2 and padding_h == 0 and pool[7] == 0 and dilation_h == 1 and pool[9] == 1
     quads = quads and N > 1
     first, last = share(PH, part, parts)
@@ -139,14 +139,14 @@ def convolve_pool(
         bottom = (min(last, pooled + rows) - 1) * stride_h - padding_h + (KH - 1) * dilation_h
         for row in range(max(0, top), min(OH, bottom + 1)):
             for group in range(groups):
-                y_line = at(room, (group * O * lines + row - top) * line)
+                y_line = at(convolved, (group * O * lines + row - top) * line)
                 _line(outer, y_line, lines * line, x, w, offsets, shape, group, row, lanes)
                 if not quads:
                     b = at(bias, group * O * b_channel + row * b_row)
                     _finish_line(y_line, lines * line, O, OW, N, b, b_channel, b_column, 1)
         for channel in range(groups * O):
             for row in range(pooled, min(last, pooled + rows)):
-                source = at(room, (channel * lines - top) * line)  # where the channel's row 0 would lie
+                source = at(convolved, (channel * lines - top) * line)  # where the channel's row 0 would lie
                 target = (channel * PH + row) * PW * N
                 if quads:
                     b = at(bias, channel * b_channel + stride_h * row * b_row)
@@ -165,11 +165,11 @@ def convolution_grad_weight(
 ) -> None:  # fmt: skip
     """Each part's share of the sum over all positions of dy * x: ``shares`` is (parts, O, KH, C, KW).
 
-    ``dy`` has a border of so many columns left and right. So many of its numbers are taken ``at_once`` as
-    stay in the second cache while all lines of x go over them. Where ReLU came ``after`` the convolution,
-    or ReLU and max pooling, dy is first made, line by line, from what they gave out, ``z``, and its
-    gradient; where ``add_up``, ``sums`` (O, OH, OW) gets its sum over the batch. dy is then (O, OH, OW, N),
-    or where nobody needs it later, (parts, O, kept, OW, N): the same few lines for one row after another.
+    ``dy`` has a border of so many columns on its left and right. ``at_once`` elements of it are processed
+    together; they stay in the L2 cache while all lines of x are combined with them. If ReLU, or ReLU and max
+    pooling, came ``after`` the convolution, dy is first computed line by line from their output ``z`` and
+    its gradient; with ``add_up``, ``sums`` (O, OH, OW) gets its sum over the batch. dy is then
+    (O, OH, OW, N) or, if it is not needed later, (parts, O, kept, OW, N): a few lines that are reused.
     """
     groups, C, H, W, N, O = shape[0], shape[1], shape[2], shape[3], shape[4], shape[5]
     OH, OW, KH, KW, stride_h, stride_w = shape[6], shape[7], shape[8], shape[9], shape[10], shape[11]
@@ -191,7 +191,7 @@ def convolution_grad_weight(
             top, inside, beyond = _rows_inside(row, shape)
             lines, a_line, b_line = pieces, N, stride_w * N
             rows = 1
-            if pieces == 1:  # short lines are taken together, as far as they see the same of the kernel
+            if pieces == 1:  # short lines are combined if they use the same rows of the kernel
                 while row + rows < last and (rows + 1) * length <= at_once:
                     _, next_inside, next_beyond = _rows_inside(row + rows, shape)
                     if next_inside != inside or next_beyond != beyond:
@@ -243,7 +243,7 @@ def add_weight_shares(
 def with_borders(
     x: Numbers, out: Numbers, lines: int, width: int, border: int, part: int, parts: int
 ) -> None:
-    """``out`` = the lines of x with so many zeros before and after each."""
+    """``out`` = the lines of x with a border of zeros before and after each."""
     first, last = share(lines, part, parts)
     for line in range(first, last):
         source, target = at(x, line * width), at(out, line * (width + 2 * border))
@@ -267,7 +267,7 @@ def by_kernel_rows(w: Numbers, out: Numbers, O: int, C: int, KH: int, KW: int, p
 
 @Kernel
 def turn(w: Numbers, out: Numbers, G: int, O: int, C: int, KH: int, KW: int, part: int, parts: int) -> None:
-    """The weights of the gradient of the input, turned around: (G, O, C, KH, KW) -> (G, C, KH, O, KW)."""
+    """The flipped weights for the input gradient: (G, O, C, KH, KW) -> (G, C, KH, O, KW)."""
     first, last = share(G * O, part, parts)
     for task in range(first, last):
         group, o = task // O, task % O

@@ -1,4 +1,4 @@
-"""How the kernels are compiled and how they are started."""
+"""Compiles the kernels and runs them on threads."""
 
 import inspect
 import os
@@ -23,46 +23,46 @@ from backends.cpu import threads
 from backends.cpu.compiled import kept
 from backends.cpu.compiled.registers import call_part
 
-# What a kernel's parameters are; numbers are all of the dtype that the kernel is compiled for.
+# The parameter types of kernels; Numbers have the dtype for which the kernel is compiled.
 Numbers, Bytes, Indices, Doubles = "numbers", "bytes", "indices", "doubles"
 
-# NaN and infinity keep their meaning: pooling tests for the one and begins with the other
+# NaN and infinity keep their meaning, because pooling uses both
 _FAST = {"contract", "nsz", "arcp"}
 
 if not all(feature[:1] in ("", "+", "-") for feature in (numba.config.CPU_FEATURES or "").split(",")):
-    raise ImportError("NUMBA_CPU_FEATURES has a feature without + or -")  # LLVM would end the process
+    raise ImportError("NUMBA_CPU_FEATURES has a feature without + or -")  # LLVM would abort the process
 
 inlined = numba.njit(inline="always")
 
 
 def _load_pool() -> str | None:
-    """Load the thread pool that Numba will start, of those that NUMBA_THREADING_LAYER permits; -> its name.
+    """Load the thread pool that Numba will use, if NUMBA_THREADING_LAYER permits it; -> its name.
 
-    GNU's spins while it waits, for many milliseconds if it is not told otherwise when it is loaded. Where
-    another process wants the core, steps wait for that; a fifteenth of it still bridges the gaps in a step.
+    GNU's OpenMP spins while it waits, by default for many milliseconds, which delays steps if another process
+    needs the core. A fifteenth of that time still covers the gaps in a step; it must be set before loading.
     """
     layer = str(numba.config.THREADING_LAYER).lower()
     names = numba.config.THREADING_LAYER_PRIORITY if layer == "default" else _POOLS.get(layer, ())
     spin = "GOMP_SPINCOUNT"
-    told = {spin, "OMP_WAIT_POLICY"} & os.environ.keys()
-    if not told:
+    configured = {spin, "OMP_WAIT_POLICY"} & os.environ.keys()
+    if not configured:
         os.environ[spin] = "20000"
     try:
         return next(filter(_has_pool, names), None)
     finally:
-        if not told:
+        if not configured:
             del os.environ[spin]
 
 
 def _has_pool(name: str) -> bool:
-    with suppress(Exception):  # a broken one is none
+    with suppress(Exception):  # a broken pool cannot be used
         import_module(f"numba.np.ufunc.{_MODULES[name]}")
         return True
     return False
 
 
-SMALL = 100_000  # numbers moved: for fewer, a second thread costs what it saves
-MULTIPLICATIONS = 8  # that many take as long as moving a number
+SMALL = 100_000  # elements moved; below this, a second thread does not pay off
+MULTIPLICATIONS = 8  # multiplications take as long as moving one element
 _MODULES = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}
 _POOLS = {  # by the value of NUMBA_THREADING_LAYER, in the order in which Numba tries them
     "safe": ["tbb"],
@@ -70,44 +70,44 @@ _POOLS = {  # by the value of NUMBA_THREADING_LAYER, in the order in which Numba
     "forksafe": ["tbb", "workqueue"],
     **{name: [name] for name in _MODULES},
 }
-# The workqueue, Numba's own, starts in a tenth of a millisecond, and ends the process if two threads meet
+# Numba's own workqueue takes 0.1 ms to start, and aborts the process if two threads use it
 HAS_THREADS = _load_pool() in ("tbb", "omp")
 
 
 def thread_count(work: int) -> int:
-    """How many threads it is worth to move so many numbers with."""
+    """The useful number of threads for moving ``work`` elements."""
     return threads.count() if HAS_THREADS and work >= SMALL else 1
 
 
 def _use_threads(parts: int) -> None:
-    """Let this Python thread compute with so many; each begins with NUMBA_NUM_THREADS."""
+    """Set the number of threads for this Python thread; the default is NUMBA_NUM_THREADS."""
     if parts != numba.get_num_threads():
-        parallel._set_num_threads(parts)  # set_num_threads takes it for a limit, which these pools do not
+        parallel._set_num_threads(parts)  # set_num_threads would treat it as a limit, unlike these pools
 
 
 def _after_fork() -> None:
-    """Compute on one thread if the parent's pool was running: GNU's ends a child that enters it again."""
-    with suppress(ValueError):  # it was not
+    """Use one thread if the parent's pool was running: GNU's OpenMP aborts a child that uses it again."""
+    with suppress(ValueError):  # it was not running
         numba.threading_layer()
         threads.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    # a child must not inherit the compiler's lock from a thread that it does not have
+    # a child must not inherit the compiler's lock from a thread that does not exist in it
     os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=global_compiler_lock.release)
     os.register_at_fork(after_in_child=global_compiler_lock.release)
     os.register_at_fork(after_in_child=_after_fork)
 
 
 class Kernel:
-    """A function that works on one part of many, compiled to a C function for each dtype when first called.
+    """A function that computes one of many parts, compiled to a C function per dtype on the first call.
 
     Its parameters are annotated with Numbers, Bytes, Indices or Doubles (pointers), or int; the last two,
-    ``part`` and ``parts``, are filled in when it is called. A C function is called
-    through its address, not linked in: so it is compiled once, and not again with each that uses it.
+    ``part`` and ``parts``, are filled in by the call. C functions are called through
+    their addresses instead of being linked, so each is compiled only once.
 
-    With ``reorder`` sums may be added up in any order, as vectors do; without it, for formulas that would
-    lose their digits or overflow, all is computed as it is written.
+    With ``reorder``, sums may be computed in any order, as vectorization requires. Without it, formulas that
+    could lose precision or overflow are computed exactly as written.
     """
 
     def __init__(self, function: Callable[..., None], reorder: bool = True) -> None:
@@ -117,7 +117,7 @@ class Kernel:
         self._addresses: dict[Any, int] = {}
 
     def __call__(self, dtype: Any, arguments: tuple[Any, ...], parts: int = 1) -> None:
-        """Run all parts, each on a thread of its own."""
+        """Run all parts, each on its own thread."""
         if parts > 1:
             _use_threads(parts)
         if len(arguments) != self._count:
@@ -130,7 +130,7 @@ class Kernel:
             recording.add(_launch, *launch, keep=arguments)
 
     def address(self, dtype: Any) -> int:
-        """Where the C function for ``dtype`` is."""
+        """The address of the C function for ``dtype``."""
         address = self._addresses.get(dtype)
         if address is None:
             address = self._addresses[dtype] = self._compile(dtype)
@@ -151,7 +151,7 @@ class Kernel:
         before, start = clock.seconds, time.perf_counter()
         c_function.compile()
         if not c_function.cache_hits:
-            clock.seconds = before + time.perf_counter() - start  # linking and keeping it included
+            clock.seconds = before + time.perf_counter() - start  # including linking and caching
         return int(c_function.address)
 
 
@@ -168,12 +168,12 @@ def _launch_parts(address, arguments, parts):
 
 @inlined
 def share(items, part, parts):
-    """(first, last) of the items that fall to one of several parts."""
+    """(first, end) of the items of one part."""
     return part * items // parts, (part + 1) * items // parts
 
 
 class _CFunction(CFunc):
-    """Numba's, but it is heard when it compiles."""
+    """Numba's CFunc, which also reports when it compiles."""
 
     def _compile_uncached(self) -> Any:
         with event.trigger_event("numba:compile"):
@@ -181,12 +181,12 @@ class _CFunction(CFunc):
 
 
 class CompileClock(event.Listener):
-    """Counts the seconds that this process spends compiling; what is found on disk takes none."""
+    """Counts the seconds that this process spends compiling; loading from disk is not counted."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.begun: Callable[[], None] = lambda: None  # is told once, when the first compilation begins
-        self._depth = 0  # compiling a function compiles those that it calls
+        self.begun: Callable[[], None] = lambda: None  # called once, when the first compilation begins
+        self._depth = 0  # compiling a function also compiles those that it calls
 
     def on_start(self, event: Any) -> None:
         if self._depth == 0:
@@ -213,15 +213,15 @@ def _nothing(part: int, parts: int) -> None:
 
 @cache
 def try_out() -> None:
-    """Compile an empty kernel: a Numba that cannot work, or is set not to, fails here and not in a step.
+    """Compile an empty kernel, so that a Numba that does not work fails here and not in a step.
 
-    Threads are not started for that, since those of a parent process are lost to one that is forked.
+    This starts no threads, because the threads of a parent process do not exist after a fork.
     """
     config = numba.config
     if config.DISABLE_JIT:
-        raise ImportError("NUMBA_DISABLE_JIT lets nothing be compiled")
+        raise ImportError("NUMBA_DISABLE_JIT is set, so nothing can be compiled")
     if _load_pool() is None:
         raise ImportError(f"the threading layer {config.THREADING_LAYER!r} is missing")
     if sorted(config.THREADING_LAYER_PRIORITY) != ["omp", "tbb", "workqueue"]:
-        raise ImportError("NUMBA_THREADING_LAYER_PRIORITY is no order of omp, tbb and workqueue")
+        raise ImportError("NUMBA_THREADING_LAYER_PRIORITY is not an order of omp, tbb and workqueue")
     Kernel(_nothing).address(np.float32)

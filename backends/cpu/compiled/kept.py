@@ -1,4 +1,4 @@
-"""Where the kernels' machine code is kept, so that the next process need not compile it."""
+"""The cache of compiled kernels on disk, so that the next process need not compile them."""
 
 import hashlib
 import os
@@ -21,9 +21,9 @@ MONTH = 30 * 24 * 3600  # seconds
 
 
 def digest(package: str) -> bytes | None:
-    """What the code of a package is, whether it lies in a folder or in a zip; None if that cannot be told."""
+    """A hash of the code of a package in a folder or a zip file; None if it cannot be read."""
     found = hashlib.sha256()
-    with suppress(Exception):  # loaders of other kinds may know of no files
+    with suppress(Exception):  # other loaders may not support files
         code = [file for file in files(package).iterdir() if file.name.endswith((".py", ".pyc"))]
         for file in sorted(code, key=lambda file: file.name):
             found.update(hashlib.sha256(file.read_bytes()).digest())
@@ -32,17 +32,16 @@ def digest(package: str) -> bytes | None:
 
 
 class KernelFolder:
-    """A folder of the user's: in the one that NUMBA_CACHE_DIR names, or else in the user's cache folder.
+    """The cache folder, in the folder that NUMBA_CACHE_DIR names or else in the user's cache folder.
 
-    Each state of the code has a folder of its own there, and a new one has those removed that are out of use.
-    ``stamp`` tells the code that the kernels are compiled from. ``obstacle`` says why nothing can be kept;
-    None: it can.
+    Each version of the code has its own folder in it; creating a new one removes those that are out of use.
+    ``stamp`` identifies the code of the kernels. ``obstacle`` says why kernels cannot be cached, or is None.
     """
 
     def __init__(self, name: str | None, stamp: bytes | None) -> None:
         self.stamp = stamp
-        self.obstacle = None if stamp else "the code that they are compiled from cannot be read"
-        self.say: Callable[[str], None] = lambda text: None  # called once if something cannot be kept
+        self.obstacle = None if stamp else "their source code cannot be read"
+        self.say: Callable[[str], None] = lambda text: None  # called once if a kernel cannot be cached
         try:
             kernels = (Path(name, "xpcnn") if name else user_folder()) / "kernels"
             kernels.mkdir(parents=True, exist_ok=True)
@@ -50,28 +49,28 @@ class KernelFolder:
             is_new = not self.path.exists()
             self.path.mkdir(exist_ok=True)
             TemporaryFile(dir=self.path).close()
-            with suppress(OSError):  # the folder is another user's
-                os.utime(self.path)  # its time is that of its latest use
+            with suppress(OSError):  # the folder belongs to another user
+                os.utime(self.path)  # records the time of the latest use
             if is_new:
                 _remove_unused(kernels)
-        except Exception as error:  # a broken platformdirs raises what it likes
+        except Exception as error:  # a broken platformdirs may raise anything
             self.obstacle = _reason(error)
 
     @property
     def outlook(self) -> str:
-        """Whether kernels that are compiled now are kept."""
+        """A phrase that says whether compiled kernels are cached."""
         if self.obstacle is None:
             return "they are kept for the next time"
         return (
             f"they cannot be kept for the next time ({self.obstacle}): "
-            "set NUMBA_CACHE_DIR to a folder that can be written"
+            "set NUMBA_CACHE_DIR to a writable folder"
         )
 
     def fail(self, error: Exception) -> None:
-        """Say, the first time, that a kernel could not be kept."""
+        """Show a note, once, that a kernel could not be cached."""
         if self.obstacle is None:
             self.obstacle = _reason(error)
-            self.say(f"note: the compiled kernels are not all kept; {self.outlook}")
+            self.say(f"note: some compiled kernels are not kept; {self.outlook}")
 
 
 def _short_digest(*identity: Any) -> str:
@@ -79,9 +78,9 @@ def _short_digest(*identity: Any) -> str:
 
 
 def _remove_unused(kernels: Path) -> None:
-    """Remove what other versions of the code have kept and no process has begun to use for a month.
+    """Remove kernels of other versions of the code that no process has started to use for a month.
 
-    If a process is about to use it after all, it compiles its kernels again.
+    A process that needs them after all compiles them again.
     """
     for entry in kernels.iterdir():
         with suppress(OSError):  # another process removes it too
@@ -103,14 +102,14 @@ folder = KernelFolder(numba.config.CACHE_DIR, digest(__package__))
 
 
 def keep(compiler: Any, function: Callable[..., Any]) -> None:
-    """Let what is compiled of ``function`` be kept on disk, if there is a folder for it."""
+    """Cache the compiled versions of ``function`` on disk, if there is a folder for it."""
     if folder.obstacle is None:
         with suppress(RuntimeError, OSError):  # from Numba's NUMBA_CACHE_LOCATOR_CLASSES
             compiler._cache = _KernelCache(function)
 
 
 class _Locator(_CacheLocator):
-    """Tells Numba the folder, which by itself it would look for next to the code."""
+    """Gives Numba the cache folder; by default Numba uses a folder next to the code."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._line = function.__code__.co_firstlineno
@@ -134,9 +133,9 @@ class _Located(CompileResultCacheImpl):
 
 
 class _KernelCache(FunctionCache):
-    """Numba's cache on disk, which never stands in the way.
+    """Numba's cache on disk, whose errors are ignored.
 
-    A folder that is read-only, full or damaged costs the time to compile and nothing else.
+    If the folder is read-only, full or damaged, kernels are compiled again.
     """
 
     _impl_class = _Located
@@ -146,7 +145,7 @@ class _KernelCache(FunctionCache):
         self._cache_file = _CacheFiles(self.cache_path, self._impl.filename_base, folder.stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        with suppress(Exception):  # damaged: it is compiled and written again
+        with suppress(Exception):  # if damaged, it is compiled and written again
             return super().load_overload(sig, target_context)
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -158,11 +157,11 @@ class _KernelCache(FunctionCache):
 
 
 class _CacheFiles(IndexDataCacheFile):
-    """The files of one function: one for each signature and state of the code, which says what it is of.
+    """The files of one function: one for each signature and version of the code, which its name identifies.
 
-    Numba's index gives them numbers. Of two processes that compile for two dtypes at the same moment each
-    finds the first number free, and what was compiled for one dtype is kept, and run, as that for the other.
-    And Numba's stamp is of the function's own file, so it would not see a change in one that is called.
+    Numba's own index numbers the files. If two processes compile for two dtypes at the same time, both use
+    the first free number, and the code for one dtype is later run for the other. Numba's stamp also covers
+    only the function's own file, so it misses changes in functions that it calls.
     """
 
     def __init__(self, path: str, function: str, stamp: bytes | None) -> None:
@@ -186,5 +185,5 @@ class _CacheFiles(IndexDataCacheFile):
 
 
 def _checksum(data: bytes) -> bytes:
-    """Of machine code: one wrong bit in it would end the process."""
+    """The checksum of machine code, because a single wrong bit could crash the process."""
     return hashlib.sha256(data).digest()

@@ -1,4 +1,4 @@
-"""Matrix products of any layout that layers ask for, led back to the two kinds of tiles."""
+"""Matrix products for all layouts that layers use, reduced to the two kinds of tiles."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,26 +11,26 @@ from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
 from backends.memory import Array
 
-Room = Callable[..., list[Array]]
+Scratch = Callable[..., list[Array]]
 
 
-def matmul(a: Array, b: Array, out: Array, accumulate: bool, room: Room) -> bool:
-    """``out = a @ b`` or ``out += a @ b``; -> False, and nothing done, for layouts that no layer has.
+def matmul(a: Array, b: Array, out: Array, accumulate: bool, scratch: Scratch) -> bool:
+    """``out = a @ b`` or ``out += a @ b``; -> False, without computing, for layouts that no layer uses.
 
-    ``room(dtype, *sizes)`` gives scratch vectors.
+    ``scratch(dtype, *sizes)`` returns scratch vectors.
     """
     dtypes = {array.dtype for array in (a, b, out)}
     if len(dtypes) > 1 or out.dtype not in (np.float32, np.float64) or 0 in (a.size, out.size):
         return False
     n, out_column = b.shape[1], _steps(out)[1]
     if n >= lanes(out.dtype) and out_column == 1:
-        return _wide(a, b, out, accumulate, room)
+        return _wide(a, b, out, accumulate, scratch)
     if _steps(a)[1] == 1:
-        return _narrow(a, b, out, accumulate, room)
-    return _narrow_of_columns(a, b, out, accumulate, room)
+        return _narrow(a, b, out, accumulate, scratch)
+    return _narrow_of_columns(a, b, out, accumulate, scratch)
 
 
-def _wide(a: Array, b: Array, out: Array, accumulate: bool, room: Room) -> bool:
+def _wide(a: Array, b: Array, out: Array, accumulate: bool, scratch: Scratch) -> bool:
     """``out`` has rows of at least a vector: they are sums of rows of ``b``."""
     (m, k), n = a.shape, b.shape[1]
     outer, vector, parts = outer_product.address(out.dtype), lanes(out.dtype), _threads(m, k, n)
@@ -38,8 +38,8 @@ def _wide(a: Array, b: Array, out: Array, accumulate: bool, room: Room) -> bool:
     if b_column != 1 and (b_row != 1 or b_column != k):
         return False
     by_depth = parts > 1 and k > 4 * max(m, n) and not accumulate and out_row == n
-    whole = -(-n // vector) * vector  # whole vectors, so that none lies across two lines of cache
-    rows, shares = room(out.dtype, k * whole * (b_column != 1), parts * m * n * by_depth)
+    whole = -(-n // vector) * vector  # whole vectors, so that none spans two cache lines
+    rows, shares = scratch(out.dtype, k * whole * (b_column != 1), parts * m * n * by_depth)
     if b_column != 1:  # x.T: its rows are x's columns
         products.transpose(out.dtype, (b, rows, n, k, whole, vector), parts)
         b, b_row = rows, whole
@@ -52,14 +52,14 @@ def _wide(a: Array, b: Array, out: Array, accumulate: bool, room: Room) -> bool:
     return True
 
 
-def _narrow(a: Array, b: Array, out: Array, accumulate: bool, room: Room) -> bool:
-    """``out`` has few columns: each number is a sum along a row of ``a``."""
+def _narrow(a: Array, b: Array, out: Array, accumulate: bool, scratch: Scratch) -> bool:
+    """``out`` has few columns: each element is a sum along a row of ``a``."""
     (m, k), n = a.shape, b.shape[1]
     b_row, b_column = _steps(b)
     if b_row != 1:
         if b_column != 1 or b_row != n:
             return False
-        (columns,) = room(out.dtype, k * n)
+        (columns,) = scratch(out.dtype, k * n)
         products.transpose(out.dtype, (b, columns, k, n, k, lanes(out.dtype)))
         b, b_column = columns, k
     operands = (a, _steps(a)[0], b, _multiples(n, b_column), m, k, n, int(accumulate))
@@ -68,14 +68,14 @@ def _narrow(a: Array, b: Array, out: Array, accumulate: bool, room: Room) -> boo
     return True
 
 
-def _narrow_of_columns(a: Array, b: Array, out: Array, accumulate: bool, room: Room) -> bool:
+def _narrow_of_columns(a: Array, b: Array, out: Array, accumulate: bool, scratch: Scratch) -> bool:
     """``out`` has few columns, ``a`` is w.T: ``out.T = b.T @ w``."""
     (m, k), n = a.shape, b.shape[1]
     (a_row, a_column), (b_row, b_column) = _steps(a), _steps(b)
     if a_row != 1 or accumulate or _steps(out) != (n, 1):
         return False
     outer, vector, parts = outer_product.address(out.dtype), lanes(out.dtype), _threads(m, k, n)
-    shares, turned = room(out.dtype, parts * m * n, m * n)
+    shares, turned = scratch(out.dtype, parts * m * n, m * n)
     operands = (a, _multiples(k, a_column), b, b_column, b_row, n, k, m, vector)
     products.multiply_by_depth(out.dtype, (outer, shares, *operands), parts)
     products.add_shares(out.dtype, (shares, parts, out if n == 1 else turned, m * n))
@@ -89,7 +89,7 @@ def _threads(m: int, k: int, n: int) -> int:
 
 
 def _steps(matrix: Array) -> tuple[int, int]:
-    """How many numbers lie from row to row, and from column to column, as if there were more of them."""
+    """The strides between rows and columns in elements, also for axes of length 1."""
     (row, column), (rows, columns) = matrix.strides, matrix.shape
     size: Any = matrix.itemsize
     return (row // size if rows > 1 else columns), (column // size if columns > 1 else 1)

@@ -1,7 +1,7 @@
 """Max and average pooling, batch last, and their gradients, line by line.
 
-``pool`` tells the sizes, in the order of :class:`Pool`; the parts are lines. A gradient is gathered: each
-line of dx looks up the windows that it lies in, so no two parts write to the same number.
+``pool`` contains the sizes in the order of :class:`Pool`; the parts are lines. Gradients are gathered: each
+line of dx looks up the windows that contain it, so no two parts write to the same element.
 """
 
 from math import inf
@@ -14,7 +14,7 @@ from backends.cpu.compiled.registers import at, zero
 
 
 class Pool(NamedTuple):
-    """The sizes of a pooling: its output, its window."""
+    """The sizes of a pooling: its output and its window."""
 
     PH: int
     PW: int
@@ -30,7 +30,7 @@ class Pool(NamedTuple):
 
 @inlined
 def _inside(tap, size, positions, stride, padding, dilation):
-    """(first, beyond) of the positions at which a tap of the window sees its input."""
+    """(first, end) of the positions at which a tap of the window is inside the input."""
     offset = padding - tap * dilation
     return max(0, -(-offset // stride)), min(positions, (size - 1 + offset) // stride + 1)
 
@@ -76,9 +76,7 @@ def pool_line(y, winner, keep, x, x_row, H, W, N, pool, row):
     if keep != 0:
         for n in range(PW * N):
             winner[n] = upper * KW
-        for column in range(
-            min(PW, -(-padding_w // stride_w))
-        ):  # the winner is not padding, where nothing is larger
+        for column in range(min(PW, -(-padding_w // stride_w))):  # the winner is never padding
             for n in range(column * N, (column + 1) * N):
                 winner[n] = upper * KW - (column * stride_w - padding_w) // dilation_w
     for i in range(upper, min(KH, (H - 1 - top) // dilation_h + 1)):
@@ -121,7 +119,7 @@ def max_pool(
     y: Numbers, winner: Bytes, keep: int, x: Numbers, C: int, H: int, W: int, N: int, pool: Indices,
     part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``y`` = the largest number under each window, ``winner`` (where ``keep``) the tap that it is at."""
+    """``y`` = the largest value in each window, ``winner`` (if ``keep``) its tap."""
     PH, PW = pool[0], pool[1]
     first, last = share(C * PH, part, parts)
     for line in range(first, last):
@@ -132,7 +130,7 @@ def max_pool(
 
 @inlined
 def _give_back(dx, dy, who, y, rectified, step, count, tap):
-    """Add each ``dy`` to ``dx`` where the tap was the winner, and where ``rectified`` ``y`` is positive."""
+    """Add each ``dy`` to ``dx`` where the tap was the winner and, if ``rectified``, ``y`` is positive."""
     if step != 1:
         for n in range(count):
             if who[n] == tap and (rectified == 0 or y[n] > 0):
@@ -147,7 +145,7 @@ def _give_back(dx, dy, who, y, rectified, step, count, tap):
 
 @inlined
 def _give_back_pairs(dx, dy, who, y, rectified, upper_tap, columns, N):
-    """A line of dx under 2x2 windows with stride 2: each window gives to two neighbours, or to none here."""
+    """A line of dx for 2x2 windows with stride 2: each window contributes to two elements or to none."""
     left_tap, right_tap = np.uint8(upper_tap), np.uint8(upper_tap + 1)
     for column in range(columns):
         left, right = at(dx, 2 * column * N), at(dx, (2 * column + 1) * N)
@@ -160,7 +158,7 @@ def _give_back_pairs(dx, dy, who, y, rectified, upper_tap, columns, N):
 
 @inlined
 def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool):
-    """Line h of the gradient of one channel's max pooling, with so many columns of zeros on both sides."""
+    """Line h of the gradient of one channel's max pooling, with a border of zeros on both sides."""
     PH, PW, KH, KW, stride_h, stride_w = pool[0], pool[1], pool[2], pool[3], pool[4], pool[5]
     padding_h, padding_w, dilation_h, dilation_w = pool[6], pool[7], pool[8], pool[9]
     for n in range((W + 2 * border) * N):
@@ -193,7 +191,7 @@ def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool)
 
 @inlined
 def relu_grad_line(dx, dy, y, width, border):
-    """``dx`` = dy where y is positive, with so many zeros on both sides."""
+    """``dx`` = dy where y is positive, with a border of zeros on both sides."""
     inside = at(dx, border)
     for n in range(border):
         dx[n] = inside[width + n] = zero(dx)
@@ -247,7 +245,7 @@ def relu_grad(
     part: int,
     parts: int,
 ) -> None:
-    """``dx`` (rows, columns) = dy where y is positive; where ``add_up``, ``sums`` (rows,) gets its sum."""
+    """``dx`` (rows, columns) = dy where y is positive; with ``add_up``, ``sums`` (rows,) gets its sum."""
     first, last = share(rows, part, parts)
     for row in range(first, last):
         start = row * columns
@@ -260,7 +258,7 @@ def relu_grad(
 def average_pool(
     y: Numbers, x: Numbers, C: int, H: int, W: int, N: int, pool: Indices, part: int, parts: int
 ) -> None:
-    """``y`` = the mean under each window; padding counts as zeros."""
+    """``y`` = the mean of each window; padding counts as zeros."""
     PH, PW, KH, KW, stride_h, stride_w = pool[0], pool[1], pool[2], pool[3], pool[4], pool[5]
     padding_h, padding_w = pool[6], pool[7]
     first, last = share(C * PH, part, parts)
@@ -286,7 +284,7 @@ def average_pool(
 def average_pool_grad(
     dx: Numbers, dy: Numbers, C: int, H: int, W: int, N: int, pool: Indices, part: int, parts: int
 ) -> None:
-    """``dx`` = each dy shared out evenly over its window."""
+    """``dx`` = each dy distributed evenly over its window."""
     PH, PW, KH, KW, stride_h, stride_w = pool[0], pool[1], pool[2], pool[3], pool[4], pool[5]
     padding_h, padding_w = pool[6], pool[7]
     first, last = share(C * H, part, parts)

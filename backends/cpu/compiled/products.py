@@ -1,4 +1,4 @@
-"""Matrix products out of register tiles."""
+"""Matrix products built from register tiles."""
 
 from typing import Any
 
@@ -15,17 +15,17 @@ from backends.cpu.compiled.registers import (
     zero,
 )
 
-DEPTH = 192  # that many lines of x, a tile wide, stay in the first cache while all rows go over them
+DEPTH = 192  # this many lines of x, a tile wide, stay in the L1 cache while all rows are combined with them
 _TALL = 8 in OUTER_TILES
 
 
 def lanes(dtype: Any) -> int:
-    """How many numbers of ``dtype`` a vector register holds."""
+    """The number of elements of ``dtype`` in a vector register."""
     return VECTOR_BYTES // dtype.itemsize
 
 
 def _outer_strip(rows: int) -> Any:
-    """The loops over y for tiles of so many rows, which ``count`` is a multiple of."""
+    """The loops over y for tiles of ``rows`` rows; ``count`` is a multiple of it."""
     vectors = OUTER_TILES.get(rows, 1)
 
     @inlined
@@ -34,7 +34,7 @@ def _outer_strip(rows: int) -> Any:
         whole = width - width % span
         across, down = whole // span, count // rows
         for tile in range(across * down):
-            # the larger of w and x is walked through once, the other stays in a cache
+            # the larger of w and x is read once, the other stays in a cache
             m, r = (tile % across, tile // across) if count > width else (tile // down, tile % down)
             m, r = m * span, r * rows
             outer_tile(
@@ -59,7 +59,7 @@ def outer_product(
     y: Numbers, y_row: int, x: Numbers, offsets: Indices, w: Numbers, w_row: int, w_column: int,
     rows: int, depth: int, width: int, add: int, lanes: int,
 ) -> None:  # fmt: skip
-    """``y (+)= w @ x``: (rows, depth) times (depth, width); where they lie is told in ``outer_tile``."""
+    """``y (+)= w @ x``: (rows, depth) times (depth, width); ``outer_tile`` explains the layout."""
     for k in range(0, max(depth, 1), DEPTH):
         some, more = min(DEPTH, depth - k), add != 0 or k > 0
         o, w_k = at(offsets, k), at(w, k * w_column)
@@ -80,7 +80,7 @@ def outer_product(
 
 
 def _inner_strip(rows: int) -> Any:
-    """The loops over y for tiles of so many rows, which ``count`` is a multiple of."""
+    """The loops over y for tiles of ``rows`` rows; ``count`` is a multiple of it."""
     wide = INNER_TILES.get(rows, 1)
 
     @inlined
@@ -131,7 +131,7 @@ def multiply(
     outer: int, y: Numbers, y_row: int, x: Numbers, offsets: Indices, w: Numbers, w_row: int, w_column: int,
     rows: int, depth: int, width: int, add: int, lanes: int, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``y (+)= w @ x``; the parts are rows of y, or where it is wide, columns, as in transpose."""
+    """``y (+)= w @ x``; the parts are rows of y or, if it is wide, columns, as in transpose."""
     row_tiles, column_tiles = -(-rows // 4), -(-width // lanes)
     if row_tiles >= column_tiles or depth == 1:
         first, last = share(row_tiles, part, parts)
@@ -150,9 +150,9 @@ def multiply_by_depth(
     outer: int, shares: Numbers, x: Numbers, offsets: Indices, w: Numbers, w_row: int, w_column: int,
     rows: int, depth: int, width: int, lanes: int, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """Each part's share of ``w @ x``, (parts, rows, width): the parts are lines of x.
+    """Each part's share of ``w @ x``, (parts, rows, width); the parts are lines of x.
 
-    So each thread reads but its own, and one image at a time those that it reads and writes elsewhere.
+    Each thread then reads only its own weights: at batch 1 the same that it uses in the other kernels.
     """
     first, last = share(-(-depth // 4), part, parts)
     k, depth = 4 * first, min(depth, 4 * last) - 4 * first

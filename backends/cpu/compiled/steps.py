@@ -1,11 +1,11 @@
-"""What a training step does besides its layers: batches, losses, updates, each in one pass."""
+"""Kernels of a training step outside the layers: batches, losses and updates, each in a single pass."""
 
 from math import exp, log, nan, sqrt
 
 from backends.cpu.compiled.jit import Bytes, Doubles, Indices, Kernel, Numbers, as_written, inlined, share
 from backends.cpu.compiled.registers import at, one, zero
 
-PIXELS, IMAGES = 64, 16  # at a time: a line of cache of each image, and of each pixel
+PIXELS, IMAGES = 64, 16  # at a time: one cache line of each image and of each pixel
 
 
 @inlined
@@ -23,7 +23,7 @@ def _gather(images, order, scale, out, pixels, N, part, parts):
 def gather_bytes(
     images: Bytes, order: Indices, scale: Numbers, out: Numbers, pixels: int, N: int, part: int, parts: int
 ) -> None:
-    """A batch of images that are bytes, scaled, batch last."""
+    """A batch of byte images, scaled, batch last."""
     _gather(images, order, scale[0], out, pixels, N, part, parts)
 
 
@@ -31,13 +31,13 @@ def gather_bytes(
 def gather_numbers(
     images: Numbers, order: Indices, out: Numbers, pixels: int, N: int, part: int, parts: int
 ) -> None:
-    """A batch of images that are floats, as they are, batch last."""
+    """A batch of float images, unchanged, batch last."""
     _gather(images, order, one(out), out, pixels, N, part, parts)
 
 
 @Kernel
 def add_bias(y: Numbers, bias: Numbers, rows: int, columns: int, rectify: int, part: int, parts: int) -> None:
-    """``y[r, c] += bias[r]``, and where ``rectify``, what is negative becomes 0."""
+    """``y[r, c] += bias[r]``; with ``rectify`` negative values become 0."""
     first, last = share(rows, part, parts)
     for r in range(first, last):
         row, add = at(y, r * columns), bias[r]
@@ -72,7 +72,7 @@ def tanh_grad(dy: Numbers, y: Numbers, dx: Numbers, size: int, part: int, parts:
 
 @inlined
 def _largest(y, classes, N, n):
-    """The largest number of column n; NaN where there is one."""
+    """The largest value of column n, or NaN if it contains NaN."""
     best = y[n]
     for c in range(1, classes):
         value = y[c * N + n]

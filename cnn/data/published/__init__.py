@@ -1,1 +1,1 @@
-"""Published data sets: where they are downloaded from, and the part of MNIST that comes with the package."""
+"""Published data sets: downloads, and MNIST, which is included in the package."""

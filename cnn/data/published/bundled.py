@@ -1,4 +1,4 @@
-"""The data that comes with the package: MNIST, whole."""
+"""MNIST, which is included in the package."""
 
 import hashlib
 from importlib.resources import as_file, files
@@ -7,9 +7,9 @@ from cnn.data.dataset import Array, Dataset
 from cnn.data.readers.idx import AXES, FILES, read_with_contents
 from cnn.support.errors import DataError
 
-MNIST = files("cnn.data.published") / "mnist"  # in a folder or in a zip
+MNIST = files("cnn.data.published") / "mnist"  # in a folder or a zip file
 
-_SHA256 = {  # of each file, decompressed
+_SHA256 = {  # of each decompressed file
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
@@ -30,7 +30,7 @@ def _verified(name: str, axes: int) -> Array:
     except DataError as error:
         raise _damaged(str(error)) from error
     if hashlib.sha256(contents).hexdigest() != _SHA256[name]:
-        raise _damaged(f"{MNIST / f'{name}.gz'}: its contents do not have the sha256 that they should")
+        raise _damaged(f"{MNIST / f'{name}.gz'}: its contents do not have the expected sha256")
     return array
 
 

@@ -1,4 +1,4 @@
-"""Data sets that are downloaded once: into a folder of the user's cache, verified whenever they are used."""
+"""Data sets that are downloaded once into the user's cache folder, and verified each time they are used."""
 
 import hashlib
 import os
@@ -22,14 +22,14 @@ from cnn.support.terminal import live_console, write_line
 
 CACHE_VARIABLE = "CNN_DATA"
 
-_PART = ".part"  # how the name of a file ends while it is downloaded
-_ABANDONED = 3600.0  # seconds without a byte, after which nobody is downloading it any more
-_LONG = 10_000_000  # bytes; shorter downloads are over before anyone has read that they began
+_PART = ".part"  # the suffix of files that are being downloaded
+_ABANDONED = 3600.0  # seconds without a new byte, after which a download is considered dead
+_LONG = 10_000_000  # bytes; shorter downloads are not announced
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file as its authors published it; ``size`` in bytes."""
+    """A published file; ``size`` in bytes."""
 
     name: str
     size: int
@@ -38,16 +38,16 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Published:
-    """A data set: its files, and the places that have them, which are tried in this order."""
+    """A data set: its files, and its mirrors in the order in which they are tried."""
 
     name: str
     files: tuple[PublishedFile, ...]
     mirrors: tuple[str, ...]  # URLs without the file's name
 
     def fetch(self) -> list[Path]:
-        """The paths of its files in the cache, each verified; what is not there is downloaded.
+        """The paths of its files in the cache, each verified; missing files are downloaded.
 
-        Raises DataError where that fails.
+        Raises DataError if that fails.
         """
         folder = cache_folder() / self.name
         return [self._fetch(file, folder) for file in self.files]
@@ -62,8 +62,8 @@ class Published:
                 self._from_a_mirror(file, path, fault)
             except OSError as error:
                 raise DataError(
-                    f"{folder} cannot take {file.name}, {file.size:,} bytes ({error.strerror or error}): "
-                    f"make room there, or name another folder for downloads in {CACHE_VARIABLE}"
+                    f"{folder} cannot store {file.name}, {file.size:,} bytes ({error.strerror or error}): "
+                    f"free some space there, or name another folder for downloads in {CACHE_VARIABLE}"
                 ) from error
         return path
 
@@ -77,17 +77,17 @@ class Published:
         names = ", ".join(each.name for each in self.files)
         raise DataError(
             f"{self.name}: {path} {fault} and cannot be downloaded ({'; '.join(refusals)}): "
-            f"get {names} by hand into that folder, or give the path of your own copy instead of "
-            f"{self.name}; {CACHE_VARIABLE} names another folder for downloads than {path.parent.parent}"
+            f"download {names} manually into that folder, or give the path of your own copy instead of "
+            f"{self.name}; set {CACHE_VARIABLE} to use another folder for downloads than {path.parent.parent}"
         )
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: the folder that CNN_DATA names, or else the user's cache folder."""
+    """The folder for downloads: the folder that CNN_DATA names, or else the user's cache folder."""
     named = os.path.expanduser(os.environ.get(CACHE_VARIABLE, ""))
     if named.startswith("~"):
         raise DataError(
-            f"{CACHE_VARIABLE} is {named}, but there is no such home folder: name a folder in full"
+            f"{CACHE_VARIABLE} is {named}, but there is no such home folder: give an absolute path"
         )
     if named:
         return Path(named).absolute()
@@ -99,7 +99,7 @@ def cache_folder() -> Path:
 
 
 def _fault(path: Path, file: PublishedFile) -> str | None:
-    """What is wrong with the file at ``path``; None: it is the published one."""
+    """The fault of the file at ``path``; None if it is the published file."""
     if not os.path.exists(path):
         return "is missing"
     if not path.is_file():
@@ -119,8 +119,8 @@ def _fault(path: Path, file: PublishedFile) -> str | None:
 
 
 def _download(url: str, file: PublishedFile, path: Path) -> None:
-    """Put the file at ``path``, once all of it has come and is the published one."""
-    part = path.with_name(f".{file.name}.{token_hex(8)}{_PART}")  # nobody else's
+    """Download the file to ``path``; it appears there only when it is complete and verified."""
+    part = path.with_name(f".{file.name}.{token_hex(8)}{_PART}")  # a unique name
     digest = hashlib.sha256()
     try:
         with part.open("xb") as out, _shown(url, file) as advance:
@@ -138,7 +138,7 @@ def _download(url: str, file: PublishedFile, path: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what downloads that were killed have left."""
+    """Remove the partial files of killed downloads."""
     for part in folder.glob(f".*{_PART}"):
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > _ABANDONED:
@@ -147,9 +147,9 @@ def _remove_abandoned(folder: Path) -> None:
 
 @contextmanager
 def _shown(url: str, file: PublishedFile) -> Iterator[Callable[[int], object]]:
-    """Say on standard error that a long download begins, and on a terminal how far it is.
+    """Announce a long download on standard error; on a terminal, also show its progress.
 
-    Gives a function to be called with the number of bytes that have come.
+    Yields a function to call with the number of bytes received.
     """
     if file.size < _LONG:
         yield lambda count: None

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 28x28 pictures of clothes, in the files of MNIST's names."""
+"""Fashion-MNIST: 28x28 pictures of clothes, in files named like MNIST's."""
 
 from cnn.data.dataset import Dataset
 from cnn.data.published.downloads import Published, PublishedFile
@@ -43,7 +43,7 @@ FASHION_MNIST = Published(
     ),
     mirrors=(
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # which has no https
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # it has no https
     ),
 )
 

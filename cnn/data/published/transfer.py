@@ -1,4 +1,4 @@
-"""A file from a server that may be slow, silent or wrong: never more than its size, never waited for long."""
+"""Downloads a file from a server that may be slow, silent or wrong, with limits on size and time."""
 
 import time
 from collections.abc import Iterator
@@ -8,26 +8,26 @@ from threading import Event, Thread
 from backends.text import first_line
 from cnn.support.text import printable, short
 
-PATIENCE = 30.0  # seconds within which LEAST bytes have to come, or all that are left
+PATIENCE = 30.0  # seconds in which LEAST bytes or all remaining bytes must arrive
 LEAST = 1 << 16
 
 _CHUNK = 1 << 16
 
 
 class TransferError(Exception):
-    """What a server did instead of sending the file, as in "HTTP Error 404: Not Found"."""
+    """A transfer failed; the message is, for example, "HTTP Error 404: Not Found"."""
 
 
 def received(url: str, size: int) -> Iterator[bytes]:
-    """The ``size`` bytes at ``url``, piece by piece; redirects are followed.
+    """Yields the ``size`` bytes at ``url``, piece by piece; redirects are followed.
 
-    Raises TransferError where the server cannot be reached, refuses, is too slow, or sends fewer
-    bytes or more; of more than ``size`` nothing is read but the byte that shows it.
+    Raises TransferError if the server cannot be reached, refuses, is too slow, or sends fewer or more
+    bytes; at most one byte beyond ``size`` is read.
     """
     pieces: SimpleQueue[bytes | TransferError] = SimpleQueue()
     given_up = Event()
-    # No timeout of a socket covers the look-up of a name, or an answer that comes a byte a second;
-    # so one thread waits for the server, and this one for that.
+    # Socket timeouts cover neither name resolution nor an answer of one byte per second, so another thread
+    # waits for the server, and this thread waits for the other.
     Thread(target=_read, args=(url, size + 1, pieces, given_up), daemon=True).start()
     try:
         yield from _checked(pieces, size)
@@ -36,7 +36,7 @@ def received(url: str, size: int) -> Iterator[bytes]:
 
 
 def _checked(pieces: "SimpleQueue[bytes | TransferError]", size: int) -> Iterator[bytes]:
-    """The pieces, as long as they come fast enough and are of a file of that size."""
+    """Yields the pieces, and checks their speed and total size."""
     beginning, count, recent = b"", 0, 0
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -49,7 +49,7 @@ def _checked(pieces: "SimpleQueue[bytes | TransferError]", size: int) -> Iterato
         beginning = beginning or piece
         count += len(piece)
         if count > size or (count < size and not piece):
-            if beginning.lstrip().startswith(b"<"):  # of a hotel's network, for example
+            if beginning.lstrip().startswith(b"<"):  # for example the login page of a network
                 raise TransferError("sends a web page instead")
             wrong = "sends more than" if count > size else f"ends after {count:,} of"
             raise TransferError(f"{wrong} the {size:,} bytes expected")
@@ -62,7 +62,7 @@ def _checked(pieces: "SimpleQueue[bytes | TransferError]", size: int) -> Iterato
 
 
 def _read(url: str, most: int, pieces: "SimpleQueue[bytes | TransferError]", given_up: Event) -> None:
-    """Put what comes from ``url`` into ``pieces``, up to ``most`` bytes, then b"" or what went wrong."""
+    """Put the bytes of ``url`` into ``pieces``, up to ``most``; then b"" or the error."""
     from urllib.request import Request, urlopen
 
     try:
@@ -71,12 +71,12 @@ def _read(url: str, most: int, pieces: "SimpleQueue[bytes | TransferError]", giv
                 most -= len(piece)
                 pieces.put(piece)
         pieces.put(b"")
-    except Exception as error:  # whatever a connection fails of
+    except Exception as error:  # connections fail in many ways
         pieces.put(TransferError(_reason(error)))
 
 
 def _reason(error: Exception) -> str:
-    cause = getattr(error, "reason", None)  # urllib wraps what the system says
+    cause = getattr(error, "reason", None)  # urllib wraps the system's error
     if isinstance(cause, Exception):
         return _reason(cause)
     if isinstance(error, TimeoutError):

@@ -1,6 +1,6 @@
-"""CIFAR-10 in its binary version: records of a label and the pixels of a 32x32 picture, six files of them.
+"""The binary version of CIFAR-10: six files of records with a label and the pixels of a 32x32 picture.
 
-https://www.cs.toronto.edu/~kriz/cifar.html describes it.
+The format is described at https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 import os
@@ -40,7 +40,7 @@ _OTHER_VERSIONS = {
     "cifar-10-batches-py": f"the Python version of CIFAR-10: {NEVER_OPENED}; {BINARY}",
     "cifar-10-batches-mat": f"the MATLAB version of CIFAR-10: {BINARY}",
     "cifar-100-python": f"the Python version of CIFAR-100: {NEVER_OPENED}; {SAVE}",
-    "cifar-100-binary": f"the binary version of CIFAR-100, which is not read: {SAVE}",
+    "cifar-100-binary": f"the binary version of CIFAR-100, which is not supported: {SAVE}",
 }
 _SHAPE = (3, 32, 32)  # red, green and blue planes
 _RECORD = 1 + 3 * 32 * 32
@@ -55,7 +55,7 @@ def load_cifar10() -> tuple[Dataset, Dataset]:
 
 
 def load_archive(path: Path) -> tuple[Dataset, Dataset]:
-    """The two sets in the archive that CIFAR-10 is published in; nothing is unpacked on the disk."""
+    """Load both sets from the published archive of CIFAR-10; nothing is unpacked to the disk."""
     with open_file(path) as file:
         try:
             stream = cast(IO[bytes], GzipFile(fileobj=file)) if is_gzip(file) else file
@@ -65,7 +65,7 @@ def load_archive(path: Path) -> tuple[Dataset, Dataset]:
         except Exception as error:  # a damaged archive may raise nearly anything inside gzip and tarfile
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(
-                f"{path}: no .tar.gz archive, or damaged ({reason}): get a whole copy of the file"
+                f"{path}: not a .tar.gz archive, or damaged ({reason}): get a complete copy of the file"
             ) from error
     if not records:
         raise DataError(
@@ -81,7 +81,7 @@ def load_archive(path: Path) -> tuple[Dataset, Dataset]:
 
 
 def load_folder(folder: Path) -> tuple[Dataset, Dataset]:
-    """The two sets in the folder that the archive is unpacked to."""
+    """Load both sets from the folder of the unpacked archive."""
     records = {}
     for name in FILES:
         with open_file(folder / name) as file:
@@ -90,15 +90,15 @@ def load_folder(folder: Path) -> tuple[Dataset, Dataset]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it has files of CIFAR-10's names."""
+    """Whether the folder has files with CIFAR-10's names."""
     return any(os.path.exists(path / name) for name in FILES)
 
 
 def _read_archive(path: Path, stream: "_Bounded") -> dict[str, Array]:
-    """The records of the files that are expected, by name; all else is passed over."""
+    """The records of the expected files, by name; other files are skipped."""
     names = {f"{_FOLDER}/{name}": name for name in FILES}
     records: dict[str, Array] = {}
-    # a stream is read forwards only, whatever sizes the archive claims
+    # a stream is only read forwards, whatever sizes the archive claims
     with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=CHUNK) as archive:
         for member in archive:
             name = names.get(member.name)
@@ -107,7 +107,7 @@ def _read_archive(path: Path, stream: "_Bounded") -> dict[str, Array]:
                 continue
             place = f"{path}: {member.name}"
             if not member.isreg() or member.issparse():
-                raise DataError(f"{place}: no plain file in the archive: expected records")
+                raise DataError(f"{place}: not a regular file in the archive: expected records")
             if name in records:
                 raise DataError(f"{place}: occurs twice in the archive: expected it once")
             contents = cast(IO[bytes], archive.extractfile(member))
@@ -118,10 +118,10 @@ def _read_archive(path: Path, stream: "_Bounded") -> dict[str, Array]:
 
 
 def _refuse_other_version(path: Path, name: str) -> None:
-    """Raise DataError if a file of this name is of CIFAR in another version than the one that is read."""
+    """Raise DataError if a file of this name belongs to an unsupported version of CIFAR."""
     for folder, what in _OTHER_VERSIONS.items():
         if name.split("/")[0] == folder:
-            raise DataError(f"{path}: holds {what}")
+            raise DataError(f"{path}: contains {what}")
 
 
 def _read_records(name: str, stream: IO[bytes], size: int) -> Array:
@@ -134,7 +134,7 @@ def _read_records(name: str, stream: IO[bytes], size: int) -> Array:
     data = bytearray()
     read_up_to(size, stream, data)
     if len(data) < size:
-        raise DataError(f"{name}: {size:,} bytes promised, {len(data):,} found: it is cut short")
+        raise DataError(f"{name}: {size:,} bytes promised, {len(data):,} found: it is incomplete")
     records = np.frombuffer(data, dtype=np.uint8).reshape(count, _RECORD)
     highest = records[:, 0].argmax()
     if records[highest, 0] >= len(CLASSES):
@@ -154,7 +154,7 @@ def _as_set(batches: list[Array]) -> Dataset:
 
 
 class _Bounded:
-    """What an archive unpacks to, as a stream that is refused where it is longer than it may be."""
+    """The contents of an archive as a stream; DataError if it is too long."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         self._stream, self._path = stream, path

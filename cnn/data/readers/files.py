@@ -1,4 +1,4 @@
-"""What the readers of files share: opening, bounded reading, and the two sets that come out."""
+"""Functions that the readers share: opening, bounded reading, and making the two sets."""
 
 import os
 from contextlib import suppress
@@ -14,22 +14,22 @@ from cnn.support.errors import DataError
 from cnn.support.reading import open_regular
 
 CHUNK = 1 << 20
-MOST_NAMES = 2000  # that are looked at in a folder, which may hold a million
-MOST_FOLDERS = 20  # that are looked into: more of them are classes
+MOST_NAMES = 2000  # read from a folder, which may contain a million
+MOST_FOLDERS = 20  # searched in a folder: more folders are classes
 _COUNT = (
     "count the classes from 0 (numpy.unique(labels, return_inverse=True) does), or name all of them in "
     "`classes` of a .npz, or classes.npy"
 )
-_NOT_THE_DATA = {  # by how a file begins that stands where the data should
-    b"<!doctype html": "this is a web page: get the file again, the download went wrong",
-    b"<html": "this is a web page: get the file again, the download went wrong",
-    b"version https://git-lfs": "this is a pointer of Git LFS: `git lfs pull` gets the file itself",
+_NOT_THE_DATA = {  # by the first bytes of files that are not the data
+    b"<!doctype html": "this is a web page, the download failed: download the file again",
+    b"<html": "this is a web page, the download failed: download the file again",
+    b"version https://git-lfs": "this is a Git LFS pointer: run `git lfs pull` to get the file itself",
 }
 _HIDDEN = ("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found")
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """``path``, open for reading; DataError where that fails or where it is no regular file."""
+    """Open ``path`` for reading; DataError if that fails or if it is not a regular file."""
     try:
         file = open_regular(path)
     except (OSError, ValueError) as error:
@@ -43,7 +43,7 @@ def open_file(path: Path) -> IO[bytes]:
 
 
 def unreadable(path: str | os.PathLike[str], error: Exception) -> DataError:
-    """The error that says why the system does not let us at ``path``."""
+    """The error that says why ``path`` cannot be read."""
     reason = getattr(error, "strerror", None) or error
     if isinstance(error, FileNotFoundError) and os.path.islink(path):
         reason = f"this is a link to {os.readlink(path)}, which does not exist"
@@ -51,7 +51,7 @@ def unreadable(path: str | os.PathLike[str], error: Exception) -> DataError:
 
 
 def is_gzip(file: IO[bytes]) -> bool:
-    """Whether what is open for reading begins as gzip's files do; it is at its beginning again afterwards."""
+    """Whether an open file is compressed by gzip; its position is reset to the beginning."""
     return _beginning(file, 2) == b"\x1f\x8b"
 
 
@@ -60,12 +60,12 @@ def _beginning(file: IO[bytes], size: int) -> bytes:
         beginning = file.read(size)
         file.seek(0)
         return beginning
-    except OSError:  # which the reader will meet again, and name
+    except OSError:  # the reader will get and report the same error
         return b""
 
 
 def names_in(folder: Path) -> list[str]:
-    """The first names in ``folder``, sorted, without what systems hide in folders; a folder's ends in "/"."""
+    """The first names in ``folder``, sorted, without hidden files; names of folders end in "/"."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name + "/" * entry.is_dir() for entry in islice(entries, MOST_NAMES)]
@@ -75,32 +75,32 @@ def names_in(folder: Path) -> list[str]:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a path in a folder or an archive is one that systems put there, or lies in a hidden folder."""
+    """Whether a path in a folder or archive is a hidden or system file, or is in a hidden folder."""
     names = [name for name in path.lower().split("/") if name.strip(".")]
     return any(name.startswith(".") or name in _HIDDEN for name in names)
 
 
 def names_below(folder: Path) -> list[str]:
-    """The names in ``folder``, and those in the folders that lie there, as in "train/images.npy"."""
+    """The names in ``folder`` and in its subfolders, such as "train/images.npy"."""
     names = names_in(folder)
     folders = [name for name in names if name.endswith("/")]
     if len(folders) > MOST_FOLDERS:
         return names
     below = []
     for inner in folders:
-        with suppress(DataError):  # of a folder that may not be read
+        with suppress(DataError):  # the folder may not be readable
             below += [inner + name for name in names_in(folder / inner)]
     return names + below
 
 
 def read_up_to(size: int, stream: IO[bytes], data: bytearray) -> None:
-    """Read on until ``data`` has ``size`` bytes or nothing is left; memory grows with what really comes."""
+    """Read until ``data`` has ``size`` bytes or the stream ends; memory grows only with the bytes read."""
     while len(data) < size and (chunk := stream.read(min(CHUNK, size - len(data)))):
         data += chunk
 
 
 def most_inflated(compressed: int) -> int:
-    """More than ``compressed`` bytes of deflate can become: the format ends at 1032 to 1."""
+    """An upper bound of the decompressed size; deflate compresses at most 1032 to 1."""
     return 1032 * compressed + 64
 
 
@@ -110,9 +110,9 @@ def as_sets(
     names: tuple[str, ...] | None = None,
     notes: tuple[str, ...] = (),
 ) -> tuple[Dataset, Dataset]:
-    """The training and the test set with the same classes, from (images, labels) of each.
+    """Make the training and test sets, with the same classes, from the arrays in files.
 
-    The arrays are as they come in files; how they were understood is added to ``notes``.
+    Notes on how the arrays were interpreted are added to ``notes``.
     """
     train_x, train_note = arranged_images(train[0])
     test_x, test_note = arranged_images(test[0])
@@ -147,7 +147,7 @@ def _class_count(train: Named, test: Named, train_columns: int | None, test_colu
     if train_columns is not None:
         return train_columns
     present = np.union1d(train.array, test.array)
-    # below the label present[i] there are i classes with an image and present[i] - i without one
+    # of the classes below the label present[i], i have an image and present[i] - i have none
     plausible = present <= 2 * np.arange(len(present))
     if 2 * plausible.sum() < len(present) + (not plausible[-1]):
         raise DataError(
@@ -166,7 +166,7 @@ def _refuse_stray(highest: int, *sets: Named) -> None:
             position = positions[0]
             raise DataError(
                 f"{name}: label {labels[position]} at position {position} is out of range: expected 0 to "
-                f"{highest}, as most classes up to it have no image; if that is meant, {_COUNT}"
+                f"{highest}, because most classes below it have no image; if the label is right, {_COUNT}"
             )
 
 
@@ -175,7 +175,7 @@ def _described(columns: int | None) -> str:
 
 
 def _listed(labels: np.ndarray) -> str:
-    """As in "3 and 8", "0, 3, 7, ...": a few of many."""
+    """A list such as "3 and 8" or "0, 3, 7, ..."."""
     texts = [str(label) for label in labels[:6]]
     if len(labels) > len(texts):
         return f"{', '.join(texts)}, ..."

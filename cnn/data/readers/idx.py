@@ -1,4 +1,4 @@
-"""IDX, the format of the MNIST files: a magic number, the sizes, the bytes; plain or gzip-compressed."""
+"""IDX, the format of the MNIST files: a magic number, the sizes, and the bytes; plain or gzipped."""
 
 import os
 import struct
@@ -35,28 +35,28 @@ _OTHER_TYPES = {  # by the third byte
 
 
 def read_idx(path: str | os.PathLike[str], axes: int | None = None) -> Array:
-    """The uint8 array in an IDX file, plain or compressed by gzip, whatever its name ends in.
+    """The uint8 array in an IDX file, plain or gzipped, with any file name.
 
-    ``axes`` says what is expected: 3 for images, 1 for labels. The sizes in the header are checked
-    against the file's length before memory is taken for them. Raises DataError.
+    ``axes`` is the expected number of axes: 3 for images, 1 for labels. The sizes in the header are
+    checked against the length of the file before memory is allocated. Raises DataError.
     """
     return read_with_contents(Path(path), axes)[0]
 
 
 def holds_idx(folder: Path) -> bool:
-    """Whether ``folder`` has one of the files of MNIST's names."""
+    """Whether ``folder`` has a file with one of MNIST's names."""
     return any(os.path.exists(folder / name) for name in _names())
 
 
 def idx_names(names: Iterable[str]) -> list[str]:
-    """Those of the names that IDX files of a data set have, as archivers and browsers leave them."""
+    """The names that belong to IDX files of a data set, also if changed by archivers or browsers."""
     return [name for name in names if _is_idx(name) and (role := role_of(name)) and role.part]
 
 
 def load_idx(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
-    """The two sets in a folder with MNIST's four file names; a plain file goes before its .gz.
+    """Load both sets from a folder with MNIST's four file names; a plain file is preferred to its .gz.
 
-    Other ``names`` in the folder that say what their files are, such as train-images.idx3-ubyte, will do too.
+    Other descriptive ``names``, such as train-images.idx3-ubyte, are accepted too.
     """
     there = {*idx_names(names), *(name for name in _names() if _is_no_folder(folder / name))}
     parts = parts_among(sorted(there), str(folder), FILES, "the four IDX files, plain or .gz")
@@ -66,7 +66,7 @@ def load_idx(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
     )
     notes = parts.notes
     if "emnist" in parts.train[0].lower():
-        notes = (*notes, "EMNIST's pictures are stored on their side, turned upright")
+        notes = (*notes, "EMNIST's images are stored rotated, and were turned upright")
         train, test = (
             (Named(images.name, images.array.transpose(0, 2, 1)), labels) for images, labels in (train, test)
         )
@@ -82,7 +82,7 @@ def _names() -> list[str]:
 
 
 def _is_idx(name: str) -> bool:
-    """Whether an IDX file may have the name, or for "name/" a folder that such a file was unpacked to."""
+    """Whether the name may belong to an IDX file, or "name/" to a folder into which one was unpacked."""
     own = name.strip("/").rsplit("/", 1)[-1].lower().removesuffix(".gz")
     if "idx" in own and "ubyte" in own:
         return True
@@ -95,7 +95,7 @@ def _read_named(path: Path, axes: int) -> Named:
 
 
 def read_with_contents(path: Path, axes: int | None = None) -> tuple[Array, bytearray]:
-    """The array in an IDX file, and the decompressed file that it is a view of."""
+    """The array in an IDX file, and the decompressed file of which it is a view."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         try:
@@ -104,7 +104,7 @@ def read_with_contents(path: Path, axes: int | None = None) -> tuple[Array, byte
             return _read(path, file, size, axes)
         except (EOFError, OSError, zlib.error) as error:
             raise DataError(
-                f"{path}: damaged or cut short ({error}): get a whole copy of the file"
+                f"{path}: damaged or incomplete ({error}): get a complete copy of the file"
             ) from error
 
 
@@ -118,17 +118,17 @@ def _read(path: Path, stream: IO[bytes], most: int, axes: int | None) -> tuple[A
     start = 4 + 4 * (magic - _MAGIC)
     read_up_to(start, stream, contents)
     if len(contents) < start:
-        raise DataError(f"{path}: the file ends within its header: get a whole copy of it")
+        raise DataError(f"{path}: the file ends within its header: get a complete copy of it")
     shape = struct.unpack_from(f">{magic - _MAGIC}I", contents, 4)
     promised = start + prod(shape)
     if 0 in shape:
-        raise DataError(f"{path}: the sizes in its header are {shape}: expected none to be 0")
+        raise DataError(f"{path}: the sizes in its header are {shape}: expected sizes of at least 1")
     if promised <= most:
         read_up_to(promised, stream, contents)
     if len(contents) < promised:
         raise DataError(
             f"{path}: its header promises {promised:,} bytes, but the file holds fewer: "
-            "it is cut short or damaged; get a whole copy of it"
+            "it is incomplete or damaged; get a complete copy of it"
         )
     if stream.read(1):  # at the end of a .gz this also checks the CRC
         raise DataError(f"{path}: more data than the {promised:,} bytes that its header promises")

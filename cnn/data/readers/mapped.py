@@ -1,4 +1,4 @@
-"""Images in a file that is mapped into memory, and may be larger than that: how it is read."""
+"""Images in a memory-mapped file, which may be larger than memory."""
 
 import mmap
 import os
@@ -13,7 +13,7 @@ from cnn.support.errors import DataError
 
 
 def mapping(array: Any) -> mmap.mmap | None:
-    """The file that an array lies in, as it is mapped into memory; None where it lies in none."""
+    """The memory map that an array is in; None if it is not in a mapped file."""
     while isinstance(array, np.ndarray):
         array = array.base
     return array if isinstance(array, mmap.mmap) else None
@@ -21,7 +21,7 @@ def mapping(array: Any) -> mmap.mmap | None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an array lies in a file: what it is pickled as, so that no file is copied into memory."""
+    """The location of an array in a file. Arrays are pickled as this, so that no file is copied."""
 
     path: str
     dtype: Any
@@ -29,18 +29,18 @@ class Place:
     offset: int
 
     def map(self) -> Any:
-        """The array, mapped into this process's memory; DataError if the file is not here."""
+        """The array, mapped into this process's memory; DataError if the file does not exist here."""
         try:
             return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{self.path}: the images of a data set lie in this file, which cannot be mapped here "
-                f"({error}): give this process the same file at the same place, or send images in memory"
+                f"{self.path}: this file contains the images of a data set, but cannot be mapped here "
+                f"({error}): provide the file under the same path, or send images that are in memory"
             ) from error
 
 
 def place(array: Any) -> Place | None:
-    """Where a contiguous array lies in a file; None if it lies in none that is known by its path."""
+    """The location of a contiguous array in a file; None if it is not in a file with a known path."""
     whole = array
     while isinstance(whole, np.ndarray) and not isinstance(whole.base, mmap.mmap):
         whole = whole.base
@@ -51,11 +51,11 @@ def place(array: Any) -> Place | None:
 
 
 class ReadAhead:
-    """Has the images of a mapped file read a batch ahead, once it turns out that it does not stay in memory.
+    """Reads the images of a mapped file one batch ahead, if the file turns out not to fit in memory.
 
-    The system reads far around what is asked for, which soon brings a file into memory that fits there. Of
-    one that does not, most is dropped again unused: a shuffled epoch reads a thousand times what it needs. So
-    where more has been read than the file holds, the system is told what comes next, and to read no more.
+    The system reads far beyond each access, which soon loads a file that fits in memory. If it does not fit,
+    most of this is dropped unused: a shuffled epoch then reads a thousand times as much as it needs. After
+    more has been read than the size of the file, the system is told what to read next, and nothing else.
     """
 
     def __init__(self, images: Any) -> None:
@@ -69,7 +69,7 @@ class ReadAhead:
 
     @contextmanager
     def epoch(self) -> Iterator[None]:
-        """Around :meth:`expect`; afterwards the file is read as any other."""
+        """Use :meth:`expect` inside this block; after it, the file is read normally again."""
         if self._file is None:
             yield
             return
@@ -81,7 +81,7 @@ class ReadAhead:
             self._file.madvise(mmap.MADV_NORMAL)
 
     def expect(self, chosen: Any) -> None:
-        """These images come next, in any order."""
+        """Announce the images that are needed next, in any order."""
         if self._file is None:
             return
         latest, self._latest = self._latest, bytes_read()
@@ -93,7 +93,7 @@ class ReadAhead:
                 self._file.madvise(mmap.MADV_WILLNEED, start, size)
 
     def _pages(self, chosen: Any) -> Iterator[tuple[int, int]]:
-        """(start, size) of the images in the file, from a page's start; of those side by side together."""
+        """Yields (start, size) of the images in the file, aligned to pages; adjacent images are joined."""
         starts = self._start + np.sort(chosen) * self._size
         ends = starts + self._size
         starts -= starts % mmap.PAGESIZE
@@ -104,7 +104,7 @@ class ReadAhead:
 
 
 def bytes_read() -> int:
-    """What this process has had read from disks; 0 where the system does not count that."""
+    """The bytes that this process has read from disks; 0 if the system does not count them."""
     import resource  # not on Windows
 
     return 512 * resource.getrusage(resource.RUSAGE_SELF).ru_inblock

@@ -1,4 +1,4 @@
-"""NumPy's .npy: a header and an array. A folder of them is mapped into memory, and may be larger than it."""
+"""NumPy's .npy files: a header and an array. Folders of them are memory-mapped and may exceed memory."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ from cnn.support.errors import DataError
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 CLASSES = ("classes", "class_names", "label_names", "target_names")  # the first is the documented one
-LONGEST_HEADER = 1 << 14  # longer than any of an array of numbers or names
+LONGEST_HEADER = 1 << 14  # longer than the header of any array of numbers or names
 _PARSERS: dict[tuple[int, int], Any] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -25,7 +25,7 @@ _PARSERS: dict[tuple[int, int], Any] = {
 
 
 class Header(NamedTuple):
-    """What a .npy says of its array, and where that starts."""
+    """The header of a .npy file, and the position of the array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -34,9 +34,9 @@ class Header(NamedTuple):
 
 
 def parse_header(data: bytearray, size: int, name: str) -> Header:
-    """The header at the beginning of a .npy of ``size`` bytes; whatever numpy raises where it is none.
+    """Parse the header of a .npy file of ``size`` bytes; if it is not a header, numpy raises any exception.
 
-    Raises DataError for one that promises what the file does not hold, or Python objects.
+    Raises DataError if the header promises more than the file contains, or Python objects.
     """
     stream = BytesIO(data)
     version = np.lib.format.read_magic(stream)
@@ -46,8 +46,8 @@ def parse_header(data: bytearray, size: int, name: str) -> Header:
     start = stream.tell()
     if dtype.hasobject:
         raise DataError(
-            f"{name}: holds Python objects, which are never unpickled: save plain numbers or text, as "
-            "astype(str) makes it"
+            f"{name}: holds Python objects, which are never unpickled: save plain numbers, or text "
+            "converted by astype(str)"
         )
     if len(shape) > 4 or any(n < 0 for n in shape):
         raise DataError(f"{name}: shape {shape}: expected at most 4 axes, none of them negative")
@@ -62,36 +62,36 @@ def parse_header(data: bytearray, size: int, name: str) -> Header:
 def class_names(
     there: Iterable[str], read: Callable[[str], Named]
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """The names of the classes from one of the arrays that are ``there``, and a note if that is another.
+    """The class names from one of the arrays in ``there``, and a note if it is not the documented one.
 
-    DataError if the array is no row of texts.
+    Raises DataError if the array is not one-dimensional text.
     """
     found = next((name for name in CLASSES if name in there), None)
     if found is None:
         return None, ()
     name, names = read(found)
     if names.dtype.kind not in "US" or names.ndim != 1:
-        raise DataError(f"{name}: {names.dtype} {names.shape}: expected a row of names, as text")
+        raise DataError(f"{name}: {names.dtype} {names.shape}: expected a one-dimensional array of text")
     notes = () if found == CLASSES[0] else (f"class names from {found}",)
     return as_names(as_texts(names, name), name), notes
 
 
 def holds_npy(folder: Path) -> bool:
-    """Whether ``folder`` has one of the files that :func:`load_npy` is documented to read."""
+    """Whether ``folder`` has a file with a name that :func:`load_npy` documents."""
     return any(os.path.exists(folder / f"{name}.npy") for name in ARRAYS)
 
 
 def npy_names(names: Iterable[str]) -> list[str]:
-    """Those of the names that are .npy files of a part of a data set."""
+    """The names that belong to .npy files of a data set."""
     files = [name for name in names if name.lower().endswith(".npy")]
     return [name for name in files if (role := role_of(name)) and role.part]
 
 
 def load_npy(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
-    """The two sets in x_train.npy, y_train.npy, x_test.npy, y_test.npy and perhaps classes.npy, names.
+    """Load both sets from x_train.npy, y_train.npy, x_test.npy, y_test.npy and, optionally, classes.npy.
 
-    Other ``names`` in the folder that say what their arrays are, such as train_images.npy, will do too.
-    Images in a dtype and order that a Dataset has stay in their files, which must not be cut short meanwhile.
+    Other descriptive ``names``, such as train_images.npy, are accepted too. Images whose dtype and order
+    suit a Dataset stay in their files, which must not be truncated while in use.
     """
     usual = [f"{name}.npy" for name in ARRAYS]
     there = {*npy_names(names), *(name for name in usual if os.path.exists(folder / name))}
@@ -103,7 +103,7 @@ def load_npy(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
 
 
 def _map(path: Path) -> Named:
-    """The array in a file, which stays there."""
+    """The array in a file as a memory map."""
     name = str(path)
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -112,13 +112,13 @@ def _map(path: Path) -> Named:
             read_up_to(min(LONGEST_HEADER, size), file, data)
             shape, dtype, order, start = parse_header(data, size, name)
             if not size - start:
-                return Named(name, np.empty(shape, dtype))  # nothing is there to map
+                return Named(name, np.empty(shape, dtype))  # there is nothing to map
             return Named(name, np.memmap(file, dtype, "r", start, shape, order))
         except DataError:
             raise
-        except OSError as error:  # of the file system, which may not map files
+        except OSError as error:  # some file systems cannot map files
             raise unreadable(path, error) from error
-        except Exception as error:  # numpy may raise nearly anything for what is no header
+        except Exception as error:  # numpy may raise nearly any exception for an invalid header
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(
                 f"{name}: not a .npy file, or damaged ({reason}): expected what numpy.save writes"

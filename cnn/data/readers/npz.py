@@ -1,4 +1,4 @@
-"""NumPy's .npz: a zip archive with an array a member, read here without ever unpickling."""
+"""NumPy's .npz files: zip archives with one array per member. Nothing is ever unpickled."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from cnn.support.text import short
 
 
 def holds_arrays(path: Path) -> bool:
-    """Whether the file, whatever it is called, is an archive with arrays in it."""
+    """Whether the file is an archive that contains arrays; its name does not matter."""
     with open_file(path) as file:
         try:
             return any(name.endswith(".npy") for name in ZipFile(file).namelist())
@@ -27,9 +27,9 @@ def holds_arrays(path: Path) -> bool:
 
 
 def load_npz(path: Path) -> tuple[Dataset, Dataset]:
-    """The two sets in a .npz file: x_train, y_train, x_test, y_test and perhaps ``classes``, names.
+    """Load both sets from a .npz file: x_train, y_train, x_test, y_test and, optionally, ``classes``.
 
-    Other names that say what their arrays are, such as train_images, will do too.
+    Other descriptive names, such as train_images, are accepted too.
     """
     with open_file(path) as file, _answering(path):
         read = _read(path, ZipFile(file), os.fstat(file.fileno()).st_size)
@@ -49,12 +49,12 @@ def read_npz(path: Path) -> dict[str, Array]:
 
 @contextmanager
 def _answering(path: Path) -> Iterator[None]:
-    """Whatever a damaged archive raises inside zipfile and numpy, it is DataError outside the block."""
+    """Convert every exception that a damaged archive causes in zipfile and numpy to DataError."""
     try:
         yield
     except DataError:
         raise
-    except Exception as error:  # which may be nearly any
+    except Exception as error:  # may be nearly any exception
         reason = short((str(error).splitlines() or [type(error).__name__])[0], 200)
         raise DataError(
             f"{path}: not a .npz file, or damaged ({reason}): expected what numpy.savez writes"
@@ -64,7 +64,7 @@ def _answering(path: Path) -> Iterator[None]:
 def _read(
     path: Path, archive: ZipFile, size: int
 ) -> tuple[Pair, Pair, tuple[str, ...] | None, tuple[str, ...]]:
-    """What :func:`as_sets` takes."""
+    """The arguments of :func:`as_sets`."""
     suffix = ".npy"
     members: dict[str, ZipInfo] = {}
     for info in archive.infolist():
@@ -72,9 +72,9 @@ def _read(
         if is_hidden(info.filename):
             continue
         if name != info.filename and members.setdefault(name, info) is not info:
-            raise DataError(f"{path}: {short(name, 100)} is in it twice: expected each array once")
+            raise DataError(f"{path}: {short(name, 100)} occurs twice: expected each array once")
     found = some_of(short(name, 100) for name in members) or "none"
-    unnamed = ", which savez gives arrays without a name" if "arr_0" in members else ""
+    unnamed = ", the name that savez gives to unnamed arrays" if "arr_0" in members else ""
     parts = parts_among(members, str(path), ARRAYS, f"{', '.join(ARRAYS)}, found {found}{unnamed}")
 
     def read(name: str) -> Named:
@@ -87,12 +87,12 @@ def _read(
 
 
 def _read_array(archive: ZipFile, info: ZipInfo, size: int, name: str) -> Array:
-    """One member; its sizes are checked from the outside in before memory is taken for them."""
+    """One array; all sizes are checked before memory is allocated."""
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise DataError(f"{name}: compressed by method {info.compress_type}: expected stored or deflated")
     if info.compress_size > size or info.file_size > most_inflated(info.compress_size):
         raise DataError(
-            f"{name}: {info.file_size:,} bytes promised, more than the file can hold: it is damaged"
+            f"{name}: {info.file_size:,} bytes promised, more than the file can contain: it is damaged"
         )
     with archive.open(info) as stream:
         data = bytearray()

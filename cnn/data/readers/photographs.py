@@ -1,4 +1,4 @@
-"""Photographs and scans made into images that a network takes."""
+"""Converts photographs and scans to images for a network."""
 
 import io
 import os
@@ -21,56 +21,56 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
-# Those that hold pixels; Pillow would start another program for EPS.
+# Formats that contain pixels; Pillow would start another program for EPS.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
-MOST_BYTES = 1 << 30  # of a file: as many pixels as Pillow takes have fewer
-FEW_PIXELS = 1 << 22  # that any file may have
-MOST_PER_BYTE = 1 << 15  # pixels in a byte of a file: a blank page of fax, 1 bit a line, has no more
+MOST_BYTES = 1 << 30  # of a file; the largest picture that Pillow accepts has fewer
+FEW_PIXELS = 1 << 22  # allowed in any file
+MOST_PER_BYTE = 1 << 15  # pixels per byte of a file; a blank fax page, with 1 bit per line, has no more
 
 SCALES = (1, 255, 1023, 4095, 16383, 65535)  # the brightest value of floats, or of 8, 10, 12, 14, 16 bits
 
-BOX = 20 / 28  # of the image: where the digits of MNIST lie in it
+BOX = 20 / 28  # of the image: the box of the digits in MNIST
 SIDE = 1024  # pixels of the longer side at which ink is looked for, so that large photographs are quick
 THUMBNAIL = 64  # and at which light is looked at: shadows are large
-SPREAD = 0.2  # of the longer side: how far around the ground is looked for
+SPREAD = 0.2  # of the longer side: the neighbourhood in which the background is estimated
 WINDOW = 1 / 3  # of the longer side: strokes are narrower, shadows are wider
-DEEPEST = 0.4  # of the light is left in a shadow, at least
-FAINTEST = 0.08  # of the light: what takes less is no ink
-EDGE = 0.25  # of full ink: paler points belong to a stroke only beside darker ones
-FINE = 4  # pixels for one of the image, while the strokes are worked on
+DEEPEST = 0.4  # the minimum share of the light in a shadow
+FAINTEST = 0.08  # of the light: ink absorbs at least this share
+EDGE = 0.25  # of full ink: paler points belong to a stroke only next to darker ones
+FINE = 4  # pixels per pixel of the image while the strokes are processed
 STROKE = 2  # pixels of the image; a quarter of the digits of MNIST have thinner strokes
 
-# Of the shorter side of a picture, for what is not ink but comes in from the edges:
-DEEP = 0.25  # only a digit reaches so far
-MARGIN = 0.12  # borders and lines lie in it
-THIN = 0.05  # a line is at most as wide
+# Shares of the shorter side of a picture, for objects at the edges that are not ink:
+DEEP = 0.25  # only a digit reaches this far
+MARGIN = 0.12  # borders and lines are inside it
+THIN = 0.05  # the maximum width of a line
 SHEET = 0.83  # of the rectangle around it is filled by a sheet of paper, never by a digit
 FULL = 0.98  # of an edge is covered by a border or a line, never by a digit that was cut out closely
 
 
 def read_picture(path: Path) -> "Picture":
-    """The picture in the file ``path``, upright as its EXIF says: RGB or RGBA, 8 bits each.
+    """Read the picture in ``path``, rotated according to its EXIF data: RGB or RGBA with 8 bits each.
 
-    Only the first frame of an animation is read. Values of more than 8 bits are scaled as
-    :func:`_in_bytes` says. Raises DataError if the file is no picture, is damaged, or has more pixels
-    than Pillow holds to be safe.
+    Only the first frame of an animation is read. Values of more than 8 bits are scaled by
+    :func:`_in_bytes`. Raises DataError if the file is not a picture, is damaged, or has more pixels
+    than Pillow considers safe.
     """
     Image = require("PIL.Image", "to read pictures", "pillow")
     from PIL import ImageOps
 
     with open_file(path) as file, warnings.catch_warnings():
-        if told := describe_suffix(path.suffix):
-            raise _unknown(path, told)
-        warnings.simplefilter("ignore")  # what Pillow can put up with is not worth a line
+        if description := describe_suffix(path.suffix):
+            raise _unknown(path, description)
+        warnings.simplefilter("ignore")  # no warnings about faults that Pillow tolerates
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         size = os.fstat(file.fileno()).st_size
         if size > MOST_BYTES:
             raise DataError(
-                f"{path}: the file has {size:,} bytes: expected a picture, of at most {MOST_BYTES:,}"
+                f"{path}: the file has {size:,} bytes: expected a picture of at most {MOST_BYTES:,} bytes"
             )
         try:
-            data = file.read()  # in memory Pillow gets no more than there is, however much it asks for
+            data = file.read()  # from memory Pillow cannot read more than the file contains
             picture = Image.open(io.BytesIO(data), formats=list(_suffixes().values()))
             _require_plausible(path, size, picture.size)
             is_deep = any(";16" in str(tile) for tile in picture.tile)
@@ -82,7 +82,7 @@ def read_picture(path: Path) -> "Picture":
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             most = f"{Image.MAX_IMAGE_PIXELS:,}"
             raise DataError(f"{path}: the picture is too large: expected at most {most} pixels") from None
-        except Exception as error:  # damaged files make Pillow stumble in every way there is
+        except Exception as error:  # damaged files cause any kind of exception in Pillow
             reason = short(str(error), 200) or type(error).__name__
             raise DataError(
                 f"{path}: the picture cannot be read ({reason}): it may be damaged, copy it again"
@@ -90,9 +90,9 @@ def read_picture(path: Path) -> "Picture":
 
 
 def pictures_at(path: Path) -> list[Path]:
-    """``path`` itself, or the pictures in it where it is a folder: by suffix, sorted, without hidden ones.
+    """``path`` itself or, if it is a folder, the pictures in it: by suffix, sorted, without hidden files.
 
-    Raises DataError for a folder that has none, and where there is nothing.
+    Raises DataError if the folder has no pictures or the path does not exist.
     """
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
@@ -100,18 +100,20 @@ def pictures_at(path: Path) -> list[Path]:
         files = sorted(path.iterdir())
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    suffixes = {*_suffixes(), *CAMERA, *PHONE}  # those of cameras are named, rather than skipped
+    suffixes = {*_suffixes(), *CAMERA, *PHONE}  # camera formats are reported instead of skipped
     pictures = [file for file in files if file.suffix.lower() in suffixes and file.name[0] != "."]
     if not pictures:
-        raise DataError(f"{path}: this folder has no pictures: expected .png, .jpg, .tif and their like")
+        raise DataError(
+            f"{path}: this folder contains no pictures: expected .png, .jpg, .tif or similar files"
+        )
     return pictures
 
 
 def as_image(picture: "Picture", shape: tuple[int, ...]) -> Array:
-    """``picture`` as a uint8 image of ``shape`` (C, H, W): grey or RGB, transparency as white.
+    """``picture`` as a uint8 image of ``shape`` (C, H, W): grey or RGB, with transparency as white.
 
-    All of it is scaled to H x W, its aspect with it: a border would be something that the network has
-    never seen. Raises ShapeError unless C is 1 or 3.
+    The whole picture is scaled to H x W without keeping its aspect ratio, because the network has never
+    seen borders. Raises ShapeError unless C is 1 or 3.
     """
     from PIL import Image
 
@@ -126,11 +128,10 @@ def as_image(picture: "Picture", shape: tuple[int, ...]) -> Array:
 def as_digit(picture: "Picture", shape: tuple[int, ...]) -> Array:
     """The digit in ``picture`` as a uint8 image of ``shape`` (1, H, W), white on black as in MNIST.
 
-    Its ink, darker or lighter than the ground around it, is freed from uneven light and from specks,
-    cut out, scaled into 20 of 28 pixels with its aspect kept, and put so that its centre of mass lies
-    in the middle, (H/2, W/2): LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
-    Very thin strokes are thickened. Raises DataError where there is no ink, ShapeError unless the shape
-    has one channel.
+    Its ink is darker or lighter than the background. Uneven light and specks are removed; the digit is cut
+    out, scaled into 20 of 28 pixels with its aspect ratio kept, and placed with its centre of mass in the
+    middle, (H/2, W/2): LeCun, Cortes and Burges, "The MNIST database of handwritten digits". Very thin
+    strokes are thickened. Raises DataError if there is no ink, ShapeError unless the shape has one channel.
     """
     C, H, W = shape
     if C != 1:
@@ -139,17 +140,17 @@ def as_digit(picture: "Picture", shape: tuple[int, ...]) -> Array:
     return _centred(_thick_enough(_fitted(strokes, FINE * BOX * H, FINE * BOX * W)), H, W)
 
 
-def _unknown(path: Path, told: str | None) -> DataError:
-    """The error for a file in none of the FORMATS; ``told`` is what it is, with what to do."""
-    if told is None:
-        told = f"no picture that can be read: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+def _unknown(path: Path, description: str | None) -> DataError:
+    """The error for a file in none of the FORMATS; ``description`` says what it is and what to do."""
+    if description is None:
+        description = f"not a picture that can be read: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
     else:
-        told = told.replace(": ", " and cannot be read: ", 1)
-    return DataError(f"{path}: this is {told}")
+        description = description.replace(": ", " and cannot be read: ", 1)
+    return DataError(f"{path}: this is {description}")
 
 
 def _require_plausible(path: Path, size: int, sides: tuple[int, int]) -> None:
-    """Raise DataError where a file of ``size`` bytes has a header that promises far more pixels."""
+    """Raise DataError if the header of a file of ``size`` bytes promises implausibly many pixels."""
     width, height = sides
     most = FEW_PIXELS + MOST_PER_BYTE * size
     if width * height > most:
@@ -160,17 +161,17 @@ def _require_plausible(path: Path, size: int, sides: tuple[int, int]) -> None:
 
 
 def _suffixes() -> dict[str, str]:
-    """The format by suffix, of all that this Pillow reads."""
+    """The supported formats of the installed Pillow, by suffix."""
     Image = require("PIL.Image", "to read pictures", "pillow")
     known = Image.registered_extensions()
     return {suffix: name for suffix, name in known.items() if name in FORMATS and name in Image.OPEN}
 
 
 def _in_8_bits(picture: "Picture", is_deep: bool) -> "Picture":
-    """``picture`` as RGB or RGBA; ``is_deep`` if the file has 16 bits for each colour.
+    """``picture`` as RGB or RGBA; ``is_deep`` means that the file has 16 bits per colour.
 
-    Pillow keeps all bits of grey values. Of deep colours it keeps the upper 8, of which a picture of 10
-    or 12 bits has few levels left.
+    Pillow keeps all bits of grey values, but only the upper 8 bits of deep colours, which leaves few levels
+    of a picture with 10 or 12 bits.
     """
     from PIL import Image
 
@@ -208,7 +209,7 @@ def _in_bytes(values: Array) -> Array:
 
 
 def _laid_on(picture: "Picture", grey: int) -> "Picture":
-    """``picture`` without transparency: on a ground of that grey."""
+    """``picture`` without transparency, on a background of this grey."""
     from PIL import Image
 
     if not picture.has_transparency_data:
@@ -218,7 +219,7 @@ def _laid_on(picture: "Picture", grey: int) -> "Picture":
 
 
 def _grey(picture: "Picture") -> Array:
-    """Brightness from 0 to 255, at most SIDE pixels long."""
+    """The brightness from 0 to 255; the longer side is at most SIDE pixels."""
     ground = _visible_ground(picture) if picture.has_transparency_data else 255
     grey = np.asarray(_laid_on(picture, ground).convert("L"), dtype=np.float32)
     if np.ptp(grey) < FAINTEST * 255:
@@ -227,42 +228,42 @@ def _grey(picture: "Picture") -> Array:
 
 
 def _visible_ground(picture: "Picture") -> int:
-    """The grey that lets a drawing on transparent ground be seen."""
+    """A grey on which a drawing with a transparent background is visible."""
     grey, alpha = (np.asarray(picture.convert("RGBA").convert("LA"))[..., band] for band in (0, 1))
     drawn = grey[alpha > 127]
     if not drawn.size:
         return 255
     low, middle, high = np.percentile(drawn, (5, 50, 95))
-    if high - low > 64:  # it has a ground of its own, as in a window with round corners
+    if high - low > 64:  # it has its own background, like a window with rounded corners
         return int(middle)
     return 0 if middle > 127 else 255
 
 
 def _ink(grey: Array) -> tuple[Array, Array]:
-    """The share of the light that each point takes from its ground, about 0 on the ground; what was removed.
+    """(share of the light that each point absorbs, about 0 on the background; mask of what was removed).
 
-    What comes in from the edges of the picture and is no ink, such as the border of a scan, the table
-    around the paper, a shadow or a line of a form, is replaced by the paper next to it.
+    Objects at the edges that are not ink, such as the border of a scan, the table around the paper, a shadow
+    or a line of a form, are replaced by the paper next to them.
     """
     dark = _is_dark(grey)
     if _is_framed(grey, not dark) or (
         _is_dark(_middle(grey)) != dark and (_shows_a_sheet(grey, not dark) or _is_bordered(grey, not dark))
     ):
-        dark = not dark  # the table was taken for the paper, and the paper for ink
-    ink = _taken(grey, dark)
+        dark = not dark  # the table was mistaken for paper, and the paper for ink
+    ink = _absorbed(grey, dark)
     removed = np.zeros(ink.shape, dtype=bool)
-    for _ in range(4):  # what is left shows more clearly against a ground that is no more than paper
+    for _ in range(4):  # the rest is clearer once the background is only paper
         strange = _from_the_edges(ink, removed)
         if not (strange & ~removed).any():
             break
         removed |= strange
         grey = _replaced(grey, strange, ink > _floor(ink))
-        ink = _taken(grey, dark)
+        ink = _absorbed(grey, dark)
     return ink, removed
 
 
 def _is_dark(grey: Array) -> bool:
-    """Whether the ink is darker than its ground: little differs from the ground, but that by much."""
+    """Whether the ink is darker than the background: few points differ from the background, but strongly."""
     from scipy import ndimage
 
     small = _fitted(grey, THUMBNAIL, THUMBNAIL) if max(grey.shape) > THUMBNAIL else grey
@@ -271,10 +272,10 @@ def _is_dark(grey: Array) -> bool:
     return bool((beyond**3).sum() <= 0)
 
 
-def _taken(grey: Array, dark: bool) -> Array:
-    """The share of the light that ink takes, which is darker or lighter than its ground.
+def _absorbed(grey: Array, dark: bool) -> Array:
+    """The share of the light that the ink absorbs; ink is darker or lighter than the background.
 
-    Light multiplies: dividing by what the ground would show, rather than subtracting, makes ink in the
+    Light is multiplicative: dividing by the expected background, instead of subtracting, makes ink in a
     shadow as dark as ink in the light.
     """
     from scipy import ndimage
@@ -283,21 +284,21 @@ def _taken(grey: Array, dark: bool) -> Array:
     small = _fitted(grey, THUMBNAIL, THUMBNAIL) if max(grey.shape) > THUMBNAIL else grey
     light = np.maximum(_light(small, 0.8), 16)
     window = max(3, round(WINDOW * max(small.shape)))
-    shade = ndimage.grey_closing(small / light, size=(window, window))  # what no stroke hides
+    shade = ndimage.grey_closing(small / light, size=(window, window))  # the background without strokes
     ground = _resized(light * np.maximum(shade, DEEPEST), grey.shape)
     return (ground - grey) / np.maximum(ground, 16)
 
 
 def _middle(pixels: Array) -> Array:
-    """``pixels`` without what lies near the edges."""
+    """``pixels`` without the area near the edges."""
     margin = int(MARGIN * min(pixels.shape))
     return pixels[margin : pixels.shape[0] - margin, margin : pixels.shape[1] - margin]
 
 
 def _shows_a_sheet(grey: Array, is_light: bool) -> bool:
-    """Whether the largest light (or dark) part, with what it surrounds, is a sheet of paper.
+    """Whether the largest light (or dark) part, with its holes filled, is a sheet of paper.
 
-    A sheet fills the rectangle around it, no digit does: an ellipse fills 79 percent of it.
+    A sheet fills its bounding rectangle, but no digit does: an ellipse fills 79 percent of it.
     """
     from scipy import ndimage
 
@@ -322,8 +323,8 @@ def _between(mask: Array) -> Array:
 
 
 def _is_bordered(grey: Array, dark: bool) -> bool:
-    """Whether an edge is covered from corner to corner by dark (or light) points, but soon no more."""
-    ink = _taken(grey, dark)
+    """Whether an edge, but not the area next to it, is covered by dark (or light) points."""
+    ink = _absorbed(grey, dark)
     return any(_next_to_border(lines) < 0.35 for lines in _from_each_side(ink > _floor(ink)))
 
 
@@ -343,9 +344,9 @@ def _next_to_border(lines: Array) -> float:
 
 
 def _from_the_edges(ink: Array, removed: Array) -> Array:
-    """Where ``ink`` is connected with an edge of the picture and is no part of a digit.
+    """A mask of ``ink`` that is connected to an edge of the picture and is not part of a digit.
 
-    A digit reaches into the middle of the picture, or is all that there is. The others do not reach so
+    A digit reaches into the middle of the picture, or is all that there is. Others do not reach so
     far. A digit may touch the edge itself, or a border of the picture: then only what covers most of an
     edge is no part of it. The pale rim of a shadow can reach far, so its darker parts are looked at one
     after the other.
@@ -396,13 +397,11 @@ def _require_apart(digit: Array) -> None:
     ends = ceil(near / 2)
     lies = [side[0].mean() > 0.4 or side[:ends, :ends].all() or side[:ends, -ends:].all() for side in sides]
     if any(lies) and not (top and bottom) and not (left and right):
-        raise DataError(
-            "something that lies along an edge of the picture touches the digit: crop the picture"
-        )
+        raise DataError("an object at an edge of the picture touches the digit: crop the picture")
 
 
 def _borders(ink: Array, removed: Array) -> Array:
-    """The lines along the edges that are ink from corner to corner: borders, and thin lines near by."""
+    """The lines along the edges that are ink from corner to corner: borders, and thin lines near them."""
     found = np.zeros(ink.shape, dtype=bool)
     side = min(ink.shape)
     near = max(1, round(0.015 * side))
@@ -428,7 +427,7 @@ def _from_each_side(pixels: Array) -> tuple[Array, ...]:
 
 
 def _replaced(grey: Array, strange: Array, ink: Array) -> Array:
-    """``grey`` with the nearest paper in place of what is ``strange``."""
+    """``grey`` with everything ``strange`` replaced by the nearest paper."""
     from scipy import ndimage
 
     blurred = 2 + max(grey.shape) // 200  # points around it
@@ -440,9 +439,9 @@ def _replaced(grey: Array, strange: Array, ink: Array) -> Array:
 
 
 def _light(grey: Array, quantile: float) -> Array:
-    """The paraboloid below which that share of the points lies: light that falls off to the sides.
+    """A paraboloid above that share of the points: a model of light that falls off to the sides.
 
-    Least squares, weighted anew with the distances until they are least absolute deviations.
+    It is fitted by iteratively reweighted least squares, which converge to least absolute deviations.
     """
     H, W = grey.shape
     y, x = np.mgrid[-1 : 1 : H * 1j, -1 : 1 : W * 1j]
@@ -457,9 +456,9 @@ def _light(grey: Array, quantile: float) -> Array:
 
 
 def _strokes(ink: Array, strange: Array) -> Array:
-    """The digit cut out of ``ink``, from 0 on the ground to 1, without noise and specks.
+    """The digit cut out of ``ink``, from 0 on the background to 1, without noise and specks.
 
-    Where ``strange`` is true something was removed.
+    ``strange`` is a mask of what was removed.
     """
     from scipy import ndimage
 
@@ -472,7 +471,7 @@ def _strokes(ink: Array, strange: Array) -> Array:
     everywhere = np.ones((3, 3))
     parts, _ = ndimage.label(ink > max(FAINTEST, floor + EDGE * (full - floor)), everywhere)
     sizes = np.bincount(parts.ravel())[1:]
-    if sizes.max() < max(3, 0.1 * sizes.sum()):  # specks here and there
+    if sizes.max() < max(3, 0.1 * sizes.sum()):  # only specks
         raise _nothing()
     digit = np.append(False, sizes >= 0.1 * sizes.max())[parts]
     if _is_ruled(parts > 0, strange) or _is_ruled(parts.T > 0, strange.T):
@@ -483,16 +482,16 @@ def _strokes(ink: Array, strange: Array) -> Array:
 
 
 def _floor(ink: Array) -> float:
-    """Below it there is only noise."""
+    """The level below which there is only noise."""
     middle = np.median(ink)
-    noise = 1.5 * np.median(np.abs(ink - middle))  # the standard deviation, where most is ground
+    noise = 1.5 * np.median(np.abs(ink - middle))  # the standard deviation, if most points are background
     return float(max(min(middle + 4 * noise, ink.max() / 2), FAINTEST))  # a digit may fill its picture
 
 
 def _is_ruled(ink: Array, removed: Array) -> bool:
-    """Whether bands of rows are ink from edge to edge: one can be a stroke, more are lines.
+    """Whether several bands of rows are ink from edge to edge; a single band can be a stroke.
 
-    If a line was removed near an edge, a single thin one more is a line too.
+    If a line was removed near an edge, a single thin band is a line too.
     """
     gone = removed.mean(axis=1) > 0.5
     lines = _bands(gone & ~(gone.cumprod() | gone[::-1].cumprod()[::-1]).astype(bool))  # no borders
@@ -511,7 +510,7 @@ def _nothing() -> DataError:
 
 
 def _thick_enough(strokes: Array) -> Array:
-    """``strokes`` at FINE times their last size, with their contrast restored, widened where below STROKE."""
+    """``strokes`` at FINE times the final size, with restored contrast, widened to at least STROKE."""
     from scipy import ndimage
 
     solid = np.median(strokes[strokes > 0.1 * strokes.max()])  # half of the ink of MNIST is about white
@@ -523,14 +522,14 @@ def _thick_enough(strokes: Array) -> Array:
 
 
 def _width(mask: Array) -> float:
-    """About how wide its strokes are: the distances from their edges are a quarter of that on average."""
+    """The approximate stroke width: four times the mean distance from the edges of the strokes."""
     from scipy import ndimage
 
     return 4 * ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1][mask].mean() - 2
 
 
 def _centred(strokes: Array, H: int, W: int) -> Array:
-    """``strokes`` in the box, by their centre of mass in the middle; smaller where they would reach out."""
+    """``strokes`` with their centre of mass in the middle; smaller if they would exceed the image."""
     from scipy import ndimage
 
     for share in np.arange(1, 0, -0.05):
@@ -547,13 +546,13 @@ def _centred(strokes: Array, H: int, W: int) -> Array:
 
 
 def _fitted(pixels: Array, height: float, width: float) -> Array:
-    """``pixels`` scaled to fit into ``height`` x ``width``, their aspect kept."""
+    """``pixels`` scaled to fit into ``height`` x ``width``, with their aspect ratio kept."""
     factor = min(height / pixels.shape[0], width / pixels.shape[1])
     return _resized(pixels, tuple(max(1, round(side * factor)) for side in pixels.shape))
 
 
 def _resized(pixels: Array, shape: tuple[int, ...]) -> Array:
-    """``pixels`` scaled to ``shape`` (H, W): averaged where it becomes smaller, else interpolated."""
+    """``pixels`` scaled to ``shape`` (H, W): averaged if it becomes smaller, otherwise interpolated."""
     from PIL import Image
 
     smaller = shape[0] * shape[1] < pixels.size

@@ -1,7 +1,7 @@
-"""The report of a run: a page and pictures, drawn from the files in the run's folder alone.
+"""The report of a run: a page and pictures, made only from the files in the run's folder.
 
-``examine`` looks at a trained network on its test set, where the data are; its result is saved in the
-run's folder. ``write_report`` and ``compare_runs`` draw what the folders hold, on any machine.
+``examine`` tests a trained network on the machine that has the data; its result is saved in the run's
+folder. ``write_report`` and ``compare_runs`` make reports from the folders, on any machine.
 """
 
 from cnn.runs.report.evaluation import Evaluation, examine

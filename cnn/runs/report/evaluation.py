@@ -1,4 +1,4 @@
-"""What a finished network does on its test set: everything a report tells of it, in one data file."""
+"""The evaluation of a trained network on its test set, saved as one data file for the report."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -27,15 +27,15 @@ from cnn.training.metrics import Totals
 
 VERSION = 1
 MOST_MISTAKES = 16
-LOOKED_AT = 256  # images, for the activations
-LARGEST = 1e39  # beyond what float32 can hold
+LOOKED_AT = 256  # images for the histograms of activations
+LARGEST = 1e39  # larger than any float32
 
 
 @dataclass(frozen=True)
 class Mistakes:
-    """Test images that the network got wrong, the least probable true class first; host arrays."""
+    """Misclassified test images, sorted by the probability of the true class; host arrays."""
 
-    positions: Any  # in the test set: (M,), int64
+    positions: Any  # positions in the test set: (M,), int64
     images: Any  # (M, C, H, W), as in the test set
     labels: Any  # (M,), int64
     predicted: Any  # (M,), int64
@@ -44,28 +44,28 @@ class Mistakes:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`examine` found."""
+    """The result of :func:`examine`."""
 
     loss: float
     accuracy: float
     count: int  # test images
     confusion: Any  # (K, K), int64: a row for each true class, a column for each predicted one
     mistakes: Mistakes
-    activations: list[Histogram]  # of the outputs of each layer that computes
+    activations: list[Histogram]  # of the outputs of each layer that does arithmetic
     times: list[LayerTime]  # in training steps
     batch_size: int  # of those steps
-    weights: str = "last"  # which of the run's were tested: "last" or "best"
-    epoch: int | None = None  # of the best ones, if that is known
+    weights: str = "last"  # the weights that were tested: "last" or "best"
+    epoch: int | None = None  # of the best weights, if known
 
     @property
     def result(self) -> dict[str, Any]:
-        """The figures that a test is about, and which weights they are of if not the last."""
+        """The test results, and the weights they belong to if not the last."""
         figures = {"loss": self.loss, "accuracy": self.accuracy, "count": self.count}
         return figures if self.weights == "last" else figures | {"weights": self.weights, "epoch": self.epoch}
 
     def save(self, path: str | Path) -> None:
-        """Write it to ``path``, whole or not at all."""
-        serialize = require("safetensors.numpy", "to save what the test found").save
+        """Write the evaluation to ``path``, atomically."""
+        serialize = require("safetensors.numpy", "to save the test results").save
         facts = {
             "version": VERSION,
             "loss": self.loss,
@@ -86,7 +86,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: str | Path) -> "Evaluation":
-        """The evaluation in the file ``path``; CheckpointError where it is damaged or of another kind."""
+        """Load the evaluation in ``path``; CheckpointError if it is damaged or of another kind."""
         arrays, metadata = read(path)
         try:
             facts = json.loads(metadata[METADATA])
@@ -94,7 +94,7 @@ class Evaluation:
                 raise ValueError(f"its version is {facts['version']}, expected {VERSION}")
             for leaf in leaves(facts):
                 if isinstance(leaf, int | float) and not abs(leaf) < LARGEST:  # NaN is not
-                    raise ValueError(f"{leaf} is no loss, count or time")
+                    raise ValueError(f"{leaf} is not a valid loss, count or time")
             confusion = _array(arrays, "confusion", ndim=2, kinds="iu")
             if confusion.shape[0] != confusion.shape[1]:
                 raise ValueError(f"confusion is {confusion.shape}, expected a square")
@@ -123,18 +123,18 @@ class Evaluation:
         except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             what = short(f"it lacks {error}" if isinstance(error, KeyError) else str(error), 200)
             raise CheckpointError(
-                f"{path} is no evaluation of a run, or it is damaged ({what}): delete it, "
-                "the report does without"
+                f"{path} is not an evaluation of a run, or it is damaged ({what}): delete it; "
+                "the report works without it"
             ) from None
 
 
 def examine(network: Network, test_set: Dataset, batch_size: int = 128) -> Evaluation:
-    """Test a trained network, and look at how it gets there.
+    """Test a trained network, and examine its activations and the time of its layers.
 
-    Everything runs on the network's device. The weights stay as they are, the gradients do not: layers
-    are timed in training steps on ``batch_size`` test images, or as many as there are.
+    Everything runs on the network's device. The weights are unchanged, but the gradients are overwritten:
+    layers are timed in training steps on ``batch_size`` test images, or fewer if there are fewer.
 
-    Raises ShapeError, DataError where the network and the data do not fit.
+    Raises ShapeError or DataError if the network and the data do not match.
     """
     whole("batch_size", batch_size)
     with network.backend.active():
@@ -154,7 +154,7 @@ def examine(network: Network, test_set: Dataset, batch_size: int = 128) -> Evalu
 
 
 def _answers(network: Network, test_set: Dataset) -> tuple[dict[str, float], Any, Any]:
-    """({"loss", "accuracy"}, the predicted classes (N,), the probabilities (N, K)), on the host."""
+    """({"loss", "accuracy"}, predicted classes (N,), probabilities (N, K)), on the host."""
     backend, xp = network.backend, network.backend.xp
     feed, loss, totals = make_feed(network, test_set), make_loss(network, None), Totals(network)
     predicted, probabilities = [], []
@@ -176,7 +176,7 @@ def _worst(test_set: Dataset, predicted: Any, probabilities: Any) -> Mistakes:
 
 
 def _activations(network: Network, test_set: Dataset) -> list[Histogram]:
-    """The outputs of every layer that computes, for images from all over the test set."""
+    """Histograms of the outputs of every layer that does arithmetic, for images spread over the test set."""
     found: list[Histogram] = []
 
     def watched(layer: Layer, direction: str, method: Callable[..., Array]) -> Callable[..., Array]:
@@ -187,7 +187,7 @@ def _activations(network: Network, test_set: Dataset) -> list[Histogram]:
             y = method(*arguments, **options)
             found.append(
                 Histogram.of(layer.label, network.backend.to_host(y))
-            )  # now: the next takes its place
+            )  # now, because the next layer overwrites it
             return y
 
         return call
@@ -206,7 +206,7 @@ def _times(network: Network, test_set: Dataset, batch_size: int) -> list[LayerTi
 
 
 def _mistakes(arrays: dict[str, Any], classes: int) -> Mistakes:
-    """The mistakes in a file, checked against each other."""
+    """The mistakes in a file, after consistency checks."""
     mistakes = Mistakes(
         positions=_array(arrays, "mistakes.positions", ndim=1, kinds="iu"),
         images=_array(arrays, "mistakes.images", ndim=4, kinds="uf"),
@@ -217,7 +217,7 @@ def _mistakes(arrays: dict[str, Any], classes: int) -> Mistakes:
     lengths = {len(array) for array in vars(mistakes).values()}
     named = np.isin([mistakes.labels, mistakes.predicted], np.arange(classes)) if len(lengths) == 1 else False
     if mistakes.probabilities.shape[1] != classes or not np.all(named):
-        raise ValueError("the mistakes do not belong together")
+        raise ValueError("the arrays of the mistakes do not match")
     return mistakes
 
 
@@ -230,7 +230,7 @@ def _array(arrays: dict[str, Any], name: str, ndim: int, kinds: str) -> Any:
 
 def _one_of(words: Sequence[str], word: Any) -> str:
     if word not in words:
-        raise ValueError(f"{word!r} is none of {', '.join(words)}")
+        raise ValueError(f"{word!r} is not one of {', '.join(words)}")
     return str(word)
 
 

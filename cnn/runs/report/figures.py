@@ -1,4 +1,4 @@
-"""The pictures of a report. Each function draws one from plain data, inside ``with style():``."""
+"""The pictures of a report. Each function draws one from plain data; call it inside ``with style():``."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -9,7 +9,7 @@ import numpy as np
 from cnn.network import Network
 from cnn.runs.report.evaluation import Evaluation
 from cnn.runs.report.histogram import Histogram
-from cnn.runs.report.record import Record
+from cnn.runs.report.record import RunRecord
 from cnn.support.drawing import COLOURS, INK, MARKERS, Picture
 from cnn.support.text import labels, milliseconds, percent, short, text_width
 
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 4.0  # inches: 9 points are still 10 pixels of a phone
+WIDTH = 4.0  # inches: 9 points are then still 10 pixels on a phone
 BLUE, RED = COLOURS[:2]
 MOST_PANELS = 24
 MOST_FILTERS, MOST_CHANNELS = 32, 8
-MOST_WRITTEN = 20  # classes whose counts are written in the confusion matrix, epochs that have markers
+MOST_WRITTEN = (
+    20  # with more classes the confusion matrix has no numbers, with more epochs the curves no markers
+)
 
 
-def pictures(record: Record) -> list[Picture]:
-    """All that can be drawn of a run."""
+def pictures(record: RunRecord) -> list[Picture]:
+    """All pictures for the data of a run."""
     drawn = [curves(record)] if record.epochs else []
     if record.evaluation:
         drawn.append(confusion(record.evaluation, record.class_names))
@@ -38,30 +40,30 @@ def pictures(record: Record) -> list[Picture]:
     return drawn
 
 
-def curves(record: Record) -> Picture:
-    """Loss and accuracy over the epochs."""
+def curves(record: RunRecord) -> Picture:
+    """Loss and accuracy by epoch."""
     figure, axes = _curve_axes(len(record.epochs))
     parts = {"training": ("", BLUE, "o", "--")}
     if record.validated:
         parts[record.checked] = ("validation_", RED, "s", "-")
-    told = []
+    summary = []
     for kind in axes:
         for part, (prefix, colour, marker, line) in parts.items():
             look = {"color": colour, "marker": marker, "linestyle": line}
             _curve(axes[kind], record, prefix + kind, label=part, **look)
-        told.append(
+        summary.append(
             f"{kind.capitalize()} by epoch: "
             + ", ".join(f"{part} {_course(record, prefix + kind)}" for part, (prefix, *_) in parts.items())
         )
     figure.legend(*axes["loss"].get_legend_handles_labels(), loc="upper center", ncols=2)
     count = len(record.epochs)
-    return Picture("curves", "Loss and accuracy", f"{'. '.join(told)}. {_plural(count, 'epoch')}.", figure)
+    return Picture("curves", "Loss and accuracy", f"{'. '.join(summary)}. {_plural(count, 'epoch')}.", figure)
 
 
-def compared_curves(records: dict[str, Record]) -> Picture:
-    """The curves of several runs: what was not trained on as a line, training dashed."""
+def compared_curves(records: dict[str, RunRecord]) -> Picture:
+    """The curves of several runs: validation or test as solid lines, training as dashed lines."""
     figure, axes = _curve_axes(max(len(record.epochs) for record in records.values()), len(records))
-    told = []
+    summary = []
     for number, (name, record) in enumerate(records.items()):
         if not record.epochs:
             continue
@@ -73,22 +75,22 @@ def compared_curves(records: dict[str, Record]) -> Picture:
                 _curve(field, record, kind, color=colour, linestyle="--", alpha=0.5)
             _curve(field, record, record.measured(kind), label=f"{number + 1}: {short(name, 40)}", **look)
         courses = [f"{part} {kind} {_course(record, record.measured(kind))}" for kind in axes]
-        told.append(f"{name}: {', '.join(courses)}")
+        summary.append(f"{name}: {', '.join(courses)}")
     figure.legend(*axes["loss"].get_legend_handles_labels(), loc="upper left")
-    return Picture("curves", "Loss and accuracy", f"Curves by epoch. {'. '.join(told)}.", figure)
+    return Picture("curves", "Loss and accuracy", f"Curves by epoch. {'. '.join(summary)}.", figure)
 
 
 def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
-    """The confusion matrix: blue by the share of a class that is right, red by the count of a mistake."""
+    """The confusion matrix: blue for the correct share of each class, red for the counts of mistakes."""
     counts = evaluation.confusion
     classes = len(counts)
     figure, axes = _one_axes(4.0, left=0.62, bottom=0.62, top=0.1)
     wrong = counts * (1 - np.eye(classes, dtype=counts.dtype))
     colours = np.zeros((classes, classes, 4))
     colours[..., :3] = _rgb(RED)
-    # by the square root, since a few pairs of classes have most of the errors
+    # the square root, because a few pairs of classes have most of the mistakes
     colours[..., 3] = 0.7 * np.sqrt(wrong / max(wrong.max(), 1))
-    right = np.diag(counts) / np.maximum(counts.sum(axis=1), 1)  # of the images of each class
+    right = np.diag(counts) / np.maximum(counts.sum(axis=1), 1)  # the share of each class
     colours[np.diag_indices(classes)] = [(*_rgb(BLUE), 0.4 * share) for share in right]
     axes.imshow(colours, interpolation="none")
     if classes <= MOST_WRITTEN:
@@ -105,29 +107,29 @@ def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.spines[:].set_visible(True)
     axes.tick_params(length=0)
-    told = (
+    summary = (
         f"Confusion matrix of {classes} classes: "
-        f"{np.trace(counts):,} of {evaluation.count:,} test images are right"
+        f"{np.trace(counts):,} of {evaluation.count:,} test images are classified correctly"
     )
     if wrong.any():
         true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-        told += (
+        summary += (
             f"; the most frequent mistake is {names[true]} taken for {names[predicted]}, "
             f"{_plural(int(wrong.max()), 'time')}"
         )
-    return Picture("confusion", "Confusion matrix", f"{told}.", figure)
+    return Picture("confusion", "Confusion matrix", f"{summary}.", figure)
 
 
 def mistakes(evaluation: Evaluation, names: Sequence[str]) -> Picture:
-    """The wrong test images whose true class was given the least probability."""
+    """The misclassified test images with the lowest probability of the true class."""
     found, columns = evaluation.mistakes, 4
-    tight = max(map(text_width, names)) <= 2  # a name and its probability go into one line
+    tight = max(map(text_width, names)) <= 2  # a name and its probability fit on one line
     shown = labels(names, 9)
     height, gap = (1.18, " ") if tight else (1.42, "\n")
     rows = ceil(len(found.labels) / columns)
     figure, axes = _one_axes(rows * height, left=0.02, bottom=0.02, right=0.02, top=0.02)
     axes.set_axis_off()
-    told = []
+    summary = []
     for number, image in enumerate(found.images):
         row, column = divmod(number, columns)
         middle, bottom = column + 0.5, row * height + 0.8
@@ -136,14 +138,14 @@ def mistakes(evaluation: Evaluation, names: Sequence[str]) -> Picture:
         right, wrong = (percent(found.probabilities[number][name]) for name in (label, taken))
         text = f"is {shown[label]}:{gap}{right}\nsaid {shown[taken]}:{gap}{wrong}"
         axes.text(middle, bottom + 0.04, text, ha="center", va="top", fontsize=8, linespacing=1.1)
-        told.append(f"{names[label]} taken for {names[taken]} with {wrong}")
+        summary.append(f"{names[label]} taken for {names[taken]} with {wrong}")
     axes.set(xlim=(0, columns), ylim=(rows * height, 0), aspect="auto")
-    description = f"The {len(told)} test images it was most wrong about: {'; '.join(told)}."
-    return Picture("mistakes", "Most wrong about", description, figure)
+    description = f"The {len(summary)} worst mistakes on test images: {'; '.join(summary)}."
+    return Picture("mistakes", "Worst mistakes", description, figure)
 
 
 def filters(network: Network) -> list[Picture]:
-    """The weights of the first convolution, if there is one: a tile for each filter and channel."""
+    """The weights of the first convolution, if there is one: one tile per filter and channel."""
     layer = next((layer for layer in network.walk() if layer.filters), None)
     if layer is None or layer.filters is None:
         return []
@@ -151,21 +153,21 @@ def filters(network: Network) -> list[Picture]:
     O, C, KH, KW = weight.shape
     limit = float(np.abs(weight).max()) or 1.0
     shown = weight[:MOST_FILTERS]
-    told = (
+    summary = (
         f"{_plural(O, 'filter')} of {KH} by {KW} in {_plural(C, 'channel')} of layer {layer.label}, "
         f"weights from {weight.min():.3g} to {weight.max():.3g}"
     )
     if C == 3:
         tiles = _in_rows([0.5 + filter.transpose(1, 2, 0) / (2 * limit) for filter in shown], 8)
-        told += ", as colours"
+        summary += ", as colours"
     elif C == 1:
         tiles = _in_rows([filter[0] for filter in shown], 8)
     else:  # a column for each filter, a row for each channel
         shown = shown[:16, :MOST_CHANNELS]
         tiles = [[filter[channel] for filter in shown] for channel in range(shown.shape[1])]
-        told += ", a column for each filter, a row for each channel"
+        summary += ", a column for each filter, a row for each channel"
     if shown.shape[:2] != (O, C):
-        told += f"; shown are {_plural(len(shown), 'filter')} and {_plural(shown.shape[1], 'channel')}"
+        summary += f"; shown are {_plural(len(shown), 'filter')} and {_plural(shown.shape[1], 'channel')}"
     mosaic = _mosaic(tiles)
     bar = 0.0 if C == 3 else 0.55
     height = min(5.0, (WIDTH - 0.1) * mosaic.shape[0] / mosaic.shape[1])
@@ -176,11 +178,11 @@ def filters(network: Network) -> list[Picture]:
         scale = figure.add_axes((0.2, 0.42 / (height + bar + 0.1), 0.6, 0.1 / (height + bar + 0.1)))
         figure.colorbar(image, cax=scale, orientation="horizontal", label="weight")
         scale.set_xticks([-limit, 0, limit], [f"{-limit:.2g}", "0", f"{limit:.2g}"])
-    return [Picture("filters", "First-layer filters", f"{told}.", figure)]
+    return [Picture("filters", "First-layer filters", f"{summary}.", figure)]
 
 
 def weights(network: Network) -> list[Picture]:
-    """The weights of each layer that has some."""
+    """Histograms of the weights of each layer that has weights."""
     to_host = network.backend.to_host
     histograms = [
         Histogram.of(layer.label, to_host(layer.parameters["weight"].value))
@@ -193,7 +195,7 @@ def weights(network: Network) -> list[Picture]:
 
 
 def activations(evaluation: Evaluation) -> list[Picture]:
-    """The outputs of each layer."""
+    """Histograms of the outputs of each layer."""
     if not evaluation.activations:
         return []
     described = _panels(evaluation.activations, "output other than 0", "outputs")
@@ -201,7 +203,7 @@ def activations(evaluation: Evaluation) -> list[Picture]:
 
 
 def layer_times(evaluation: Evaluation) -> list[Picture]:
-    """The time of each layer in a training step, the slowest where there are many."""
+    """The time of each layer in a training step; if there are many, only the slowest."""
     if not evaluation.times:
         return []
     times = [(time, [part for part in (time.forward, time.backward) if part]) for time in evaluation.times]
@@ -223,15 +225,15 @@ def layer_times(evaluation: Evaluation) -> list[Picture]:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     _margins(figure, axes, ticks, x_labels=False)
-    lines, *bars = axes.get_legend_handles_labels()[0]  # matplotlib gives lines first
+    lines, *bars = axes.get_legend_handles_labels()[0]  # matplotlib returns lines first
     figure.legend(handles=[*bars, lines], loc="upper center", ncols=3)
     slowest = int(np.argmax(totals))
-    told = (
+    summary = (
         f"Time per layer in a training step on {_plural(evaluation.batch_size, 'image')}: "
         f"{milliseconds(sum(totals))} ms in all {_plural(len(times), 'layer')}; the slowest is "
         f"{times[slowest][0].layer} with {milliseconds(totals[slowest])} ms."
     )
-    return [Picture("layer_times", "Time per layer", told, figure)]
+    return [Picture("layer_times", "Time per layer", summary, figure)]
 
 
 # parts of pictures
@@ -240,7 +242,7 @@ def layer_times(evaluation: Evaluation) -> list[Picture]:
 def _one_axes(
     height: float, left: float, bottom: float, right: float = 0.1, top: float = 0.1
 ) -> tuple["Figure", "Axes"]:
-    """A figure with one field; the margins are in inches."""
+    """A figure with one pair of axes; margins are in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
@@ -249,7 +251,7 @@ def _one_axes(
 
 
 def _margins(figure: "Figure", axes: "Axes", ticks: Sequence[str], x_labels: bool = True) -> None:
-    """Make room for the labels of the ticks at the left, and for turned ones below."""
+    """Set margins for the tick labels on the left, and for rotated ones below."""
     room = max(map(_inches, ticks)) + 0.35
     height = float(figure.get_figheight())
     box = axes.get_position()
@@ -259,7 +261,7 @@ def _margins(figure: "Figure", axes: "Axes", ticks: Sequence[str], x_labels: boo
 
 
 def _inches(label: str) -> float:
-    """How wide the label of a tick is, also in a browser, which may have wide letters that our font lacks."""
+    """The width of a tick label, also in a browser, which may use wide letters that this font lacks."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
@@ -269,7 +271,7 @@ def _inches(label: str) -> float:
 
 
 def _curve_axes(epochs: int, legend_lines: int = 1) -> tuple["Figure", dict[str, "Axes"]]:
-    """Two fields, loss above accuracy, over the same epochs."""
+    """Two pairs of axes, loss above accuracy, over the same epochs."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -292,21 +294,21 @@ def _curve_axes(epochs: int, legend_lines: int = 1) -> tuple["Figure", dict[str,
     return figure, {"loss": loss, "accuracy": accuracy}
 
 
-def _curve(axes: "Axes", record: Record, column: str, **look: Any) -> None:
-    if len(record.epochs) > MOST_WRITTEN:  # markers would run into each other
+def _curve(axes: "Axes", record: RunRecord, column: str, **look: Any) -> None:
+    if len(record.epochs) > MOST_WRITTEN:  # markers would overlap
         look.pop("marker", None)
     axes.plot([epoch["epoch"] for epoch in record.epochs], [epoch[column] for epoch in record.epochs], **look)
 
 
-def _course(record: Record, name: str) -> str:
-    """As in "from 89.30% to 99.17%"."""
+def _course(record: RunRecord, name: str) -> str:
+    """A description such as "from 89.30% to 99.17%"."""
     written = percent if name.endswith("accuracy") else "{:.4f}".format
     first, last = (written(record.epochs[index][name]) for index in (0, -1))
     return f"from {first} to {last}" if len(record.epochs) > 1 else last
 
 
 def _panels(histograms: Sequence[Histogram], x_label: str, numbers: str) -> tuple[str, "Figure"]:
-    """(Description, figure): a small field for each histogram, two in a row."""
+    """(description, figure) with small axes for each histogram, two in a row."""
     from matplotlib.figure import Figure
 
     chosen = np.linspace(0, len(histograms) - 1, min(len(histograms), MOST_PANELS)).round().astype(int)
@@ -327,12 +329,12 @@ def _panels(histograms: Sequence[Histogram], x_label: str, numbers: str) -> tupl
         axes.remove()
     figure.supxlabel(x_label, fontsize=9, y=0.06 / height)
     figure.supylabel("how many", fontsize=9, x=0.005)
-    told = [
+    summary = [
         f"{h.layer} from {h.low:.3g} to {h.high:.3g}" + (f", {h.zeros:.0%} are 0" if h.zeros else "")
         for h in (histograms[index] for index in chosen)
     ]
     some = f"{len(chosen)} of {len(histograms)} layers" if len(chosen) < len(histograms) else "each layer"
-    return f"Histograms of the {numbers} of {some}: {'; '.join(told)}.", figure
+    return f"Histograms of the {numbers} of {some}: {'; '.join(summary)}.", figure
 
 
 def _in_rows(tiles: list[Any], length: int) -> list[list[Any]]:
@@ -340,7 +342,7 @@ def _in_rows(tiles: list[Any], length: int) -> list[list[Any]]:
 
 
 def _mosaic(tiles: list[list[Any]]) -> Any:
-    """One image of all tiles, with a transparent line between them; colours get an alpha channel."""
+    """One image of all tiles with transparent lines between them; colours get an alpha channel."""
     height, width, *colours = tiles[0][0].shape
     rows, columns = len(tiles), max(map(len, tiles))
     shape = (rows * (height + 1) - 1, columns * (width + 1) - 1)
@@ -355,7 +357,7 @@ def _mosaic(tiles: list[list[Any]]) -> Any:
 
 
 def _shown(image: Any) -> Any:
-    """An image (C, H, W) as colours (H, W, 3): three channels as they are, else the grey of their mean."""
+    """An image (C, H, W) as colours (H, W, 3): three channels unchanged, otherwise the mean as grey."""
     if image.dtype == np.uint8:
         numbers = image / 255
     else:
@@ -365,7 +367,7 @@ def _shown(image: Any) -> Any:
 
 
 def _place(shape: tuple[int, ...], middle: float, bottom: float) -> tuple[float, float, float, float]:
-    """Where an image goes that is at most 0.8 wide and high: left, right, bottom, top."""
+    """The extent (left, right, bottom, top) of an image of at most 0.8 in width and height."""
     _, H, W = shape
     height, width = 0.8 * min(1, H / W), 0.8 * min(1, W / H)
     return middle - width / 2, middle + width / 2, bottom, bottom - height

@@ -1,4 +1,4 @@
-"""The pages: report.html for one run, or for several side by side, with the pictures as files."""
+"""Writes report.html, for one run or for several runs compared, and its pictures as files."""
 
 import shlex
 from collections.abc import Container, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from cnn.inspection import summary
 from cnn.runs.folder import RunFolder
 from cnn.runs.report import figures
-from cnn.runs.report.record import Record
+from cnn.runs.report.record import RunRecord
 from cnn.support.drawing import Picture, require_matplotlib, style
 from cnn.support.errors import ArgumentError
 from cnn.support.files import write_whole
@@ -23,21 +23,21 @@ BY = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"  # between th
 
 @dataclass(frozen=True)
 class Report:
-    """What was written."""
+    """The paths of a written report."""
 
     page: Path
     pictures: list[Path]
 
 
 def write_report(folder: RunFolder, out: Path | None = None) -> Report:
-    """Make report.html and pictures/*.png of a run, in its folder or in ``out``; the old ones go.
+    """Write report.html and pictures/*.png of a run to its folder or to ``out``, replacing old ones.
 
-    Equal files in the folder give equal pages, byte for byte. What the folder lacks, as an interrupted
-    run's does, is said in the page. Raises CheckpointError where a file is damaged or the folder is no
-    run's, ArgumentError where a library is missing.
+    The same files in the folder always give the same page, byte for byte. If files are missing, as after
+    an interrupted run, the page says so. Raises CheckpointError if a file is damaged or the folder is not
+    a run's, ArgumentError if a library is missing.
     """
     _require_libraries()
-    record = Record.read(folder)
+    record = RunRecord.read(folder)
     with style():
         pictures = figures.pictures(record)
         facts = {
@@ -55,18 +55,20 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Report:
 
 
 def compare_runs(folders: Sequence[RunFolder], out: Path) -> Report:
-    """Make report.html and pictures/curves.png of several runs in the folder ``out``; the old ones go.
+    """Write report.html and pictures/curves.png of several runs to the folder ``out``, replacing old ones.
 
-    Raises CheckpointError, ArgumentError as :func:`write_report`.
+    Raises CheckpointError and ArgumentError like :func:`write_report`.
     """
     _require_libraries()
     if RunFolder(out).config.exists():
-        raise ArgumentError(f"{out} is a run's folder and has a report of its own: name another with --out")
+        raise ArgumentError(
+            f"{out} is the folder of a run, which has its own report: name another folder with --out"
+        )
     names = [printable(folder.path.resolve().name) for folder in folders]
     if len(set(names)) < len(names):
         names = [printable(str(folder.path)) for folder in folders]
     records = {
-        name if names.count(name) == 1 else f"{name} ({number})": Record.read(folder)
+        name if names.count(name) == 1 else f"{name} ({number})": RunRecord.read(folder)
         for number, (name, folder) in enumerate(zip(names, folders, strict=True), 1)
     }
     results = {
@@ -110,8 +112,8 @@ def _write(out: Path, template: str, facts: dict[str, Any], pictures: Sequence[P
     return report
 
 
-def _result(record: Record) -> dict[str, str]:
-    """The figures that matter most."""
+def _result(record: RunRecord) -> dict[str, str]:
+    """The main results."""
     result = {
         name: percent(value) if name.endswith("accuracy") else f"{value:.4f}"
         for name, value in record.result.items()
@@ -123,18 +125,18 @@ def _result(record: Record) -> dict[str, str]:
     if record.epochs:
         result["epochs"] = f"{len(record.epochs)}"
         result["training time"] = duration(sum(epoch["seconds"] for epoch in record.epochs))
-        result["images a second"] = f"{median(epoch['images_per_second'] for epoch in record.epochs):,.0f}"
+        result["images per second"] = f"{median(epoch['images_per_second'] for epoch in record.epochs):,.0f}"
     return result | {"device": record.device}
 
 
-def _missing(record: Record) -> list[str]:
-    """A sentence for each thing that the folder lacks."""
+def _missing(record: RunRecord) -> list[str]:
+    """A sentence for each missing file."""
     sentences = {
         "The run has no metrics.csv: no epoch was finished, or it was trained elsewhere.": record.epochs,
         "The run has no model.safetensors: there are no weights to show.": record.network,
-        "The run has no evaluation.safetensors: it did not get to its end, "
-        "so confusion matrix, mistakes, activations and times are not shown.": record.evaluation,
-        "The run has no environment.json: where it ran is not known.": record.environment,
+        "The run has no evaluation.safetensors, because it did not finish: "
+        "confusion matrix, mistakes, activations and times are not shown.": record.evaluation,
+        "The run has no environment.json: the machine is not known.": record.environment,
     }
     return [sentence for sentence, found in sentences.items() if not found]
 
@@ -160,7 +162,7 @@ def _epoch(epoch: dict[str, float], checked: str) -> dict[str, str]:
     }
 
 
-def _mistakes(record: Record) -> list[dict[str, Any]]:
+def _mistakes(record: RunRecord) -> list[dict[str, Any]]:
     if not record.evaluation:
         return []
     found, names = record.evaluation.mistakes, record.class_names
@@ -178,7 +180,7 @@ def _mistakes(record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def _layers(record: Record) -> list[dict[str, str]]:
+def _layers(record: RunRecord) -> list[dict[str, str]]:
     if not record.network:
         return []
     times = {time.layer: time for time in record.evaluation.times} if record.evaluation else {}
@@ -200,7 +202,7 @@ def _layers(record: Record) -> list[dict[str, str]]:
 
 
 def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Names and values as text, those inside others one by one."""
+    """Names and values as text; nested values are flattened."""
     rows: list[tuple[str, str]] = []
     for name, value in values.items():
         label = prefix + name.replace("_", " ")
@@ -217,7 +219,7 @@ def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _by_run(runs: dict[str, dict[str, str]], best: Container[tuple[str, str]] = ()) -> dict[str, Any]:
-    """A table with a row for each run: its values, empty if it lacks one; the best are marked."""
+    """A table with one row per run; missing values are empty, the best are marked."""
     names = list(dict.fromkeys(name for values in runs.values() for name in values))
     rows = [
         (run, [(name, values.get(name, ""), (run, name) in best) for name in names])
@@ -226,8 +228,8 @@ def _by_run(runs: dict[str, dict[str, str]], best: Container[tuple[str, str]] = 
     return {"names": names, "rows": rows}
 
 
-def _best(records: dict[str, Record]) -> set[tuple[str, str]]:
-    """(Run, figure) of the highest accuracy and the lowest loss, if the runs had the same data."""
+def _best(records: dict[str, RunRecord]) -> set[tuple[str, str]]:
+    """(run, result) of the highest accuracy and the lowest loss, if all runs used the same data."""
     if len({(str(record.settings["data"]), tuple(record.class_names)) for record in records.values()}) > 1:
         return set()
     best = set()
@@ -240,7 +242,7 @@ def _best(records: dict[str, Record]) -> set[tuple[str, str]]:
 
 
 def _differing(settings: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-    """The settings that are not the same in all runs."""
+    """The settings that differ between the runs."""
     first, *others = settings.values()
     same = {name for name, value in first.items() if all(other.get(name) == value for other in others)}
     return {

@@ -1,4 +1,4 @@
-"""What a run's folder tells of the run, read once."""
+"""The data of a run, read from the files in its folder."""
 
 import csv
 import io
@@ -17,10 +17,10 @@ from cnn.support.text import printable, short
 
 
 @dataclass(frozen=True)
-class Record:
-    """A run; None and empty where the folder lacks the file."""
+class RunRecord:
+    """The data of a run; None or empty if a file is missing."""
 
-    name: str  # the folder's
+    name: str  # of the folder
     settings: dict[str, Any]  # config.json
     class_names: list[str]
     environment: dict[str, Any]
@@ -29,8 +29,8 @@ class Record:
     evaluation: Evaluation | None
 
     @classmethod
-    def read(cls, folder: RunFolder) -> "Record":
-        """The files in ``folder``; CheckpointError where one is damaged or it is no run's folder."""
+    def read(cls, folder: RunFolder) -> "RunRecord":
+        """Read the files in ``folder``; CheckpointError if one is damaged or the folder is not a run's."""
         class_names = folder.read()[2]
         evaluation = Evaluation.load(folder.evaluation) if folder.evaluation.exists() else None
         tested = evaluation.weights if evaluation else "last"
@@ -46,20 +46,20 @@ class Record:
         )
         if record.evaluation and len(record.evaluation.confusion) != len(class_names):
             raise CheckpointError(
-                f"{folder.evaluation} is of {len(record.evaluation.confusion)} classes, {folder.config} of "
-                f"{len(class_names)}: it is another run's, delete it"
+                f"{folder.evaluation} has {len(record.evaluation.confusion)} classes, but {folder.config} "
+                f"has {len(class_names)}: it belongs to another run, delete it"
             )
         return record
 
     @property
     def title(self) -> str:
-        """As in "lenet5 on mnist"."""
+        """The title, for example "lenet5 on mnist"."""
         data = str(self.settings["data"])
         return printable(f"{self.settings['model']} on {data if data == 'mnist' else Path(data).name}")
 
     @property
     def device(self) -> str:
-        """As in "cpu, AMD EPYC"."""
+        """The device, for example "cpu, AMD EPYC"."""
         device = self.environment.get("device")
         if not isinstance(device, dict):
             return "unknown"
@@ -68,21 +68,21 @@ class Record:
 
     @property
     def validated(self) -> bool:
-        """Whether each epoch ended with a look at images that were not trained on."""
+        """Whether each epoch ended with an evaluation on images not used for training."""
         return bool(self.epochs) and "validation_loss" in self.epochs[0]
 
     @property
     def checked(self) -> str:
-        """What those images are: "validation", or "test" if no part of the training set was held out."""
+        """The name of those images: "validation", or "test" if nothing was held out."""
         return "validation" if self.settings.get("validation") else "test"
 
     def measured(self, kind: str) -> str:
-        """The column of "loss" or "accuracy" that says most of how good the network is."""
+        """The most meaningful column for "loss" or "accuracy"."""
         return f"validation_{kind}" if self.validated else kind
 
     @property
     def result(self) -> dict[str, float]:
-        """As in {"test accuracy": 0.99, "test loss": 0.03}; empty where nothing was measured."""
+        """Results such as {"test accuracy": 0.99, "test loss": 0.03}; empty if nothing was measured."""
         if self.evaluation:
             return {"test accuracy": self.evaluation.accuracy, "test loss": self.evaluation.loss}
         if not self.epochs:
@@ -95,7 +95,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(read_text(path))
         if not isinstance(values, dict):
-            raise ValueError("expected names with values")
+            raise ValueError("expected a JSON object")
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -109,11 +109,11 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
         epochs = []
         for number, line in enumerate(lines, 2):
             if None in line or None in line.values():
-                raise ValueError(f"line {number} has another number of cells than the first")
+                raise ValueError(f"line {number} has a different number of cells than the first")
             epochs.append({name: float(cell) for name, cell in line.items()})
         for epoch in epochs:
             if not all(abs(value) < LARGEST for value in epoch.values()):  # NaN is not
-                raise ValueError("a number in it is not finite, or too large to be one of a training")
+                raise ValueError("a value in it is not finite, or too large for a training run")
             missing = {"epoch", "loss", "accuracy", "seconds", "images_per_second"} - set(epoch)
             if "validation_loss" in epoch or "validation_accuracy" in epoch:
                 missing |= {"validation_loss", "validation_accuracy"} - set(epoch)

@@ -17,7 +17,7 @@ from cnn import comparison
 from cnn.data.readers.photographs import FORMATS, read_picture
 from cnn.runs.folder import RunFolder
 from cnn.runs.report.evaluation import Evaluation
-from cnn.runs.report.record import Record
+from cnn.runs.report.record import RunRecord
 from cnn.saving import weights
 from cnn.training.checkpoints import SavedTraining
 from fuzz import corpus, formats
@@ -108,7 +108,7 @@ def read_folder(path: Path) -> None:
 
 
 def read_record(path: Path) -> None:
-    record = Record.read(RunFolder(path.parent))
+    record = RunRecord.read(RunFolder(path.parent))
     assert all(isinstance(text, str) for text in (record.title, record.device, *record.result))
 
 

@@ -199,7 +199,7 @@ NPZ = {
         lambda: archive(y_train=npy(np.where(LABELS, np.inf, 0.0))),
         "y_train: label inf at",
     ),
-    "a member twice": (twice, "x_train is in it twice: expected each array once"),
+    "a member twice": (twice, "x_train occurs twice: expected each array once"),
     "zip64 that lies": (zip64_lies, "not a .npz file, or damaged"),
     "encrypted members": (encrypted, "damaged .*encrypted"),
     "5,000 members": (
@@ -456,7 +456,7 @@ METRICS = {
     "NaN": (HEAD + "1,nan,0,1,1", "not finite"),
     "infinity": (HEAD + "1,1e999,0,1,1", "not finite"),
     "a cell of 200,000 letters": (HEAD + "1,2,3,4," + "9" * 200_000, "field larger than field limit"),
-    "another number of cells": (HEAD + "1,2", "line 2 has another number of cells"),
+    "another number of cells": (HEAD + "1,2", "line 2 has a different number of cells"),
     "an open quote": (HEAD + '1,2,3,4,"5', "unexpected end of data"),
     "NUL": (HEAD + "1,\0,3,4,5", "could not convert|NUL"),
     "20 MB of it": (HEAD + "1,2,3,4,5\r\n" * 2_000_000, "expected at most 16,777,216"),

@@ -30,7 +30,7 @@ class Counters:
         self.work()
         if self.limit is not None and self.live_bytes + nbytes > self.limit:
             free = max(0, self.limit - self.live_bytes)
-            raise OutOfMemory("standin:0", nbytes, free, "take smaller batches")
+            raise OutOfMemory("standin:0", nbytes, free, "use smaller batches")
         self.allocated_bytes += nbytes
         self.largest_allocation = max(self.largest_allocation, nbytes)
 

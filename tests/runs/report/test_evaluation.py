@@ -183,7 +183,7 @@ class TestFile:
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         save_file(arrays, tmp_path / "file", {METADATA: json.dumps(facts)})
         with pytest.raises(
-            CheckpointError, match=r"file is no evaluation of a run, or it is damaged \(.+\): delete it"
+            CheckpointError, match=r"file is not an evaluation of a run, or it is damaged \(.+\): delete it"
         ):
             Evaluation.load(tmp_path / "file")
 
@@ -193,7 +193,7 @@ class TestFile:
         with pytest.raises(CheckpointError, match="cut is no readable safetensors file"):
             Evaluation.load(tmp_path / "cut")
         network_on("cpu").save(tmp_path / "weights")
-        with pytest.raises(CheckpointError, match="weights is no evaluation of a run"):
+        with pytest.raises(CheckpointError, match="weights is not an evaluation of a run"):
             Evaluation.load(tmp_path / "weights")
 
 

@@ -22,7 +22,7 @@ from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
 from cnn.runs.report import Evaluation, compare_runs, examine, write_report
 from cnn.runs.report.figures import confusion, layer_times
-from cnn.runs.report.record import Record
+from cnn.runs.report.record import RunRecord
 from cnn.support.drawing import style
 from cnn.support.errors import ArgumentError, CheckpointError
 from cnn.support.text import duration, percent, printable, short
@@ -49,7 +49,7 @@ class TestContents:
     def test_every_section_is_there(self, page):
         for heading in (
             *("Training", "Test", "Network", "Configuration and environment"),
-            *("Loss and accuracy", "Epochs", "Confusion matrix", "Most wrong about", "First-layer filters"),
+            *("Loss and accuracy", "Epochs", "Confusion matrix", "Worst mistakes", "First-layer filters"),
             *("Weights", "Activations", "Time per layer", "Layers", "Configuration", "Environment"),
         ):
             assert heading in page.texts, heading
@@ -61,7 +61,7 @@ class TestContents:
         top = page.text[: page.text.index("Training")]
         assert "notebook on <b>.npz" in top
         assert f"test accuracy {result['accuracy']:.2%} test loss {result['loss']:.4f} test images 60" in top
-        assert re.search(r"epochs 2 training time [\d.]+ s images a second [\d,]+ device cpu", top)
+        assert re.search(r"epochs 2 training time [\d.]+ s images per second [\d,]+ device cpu", top)
 
     def test_the_epochs_are_those_of_the_metrics(self, page, run):
         for line in run.metrics.read_text().splitlines()[1:]:
@@ -100,10 +100,10 @@ class TestPictures:
         told = descriptions(page)
         assert len(told) == len(page.all("svg")) == len(PICTURES)
         assert all(svg["role"] == "img" for svg in page.all("svg"))
-        assert f"{right} of 60 test images are right" in told["Confusion matrix"]
+        assert f"{right} of 60 test images are classified correctly" in told["Confusion matrix"]
         assert re.search(r"training from \d\.\d{4} to \d\.\d{4}, test from", told["Loss and accuracy"])
         assert re.search(r"2 epochs\.$", told["Loss and accuracy"])
-        assert f"taken for {printable(NAMES[2])}" in told["Most wrong about"]
+        assert f"taken for {printable(NAMES[2])}" in told["Worst mistakes"]
         weights = network.state_dict()["0.weight"]
         assert f"from {weights.min():.3g} to {weights.max():.3g}" in told["First-layer filters"]
         for title in ("Weights", "Activations"):
@@ -234,9 +234,9 @@ class TestFilesAlone:
         predicted = network.predict(test_set.images).argmax(axis=1)
         examine(network, cnn.data.Dataset(test_set.images, predicted, 3)).save(run.evaluation)
         page = Page(write_report(run).page)
-        assert "every test image is right" in page.text
-        assert "Most wrong about" not in page.texts
-        assert "60 of 60 test images are right." in page.source
+        assert "every test image is classified correctly" in page.text
+        assert "Worst mistakes" not in page.texts
+        assert "60 of 60 test images are classified correctly." in page.source
 
     @pytest.mark.parametrize(
         ("name", "contents"),
@@ -265,7 +265,7 @@ class TestFilesAlone:
         config = json.loads(run.config.read_text())
         run.weights.unlink()
         run.config.write_text(json.dumps(config | {"class_names": ["a", "b"]}))
-        with pytest.raises(CheckpointError, match=r"evaluation\.safetensors is of 3 classes.*another run's"):
+        with pytest.raises(CheckpointError, match=r"evaluation\.safetensors has 3 classes.*another run,"):
             write_report(run)
 
     @pytest.mark.parametrize(("epochs", "folded"), [(20, 0), (21, 1)])
@@ -274,7 +274,7 @@ class TestFilesAlone:
         rest = line.partition(",")[2]
         run.metrics.write_text("\n".join([head, *(f"{n},{rest}" for n in range(1, epochs + 1))]) + "\n")
         page = Page(write_report(run).page)
-        assert page.texts.count(f"All {epochs} epochs as a table") == folded
+        assert page.texts.count(f"Show all {epochs} epochs as a table") == folded
         assert page.texts.count("Epochs") == 1
 
 
@@ -339,12 +339,12 @@ class TestSeveralRuns:
         assert re.search(r"copy: test loss from .* to .*_second: test loss from", svg["aria-label"])
         assert "1: copy" in page.texts
         assert page.texts.count("2: _second") == 3  # in the picture and both tables
-        differing = page.text[page.text.index("What differs") :]
+        differing = page.text[page.text.index("Settings that differ") :]
         assert "epochs seed 1: copy 2 0 2: _second 3 4" in differing  # a row for each run
         assert "batch size" not in differing
 
     def test_the_best_of_each_figure_is_marked_if_the_data_are_the_same(self, run, other, tmp_path):
-        losses = [Record.read(folder).result["test loss"] for folder in (run, other)]
+        losses = [RunRecord.read(folder).result["test loss"] for folder in (run, other)]
         cells = Page(compare_runs([run, other], tmp_path / "out").page).all("td")
         marked = ["best" in cell.get("class", "") for cell in cells if cell.get("data-name") == "test loss"]
         assert marked == [loss == min(losses) for loss in losses]
@@ -365,7 +365,7 @@ class TestSeveralRuns:
         page = Page(compare_runs([run, twin, twin], tmp_path / "out").page)
         assert f"1: {run.path}" in page.texts
         assert f"2: {twin.path} (2)" in page.texts
-        assert "The runs were configured alike." in page.texts
+        assert "All runs have the same settings." in page.texts
 
     def test_a_run_without_epochs_is_left_out_of_the_curves(self, run, other, tmp_path):
         run.metrics.unlink()
@@ -420,15 +420,15 @@ def test_figures_are_written_for_people():
 
 
 def test_several_runs_never_take_the_place_of_ones_own_report(run, finished):
-    with pytest.raises(ArgumentError, match="is a run's folder and has a report of its own: name another"):
+    with pytest.raises(ArgumentError, match="is the folder of a run, which has its own report: name another"):
         compare_runs([run, finished[0]], run.path)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1,2\n", "line 2 has another number of cells than the first"),
-        ("1,nan,0.5,0.1,1,100\n", "a number in it is not finite"),
+        ("1,2\n", "line 2 has a different number of cells than the first"),
+        ("1,nan,0.5,0.1,1,100\n", "a value in it is not finite"),
         ("1,1e308,0.5,0.1,1,100\n", "too large"),
         ("1,x,0.5,0.1,1,100\n", "could not convert"),
     ],
