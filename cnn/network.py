@@ -12,7 +12,8 @@ from backends.text import did_you_mean
 from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last, some_of
 from cnn.data.feed import Feed
 from cnn.layers import initializers
-from cnn.layers.layer import Context, Draws, Parameter
+from cnn.layers.draws import Draws
+from cnn.layers.layer import Context, Parameter
 from cnn.layers.sequential import Sequential
 from cnn.support import random
 from cnn.support.arguments import flag, shape, shown, whole

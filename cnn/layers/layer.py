@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from backends import Backend
 from backends.memory import Array, Buffers, Scratch, Shape
 from cnn.layers import initializers
-from cnn.support import origin, random
+from cnn.layers.draws import Draws
+from cnn.support import origin
 from cnn.support.arguments import room
 from cnn.support.errors import ArgumentError
 
@@ -36,26 +35,6 @@ class Parameter:
     def size(self) -> int:
         """How many numbers it has."""
         return prod(self.shape)
-
-
-class Draws:
-    """Where the random numbers come from that layers draw in training, on the device.
-
-    ``counters`` has the number of updates and the position of the batch's first sample in the whole batch.
-    """
-
-    def __init__(self, backend: Backend, seed: int) -> None:
-        self._backend = backend
-        self._seed = seed
-        self._streams = 0
-        self.counters: Array = None  # until a layer draws
-
-    def stream(self) -> int:
-        """A number that is a layer's own; it follows from the seed and the layer's place in the network."""
-        if self.counters is None:
-            self.counters = self._backend.zeros(2, np.int64)
-        self._streams += 1
-        return random.stream(self._seed, random.DRAWS, self._streams)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from backends import Backend
 from backends.memory import Scratch, Shape
 from cnn import layers
 from cnn.data.readers.npz import holds_arrays, read_npz
-from cnn.layers.layer import Context, Draws, Layer
+from cnn.layers.draws import Draws
+from cnn.layers.layer import Context, Layer
 from cnn.network import Network
 from cnn.saving import foreign
 from cnn.support.arguments import shape
