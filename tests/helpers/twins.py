@@ -207,7 +207,8 @@ def same_step(network, peer, x, dy=None):
     dy = numbers(y.numel(), *y.shape) if dy is None else dy
     peer.zero_grad()
     y.backward(torch.tensor(dy))
-    close("inference", network.forward(batch_last(x)), batch_last(y))
+    if not network.mixes_samples:
+        close("inference", network.forward(batch_last(x)), batch_last(y))
     close("output", network.forward(batch_last(x), training=True), batch_last(y))
     close("gradient of the input", network.backward(batch_last(dy)), batch_last(leaf.grad))
     same_gradients(network, peer)
