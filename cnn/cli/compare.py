@@ -9,8 +9,8 @@ from cnn import comparison
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, choices, given
 from cnn.cli.output import Status, print_json, say
-from cnn.comparison.files import as_plain
 from cnn.comparison.plot import draw, require_drawing
+from cnn.comparison.saved import as_plain
 from cnn.comparison.table import show
 from cnn.runs.config import cut
 from cnn.support.errors import ArgumentError
