@@ -89,10 +89,10 @@ def renamed(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> 
     bare = foreign.without_wrappers(state, shapes)
     if bare.keys() == shapes.keys():
         if not bare.keys() <= state.keys():
-            say(f"{next(iter(state))} and the others are taken without the prefix that they share")
+            say(f"{next(iter(state))} and the others are used without their common prefix")
         return bare
     names = foreign.matched(bare, shapes)
     for name, other in names.items():
         if name != other:
-            say(f"{other} is taken for {name} {shapes[name]}")
+            say(f"{other} is used as {name} {shapes[name]}")
     return {name: bare[other] for name, other in names.items()}

@@ -89,7 +89,7 @@ Out = Annotated[
     Path | None,
     typer.Option(
         readable=False,
-        help="The run's folder, a new one.",
+        help="Folder of the run, which must not exist.",
         show_default="runs/MODEL-TIME",
         rich_help_panel=RUN,
     ),

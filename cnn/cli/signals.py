@@ -57,7 +57,7 @@ class StopOnSignal(Callback):
             os._exit(128 + number)
         self.received = number
         own_line = b"\n" * sys.stderr.isatty()  # where the present one begins with ^C
-        _write(own_line + b"stopping after this batch; once more stops at once\n")
+        _write(own_line + b"stopping after the current batch; a second signal stops at once\n")
 
 
 def _write(text: bytes) -> None:
