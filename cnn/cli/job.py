@@ -44,7 +44,7 @@ class Job:
     train_set: Dataset
     validation_set: Dataset | None
     test_set: Dataset
-    goes_on: bool = False  # in a folder that is there
+    is_resumed: bool = False  # in a folder that exists
     saved: SavedTraining | None = None
     guard: LearningGuard = field(default_factory=LearningGuard)
 
@@ -53,13 +53,13 @@ class Job:
         """The model, the data and the device, in a line."""
         config, backend = self.config, self.network.backend
         where = f"{backend.name} ({backend.reason})"
-        goes_on = f"; resumes from {self.saved.position}" if self.saved else ""
+        start = f"; resumes from {self.saved.position}" if self.saved else ""
         notes = f" ({'; '.join(self.train_set.notes)})" if self.train_set.notes else ""
-        return f"{config.model} on {len(self.train_set):,} images of {config.data}{notes}; {where}{goes_on}"
+        return f"{config.model} on {len(self.train_set):,} images of {config.data}{notes}; {where}{start}"
 
     def require_place(self) -> None:
         """Raise ArgumentError if the folder of a new run exists already."""
-        if not self.goes_on:
+        if not self.is_resumed:
             self.folder.require_new()
 
     @property
@@ -82,7 +82,7 @@ class Job:
             signals,
             NaNGuard(),
             self.guard,  # before what keeps its finding
-            RunLog(self.folder, self.config, self.train_set.classes, self.goes_on),
+            RunLog(self.folder, self.config, self.train_set.classes, self.is_resumed),
             Headline(self.headline, self._notes()),
             Progress(tests=self.validation_set is None),
         ]

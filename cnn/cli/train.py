@@ -83,7 +83,7 @@ def train(
     else:
         folder = RunFolder(resume)
         config = resumed(context, folder)
-    job = make_job(config, folder, goes_on=resume is not None)
+    job = make_job(config, folder, is_resumed=resume is not None)
     if dry_run:
         job.show_plan(as_json)
         return
@@ -99,15 +99,15 @@ def train(
     job.require_learned()
 
 
-def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
+def make_job(config: Config, folder: RunFolder, is_resumed: bool) -> Job:
     """The run of ``config``, with its data loaded and its network built."""
     config.require_valid()
-    backend = find_backend(config, goes_on)
+    backend = find_backend(config, is_resumed)
     if config.tf32 and backend.name == "cpu":
         say("note: --tf32 has no effect on the CPU")
     train_set, validation_set, test_set = config.load_data()
-    saved = SavedTraining.read(folder.checkpoint) if goes_on and folder.checkpoint.exists() else None
-    if goes_on:
+    saved = SavedTraining.read(folder.checkpoint) if is_resumed and folder.checkpoint.exists() else None
+    if is_resumed:
         folder.require_same(train_set)
     if saved:
         saved.require_data(train_set)
@@ -115,15 +115,15 @@ def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
     chosen = config.make_optimizer(len(train_set))
     sets = train_set, validation_set, test_set
-    return Job(config.with_values_of(chosen), folder, network, chosen, *sets, goes_on, saved)
+    return Job(config.with_values_of(chosen), folder, network, chosen, *sets, is_resumed, saved)
 
 
-def find_backend(config: Config, goes_on: bool) -> Backend:
+def find_backend(config: Config, is_resumed: bool) -> Backend:
     """The device of ``config``; a resumed run falls back to the kernels that this machine has."""
     try:
         return backends.get(config.device, config.kernels, config.threads, config.tf32)
     except DeviceUnavailable as error:
-        if not goes_on:
+        if not is_resumed:
             raise
         try:
             backend = backends.get(config.device, threads=config.threads, tf32=config.tf32)

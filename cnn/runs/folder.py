@@ -77,7 +77,7 @@ class RunFolder:
                 return self.start(config, network, class_names)
             raise self._unwritable(error) from None
 
-    def go_on(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
+    def resume(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
         """Prepare the folder of a resumed run: the results of an earlier test are removed."""
         remove_unfinished(self.path)
         self.evaluation.unlink(missing_ok=True)
