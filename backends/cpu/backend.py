@@ -126,9 +126,9 @@ class CpuBackend(Backend):
 def _aligned(make: Callable[..., Array], size: int, dtype: Any) -> Array:
     """A vector allocated by ``make`` that starts on a 256-byte boundary."""
     itemsize = np.dtype(dtype).itemsize
-    room = make(size + 256 // itemsize, dtype=dtype)
-    start = -room.ctypes.data % 256 // itemsize
-    return room[start : start + size]
+    raw = make(size + 256 // itemsize, dtype=dtype)
+    start = -raw.ctypes.data % 256 // itemsize
+    return raw[start : start + size]
 
 
 class CpuTimer(Timer):

@@ -1,12 +1,12 @@
 // Convolution, pooling and the rest of a training step, for one dtype: REAL is float or double.
 //
-// Arrays are contiguous and batch last: x (C, H, W, N), y (O, OH, OW, N), weight (O, C, KH, KW). Neighbouring
-// threads take neighbouring images, or at a batch of 1 neighbouring columns: either way they read and write
-// neighbouring numbers. No sum is made with atomics, so the same input gives the same bits. An array holds
-// fewer than 2^31 numbers; the caller sees to that.
+// Arrays are contiguous and batch last: x (C, H, W, N), y (O, OH, OW, N), weight (O, C, KH, KW). Adjacent
+// threads process adjacent images or, at batch 1, adjacent columns, so their memory accesses are adjacent.
+// Sums do not use atomics, so the same input gives the same bits. The caller makes sure that an array has
+// fewer than 2^31 elements.
 //
-// Nothing is included and all shared memory is dynamic, so the same text is compiled by NVRTC, by nvcc and,
-// with a header that stands for CUDA, by a host's compiler.
+// Nothing is included and all shared memory is dynamic, so the same source can be compiled by NVRTC, by nvcc
+// and, with a header that replaces CUDA, by a host compiler.
 
 typedef REAL real;
 
@@ -33,8 +33,8 @@ extern __shared__ double shared_memory[];
 
 __device__ int flat_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
-// Which row of blocks this is. A grid has at most 65,535 of them along y, so more are cut into layers along z.
-// The last layer may have some rows too many: a kernel returns in them.
+// The row of this block. A grid has at most 65,535 rows along y, so more are split into layers along z. The
+// last layer may have too many rows; kernels return in them.
 __device__ int row_of_blocks() { return blockIdx.z * gridDim.y + blockIdx.y; }
 
 __device__ real positive(real value) { return value < 0 ? 0 : value; } // NaN stays NaN
@@ -43,11 +43,11 @@ __device__ int tiles_of(int size, int tile) { return (size + tile - 1) / tile; }
 
 __device__ bool within(int index, int size) { return (unsigned)index < (unsigned)size; }
 
-// Whether a value takes the place of the best so far in max pooling: the first of equals stays, NaN always
+// Whether a value replaces the maximum so far in max pooling: of equal values the first wins, and NaN always
 // wins.
 __device__ bool beats(real value, real best, bool any) { return !any || value > best || value != value; }
 
-// Where number `at` of an array (C, H, W, N) is.
+// The position of element `at` of an array (C, H, W, N).
 struct Place {
     int c, row, column, n;
 };
@@ -56,15 +56,14 @@ __device__ Place place_of(int at, int H, int W, int N) {
     return {at / N / W / H, at / N / W % H, at / N % W, at % N};
 }
 
-// What of `index` a window looks back at through a tap `offset` away: its position, or -1 where there is
-// none.
+// The position of the window that contains `index` at the tap with this `offset`, or -1 if there is none.
 __device__ int position_before(int index, int offset, int stride, int positions) {
     int distance = index + offset;
     if (distance < 0 || distance % stride != 0) return -1;
     return distance / stride < positions ? distance / stride : -1;
 }
 
-// see(i, j, h, column) for each tap of the window at (oh, ow) that sees the input, not its padding.
+// Calls see(i, j, h, column) for each tap of the window at (oh, ow) that is inside the input.
 template <class See>
 __device__ void for_each_tap(const Window &w, int oh, int ow, int H, int W, See see) {
     for (int i = 0; i < w.KH; i++) {
@@ -77,7 +76,7 @@ __device__ void for_each_tap(const Window &w, int oh, int ow, int H, int W, See 
     }
 }
 
-// seen(i, j, oh, ow) for each window that sees (h, column) of the input, with the tap that does.
+// Calls seen(i, j, oh, ow) for each window that contains (h, column) of the input, with the tap.
 template <class Seen>
 __device__ void for_each_window(const Window &w, int h, int column, int OH, int OW, Seen seen) {
     for (int i = 0; i < w.KH; i++) {
@@ -90,7 +89,7 @@ __device__ void for_each_window(const Window &w, int h, int column, int OH, int 
     }
 }
 
-// The sum over all threads of a block, whose size is a power of two; thread 0 gets it.
+// The sum over all threads of a block, whose size is a power of two, in thread 0.
 __device__ double block_sum(double value) {
     shared_memory[threadIdx.x] = value;
     __syncthreads();
@@ -106,10 +105,10 @@ __device__ double block_sum(double value) {
 
 // ---- Convolution ----
 
-// A thread makes one position of one image for TILE channels at once: each number of x is read for all of
-// them, and their weights lie side by side in shared memory.
+// A thread computes one position of one image for TILE channels: each value of x is read once for all of
+// them, and their weights are adjacent in shared memory.
 
-// weight (O, C, taps) -> (taps, C, TILE): the output channels from `first`, those beyond O as zeros.
+// weight (O, C, taps) -> (taps, C, TILE): the output channels from `first`, with zeros beyond O.
 template <int TILE>
 __device__ const real *stage_forward(const real *weight, int first, const Convolution &s) {
     real *staged = (real *)shared_memory;
@@ -123,7 +122,7 @@ __device__ const real *stage_forward(const real *weight, int first, const Convol
     return staged;
 }
 
-// sums[t] += what the window at (oh, ow) sees of x, which points to its group and image.
+// sums[t] += the products of the window at (oh, ow) of x, which points to its group and image.
 template <int TILE>
 __device__ void accumulate(
     real (&sums)[TILE], const real *x, const real *staged, const Convolution &s, int oh, int ow) {
@@ -139,9 +138,9 @@ __device__ void accumulate(
     });
 }
 
-// y = the convolution of x, with a bias (its numbers are so far apart from channel to channel and from
-// position to position; null: none), and with `rectify` the positive part of that. Blocks: (threads for OH *
-// OW * N, groups * tiles of O); shared: C * taps * TILE numbers.
+// y = the convolution of x, plus a bias (with strides between channels and positions; null: none), and with
+// `rectify` ReLU of that. Blocks: (threads for OH * OW * N, groups * tiles of O); shared: C * taps * TILE
+// elements.
 template <int TILE>
 __device__ void convolve(
     const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
@@ -167,9 +166,9 @@ __device__ void convolve(
     }
 }
 
-// y = the max pooling of that positive part, winner = the tap of each (null: not wanted). The first maximum
-// in row-major order wins, NaN wins over every number. Blocks: (threads for the pooled OH * OW * N, groups *
-// tiles of O); shared: as above.
+// y = the max pooling of ReLU of the convolution, winner = the tap of each (null: not needed). The first
+// maximum in row-major order wins; NaN wins over every number. Blocks: (threads for the pooled OH * OW * N,
+// groups * tiles of O); shared: as above.
 template <int TILE>
 __device__ void convolve_pool(
     const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
@@ -212,8 +211,8 @@ __device__ void convolve_pool(
     }
 }
 
-// dx = the gradient of the input, gathered: what each position of dy that saw it adds. TILE input channels at
-// once. Blocks: (threads for H * W * N, groups * tiles of C); shared: O * taps * TILE numbers.
+// dx = the gradient of the input, gathered from the positions of dy whose windows contain it, for TILE input
+// channels at once. Blocks: (threads for H * W * N, groups * tiles of C); shared: O * taps * TILE elements.
 template <int TILE>
 __device__ void convolve_back(const real *dy, const real *weight, real *dx, const Convolution &s) {
     const Window &w = s.window;
@@ -270,14 +269,14 @@ WITH_TILE(1)
 WITH_TILE(4)
 WITH_TILE(8)
 
-// The gradient of the weight is a product of dy with the columns of x, long along positions and images and
-// small otherwise. A warp takes O_TILE channels and TAP_TILE taps (c, i, j) over a share of the positions and
-// images; the bias is one tap more, which sees ones. At the end lane l holds the sum number l of the
-// warp's 32.
+// The gradient of the weight is a product of dy with the columns of x, which is long along positions and
+// images and small otherwise. A warp computes O_TILE channels and TAP_TILE taps (c, i, j) over a share of the
+// positions and images; the bias is an additional tap whose input is 1. At the end, lane l has the sum number
+// l of the warp's 32.
 const int O_TILE = 4, TAP_TILE = 8, SUMS = O_TILE * TAP_TILE;
 
-// sums[0] = on lane l the warp's total of sums[l]: each round, lanes that differ in one bit swap half of
-// their sums and add up the other half.
+// sums[0] = on lane l, the warp's total of sums[l]. In each round, lanes that differ in one bit exchange half
+// of their sums and add the other half.
 template <int HALF>
 __device__ void add_up_warp(real (&sums)[SUMS], int lane) {
     if constexpr (HALF > 0) {
@@ -346,8 +345,7 @@ extern "C" __global__ void grad_weight_parts(
     parts[task * WARP + lane] = sums[0];
 }
 
-// weight_grad (and where it is wanted bias_grad) = the sum of their parts. Blocks: threads for groups * O *
-// taps.
+// weight_grad (and, if needed, bias_grad) = the sum of their parts. Blocks: threads for groups * O * taps.
 extern "C" __global__ void grad_weight_sum(
     const real *__restrict__ parts, real *__restrict__ weight_grad, real *__restrict__ bias_grad, int shares,
     Convolution s) {
@@ -379,7 +377,7 @@ extern "C" __global__ void to_columns(
     columns[k * length + at] = inside ? x[((k / w.KW / w.KH * s.H + h) * s.W + column) * s.N + n] : 0;
 }
 
-// dx = (or with `add` +=) what the columns of those rows hold of it. Blocks: (threads for H * W * N, C).
+// dx = (or, with `add`, +=) the contributions of the columns of those rows. Blocks: (threads for H * W * N, C).
 extern "C" __global__ void from_columns(
     const real *__restrict__ columns, real *__restrict__ dx, int first, int rows, int add, Convolution s) {
     const Window &w = s.window;
@@ -395,9 +393,9 @@ extern "C" __global__ void from_columns(
 }
 
 
-// ---- Pooling: blocks of threads for C * (what is written) ----
+// ---- Pooling: blocks of threads for C * (elements written) ----
 
-// y = each window's maximum, winner = the tap that gave it (null: not wanted); padding never wins.
+// y = the maximum of each window, winner = its tap (null: not needed); padding never wins.
 extern "C" __global__ void max_pool(
     const real *__restrict__ x, real *__restrict__ y, unsigned char *__restrict__ winner, Pooling s) {
     const Window &w = s.window;
@@ -419,8 +417,8 @@ extern "C" __global__ void max_pool(
     if (winner) winner[at] = (unsigned char)taken;
 }
 
-// dx = the gradient of the input: dy of every window that took its maximum here. With y, which ReLU and
-// pooling gave out, only where that is positive: then it is ReLU's gradient too.
+// dx = the gradient of the input: dy of every window whose maximum is here. If y, the output of ReLU and
+// pooling, is given, only where y is positive, which includes the gradient of ReLU.
 extern "C" __global__ void max_pool_grad(
     const real *__restrict__ dy, const unsigned char *__restrict__ winner, const real *__restrict__ y,
     real *__restrict__ dx, Pooling s) {
@@ -436,7 +434,7 @@ extern "C" __global__ void max_pool_grad(
     dx[at] = total;
 }
 
-// y = each window's mean, padding counted as zeros.
+// y = the mean of each window; padding counts as zeros.
 extern "C" __global__ void average_pool(const real *__restrict__ x, real *__restrict__ y, Pooling s) {
     const Window &w = s.window;
     int at = flat_thread();
@@ -449,7 +447,7 @@ extern "C" __global__ void average_pool(const real *__restrict__ x, real *__rest
     y[at] = total / (w.KH * w.KW);
 }
 
-// dx = the gradient of the input: an even share of every window that saw it.
+// dx = the gradient of the input: an equal share of dy of every window that contains it.
 extern "C" __global__ void average_pool_grad(const real *__restrict__ dy, real *__restrict__ dx, Pooling s) {
     const Window &w = s.window;
     int at = flat_thread();
@@ -465,7 +463,7 @@ extern "C" __global__ void average_pool_grad(const real *__restrict__ dy, real *
 
 // ---- Activations, biases ----
 
-// y += bias, one number a row; with `rectify` the positive part of that. Blocks: threads for all of y.
+// y += bias, one value per row; with `rectify` ReLU of that. Blocks: threads for all of y.
 extern "C" __global__ void add_bias(
     real *__restrict__ y, const real *__restrict__ bias, int rectify, int length, int size) {
     int at = flat_thread();
@@ -481,7 +479,7 @@ extern "C" __global__ void relu_grad(
     if (at < size) dx[at] = y[at] > 0 ? dy[at] : 0;
 }
 
-// The same, and sums = the sum of each row. Blocks: one a row; shared: a double a thread.
+// The same, and sums = the sum of each row. Blocks: one per row; shared: one double per thread.
 extern "C" __global__ void relu_grad_rows(
     const real *__restrict__ dy, const real *__restrict__ y, real *__restrict__ dx, real *__restrict__ sums,
     int length) {
@@ -495,7 +493,7 @@ extern "C" __global__ void relu_grad_rows(
     if (threadIdx.x == 0) sums[blockIdx.x] = (real)total;
 }
 
-// sums (rows, parts) = the sum of each part of each row of x. Blocks: (parts, rows); shared: a double a
+// sums (rows, parts) = the sum of each part of each row of x. Blocks: (parts, rows); shared: one double per
 // thread.
 extern "C" __global__ void sum_rows(
     const real *__restrict__ x, real *__restrict__ sums, int rows, int length) {
@@ -537,9 +535,9 @@ extern "C" __global__ void softmax_grad(
 }
 
 
-// ---- Losses: one block, whose threads take the images in turns; shared: a double a thread ----
+// ---- Losses: one block whose threads loop over the images; shared: one double per thread ----
 
-// The class with the highest output; the first of equals, and NaN is higher than every number.
+// The class with the highest output: the first of equal outputs; NaN is higher than every number.
 __device__ int argmax(const real *y, int classes, int N, int n) {
     int best = 0;
     for (int k = 1; k < classes; k++) {
@@ -549,7 +547,7 @@ __device__ int argmax(const real *y, int classes, int N, int n) {
     return best;
 }
 
-// sums += (the losses' sum, how many answers are right, how many there are), of the whole block.
+// sums += (the sum of the losses, the number of correct answers, the number of images), for the whole block.
 __device__ void add_to(double *sums, double loss, double right, int N) {
     loss = block_sum(loss);
     right = block_sum(right);
@@ -561,7 +559,7 @@ __device__ void add_to(double *sums, double loss, double right, int N) {
 }
 
 // losses = -log softmax(y)[label], dy = the gradient of their sum over divisor, sums as above (null: not
-// wanted).
+// needed).
 extern "C" __global__ void cross_entropy(
     const real *__restrict__ y, const long long *__restrict__ labels, real *__restrict__ losses,
     real *__restrict__ dy, double *__restrict__ sums, double divisor, int classes, int N) {
@@ -579,7 +577,7 @@ extern "C" __global__ void cross_entropy(
     if (sums) add_to(sums, loss, right, N);
 }
 
-// losses = -mean(t log p + (1 - t) log(1 - p)) of probabilities y and one-hot t, with p kept `margin` from 0
+// losses = -mean(t log p + (1 - t) log(1 - p)) of probabilities y and one-hot t; p is at least `margin` from 0
 // and 1.
 extern "C" __global__ void binary_cross_entropy(
     const real *__restrict__ y, const long long *__restrict__ labels, real *__restrict__ losses,
@@ -601,7 +599,7 @@ extern "C" __global__ void binary_cross_entropy(
     if (sums) add_to(sums, loss, right, N);
 }
 
-// sums as above, for losses made elsewhere.
+// sums as above, for losses computed elsewhere.
 extern "C" __global__ void tally(
     const real *__restrict__ losses, const real *__restrict__ y, const long long *__restrict__ labels,
     double *__restrict__ sums, int classes, int N) {
@@ -634,7 +632,7 @@ extern "C" __global__ void sgd(
     value[at] -= *rate * step;
 }
 
-// Adam's step number t; powers holds beta1^(t - 1), beta2^(t - 1), which next_powers moves on afterwards.
+// Adam's step number t; powers is beta1^(t - 1), beta2^(t - 1), which next_powers then advances.
 extern "C" __global__ void adam(
     real *__restrict__ value, const real *__restrict__ grad, real *__restrict__ mean,
     real *__restrict__ square, const real *__restrict__ powers, const real *__restrict__ rate, double beta1,
@@ -659,9 +657,9 @@ extern "C" __global__ void next_powers(real *powers, double beta1, double beta2)
 
 // ---- Batches ----
 
-// chosen (N,) = the next indices of `order` (count,), chosen_labels theirs, rate that of this step; the
-// cursor, how many (samples, steps) are done, moves on. One block. Beyond the end it starts again, so that a
-// step too many, as in a warm-up, reads nothing it should not.
+// chosen (N,) = the next indices of `order` (count,), chosen_labels = their labels, rate = the rate of this
+// step; the cursor, the number of (samples, steps) done, advances. One block. Beyond the end it starts again,
+// so that an extra step, as in a warm-up, reads nothing out of bounds.
 extern "C" __global__ void next_batch(
     long long *cursor, const long long *__restrict__ order, const long long *__restrict__ labels,
     const real *__restrict__ rates, long long *__restrict__ chosen, long long *__restrict__ chosen_labels,
@@ -682,12 +680,12 @@ extern "C" __global__ void next_batch(
 
 const int GATHER_SIDE = 32;
 
-// images (M, pixels) -> out (pixels, N), the chosen ones, times `scale`. Blocks of 32 x 8 threads: (tiles of
-// 32 images, tiles of 32 pixels); shared: 32 x 33 numbers, through which rows become columns.
+// images (M, pixels) -> out (pixels, N): the chosen images times `scale`. Blocks of 32 x 8 threads: (tiles of
+// 32 images, tiles of 32 pixels); shared: 32 x 33 elements for the transposition.
 template <class T>
 __device__ void gather(const T *images, const long long *chosen, real *out, real scale, int pixels, int N) {
     real *tile = (real *)shared_memory;
-    const int PITCH = GATHER_SIDE + 1; // one more: a column's numbers then lie in different banks
+    const int PITCH = GATHER_SIDE + 1; // one more, so that the elements of a column are in different banks
     int row_of_tiles = row_of_blocks();
     if (row_of_tiles >= tiles_of(pixels, GATHER_SIDE)) return;
     int first_image = blockIdx.x * GATHER_SIDE, first_pixel = row_of_tiles * GATHER_SIDE;

@@ -9,8 +9,8 @@ from cnn import comparison
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, choices, given
 from cnn.cli.output import Status, print_json, say
-from cnn.comparison.files import as_plain
 from cnn.comparison.plot import draw, require_drawing
+from cnn.comparison.saved import as_plain
 from cnn.comparison.table import show
 from cnn.runs.config import cut
 from cnn.support.errors import ArgumentError
@@ -35,16 +35,16 @@ def compare(
         list[Path] | None,
         typer.Argument(
             readable=False,
-            help="Saved comparisons, to set beside each other or to show again, instead of measuring.",
+            help="Saved comparisons to show next to each other, instead of measuring.",
             show_default=False,
         ),
     ] = None,
     model: Model = DEFAULT.model,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = DEFAULT.batch_size,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = DEFAULT.batch_size,
     device: Annotated[
         str | None,
         typer.Option(
-            help="Devices with commas between them, as in cpu,cuda.",
+            help="Devices, separated by commas, as in cpu,cuda.",
             show_default="all that work",
             autocompletion=lambda: choices("device"),
         ),
@@ -52,16 +52,19 @@ def compare(
     kernels: Annotated[
         str | None,
         typer.Option(
-            help="Kernel sets with commas between them, as in portable,signal.",
+            help="Kernel sets, separated by commas, as in portable,signal.",
             show_default="each device's best",
             autocompletion=lambda: choices("kernels"),
         ),
     ] = None,
     threads: Annotated[
-        str | None, typer.Option(help="Thread counts of the CPU, as in 1,2.", show_default="all cores")
+        str | None,
+        typer.Option(
+            help="Thread counts of the CPU, separated by commas, as in 1,2.", show_default="all cores"
+        ),
     ] = None,
     dtype: Dtype = DEFAULT.dtype,
-    rounds: Annotated[int, typer.Option(help="How often the columns take turns.")] = 21,
+    rounds: Annotated[int, typer.Option(help="How often each setup is timed, in turns.")] = 21,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -89,7 +92,7 @@ def compare(
     if files:
         for name, flag in given(context).items():
             if name in OF_MEASURING:
-                raise ArgumentError(f"{flag} is for measuring: leave it out where saved files are compared")
+                raise ArgumentError(f"{flag} is for measuring: leave it out to compare saved files")
         result = _loaded(files)
     else:
         chosen = comparison.setups(cut(device), cut(kernels), _numbers(threads))

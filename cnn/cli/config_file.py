@@ -24,7 +24,8 @@ def take_defaults(context: typer.Context, path: Path | None) -> Path | None:
     """Make the values in the file at ``path`` the command's defaults; the callback of ``--config``.
 
     The file is TOML, or a run's folder or config.json, which starts the same run again. Keys are the
-    flags' names, with ``-`` or ``_``. Raises ArgumentError for what cannot be read or is no flag.
+    names of the flags, with ``-`` or ``_``. Raises ArgumentError for a file that cannot be read, and for an
+    unknown flag.
     """
     if path is not None:
         if path.is_dir():
@@ -82,12 +83,12 @@ def _read(path: Path) -> dict[str, Any]:
         reason = short(str(error), LONGEST)
         raise ArgumentError(f"{path} is no {kind} ({reason}): expected {example}") from None
     if not isinstance(values, dict):
-        raise ArgumentError(f"{path}: holds no flags: expected names with values, as a run's config.json")
+        raise ArgumentError(f"{path}: holds no flags: expected names with values, as in a run's config.json")
     return Config.completed(values) if is_json and "class_names" in values else values
 
 
 def _parse_toml(text: str) -> dict[str, Any]:
-    """The values in TOML; ValueError where it is none, or would take long for what no flag needs."""
+    """The values in TOML; ValueError if it is invalid, or has lines that take very long to parse."""
     for number, line in enumerate(text.splitlines(), 1):
         if line.count(".") > MOST_DOTS and not line.lstrip().startswith("#"):
             raise ValueError(f"line {number} has {line.count('.'):,} dots, expected at most {MOST_DOTS}")

@@ -23,7 +23,9 @@ from cnn.training import evaluation
 )
 def evaluate(
     run: Run,
-    data: Annotated[str | None, typer.Option(help="Another data set.", show_default="the run's own")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set to test on.", show_default="the run's own")
+    ] = None,
     weights: Weights = None,
     device: Device = DEFAULT.device,
     kernels: Kernels = DEFAULT.kernels,

@@ -32,7 +32,7 @@ def export(
     weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a trained network as an ONNX file, which other programs run.
+    """Write a trained network as an ONNX file, which other programs can run.
 
     Its input "images" is float32 (N, C, H, W), already scaled, its output "probabilities" (N, classes).
     """

@@ -38,7 +38,7 @@ def import_(
         typer.Argument(
             readable=False,
             help="A safetensors or .npz file. Names other than those of PyTorch's nn.Sequential are matched "
-            "by shape, which is shown.",
+            "by shape, and the match is shown.",
             show_default=False,
         ),
     ],
@@ -49,7 +49,7 @@ def import_(
 ) -> None:
     """Make a run's folder from weights saved elsewhere, by PyTorch for example, and test them.
 
-    The folder is one that `cnn evaluate`, `cnn report` and `cnn export` take.
+    `cnn evaluate`, `cnn report` and `cnn export` take this folder.
     """
     config = Config(**settings)
     folder = RunFolder(out) if out else RunFolder.default(config.model)
@@ -73,7 +73,7 @@ def import_(
         network.save(folder.weights)
         found.save(folder.evaluation)
     except BaseException:
-        shutil.rmtree(folder.path, ignore_errors=True)  # nothing in it that cannot be made again
+        shutil.rmtree(folder.path, ignore_errors=True)  # all of it can be made again
         raise
     if as_json:
         print_json({"run": str(folder.path), **found.result})
@@ -82,17 +82,17 @@ def import_(
 
 
 def renamed(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The arrays under the network's names; if those in the file are others, that is said."""
+    """The arrays under the network's names; other names in the file are reported."""
     for name, array in state.items():
         if array.dtype.kind in "iu" and array.ndim:
             raise CheckpointError(f"{name} is {array.dtype}, as of a quantized network: save it in floats")
     bare = foreign.without_wrappers(state, shapes)
     if bare.keys() == shapes.keys():
         if not bare.keys() <= state.keys():
-            say(f"{next(iter(state))} and the others are taken without the prefix that they share")
+            say(f"{next(iter(state))} and the others are used without their common prefix")
         return bare
     names = foreign.matched(bare, shapes)
     for name, other in names.items():
         if name != other:
-            say(f"{other} is taken for {name} {shapes[name]}")
+            say(f"{other} is used as {name} {shapes[name]}")
     return {name: bare[other] for name, other in names.items()}

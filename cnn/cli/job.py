@@ -1,4 +1,4 @@
-"""A run of ``cnn train`` from its start to its report, and what is said where it ends before."""
+"""A run of ``cnn train`` from its start to its report, and its messages if it ends early."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -35,7 +35,7 @@ from cnn.training.run import Run
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is ready to start, or to go on from where ``saved`` is."""
+    """A run that is ready to start, or to resume from ``saved``."""
 
     config: Config
     folder: RunFolder
@@ -44,22 +44,22 @@ class Job:
     train_set: Dataset
     validation_set: Dataset | None
     test_set: Dataset
-    goes_on: bool = False  # in a folder that is there
+    is_resumed: bool = False  # in a folder that exists
     saved: SavedTraining | None = None
     guard: LearningGuard = field(default_factory=LearningGuard)
 
     @property
     def headline(self) -> str:
-        """What is trained on what, where."""
+        """The model, the data and the device, in a line."""
         config, backend = self.config, self.network.backend
         where = f"{backend.name} ({backend.reason})"
-        goes_on = f"; goes on from {self.saved.position}" if self.saved else ""
+        start = f"; resumes from {self.saved.position}" if self.saved else ""
         notes = f" ({'; '.join(self.train_set.notes)})" if self.train_set.notes else ""
-        return f"{config.model} on {len(self.train_set):,} images of {config.data}{notes}; {where}{goes_on}"
+        return f"{config.model} on {len(self.train_set):,} images of {config.data}{notes}; {where}{start}"
 
     def require_place(self) -> None:
-        """Raise ArgumentError where a new run's folder exists, so that all that is in it is this run's."""
-        if not self.goes_on:
+        """Raise ArgumentError if the folder of a new run exists already."""
+        if not self.is_resumed:
             self.folder.require_new()
 
     @property
@@ -68,10 +68,10 @@ class Job:
         return self.saved is not None and self.saved.epoch == len(self.saved.history) == self.config.epochs
 
     def fit(self) -> list[dict[str, Any]]:
-        """Train, with everything that goes on around it; -> the history."""
+        """Train the network and keep the run's folder; -> the history."""
         self.require_place()
         if self.saved and self.is_finished:
-            say(f"{self.folder.path} is finished: with more --epochs it would go on")
+            say(f"{self.folder.path} is finished: give more --epochs to train it further")
             with self.folder.alone():
                 remove_unfinished(self.folder.path)
                 self._write_new_place()
@@ -82,7 +82,7 @@ class Job:
             signals,
             NaNGuard(),
             self.guard,  # before what keeps its finding
-            RunLog(self.folder, self.config, self.train_set.classes, self.goes_on),
+            RunLog(self.folder, self.config, self.train_set.classes, self.is_resumed),
             Headline(self.headline, self._notes()),
             Progress(tests=self.validation_set is None),
         ]
@@ -105,9 +105,9 @@ class Job:
                     stream=self.config.stream,
                     resume=self.saved.path if self.saved else None,
                 )
-        except KeyboardInterrupt:  # where no signal could be waited for
+        except KeyboardInterrupt:  # if the signals could not be handled
             raise self._ended("interrupted", 130) from None
-        except TrainingError as error:  # to go on from the checkpoint would come to the same
+        except TrainingError as error:  # a resumed run would end in the same way
             say(f"error: {error}; {self._last_good()}")
             raise typer.Exit(1) from None
         except DeviceLost as error:
@@ -121,15 +121,15 @@ class Job:
         return history
 
     def _write_new_place(self) -> None:
-        """Write down where the data of a finished run are now."""
+        """Write the new path of a finished run's data to its config.json."""
         config, shape, class_names = self.folder.read()
         if config.data != self.config.data:
             self.folder.write_config(replace(config, data=self.config.data), shape, class_names)
 
     def _notes(self) -> list[str]:
-        """What is to be known of how this run goes."""
+        """Notes on the speed of this run, and on changes since the last one in its folder."""
         slower = self.network.backend.slower
-        notes = [f"this runs slower than it could: {slower}"] if slower else []
+        notes = [f"this run is slower than it could be: {slower}"] if slower else []
         changes = self.folder.changes(self.network.backend) if self.saved else []
         if changes:
             notes.append(
@@ -142,34 +142,34 @@ class Job:
         return tensorboard.TensorBoard(self.folder.tensorboard)
 
     def _ended(self, what: str, code: int) -> typer.Exit:
-        """Say what ended the run before its time, and what there is of it; -> the exit to raise."""
+        """Say what ended the run early, and what was kept; -> the exit to raise."""
         say(f"{what}; {self._kept()}")
         return typer.Exit(code)
 
     def _kept(self) -> str:
-        """What there is of a training that was cut short."""
+        """How to resume a run that ended early."""
         if not self.folder.path.exists():
-            return f"there is no folder {self.folder.path} to go on with"
+            return f"there is no folder {self.folder.path} to resume from"
         if not self.folder.checkpoint.exists():
-            return f"there is no checkpoint yet, {self._again} starts over"
+            return f"there is no checkpoint yet, {self._again} starts from the beginning"
         try:
-            return f"{self._again} goes on from {SavedTraining.read(self.folder.checkpoint).position}"
+            return f"{self._again} resumes from {SavedTraining.read(self.folder.checkpoint).position}"
         except CheckpointError as error:
             return str(error)
 
     def _last_good(self) -> str:
-        """What there is of a training that has diverged."""
+        """Where the last checkpoint of a diverged run is."""
         if not self.folder.checkpoint.exists():
-            return "there is no checkpoint from before"
+            return "there is no earlier checkpoint"
         position = SavedTraining.read(self.folder.checkpoint).position
-        return f"{self.folder.checkpoint} is from before, {position}"
+        return f"{self.folder.checkpoint} has the state before that, at {position}"
 
     @property
     def _again(self) -> str:
         return f"`cnn train --resume {quoted(str(self.folder.path))}`"
 
     def test(self) -> Evaluation:
-        """What the trained network, with its best weights if it has such, does on the test set."""
+        """Test the trained network, with its best weights if the run has kept them."""
         if self.is_finished and self.folder.evaluation.exists():
             return Evaluation.load(self.folder.evaluation)
         if self.validation_set:
@@ -184,7 +184,7 @@ class Job:
             raise self._ended("interrupted before the test", 130) from None
 
     def report(self, found: Evaluation, drawn: bool) -> Path | None:
-        """Write down what the test found, and draw it; -> the page, None if there is none.
+        """Save the results of the test and draw the report; -> the page, or None if there is none.
 
         If that fails, the trained run stays as it is.
         """
@@ -197,22 +197,22 @@ class Job:
             if not self.folder.evaluation.exists():
                 raise self._ended("interrupted", 130) from None
             again = f"`cnn report {quoted(str(self.folder.path))}`"
-            say(f"interrupted while drawing: the run is whole, {again} draws it")
+            say(f"interrupted while drawing the report: the run is complete, {again} draws it")
         except OSError as error:
-            say(f"no report: {reason_of(error)}; {self._again} makes it")
-        except Exception as error:  # whatever drawing fails of, the run is done and is not to end badly
+            say(f"no report: {reason_of(error)}; {self._again} draws it")
+        except Exception as error:  # if drawing fails, the run is complete all the same
             say(f"no report: {error}")
         return None
 
     def require_learned(self) -> None:
-        """Say so and exit with 1 if the training, of which all is kept, has failed."""
+        """Say so and exit with 1 if the network has not learned; its files are kept."""
         failure = self.saved.failure if self.saved and self.is_finished else self.guard.failure
         if failure:
-            say(f"error: the training has failed: {failure}")
+            say(f"error: the training run has failed: {failure}")
             raise typer.Exit(1)
 
     def show_plan(self, as_json: bool) -> None:
-        """Say what the run would do and take; what would stop it at its start stops here too."""
+        """Print the run's steps, layers and memory, after the checks that come before training."""
         self.require_place()
         if self.saved:
             self.saved.require_epochs(self.config.epochs)
@@ -237,7 +237,7 @@ class Job:
 
 
 class Headline(Callback):
-    """Says what is about to run, and what is to be known of that, once nothing speaks against it."""
+    """Prints the headline and the notes when the training run starts."""
 
     def __init__(self, text: str, notes: Sequence[str]) -> None:
         self.text, self.notes = text, notes

@@ -72,15 +72,15 @@ Device = Annotated[str, option("device")]
 Kernels = Annotated[str, option("kernels")]
 Threads = Annotated[int | None, option("threads")]
 Dtype = Annotated[str, option("dtype")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-# Paths are readable=False, unchecked: some file systems show permissions wrongly, and opening a file tells.
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+# readable=False leaves permissions unchecked: some file systems show them wrongly, and opening a file tells.
 Run = Annotated[
     Path, typer.Argument(readable=False, help="A run's folder, as `cnn train` wrote it.", show_default=False)
 ]
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="last (of the end of the run) or best (of the epoch that was best on the validation images).",
+        help="last (from the end of the run) or best (from the epoch with the lowest validation loss).",
         show_default="best after --validation, else last",
         autocompletion=lambda: list(WEIGHTS),
     ),
@@ -89,7 +89,7 @@ Out = Annotated[
     Path | None,
     typer.Option(
         readable=False,
-        help="The run's folder, a new one.",
+        help="Folder of the run, which must not exist.",
         show_default="runs/MODEL-TIME",
         rich_help_panel=RUN,
     ),

@@ -1,4 +1,4 @@
-"""What the commands print, and where."""
+"""How the commands print: results to standard output, everything else to standard error."""
 
 import os
 import time
@@ -16,12 +16,12 @@ CLEAR_LINE = "\x1b[K"  # from the cursor on
 
 
 def say(text: str) -> None:
-    """Something to know while the result is on its way: to standard error."""
+    """Print a line to standard error."""
     write_line(printable(text), log())
 
 
 def print_kept(text: str) -> None:
-    """A result that files hold too: if it cannot be printed, nothing is lost."""
+    """Print a result that is also saved in a file, so that an output that is closed is no error."""
     with suppress(OutputLost):
         write_line(text)
 
@@ -34,13 +34,13 @@ def say_weights(folder: RunFolder, asked: str | None) -> None:
 
 
 def say_notes(notes: Iterable[str]) -> None:
-    """What there is to know."""
+    """Print each note to standard error."""
     for note in notes:
         say(f"note: {note}")
 
 
 class Status:
-    """How far a long phase is: a terminal shows it in one line, a log gets a line now and then."""
+    """The progress of a long phase: one line that changes on a terminal, a line now and then in a log."""
 
     seconds = 10.0  # between two lines in a log
 
@@ -71,7 +71,7 @@ class Status:
 
 
 def print_json(value: Any) -> None:
-    """A result for programs."""
+    """Print a result for other programs."""
     print(to_json(value, indent=2))
 
 

@@ -25,7 +25,7 @@ PREPARATIONS: dict[str, Prepare] = {"digit": as_digit, "resize": as_image}
 
 Result = tuple[Path, Any, Any]  # the file, its image (C, H, W), the probabilities
 
-BAR = 40  # columns of a bar that stands for 100 %, where the terminal has room
+BAR = 40  # columns of a bar for 100 %, if the terminal has room
 SHADES = " .:-=+*#%@"  # from dark to bright; letters, since blocks look turned around on a light terminal
 
 
@@ -43,7 +43,7 @@ def predict(
         typer.Argument(readable=False, help="Pictures, or folders of pictures.", show_default=False),
     ],
     top: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
-    show: Annotated[bool, typer.Option("--show", help="Show what the network is given, too.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Also show the image that the network gets.")] = False,
     prepare: Annotated[
         str,
         typer.Option(
@@ -58,11 +58,11 @@ def predict(
     threads: Threads = DEFAULT.threads,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what photographs and scans show.
+    """Classify photographs and scans.
 
-    What cannot be used is named, the rest goes on, and the exit code is 1.
-    Brightness reaches the network as 0..1, as images of bytes do in training;
-    one that was trained on floats of another range needs predict in Python.
+    A file that cannot be used is named and skipped, and the exit code is then 1. The network gets the
+    brightness as 0..1, as it got images of bytes in training. A network that was trained on floats of
+    another range needs `predict` in Python.
     """
     whole("top", top)
     if prepare not in ("auto", *PREPARATIONS):
@@ -78,7 +78,7 @@ def predict(
     unread: list[DataError] = []
 
     def results() -> Iterator[Result]:
-        """What the network says of each picture that can be read; the others are named as they come."""
+        """The probabilities for each picture that can be read; the others are named as they come."""
         for file, image in _images(pictures, PREPARATIONS[prepare], network.input_shape):
             if isinstance(image, DataError):
                 say(f"error: {image}")
@@ -132,7 +132,7 @@ def _as_data(file: Path, image: Any, shares: Any, class_names: Sequence[str], sh
 
 
 def _print_bars(results: Iterable[Result], class_names: Sequence[str], top: int, show: bool) -> None:
-    """For people: the file, the image where asked for, and a bar for each of the top classes."""
+    """Print the file, the image if ``show``, and a bar for each of the top classes."""
     from rich.text import Text
 
     console = make_console()

@@ -25,7 +25,7 @@ def report(
         list[Path],
         typer.Argument(
             readable=False,
-            help="The folder that `cnn train` wrote; several are compared.",
+            help="A run's folder, as `cnn train` wrote it; several are compared.",
             show_default=False,
         ),
     ],
@@ -33,7 +33,7 @@ def report(
         Path | None,
         typer.Option(
             readable=False,
-            help="Where to.",
+            help="Folder to write to.",
             show_default="the run's folder; `comparison` next to the first of several",
         ),
     ] = None,

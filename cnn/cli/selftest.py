@@ -36,7 +36,7 @@ def selftest(
     kernels: Annotated[
         str | None,
         typer.Option(
-            help="Kernel sets with commas between them, as in portable,signal.",
+            help="Kernel sets, separated by commas, as in portable,signal.",
             show_default="all that the device has",
             autocompletion=lambda: choices("kernels"),
         ),

@@ -18,10 +18,11 @@ SHOW_CURSOR = b"\x1b[?25h"  # which a progress bar hides
 class StopOnSignal(Callback):
     """Stops the training run after the current batch at the first signal, ends the process at the second.
 
-    A terminal that closes may send SIGHUP more than once, and nobody sees what is said then: it neither is
-    the second signal nor makes the next one so.
+    A terminal that closes may send SIGHUP more than once, so SIGHUP does not count as the first of two
+    signals, nor as the second.
 
-    To be the first of the callbacks, so that the others see that it stops. ``received`` is what came.
+    It must be the first of the callbacks, so that the others see that the run stops. ``received`` is the
+    number of the signal.
     """
 
     def __init__(self) -> None:
@@ -29,10 +30,10 @@ class StopOnSignal(Callback):
 
     def on_start(self, run: Run) -> None:
         self._before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():  # no other may
+        if threading.current_thread() is threading.main_thread():  # Python allows no other thread to
             for number in STOP_SIGNALS:
                 before = signal.getsignal(number)
-                if before not in (signal.SIG_IGN, None):  # of a training in the background
+                if before not in (signal.SIG_IGN, None):  # ignored, as under nohup
                     self._before[number] = signal.signal(number, self._receive)
 
     def on_step(self, run: Run) -> None:
@@ -56,8 +57,8 @@ class StopOnSignal(Callback):
                 _write(SHOW_CURSOR)
             os._exit(128 + number)
         self.received = number
-        own_line = b"\n" * sys.stderr.isatty()  # where the present one begins with ^C
-        _write(own_line + b"stopping after this batch; once more stops at once\n")
+        own_line = b"\n" * sys.stderr.isatty()  # the current one begins with ^C
+        _write(own_line + b"stopping after the current batch; a second signal stops at once\n")
 
 
 def _write(text: bytes) -> None:

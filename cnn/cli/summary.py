@@ -16,7 +16,7 @@ from cnn.support.errors import ArgumentError
 def summary(
     model: Model = DEFAULT.model,
     input_shape: Annotated[str, typer.Option(help="Channels, height and width of an image.")] = "1,28,28",
-    classes: Annotated[int, typer.Option(help="How many classes.")] = 10,
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
     dtype: Dtype = DEFAULT.dtype,
     as_json: AsJson = False,
 ) -> None:

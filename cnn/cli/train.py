@@ -19,7 +19,9 @@ from cnn.runs.folder import RunFolder
 from cnn.support.errors import ArgumentError
 from cnn.training.checkpoints import SavedTraining
 
-CHANGEABLE = [name for name, field in SETTINGS.items() if field.metadata["changeable"]]  # with --resume
+# what may be given with --resume
+CHANGEABLE = [name for name, field in SETTINGS.items() if field.metadata["changeable"]]
+CHANGEABLE_FLAGS = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABLE)
 
 
 @app.command(
@@ -41,8 +43,8 @@ def train(
         Path | None,
         typer.Option(
             readable=False,
-            help="Go on with a run that was stopped, from its last checkpoint; only --epochs, --data (if the "
-            "same data have moved), --device and --threads may be given too.",
+            help=f"Resume a run from its last checkpoint, with its own settings; only {CHANGEABLE_FLAGS} may "
+            "be changed (--data if the same data have moved).",
             show_default=False,
             rich_help_panel=RUN,
         ),
@@ -52,7 +54,7 @@ def train(
         typer.Option(
             "--config",
             readable=False,
-            help="Flags from a TOML file, or from the config.json of a run's folder; those given here win.",
+            help="Read options from a TOML file, or from the config.json of a run; options given here win.",
             is_eager=True,
             callback=take_defaults,
             rich_help_panel=RUN,
@@ -60,7 +62,8 @@ def train(
     ] = None,
     report: Annotated[bool, typer.Option(help="Draw report.html at the end.", rich_help_panel=RUN)] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would happen.", rich_help_panel=RUN)
+        bool,
+        typer.Option("--dry-run", help="Show what the run would do, without training.", rich_help_panel=RUN),
     ] = False,
     as_json: AsJson = False,
     **settings: Any,
@@ -68,8 +71,8 @@ def train(
     """Train a network and test it.
 
     The run's folder gets config.json, environment.json, metrics.csv, model.safetensors,
-    checkpoint.safetensors, what the test found in evaluation.safetensors, report.html, and logs for
-    TensorBoard where that is installed. With --validation it also gets best.safetensors, the weights
+    checkpoint.safetensors, evaluation.safetensors with the results of the test, report.html, and logs
+    for TensorBoard if it is installed. With --validation it also gets best.safetensors, the weights
     after the epoch with the lowest validation loss, and the test uses these.
 
     Ctrl-C stops it after the current batch, and --resume continues from there.
@@ -79,8 +82,8 @@ def train(
         folder = RunFolder(out) if out else RunFolder.default(config.model)
     else:
         folder = RunFolder(resume)
-        config = taken_up(context, folder)
-    job = make_job(config, folder, goes_on=resume is not None)
+        config = resumed(context, folder)
+    job = make_job(config, folder, is_resumed=resume is not None)
     if dry_run:
         job.show_plan(as_json)
         return
@@ -96,15 +99,15 @@ def train(
     job.require_learned()
 
 
-def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
-    """The run that ``config`` describes, with its data loaded and its network built."""
+def make_job(config: Config, folder: RunFolder, is_resumed: bool) -> Job:
+    """The run of ``config``, with its data loaded and its network built."""
     config.require_valid()
-    backend = find_backend(config, goes_on)
+    backend = find_backend(config, is_resumed)
     if config.tf32 and backend.name == "cpu":
-        say("note: --tf32 changes nothing on the CPU")
+        say("note: --tf32 has no effect on the CPU")
     train_set, validation_set, test_set = config.load_data()
-    saved = SavedTraining.read(folder.checkpoint) if goes_on and folder.checkpoint.exists() else None
-    if goes_on:
+    saved = SavedTraining.read(folder.checkpoint) if is_resumed and folder.checkpoint.exists() else None
+    if is_resumed:
         folder.require_same(train_set)
     if saved:
         saved.require_data(train_set)
@@ -112,44 +115,43 @@ def make_job(config: Config, folder: RunFolder, goes_on: bool) -> Job:
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
     chosen = config.make_optimizer(len(train_set))
     sets = train_set, validation_set, test_set
-    return Job(config.with_values_of(chosen), folder, network, chosen, *sets, goes_on, saved)
+    return Job(config.with_values_of(chosen), folder, network, chosen, *sets, is_resumed, saved)
 
 
-def find_backend(config: Config, goes_on: bool) -> Backend:
-    """The device that ``config`` asks for; a run that is resumed takes the kernels that this machine has."""
+def find_backend(config: Config, is_resumed: bool) -> Backend:
+    """The device of ``config``; a resumed run falls back to the kernels that this machine has."""
     try:
         return backends.get(config.device, config.kernels, config.threads, config.tf32)
     except DeviceUnavailable as error:
-        if not goes_on:
+        if not is_resumed:
             raise
         try:
             backend = backends.get(config.device, threads=config.threads, tf32=config.tf32)
         except DeviceUnavailable:
             raise DeviceUnavailable(f"{error}; or resume the run on another device with --device") from None
-        say(f"note: the run had --kernels {config.kernels}, now it has {backend.kernels.name} ones: {error}")
+        say(f"note: the run had --kernels {config.kernels}; it resumes with {backend.kernels.name}: {error}")
         return backend
 
 
-def taken_up(context: typer.Context, folder: RunFolder) -> Config:
-    """The configuration of a run that is resumed; ArgumentError for an option that cannot change in it."""
+def resumed(context: typer.Context, folder: RunFolder) -> Config:
+    """The configuration of a resumed run; ArgumentError for an option that cannot be given with --resume."""
     options = given(context)
     for name, flag in options.items():
         if name not in ("resume", *CHANGEABLE, "report", "dry_run", "as_json"):
             raise ArgumentError(
-                f"{flag} cannot be given with --resume: a run is resumed as it began, only "
-                f"{', '.join(f'--{name}' for name in CHANGEABLE)} may change"
+                f"{flag} cannot be given with --resume: only the settings {CHANGEABLE_FLAGS} may change"
             )
     config, _, _ = folder.read(is_resumed=True)
     if folder.evaluation.exists() and not folder.checkpoint.exists():
         raise ArgumentError(
-            f"{folder.path} has no checkpoint: it was imported, or trained by an older version; there is "
-            "nothing to go on with"
+            f"{folder.path} cannot be resumed, it has no checkpoint: it was imported, or trained by an older "
+            "version"
         )
     changed = {name: context.params[name] for name in CHANGEABLE if name in options}
     if "data" not in changed:
         config.require_data()
     cores = available_cores()
     if "threads" not in changed and config.threads and config.threads > cores:
-        say(f"note: the run had --threads {config.threads}, now it has {cores}, as many as there are cores")
+        say(f"note: the run had --threads {config.threads}; it resumes with {cores}, one for each core")
         changed["threads"] = cores
     return replace(config, **changed)

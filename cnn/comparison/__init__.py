@@ -3,9 +3,9 @@
 ``compare`` measures on this machine; ``save``, ``load`` and ``merge`` combine the results of machines.
 """
 
-from cnn.comparison.files import load, merge, save
 from cnn.comparison.measure import compare
 from cnn.comparison.results import Agreement, Column, Comparison, Work, crossover
+from cnn.comparison.saved import load, merge, save
 from cnn.comparison.setups import Setup, setups
 
 __all__ = [

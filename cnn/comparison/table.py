@@ -76,13 +76,13 @@ def _letter(number: int) -> str:
 
 def _parts(columns: Columns, table: Callable[[Columns], Table]) -> list[Columns]:
     """The columns in groups that fit the screen; each group begins with the first column."""
-    room = screen_width(sys.stdout) or USUAL_WIDTH
+    width = screen_width(sys.stdout) or USUAL_WIDTH
     (letter, first), *others = columns.items()
     size = max(1, len(others))
     while True:
         parts = [{letter: first, **dict(others[i : i + size])} for i in range(0, max(1, len(others)), size)]
         tables = map(table, parts)
-        if size == 1 or max(table_width(made.headings, made.rows) for made in tables) <= room:
+        if size == 1 or max(table_width(made.headings, made.rows) for made in tables) <= width:
             return parts
         size -= 1
 

@@ -13,7 +13,7 @@ from cnn.data.dataset import Dataset, some_of
 from cnn.data.published.bundled import load_mnist
 from cnn.data.published.fashion_mnist import load_fashion_mnist
 from cnn.data.readers import cifar10
-from cnn.data.readers.files import MOST_FOLDERS, names_below, names_in, unreadable
+from cnn.data.readers.common import MOST_FOLDERS, names_below, names_in, unreadable
 from cnn.data.readers.idx import holds_idx, idx_names, load_idx, read_idx
 from cnn.data.readers.npy import holds_npy, load_npy, npy_names
 from cnn.data.readers.npz import holds_arrays, load_npz

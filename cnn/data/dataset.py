@@ -118,12 +118,12 @@ class Dataset:
         return f"Dataset({len(self):,} {images} {shape} {self.images.dtype}, {len(self.classes)} {classes})"
 
     def only(self, classes: Iterable[int | str] | None = None, per_class: int | None = None) -> "Dataset":
-        """The first ``per_class`` images of each chosen class (None: all), in this set's order.
+        """The first ``per_class`` images of each chosen class (None: all), in the order of this set.
 
-        ``classes`` are names ("cat") or labels (3, or "3" where no class is called so); None takes
-        every class. The labels become 0, 1, ... in the order in which the classes are given; the names
-        stay. Images that do not lie next to one another are copied; raises OutOfMemory where there is no
-        room for that.
+        ``classes`` are names ("cat") or labels (3, or "3" if no class has this name); None chooses
+        all classes. The labels become 0, 1, ... in the order in which the classes are given; the names
+        are kept. Images that are not contiguous are copied; raises OutOfMemory if memory does not
+        suffice for that.
         """
         chosen = range(len(self.classes)) if classes is None else self._labels_of(classes)
         if per_class is not None and (not is_whole(per_class) or per_class < 1):

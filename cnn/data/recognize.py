@@ -14,7 +14,7 @@ from zipfile import ZipFile
 from cnn.data.advice import BINARY, NEVER_OPENED, SAVE, UNPACK
 from cnn.data.dataset import some_of
 from cnn.data.readers import cifar10
-from cnn.data.readers.files import is_hidden, names_in, open_file
+from cnn.data.readers.common import is_hidden, names_in, open_file
 from cnn.support.errors import DataError
 from cnn.support.text import printable, short
 

@@ -75,11 +75,11 @@ def fitting_batch_size(
     test: Dataset | None,
     batch_size: int,
     stream: bool,
-    room: int,
+    available: int,
 ) -> int:
-    """The largest half, quarter, ... of ``batch_size`` that certainly fits in ``room`` bytes, or 0."""
+    """The largest half, quarter, ... of ``batch_size`` that certainly fits in ``available`` bytes, or 0."""
     size = min(batch_size, len(train)) // 2
-    while size and memory(network, optimizer, train, test, size, stream).at_most > room:
+    while size and memory(network, optimizer, train, test, size, stream).at_most > available:
         size //= 2
     return size
 
@@ -95,9 +95,9 @@ def advised(
 ) -> OutOfMemory:
     """``error`` with advice on a batch size that should fit."""
     full = error if isinstance(error, OutOfMemory) else _of_the_host(error)
-    room, advice = _room(network.backend, full), full.advice
-    if room:
-        size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, room)
+    available, advice = _available(network.backend, full), full.advice
+    if available:
+        size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, available)
         advice = _advice(batch_size, min(batch_size, len(train)), size)
     return OutOfMemory(full.device, full.requested, full.free, advice)
 
@@ -113,7 +113,7 @@ def _advice(requested: int, tried: int, fitting: int) -> str:
     return f"no batch size is certain to fit; try a batch of {size} (it was {requested}), or {smaller}"
 
 
-def _room(backend: Backend, full: OutOfMemory) -> int:
+def _available(backend: Backend, full: OutOfMemory) -> int:
     """The bytes that this process could use on the device; 0 if unknown."""
     if full.device != backend.name:  # the host's memory ran out, not the GPU's
         return 0

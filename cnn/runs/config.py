@@ -84,43 +84,45 @@ class Config:
         parse=absolute, changeable=True,
     )
     classes: list[str] | None = setting(  # noqa: RUF009
-        None, ON_WHAT, "Some of the classes, as in 0,1.", shown="all", parse=cut,
+        None, ON_WHAT, "Classes to use, as in 0,1.", shown="all", parse=cut,
     )
-    per_class: int | None = setting(None, ON_WHAT, "Training images of each class.", shown="all")
-    epochs: int = setting(3, TRAINING, "Times through the training set.", check=whole, changeable=True)
-    batch_size: int = setting(128, TRAINING, "Images a step.", check=whole)
+    per_class: int | None = setting(None, ON_WHAT, "Training images per class.", shown="all")
+    epochs: int = setting(3, TRAINING, "Passes over the training set.", check=whole, changeable=True)
+    batch_size: int = setting(128, TRAINING, "Images per step.", check=whole)
     optimizer: str = setting("sgd", TRAINING, f"{', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS)
     learning_rate: float | None = setting(
-        None, TRAINING, "At its highest.",
-        shown=f"for sgd {defaults.RATE} at a batch size of {defaults.ITS_BATCH}, otherwise in proportion to "
-        f"the square root of the batch size, at most {defaults.HIGHEST_RATE}; 0.001 for adam and adamw",
+        None, TRAINING, "Peak learning rate.",
+        shown=f"sgd: {defaults.RATE} at a batch size of {defaults.ITS_BATCH}, scaled with the square root of "
+        f"the batch size, at most {defaults.HIGHEST_RATE}; adam and adamw: 0.001",
     )
     schedule: str = setting(
-        defaults.SCHEDULE, TRAINING, f"How the learning rate goes on: {', '.join(SCHEDULES)}.",
+        defaults.SCHEDULE, TRAINING, f"How the learning rate changes over the run: {', '.join(SCHEDULES)}.",
         choices=SCHEDULES,
     )
     warmup: float = setting(
         defaults.WARMUP, TRAINING,
-        "How long the learning rate rises from 0: below 1 a share of the run, from 1 on steps, and "
-        "then at most a fifth of the run.",
+        "How long the learning rate rises from 0: a share of the run if below 1, otherwise a number of "
+        "steps, of which at most a fifth of the run is used.",
         shown=f"{defaults.WARMUP} steps",
     )
-    momentum: float | None = setting(None, TRAINING, "Of sgd.", shown=f"{defaults.MOMENTUM}")
+    momentum: float | None = setting(None, TRAINING, "Momentum of sgd.", shown=f"{defaults.MOMENTUM}")
     weight_decay: float | None = setting(
-        None, TRAINING, "Pull of the weights towards 0.", shown="0; 0.01 for adamw",
+        None, TRAINING, "How strongly weights are pulled towards 0.", shown="0; 0.01 for adamw",
     )
     clip: float = setting(
         defaults.CLIP, TRAINING,
-        "Scale a gradient with a norm above this down to it; 0: leave all as they are.",
+        "Scale a gradient with a norm above this down to it; 0 turns this off.",
         check=number, before=0.0,
     )
     validation: float = setting(
         0.0, ON_WHAT,
-        "The share of the training images to hold out: best.safetensors has the weights that are best on "
-        "them, which the test uses.",
+        "Share of the training images to hold out. The weights with the lowest loss on them are kept in "
+        "best.safetensors, and the test uses these.",
         shown="none", check=require_share, before=0.0,
     )
-    seed: int = setting(0, TRAINING, "Of the first weights and the shuffles.", check=partial(whole, least=0))
+    seed: int = setting(
+        0, TRAINING, "Seed of the initial weights and of the shuffling.", check=partial(whole, least=0),
+    )
     device: str = setting(
         "auto", DEVICE, "auto, cpu, cuda or cuda:N; CNN_DEVICE sets what auto means.",
         choices=("auto", "cpu", "cuda"), changeable=True,
@@ -134,17 +136,18 @@ class Config:
         "float32", DEVICE, "float32 or float64.", choices=DTYPES, check=lambda _, dtype: require_dtype(dtype),
     )
     fuse: bool = setting(
-        True, DEVICE, "Compute a layer and those after it in one pass, where the kernels can.",
+        True, DEVICE, "Compute several layers in one pass if the kernels can.",
     )
     graph: bool = setting(
-        True, DEVICE, "On a GPU: record a step and let the GPU repeat it by itself.", before=True,
+        True, DEVICE, "On a GPU: record a training step once, as a CUDA graph, and replay it.", before=True,
     )
     tf32: bool = setting(
-        False, DEVICE, "On a GPU: multiply with 10 bits after the point (TF32), faster.", before=False,
+        False, DEVICE, "On a GPU: compute products in TF32, which is faster but has 10 bits after the point.",
+        before=False,
     )
     stream: bool | None = setting(
-        None, DEVICE, "Leave the training images on the host, and bring batches to the device meanwhile.",
-        shown="where they do not fit", before=None,
+        None, DEVICE, "Keep the training images in host memory, copy batches to the device while training.",
+        shown="if they do not fit on the device", before=None,
     )
     # fmt: on
 
@@ -163,9 +166,9 @@ class Config:
         self.make_schedule()
 
     def load_data(self) -> tuple[Dataset, Dataset | None, Dataset]:
-        """(train, validation, test): the chosen classes, of the training set ``per_class`` images.
+        """(train, validation, test), with the chosen classes and ``per_class`` training images of each.
 
-        ``validation`` is what is held out of the training set, None where that is nothing.
+        ``validation`` is the part of the training set that is held out, or None.
         """
         train, test = data.load(self.data)
         train, test = train.only(self.classes, self.per_class), test.only(self.classes)
@@ -174,9 +177,9 @@ class Config:
         return *train.split(self.validation, self.seed), test
 
     def require_data(self) -> None:
-        """Raise DataError if there is nothing any more at the place of the run's data."""
+        """Raise DataError if the run's data are no longer at their path."""
         if self.data not in data.NAMES and not Path(self.data).exists():
-            raise DataError(f"the run's data are no longer at {self.data}: give their new place with --data")
+            raise DataError(f"the run's data are no longer at {self.data}: give their new path with --data")
 
     def make_network(self, shape: tuple[int, ...], classes: int, backend: Backend) -> Network:
         """The model, built for images of ``shape``."""
@@ -185,7 +188,7 @@ class Config:
         return network
 
     def make_optimizer(self, images: int) -> Optimizer:
-        """The optimizer by name for so many images, with its own values for what is not given."""
+        """The optimizer by name, with its defaults for ``images`` training images."""
         if self.optimizer not in OPTIMIZERS:
             expected = f"expected {', '.join(OPTIMIZERS)}{did_you_mean(self.optimizer, OPTIMIZERS)}"
             raise ArgumentError(f"unknown optimizer {self.optimizer!r}: {expected}")
@@ -203,7 +206,7 @@ class Config:
         return OPTIMIZERS[self.optimizer](rate, **arguments)
 
     def with_values_of(self, optimizer: Optimizer) -> "Config":
-        """The same, with what was left to the optimizer written down too."""
+        """The same settings, with the values that were left to the optimizer."""
         return replace(
             self,
             learning_rate=optimizer.learning_rate,
@@ -212,7 +215,7 @@ class Config:
         )
 
     def make_transforms(self) -> list[GradientTransform]:
-        """What happens to the gradient before each update."""
+        """The transforms of the gradient before each update."""
         return [ClipNorm(self.clip)] if self.clip else []
 
     def make_schedule(self) -> Schedule:

@@ -1,4 +1,4 @@
-"""A run's folder: what was asked for, where it ran, how it went, and the weights."""
+"""A run's folder: its settings, its environment, its metrics and its weights."""
 
 import json
 import os
@@ -41,7 +41,7 @@ class RunFolder:
     """The files of one run."""
 
     def __init__(self, path: str | Path) -> None:
-        self._further: Iterator[Path] = iter(())  # where a new run may lie if its path is taken
+        self._further: Iterator[Path] = iter(())  # other paths for a new run if its own is taken
         self._lie_at(Path(path))
 
     def _lie_at(self, path: Path) -> None:
@@ -64,9 +64,9 @@ class RunFolder:
         return folder
 
     def start(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
-        """Make the folder and write down what is about to run, and where; it is there whole or not at all.
+        """Make the folder of a new run, with its settings and its environment.
 
-        Raises ArgumentError where the folder exists or cannot be made.
+        Raises ArgumentError if the folder exists or cannot be made.
         """
         self.require_new()
         try:
@@ -77,20 +77,22 @@ class RunFolder:
                 return self.start(config, network, class_names)
             raise self._unwritable(error) from None
 
-    def go_on(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
-        """Make the folder ready for more training: without what the trained network has been found to be."""
+    def resume(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
+        """Prepare the folder of a resumed run: the results of an earlier test are removed."""
         remove_unfinished(self.path)
         self.evaluation.unlink(missing_ok=True)
         self.describe(config, network, class_names)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Inside the block no other process trains in the folder; ArgumentError where one does already."""
+        """Keep other processes from training in the folder; ArgumentError if one does already."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(system.locked(self.path))
             except BlockingIOError:
-                raise ArgumentError(f"another process is training in {self.path}: wait for its end") from None
+                raise ArgumentError(
+                    f"another process is training in {self.path}: wait until it ends"
+                ) from None
             yield
 
     def describe(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
@@ -105,7 +107,7 @@ class RunFolder:
         write_json(self.config, asdict(config) | {"input_shape": shape, "class_names": class_names})
 
     def changes(self, backend: Backend) -> list[str]:
-        """What the last bits of the weights depend on and is not as it was when the run was last trained."""
+        """The changes of the environment since the last training that may change last bits of the weights."""
         try:
             environment = json.loads(read_text(self.environment))
             before = {**environment["device"], "xpcnn": environment["xpcnn"]}
@@ -119,12 +121,12 @@ class RunFolder:
         ]
 
     def require_same(self, train: Dataset) -> None:
-        """Raise CheckpointError where the images are not like those that the run began with."""
+        """Raise CheckpointError if the shape or the classes are not those that the run began with."""
         _, shape, class_names = self.read()
         if (shape, class_names) != (train.shape, train.classes):
             raise CheckpointError(
-                f"{self.path} began with images {shape} of {len(class_names)} classes, now the data are "
-                f"{train!r}: give --data the place of the data that it began with"
+                f"{self.path} was trained on images {shape} of {len(class_names)} classes, the data are now "
+                f"{train!r}: give the path of the original data with --data"
             )
 
     def require_new(self) -> None:
@@ -162,7 +164,7 @@ class RunFolder:
             found = config, tuple(values["input_shape"]), tuple(values["class_names"])
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(
-                f"{self.path} is no run's folder, it has no config.json: "
+                f"{self.path} is not the folder of a run, it has no config.json: "
                 "give the folder that `cnn train` wrote"
             ) from None
         except OSError as error:
@@ -180,25 +182,27 @@ class RunFolder:
         return found
 
     def require_weights(self, asked: str | None) -> str:
-        """Which weights are meant by ``asked``: "last" or "best"; None: the best, if the run has kept them.
+        """Resolve ``asked``, which is "last", "best" or None, to "last" or "best".
 
-        Raises CheckpointError if they are not there, ArgumentError for another word.
+        None is the best weights if the run has kept them, otherwise the last.
+
+        Raises CheckpointError if the best weights are missing, ArgumentError for another word.
         """
         if asked not in (None, *WEIGHTS):
             raise ArgumentError(f"--weights is {asked!r}, expected {' or '.join(WEIGHTS)}")
         if asked == "best" and not self.best.exists():
             raise CheckpointError(
-                f"{self.path} has no {self.best.name}: `cnn train` keeps the best weights with --validation "
-                "alone, from the end of the first epoch on; leave --weights best out"
+                f"{self.path} has no {self.best.name}: `cnn train` keeps the best weights only with "
+                "--validation, after the first epoch; leave out --weights best"
             )
         return asked or ("best" if self.best.exists() else "last")
 
     def about(self, weights: str) -> dict[str, Any]:
-        """What a result says of the "best" weights that it is of; nothing of the "last" ones."""
+        """The entries that name the weights of a result if these are the "best"; none for the "last"."""
         return {} if weights == "last" else {"weights": weights, "epoch": epoch_of(self.best)}
 
     def weights_file(self, weights: str) -> Path:
-        """Where the "last" or "best" weights are."""
+        """The file of the "last" or "best" weights."""
         return self.best if weights == "best" else self.weights
 
     def load(self, backend: Backend, weights: str | None = None) -> tuple[Network, Config, tuple[str, ...]]:
@@ -217,5 +221,7 @@ class RunFolder:
             raise CheckpointError(f"{file}: the weights are not those of {self.config}: {error}") from None
         except (ValueError, TypeError, MemoryError) as error:
             reason = short(str(error), 200)
-            raise CheckpointError(f"{self.config} describes no network ({reason}): it is damaged") from None
+            raise CheckpointError(
+                f"{self.config} does not describe a network ({reason}): it is damaged"
+            ) from None
         return load_weights(file, network=network), config, class_names

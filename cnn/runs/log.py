@@ -18,22 +18,22 @@ class RunLog(Callback):
     """
 
     def __init__(
-        self, folder: RunFolder, config: Config, class_names: tuple[str, ...], goes_on: bool = False
+        self, folder: RunFolder, config: Config, class_names: tuple[str, ...], is_resumed: bool = False
     ) -> None:
         self.folder = folder
         self.config = config
         self.class_names = class_names
-        self.goes_on = goes_on
+        self.is_resumed = is_resumed
 
     def on_start(self, run: Run) -> None:
         require("safetensors.numpy", TO_SAVE)  # before there is anything to lose
         described = self.config, run.network, self.class_names
         with ExitStack() as stack:
-            if not self.goes_on:
+            if not self.is_resumed:
                 self.folder.start(*described)
             stack.enter_context(self.folder.alone())
-            if self.goes_on:
-                self.folder.go_on(*described)
+            if self.is_resumed:
+                self.folder.resume(*described)
             self._parts: list[Callback] = [CSVLog(self.folder.metrics)]
             if self.config.validation:
                 self._parts.append(BestWeights(self.folder.best))

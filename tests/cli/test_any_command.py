@@ -114,7 +114,7 @@ def assert_that_it_went_well_or_was_refused(code, out, err):
         assert out
         assert not errors
     else:
-        failed = "the training has failed" in err  # to its end, so that there is a result
+        failed = "the training run has failed" in err  # to its end, so that there is a result
         assert code == 2 - (failed or "has diverged" in err)
         assert bool(out) == failed
         assert len(errors) == 1

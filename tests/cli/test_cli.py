@@ -331,7 +331,9 @@ def test_slower_kernels_than_there_might_be_are_said_once_with_the_reason(comman
     device = backends.get("cpu")
     monkeypatch.setattr(device, "slower", "the compiled kernels need Numba: pip install numba")
     _, _, err = command("train", "--per-class", 5, "--epochs", 1, "--device", "cpu", "--no-report")
-    assert err.count("runs slower than it could: the compiled kernels need Numba: pip install numba") == 1
+    assert (
+        err.count("run is slower than it could be: the compiled kernels need Numba: pip install numba") == 1
+    )
     assert "slower_than_it_could" in command("info")[1]
 
 
@@ -420,7 +422,7 @@ def test_ctrl_c_while_drawing_says_that_the_run_is_whole(command, own_data, monk
     monkeypatch.setattr("cnn.cli.job.write_report", interrupted)
     arguments = (argument for argument in SMALL if argument != "--no-report")
     _, out, err = command("train", *arguments, "--data", own_data, "--out", "run")
-    assert "interrupted while drawing: the run is whole, `cnn report run` draws it" in err
+    assert "interrupted while drawing the report: the run is complete, `cnn report run` draws it" in err
     assert out.startswith("test accuracy")
 
 
@@ -707,7 +709,9 @@ class TestMistakes:
         self.refused(command, tmp_path, "no image.*`classes`", "train", "--data", "gaps.npz")
 
     def test_evaluate_of_what_is_no_run(self, command, tmp_path):
-        self.refused(command, tmp_path, "no run's folder, it has no config.json", "evaluate", "nowhere")
+        self.refused(
+            command, tmp_path, "not the folder of a run, it has no config.json", "evaluate", "nowhere"
+        )
         (tmp_path / "config.json").write_text("{}")
         self.refused(command, tmp_path, "config.json lacks 'model': it is damaged", "evaluate", ".")
         (tmp_path / "config.json").write_text("{")

@@ -196,7 +196,7 @@ class TestOtherNames:
         code, _, err = give({prefix + name: array for name, array in weights.items()})
         assert (code, err) == (
             0,
-            f"{prefix}0.bias and the others are taken without the prefix that they share\n",
+            f"{prefix}0.bias and the others are used without their common prefix\n",
         )
         self.assert_taken(weights)
 
@@ -216,8 +216,8 @@ class TestOtherNames:
         theirs = {name: f"{self.NAMES[name.split('.')[0]]}.{name.split('.')[1]}" for name in weights}
         code, _, err = give({f"module.{theirs[name]}": array for name, array in weights.items()})
         assert code == 0, err
-        assert err.splitlines()[0] == "module.conv1.weight is taken for 0.weight (6, 1, 5, 5)"
-        assert err.count(" is taken for ") == 10
+        assert err.splitlines()[0] == "module.conv1.weight is used as 0.weight (6, 1, 5, 5)"
+        assert err.count(" is used as ") == 10
         self.assert_taken(weights)
 
     def test_arrays_of_one_shape_go_with_their_layers_or_by_number(self):

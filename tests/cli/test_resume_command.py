@@ -70,12 +70,12 @@ def test_a_signal_stops_after_the_batch_and_the_run_goes_on_bit_for_bit(
     before = signal.getsignal(number)
     exit_code, out, err = train("run")
     assert (exit_code, out) == (code, "")
-    assert err.splitlines()[-1] == ("stopped; `cnn train --resume run` goes on from epoch 2, step 3 of 8")
+    assert err.splitlines()[-1] == ("stopped; `cnn train --resume run` resumes from epoch 2, step 3 of 8")
     assert signal.getsignal(number) is before
     assert not Path("run/evaluation.safetensors").exists()
     stop_after(None)
     exit_code, out, err = command("train", "--resume", "run", "--no-report")
-    assert (exit_code, err.count("goes on from epoch 2, step 3 of 8")) == (0, 1)
+    assert (exit_code, err.count("resumes from epoch 2, step 3 of 8")) == (0, 1)
     assert re.match(r"test accuracy .* on 40 images\nrun\n", out)
     assert weights("run") == weights("whole")
     lines = [path.read_text().splitlines() for path in (Path("run/metrics.csv"), Path("whole/metrics.csv"))]
@@ -106,7 +106,7 @@ def test_a_second_signal_ends_the_process_at_once(monkeypatch):
         assert codes == [130]
     finally:
         signals.on_end(run)
-    assert said[0] == b"stopping after this batch; once more stops at once\n"
+    assert said[0] == b"stopping after the current batch; a second signal stops at once\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGHUP")
@@ -181,7 +181,7 @@ class TestResume:
     def test_a_finished_run_that_has_failed_says_so_again(self, train, command, tested):
         code, _, err = train("run", "--learning-rate", 100, "--clip", 0)
         failure = err.splitlines()[-1]
-        assert (code, failure.partition(" failed: ")[0]) == (1, "error: the training has")
+        assert (code, failure.partition(" failed: ")[0]) == (1, "error: the training run has")
         if not tested:
             RunFolder("run").evaluation.unlink()
         again, _, err = command("train", "--resume", "run", "--no-report")
@@ -191,7 +191,7 @@ class TestResume:
         _, first, _ = train("run")
         before = {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
         code, out, err = command("train", "--resume", "run", "--no-report")
-        assert (code, out, err) == (0, first, "run is finished: with more --epochs it would go on\n")
+        assert (code, out, err) == (0, first, "run is finished: give more --epochs to train it further\n")
         assert {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()} == before
 
     def test_a_run_that_was_killed_before_its_test_is_tested(self, train, command):
@@ -232,8 +232,8 @@ class TestResume:
         code, _, err = command("train", "--resume", "run", *flags)
         assert (code, err) == (
             2,
-            f"error: {flags[0].replace('no-', '')} cannot be given with --resume: a run is resumed as it "
-            "began, only --data, --epochs, --device, --threads may change\n",
+            f"error: {flags[0].replace('no-', '')} cannot be given with --resume: "
+            "only the settings --data, --epochs, --device, --threads may change\n",
         )
 
     def test_it_takes_a_device(self, command, stopped):
@@ -247,13 +247,13 @@ class TestResume:
         Path("run/config.json").write_text(json.dumps(config | {"data": str(tmp_path / "other.npz")}))
         code, _, err = command("train", "--resume", "run")
         assert code == 2
-        assert "run began with images (1, 20, 20) of 2 classes, now the data are Dataset(" in err
+        assert "run was trained on images (1, 20, 20) of 2 classes, the data are now Dataset(" in err
 
     def test_a_folder_that_is_no_run_is_named(self, command, tmp_path):
         (tmp_path / "empty").mkdir()
         for name in ("empty", "none"):
             code, _, err = command("train", "--resume", name)
-            assert (code, err.startswith(f"error: {name} is no run's folder")) == (2, True)
+            assert (code, err.startswith(f"error: {name} is not the folder of a run")) == (2, True)
 
     def test_a_damaged_checkpoint_is_named(self, command, stopped):
         path = Path("run/checkpoint.safetensors")
@@ -270,7 +270,7 @@ class TestResume:
     def test_two_processes_do_not_train_in_one_folder(self, command, stopped):
         with RunFolder("run").alone():
             code, _, err = command("train", "--resume", "run")
-        assert (code, err) == (2, "error: another process is training in run: wait for its end\n")
+        assert (code, err) == (2, "error: another process is training in run: wait until it ends\n")
 
     def test_an_imported_run_has_nothing_to_go_on_with(self, train, command, own_data):
         train("run")
@@ -278,7 +278,7 @@ class TestResume:
         assert command("import", "run/model.safetensors", *arguments)[0] == 0
         code, _, err = command("train", "--resume", "imported")
         assert code == 2
-        assert "imported has no checkpoint: it was imported" in err
+        assert "imported cannot be resumed, it has no checkpoint: it was imported" in err
 
 
 class TestElsewhere:
@@ -314,14 +314,14 @@ class TestElsewhere:
         self.was(threads=cores + 1, processor="Z80")
         code, _, err = command("train", "--resume", "run", "--no-report")
         assert code == 0
-        assert f"the run had --threads {cores + 1}, now it has {cores}, as many as there are cores\n" in err
+        assert f"the run had --threads {cores + 1}; it resumes with {cores}, one for each core\n" in err
         assert re.search(
             rf"note: processor was Z80 and is .* now, threads was {cores + 1} and is \d+ now: from here on "
             "the weights may differ in their last digits from those of an uninterrupted run\n",
             err,
         )
         assert self.config()["threads"] == cores
-        assert "goes on from epoch 2, step 3 of 8" in err
+        assert "resumes from epoch 2, step 3 of 8" in err
 
     def test_a_number_of_threads(self, command, stopped):
         assert command("train", "--resume", "run", "--no-report", "--threads", 1)[0] == 0
@@ -335,7 +335,7 @@ class TestElsewhere:
         (tmp_path / "far").mkdir()
         new = shutil.copy(own_data, tmp_path / "far/elsewhere.npz")
         self.config(data="/old/place.npz")
-        said = "error: the run's data are no longer at /old/place.npz: give their new place with --data\n"
+        said = "error: the run's data are no longer at /old/place.npz: give their new path with --data\n"
         assert command("train", "--resume", "run")[::2] == (2, said)
         assert command("evaluate", "run")[::2] == (2, said)
         code, _, err = command("train", "--resume", "run", "--data", "far/elsewhere.npz", "--no-report")
@@ -367,7 +367,7 @@ class TestElsewhere:
         code, _, err = command("train", "--resume", "run", "--no-report")
         assert code == 0, err
         assert err.startswith(
-            "note: the run had --kernels compiled, now it has portable ones: there is no Numba"
+            "note: the run had --kernels compiled; it resumes with portable: there is no Numba"
         )
 
     @pytest.mark.skipif(not cuda_missing(), reason="there is a GPU")
@@ -405,8 +405,8 @@ class TestValidation:
         code, out, err = command("evaluate", "run", "--weights", "best")
         assert (code, out) == (2, "")
         assert err == (
-            "error: run has no best.safetensors: `cnn train` keeps the best weights with --validation alone, "
-            "from the end of the first epoch on; leave --weights best out\n"
+            "error: run has no best.safetensors: `cnn train` keeps the best weights only with --validation, "
+            "after the first epoch; leave out --weights best\n"
         )
         assert command("evaluate", "run", "--weights", "first")[2] == (
             "error: --weights is 'first', expected last or best\n"

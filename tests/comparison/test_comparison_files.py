@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 from cnn.comparison import load, merge, save
-from cnn.comparison.files import as_plain
 from cnn.comparison.plot import draw, sweep_figure
 from cnn.comparison.results import SweepPoint
+from cnn.comparison.saved import as_plain
 from cnn.comparison.table import show
 from cnn.inspection.timing import Spread
 from cnn.support.errors import ArgumentError, DataError, DisagreementError

@@ -22,7 +22,7 @@ from helpers.small_files import (
 import cnn.data
 from cnn.data.names import role_of
 from cnn.data.readers import cifar10
-from cnn.data.readers.files import MOST_FOLDERS
+from cnn.data.readers.common import MOST_FOLDERS
 
 CONTENTS = dict(zip(NAMES, map(idx, ARRAYS.values()), strict=True))
 
@@ -262,7 +262,7 @@ class TestPlaces:
             cnn.data.load(lay(files))
 
     def test_of_a_folder_of_very_many_files_only_some_are_looked_at(self, lay, monkeypatch):
-        monkeypatch.setattr("cnn.data.readers.files.MOST_NAMES", 3)
+        monkeypatch.setattr("cnn.data.readers.common.MOST_NAMES", 3)
         folder = lay(CONTENTS | {f"{number}.txt": b"" for number in range(30)})
         check_small_sets(*cnn.data.load(folder))  # the usual names are found among them
 

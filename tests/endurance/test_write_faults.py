@@ -222,7 +222,7 @@ class TestCommand:
         code, out, err = train()
         assert (code, out) == (2, "")
         assert re.fullmatch(
-            r"error: run/\S+: No such file or directory; there is no folder run to go on with",
+            r"error: run/\S+: No such file or directory; there is no folder run to resume from",
             err.splitlines()[-1],
         )
         assert not Path("run").exists()
@@ -250,7 +250,7 @@ class TestCommand:
             code, _, err = train()
         assert (code, err.splitlines()[-1]) == (
             2,
-            f"error: run/checkpoint.safetensors: {WAYS[number]}; `cnn train --resume run` goes on from the "
+            f"error: run/checkpoint.safetensors: {WAYS[number]}; `cnn train --resume run` resumes from the "
             "end of epoch 1",
         )
         strike(lambda: None)
@@ -268,7 +268,7 @@ class TestCommand:
         assert (code, err.splitlines()[-1]) == (
             0,
             "no report: run/evaluation.safetensors: No space left on device; "
-            "`cnn train --resume run` makes it",
+            "`cnn train --resume run` draws it",
         )
         assert command("train", "--resume", "run", "--no-report")[:2] == (0, out)
         assert Path("run/evaluation.safetensors").exists()
@@ -284,7 +284,7 @@ class TestCommand:
         assert (code, out, err.splitlines()[-1]) == (
             130,
             "",
-            "interrupted; `cnn train --resume run` goes on from the end of epoch 3",
+            "interrupted; `cnn train --resume run` resumes from the end of epoch 3",
         )
         assert command("train", "--resume", "run", "--no-report")[0] == 0
         assert Path("run/evaluation.safetensors").exists()
@@ -323,7 +323,7 @@ class TestEnding:
     """What tests/endurance/fail_writes.py finds wrong in how a training ends."""
 
     NAME = "run/.model.safetensors.k_3.unfinished"
-    AGAIN = "`cnn train --resume run` goes on from epoch 1, step 1 of 3"
+    AGAIN = "`cnn train --resume run` resumes from epoch 1, step 1 of 3"
 
     @pytest.fixture
     def wrong(self, tmp_path):

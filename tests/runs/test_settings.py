@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import cnn
 from cnn.runs.folder import RunFolder
 
 SMALL = ("--model", "notebook", "--epochs", "1", "--batch-size", "16", "--no-report")
@@ -45,7 +46,7 @@ def with_one_more(*commands):
     """(Exit code, standard output, standard error) of each command if Config has the field ``mix`` too."""
     commands = json.dumps([list(map(str, words)) for words in commands])
     call = [sys.executable, "-c", WITH_ONE_MORE, commands]
-    environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "COLUMNS": "80"}
+    environment = {"PYTHONPATH": str(Path(cnn.__file__).parent.parent), "COLUMNS": "80"}
     done = subprocess.run(call, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout)
 

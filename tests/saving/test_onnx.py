@@ -181,7 +181,7 @@ class TestCommand:
         [
             ("run", ".", r"^error: \. is a folder: expected the name of a file"),
             ("run", "no/where.onnx", "the folder no does not exist"),
-            ("elsewhere", "model.onnx", "elsewhere is no run's folder"),
+            ("elsewhere", "model.onnx", "elsewhere is not the folder of a run"),
         ],
     )
     def test_mistakes(self, command, trained, tmp_path, run, file, message):

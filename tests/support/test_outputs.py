@@ -102,7 +102,7 @@ class TestCommands:
         for runs in (["nowhere", "neither"], [".", "nowhere"]):
             code, _, err = command("report", *runs)
             assert code == 2
-            assert "error: nowhere is no run's folder" in err
+            assert "error: nowhere is not the folder of a run" in err
 
     def test_compare_refuses_before_it_measures(self, command, monkeypatch):
         monkeypatch.setattr(comparison, "compare", lambda *_: pytest.fail("it measures"))

@@ -212,4 +212,4 @@ def test_the_command_says_it_in_one_line_and_keeps_the_last_checkpoint(command, 
     assert re.match(
         r"error: the (loss|weights) .* in epoch 1, step \d: first the .*\); ", err.splitlines()[-1]
     )
-    assert err.endswith("; there is no checkpoint from before\n")
+    assert err.endswith("; there is no earlier checkpoint\n")

@@ -17,8 +17,8 @@ import backends
 import cnn
 from backends import DeviceLost, OutOfMemory
 
-KEPT = "`cnn train --resume run` goes on from the end of epoch 1"
-NONE_KEPT = "there is no checkpoint yet, `cnn train --resume run` starts over"
+KEPT = "`cnn train --resume run` resumes from the end of epoch 1"
+NONE_KEPT = "there is no checkpoint yet, `cnn train --resume run` starts from the beginning"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from backends.cache import user_folder
 from cnn.data.published.transfer import TransferError, received
-from cnn.data.readers.files import unreadable
+from cnn.data.readers.common import unreadable
 from cnn.support import system
 from cnn.support.errors import DataError
 from cnn.support.files import flush

@@ -14,7 +14,7 @@ import numpy as np
 from cnn.data.advice import BINARY, NEVER_OPENED, SAVE
 from cnn.data.dataset import Array, Dataset
 from cnn.data.published.downloads import Published, PublishedFile
-from cnn.data.readers.files import CHUNK, is_gzip, open_file, read_up_to
+from cnn.data.readers.common import CHUNK, is_gzip, open_file, read_up_to
 from cnn.support.errors import DataError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

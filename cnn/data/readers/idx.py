@@ -15,7 +15,7 @@ from cnn.data.advice import SAVE
 from cnn.data.dataset import Array, Dataset
 from cnn.data.layouts import Named
 from cnn.data.names import parts_among, role_of
-from cnn.data.readers.files import as_sets, is_gzip, most_inflated, open_file, read_up_to
+from cnn.data.readers.common import as_sets, is_gzip, most_inflated, open_file, read_up_to
 from cnn.support.errors import DataError
 
 FILES = (

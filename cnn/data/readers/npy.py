@@ -12,7 +12,7 @@ import numpy as np
 from cnn.data.dataset import Dataset, as_names, as_texts
 from cnn.data.layouts import Named
 from cnn.data.names import parts_among, role_of
-from cnn.data.readers.files import as_sets, open_file, read_up_to, unreadable
+from cnn.data.readers.common import as_sets, open_file, read_up_to, unreadable
 from cnn.support.errors import DataError
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnn.data.readers.files import open_file, unreadable
+from cnn.data.readers.common import open_file, unreadable
 from cnn.support.errors import DataError, ShapeError
 from cnn.support.libraries import require
 from cnn.support.signatures import CAMERA, PHONE, describe_contents, describe_suffix

@@ -252,12 +252,12 @@ def _one_axes(
 
 def _margins(figure: "Figure", axes: "Axes", ticks: Sequence[str], x_labels: bool = True) -> None:
     """Set margins for the tick labels on the left, and for rotated ones below."""
-    room = max(map(_inches, ticks)) + 0.35
+    margin = max(map(_inches, ticks)) + 0.35
     height = float(figure.get_figheight())
     box = axes.get_position()
     turned = x_labels and max(map(text_width, ticks)) > 2
-    bottom = (room + 0.1) / height if turned else box.y0
-    axes.set_position((room / WIDTH, bottom, box.x1 - room / WIDTH, box.y1 - bottom))
+    bottom = (margin + 0.1) / height if turned else box.y0
+    axes.set_position((margin / WIDTH, bottom, box.x1 - margin / WIDTH, box.y1 - bottom))
 
 
 def _inches(label: str) -> float:

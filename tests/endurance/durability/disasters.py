@@ -43,7 +43,9 @@ def suffer(bench: Bench, disaster: Disaster) -> list[str]:
 def _suffer(bench: Bench, disaster: Disaster) -> list[str]:
     run = bench.tried / RUN
     outcome = bench.command(bench.tried, "--no-report", before=at_step(MIDDLE, lambda: disaster.strike(run)))
-    how = "`cnn train --resume run` goes on from " if run.exists() else "there is no folder run to go on with"
+    how = (
+        "`cnn train --resume run` resumes from " if run.exists() else "there is no folder run to resume from"
+    )
     disaster.mend(run)
     found = faults(run)
     if disaster.reason:

@@ -17,7 +17,7 @@ import numpy as np
 import backends
 import cnn
 from cnn.comparison import results
-from cnn.comparison.files import as_plain
+from cnn.comparison.saved import as_plain
 from cnn.inspection.timing import LayerTime, Spread
 from cnn.runs.config import Config
 from cnn.runs.report.evaluation import Evaluation, Mistakes

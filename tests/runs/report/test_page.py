@@ -396,7 +396,7 @@ class TestCommand:
 
     def test_mistakes_are_one_sentence(self, report, run):
         assert report("nowhere")[0] == 2
-        assert re.fullmatch(r"error: nowhere is no run's folder.*\n", report("nowhere")[2])
+        assert re.fullmatch(r"error: nowhere is not the folder of a run.*\n", report("nowhere")[2])
         run.metrics.write_text("nonsense\n1\n")
         assert re.fullmatch(r"error: copy/metrics\.csv cannot be read.*\n", report("copy")[2])
         Path("file").touch()

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn.comparison.agreement import TOLERANCE, difference
 from cnn.comparison.results import Agreement, Column, Comparison
-from cnn.data.readers.files import unreadable
+from cnn.data.readers.common import unreadable
 from cnn.support.errors import DataError, DisagreementError
 from cnn.support.files import leaves, write_json
 from cnn.support.libraries import require
