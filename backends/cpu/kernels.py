@@ -72,7 +72,7 @@ class CompiledKernels(PortableKernels):
     ) -> None:
         if _has_direct_grad_input(window):
             border = _gradient_border(window)
-            bordered, turned = self._scratch(dy.dtype, _bordered_size(dy, border), weight.size)
+            bordered, turned = self._vectors(dy.dtype, _bordered_size(dy, border), weight.size)
             bordered = self._bordered(dy, border, bordered)
             self._grad_input(bordered, dy.shape, weight, turned, out, window, groups)
         else:
@@ -99,7 +99,7 @@ class CompiledKernels(PortableKernels):
         rows = min(at_once, -(-out.shape[1] // parts))
         size = parts * line * ((rows - 1) * step + extent)
         border = window.padding[1]
-        bordered, rows_first, scratch = self._scratch(x.dtype, _bordered_size(x, border), weight.size, size)
+        bordered, rows_first, scratch = self._vectors(x.dtype, _bordered_size(x, border), weight.size, size)
         x = self._bordered(x, border, bordered)
         weight = _by_rows(weight, rows_first)
         shape, offsets = _convolution(x.shape, weight.shape, y_shape, window, groups)
@@ -120,11 +120,11 @@ class CompiledKernels(PortableKernels):
     ) -> None:  # fmt: skip
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         O, OH, OW, _ = y_shape
-        grad = self.room("gradient", _gradient_shape(y_shape, window, dx is not None), dy.dtype)
+        grad = self.scratch("gradient", _gradient_shape(y_shape, window, dx is not None), dy.dtype)
         sums = None
         if bias_grad is not None:
             sums = (
-                bias_grad if bias_grad.ndim == 3 else self._scratch(grad.dtype, O * OH * OW, name="sums")[0]
+                bias_grad if bias_grad.ndim == 3 else self._vectors(grad.dtype, O * OH * OW, name="sums")[0]
             )
         made_from = (BEFORE_POOL, dy, y, winner) if pool else (BEFORE_RELU, dy, y, NO_BYTES)
         sizes = _pool(pool, dy.shape) if pool else NO_INDICES
@@ -134,7 +134,7 @@ class CompiledKernels(PortableKernels):
         if dx is None:
             return
         if _has_direct_grad_input(window):
-            turned = self._scratch(grad.dtype, weight.size)[0]
+            turned = self._vectors(grad.dtype, weight.size)[0]
             self._grad_input(grad, y_shape, weight, turned, dx, window, groups)
         else:
             super().conv2d_grad_input(grad, weight, dx, window, groups)
@@ -161,7 +161,7 @@ class CompiledKernels(PortableKernels):
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> None:
         scratch = partial(
-            self._scratch, name="product"
+            self._vectors, name="product"
         )  # portable kernels use the workspace for their operands
         if not matmul(a, b, out, accumulate, scratch):
             super().matmul(a, b, out, accumulate)
@@ -300,7 +300,7 @@ class CompiledKernels(PortableKernels):
     ) -> None:
         work = _work(weight, out.shape)
         border = window.padding[1]
-        bordered, rows_first = self._scratch(x.dtype, _bordered_size(x, border), weight.size)
+        bordered, rows_first = self._vectors(x.dtype, _bordered_size(x, border), weight.size)
         x = self._bordered(x, border, bordered)
         weight = _by_rows(weight, rows_first)
         shape, offsets = _convolution(x.shape, weight.shape, out.shape, window, groups)
@@ -321,7 +321,7 @@ class CompiledKernels(PortableKernels):
         """The gradient of the weight; ``made_from`` is explained in convolution_grad_weight."""
         parts = thread_count(_work(out, y_shape))
         border = window.padding[1]
-        bordered, shares = self._scratch(x.dtype, _bordered_size(x, border), parts * out.size)
+        bordered, shares = self._vectors(x.dtype, _bordered_size(x, border), parts * out.size)
         x = self._bordered(x, border, bordered)
         shape, offsets = _convolution(x.shape, out.shape, y_shape, window, groups)
         nothing = NOTHING[out.dtype]
@@ -369,7 +369,7 @@ class CompiledKernels(PortableKernels):
         convolution.with_borders(x.dtype, (x, out, C * H, W * N, border * N), thread_count(x.size))
         return out.reshape(C, H, W + 2 * border, N)
 
-    def _scratch(self, dtype: Any, *sizes: int, name: str = "workspace") -> list[Array]:
+    def _vectors(self, dtype: Any, *sizes: int, name: str = "workspace") -> list[Array]:
         """Vectors of these sizes in the scratch ``name``, each on a 64-byte boundary."""
         unit = 64 // dtype.itemsize
         starts = [0]

@@ -96,11 +96,11 @@ class CompiledKernels(PortableKernels):
         pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
     ) -> None:  # fmt: skip
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
-        grad = self.room("gradient", y_shape, dy.dtype)
+        grad = self.scratch("gradient", y_shape, dy.dtype)
         if pool is None:
             self.relu_grad(dy, y, grad)
         elif grad.size > self.largest:
-            rectified = self.room("rectified", dy.shape, dy.dtype)
+            rectified = self.scratch("rectified", dy.shape, dy.dtype)
             self.relu_grad(dy, y, rectified)
             self.max_pool2d_grad(rectified, winner, grad, pool)
         else:
@@ -149,7 +149,7 @@ class CompiledKernels(PortableKernels):
         if parts == 1:
             self._sum_parts(x, out, rows, length, 1)
         else:
-            sums = self.room("sums", (rows, parts), x.dtype)
+            sums = self.scratch("sums", (rows, parts), x.dtype)
             self._sum_parts(x, sums, rows, length, parts)
             self._sum_parts(sums, out, rows, parts, 1)
 
@@ -306,7 +306,7 @@ class CompiledKernels(PortableKernels):
         steps = dy.shape[1] * ceil_div(prod(dy.shape[2:]), WARP)
         shares = max(1, min(WARPS // tasks, steps // 8))
         sizes = _convolution(x.shape, dy.shape, window, groups)
-        parts = self.room("parts", (shares, tasks, WARP), dy.dtype)
+        parts = self.scratch("parts", (shares, tasks, WARP), dy.dtype)
         self._launch.threads(
             "grad_weight_parts", dy.dtype, parts.size, (x, dy, parts, shares, with_bias, sizes)
         )
@@ -342,7 +342,7 @@ class CompiledKernels(PortableKernels):
         depth, line = len(x) * window.taps, prod(y.shape[2:])
         for first, rows in self._row_blocks(depth, y):
             run = slice(first * line, (first + rows) * line)
-            yield first, rows, run, self.room("columns", (depth, rows * line), x.dtype)
+            yield first, rows, run, self.scratch("columns", (depth, rows * line), x.dtype)
 
     def _to_columns(
         self, x: Array, columns: Array, y_shape: Shape, first: int, rows: int, window: Window

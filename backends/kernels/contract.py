@@ -35,7 +35,7 @@ class Kernels:
     def when_compiling(self, say: Callable[[str], None]) -> None:
         """Let ``say`` tell the user, once, that kernels are being compiled and whether they are kept."""
 
-    def room(self, name: str, shape: Shape, dtype: Any) -> Array:
+    def scratch(self, name: str, shape: Shape, dtype: Any) -> Array:
         """Scratch memory of this name as an array with arbitrary contents."""
         dtype = self.device.xp.dtype(dtype)
         return self.device.scratch(name, prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
@@ -111,7 +111,7 @@ class Kernels:
     ) -> None:  # fmt: skip
         """``out`` = the max pooling of :meth:`conv2d_relu`, ``winner`` as in :meth:`max_pool2d`."""
         shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
-        y = self.room("convolution", shape, x.dtype)
+        y = self.scratch("convolution", shape, x.dtype)
         self.conv2d_relu(x, weight, bias, y, window, groups)
         self.max_pool2d(y, out, winner, pool)
 
@@ -124,11 +124,11 @@ class Kernels:
         ``y`` is the output and ``winner`` the taps of that forward. ``bias_grad`` and ``dx`` may be None.
         """
         shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
-        grad = self.room("gradient", shape, dy.dtype)
+        grad = self.scratch("gradient", shape, dy.dtype)
         if pool is None:
             self.relu_grad(dy, y, grad)
         else:
-            rectified = self.room("rectified", dy.shape, dy.dtype)
+            rectified = self.scratch("rectified", dy.shape, dy.dtype)
             self.relu_grad(dy, y, rectified)
             self.max_pool2d_grad(rectified, winner, grad, pool)
         self.conv2d_grad_weight(x, grad, weight_grad, window, groups)

@@ -8,7 +8,7 @@ from backends import Window
 from cnn.layers import initializers
 from cnn.layers.fusion import Fused
 from cnn.layers.layer import Array, Context, Layer, Parameter, Shape
-from cnn.support.arguments import flag, pair, room, size
+from cnn.support.arguments import countable, flag, pair, size
 from cnn.support.errors import ArgumentError, ShapeError
 
 
@@ -77,7 +77,7 @@ class Conv2D(Layer):
                 f"layer {self.label}: an input of {channels} channels cannot be cut into {self.groups} "
                 f"groups; choose groups that divide {channels}"
             )
-        self.output_shape = room(f"layer {self.label}: the output", (self.out_channels, OH, OW))
+        self.output_shape = countable(f"layer {self.label}: the output", (self.out_channels, OH, OW))
         weight_shape = (self.out_channels, channels // self.groups, *self.window.size)
         fan_in = channels // self.groups * self.window.taps
         self._weight = self.parameter("weight", weight_shape, self.initializer, fan_in)
@@ -196,7 +196,7 @@ def window_output(layer: Layer, window: Window, input_shape: Shape) -> tuple[int
             "put a Reshape before it"
         )
     height, width = window.padded(*input_shape[1:])
-    room(f"layer {layer.label}: the input with its padding", (input_shape[0], height, width))
+    countable(f"layer {layer.label}: the input with its padding", (input_shape[0], height, width))
     if window.extent[0] > height or window.extent[1] > width:
         kernel, image = f"{window.extent[0]}x{window.extent[1]}", f"{height}x{width}"
         with_padding = " (padding included)" if window.has_padding else ""

@@ -12,7 +12,7 @@ from backends.memory import Array, Buffers, Scratch, Shape
 from cnn.layers import initializers
 from cnn.layers.draws import Draws
 from cnn.support import origin
-from cnn.support.arguments import room
+from cnn.support.arguments import countable
 from cnn.support.errors import ArgumentError
 
 
@@ -220,7 +220,7 @@ class Layer:
     def parameter(self, name: str, shape: Shape, initializer: str, fan_in: int = 1) -> Parameter:
         """Declare a parameter; the network gives it its place and its first value."""
         initializers.require(initializer, f"layer {self.label}")
-        room(f"layer {self.label}: {name}", shape)
+        countable(f"layer {self.label}: {name}", shape)
         self._own_parameters[name] = Parameter(shape, initializer, fan_in)
         return self._own_parameters[name]
 

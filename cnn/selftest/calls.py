@@ -63,7 +63,7 @@ class _Numbers:
         """Random whole numbers."""
         return self.random.integers(0, end, shape)
 
-    def room(self, *shape: int) -> Any:
+    def unset(self, *shape: int) -> Any:
         """What a kernel is to write to: whatever it leaves out shows."""
         return np.full(shape, np.nan, self.dtype)
 
@@ -88,9 +88,9 @@ def _convolutions(numbers: _Numbers) -> Iterator[Call]:
         y_shape = O, *window.output_size(H, W), N
         x, dy, weight = (numbers.normal(*s) for s in (shape, y_shape, (O, C // groups, *window.size)))
         how = {"window": window, "groups": groups}
-        yield _kernel("conv2d", variant, x=x, weight=weight, out=numbers.room(*y_shape), **how)
-        yield _kernel("conv2d_grad_input", variant, dy=dy, weight=weight, out=numbers.room(*shape), **how)
-        yield _kernel("conv2d_grad_weight", variant, x=x, dy=dy, out=numbers.room(*weight.shape), **how)
+        yield _kernel("conv2d", variant, x=x, weight=weight, out=numbers.unset(*y_shape), **how)
+        yield _kernel("conv2d_grad_input", variant, dy=dy, weight=weight, out=numbers.unset(*shape), **how)
+        yield _kernel("conv2d_grad_weight", variant, x=x, dy=dy, out=numbers.unset(*weight.shape), **how)
 
 
 def _fused(numbers: _Numbers) -> Iterator[Call]:
@@ -107,11 +107,11 @@ def _fused(numbers: _Numbers) -> Iterator[Call]:
         PH, PW = pool.output_size(OH, OW)
         for kind, bias in biases.items():
             given = {"x": x, "weight": weight, "bias": bias, "window": window, "groups": groups}
-            plain = _kernel("conv2d_relu", f"{variant}, {kind}", **given, out=numbers.room(O, OH, OW, N))
+            plain = _kernel("conv2d_relu", f"{variant}, {kind}", **given, out=numbers.unset(O, OH, OW, N))
             winner = np.zeros((O, PH, PW, N), np.uint8)
             pooled = _kernel(
                 "conv2d_relu_max_pool2d", f"{variant}, {kind}", **given, pool=pool, winner=winner,
-                out=numbers.room(O, PH, PW, N),
+                out=numbers.unset(O, PH, PW, N),
             )  # fmt: skip
             for name, call in (("ReLU", plain), ("ReLU and pooling", pooled)):
                 yield call
@@ -120,8 +120,8 @@ def _fused(numbers: _Numbers) -> Iterator[Call]:
                     "conv2d_relu_grad", f"{variant}, {kind}, {name}", dy=numbers.normal(*after["out"].shape),
                     x=x, y=after["out"], winner=after.get("winner"), weight=weight, window=window,
                     groups=groups,
-                    pool=call.arguments.get("pool"), weight_grad=numbers.room(*weight.shape),
-                    bias_grad=None if bias is None else numbers.room(*bias.shape), dx=numbers.room(*shape),
+                    pool=call.arguments.get("pool"), weight_grad=numbers.unset(*weight.shape),
+                    bias_grad=None if bias is None else numbers.unset(*bias.shape), dx=numbers.unset(*shape),
                 )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def _poolings(numbers: _Numbers) -> Iterator[Call]:
         C, H, W, N = shape
         y_shape = C, *window.output_size(H, W), N
         x, dy = numbers.normal(*shape), numbers.normal(*y_shape)
-        y, dx = numbers.room(*y_shape), numbers.room(*shape)
+        y, dx = numbers.unset(*y_shape), numbers.unset(*shape)
         winner = np.zeros(y_shape, np.uint8 if window.taps <= 256 else np.int32)
         yield _kernel("max_pool2d", f"{variant}, without winners", x=x, out=y, winner=None, window=window)
         forward = _kernel("max_pool2d", variant, x=x, out=y, winner=winner, window=window)
@@ -158,7 +158,7 @@ PRODUCTS = {"small": (3, 7, 5), "one column": (10, 84, 1), "long": (6, 1100, 9),
 
 def _products(numbers: _Numbers) -> Iterator[Call]:
     for variant, (m, k, n) in PRODUCTS.items():
-        a, b, out = numbers.normal(m, k), numbers.normal(k, n), numbers.room(m, n)
+        a, b, out = numbers.normal(m, k), numbers.normal(k, n), numbers.unset(m, n)
         yield _kernel("matmul", variant, a=a, b=b, out=out)
         yield _kernel("matmul", f"{variant}, added", a=a, b=b, out=numbers.normal(m, n), accumulate=True)
 
@@ -169,7 +169,7 @@ ACTIVATIONS = {"image": (3, 5, 4, 7), "vector": (10, 33), "large": (16, 24, 24, 
 def _activations(numbers: _Numbers) -> Iterator[Call]:
     for variant, shape in ACTIVATIONS.items():
         x, dy, bias = numbers.normal(*shape), numbers.normal(*shape), numbers.normal(shape[0])
-        out, sums = numbers.room(*shape), numbers.room(shape[0])
+        out, sums = numbers.unset(*shape), numbers.unset(shape[0])
         yield _kernel("add_bias", variant, y=x, bias=bias)
         yield _kernel("add_bias", f"{variant}, ReLU", y=x, bias=bias, rectify=True)
         yield _kernel("sum_rows", variant, x=x, out=sums)
@@ -186,10 +186,10 @@ def _activations(numbers: _Numbers) -> Iterator[Call]:
 
 def _normalizations(numbers: _Numbers) -> Iterator[Call]:
     for variant, shape in ACTIVATIONS.items():
-        x, dy, out = numbers.normal(*shape), numbers.normal(*shape), numbers.room(*shape)
+        x, dy, out = numbers.normal(*shape), numbers.normal(*shape), numbers.unset(*shape)
         mean, variance = numbers.normal(shape[0]), numbers.normal(shape[0]) ** 2
         weight, bias = numbers.normal(shape[0]), numbers.normal(shape[0])
-        sums = {"mean": numbers.room(shape[0]), "variance": numbers.room(shape[0])}
+        sums = {"mean": numbers.unset(shape[0]), "variance": numbers.unset(shape[0])}
         yield _kernel("moments", variant, x=x, **sums)
         moments = {"mean": mean, "variance": variance}
         for momentum in (0.1, None):
@@ -200,7 +200,7 @@ def _normalizations(numbers: _Numbers) -> Iterator[Call]:
         for name, affine in (("affine", (weight, bias)), ("plain", (None, None))):
             given = {"x": x, **moments, "weight": affine[0], "epsilon": 0.1}
             yield _kernel("normalize", f"{variant}, {name}", **given, bias=affine[1], out=out)
-            grads = [None if part is None else numbers.room(shape[0]) for part in affine]
+            grads = [None if part is None else numbers.unset(shape[0]) for part in affine]
             yield _kernel(
                 "normalize_grad", f"{variant}, {name}", dy=dy, **given, weight_grad=grads[0],
                 bias_grad=grads[1], dx=out,
@@ -215,7 +215,7 @@ LOSSES = {"small": (3, 5), "large": (10, 2000)}
 def _losses(numbers: _Numbers) -> Iterator[Call]:
     for variant, (classes, N) in LOSSES.items():
         y, labels = numbers.normal(classes, N), numbers.below(classes, N)
-        losses, dy, sums = numbers.room(N), numbers.room(classes, N), np.array([1.0, 2, 3])
+        losses, dy, sums = numbers.unset(N), numbers.unset(classes, N), np.array([1.0, 2, 3])
         inputs = {
             "cross_entropy": 10 * y, "binary_cross_entropy": 1 / (1 + np.exp(-y)), "squared_error": y,
         }  # fmt: skip
@@ -253,7 +253,7 @@ BATCHES = {"small": (9, (2, 3, 4), 5), "large": (50, (3, 28, 28), 64)}  # images
 
 def _batches(numbers: _Numbers) -> Iterator[Call]:
     for variant, (count, shape, N) in BATCHES.items():
-        chosen, out = numbers.below(count, N), numbers.room(*shape, N)
+        chosen, out = numbers.below(count, N), numbers.unset(*shape, N)
         scans = numbers.below(256, count, *shape).astype(np.uint8)
         kinds = {"bytes": scans, "floats": numbers.normal(count, *shape)}
         for kind, images in kinds.items():
@@ -267,5 +267,5 @@ def _batches(numbers: _Numbers) -> Iterator[Call]:
             rates=np.array([0.1, 0.2, 0.3], numbers.dtype),
             chosen=np.zeros(N, np.int64),
             chosen_labels=np.zeros(N, np.int64),
-            rate=numbers.room(1),
+            rate=numbers.unset(1),
         )

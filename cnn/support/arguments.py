@@ -70,10 +70,10 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
     values = _row(value)
     if not values:
         raise ArgumentError(f"{name} is {shown(value)}, expected a shape such as (1, 28, 28)")
-    return room(name, tuple(size(name, item) for item in values))
+    return countable(name, tuple(size(name, item) for item in values))
 
 
-def room(name: str, value: tuple[int, ...]) -> tuple[int, ...]:
+def countable(name: str, value: tuple[int, ...]) -> tuple[int, ...]:
     """``value`` if an array of this shape could fit in the memory of a machine."""
     if prod(value) > MOST_NUMBERS:
         raise ArgumentError(f"{name} is {value}, expected a shape of at most {MOST_NUMBERS:,} numbers")

@@ -456,6 +456,6 @@ def test_the_set_has_every_method_of_the_portable_one():
         "tanh",
         "clip_norm",
         "squared_error",
-        "room",
+        "scratch",
         "when_compiling",
     }

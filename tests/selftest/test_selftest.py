@@ -21,7 +21,7 @@ from cnn.selftest.cases import NETWORKS as EXAMPLES
 from cnn.selftest.checks import Check, carry_out, require_near
 
 KERNELS = {name for name in vars(Kernels) if not name.startswith("_")}
-NO_KERNELS = {"slower", "thread_limit", "compile_seconds", "when_compiling", "room"}
+NO_KERNELS = {"slower", "thread_limit", "compile_seconds", "when_compiling", "scratch"}
 FUNCTIONS = sorted({call.function for call in calls("float64")})
 NETWORKS, TRAININGS = len(EXAMPLES), len(parity.OPTIMIZERS)
 
