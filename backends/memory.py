@@ -147,7 +147,7 @@ class Scratch:
         return second.view(shape) if first.holds(array) else first.view(shape)
 
 
-def workspace_arrays(device: Device, *parts: tuple[Shape, Any]) -> list[Array]:
+def temporaries(device: Device, *parts: tuple[Shape, Any]) -> list[Array]:
     """Arrays of these (shape, dtype), next to each other in the device's workspace."""
     sizes = [prod(shape) * device.xp.dtype(dtype).itemsize for shape, dtype in parts]
     starts = [0]

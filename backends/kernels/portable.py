@@ -14,7 +14,7 @@ from typing import Any
 from backends import graph
 from backends.kernels.contract import NORM_ROUNDING, TINY, Kernels
 from backends.kernels.window import Window
-from backends.memory import Array, Shape, workspace_arrays
+from backends.memory import Array, Shape, temporaries
 
 
 def recorded_whole(kernel_set: type[Kernels]) -> type[Any]:
@@ -47,7 +47,7 @@ class PortableKernels(Kernels):
         rate: Array,
     ) -> None:  # fmt: skip
         xp = self.device.xp
-        (positions,) = workspace_arrays(self.device, (chosen.shape, cursor.dtype))
+        (positions,) = temporaries(self.device, (chosen.shape, cursor.dtype))
         xp.add(xp.arange(len(chosen)), cursor[:1], out=positions)
         xp.remainder(positions, len(order), out=positions)
         self.device.take(order, positions, out=chosen)
@@ -57,7 +57,7 @@ class PortableKernels(Kernels):
         cursor[1:] += 1
 
     def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
-        (chosen,) = workspace_arrays(self.device, ((len(indices), *images.shape[1:]), images.dtype))
+        (chosen,) = temporaries(self.device, ((len(indices), *images.shape[1:]), images.dtype))
         self.device.take(images, indices, out=chosen)
         out[...] = chosen.transpose(1, 2, 3, 0)
         if images.dtype == self.device.xp.uint8:
@@ -83,7 +83,7 @@ class PortableKernels(Kernels):
 
     def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
         xp = self.device.xp
-        (mask,) = workspace_arrays(self.device, (dy.shape, xp.bool_))
+        (mask,) = temporaries(self.device, (dy.shape, xp.bool_))
         xp.greater(y, 0, out=mask)
         xp.multiply(dy, mask, out=out)
         if sums is not None:
@@ -114,7 +114,7 @@ class PortableKernels(Kernels):
     def moments(self, x: Array, mean: Array, variance: Array) -> None:
         xp = self.device.xp
         x = as_matrix(x)
-        (work,) = workspace_arrays(self.device, (x.shape, x.dtype))
+        (work,) = temporaries(self.device, (x.shape, x.dtype))
         xp.mean(x, axis=1, out=mean)
         xp.subtract(x, mean[:, None], out=work)
         xp.square(work, out=work)
@@ -149,7 +149,7 @@ class PortableKernels(Kernels):
     ) -> None:  # fmt: skip
         xp = self.device.xp
         dy, x = as_matrix(dy), as_matrix(x)
-        normalized, product = workspace_arrays(self.device, *[(x.shape, x.dtype)] * 2)
+        normalized, product = temporaries(self.device, *[(x.shape, x.dtype)] * 2)
         scale = 1 / xp.sqrt(variance + epsilon)
         xp.subtract(x, mean[:, None], out=normalized)
         xp.multiply(normalized, scale[:, None], out=normalized)
@@ -171,7 +171,7 @@ class PortableKernels(Kernels):
     def dropout(self, x: Array, p: float, stream: int, counters: Array, out: Array) -> None:
         xp = self.device.xp
         x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, x.shape[-1])
-        bits, work, kept = workspace_arrays(
+        bits, work, kept = temporaries(
             self.device, (x.shape, xp.uint32), (x.shape, xp.uint32), (x.shape, xp.bool_)
         )
         numbers, samples = (xp.arange(length, dtype=xp.uint32) for length in x.shape)
@@ -190,7 +190,7 @@ class PortableKernels(Kernels):
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
         xp = self.device.xp
-        (shifted,) = workspace_arrays(self.device, (y.shape, y.dtype))
+        (shifted,) = temporaries(self.device, (y.shape, y.dtype))
         xp.subtract(y, xp.max(y, axis=0, keepdims=True), out=shifted)
         xp.exp(shifted, out=dy)
         total = xp.sum(dy, axis=0)
@@ -206,7 +206,7 @@ class PortableKernels(Kernels):
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
         xp = self.device.xp
-        p, target, work = workspace_arrays(self.device, *[(y.shape, y.dtype)] * 3)
+        p, target, work = temporaries(self.device, *[(y.shape, y.dtype)] * 3)
         margin = float(xp.finfo(y.dtype).eps)
         xp.clip(y, margin, 1 - margin, out=p)
         self._one_hot(labels, target)
@@ -230,7 +230,7 @@ class PortableKernels(Kernels):
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
         xp = self.device.xp
-        (square,) = workspace_arrays(self.device, (y.shape, y.dtype))
+        (square,) = temporaries(self.device, (y.shape, y.dtype))
         self._one_hot(labels, dy)
         xp.subtract(y, dy, out=dy)
         xp.square(dy, out=square)
@@ -248,7 +248,7 @@ class PortableKernels(Kernels):
 
     def clip_norm(self, grad: Array, limit: float) -> None:
         xp = self.device.xp
-        (square,) = workspace_arrays(self.device, (grad.shape, grad.dtype))
+        (square,) = temporaries(self.device, (grad.shape, grad.dtype))
         xp.multiply(grad, grad, out=square)
         norm = xp.sqrt(xp.sum(square, keepdims=True))
         xp.multiply(grad, xp.fmin(limit / (norm + NORM_ROUNDING), 1), out=grad)
@@ -258,7 +258,7 @@ class PortableKernels(Kernels):
         nesterov: bool, weight_decay: float,
     ) -> None:  # fmt: skip
         xp = self.device.xp
-        change, work, mask = workspace_arrays(
+        change, work, mask = temporaries(
             self.device, *[(value.shape, value.dtype)] * 2, (value.shape, xp.bool_)
         )
         if weight_decay:
@@ -281,7 +281,7 @@ class PortableKernels(Kernels):
         betas: tuple[float, float], epsilon: float, weight_decay: float, decoupled: bool,
     ) -> None:  # fmt: skip
         xp = self.device.xp
-        change, work, mask = workspace_arrays(
+        change, work, mask = temporaries(
             self.device, *[(value.shape, value.dtype)] * 2, (value.shape, xp.bool_)
         )
         if decoupled:
@@ -344,7 +344,7 @@ class PortableKernels(Kernels):
 
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
         xp = self.device.xp
-        border, here, better, nan, candidate = workspace_arrays(
+        border, here, better, nan, candidate = temporaries(
             self.device,
             (border_shape(x, window), x.dtype),
             (out.shape, x.dtype),
@@ -376,7 +376,7 @@ class PortableKernels(Kernels):
 
     def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
         xp = self.device.xp
-        border, mask, share = workspace_arrays(
+        border, mask, share = temporaries(
             self.device, (border_shape(out, window), dy.dtype), (dy.shape, xp.bool_), (dy.shape, dy.dtype)
         )
         dx = border if window.has_padding else out
@@ -394,7 +394,7 @@ class PortableKernels(Kernels):
 
     def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
         xp = self.device.xp
-        (border,) = workspace_arrays(self.device, (border_shape(x, window), x.dtype))
+        (border,) = temporaries(self.device, (border_shape(x, window), x.dtype))
         x = with_border(x, window, 0, border)
         out.fill(0)
         for i, j in window.tap_positions:
@@ -403,9 +403,7 @@ class PortableKernels(Kernels):
 
     def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
         xp = self.device.xp
-        border, share = workspace_arrays(
-            self.device, (border_shape(out, window), dy.dtype), (dy.shape, dy.dtype)
-        )
+        border, share = temporaries(self.device, (border_shape(out, window), dy.dtype), (dy.shape, dy.dtype))
         dx = border if window.has_padding else out
         dx.fill(0)
         xp.multiply(dy, 1 / window.taps, out=share)
@@ -431,7 +429,7 @@ class PortableKernels(Kernels):
         """Room for ``x`` with its border, and for one block of columns."""
         depth = x.shape[0] // groups * window.taps
         rows = next(self._row_blocks(depth, y))[1]
-        return workspace_arrays(
+        return temporaries(
             self.device,
             (border_shape(x, window), x.dtype),
             ((depth * rows * prod(y.shape[2:]),), x.dtype),

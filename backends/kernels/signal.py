@@ -6,7 +6,7 @@ carried along. Strides and dilations become gaps of zeros. Clear and slow; pooli
 
 from backends.kernels.portable import PortableKernels, border_shape, recorded_whole, split, with_border
 from backends.kernels.window import Pair, Window
-from backends.memory import Array, workspace_arrays
+from backends.memory import Array, temporaries
 
 
 @recorded_whole
@@ -60,7 +60,7 @@ class SignalKernels(PortableKernels):
                 dx[...] = full[0, rows, window.padding[1] : window.padding[1] + W]
 
     def _bordered(self, x: Array, window: Window) -> Array:
-        (border,) = workspace_arrays(self.device, (border_shape(x, window), x.dtype))
+        (border,) = temporaries(self.device, (border_shape(x, window), x.dtype))
         return with_border(x, window, 0, border)
 
     def _spread(self, array: Array, gap: Pair) -> Array:
