@@ -1,6 +1,7 @@
 """A network: what belongs to the root of a tree of layers, such as its device and its flat vectors."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,12 +13,15 @@ from backends.text import did_you_mean
 from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last, some_of
 from cnn.data.feed import Feed
 from cnn.layers import initializers
+from cnn.layers.description import describe
 from cnn.layers.draws import Draws
 from cnn.layers.layer import Context, Parameter
 from cnn.layers.sequential import Sequential
 from cnn.support import random
 from cnn.support.arguments import flag, shape, shown, whole
 from cnn.support.errors import ArgumentError, CheckpointError, ShapeError
+from cnn.support.files import write_whole
+from cnn.support.tensors import serialized
 
 DTYPES = ("float32", "float64")
 DTYPES_ELSEWHERE = {
@@ -25,6 +29,7 @@ DTYPES_ELSEWHERE = {
     **dict.fromkeys(("fp64", "f64", "double", "64"), "float64"),
 }
 EVALUATION_BATCH = 256
+FILE_VERSION = 1
 
 
 class Network(Sequential):
@@ -169,12 +174,7 @@ class Network(Sequential):
     @property
     def state(self) -> dict[str, Array]:
         """Every array of the network that a training step changes: all parameters, and the statistics."""
-        draws = self.context.draws.counters
-        return {
-            "parameters": self.flat.value,
-            **self.statistics,
-            **({} if draws is None else {"draws": draws}),
-        }
+        return {"parameters": self.flat.value, **self.statistics, **self.context.draws.state}
 
     def count_update(self) -> None:
         """Let layers that draw random numbers draw others from now on; optimizers call this."""
@@ -247,11 +247,21 @@ class Network(Sequential):
         """What files keep of the network."""
         return {name: parameter.value for name, parameter in self.parameters.items()} | self.statistics
 
-    def save(self, path: Any) -> None:
-        """Write the weights and the architecture to a safetensors file, in full or not at all."""
-        from cnn.saving.weights import save
+    def save(self, path: str | Path, more: Mapping[str, Any] | None = None) -> None:
+        """Write the weights and the architecture to a safetensors file, in full or not at all.
 
-        save(self, path)
+        ``more`` is added to what the file says of the network. :func:`cnn.load` reads such files.
+        """
+        write_whole(path, serialized(self.state_dict(), self.description | dict(more or {})))
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """How to build the network again, as plain data; or which layer keeps that from being said."""
+        described = {"version": FILE_VERSION, "dtype": self.dtype, "input_shape": self.input_shape}
+        try:
+            return described | {"network": describe(self)}
+        except CheckpointError as error:
+            return described | {"not_described": str(error)}
 
     def summary(self) -> None:
         """Print layer, output shape, parameters, multiply-adds and memory."""

@@ -252,7 +252,7 @@ def _files(subject: Subject) -> None:
     results(network, subject.x(), dy_for(network))  # changes the statistics
     network.flat.value += 1
     with TemporaryDirectory() as folder:
-        weights.save(network, f"{folder}/weights.safetensors")
+        network.save(f"{folder}/weights.safetensors")
         weights.load(f"{folder}/weights.safetensors", network=twin)
         for name, value in network.state_dict().items():
             require_near(f"{name} from a file", twin.state_dict()[name], value, 0)

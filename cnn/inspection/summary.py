@@ -1,14 +1,16 @@
-"""A network as a table: layer, output shape, parameters, multiply-adds, memory."""
+"""A network as a table: layer, output shape, parameters, multiply-adds, memory.
+
+The class of networks is not imported here, since ``net.summary()`` calls this module.
+"""
 
 from math import prod
 from typing import Any
 
 from backends.text import readable_bytes
-from cnn.network import Network
 from cnn.support.terminal import print_table, write_line
 
 
-def rows(network: Network) -> list[dict[str, Any]]:
+def rows(network: Any) -> list[dict[str, Any]]:
     """One dict per layer. Multiply-adds and bytes are per image; bytes are those that training keeps.
 
     Of fused layers only the output of the last one is kept.
@@ -28,7 +30,7 @@ def rows(network: Network) -> list[dict[str, Any]]:
     ]
 
 
-def totals(network: Network) -> dict[str, int]:
+def totals(network: Any) -> dict[str, int]:
     """The totals of the network; bytes per image include the two arrays in which gradients are passed on."""
     table = rows(network)
     itemsize = network.backend.xp.dtype(network.dtype).itemsize
@@ -41,7 +43,7 @@ def totals(network: Network) -> dict[str, int]:
     }
 
 
-def show(network: Network) -> None:
+def show(network: Any) -> None:
     """Print the summary."""
     whole, table = totals(network), rows(network)
     headings = ["layer", "output shape", "parameters", "multiply-adds", "memory\nan image"]

@@ -19,6 +19,11 @@ class Draws:
         self._streams = 0
         self.counters: Array = None  # until a layer draws
 
+    @property
+    def state(self) -> dict[str, Array]:
+        """The counters by name; nothing if no layer draws."""
+        return {} if self.counters is None else {"draws": self.counters}
+
     def stream(self) -> int:
         """A number that is a layer's own; it follows from the seed and the layer's place in the network."""
         if self.counters is None:

@@ -2,8 +2,8 @@
 
 from math import prod
 
-from cnn.layers.convolution import border_bytes, make_window, window_output
 from cnn.layers.layer import Array, Context, Layer, Shape
+from cnn.layers.window import border_bytes, make_window, window_output
 from cnn.support.arguments import shown
 from cnn.support.errors import ArgumentError, ShapeError
 

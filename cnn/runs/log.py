@@ -5,8 +5,9 @@ from typing import Any
 
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
-from cnn.saving.weights import TO_SAVE, are_finite
+from cnn.saving.weights import are_finite
 from cnn.support.libraries import require
+from cnn.support.tensors import TO_SAVE
 from cnn.training.callbacks import BestWeights, Callback, Checkpoint, CSVLog
 from cnn.training.run import Run
 

@@ -10,24 +10,22 @@ import numpy as np
 import backends
 from backends import Backend
 from backends.memory import Scratch, Shape
-from cnn import layers
 from cnn.data.readers.npz import holds_arrays, read_npz
+from cnn.layers.description import rebuild
 from cnn.layers.draws import Draws
-from cnn.layers.layer import Context, Layer
-from cnn.network import Network
+from cnn.layers.layer import Context
+from cnn.network import FILE_VERSION, Network
 from cnn.saving import foreign
 from cnn.support.arguments import shape
 from cnn.support.errors import CheckpointError, DataError
-from cnn.support.files import to_json, write_whole
 from cnn.support.libraries import require
 from cnn.support.reading import open_regular
+from cnn.support.tensors import METADATA
 from cnn.support.text import short
 
-METADATA, VERSION = "xpcnn", 1
 EPOCH = "epoch"  # in a file's description: the one after which the weights were like that
 TRAINING = "training/"  # before the names of what a checkpoint keeps besides the network
 MOST_HEADER = 16 << 20  # bytes; a tensor takes some 100 in it
-TO_SAVE = "to save weights"
 UNREADABLE = (
     "F8_E4M3",
     "F8_E5M2",
@@ -36,37 +34,6 @@ UNREADABLE = (
     "F6_E2M3",
     "F6_E3M2",
 )  # as safetensors calls numbers that NumPy does not have
-
-
-def save(network: Network, path: str | Path, more: Mapping[str, Any] | None = None) -> None:
-    """Write ``network`` to ``path``, whole or not at all.
-
-    The file's metadata say how to build the network again; where they cannot (functions in an
-    Activation, a layer class of one's own) they name the layer, and :func:`load` asks for ``network=``.
-    ``more`` is kept there too.
-    """
-    network.require_built()
-    write_whole(path, serialized(network.state_dict(), description(network) | dict(more or {})))
-
-
-def description(network: Network) -> dict[str, Any]:
-    """What a file says of a network, as plain data."""
-    described: dict[str, Any] = {
-        "version": VERSION,
-        "dtype": network.dtype,
-        "input_shape": network.input_shape,
-    }
-    try:
-        described["network"] = describe(network)
-    except CheckpointError as error:
-        described["not_described"] = str(error)
-    return described
-
-
-def serialized(arrays: dict[str, Any], description: dict[str, Any]) -> bytes:
-    """The contents of a safetensors file; equal ones for equal arguments."""
-    save = require("safetensors.numpy", TO_SAVE).save
-    return save(arrays, {METADATA: to_json(description)})  # several entries would have no fixed order
 
 
 def load(path: str | Path, device: Backend | str = "auto", network: Network | None = None) -> Network:
@@ -183,50 +150,14 @@ def _read_bfloat16(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
     return arrays
 
 
-def describe(layer: Layer) -> dict[str, Any]:
-    """A layer as plain data: its type and its constructor's arguments."""
-    if getattr(layers, layer.kind, None) not in type(layer).__mro__ or not layer.is_own:
-        raise CheckpointError(f"layer {layer.label} is of a class that this library does not have")
-    if any(callable(value) for value in layer.config.values()):
-        raise CheckpointError(f"layer {layer.label} holds a function")
-    return {"type": layer.kind, **{name: _described(value) for name, value in layer.config.items()}}
-
-
-def _described(value: Any) -> Any:
-    """An argument as plain data: layers are described, everything else is as it is."""
-    if isinstance(value, Layer):
-        return describe(value)
-    if isinstance(value, list):
-        return [_described(part) for part in value]
-    return value
-
-
-def rebuild(description: dict[str, Any]) -> Layer:
-    """The layer that :func:`describe` described, not yet built."""
-    arguments = {name: _rebuilt(value) for name, value in description.items()}
-    kind = arguments.pop("type")
-    if kind not in layers.__all__ or not issubclass(getattr(layers, kind), Layer):
-        raise CheckpointError(f"unknown layer type {kind!r}")
-    return getattr(layers, kind)(*arguments.pop("layers", ()), **arguments)
-
-
-def _rebuilt(value: Any) -> Any:
-    """An argument from plain data."""
-    if isinstance(value, dict):
-        return rebuild(value)
-    if isinstance(value, list):
-        return [_rebuilt(part) for part in value]
-    return value
-
-
 def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str, Any]) -> Network:
     """The network that a file describes, whose arrays are ``state``."""
     backend = backends.get(device) if isinstance(device, str) else device
     try:
         description = json.loads(metadata.get(METADATA, "{}"))
         if "network" in description:
-            if description["version"] != VERSION:
-                raise ValueError(f"version {description['version']}, expected {VERSION}")
+            if description["version"] != FILE_VERSION:
+                raise ValueError(f"version {description['version']}, expected {FILE_VERSION}")
             network = Network(*map(rebuild, description["network"]["layers"]))
             input_shape = tuple(description["input_shape"])
             require_held(network, input_shape, backend, state)

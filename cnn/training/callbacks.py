@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from cnn.saving import weights
-from cnn.saving.weights import EPOCH, TO_SAVE
+from cnn.saving.weights import EPOCH
 from cnn.support.errors import ArgumentError, DeviceLost, Notice, OutOfMemory, TrainingError
 from cnn.support.files import reason_of, require_place, write_whole
 from cnn.support.libraries import require
 from cnn.support.streams import log
+from cnn.support.tensors import TO_SAVE
 from cnn.support.terminal import USUAL_WIDTH, fold, live_console, write_line
 from cnn.training import checkpoints
 from cnn.training.divergence import Snapshot, find_fault, is_finite
@@ -330,7 +330,7 @@ class BestWeights(Callback):
         if "validation_loss" not in record:
             raise ArgumentError("BestWeights needs validation data: pass a validation set to fit")
         if record["validation_loss"] < min(map(_validation_loss, run.history[:-1]), default=inf):
-            weights.save(run.network, self.path, {EPOCH: run.epoch})
+            run.network.save(self.path, {EPOCH: run.epoch})
 
 
 def _validation_loss(record: dict[str, Any]) -> float:

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from cnn.data import Dataset
+from cnn.network import FILE_VERSION
 from cnn.saving import weights
 from cnn.support.errors import CheckpointError
 from cnn.support.files import to_json, write_whole
+from cnn.support.tensors import METADATA, serialized
 from cnn.training.run import Run
 
 OPTIMIZER, TOTALS = weights.TRAINING + "optimizer/", weights.TRAINING + "totals"
@@ -39,7 +41,7 @@ def save(run: Run, path: str | Path) -> None:
         arrays[DRAWS] = network.backend.to_host(counters)
     if not weights.are_finite(arrays):
         return
-    description = weights.description(network) | {
+    description = network.description | {
         "settings": run.settings,
         "optimizer": optimizer.present_settings,  # which callbacks may have changed since
         "epoch": run.epoch,
@@ -51,7 +53,7 @@ def save(run: Run, path: str | Path) -> None:
     }
     description = _plain(description)
     description[CHECKSUM] = checksum(arrays, description)
-    write_whole(path, weights.serialized(arrays, description))
+    write_whole(path, serialized(arrays, description))
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class SavedTraining:
 def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:
     """The description of a checkpoint whose checksum is right."""
     try:
-        description = json.loads(metadata[weights.METADATA])
+        description = json.loads(metadata[METADATA])
         stored = description.pop(CHECKSUM)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(
@@ -172,8 +174,8 @@ def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any
         raise CheckpointError(
             "the checkpoint is damaged, its checksum is not that of its contents: delete it to start over"
         )
-    if description["version"] != weights.VERSION:
-        raise CheckpointError(f"version {description['version']}, expected {weights.VERSION}")
+    if description["version"] != FILE_VERSION:
+        raise CheckpointError(f"version {description['version']}, expected {FILE_VERSION}")
     return description
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import backends
 import cnn
 from cnn.layers import initializers
-from cnn.saving.weights import describe, rebuild
+from cnn.layers.description import describe, rebuild
 
 DEVICES = st.sampled_from(["auto", "portable", "signal"]).map(lambda kernels: backends.get("cpu", kernels))
 SEEDS = st.integers(0, 2**32)

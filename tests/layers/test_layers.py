@@ -11,7 +11,7 @@ from helpers.standin import StandInBackend
 import backends
 import cnn
 from cnn.inspection.layer_checks import check_layer, results
-from cnn.saving.weights import describe, rebuild
+from cnn.layers.description import describe, rebuild
 from cnn.selftest.cases import LAYERS as CASES
 
 N = 5

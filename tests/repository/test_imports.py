@@ -25,7 +25,6 @@ FLOORS = [
 """From the top down."""
 
 ALLOWED = {
-    ("cnn.network", "cnn.saving.weights"): "Network.save is there for the user's convenience",
     ("cnn.network", "cnn.inspection.summary"): "Network.summary is there for the user's convenience",
     (
         "cnn.training.fit",

@@ -145,7 +145,7 @@ def test_a_device_that_does_not_exist_is_not_blamed_on_the_file(network, tmp_pat
 
 
 def test_a_later_version_is_refused(network, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnn.saving.weights.VERSION", 2)
+    monkeypatch.setattr("cnn.network.FILE_VERSION", 2)
     network.save(tmp_path / "m.safetensors")
     monkeypatch.undo()
     with pytest.raises(cnn.CheckpointError, match="version 2, expected 1"):

@@ -9,6 +9,7 @@ from helpers.standin import StandInBackend
 import backends
 import cnn
 from cnn.saving import weights
+from cnn.support.tensors import METADATA, serialized
 from cnn.training import checkpoints
 from cnn.training.checkpoints import SavedTraining
 
@@ -316,10 +317,10 @@ class TestCheckpoint:
         before, metadata = weights.read_all(path)
         after = before | (arrays or {})
         assert after.keys() == before.keys()
-        description = json.loads(metadata[weights.METADATA]) | (change or {})
+        description = json.loads(metadata[METADATA]) | (change or {})
         del description[checkpoints.CHECKSUM]
         description[checkpoints.CHECKSUM] = checkpoints.checksum(after, description)
-        path.write_bytes(weights.serialized(after, description))
+        path.write_bytes(serialized(after, description))
 
 
 def test_a_figure_that_is_not_finite_is_null_in_the_file_and_itself_when_read(tmp_path):
@@ -329,7 +330,7 @@ def test_a_figure_that_is_not_finite_is_null_in_the_file_and_itself_when_read(tm
 
     path = tmp_path / "c.safetensors"
     fit(network(), "plain", [Lose(), cnn.Checkpoint(path)], epochs=1)
-    text = weights.read_all(path)[1][weights.METADATA]
+    text = weights.read_all(path)[1][METADATA]
     assert json.loads(text, parse_constant=pytest.fail)["history"][0]["validation_loss"] is None
     assert np.isnan(SavedTraining.read(path).history[0]["validation_loss"])
 

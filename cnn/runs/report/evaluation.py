@@ -16,11 +16,12 @@ from cnn.layers.layer import Layer
 from cnn.network import Network
 from cnn.runs.folder import WEIGHTS
 from cnn.runs.report.histogram import Histogram
-from cnn.saving.weights import METADATA, read
+from cnn.saving.weights import read
 from cnn.support.arguments import whole
 from cnn.support.errors import CheckpointError
 from cnn.support.files import leaves, to_json, write_whole
 from cnn.support.libraries import require
+from cnn.support.tensors import METADATA
 from cnn.support.text import printable, short
 from cnn.training.evaluation import make_feed, make_loss
 from cnn.training.metrics import Totals

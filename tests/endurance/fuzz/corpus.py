@@ -22,6 +22,7 @@ from cnn.inspection.timing import LayerTime, Spread
 from cnn.runs.config import Config
 from cnn.runs.report.evaluation import Evaluation, Mistakes
 from cnn.runs.report.histogram import Histogram
+from cnn.support.tensors import METADATA, serialized
 from cnn.training.checkpoints import CHECKSUM, checksum
 from fuzz.formats import png_chunks, png_of
 
@@ -121,10 +122,10 @@ def _checkpoint(optimizer: cnn.Optimizer) -> bytes:
         path = Path(folder) / "file"
         cnn.fit(network, data, optimizer=optimizer, batch_size=4, callbacks=[cnn.Checkpoint(path)])
         arrays, metadata = cnn.saving.weights.read_all(path)
-    description = json.loads(metadata[cnn.saving.weights.METADATA])
+    description = json.loads(metadata[METADATA])
     description |= {"seconds": 1.5, "history": [{"epoch": 1, "loss": 0.5}]}  # the clock has no part in it
     del description[CHECKSUM]
-    return cnn.saving.weights.serialized(arrays, description | {CHECKSUM: checksum(arrays, description)})
+    return serialized(arrays, description | {CHECKSUM: checksum(arrays, description)})
 
 
 def evaluations() -> list[bytes]:

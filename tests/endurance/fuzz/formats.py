@@ -14,7 +14,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from cnn.saving.weights import METADATA
+from cnn.support.tensors import METADATA
 from cnn.training.checkpoints import CHECKSUM, checksum
 from fuzz.damage import damage, extreme
 

@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 import cnn
 from cnn.runs.report import Evaluation, examine
 from cnn.runs.report.histogram import Histogram
-from cnn.saving.weights import METADATA
 from cnn.support.errors import CheckpointError, DataError, ShapeError
+from cnn.support.tensors import METADATA
 
 
 def network_on(device, *layers):
