@@ -1,0 +1,207 @@
+"""Normalization, dropout and branches: what the checks of every layer cannot say of them."""
+
+import numpy as np
+import pytest
+from helpers.standin import StandInBackend
+
+import backends
+import cnn
+
+RANDOM = np.random.default_rng(0)
+
+
+def network(backend=None, seed=3):
+    made = cnn.Sequential(
+        cnn.Conv2D(4, 3, padding=1, bias=False), cnn.BatchNorm2D(), cnn.ReLU(), cnn.MaxPool2D(2),
+        cnn.Residual(cnn.Conv2D(4, 3, padding=1), cnn.BatchNorm2D(), cnn.ReLU(), cnn.Dropout(0.2)),
+        cnn.Parallel(cnn.Conv2D(2, 1), cnn.Sequential(), join="concatenate"),
+        cnn.Flatten(), cnn.Dropout(0.5), cnn.Dense(3),
+    )  # fmt: skip
+    made.build((1, 8, 8), backend=backend or backends.get("cpu"), seed=seed)
+    return made
+
+
+DATA = cnn.data.Dataset(RANDOM.integers(0, 256, (50, 1, 8, 8), dtype=np.uint8), np.arange(50) % 3)
+SETTINGS = {"batch_size": 8, "callbacks": [], "seed": 1}
+
+
+def assert_same_state(one, other):
+    for name, value in one.state_dict().items():
+        np.testing.assert_array_equal(value, other.state_dict()[name], err_msg=name)
+
+
+class TestTraining:
+    def test_it_is_resumed_bit_for_bit_in_the_middle_of_an_epoch(self, tmp_path):
+        whole, first, second = network(), network(), network()
+        cnn.fit(whole, DATA, epochs=3, **SETTINGS)
+
+        class Stop(cnn.Callback):
+            def on_step(self, run):
+                run.stop = (run.epoch, run.step) == (2, 3)
+
+        stopped = {**SETTINGS, "callbacks": [Stop(), cnn.Checkpoint(tmp_path / "c.safetensors")]}
+        cnn.fit(first, DATA, epochs=3, **stopped)
+        cnn.fit(second, DATA, epochs=3, resume=tmp_path / "c.safetensors", **SETTINGS)
+        assert_same_state(second, whole)
+
+    @pytest.mark.parametrize("kernels", ["compiled", "portable", "signal"])
+    def test_a_recorded_step_ends_with_the_same_bits(self, kernels):
+        if kernels == "compiled":
+            pytest.importorskip("numba")
+        results = []
+        for graph in (True, False):
+            net = network(backends.get("cpu", kernels))
+            cnn.fit(net, DATA, validation=DATA, epochs=2, graph=graph, **SETTINGS)
+            results.append(net)
+        assert_same_state(*results)
+
+    def test_a_device_that_never_converts_learns_the_same(self):
+        nets = [network(backends.get("cpu", "portable")), network(StandInBackend())]
+        for net in nets:
+            cnn.fit(net, DATA, epochs=2, **SETTINGS)
+        for name, value in nets[0].state_dict().items():
+            np.testing.assert_allclose(nets[1].state_dict()[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+    def test_a_copy_and_a_file_predict_the_same(self, tmp_path):
+        net = network()
+        cnn.fit(net, DATA, epochs=1, **SETTINGS)
+        net.save(tmp_path / "net.safetensors")
+        for twin in (net.copy(), cnn.load(tmp_path / "net.safetensors", device="cpu")):
+            np.testing.assert_array_equal(twin.predict(DATA.images), net.predict(DATA.images))
+
+
+def hashed(x):
+    """ "lowbias32", in Python's own whole numbers."""
+    x ^= x >> 16
+    x = x * 0x7FEB352D & 0xFFFFFFFF
+    x ^= x >> 15
+    x = x * 0x846CA68B & 0xFFFFFFFF
+    return x ^ x >> 16
+
+
+class TestDropout:
+    def dropout(self, p=0.3, features=40, backend="cpu", seed=7):
+        made = cnn.Sequential(cnn.Dropout(p))
+        made.build((features,), backend=backend, seed=seed, dtype="float64")
+        return made
+
+    def kept(self, net, count=30):
+        x = net.backend.asarray(np.ones((*net.input_shape, count)))
+        return net.backend.to_host(net.forward(x, training=True)) > 0
+
+    def test_the_choice_is_the_hash_that_is_documented(self):
+        net = self.dropout()
+        stream = net.layers[0]._stream
+        for update in range(2):
+            found = self.kept(net, count=4)
+            key = hashed(update ^ stream)
+            for number in range(40):
+                for sample in range(4):
+                    bits = hashed(hashed(number) ^ hashed((sample + key) & 0xFFFFFFFF))
+                    assert found[number, sample] == (bits >= int(0.3 * 2**32))
+            net.count_update()
+
+    def test_it_is_the_same_until_an_update_and_another_one_afterwards(self):
+        net = self.dropout()
+        first = self.kept(net)
+        np.testing.assert_array_equal(self.kept(net), first)
+        net.count_update()
+        assert (self.kept(net) != first).mean() > 0.3
+
+    def test_every_device_every_seed_and_every_layer(self):
+        np.testing.assert_array_equal(
+            self.kept(self.dropout(backend=StandInBackend())), self.kept(self.dropout())
+        )
+        assert (self.kept(self.dropout(seed=8)) != self.kept(self.dropout())).mean() > 0.3
+        two = cnn.Sequential(cnn.Dropout(), cnn.Dropout())
+        two.build((5,), backend="cpu")
+        assert two.layers[0]._stream != two.layers[1]._stream
+
+    def test_the_share_is_right_and_neighbours_are_independent(self):
+        kept = self.kept(self.dropout(0.3, features=500), count=400)
+        assert abs(kept.mean() - 0.7) < 0.005
+        assert np.abs(kept.mean(axis=0) - 0.7).max() < 0.1
+        for axis in (0, 1):
+            both = np.take(kept, range(1, kept.shape[axis]), axis) & np.take(
+                kept, range(kept.shape[axis] - 1), axis
+            )
+            assert abs(both.mean() - 0.49) < 0.01
+
+    def test_the_whole_batch_decides_however_it_is_cut(self):
+        net = self.dropout()
+        whole = self.kept(net, 30)
+        counters = net.context.draws.counters
+        counters[1] = 12  # the position of the first sample
+        np.testing.assert_array_equal(self.kept(net, 10), whole[:, 12:22])
+
+    @pytest.mark.parametrize("p", [1, -0.1, "half", None, True])
+    def test_a_probability_is_from_0_to_below_1(self, p):
+        with pytest.raises(cnn.ArgumentError, match="Dropout: p is"):
+            cnn.Dropout(p)
+
+
+class TestBatchNorm:
+    def test_a_batch_of_one_number_a_channel_gives_the_bias(self):
+        net = cnn.Sequential(cnn.BatchNorm1D())
+        net.build((3,), backend="cpu")
+        y = net.forward(np.full((3, 1), 5, np.float32), training=True)
+        np.testing.assert_array_equal(y, np.zeros((3, 1)))
+
+    def test_the_number_of_batches_may_be_missing_in_weights_or_be_in_vain(self):
+        net = network()
+        state = {name: array for name, array in net.state_dict().items() if "num_batches" not in name}
+        net.load_state_dict(state)
+        net.load_state_dict(state | {"0.num_batches_tracked": np.array(3)})
+        with pytest.raises(cnn.CheckpointError, match=r"lack 1\.running_mean"):
+            net.load_state_dict({name: array for name, array in state.items() if name != "1.running_mean"})
+
+    @pytest.mark.parametrize("layer", [cnn.BatchNorm1D, cnn.BatchNorm2D])
+    def test_it_says_what_it_expects(self, layer):
+        with pytest.raises(cnn.ShapeError, match="expected"):
+            cnn.Sequential(layer()).build((3, 4), backend="cpu")
+        for wrong in ({"eps": 0}, {"momentum": 2}, {"affine": "yes"}, {"track_running_stats": None}):
+            with pytest.raises(cnn.ArgumentError, match=f"{layer.__name__}: {next(iter(wrong))} is"):
+                layer(**wrong)
+
+
+class TestBranches:
+    def test_parameters_of_the_layers_come_first_then_the_shortcuts(self):
+        net = cnn.Sequential(cnn.Residual(cnn.Dense(3), cnn.Tanh(), cnn.Dense(4), shortcut=cnn.Dense(4)))
+        net.build((2,), backend="cpu")
+        names = ["0.0.weight", "0.0.bias", "0.2.weight", "0.2.bias", "0.shortcut.weight", "0.shortcut.bias"]
+        assert list(net.parameters) == names
+
+    def test_neighbours_inside_run_in_one_pass(self):
+        net = cnn.Sequential(cnn.Residual(cnn.Conv2D(1, 3, padding=1), cnn.ReLU()))
+        net.build((1, 5, 5), backend="cpu")
+        assert [len(together) for together in net.walk_passes()] == [2, 1]
+
+    @pytest.mark.parametrize(
+        ("layer", "problem"),
+        [
+            (
+                lambda: cnn.Residual(cnn.Dense(3)),
+                r"the branches give \(3,\) and \(2,\) for",
+            ),
+            (lambda: cnn.Parallel(cnn.Dense(3), cnn.Dense(2)), "cannot be joined by 'add'"),
+        ],
+    )
+    def test_outputs_that_do_not_fit_are_named(self, layer, problem):
+        with pytest.raises(cnn.ShapeError, match=problem):
+            cnn.Sequential(layer()).build((2,), backend="cpu")
+
+    @pytest.mark.parametrize(
+        ("make", "problem"),
+        [
+            (lambda: cnn.Parallel(), "no branches"),
+            (
+                lambda: cnn.Parallel(cnn.ReLU(), join="multiply"),
+                "join is 'multiply', expected add or",
+            ),
+            (lambda: cnn.Residual(cnn.ReLU(), "tanh"), "Residual: item 1 is 'tanh', expected a layer"),
+            (lambda: cnn.Residual(cnn.ReLU(), shortcut=5), "Residual: shortcut is 5, expected a Layer"),
+        ],
+    )
+    def test_wrong_arguments_are_named(self, make, problem):
+        with pytest.raises(cnn.ArgumentError, match=problem):
+            make()
