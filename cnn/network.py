@@ -33,7 +33,7 @@ FILE_VERSION = 1
 
 
 class Network(Sequential):
-    """Layers in sequence that are a whole network; users know it as ``cnn.Sequential``.
+    """A complete network: layers in sequence. It is exported as ``cnn.Sequential``.
 
     ``net.flat`` holds all parameters in one vector and all gradients in another; each parameter starts on a
     256-byte boundary. ``net.state`` names every array that a training step changes. Inside another container
@@ -96,7 +96,7 @@ class Network(Sequential):
     def forward(self, x: Array, training: bool = False) -> Array:
         """The output for device arrays, batch last: (*input_shape, N) -> (*output_shape, N).
 
-        A training output stays valid until the next training forward, another until the next call.
+        A training output is valid until the next training forward, an inference output until the next call.
         """
         if not self.is_root:
             self.require_built()
@@ -105,7 +105,7 @@ class Network(Sequential):
         with self.backend.active():
             x = x.astype(self.dtype, copy=False)
             if training:
-                self._batch = 0  # if a layer fails, there is no forward to go back from
+                self._batch = 0  # if a layer raises an error, backward must not be called
             y = super().forward(x, training)
             if training:
                 self._batch = x.shape[-1]
@@ -173,7 +173,7 @@ class Network(Sequential):
 
     @property
     def state(self) -> dict[str, Array]:
-        """Every array of the network that a training step changes: all parameters, and the statistics."""
+        """Every array that a training step changes: parameters, statistics, counters of random numbers."""
         return {"parameters": self.flat.value, **self.statistics, **self.context.draws.state}
 
     def count_update(self) -> None:
@@ -382,7 +382,7 @@ def _rebuilt(network: Network, place: dict[str, Any], state: dict[str, Any]) -> 
 
 
 def is_optional(name: str) -> bool:
-    """Whether weights from elsewhere may lack an array of this name, or have it in vain."""
+    """Whether weights from elsewhere may lack an array of this name, or contain it without need."""
     return name.rpartition(".")[2] == "num_batches_tracked"
 
 

@@ -1,7 +1,7 @@
-"""Every kernel: what it computes, the shapes of its arrays, and a default where other kernels can do it.
+"""Every kernel: what it computes, the shapes of its arrays, and a default if it can be composed of others.
 
 The batch is the last axis: ``x`` (C, H, W, N), ``y`` (O, OH, OW, N) or (F, N), ``labels`` and ``losses``
-(N,); ``weight`` is (O, C/groups, KH, KW). A kernel writes into arrays that it is given and allocates none.
+(N,); ``weight`` is (O, C/groups, KH, KW). A kernel writes into arrays that it is given, and allocates nothing that outlives the call.
 
 A kernel set overrides what it computes faster. Arrays that an override does not support (another dtype, not
 contiguous) go to the same kernel of :class:`backends.kernels.PortableKernels`.
@@ -27,7 +27,7 @@ class Kernels:
     name: str
     slower: str | None = None  # why the set is slower on this machine than it could be
     thread_limit: Any = None  # how many threads the kernels use and why; None: as many as BLAS
-    compile_seconds = 0.0  # that this process has spent on compiling kernels
+    compile_seconds = 0.0  # that this process has spent compiling kernels
 
     def __init__(self, device: Device) -> None:
         self.device = device

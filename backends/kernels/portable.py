@@ -18,7 +18,7 @@ from backends.memory import Array, Shape, temporaries
 
 
 def recorded_whole(kernel_set: type[Kernels]) -> type[Any]:
-    """Let a recording keep each kernel of a set as one call, whatever the kernel does inside."""
+    """Class decorator: a recording stores each kernel of the set as a single call."""
 
     def whole(kernel: Callable[..., None]) -> Callable[..., None]:
         @wraps(kernel)
@@ -35,7 +35,7 @@ def recorded_whole(kernel_set: type[Kernels]) -> type[Any]:
 
 @recorded_whole
 class PortableKernels(Kernels):
-    """The kernel set that runs wherever an array module does; the other sets override parts of it."""
+    """The kernel set for every array module (NumPy or CuPy); the other sets override parts of it."""
 
     name = "portable"
 

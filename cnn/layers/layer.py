@@ -18,10 +18,7 @@ from cnn.support.errors import ArgumentError
 
 @dataclass
 class Parameter:
-    """Numbers with their gradients.
-
-    A layer's are views of the network's two flat vectors, ``net.flat``.
-    """
+    """A trainable array and its gradient, which are views of the flat vectors ``net.flat``."""
 
     shape: Shape
     initializer: str = "zeros"
@@ -50,24 +47,25 @@ class Context:
 
 
 class Layer:
-    """One step of a network: shapes of one sample in :meth:`build`, batch-last arrays from then on.
+    """A part of a network. A new layer overrides :meth:`forward`, :meth:`backward` and often :meth:`build`.
 
-    A layer object has one place in one network. It writes into arrays of its own, never into its
-    input or into ``dy``. A new layer overrides :meth:`build` where it has parameters or changes the
-    shape, :meth:`forward` and :meth:`backward`.
+    :meth:`build` receives the shape of one sample; it calls ``super().build`` and declares parameters.
+    :meth:`forward` and :meth:`backward` receive arrays whose last axis is the batch. They write into arrays of
+    the layer, never into their input or ``dy``, and gradients are overwritten, not added to. The constructor
+    stores each argument under its own name. A layer object belongs to one place in one network.
 
-    What a training forward hands out stays valid until the next one. The outputs of inference and
-    the gradients of inputs live in two buffers that all layers take turns with, so they are gone when
-    a second layer has run: a container with branches copies what it needs longer to a buffer of its own.
+    The output of a training forward is valid until the next one. The outputs of inference and the gradients
+    of inputs are stored in two shared buffers that layers use alternately: the second layer that runs
+    afterwards overwrites them. A container with branches copies what it needs longer.
     """
 
     built = False
     path = ""  # its place in the network: "3", or "3.1" inside a container
     is_view = False  # whether the output is the input's numbers in another shape
-    gives_probabilities = False  # whether the output adds up to 1
+    gives_probabilities = False  # whether the outputs are not negative and add up to 1
     mixes_samples = False  # whether a sample's training output depends on the rest of the batch
-    mixes_in_inference = False  # whether its output in inference does so, too
-    epilogue: str | None = None  # its name for a layer before it that can do it in its own pass
+    mixes_in_inference = False  # whether the same holds in inference
+    epilogue: str | None = None  # the name under which a preceding layer can fuse this one, as "relu"
 
     def __init_subclass__(cls) -> None:
         cls.epilogue = vars(cls).get("epilogue")  # a subclass may compute something else
@@ -229,7 +227,7 @@ class Layer:
         array = self.backend.zeros(prod(shape), dtype or self.dtype).reshape(shape)
         array.fill(initial)
         self._own_statistics[name] = array
-        return self._own_statistics[name]
+        return array
 
     def buffer(self, name: str, shape: Shape, dtype: Any = None) -> Array:
         """An array of this layer's own, made once per name; its contents are whatever was there."""

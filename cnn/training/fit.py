@@ -38,61 +38,62 @@ def fit(
 
     Parameters
     ----------
-    network : Network
-        Built, or it is built now for the images of ``train`` on the default device.
+    network : Sequential
+        If it is not built yet, it is built for the images of ``train`` on the default device.
     train, validation : Dataset
         ``validation`` is evaluated at the end of each epoch.
     loss : Loss
         None: CrossEntropy, or BinaryCrossEntropy for a network that ends in Softmax.
     optimizer : Optimizer
-        None: SGD with momentum 0.9 and a learning rate of 0.05 * sqrt(batch_size / 128), at most 0.1. One
-        used before on this network continues with its state.
+        None: SGD with momentum 0.9 and a learning rate of 0.05 * sqrt(batch_size / 128), at most 0.1. An
+        optimizer that was used on this network before continues with its state.
     epochs, batch_size : int
-        An epoch's last batch holds what is left.
+        The last batch of an epoch holds the remaining samples.
     schedule : Schedule
-        Of the learning rate over this call (see :mod:`cnn.schedules`). None: constant; or, if ``optimizer``
-        is None too, Linear(warmup=100).
+        Schedule of the learning rate over this call (see :mod:`cnn.schedules`). None: constant; or
+        Linear(warmup=100) if ``optimizer`` is None too.
     seed : int
-        Of the shuffles.
+        Seed of the shuffling.
     callbacks : sequence of Callback
-        None: a progress bar, an error if a number is no longer finite, and a warning if the network does
-        not learn; ``[]`` is silent.
+        None: a progress bar, an error if a value is no longer finite, and a warning if the network does not
+        learn. ``[]`` is silent.
     graph : bool
-        Let a GPU record a step and repeat it by itself; where it cannot, a warning says so once.
+        Let the device record a step and repeat it without Python. If a GPU cannot, a warning says so once.
     stream : bool
-        Leave the training images on the host and bring batches to the device while it computes. None: where
-        they do not fit there.
+        Keep the training images on the host and copy batches while the device computes. None: only if the
+        images do not fit on the device.
     resume : str or Path
-        A checkpoint that :class:`cnn.Checkpoint` wrote in a training run with the same arguments: resume from
-        it, on any device. On the same device with as many threads the weights end up the same, bit for
-        bit, as without the interruption. ``epochs`` counts from the very start and may be another number.
+        A checkpoint that :class:`cnn.Checkpoint` wrote in a training run with the same arguments: resume
+        from it, on any device. On the same device with the same number of threads, the final weights are
+        bit for bit those of an uninterrupted run. ``epochs`` counts from the beginning and may differ.
     transforms : sequence of GradientTransform
-        What happens to the gradient before each update, in this order. None: nothing; or, if ``optimizer`` is
-        None too, [ClipNorm(1)].
+        Applied to the gradient before each update, in this order. None: none; or [ClipNorm(1)] if
+        ``optimizer`` is None too.
 
     Returns
     -------
     list of dict
-        One an epoch, those before ``resume`` too: epoch, loss, accuracy, images_per_second, seconds,
-        learning_rate and, with ``validation``, validation_loss and validation_accuracy.
+        One dictionary per epoch, including the epochs before ``resume``: epoch, loss, accuracy,
+        images_per_second, seconds, learning_rate and, with ``validation``, validation_loss and
+        validation_accuracy.
 
     Raises
     ------
     ShapeError, DataError, ArgumentError
-        Where data and network do not fit, before anything is changed.
+        If data and network do not fit, before anything is changed.
     CheckpointError
-        Where ``resume`` is damaged, or of another training.
+        If ``resume`` is damaged or belongs to a different training run.
     TrainingError
         From NaNGuard.
     OutOfMemory, DeviceLost
-        Where the device fails; the former names a batch size that should fit, where it can be told.
+        If the device fails. The former names a batch size that should fit, if that is known.
     """
     job = prepare(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
         stream, resume, transforms,
     )  # fmt: skip
     with _advice_if_too_large(job), network.backend.active(), ExitStack() as at_end:
-        run, batches = job.start()
+        run, validation_batches = job.start()
         for callback in job.callbacks:
             callback.on_start(run)
             at_end.enter_context(ending(callback, run))
@@ -102,8 +103,8 @@ def fit(
             if run.stop:
                 break
             record = _figures(run, rate)
-            if batches:
-                result = totals_of(network, batches, run.training.loss)
+            if validation_batches:
+                result = totals_of(network, validation_batches, run.training.loss)
                 record |= {f"validation_{name}": value for name, value in result.items()}
             run.history.append(record)
             for callback in job.callbacks:

@@ -1,4 +1,4 @@
-"""A training step: gather a batch, forward, loss, backward, gradient transforms, update, count."""
+"""A training step: gather a batch, forward, loss, backward, gradient transforms, update."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ class TrainingStep:
     """Trains on the current batch of ``feed``, each time it is called.
 
     Everything that differs from step to step is in arrays on the device, so a step on a whole batch is the
-    same calls every time: with ``graph`` the device records them and repeats them by itself.
+    same calls every time: with ``graph`` the device records them and repeats them without Python.
     """
 
     def __init__(
