@@ -1,7 +1,8 @@
 """Every kernel: what it computes, the shapes of its arrays, and a default if it can be composed of others.
 
 The batch is the last axis: ``x`` (C, H, W, N), ``y`` (O, OH, OW, N) or (F, N), ``labels`` and ``losses``
-(N,); ``weight`` is (O, C/groups, KH, KW). A kernel writes into arrays that it is given, and allocates nothing that outlives the call.
+(N,); ``weight`` is (O, C/groups, KH, KW). A kernel writes into arrays that it is given.
+Nothing that it allocates outlives the call.
 
 A kernel set overrides what it computes faster. Arrays that an override does not support (another dtype, not
 contiguous) go to the same kernel of :class:`backends.kernels.PortableKernels`.

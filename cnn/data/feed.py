@@ -18,8 +18,8 @@ class Feed:
     """Gives out a data set batch by batch, always in the same device arrays.
 
     A batch is ``x`` (C, H, W, n) in ``dtype``, with bytes scaled to 0..1, and ``labels`` (n,); both are valid
-    until the next batch. The last batch of an epoch holds the remaining samples. The position in the epoch is on the
-    device too, in ``cursor``, so that :meth:`gather` is the same kernel calls every time.
+    until the next batch. The last batch of an epoch holds the remaining samples. The position in the epoch
+    is on the device too, in ``cursor``, so that :meth:`gather` is the same kernel calls every time.
 
     ``stream=True`` leaves the data on the host and copies batches while the device computes, ``False`` puts
     all of it on the device, and None decides by its size.

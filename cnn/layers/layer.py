@@ -50,9 +50,9 @@ class Layer:
     """A part of a network. A new layer overrides :meth:`forward`, :meth:`backward` and often :meth:`build`.
 
     :meth:`build` receives the shape of one sample; it calls ``super().build`` and declares parameters.
-    :meth:`forward` and :meth:`backward` receive arrays whose last axis is the batch. They write into arrays of
-    the layer, never into their input or ``dy``, and gradients are overwritten, not added to. The constructor
-    stores each argument under its own name. A layer object belongs to one place in one network.
+    :meth:`forward` and :meth:`backward` receive arrays whose last axis is the batch. They write into arrays
+    of the layer, never into their input or ``dy``, and gradients are overwritten, not added to. The
+    constructor stores each argument under its own name. A layer object belongs to one place in one network.
 
     The output of a training forward is valid until the next one. The outputs of inference and the gradients
     of inputs are stored in two shared buffers that layers use alternately: the second layer that runs
