@@ -741,7 +741,7 @@ class TestMistakes:
             code, out, err = command(*arguments, "--out", "run")
         assert (code, out) == (1, "")
         assert "the loss became" in err
-        assert "begin anew with a lower learning rate" in err
+        assert "start again with a lower learning rate" in err
         shutil.rmtree("run")
 
 
