@@ -1,1 +1,1 @@
-"""Networks in files: safetensors and ONNX."""
+"""Saves and loads networks: safetensors and ONNX files."""

@@ -1,4 +1,4 @@
-"""Weights from other programs: which tensor of a file belongs where, and what a file is that holds none."""
+"""Weights of other programs: maps their names to a network's, and recognizes files that are not weights."""
 
 import re
 from collections import defaultdict
@@ -9,8 +9,8 @@ from typing import Any
 from cnn.data.dataset import some_of
 from cnn.support.errors import CheckpointError
 
-WRAPPERS = ("module", "_orig_mod")  # in PyTorch's names: of DataParallel and its like, of torch.compile
-COUNTERS = ("num_batches_tracked", "n_averaged")  # PyTorch's, of batch normalization and averaged models
+WRAPPERS = ("module", "_orig_mod")  # in PyTorch's names, added by DataParallel and torch.compile
+COUNTERS = ("num_batches_tracked", "n_averaged")  # PyTorch's, in batch normalization and averaged models
 
 Shape = tuple[int, ...]
 
@@ -23,7 +23,7 @@ KERAS = (
     "a file of Keras or TensorFlow, which lay out weights in another order: build the model in PyTorch, copy "
     "the weights there, and save them with safetensors.torch.save_file"
 )
-ARCHIVE = "an archive in which no arrays are found: it is damaged, or holds something else"
+ARCHIVE = "an archive without arrays: it is damaged, or contains something else"
 ARCHIVES = {".keras": KERAS, ".npz": ARCHIVE, ".zip": ARCHIVE}  # by suffix; others are files of torch.save
 BEGINNINGS = {
     rb"PK|\x80[\x02-\x05]": TORCH,
@@ -40,7 +40,7 @@ BEGINNINGS = {
 
 
 def named(path: Path, start: bytes) -> str | None:
-    """What a file of no weights is, by how it begins, and what to do; None if that is not known."""
+    """Recognize a file that is not weights by its first bytes, with advice; None if it is unknown."""
     for beginning, what in BEGINNINGS.items():
         if re.match(beginning, start, re.DOTALL):
             if start.startswith(b"PK"):
@@ -50,7 +50,7 @@ def named(path: Path, start: bytes) -> str | None:
 
 
 def without_wrappers(state: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """``state`` under a network's names, if its own have no more than a wrapper's parts; else as it is."""
+    """``state`` with the network's names, if only wrappers changed them; otherwise unchanged."""
     kept = {name: array for name, array in state.items() if name.split(".")[-1] not in COUNTERS}
     parts = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in kept}
     for count in range(min(map(len, parts.values()), default=0)):
@@ -63,9 +63,9 @@ def without_wrappers(state: Mapping[str, Any], names: Iterable[str]) -> dict[str
 
 
 def matched(state: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """A network's names with the file's, matched by shape, and by number in the name if several have one.
+    """The file's names for a network's names, matched by shape and, if several match, by number in the name.
 
-    Raises CheckpointError that names the first array that does not fit.
+    Raises CheckpointError that names the first array that does not match.
     """
     left = {name: array for name, array in state.items() if name.split(".")[-1] not in COUNTERS}
     _require_same_shapes(left, shapes)
@@ -77,7 +77,7 @@ def matched(state: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, 
     for name, array in left.items():
         theirs[array.shape, _kind(name) if by_kind else ""].append(name)
     found: dict[str, str] = {}
-    for key in sorted(ours, key=lambda key: (len(ours[key]) > 1, -len(key[0]))):  # the clear ones first
+    for key in sorted(ours, key=lambda key: (len(ours[key]) > 1, -len(key[0]))):  # the unambiguous ones first
         found |= _paired(ours[key], theirs[key], found)
     return {name: found[name] for name in shapes}
 
@@ -107,11 +107,11 @@ def _require_same_shapes(state: Mapping[str, Any], shapes: Mapping[str, Shape]) 
 
 
 def _paired(ours: list[str], theirs: list[str], found: Mapping[str, str]) -> dict[str, str]:
-    """Names of arrays of one shape, ours with theirs."""
+    """Pair the names of arrays with the same shape: the network's with the file's."""
     if len(ours) != len(theirs):
-        raise CheckpointError(f"{some_of(theirs)} are not called as this network's {some_of(ours)}")
+        raise CheckpointError(f"{some_of(theirs)} do not match the names of this network's {some_of(ours)}")
     paired = {}
-    for name in ours:  # those of layers of which another array has been found
+    for name in ours:  # first those of layers with another array already matched
         homes = {_layer(other) for mine, other in found.items() if _layer(mine) == _layer(name)}
         near = [other for other in theirs if _layer(other) in homes]
         if len(near) == 1:
@@ -119,7 +119,7 @@ def _paired(ours: list[str], theirs: list[str], found: Mapping[str, str]) -> dic
     rest = [other for other in theirs if other not in paired.values()]
     if len(rest) > 1 and len({re.sub(r"\d+", "#", other) for other in rest}) > 1:
         raise CheckpointError(
-            f"{some_of(rest)} have the same shape, and their names do not tell their order: name them as "
+            f"{some_of(rest)} have the same shape, and their names do not give their order: name them like "
             f"this network's {some_of(ours)}"
         )
     rest.sort(key=lambda other: [int(number) for number in re.findall(r"\d+", other)])

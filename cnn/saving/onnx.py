@@ -1,4 +1,4 @@
-"""Networks as ONNX files, for programs that know nothing of this library.
+"""Exports networks as ONNX files, for programs without this library.
 
 Operators: https://onnx.ai/onnx/operators/
 """
@@ -36,31 +36,31 @@ from cnn.support.libraries import require
 from cnn.support.version import VERSION
 
 OPSET = 17  # of the operators
-IR_VERSION = 8  # of the file's form: the one that came with the opset
+IR_VERSION = 8  # of the file format: the version released with the opset
 INPUT, OUTPUT = "images", "probabilities"
 SCALING = "bytes scaled to 0..1"
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A node without its place in the graph."""
+    """A node without its inputs and outputs."""
 
     operator: str
-    constants: dict[str, Any] = field(default_factory=dict)  # its further inputs, in order
+    constants: dict[str, Any] = field(default_factory=dict)  # its other inputs, in order
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
 def export(network: Network, path: str | Path, classes: Sequence[str] | None = None) -> None:
-    """Write ``network`` to ``path`` as an ONNX model that gives what ``network.predict`` gives for floats.
+    """Write ``network`` to ``path`` as an ONNX model with the outputs of ``network.predict`` for floats.
 
     Parameters
     ----------
     network : Network
-        Built. A float64 network is written with float32 weights.
+        A built network. A float64 network is written with float32 weights.
     path : str or Path
-        Its folder exists. The same network gives the same bytes.
+        A file in an existing folder. The same network always gives the same bytes.
     classes : sequence of str
-        The names of the classes, kept in the file's metadata as JSON under "classes".
+        The class names, stored in the file's metadata as JSON under "classes".
 
     Notes
     -----
@@ -70,9 +70,9 @@ def export(network: Network, path: str | Path, classes: Sequence[str] | None = N
     Raises
     ------
     ArgumentError
-        Names the layer that ONNX cannot express, or says that the package onnx is missing.
+        If ONNX cannot express a layer, or if the package onnx is missing.
     OSError
-        Where the file cannot be written; nothing half-written is left behind.
+        If the file cannot be written; no partial file is left behind.
     """
     network.require_built()
     onnx = require("onnx", "to write an ONNX file")
@@ -91,7 +91,7 @@ def export(network: Network, path: str | Path, classes: Sequence[str] | None = N
 
 
 def _graph(onnx: Any, network: Network) -> Any:
-    """The network's operations; values and constants are named by the place of their layer."""
+    """The graph of the network; values and constants are named by the position of their layer."""
     builder = _Builder(onnx)
     value = builder.layer(network, INPUT)
     if not network.gives_probabilities:
@@ -105,7 +105,7 @@ def _graph(onnx: Any, network: Network) -> Any:
 
 
 class _Builder:
-    """The nodes and constants of a graph so far."""
+    """The nodes and constants of a graph under construction."""
 
     def __init__(self, onnx: Any) -> None:
         self._onnx = onnx
@@ -115,7 +115,7 @@ class _Builder:
     def layer(self, layer: Layer, value: str) -> str:
         """Add a layer whose input is ``value``; -> its output.
 
-        Raises ArgumentError for a layer that is not in the table: a subclass may compute something else.
+        Raises ArgumentError for layers that are not in the table, because a subclass may compute anything.
         """
         if layer.is_own and isinstance(layer, Sequential):
             for inner in layer.layers:
@@ -148,7 +148,7 @@ def _convolution(layer: Any) -> list[Operation]:
     arrays = _weights(layer)
     if not layer.untied_bias:
         return [Operation("Conv", arrays, attributes)]
-    bias = arrays.pop("bias")  # the operator's own is a number for each channel
+    bias = arrays.pop("bias")  # the operator's own bias has one value per channel
     return [Operation("Conv", arrays, attributes), Operation("Add", {"bias": bias})]
 
 
@@ -165,7 +165,7 @@ def _average_pooling(layer: Any) -> list[Operation]:
 
 
 def _reshape(layer: Any) -> list[Operation]:
-    shape = np.array([0, *layer.output_shape], dtype=np.int64)  # 0: as the input has it, the batch
+    shape = np.array([0, *layer.output_shape], dtype=np.int64)  # 0: the size of the input, here the batch
     return [Operation("Reshape", {"shape": shape})]
 
 
@@ -203,7 +203,7 @@ OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
 
 
 def _window(layer: Any) -> dict[str, Any]:
-    """A sliding window as attributes; padding is that of all tops and lefts, then all ends."""
+    """The attributes of a sliding window; padding is given for all starts, then for all ends."""
     return {"kernel_shape": layer.kernel_size, "strides": layer.stride, "pads": layer.padding * 2}
 
 

@@ -23,9 +23,9 @@ from cnn.support.reading import open_regular
 from cnn.support.tensors import METADATA
 from cnn.support.text import short
 
-EPOCH = "epoch"  # in a file's description: the one after which the weights were like that
-TRAINING = "training/"  # before the names of what a checkpoint keeps besides the network
-MOST_HEADER = 16 << 20  # bytes; a tensor takes some 100 in it
+EPOCH = "epoch"  # in a file's description: the epoch of the weights
+TRAINING = "training/"  # prefix of a checkpoint's arrays that do not belong to the network
+MOST_HEADER = 16 << 20  # bytes; a tensor takes about 100 of them
 UNREADABLE = (
     "F8_E4M3",
     "F8_E5M2",
@@ -33,15 +33,15 @@ UNREADABLE = (
     "F4",
     "F6_E2M3",
     "F6_E3M2",
-)  # as safetensors calls numbers that NumPy does not have
+)  # safetensors' names of dtypes that NumPy lacks
 
 
 def load(path: str | Path, device: Backend | str = "auto", network: Network | None = None) -> Network:
-    """The network in the file ``path``, on ``device``; or its weights put into ``network``, where that is.
+    """Load the network in ``path`` on ``device``; or load its weights into ``network`` on its own device.
 
-    The names may have a prefix as PyTorch's DataParallel and compile add one. The file may be an .npz.
-    Raises CheckpointError where the file is missing, broken, not of this kind, or of another architecture,
-    and if a weight is not finite; :meth:`Sequential.load_state_dict` takes such arrays too.
+    Names may have a prefix like those of PyTorch's DataParallel and compile. The file may be an .npz.
+    Raises CheckpointError if the file is missing, damaged, of another kind or of another architecture, or
+    if a weight is NaN or infinite; :meth:`Sequential.load_state_dict` accepts such arrays.
     """
     state, metadata = read(path)
     try:
@@ -57,18 +57,18 @@ def load(path: str | Path, device: Backend | str = "auto", network: Network | No
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """(weights by name, metadata) of a safetensors file, a checkpoint's too."""
+    """(weights by name, metadata) of a safetensors file or a checkpoint."""
     arrays, metadata = read_all(path)
     return weights_in(arrays), metadata
 
 
 def are_finite(arrays: dict[str, Any]) -> bool:
-    """Whether all numbers in host arrays are finite."""
+    """Whether all values in host arrays are finite."""
     return all(np.isfinite(array).all() for array in arrays.values())
 
 
 def require_finite(state: Mapping[str, Any], dtype: str) -> None:
-    """Raise CheckpointError if a network of ``dtype`` would get a weight that is not finite."""
+    """Raise CheckpointError if a weight would be NaN or infinite in ``dtype``."""
     for name, array in state.items():
         if array.dtype.kind != "f":
             continue
@@ -84,12 +84,12 @@ def require_finite(state: Mapping[str, Any], dtype: str) -> None:
 
 
 def weights_in(arrays: dict[str, Any]) -> dict[str, Any]:
-    """The network's own of a checkpoint's arrays."""
+    """The arrays of a checkpoint that belong to the network."""
     return {name: array for name, array in arrays.items() if not name.startswith(TRAINING)}
 
 
 def epoch_of(path: str | Path) -> int | None:
-    """The epoch after which the network was as it is in the file ``path``; None if the file does not say."""
+    """The epoch of the weights in ``path``; None if the file does not contain it."""
     _, metadata = read(path)
     try:
         return int(json.loads(metadata[METADATA])[EPOCH])
@@ -132,11 +132,11 @@ def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         if what:
             raise CheckpointError(f"{path} is {what}") from error
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise CheckpointError(f"{path} is no readable safetensors file: {short(reason, 300)}") from error
+        raise CheckpointError(f"{path} is not a readable safetensors file: {short(reason, 300)}") from error
 
 
 def _read_bfloat16(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
-    """Arrays of numbers that NumPy does not have, each the upper half of a float32, from a valid file."""
+    """Arrays of bfloat16, which NumPy lacks; each value is the upper half of a float32."""
     arrays: dict[str, Any] = {}
     if names:
         with open_regular(Path(path)) as file:

@@ -368,4 +368,4 @@ class Dispensable(Callback):
                 raise
             except Exception as error:
                 self._callback = None
-                self._say(f"{self._name} stopped: {reason_of(error)}")
+                self._say(f"no more {self._name}: {reason_of(error)}")

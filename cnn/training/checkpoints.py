@@ -1,8 +1,8 @@
-"""Checkpoints of a training: all that it has changed and where it is, so that it goes on bit for bit.
+"""Checkpoints contain the state and the position of a training run, so that it resumes bit for bit.
 
-A checkpoint is a file of weights (:mod:`cnn.saving.weights`) with more in it: the optimizer's state and the
-sums of the epoch so far, and in its description the position, the history, the settings and a checksum.
-Random choices need nothing here: they follow from the seed, the epoch and the position
+A checkpoint is a file of weights (:mod:`cnn.saving.weights`) that also contains the optimizer's state and the
+sums of the epoch so far; its description has the position, the history, the settings and a checksum.
+Random choices need no state, because they follow from the seed, the epoch and the position
 (:mod:`cnn.support.random`).
 """
 
@@ -29,9 +29,9 @@ CHECKSUM = "sha256"
 
 
 def save(run: Run, path: str | Path) -> None:
-    """Write a checkpoint of ``run`` to ``path``, whole or not at all; OSError where that fails.
+    """Write a checkpoint of ``run`` to ``path``, atomically; OSError if that fails.
 
-    Where a number is not finite, what is there is the better checkpoint, and stays.
+    If a value is NaN or infinite, the existing checkpoint is kept.
     """
     network, optimizer, totals = run.network, run.training.optimizer, run.totals
     arrays = network.state_dict()
@@ -43,7 +43,7 @@ def save(run: Run, path: str | Path) -> None:
         return
     description = network.description | {
         "settings": run.settings,
-        "optimizer": optimizer.present_settings,  # which callbacks may have changed since
+        "optimizer": optimizer.present_settings,  # callbacks may have changed them
         "epoch": run.epoch,
         "step": run.step,
         "seconds": run.seconds,
@@ -58,23 +58,23 @@ def save(run: Run, path: str | Path) -> None:
 
 @dataclass(frozen=True)
 class SavedTraining:
-    """A checkpoint as read, its checksum verified."""
+    """A checkpoint that was read and whose checksum was verified."""
 
     path: str | Path
     arrays: dict[str, Any]
     settings: dict[str, Any]
     steps: int  # in an epoch
     epoch: int
-    step: int  # how many of this epoch are done
+    step: int  # steps done in this epoch
     seconds: float
     history: list[dict[str, Any]]
-    optimizer: dict[str, Any]  # its settings, which callbacks may have changed
+    optimizer: dict[str, Any]  # its settings; callbacks may have changed them
     first_loss: float | None  # None in the checkpoints of version 0.1
-    failure: str | None  # why the network was of no use; None in the checkpoints of version 0.1
+    failure: str | None  # why the network was useless; None in the checkpoints of version 0.1
 
     @classmethod
     def read(cls, path: str | Path) -> "SavedTraining":
-        """Raises CheckpointError where the file is missing, damaged or no checkpoint."""
+        """Read the checkpoint in ``path``; CheckpointError if it is missing, damaged or not a checkpoint."""
         arrays, metadata = weights.read_all(path)
         try:
             description = _verified(arrays, metadata)
@@ -97,7 +97,7 @@ class SavedTraining:
             failure = None if failure is None else str(failure)
             if not 0 <= step <= steps or not 0 <= epoch - len(history) <= 1:
                 raise ValueError(
-                    f"step {step} of {steps} in epoch {epoch} after {len(history)} whole ones cannot be"
+                    f"step {step} of {steps} in epoch {epoch} after {len(history)} whole ones is impossible"
                 )
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
@@ -111,16 +111,16 @@ class SavedTraining:
 
     @property
     def position(self) -> str:
-        """Where the training was, as in "epoch 2, step 117 of 469"."""
+        """The position of the training run, such as "epoch 2, step 117 of 469"."""
         if self.epoch == len(self.history):
             return f"the end of epoch {self.epoch}"
         return f"epoch {self.epoch}, step {self.step} of {self.steps}"
 
     def require_epochs(self, epochs: int) -> None:
-        """Raise CheckpointError where a training of so many epochs would not have come so far."""
+        """Raise CheckpointError if the run is already beyond so many epochs."""
         if self.epoch > epochs:
             raise CheckpointError(
-                f"the training is at {self.position}, but {epochs} epochs are asked for: ask for more"
+                f"the training run is at {self.position}, but epochs is {epochs}: expected more"
             )
 
     def require_data(self, train: Dataset) -> None:
@@ -132,7 +132,7 @@ class SavedTraining:
             )
 
     def restore(self, run: Run) -> None:
-        """Let ``run``, on any device, go on from here; CheckpointError where it is another training."""
+        """Resume ``run``, on any device, from here; CheckpointError if it is a different training run."""
         try:
             _compare(self.settings, run.settings)
             self.require_epochs(run.epochs)
@@ -162,17 +162,15 @@ class SavedTraining:
 
 
 def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:
-    """The description of a checkpoint whose checksum is right."""
+    """The description of a checkpoint, after verifying its checksum."""
     try:
         description = json.loads(metadata[METADATA])
         stored = description.pop(CHECKSUM)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise CheckpointError(
-            "this is no checkpoint of a training: expected what cnn.Checkpoint writes"
-        ) from None
+        raise CheckpointError("this is not a checkpoint: expected a file that cnn.Checkpoint wrote") from None
     if stored != checksum(arrays, description):
         raise CheckpointError(
-            "the checkpoint is damaged, its checksum is not that of its contents: delete it to start over"
+            "the checkpoint is damaged, its checksum does not match its contents: delete it to start over"
         )
     if description["version"] != FILE_VERSION:
         raise CheckpointError(f"version {description['version']}, expected {FILE_VERSION}")
@@ -180,13 +178,13 @@ def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any
 
 
 def _plain(value: Any) -> Any:
-    """What JSON makes of a value, of NumPy's numbers and arrays too."""
+    """Convert a value to plain JSON types, including NumPy's numbers and arrays."""
     plain = json.dumps(value, default=lambda part: part.tolist() if hasattr(part, "tolist") else repr(part))
     return json.loads(to_json(json.loads(plain)))
 
 
 def checksum(arrays: dict[str, Any], description: dict[str, Any]) -> str:
-    """Of the arrays and of all that is said of them."""
+    """The checksum of the arrays and the description."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -195,10 +193,10 @@ def checksum(arrays: dict[str, Any], description: dict[str, Any]) -> str:
 
 
 def _compare(saved: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raise CheckpointError where a training would not go on as it began."""
+    """Raise CheckpointError if the settings differ from those with which the run began."""
     for name, value in _plain(asked).items():
         if saved.get(name) != value:
             raise CheckpointError(
-                f"the training began with {name} {saved.get(name)}, now it is {value}: "
+                f"the training run began with {name} {saved.get(name)}, now it is {value}: "
                 "give the same, or start over without the checkpoint"
             )

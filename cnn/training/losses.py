@@ -1,8 +1,8 @@
-"""Losses: how far the network's output is from the labels, sample by sample.
+"""Losses, computed for each sample.
 
-``forward(y, labels, divisor)`` gives each sample's loss, (classes, N), (N,) -> (N,); ``backward()`` gives the
-gradient of their sum over the divisor. With the size of the whole batch as the divisor that is the gradient
-of the mean, however the batch is cut.
+``forward(y, labels, divisor)`` returns the loss of each sample, (classes, N), (N,) -> (N,); ``backward()``
+returns the gradient of their sum divided by the divisor. If the divisor is the size of the whole batch, this
+is the gradient of the mean, even if the batch is split.
 """
 
 import warnings
@@ -14,13 +14,13 @@ from cnn.support.errors import Notice, ShapeError
 
 
 class Loss:
-    """What the losses share: their buffers, and what forward left there.
+    """Base class of losses.
 
-    ``losses`` are each sample's of the latest forward.
+    ``losses`` are those of each sample in the latest forward.
     """
 
     def build(self, network: Network) -> None:
-        """Make ready for the output of ``network``; ShapeError where that is no vector of classes."""
+        """Prepare for the output of ``network``; ShapeError if it is not a vector of classes."""
         network.require_built()
         if len(network.output_shape) != 1:
             raise ShapeError(
@@ -32,16 +32,16 @@ class Loss:
         self.losses = self._buffers.view("losses", (0,))
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied or pickled: nothing that the loss has from a network."""
+        """The state to copy or pickle, without the data of a network."""
         own = ("backend", "_buffers", "losses", "_gradient")
         return {name: value for name, value in vars(self).items() if name not in own}
 
     def forward(
         self, y: Array, labels: Array, divisor: int | None = None, sums: Array | None = None
     ) -> Array:
-        """Each sample's loss: (classes, N), (N,) -> (N,), valid until the next.
+        """The loss of each sample: (classes, N), (N,) -> (N,), valid until the next call.
 
-        ``divisor`` (None: N) is that of the gradient; ``sums`` are those of a Totals, which are added to.
+        The gradient is divided by ``divisor`` (None: N); results are added to ``sums``, those of a Totals.
         """
         self.losses = self._buffers.view("losses", (y.shape[1],))
         self._gradient = self._buffers.view("gradient", y.shape)
@@ -49,27 +49,27 @@ class Loss:
         return self.losses
 
     def backward(self) -> Array:
-        """The gradient of the latest forward's sum over the divisor: (classes, N), valid until the next."""
+        """The gradient of the latest sum divided by the divisor: (classes, N), valid until the next call."""
         return self._gradient
 
     def evaluate(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
     ) -> None:
-        """:meth:`compute`, with ``dy`` over ``divisor`` and ``sums`` as :meth:`forward` says."""
+        """:meth:`compute` with ``dy`` divided by ``divisor``, and ``sums`` as in :meth:`forward`."""
         self.compute(y, labels, losses, dy)
         self.backend.xp.divide(dy, divisor, out=dy)
         if sums is not None:
             self.backend.kernels.tally(losses, y, labels, sums)
 
     def compute(self, y: Array, labels: Array, losses: Array, dy: Array) -> None:
-        """``losses`` (N,) = each sample's loss, ``dy`` (classes, N) = the gradient of their sum."""
+        """``losses`` (N,) = the loss of each sample, ``dy`` (classes, N) = the gradient of their sum."""
         raise NotImplementedError
 
 
 class CrossEntropy(Loss):
-    """``-log softmax(y)[label]`` of logits, as PyTorch's CrossEntropyLoss.
+    """``-log softmax(y)[label]`` of logits, like PyTorch's CrossEntropyLoss.
 
-    The gradient is the softmax less the one-hot label.
+    The gradient is the softmax minus the one-hot label.
     """
 
     def build(self, network: Network) -> None:
@@ -77,9 +77,9 @@ class CrossEntropy(Loss):
         if network.gives_probabilities:
             warnings.warn(
                 "CrossEntropy expects logits, but the network ends in Softmax and will learn slowly: "
-                "take the Softmax away, or train with BinaryCrossEntropy",
+                "remove the Softmax, or train with BinaryCrossEntropy",
                 Notice,
-                stacklevel=4,  # of who called fit or evaluate
+                stacklevel=4,  # the caller of fit or evaluate
             )
 
     def evaluate(
@@ -91,8 +91,8 @@ class CrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """The notebook's log loss: ``-mean(t log p + (1 - t) log(1 - p))`` of probabilities and one-hot labels.
 
-    As PyTorch's BCELoss, but safe in another way: probabilities are kept a rounding error away
-    from 0 and 1, so both the loss and its gradient stay finite and still point the right way.
+    Like PyTorch's BCELoss, but probabilities are kept a rounding error away from 0 and 1, so the loss
+    and its gradient stay finite and the gradient keeps the right sign.
     """
 
     def evaluate(
@@ -102,7 +102,7 @@ class BinaryCrossEntropy(Loss):
 
 
 class MeanSquaredError(Loss):
-    """``mean((y - t)^2)`` over the classes, for one-hot ``t``, as PyTorch's MSELoss."""
+    """``mean((y - t)^2)`` over the classes, for one-hot ``t``, like PyTorch's MSELoss."""
 
     def evaluate(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None

@@ -1,4 +1,4 @@
-"""Run: where a training is, and what every callback is told of it."""
+"""Run: the state of a training run, which is passed to every callback."""
 
 import time
 from dataclasses import dataclass, field
@@ -11,49 +11,51 @@ from cnn.training.step import TrainingStep
 
 @dataclass
 class Run:
-    """A training and how far it is. A callback that sets ``stop`` ends it after the present step."""
+    """A training run and its progress. A callback that sets ``stop`` ends it after the current step."""
 
     training: TrainingStep
     epochs: int
-    settings: dict[str, Any] = field(default_factory=dict)  # what decides, beside the data, how it goes
-    epoch: int = 0  # the present one, from 1
-    step: int = 0  # how many of this epoch are done
+    settings: dict[str, Any] = field(
+        default_factory=dict
+    )  # everything that determines the run, except the data
+    epoch: int = 0  # the current epoch, from 1
+    step: int = 0  # steps done in this epoch
     history: list[dict[str, Any]] = field(default_factory=list)
-    first_loss: float | None = None  # of the untrained network; None: not known yet
-    failure: str | None = None  # why the network is of no use after the latest epoch; None: it may be of use
-    guess: float = 1.0  # the accuracy of always answering the most frequent class
+    first_loss: float | None = None  # of the untrained network; None if not known yet
+    failure: str | None = None  # why the network is useless after the latest epoch, or None
+    guess: float = 1.0  # the accuracy of always predicting the most frequent class
     stop: bool = False
-    seconds_before: float = 0.0  # that this epoch had taken when it was taken up in its middle
+    seconds_before: float = 0.0  # seconds spent on this epoch before the run was resumed
     _started: float = field(default_factory=time.perf_counter)
 
     @property
     def network(self) -> Network:
-        """What is trained."""
+        """The network that is trained."""
         return self.training.network
 
     @property
     def totals(self) -> Totals:
-        """Of the epoch so far; reading them waits for the device."""
+        """The totals of the epoch so far; reading them waits for the device."""
         return self.training.totals
 
     @property
     def steps(self) -> int:
-        """In an epoch."""
+        """The number of steps in an epoch."""
         return len(self.training.feed)
 
     @property
     def seconds(self) -> float:
-        """That this epoch has taken so far, without compiling."""
+        """Seconds spent on this epoch, excluding compilation."""
         return self._clock() - self._started + self.seconds_before
 
     def begin_epoch(self, epoch: int) -> None:
-        """Begin an epoch, from 1; a run that was resumed in the middle of it continues there."""
+        """Begin an epoch, counted from 1; a run that was resumed within it continues there."""
         if self.epoch != epoch:
             self.epoch, self.step, self.seconds_before = epoch, 0, 0.0
             self.totals.reset()
 
     def start_clock(self) -> None:
-        """Count the seconds from here on."""
+        """Start the clock of :attr:`seconds`."""
         self._started = self._clock()
 
     def _clock(self) -> float:

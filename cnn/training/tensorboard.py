@@ -1,4 +1,4 @@
-"""Logs for TensorBoard, written with the package tensorboard alone."""
+"""Writes logs for TensorBoard, using only the package tensorboard."""
 
 import time
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from cnn.support.libraries import require
 from cnn.training.callbacks import Callback
 from cnn.training.run import Run
 
-SCALARS = {  # an epoch's figures, by their names there
+SCALARS = {  # TensorBoard's names of an epoch's results
     "loss": "loss/training",
     "validation_loss": "loss/validation",
     "accuracy": "accuracy/training",
@@ -23,17 +23,17 @@ BUCKETS = 30  # of a histogram
 
 
 def installed() -> bool:
-    """Whether the package tensorboard is there; it is not imported for that."""
+    """Whether the package tensorboard is installed, without importing it."""
     spec = find_spec("tensorboard")
     return spec is not None and spec.origin is not None  # a folder of logs has none
 
 
 class TensorBoard(Callback):
-    """Loss, accuracy, learning rate, speed and histograms of the weights after each epoch, in ``folder``.
+    """Logs loss, accuracy, learning rate, speed and weight histograms of each epoch to ``folder``.
 
-    Each training adds a file of its own, and what an epoch gave is on the disk when the epoch is over.
-    Look at it with ``tensorboard --logdir FOLDER``. Raises ArgumentError where the package tensorboard
-    is missing, OSError where the folder cannot be written or the disk is full.
+    Each training run adds its own file, which is flushed after each epoch. View the logs with
+    ``tensorboard --logdir FOLDER``. Raises ArgumentError if the package tensorboard is missing, OSError if
+    the folder cannot be written or the disk is full.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -42,7 +42,7 @@ class TensorBoard(Callback):
     def on_start(self, run: Run) -> None:
         self._Event = _import("compat.proto.event_pb2").Event
         self._Summary = _import("compat.proto.summary_pb2").Summary
-        # not EventFileWriter, whose thread would meet a full disk and tell this one late
+        # not EventFileWriter, whose thread would report a full disk too late
         self._Writer = _import("summary.writer.record_writer").RecordWriter
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / f"events.out.tfevents.{time.time():.6f}"
@@ -65,12 +65,12 @@ class TensorBoard(Callback):
         try:
             with self._path.open("ab") as file:
                 self._Writer(file).write(event.SerializeToString())
-        except OSError as error:  # a full disk does not say of which file it speaks
+        except OSError as error:  # the error of a full disk does not name the file
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def histogram(array: Any) -> dict[str, Any]:
-    """TensorBoard's histogram of the finite numbers in a host array; a bucket has its right limit."""
+    """TensorBoard's histogram of the finite values in a host array; buckets have their right edges."""
     numbers = array[np.isfinite(array)].astype(np.float64)
     if not numbers.size:
         return {}

@@ -399,7 +399,7 @@ def test_logs_that_cannot_be_written_do_not_end_a_run(command, own_data, monkeyp
     monkeypatch.setattr(tensorboard.TensorBoard, failing, fails)
     code, out, err = command("train", *SMALL, "--data", own_data, "--out", "run", "--epochs", 2)
     assert code == 0
-    assert err.count("logs for TensorBoard stopped: descriptors cannot be created directly") == 1
+    assert err.count("no more logs for TensorBoard: descriptors cannot be created directly") == 1
     assert out.startswith("test accuracy")
 
 
@@ -741,7 +741,7 @@ class TestMistakes:
             code, out, err = command(*arguments, "--out", "run")
         assert (code, out) == (1, "")
         assert "the loss became" in err
-        assert "begin anew with a lower learning rate" in err
+        assert "start again with a lower learning rate" in err
         shutil.rmtree("run")
 
 

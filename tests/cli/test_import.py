@@ -347,8 +347,8 @@ class TestMisfits:
             ("w.pt", b"PK\x03\x04" + bytes(40), r"is .*torch\.load\('w\.pt'.*'w\.safetensors'\)"),
             ("w.pth", b"\x80\x02\x8a\x0a", r"is a file of torch\.save .*which could run code"),
             ("w.bin", b"\x80\x04\x95", r"is a file of torch\.save"),
-            ("w.npz", b"PK\x05\x06" + bytes(18), r"is an archive in which no arrays are found"),
-            ("w.zip", b"PK\x03\x04" + bytes(40), r"is an archive in which no arrays are found"),
+            ("w.npz", b"PK\x05\x06" + bytes(18), r"is an archive without arrays"),
+            ("w.zip", b"PK\x03\x04" + bytes(40), r"is an archive without arrays"),
             ("w.model", b"", "is empty: copy or download it again"),
             ("w.keras", b"PK\x03\x04" + bytes(40), r"is a file of Keras"),
             ("w.h5", b"\x89HDF\r\n\x1a\n", r"is a file of Keras"),
@@ -375,7 +375,7 @@ class TestMisfits:
         self.refused(command("import", "nowhere", "--data", own_data), "the file nowhere does not exist")
         self.refused(
             command("import", ".", "--data", own_data),
-            r"\. is no readable safetensors file: this is a folder",
+            r"\. is not a readable safetensors file: this is a folder",
         )
 
     def test_a_disk_that_is_full(self, give, weights, monkeypatch):

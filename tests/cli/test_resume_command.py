@@ -207,8 +207,8 @@ class TestResume:
         assert len(Path("run/metrics.csv").read_text().splitlines()) == 7
         assert json.loads(Path("run/config.json").read_text())["epochs"] == 6
         assert command("train", "--resume", "run", "--epochs", 5)[::2] == (
-            2, "error: run/checkpoint.safetensors: the training is at the end of epoch 6, but 5 epochs are "
-            "asked for: ask for more\n"
+            2, "error: run/checkpoint.safetensors: the training run is at the end of epoch 6, but epochs is "
+            "5: expected more\n"
         )  # fmt: skip
 
     def test_without_a_checkpoint_it_starts_over(self, train, command, stopped):
@@ -263,7 +263,7 @@ class TestResume:
         code, _, err = command("train", "--resume", "run")
         assert (code, err) == (
             2,
-            "error: run/checkpoint.safetensors: the checkpoint is damaged, its checksum is not that of its "
+            "error: run/checkpoint.safetensors: the checkpoint is damaged, its checksum does not match its "
             "contents: delete it to start over\n",
         )
 

@@ -297,7 +297,7 @@ class TestCommand:
         monkeypatch.setattr("cnn.training.tensorboard.TensorBoard.on_start", full)
         code, _, err = train()
         assert code == 0
-        assert "logs for TensorBoard stopped: run/tensorboard/events: No space left on device\n" in err
+        assert "no more logs for TensorBoard: run/tensorboard/events: No space left on device\n" in err
 
     @pytest.mark.skipif(os.name == "nt", reason="there are no such locks")
     def test_a_file_system_without_locks_is_trained_on_all_the_same(self, train, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 
 import cnn
 from cnn.runs.folder import RunFolder
-from cnn.runs.report.record import Record
+from cnn.runs.report.record import RunRecord
 from cnn.support.errors import CheckpointError
 from cnn.support.files import UNFINISHED
 from cnn.training.checkpoints import SavedTraining
@@ -62,7 +62,7 @@ def faults(run: Path) -> list[str]:
     folder = RunFolder(run)
     found = []
     try:
-        Record.read(folder)  # config, environment, metrics, tested weights, evaluation: all that is there
+        RunRecord.read(folder)  # config, environment, metrics, tested weights, evaluation: all that is there
         for path in (folder.weights, folder.best):
             if path.exists():
                 cnn.load(path, device="cpu")

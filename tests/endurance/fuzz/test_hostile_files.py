@@ -259,9 +259,9 @@ SAFETENSORS = {
     ),
     "more promised than there is": (
         lambda: (1000).to_bytes(8, "little") + b"{}",
-        "no readable safetensors file",
+        "not a readable safetensors file",
     ),
-    "half of a length": (lambda: b"\2\0\0", "no readable safetensors file"),
+    "half of a length": (lambda: b"\2\0\0", "not a readable safetensors file"),
     "a tensor twice": (
         lambda: tensors(b'{"a": %s, "a": %s}' % ((json.dumps(tensor()).encode(),) * 2), bytes(8)),
         None,
@@ -272,40 +272,46 @@ SAFETENSORS = {
             % tuple(json.dumps(tensor(data_offsets=[n, n + 8])).encode() for n in (0, 8)),
             bytes(16),
         ),
-        "no readable safetensors file",
+        "not a readable safetensors file",
     ),
     "tensors in one place": (
         lambda: tensors({"a": tensor(), "b": tensor()}, bytes(8)),
-        "no readable safetensors",
+        "not a readable safetensors",
     ),
     "tensors that overlap": (
         lambda: tensors({"a": tensor(), "b": tensor(data_offsets=[4, 12])}, bytes(12)),
-        "no readable safetensors file",
+        "not a readable safetensors file",
     ),
-    "a negative size": (lambda: tensors({"a": tensor(shape=[-2])}, bytes(8)), "no readable safetensors file"),
-    "half a number": (lambda: tensors({"a": tensor(shape=[2.5])}, bytes(8)), "no readable safetensors file"),
+    "a negative size": (
+        lambda: tensors({"a": tensor(shape=[-2])}, bytes(8)),
+        "not a readable safetensors file",
+    ),
+    "half a number": (
+        lambda: tensors({"a": tensor(shape=[2.5])}, bytes(8)),
+        "not a readable safetensors file",
+    ),
     "sizes that overflow": (
         lambda: tensors({"a": tensor(shape=[2**62, 8])}, bytes(8)),
-        "no readable safetensors",
+        "not a readable safetensors",
     ),
     "places that go back": (
         lambda: tensors({"a": tensor(data_offsets=[8, 0])}, bytes(8)),
-        "no readable safetensors",
+        "not a readable safetensors",
     ),
     "a place beyond the end": (
         lambda: tensors({"a": tensor(data_offsets=[2**40, 2**40 + 8])}, bytes(8)),
-        "no readable safetensors file",
+        "not a readable safetensors file",
     ),
     "a type that does not exist": (
         lambda: tensors({"a": tensor(dtype="F7")}, bytes(8)),
-        "no readable safetensors",
+        "not a readable safetensors",
     ),
     "a type that NumPy lacks": (
         lambda: tensors({"a": tensor(dtype="F8_E4M3", shape=[8])}, bytes(8)),
         "a is F8_E4M3",
     ),
-    "deep JSON": (lambda: tensors(b'{"a": ' + DEEP.encode() + b"}"), "no readable safetensors file"),
-    "not UTF-8": (lambda: tensors(b'{"\xff": 1}'), "no readable safetensors file"),
+    "deep JSON": (lambda: tensors(b'{"a": ' + DEEP.encode() + b"}"), "not a readable safetensors file"),
+    "not UTF-8": (lambda: tensors(b'{"\xff": 1}'), "not a readable safetensors file"),
 }
 
 

@@ -190,7 +190,7 @@ class TestFile:
     def test_a_file_cut_short_and_a_file_of_weights_are_refused(self, found, tmp_path):
         found.save(tmp_path / "file")
         (tmp_path / "cut").write_bytes((tmp_path / "file").read_bytes()[:-100])
-        with pytest.raises(CheckpointError, match="cut is no readable safetensors file"):
+        with pytest.raises(CheckpointError, match="cut is not a readable safetensors file"):
             Evaluation.load(tmp_path / "cut")
         network_on("cpu").save(tmp_path / "weights")
         with pytest.raises(CheckpointError, match="weights is not an evaluation of a run"):
