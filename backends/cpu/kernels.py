@@ -28,7 +28,7 @@ AT_ONCE = 1024  # elements of a line of dy; with those of all channels they stay
 POOLED_BYTES = 1 << 19  # bytes per thread of a convolution that is pooled in the same pass; they stay in L2
 
 
-class CompiledKernels(PortableKernels):
+class CompiledKernels(PortableKernels, records_launches=True):
     """Direct convolution, pooling line by line, products from tiles, everything else in single passes."""
 
     name = "compiled"

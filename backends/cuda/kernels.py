@@ -32,7 +32,7 @@ CONVOLUTION = np.dtype([*((n, np.int32) for n in ("groups", "C", "H", "W", "O", 
 POOLING = np.dtype([*((name, np.int32) for name in ("C", "H", "W", "OH", "OW", "N")), *WINDOW])
 
 
-class CompiledKernels(PortableKernels):
+class CompiledKernels(PortableKernels, records_launches=True):
     """Few kernels per step, each in a single pass; products by cuBLAS."""
 
     name = "compiled"

@@ -8,10 +8,13 @@ A kernel set overrides what it computes faster. Arrays that an override does not
 contiguous) go to the same kernel of :class:`backends.kernels.PortableKernels`.
 """
 
+import inspect
 from collections.abc import Callable
+from functools import wraps
 from math import prod
 from typing import Any
 
+from backends import graph
 from backends.kernels.window import Window
 from backends.memory import Array, Device, Shape
 
@@ -20,6 +23,14 @@ NORM_ROUNDING = 1e-6
 
 TINY = 1e-30
 """Optimizer state below this becomes zero: subnormal numbers would slow down every later step."""
+
+
+def _as_one_call(kernel: Callable[..., None]) -> Callable[..., None]:
+    @wraps(kernel)
+    def called(*arguments: Any, **named: Any) -> None:
+        graph.call(kernel, *arguments, **named)
+
+    return called
 
 
 class Kernels:
@@ -32,6 +43,15 @@ class Kernels:
 
     def __init__(self, device: Device) -> None:
         self.device = device
+
+    def __init_subclass__(cls, records_launches: bool = False) -> None:
+        """Let a recording store each kernel of the set as one call.
+
+        A set that ``records_launches`` adds what its kernels do to a recording itself.
+        """
+        for name, kernel in list(vars(cls).items()):
+            if not records_launches and name in _declared() and inspect.isfunction(kernel):
+                setattr(cls, name, _as_one_call(kernel))
 
     def when_compiling(self, say: Callable[[str], None]) -> None:
         """Let ``say`` tell the user, once, that kernels are being compiled and whether they are kept."""
@@ -284,3 +304,10 @@ class Kernels:
         subtracted from the values if ``decoupled``.
         """
         raise NotImplementedError
+
+
+def _declared() -> set[str]:
+    """The names of all kernels."""
+    others = {"when_compiling", "scratch"}
+    functions = {name for name, value in vars(Kernels).items() if inspect.isfunction(value)}
+    return {name for name in functions - others if not name.startswith("_")}

@@ -6,41 +6,22 @@ rows at a time go through one small buffer that stays in fast memory. Since the 
 copied along contiguous runs, and the product is the output itself.
 """
 
-from collections.abc import Callable, Iterator
-from functools import wraps
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from backends import graph
 from backends.kernels.contract import NORM_ROUNDING, TINY, Kernels
 from backends.kernels.window import Window
 from backends.memory import Array, Shape, temporaries
 
 
-def recorded_whole(kernel_set: type[Kernels]) -> type[Any]:
-    """Class decorator: a recording stores each kernel of the set as a single call."""
-
-    def whole(kernel: Callable[..., None]) -> Callable[..., None]:
-        @wraps(kernel)
-        def called(*arguments: Any, **named: Any) -> None:
-            graph.call(kernel, *arguments, **named)
-
-        return called
-
-    for name, method in list(vars(kernel_set).items()):
-        if name in vars(Kernels) and callable(method) and name[0] != "_":
-            setattr(kernel_set, name, whole(method))
-    return kernel_set
-
-
-@recorded_whole
 class PortableKernels(Kernels):
     """The kernel set for every array module (NumPy or CuPy); the other sets override parts of it."""
 
     name = "portable"
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> None:
-        self.device.matmul(a, b, out, accumulate)
+        self.device.matmul(a, b, out, accumulate)  # here, so that a recording stores it as one call
 
     def next_batch(
         self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,

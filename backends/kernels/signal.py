@@ -4,12 +4,11 @@ Each call is one N-dimensional correlation: channels are contracted by "valid" m
 carried along. Strides and dilations become gaps of zeros. Clear and slow; pooling is the portable one.
 """
 
-from backends.kernels.portable import PortableKernels, border_shape, recorded_whole, split, with_border
+from backends.kernels.portable import PortableKernels, border_shape, split, with_border
 from backends.kernels.window import Pair, Window
 from backends.memory import Array, temporaries
 
 
-@recorded_whole
 class SignalKernels(PortableKernels):
     """``correlate`` and ``convolve`` with the method named, as CuPy asks for beyond one dimension."""
 

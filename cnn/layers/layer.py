@@ -73,8 +73,8 @@ class Layer:
     @property
     def is_own(self) -> bool:
         """Whether forward and backward are this library's, and not those of a class derived from it."""
-        replaced = "forward" in vars(self) or "backward" in vars(self)
-        return not replaced and origin.is_own(self)
+        methods = self.forward, self.backward
+        return origin.is_own(self) and all(map(origin.is_own_function, methods))
 
     @property
     def recordable(self) -> bool:

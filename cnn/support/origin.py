@@ -17,6 +17,11 @@ def is_own(value: Any) -> bool:
     )
 
 
+def is_own_function(function: Callable[..., Any]) -> bool:
+    """Whether a function or method was written in this library, and not put into its place by a user."""
+    return function.__module__.partition(".")[0] == PACKAGE
+
+
 def _methods(kind: type) -> list[str]:
     """The methods that a class defines, except its constructor and other special methods."""
     kinds = FunctionType | property | classmethod | staticmethod
@@ -29,6 +34,6 @@ def call(method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
 
     The library's own methods make kernel calls, which are recorded. Others are called again in each step.
     """
-    if is_own(method.__self__):  # type: ignore[attr-defined]
+    if is_own(method.__self__) and is_own_function(method):  # type: ignore[attr-defined]
         return method(*arguments, **named)
     return graph.call(method, *arguments, **named)
