@@ -53,9 +53,10 @@ class Backend(Device):
         """A callable that repeats ``step``, which must use the same arrays each time.
 
         The device records what the step does and then does it without asking Python again. A device that
-        has to warm up first restores the arrays in ``state`` afterwards.
+        has to warm up first restores the arrays in ``state`` afterwards. The CPU records a step that
+        :func:`backends.graph.recordable` declares to be made of kernels, and calls any other one again.
         """
-        return RepeatedStep(step, self.stamp)
+        return RepeatedStep(step, self.stamp) if getattr(step, "recordable", False) else step
 
     def stamp(self) -> Hashable:
         """A value that changes when a recorded step is no longer valid, for example if a buffer has moved."""

@@ -77,8 +77,14 @@ def _call_again(
         first[...] = result
 
 
+def recordable(step: Work) -> Work:
+    """Declare that ``step`` works through kernels and :func:`call` alone, so that it can be recorded."""
+    step.recordable = True  # type: ignore[attr-defined]
+    return step
+
+
 class RepeatedStep:
-    """``step`` as the list of calls that it made; they are recorded again when ``stamp()`` changes."""
+    """A recordable ``step`` as the list of its calls, which is made again when ``stamp()`` changes."""
 
     def __init__(self, step: Work, stamp: Callable[[], Hashable]) -> None:
         self._step = step

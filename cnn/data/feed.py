@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
+from backends.graph import recordable
 from backends.memory import Array, Buffers
 from cnn.data.readers.mapped import ReadAhead, mapping
 
@@ -85,9 +86,9 @@ class Feed:
             raise
 
     def repeat(self, step: Callable[[], None], state: Sequence[Array] = ()) -> Iterator[None]:
-        """Call ``step`` for each batch of an epoch; the device repeats it for whole batches."""
+        """Call ``step``, which is made of kernels, for each batch; the device repeats whole batches."""
         pays = len(self) >= ENOUGH_TO_RECORD
-        repeated = self.backend.graph(step, [self.cursor, *state]) if pays else step
+        repeated = self.backend.graph(recordable(step), [self.cursor, *state]) if pays else step
         for _ in self.batches():
             (repeated if self.size == self.batch_size else step)()
             yield

@@ -9,6 +9,7 @@ import numpy as np
 
 import backends
 from backends import Backend
+from backends.graph import recordable
 from cnn.inspection import summary
 from cnn.inspection.gradient_check import check_gradients
 from cnn.layers.layer import Layer
@@ -211,7 +212,7 @@ def _repeated(subject: Subject) -> None:
         found["y"] = network.forward(x, training=True)
         found["dx"] = network.backward(dy)
 
-    repeat = backend.graph(step, list(network.state.values()))
+    repeat = backend.graph(recordable(step), list(network.state.values()))
     for turn in range(4):
         backend.asarray(subject.x() * (turn + 1), out=x)
         repeat()

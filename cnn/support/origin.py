@@ -12,14 +12,14 @@ PACKAGE = __name__.partition(".")[0]
 def is_own(value: Any) -> bool:
     """Whether all methods of ``value`` belong to this library; a user's class may add a constructor."""
     return all(
-        kind.__module__.partition(".")[0] in (PACKAGE, "builtins", "abc") or not _methods(kind)
+        (kind.__module__ or "").partition(".")[0] in (PACKAGE, "builtins", "abc") or not _methods(kind)
         for kind in type(value).__mro__
     )
 
 
 def is_own_function(function: Callable[..., Any]) -> bool:
     """Whether a function or method was written in this library, and not put into its place by a user."""
-    return function.__module__.partition(".")[0] == PACKAGE
+    return (function.__module__ or "").partition(".")[0] == PACKAGE
 
 
 def _methods(kind: type) -> list[str]:

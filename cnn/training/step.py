@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from backends.graph import recordable
 from backends.memory import Array
 from cnn.data.feed import Feed
 from cnn.network import Network
@@ -37,7 +38,7 @@ class TrainingStep:
         self.feed = feed
         self.totals = totals
         self.transforms = transforms
-        self.run = partial(take_step, network, loss, optimizer, feed, totals, transforms)  # call by call
+        self.run = recordable(partial(take_step, network, loss, optimizer, feed, totals, transforms))
         self._graph = graph
         self._repeated: Callable[[], None] = self.run
         self._recorded_with: tuple[Any, ...] | None = None

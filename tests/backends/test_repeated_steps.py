@@ -55,7 +55,7 @@ class Step:
 
     def __init__(self, net, count=7):
         self.net, self.x, self.dy = net, images(count), gradient(count)
-        self.repeat = net.backend.graph(self.run)
+        self.repeat = net.backend.graph(graph.recordable(lambda: self.run()))
 
     def run(self):
         self.y = self.net.forward(self.x, training=True)
@@ -192,7 +192,7 @@ def test_a_step_that_fails_is_not_repeated_in_part():
     step = Step(network("portable"))
     step.repeat()
     step.repeat()
-    step.repeat = step.net.backend.graph(step.run)
+    step.repeat = step.net.backend.graph(graph.recordable(lambda: step.run()))
     step.dy = gradient(8)  # of another batch
     for _ in range(2):
         with pytest.raises(cnn.ShapeError):

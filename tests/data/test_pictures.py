@@ -379,6 +379,7 @@ class TestDigits:
     )
     def test_where_a_digit_lies(self, points, width, size, inverted):
         assume(np.ptp(points, axis=0).max() > 0.3)
+        assume(min(np.ptp(points, axis=0)) > 0.05)  # a single line at an edge may be one of a form
         picture = drawn(size, width, points=points)
         ink = np.asarray(picture.convert("L")) < 250
         assume(

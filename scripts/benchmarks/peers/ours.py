@@ -6,6 +6,7 @@ import numpy as np
 
 import backends
 import cnn
+from backends.graph import recordable
 from cnn.training.evaluation import make_feed, make_loss
 from cnn.training.metrics import Totals
 from cnn.training.step import TrainingStep
@@ -31,12 +32,18 @@ class Ours(Peer):
         # (N, C, H, W) -> (C, H, W, N)
         self._x = backend.asarray(np.ascontiguousarray(np.moveaxis(task.x, 0, -1)))
 
+        def forward() -> None:
+            self._y = self.network.forward(self._x)
+
+        self._forward = backend.graph(recordable(forward))
+
     def step(self) -> Any:
         self._step()
         return self._loss.losses
 
     def infer(self) -> Any:
-        return self.network.forward(self._x)
+        self._forward()
+        return self._y
 
     def probabilities(self) -> Any:
         y = self.to_host(self.infer()).T  # (classes, N) -> (N, classes)
