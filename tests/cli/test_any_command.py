@@ -46,6 +46,7 @@ WORDS = {
     "kernels": ["auto", "portable", "signal"],
     "threads": ["1", "100000"],
     "dtype": ["float32", "float64"],
+    "layer": ["layers.py:Scale()", "nowhere.py:Scale()"],
     "input_shape": ["1,28,28", "3,20,31", "1,1,1", "1,2147483647,2147483647"],
     "entries": ["1", "3"],
     "top": ["1", "9" * 30],
