@@ -13,7 +13,7 @@ from cnn.training.evaluation import totals_of
 from cnn.training.gradients import GradientTransform
 from cnn.training.losses import Loss
 from cnn.training.optimizers import Optimizer
-from cnn.training.preparation import Job, prepare
+from cnn.training.preparation import PreparedRun, prepare
 from cnn.training.run import Run
 from cnn.training.schedules import Schedule
 
@@ -88,18 +88,18 @@ def fit(
     OutOfMemory, DeviceLost
         If the device fails. The former names a batch size that should fit, if that is known.
     """
-    job = prepare(
+    prepared = prepare(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
         stream, resume, transforms,
     )  # fmt: skip
-    with _advice_if_too_large(job), network.backend.active(), ExitStack() as at_end:
-        run, validation_batches = job.start()
-        for callback in job.callbacks:
+    with _advice_if_too_large(prepared), network.backend.active(), ExitStack() as at_end:
+        run, validation_batches = prepared.start()
+        for callback in prepared.callbacks:
             callback.on_start(run)
             at_end.enter_context(ending(callback, run))
-        for epoch in range(len(run.history), job.epochs):
-            rate = job.start_epoch(run, epoch)
-            _train_epoch(run, job.callbacks)
+        for epoch in range(len(run.history), prepared.epochs):
+            rate = prepared.start_epoch(run, epoch)
+            _train_epoch(run, prepared.callbacks)
             if run.stop:
                 break
             record = _figures(run, rate)
@@ -107,7 +107,7 @@ def fit(
                 result = totals_of(network, validation_batches, run.training.loss)
                 record |= {f"validation_{name}": value for name, value in result.items()}
             run.history.append(record)
-            for callback in job.callbacks:
+            for callback in prepared.callbacks:
                 callback.on_epoch(run, record)
             if run.stop:
                 break
@@ -140,12 +140,12 @@ def _figures(run: Run, last_rate: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _advice_if_too_large(job: Job) -> Iterator[None]:
+def _advice_if_too_large(prepared: PreparedRun) -> Iterator[None]:
     """Let OutOfMemory leave the block with a batch size that should fit."""
     try:
         yield
     except (OutOfMemory, MemoryError) as error:
         from cnn.inspection.memory import advised  # needed in this case alone
 
-        sizes = job.train, job.validation, job.batch_size, job.stream
-        raise advised(error, job.network, job.optimizer, *sizes) from error
+        sizes = prepared.train, prepared.validation, prepared.batch_size, prepared.stream
+        raise advised(error, prepared.network, prepared.optimizer, *sizes) from error

@@ -29,7 +29,7 @@ from cnn.training.step import TrainingStep
 
 
 @dataclass
-class Job:
+class PreparedRun:
     """A training run whose arguments have been checked."""
 
     network: Network
@@ -88,7 +88,7 @@ def prepare(
     stream: bool | None,
     resume: str | Path | None,
     transforms: Sequence[GradientTransform] | None,
-) -> Job:
+) -> PreparedRun:
     """The arguments of ``fit``, checked and with its defaults; the network is built."""
     instance("network", network, Network, "cnn.models.lenet5()")
     instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
@@ -114,7 +114,7 @@ def prepare(
     if stream is None:
         stream = is_too_large(network.backend, train.images, network.dtype)
     flag("stream", stream)
-    return Job(
+    return PreparedRun(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
         stream, saved, transforms,
     )  # fmt: skip
