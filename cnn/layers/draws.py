@@ -1,7 +1,5 @@
 """Random numbers that layers draw in training, on the device."""
 
-import numpy as np
-
 from backends import Backend
 from backends.memory import Array
 from cnn.support import random
@@ -27,6 +25,6 @@ class Draws:
     def stream(self) -> int:
         """A number that is a layer's own; it follows from the seed and the layer's place in the network."""
         if self.counters is None:
-            self.counters = self._backend.zeros(2, np.int64)
+            self.counters = self._backend.zeros(2, "int64")
         self._streams += 1
         return random.stream(self._seed, random.DRAWS, self._streams)

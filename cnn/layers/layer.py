@@ -230,7 +230,7 @@ class Layer:
         return array
 
     def buffer(self, name: str, shape: Shape, dtype: Any = None) -> Array:
-        """An array of this layer's own, made once per name; its contents are whatever was there."""
+        """An array of this layer, allocated once per name; its contents are arbitrary."""
         return self._buffers.view(name, shape, dtype)
 
     def output(self, x: Array, training: bool) -> Array:

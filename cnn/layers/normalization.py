@@ -2,8 +2,6 @@
 
 from math import prod
 
-import numpy as np
-
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.support.arguments import flag, number
 from cnn.support.errors import ArgumentError, ShapeError
@@ -49,7 +47,7 @@ class _BatchNorm(Layer):
         if self.track_running_stats:
             self._running_mean = self.statistic("running_mean", (channels,), 0)
             self._running_variance = self.statistic("running_var", (channels,), 1)
-            self._batches = self.statistic("num_batches_tracked", (), 0, np.int64)
+            self._batches = self.statistic("num_batches_tracked", (), 0, "int64")
         return self.output_shape
 
     def forward(self, x: Array, training: bool = False) -> Array:

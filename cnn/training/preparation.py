@@ -159,7 +159,7 @@ def _default_transforms(optimizer: Optimizer | None, saved: SavedTraining | None
 def _settings(
     training: TrainingStep, train: Dataset, schedule: Schedule, batch_size: int, seed: int
 ) -> dict[str, Any]:
-    """What a training that is taken up again has to be the same in."""
+    """The settings that a resumed training run must share with the run that it resumes."""
     optimizer = training.optimizer
     return {
         "images": len(train),
