@@ -1,7 +1,7 @@
 """Makes .venv ready: ``python scripts/environment.py run``, ``test`` or ``peers``; the Makefile calls it.
 
 A .venv is believed where a stamp says that an installation came to its end, in this folder and by
-this interpreter; any other is made anew. Where the stamp fits, nothing is done.
+this interpreter; any other is rebuilt. If the stamp matches, nothing is done.
 """
 
 import fcntl
@@ -74,7 +74,7 @@ def make_venv() -> None:
         stamp_path(purpose).unlink(missing_ok=True)
     made = subprocess.run([INTERPRETER, "-I", "-m", "venv", "--clear", VENV], capture_output=True, text=True)
     if made.returncode:
-        sys.exit(f"{made.stdout}{made.stderr}{INTERPRETER} could not make .venv: mend what it says above")
+        sys.exit(f"{made.stdout}{made.stderr}{INTERPRETER} could not make .venv: fix the error shown above")
 
 
 def install(requirement: str, lock: int) -> None:
@@ -84,7 +84,7 @@ def install(requirement: str, lock: int) -> None:
     done = subprocess.run([*pip, "-e", requirement], cwd=ROOT, env=settings, pass_fds=[lock])
     if done.returncode:
         sys.exit(
-            f"pip could not install {requirement!r} into .venv: mend what it says above and call make again"
+            f"pip could not install {requirement!r} into .venv: fix the error shown above and call make again"
         )
 
 

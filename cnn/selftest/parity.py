@@ -1,4 +1,4 @@
-"""A device's kernels beside the reference: the same calls in float64 on the CPU, convolution by scipy.signal.
+"""Compare a device's kernels with the reference: the CPU in float64, with convolution by scipy.signal.
 
 Both are given the very same numbers, those of float32 too, so that they differ by rounding alone.
 """

@@ -1,4 +1,4 @@
-"""How fast a training is whose data lie in a file, beside the same from memory.
+"""The speed of training on data in a file, compared with the same data in memory.
 
 python scripts/benchmarks/bench_larger_than_memory.py [--gigabytes 1] [--rounds 3]
 
@@ -32,7 +32,7 @@ from cnn.data.readers.mapped import bytes_read
 SHAPE = (1, 28, 28)
 CLASSES = 10
 CHUNK = 50_000  # images written at a time
-ITSELF = 256 << 20  # bytes that a process needs beside the images
+ITSELF = 256 << 20  # bytes that a process needs in addition to the images
 MEMORY, CACHE, DISK, SHORT = "memory", "file, in the cache", "file, from the disk", "file, room for half"
 # where control groups are, and what limits one, in their two versions
 GROUPS = (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max"))
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="default: cores")
     parser.add_argument("--folder", default=".", help="where the file is made, and removed again")
-    parser.add_argument("--turn", help=argparse.SUPPRESS)  # what a process of its own is told, as JSON
+    parser.add_argument("--turn", help=argparse.SUPPRESS)  # the settings of a separate process, as JSON
     arguments = parser.parse_args()
     if arguments.turn:
         print(json.dumps(turn(**json.loads(arguments.turn))))

@@ -99,7 +99,7 @@ def make_parser() -> Parser:
         type=Path,
         metavar="FILE.png",
         help="also measure and draw what an image costs on the CPU over batch size, image size, channels and "
-        "threads: a PNG, and an SVG beside it",
+        "threads: a PNG, and an SVG next to it",
     )
     return parser
 

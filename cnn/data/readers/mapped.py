@@ -55,7 +55,7 @@ class ReadAhead:
 
     The system reads far beyond each access, which soon loads a file that fits in memory. If it does not fit,
     most of this is dropped unused: a shuffled epoch then reads a thousand times as much as it needs. After
-    more has been read than the size of the file, the system is told what to read next, and nothing else.
+    more has been read than the size of the file, the system is asked to read only the next pages.
     """
 
     def __init__(self, images: Any) -> None:

@@ -56,7 +56,7 @@ def make_panels(cores: int) -> list[Panel]:
 
 
 def draw(panels: Sequence[Panel], figures: Sequence[Figure], path: Path) -> list[Path]:
-    """Write the picture as PNG to ``path`` and as SVG beside it; -> both paths."""
+    """Write the picture as PNG to ``path`` and as SVG next to it; -> both paths."""
     paths = [path.with_suffix(".png"), path.with_suffix(".svg")]
     with style():
         drawing = make_drawing(panels, figures)
@@ -69,7 +69,7 @@ def draw(panels: Sequence[Panel], figures: Sequence[Figure], path: Path) -> list
 
 
 def make_drawing(panels: Sequence[Panel], figures: Sequence[Figure]) -> "Drawing":
-    """A panel beside the other, two by two, one legend for all."""
+    """Panels next to each other, two by two, one legend for all."""
     from matplotlib.figure import Figure as Drawing
 
     drawing = Drawing(figsize=(9, 6.5), layout="constrained")
