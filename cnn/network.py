@@ -182,22 +182,20 @@ class Network(Sequential):
             self.backend.kernels.count(self.context.draws.counters)
 
     def cut(self, vector: Any) -> dict[str, Any]:
-        """A host vector as long as ``flat``, cut into views by the parameters' names."""
+        """A vector as long as ``flat`` as views by the parameters' names."""
         return {
             name: vector[parameter.place].reshape(parameter.shape)
             for name, parameter in self.parameters.items()
         }
 
-    def join(self, arrays: Mapping[str, Any]) -> Any:
-        """A host vector as long as ``flat`` from arrays by the parameters' names, as :meth:`cut` gives."""
-        vector = np.zeros(self.flat.shape)
-        for name, parameter in self.parameters.items():
-            vector[parameter.place] = np.reshape(arrays[name], -1)
-        return vector
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What files keep of the network: the parameters' values and the statistics by name."""
+        return {name: parameter.value for name, parameter in self.parameters.items()} | self.statistics
 
     def state_dict(self) -> dict[str, Any]:
         """Host copies of the parameters and statistics by name."""
-        return {name: self.backend.to_host(array) for name, array in self._kept().items()}
+        return {name: self.backend.to_host(array) for name, array in self.arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over host arrays by name, cast to the network's dtype; all of them or none.
@@ -205,13 +203,13 @@ class Network(Sequential):
         Raises CheckpointError, which names the first parameter that is missing, unknown or of another shape.
         """
         self.require_state(state)
-        for name, place in self._kept().items():
+        for name, place in self.arrays.items():
             if name in state:
                 self.backend.asarray(_as_array(name, state[name]), out=place)
 
     def require_state(self, state: Mapping[str, Any]) -> None:
         """Raise CheckpointError unless :meth:`load_state_dict` would take these arrays."""
-        kept = self._kept()
+        kept = self.arrays
         if not isinstance(state, Mapping):
             raise CheckpointError(f"the weights are {shown(state)}, expected arrays by name")
         arrays = {name: _as_array(name, value) for name, value in state.items()}
@@ -241,11 +239,7 @@ class Network(Sequential):
     @property
     def shapes(self) -> dict[str, Shape]:
         """The shapes of the parameters and statistics by name."""
-        return {name: array.shape for name, array in self._kept().items()}
-
-    def _kept(self) -> dict[str, Array]:
-        """What files keep of the network."""
-        return {name: parameter.value for name, parameter in self.parameters.items()} | self.statistics
+        return {name: array.shape for name, array in self.arrays.items()}
 
     def save(self, path: str | Path, more: Mapping[str, Any] | None = None) -> None:
         """Write the weights and the architecture to a safetensors file, in full or not at all.

@@ -13,18 +13,14 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cnn.data import Dataset
 from cnn.network import FILE_VERSION
 from cnn.saving import weights
 from cnn.support.errors import CheckpointError
 from cnn.support.files import to_json, write_whole
-from cnn.support.tensors import METADATA, serialized
+from cnn.support.tensors import METADATA, require_shapes, serialized
 from cnn.training.run import Run
 
-OPTIMIZER, TOTALS = weights.TRAINING + "optimizer/", weights.TRAINING + "totals"
-DRAWS = weights.TRAINING + "draws"
 CHECKSUM = "sha256"
 
 
@@ -33,17 +29,13 @@ def save(run: Run, path: str | Path) -> None:
 
     If a value is NaN or infinite, the existing checkpoint is kept.
     """
-    network, optimizer, totals = run.network, run.training.optimizer, run.totals
-    arrays = network.state_dict()
-    arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
-    arrays[TOTALS] = network.backend.to_host(totals.sums)
-    if (counters := network.context.draws.counters) is not None:
-        arrays[DRAWS] = network.backend.to_host(counters)
+    network, training = run.network, run.training
+    arrays = {name: network.backend.to_host(array) for name, array in training.arrays.items()}
     if not weights.are_finite(arrays):
         return
     description = network.description | {
         "settings": run.settings,
-        "optimizer": optimizer.present_settings,  # callbacks may have changed them
+        "optimizer": training.optimizer.present_settings,  # callbacks may have changed them
         "epoch": run.epoch,
         "step": run.step,
         "seconds": run.seconds,
@@ -133,32 +125,27 @@ class SavedTraining:
 
     def restore(self, run: Run) -> None:
         """Resume ``run``, on any device, from here; CheckpointError if it is a different training run."""
+        places = run.training.arrays
         try:
             _compare(self.settings, run.settings)
             self.require_epochs(run.epochs)
-            sums = self.arrays.get(TOTALS)
-            if sums is None or sums.shape != run.totals.sums.shape:
-                raise CheckpointError("the sums of the epoch are missing")
-            network, optimizer = run.network, run.training.optimizer
-            network.require_state(weights.weights_in(self.arrays))
-            optimizer.require_state(self._optimizer_state)
+            run.network.require_state(weights.weights_in(self.arrays))
+            require_shapes("the checkpoint", _training(self.arrays), _training(places))
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from error
-        network.load_state_dict(weights.weights_in(self.arrays))
-        optimizer.load_state_dict(self._optimizer_state)
+        for name, place in places.items():
+            if name in self.arrays:  # all but a count of batches, which may be missing
+                run.network.backend.asarray(self.arrays[name], out=place)
         for name, value in self.optimizer.items():
-            setattr(optimizer, name, tuple(value) if isinstance(value, list) else value)
-        run.network.backend.asarray(sums, out=run.totals.sums)
-        if (counters := run.network.context.draws.counters) is not None:
-            run.network.backend.asarray(self.arrays.get(DRAWS, np.zeros(2)), out=counters)
+            setattr(run.training.optimizer, name, tuple(value) if isinstance(value, list) else value)
         run.epoch, run.step, run.seconds_before = self.epoch, self.step, self.seconds
         run.history = list(self.history)
         run.first_loss = self.first_loss
 
-    @property
-    def _optimizer_state(self) -> dict[str, Any]:
-        names = [name for name in self.arrays if name.startswith(OPTIMIZER)]
-        return {name.removeprefix(OPTIMIZER): self.arrays[name] for name in names}
+
+def _training(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays that do not belong to the network."""
+    return {name: array for name, array in arrays.items() if name.startswith(weights.TRAINING)}
 
 
 def _verified(arrays: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 from backends.memory import Array
 from cnn.network import Network
 from cnn.support.arguments import flag, number, shown
-from cnn.support.errors import ArgumentError, CheckpointError
+from cnn.support.errors import ArgumentError
+from cnn.support.tensors import require_shapes
 
 
 class Optimizer:
@@ -56,37 +57,31 @@ class Optimizer:
         """``flat.value`` from ``flat.grad``, with the learning rate ``rate`` (1,) on the device."""
         raise NotImplementedError
 
-    def state_dict(self) -> dict[str, Any]:
-        """Host copies of the state by name: vectors by parameter, as in "velocity/0.weight", others whole."""
-        arrays: dict[str, Any] = {}
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The state under the names that files have for it: vectors by parameter, as "velocity/0.weight"."""
+        arrays: dict[str, Array] = {}
         for name, array in self.state.items():
-            host = self.backend.to_host(array)
             if name in self.state_names:
-                arrays |= {f"{name}/{parameter}": part for parameter, part in self._network.cut(host).items()}
+                parts = self._network.cut(array)
+                arrays |= {f"{name}/{parameter}": part for parameter, part in parts.items()}
             else:
-                arrays[name] = host
+                arrays[name] = array
         return arrays
+
+    def state_dict(self) -> dict[str, Any]:
+        """Host copies of :attr:`arrays`."""
+        return {name: self.backend.to_host(array) for name, array in self.arrays.items()}
 
     def require_state(self, arrays: Mapping[str, Any]) -> None:
         """Raise CheckpointError unless :meth:`load_state_dict` can load these arrays."""
-        expected = {name: array.shape for name, array in self.state_dict().items()}
-        found = {name: array.shape for name, array in arrays.items()}
-        for name in [*expected, *found]:
-            if expected.get(name) != found.get(name):
-                raise CheckpointError(
-                    f"the optimizer's state has {name} with shape {found.get(name)}, "
-                    f"expected {expected.get(name)}"
-                )
+        require_shapes("the optimizer's state", arrays, self.arrays)
 
     def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
         """Load the result of :meth:`state_dict`; CheckpointError if it is from a different optimizer."""
         self.require_state(arrays)
-        for name, array in self.state.items():
-            if name in self.state_names:
-                parts = {parameter: arrays[f"{name}/{parameter}"] for parameter in self._network.parameters}
-                self.backend.asarray(self._network.join(parts), out=array)
-            else:
-                self.backend.asarray(arrays[name], out=array)
+        for name, array in self.arrays.items():
+            self.backend.asarray(arrays[name], out=array)
 
     def __getstate__(self) -> dict[str, Any]:
         """The state to copy or pickle: the settings and, if built, the network and the state."""

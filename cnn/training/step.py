@@ -8,6 +8,7 @@ from backends.graph import recordable
 from backends.memory import Array
 from cnn.data.feed import Feed
 from cnn.network import Network
+from cnn.saving.weights import TRAINING
 from cnn.support.origin import call
 from cnn.training.gradients import GradientTransform
 from cnn.training.losses import Loss
@@ -52,6 +53,13 @@ class TrainingStep:
             "totals": self.totals.sums,
             "cursor": self.feed.cursor,
         }
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The same arrays under the names that checkpoints have for them; the feed's position is not kept."""
+        optimizer = {f"optimizer/{name}": array for name, array in self.optimizer.arrays.items()}
+        more = optimizer | {"totals": self.totals.sums} | self.network.context.draws.state
+        return self.network.arrays | {TRAINING + name: array for name, array in more.items()}
 
     def __call__(self) -> None:
         if not self._graph or self.feed.size != self.feed.batch_size:
