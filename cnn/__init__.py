@@ -42,7 +42,7 @@ from cnn.training import callbacks, losses, metrics, optimizers, schedules
 from cnn.training.callbacks import Callback, Checkpoint, CSVLog, LearningGuard, NaNGuard, Progress
 from cnn.training.evaluation import evaluate
 from cnn.training.fit import fit
-from cnn.training.gradients import ClipNorm, GradientTransform
+from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
 from cnn.training.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from cnn.training.optimizers import SGD, Adam, AdamW, Optimizer
 
@@ -63,6 +63,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "ClipNorm",
+    "ClipValue",
     "Conv2D",
     "CrossEntropy",
     "DataError",

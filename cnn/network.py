@@ -179,7 +179,12 @@ class Network(Sequential):
     def count_update(self) -> None:
         """Let layers that draw random numbers draw others from now on; optimizers call this."""
         if self.context.draws.counters is not None:
-            self.backend.kernels.count(self.context.draws.counters)
+            self.backend.kernels.count_update(self.context.draws.counters)
+
+    def count_samples(self, samples: int) -> None:
+        """Let layers that draw random numbers continue after so many samples of a batch, until the update."""
+        if self.context.draws.counters is not None:
+            self.backend.kernels.count_samples(self.context.draws.counters, samples)
 
     def cut(self, vector: Any) -> dict[str, Any]:
         """A vector as long as ``flat`` as views by the parameters' names."""

@@ -273,8 +273,12 @@ class Kernels:
 
     # --- updates of flat vectors
 
-    def count(self, counters: Array) -> None:
-        """``counters[0] += 1``: one more update."""
+    def count_update(self, counters: Array) -> None:
+        """``counters`` (updates, samples): one more update, and no samples of the next batch yet."""
+        raise NotImplementedError
+
+    def count_samples(self, counters: Array, samples: int) -> None:
+        """``counters`` (updates, samples): so many more samples of the batch are done."""
         raise NotImplementedError
 
     def clip_norm(self, grad: Array, limit: float) -> None:
@@ -282,6 +286,10 @@ class Kernels:
 
         If the norm is NaN, the gradient stays as it is: its padding would become NaN for good.
         """
+        raise NotImplementedError
+
+    def clip_value(self, grad: Array, limit: float) -> None:
+        """``grad`` = each number moved into the range from -``limit`` to ``limit``; NaN stays NaN."""
         raise NotImplementedError
 
     def sgd(

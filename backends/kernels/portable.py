@@ -164,8 +164,12 @@ class PortableKernels(Kernels):
         xp.multiply(x, kept, out=out)
         xp.multiply(out, 1 / (1 - p), out=out)
 
-    def count(self, counters: Array) -> None:
+    def count_update(self, counters: Array) -> None:
         counters[:1] += 1
+        counters[1:] = 0
+
+    def count_samples(self, counters: Array, samples: int) -> None:
+        counters[1:] += samples
 
     def cross_entropy(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
@@ -233,6 +237,9 @@ class PortableKernels(Kernels):
         xp.multiply(grad, grad, out=square)
         norm = xp.sqrt(xp.sum(square, keepdims=True))
         xp.multiply(grad, xp.fmin(limit / (norm + NORM_ROUNDING), 1), out=grad)
+
+    def clip_value(self, grad: Array, limit: float) -> None:
+        self.device.xp.clip(grad, -limit, limit, out=grad)
 
     def sgd(
         self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,

@@ -99,6 +99,7 @@ class Job:
                     transforms=self.config.make_transforms(),
                     epochs=self.config.epochs,
                     batch_size=self.config.batch_size,
+                    accumulate=self.config.accumulate,
                     seed=self.config.seed,
                     callbacks=callbacks,
                     graph=self.config.graph,
@@ -221,7 +222,8 @@ class Job:
         if stream is None:
             stream = is_too_large(self.network.backend, self.train_set.images, self.network.dtype)
         tested = self.validation_set or self.test_set
-        memory = memory_of(self.network, self.optimizer, self.train_set, tested, config.batch_size, stream)
+        sizes = config.batch_size, stream, config.accumulate
+        memory = memory_of(self.network, self.optimizer, self.train_set, tested, *sizes)
         steps = -(-len(self.train_set) // config.batch_size)
         if as_json:
             figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}

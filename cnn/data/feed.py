@@ -22,6 +22,8 @@ class Feed:
     until the next batch. The last batch of an epoch holds the remaining samples. The position in the epoch
     is on the device too, in ``cursor``, so that :meth:`gather` is the same kernel calls every time.
 
+    A batch can be given out in ``parts``, one :meth:`gather` for each, so that it needs less memory.
+
     ``stream=True`` leaves the data on the host and copies batches while the device computes, ``False`` puts
     all of it on the device, and None decides by its size.
     """
@@ -34,11 +36,12 @@ class Feed:
         labels: Any,
         batch_size: int,
         stream: bool | None = None,
+        parts: int = 1,
     ) -> None:
         self.backend = backend
         self.batch_size = self.size = min(batch_size, len(images))  # size: of the current batch
-        whole, rest = divmod(len(images), self.batch_size)
-        self._sizes = [self.batch_size] * whole + [rest] * (rest > 0)
+        self._part = -(-self.batch_size // parts)
+        self._sizes = _cut(len(images), self.batch_size)
         self._shape = images.shape[1:]
         self._buffers = Buffers(backend, dtype)
         self.streamed = is_too_large(backend, images, dtype) if stream is None else stream
@@ -52,7 +55,7 @@ class Feed:
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
             self._order = backend.zeros(len(images), np.int64)
-            self._rates = backend.zeros(len(self), dtype)
+            self._rates = backend.zeros(len(self._per_part(range(len(self)))), dtype)
             self.rate = backend.zeros(1, dtype)  # of the latest batch
         self.start(np.arange(len(images)))
 
@@ -61,7 +64,7 @@ class Feed:
         self._samples = np.asarray(order)
         self.backend.asarray(self._source.place(order), out=self._order)
         if rates is not None:
-            self.backend.asarray(rates, out=self._rates)
+            self.backend.asarray(self._per_part(rates), out=self._rates)
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -70,7 +73,7 @@ class Feed:
     def batches(self, first: int = 0) -> Iterator[int]:
         """The numbers of an epoch's batches, from ``first`` on; each is gathered when its number comes."""
         self.cursor[:1].fill(first * self.batch_size)
-        self.cursor[1:].fill(first)
+        self.cursor[1:].fill(len(self._per_part(range(first))))
         self._source.begin(first)
         try:
             with self._ahead.epoch():
@@ -93,11 +96,22 @@ class Feed:
             (repeated if self.size == self.batch_size else step)()
             yield
 
-    def gather(self) -> tuple[Array, Array]:
-        """The current batch: images and labels."""
-        x = self._buffers.view("x", (*self._shape, self.size))
-        labels = self._buffers.view("labels", (self.size,), np.int64)
-        chosen = self._buffers.view("chosen", (self.size,), np.int64)
+    @property
+    def has_parts(self) -> bool:
+        """Whether batches are given out in parts."""
+        return self._part < self.batch_size
+
+    @property
+    def parts(self) -> list[int]:
+        """The sizes of the current batch's parts."""
+        return _cut(self.size, self._part)
+
+    def gather(self, size: int | None = None) -> tuple[Array, Array]:
+        """The current batch, or its next part of ``size`` samples: images and labels."""
+        size = size or self.size
+        x = self._buffers.view("x", (*self._shape, size))
+        labels = self._buffers.view("labels", (size,), np.int64)
+        chosen = self._buffers.view("chosen", (size,), np.int64)
         kernels, source = self.backend.kernels, self._source
         kernels.next_batch(self.cursor, self._order, source.labels, self._rates, chosen, labels, self.rate)
         kernels.gather_batch(source.images, chosen, x)
@@ -107,9 +121,20 @@ class Feed:
         for _ in self.batches():
             yield self.gather()
 
+    def _per_part(self, values: Sequence[Any]) -> list[Any]:
+        """``values`` of the first batches, repeated for each part of them."""
+        counted = zip(values, self._sizes, strict=False)
+        return [value for value, size in counted for _ in _cut(size, self._part)]
+
     def _samples_of(self, number: int) -> Any:
         """The samples of batch ``number``; none if there is no such batch."""
         return self._samples[number * self.batch_size : (number + 1) * self.batch_size]
+
+
+def _cut(count: int, size: int) -> list[int]:
+    """``count`` cut into pieces of ``size``; the last one has the rest."""
+    whole, rest = divmod(count, size)
+    return [size] * whole + [rest] * (rest > 0)
 
 
 def stored_dtype(images: Any, dtype: str) -> Any:

@@ -42,21 +42,23 @@ def memory(
     test: Dataset | None,
     batch_size: int,
     stream: bool = False,
+    accumulate: int = 1,
 ) -> Memory:
     """Estimate the memory for training ``network``, which is built, on ``train`` and testing it on ``test``.
 
-    With ``stream`` only two batches of ``train`` are on the device at a time.
+    With ``stream`` only two batches of ``train`` are on the device at a time; ``accumulate`` as in ``fit``.
     """
     tests = [] if test is None else [test]
     itemsize = network.backend.xp.dtype(network.dtype).itemsize
     batch = min(batch_size, len(train))
-    largest_batch = max([batch, *(min(EVALUATION_BATCH, len(part)) for part in tests)])
+    part = -(-batch // accumulate)
+    largest_batch = max([part, *(min(EVALUATION_BATCH, len(part)) for part in tests)])
     rows = summary.rows(network)
-    kept = sum(row["bytes"] for row in rows) * batch
+    kept = sum(row["bytes"] for row in rows) * part
     outputs = (prod(together[-1].output_shape) for together in network.walk_passes())
     passed_on = 2 * max(outputs, default=0) * itemsize * largest_batch
-    inputs = prod(train.shape) * itemsize * (batch + largest_batch)
-    vectors = len(optimizer.state_names) + 2  # a change and a scratch vector
+    inputs = prod(train.shape) * itemsize * (part + largest_batch)
+    vectors = len(optimizer.state_names) + 2 + (accumulate > 1)  # a change, a scratch vector and the sum
     return Memory(
         data=sum(_data_bytes(part, network, len(part)) for part in tests)
         + _data_bytes(train, network, 2 * batch if stream else len(train)),
@@ -64,7 +66,7 @@ def memory(
         optimizer=vectors * network.flat.value.nbytes,
         guard=(1 + len(optimizer.state_names)) * network.flat.value.nbytes,
         activations=kept + passed_on + inputs,
-        workspace=network.workspace_bytes(largest_batch, batch),
+        workspace=network.workspace_bytes(largest_batch, part),
     )
 
 
@@ -76,10 +78,11 @@ def fitting_batch_size(
     batch_size: int,
     stream: bool,
     available: int,
+    accumulate: int = 1,
 ) -> int:
     """The largest half, quarter, ... of ``batch_size`` that certainly fits in ``available`` bytes, or 0."""
     size = min(batch_size, len(train)) // 2
-    while size and memory(network, optimizer, train, test, size, stream).at_most > available:
+    while size and memory(network, optimizer, train, test, size, stream, accumulate).at_most > available:
         size //= 2
     return size
 
@@ -92,12 +95,13 @@ def advised(
     test: Dataset | None,
     batch_size: int,
     stream: bool,
+    accumulate: int = 1,
 ) -> OutOfMemory:
     """``error`` with advice on a batch size that should fit."""
     full = error if isinstance(error, OutOfMemory) else _of_the_host(error)
     available, advice = _available(network.backend, full), full.advice
     if available:
-        size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, available)
+        size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, available, accumulate)
         advice = _advice(batch_size, min(batch_size, len(train)), size)
     return OutOfMemory(full.device, full.requested, full.free, advice)
 

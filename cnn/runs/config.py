@@ -16,7 +16,7 @@ from cnn.network import DTYPES, Network, require_dtype
 from cnn.support.arguments import number, whole
 from cnn.support.errors import ArgumentError, DataError
 from cnn.training import defaults
-from cnn.training.gradients import ClipNorm, GradientTransform
+from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
 from cnn.training.optimizers import OPTIMIZERS, Optimizer
 from cnn.training.schedules import SCHEDULES, Schedule
 
@@ -113,6 +113,15 @@ class Config:
         defaults.CLIP, TRAINING,
         "Scale a gradient with a norm above this down to it; 0 turns this off.",
         check=number, before=0.0,
+    )
+    clip_value: float = setting(
+        0.0, TRAINING, "Then move each number of the gradient into the range from minus this to this.",
+        shown="off", check=number, before=0.0,
+    )
+    accumulate: int = setting(
+        1, TRAINING,
+        "Compute each batch in this many parts and add their gradients: the same updates with less memory.",
+        check=whole, before=1,
     )
     validation: float = setting(
         0.0, ON_WHAT,
@@ -216,7 +225,8 @@ class Config:
 
     def make_transforms(self) -> list[GradientTransform]:
         """The transforms of the gradient before each update."""
-        return [ClipNorm(self.clip)] if self.clip else []
+        clip = [ClipNorm(self.clip)] if self.clip else []
+        return clip + ([ClipValue(self.clip_value)] if self.clip_value else [])
 
     def make_schedule(self) -> Schedule:
         """The schedule by name."""

@@ -232,9 +232,11 @@ UPDATES = {"small": 67, "large": 200_000}
 def _updates(numbers: _Numbers) -> Iterator[Call]:
     for variant, size in UPDATES.items():
         value, grad, state = numbers.normal(size), numbers.normal(size), numbers.normal(size)
-        yield _kernel("count", variant, counters=np.array([7, 3]))
+        yield _kernel("count_update", variant, counters=np.array([7, 3]))
+        yield _kernel("count_samples", variant, counters=np.array([7, 3]), samples=5)
         for limit in (0.5, 2.0):
-            yield _kernel("clip_norm", f"{variant}, limit {limit:g}", grad=grad, limit=limit)
+            for name in ("clip_norm", "clip_value"):
+                yield _kernel(name, f"{variant}, limit {limit:g}", grad=grad, limit=limit)
         arrays = {"value": value, "grad": grad, "rate": np.array([0.1], numbers.dtype)}
         plain = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
         heavy = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.01}

@@ -72,34 +72,45 @@ def find_fault(run: Run, good: Snapshot) -> Fault | None:
 
 def _first_not_finite(training: TrainingStep) -> str | None:
     """Run one step layer by layer; -> the first result that is NaN or infinite."""
-    network, loss, optimizer = training.network, training.loss, training.optimizer
-    layers = list(network.in_sequence())
+    network, feed = training.network, training.feed
     with network.unfused():
-        x, labels = training.feed.gather()
-        for layer in layers:
-            x = layer.forward(x, training=True)
-            if not _all_finite(training, x):
-                return f"the output of layer {layer.label} (forward)"
-        if not _all_finite(training, loss.forward(x, labels)):
-            return "the loss (forward)"
-        dy = loss.backward()
-        if not _all_finite(training, dy):
-            return "the gradient of the loss (backward)"
-        while layers:
-            layer = layers.pop()
-            wanted = any(earlier.parameters for earlier in layers)
-            if not wanted and not layer.parameters:
-                break
-            dy = layer.backward(dy, input_grad=wanted)
-            gradients = [parameter.grad for parameter in layer.parameters.values()]
-            if not _all_finite(training, *gradients, *([dy] if wanted else [])):
-                return f"the gradients of layer {layer.label} (backward)"
-        update(network, optimizer, training.feed.rate, training.transforms)
-        for layer in network.in_sequence():
-            if not _all_finite(training, *(parameter.value for parameter in layer.parameters.values())):
-                return f"the weights of layer {layer.label} (update)"
-        if not is_finite(training):
-            return "the state of the optimizer (update)"
+        for number, size in enumerate(feed.parts):
+            if place := _first_in_gradients(training, *feed.gather(size)):
+                return place
+            if training.accumulation:
+                training.accumulation.add(size, is_first=number == 0)
+    if training.accumulation:
+        training.accumulation.finish()
+    update(network, training.optimizer, feed.rate, training.transforms)
+    for layer in network.in_sequence():
+        if not _all_finite(training, *(parameter.value for parameter in layer.parameters.values())):
+            return f"the weights of layer {layer.label} (update)"
+    if not is_finite(training):
+        return "the state of the optimizer (update)"
+    return None
+
+
+def _first_in_gradients(training: TrainingStep, x: Array, labels: Array) -> str | None:
+    """Run forward and backward layer by layer; -> the first result that is NaN or infinite."""
+    loss, layers = training.loss, list(training.network.in_sequence())
+    for layer in layers:
+        x = layer.forward(x, training=True)
+        if not _all_finite(training, x):
+            return f"the output of layer {layer.label} (forward)"
+    if not _all_finite(training, loss.forward(x, labels, training.feed.size)):
+        return "the loss (forward)"
+    dy = loss.backward()
+    if not _all_finite(training, dy):
+        return "the gradient of the loss (backward)"
+    while layers:
+        layer = layers.pop()
+        wanted = any(earlier.parameters for earlier in layers)
+        if not wanted and not layer.parameters:
+            break
+        dy = layer.backward(dy, input_grad=wanted)
+        gradients = [parameter.grad for parameter in layer.parameters.values()]
+        if not _all_finite(training, *gradients, *([dy] if wanted else [])):
+            return f"the gradients of layer {layer.label} (backward)"
     return None
 
 

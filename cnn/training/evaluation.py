@@ -46,7 +46,11 @@ def totals_of(network: Network, feed: Feed, loss: Loss) -> dict[str, float]:
 
 
 def make_feed(
-    network: Network, data: Dataset, batch_size: int = EVALUATION_BATCH, stream: bool | None = None
+    network: Network,
+    data: Dataset,
+    batch_size: int = EVALUATION_BATCH,
+    stream: bool | None = None,
+    parts: int = 1,
 ) -> Feed:
     """``data`` for the network's device; ShapeError or DataError where the two do not fit."""
     batch_size = whole("batch_size", batch_size)
@@ -58,4 +62,4 @@ def make_feed(
             f"the labels go up to {highest}, the network's output has {classes} classes; "
             f"give its last layer {highest + 1} outputs or take fewer classes"
         )
-    return Feed(network.backend, network.dtype, data.images, data.labels, batch_size, stream)
+    return Feed(network.backend, network.dtype, data.images, data.labels, batch_size, stream, parts)

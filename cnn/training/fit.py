@@ -33,6 +33,7 @@ def fit(
     stream: bool | None = None,
     resume: str | Path | None = None,
     transforms: Sequence[GradientTransform] | None = None,
+    accumulate: int = 1,
 ) -> list[dict[str, Any]]:
     """Train ``network`` on ``train``, in shuffled batches.
 
@@ -69,6 +70,9 @@ def fit(
     transforms : sequence of GradientTransform
         Applied to the gradient before each update, in this order. None: none; or [ClipNorm(1)] if
         ``optimizer`` is None too.
+    accumulate : int
+        Compute each batch in this many parts, whose gradients are added: the same updates with less memory.
+        BatchNorm takes the mean and the variance of each part.
 
     Returns
     -------
@@ -90,7 +94,7 @@ def fit(
     """
     prepared = prepare(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, resume, transforms,
+        stream, resume, transforms, accumulate,
     )  # fmt: skip
     with _advice_if_too_large(prepared), network.backend.active(), ExitStack() as at_end:
         run, validation_batches = prepared.start()
@@ -147,5 +151,6 @@ def _advice_if_too_large(prepared: PreparedRun) -> Iterator[None]:
     except (OutOfMemory, MemoryError) as error:
         from cnn.inspection.memory import advised  # needed in this case alone
 
-        sizes = prepared.train, prepared.validation, prepared.batch_size, prepared.stream
-        raise advised(error, prepared.network, prepared.optimizer, *sizes) from error
+        data = prepared.train, prepared.validation, prepared.batch_size
+        options = prepared.stream, prepared.accumulate
+        raise advised(error, prepared.network, prepared.optimizer, *data, *options) from error

@@ -46,10 +46,11 @@ class PreparedRun:
     stream: bool
     saved: SavedTraining | None
     transforms: Sequence[GradientTransform]
+    accumulate: int
 
     def start(self) -> tuple[Run, Feed | None]:
         """Bring the data to the device, and resume from ``saved``; -> the run, and the validation batches."""
-        feed = make_feed(self.network, self.train, self.batch_size, self.stream)
+        feed = make_feed(self.network, self.train, self.batch_size, self.stream, self.accumulate)
         validation = None if self.validation is None else make_feed(self.network, self.validation)
         _warn_of_data(self.train, self.validation)
         loss = make_loss(self.network, self.loss)
@@ -57,12 +58,32 @@ class PreparedRun:
         training = TrainingStep(
             self.network, loss, self.optimizer, feed, Totals(self.network), self.graph, self.transforms
         )
-        settings = _settings(training, self.train, self.schedule, self.batch_size, self.seed)
-        run = Run(training, self.epochs, settings)
+        run = Run(training, self.epochs, self._settings(training))
         run.guess = np.bincount(self.train.labels).max() / len(self.train)
         if self.saved is not None:
             self.saved.restore(run)
         return run, validation
+
+    def _settings(self, training: TrainingStep) -> dict[str, Any]:
+        """The settings that a resumed training run must share with the run that it resumes.
+
+        Settings that older versions did not have are None if they are not used.
+        """
+        optimizer = training.optimizer
+        return {
+            "images": len(self.train),
+            "data": self.train.fingerprint,
+            "batch_size": self.batch_size,
+            "accumulate": self.accumulate if self.accumulate > 1 else None,
+            "steps": len(training.feed),
+            "seed": self.seed,
+            "dtype": training.network.dtype,
+            "loss": type(training.loss).__name__,
+            "optimizer": type(optimizer).__name__,
+            **optimizer.present_settings,
+            "schedule": repr(self.schedule),
+            "transforms": [repr(transform) for transform in self.transforms] or None,
+        }
 
     def start_epoch(self, run: Run, epoch: int) -> float:
         """Shuffle the data and set the learning rates of an epoch, from 0; -> the last learning rate."""
@@ -88,11 +109,17 @@ def prepare(
     stream: bool | None,
     resume: str | Path | None,
     transforms: Sequence[GradientTransform] | None,
+    accumulate: int,
 ) -> PreparedRun:
     """The arguments of ``fit``, checked and with its defaults; the network is built."""
     instance("network", network, Network, "cnn.models.lenet5()")
     instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
     epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
+    accumulate = whole("accumulate", accumulate)
+    if accumulate > batch_size:
+        raise ArgumentError(
+            f"accumulate is {accumulate}: a batch of {batch_size} can be cut into {batch_size} parts at most"
+        )
     saved = None if resume is None else SavedTraining.read(resume)
     if saved is not None:
         saved.require_data(train)
@@ -116,7 +143,7 @@ def prepare(
     flag("stream", stream)
     return PreparedRun(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, saved, transforms,
+        stream, saved, transforms, accumulate,
     )  # fmt: skip
 
 
@@ -154,27 +181,6 @@ def _default_transforms(optimizer: Optimizer | None, saved: SavedTraining | None
     if optimizer is not None or (saved and not saved.settings.get("transforms")):
         return []
     return [ClipNorm(defaults.CLIP)]
-
-
-def _settings(
-    training: TrainingStep, train: Dataset, schedule: Schedule, batch_size: int, seed: int
-) -> dict[str, Any]:
-    """The settings that a resumed training run must share with the run that it resumes."""
-    optimizer = training.optimizer
-    return {
-        "images": len(train),
-        "data": train.fingerprint,
-        "batch_size": batch_size,
-        "steps": len(training.feed),
-        "seed": seed,
-        "dtype": training.network.dtype,
-        "loss": type(training.loss).__name__,
-        "optimizer": type(optimizer).__name__,
-        **optimizer.present_settings,
-        "schedule": repr(schedule),
-        "transforms": [repr(transform) for transform in training.transforms]
-        or None,  # as before there were any
-    }
 
 
 def _warn_of_data(train: Dataset, validation: Dataset | None) -> None:

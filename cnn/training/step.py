@@ -10,7 +10,7 @@ from cnn.data.feed import Feed
 from cnn.network import Network
 from cnn.saving.weights import TRAINING
 from cnn.support.origin import call
-from cnn.training.gradients import GradientTransform
+from cnn.training.gradients import Accumulation, GradientTransform
 from cnn.training.losses import Loss
 from cnn.training.metrics import Totals
 from cnn.training.optimizers import Optimizer
@@ -39,7 +39,10 @@ class TrainingStep:
         self.feed = feed
         self.totals = totals
         self.transforms = transforms
-        self.run = recordable(partial(take_step, network, loss, optimizer, feed, totals, transforms))
+        self.accumulation = Accumulation(network) if feed.has_parts else None
+        self.run = recordable(
+            partial(take_step, network, loss, optimizer, feed, totals, transforms, self.accumulation)
+        )
         self._graph = graph
         self._repeated: Callable[[], None] = self.run
         self._recorded_with: tuple[Any, ...] | None = None
@@ -78,19 +81,33 @@ def take_step(
     feed: Feed,
     totals: Totals,
     transforms: Sequence[GradientTransform] = (),
+    accumulation: Accumulation | None = None,
 ) -> None:
-    """One training step on the current batch of ``feed``."""
-    x, labels = feed.gather()
-    compute_gradients(network, loss, x, labels, totals.sums)
+    """One training step on the current batch of ``feed``: the gradients of its parts, and the update."""
+    for number, size in enumerate(feed.parts):
+        x, labels = feed.gather(size)
+        compute_gradients(network, loss, x, labels, feed.size, totals.sums)
+        if accumulation:
+            accumulation.add(size, is_first=number == 0)
+    if accumulation:
+        accumulation.finish()
     update(network, optimizer, feed.rate, transforms)
 
 
 def compute_gradients(
-    network: Network, loss: Loss, x: Array, labels: Array, sums: Array | None = None
+    network: Network,
+    loss: Loss,
+    x: Array,
+    labels: Array,
+    divisor: int | None = None,
+    sums: Array | None = None,
 ) -> Array:
-    """Forward, loss and backward; -> the loss of each sample (N,). ``sums`` as in :meth:`Loss.forward`."""
+    """Forward, loss and backward; -> the loss of each sample (N,).
+
+    ``divisor`` and ``sums`` are those of :meth:`Loss.forward`.
+    """
     y = network.forward(x, training=True)
-    losses = call(loss.forward, y, labels, sums=sums)
+    losses = call(loss.forward, y, labels, divisor, sums=sums)
     network.backward(call(loss.backward), input_grad=False)
     return losses
 

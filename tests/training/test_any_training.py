@@ -83,7 +83,8 @@ FIT = {
     "seed": st.integers(0, 2**70),
     "callbacks": st.lists(st.sampled_from([cnn.NaNGuard, cnn.Callback]).map(lambda kind: kind()), max_size=2),
     "graph": st.booleans(),
-    "transforms": st.none() | st.just([cnn.ClipNorm(0.5)]),
+    "transforms": st.none() | st.just([cnn.ClipNorm(0.5), cnn.ClipValue(0.1)]),
+    "accumulate": st.integers(1, 5),
     "stream": st.none() | st.booleans(),
 }
 

@@ -77,9 +77,10 @@ def test_it_comes_before_the_update():
 
 
 @pytest.mark.parametrize("limit", [0, -1, np.nan, np.inf, "1", None])
-def test_a_limit_that_is_none_is_refused(limit):
+@pytest.mark.parametrize("kind", [cnn.ClipNorm, cnn.ClipValue])
+def test_a_limit_that_is_none_is_refused(kind, limit):
     with pytest.raises(cnn.ArgumentError, match=f"limit is .*{limit}.*, expected"):
-        cnn.ClipNorm(limit)
+        kind(limit)
 
 
 @pytest.mark.parametrize("transforms", [cnn.ClipNorm(1), [1], "clip"])
@@ -109,6 +110,26 @@ def test_a_checkpoint_knows_them(tmp_path):
     np.testing.assert_array_equal(trained(2, 0.1, resume=path), trained(2, 0.1))
     with pytest.raises(cnn.CheckpointError, match=r"began with transforms .*0\.1.*now it is .*0\.2"):
         trained(2, 0.2, resume=path)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_each_number_can_be_limited_by_itself(backend, dtype):
+    net = network(backend, dtype)
+    net.backend.asarray([[0.5, -4, np.nan]], out=net.parameters["0.weight"].grad)
+    cnn.ClipValue(0.75).apply(net)
+    np.testing.assert_array_equal(
+        net.backend.to_host(net.parameters["0.weight"].grad), [[0.5, -0.75, np.nan]]
+    )
+    assert net.flat.grad.dtype == dtype
+
+
+def test_transforms_follow_one_another():
+    net, optimizer = network("cpu"), cnn.SGD(1.0)
+    before = net.parameters["0.weight"].value.copy()
+    optimizer.build(net)
+    net.parameters["0.weight"].grad[...] = GRADIENT
+    update(net, optimizer, np.ones(1), [cnn.ClipNorm(1), cnn.ClipValue(0.7)])
+    np.testing.assert_allclose(net.parameters["0.weight"].value, before - [[0.6, -0.7, 0]], rtol=1e-6)
 
 
 def test_it_can_be_pickled():
