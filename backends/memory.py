@@ -107,12 +107,16 @@ class Buffer:
         if self._view is None or self._view.shape != shape:
             size = prod(shape)
             if self._storage is None or self._storage.size < size:
-                self._storage = self._view = None  # freed before its successor is made
-                self.device.allocations += 1
+                self.release()  # before its successor is made
                 self._storage = self.device.empty(size, self.dtype)
                 self._owner = self._storage if self._storage.base is None else self._storage.base
             self._view = self._storage[:size].reshape(shape)
         return self._view
+
+    def release(self) -> None:
+        """Free the memory; the next view allocates it again."""
+        self._storage = self._owner = self._view = None
+        self.device.allocations += 1
 
     def holds(self, array: Array) -> bool:
         """Whether ``array`` is a view of this buffer."""
@@ -145,6 +149,11 @@ class Scratch:
         """Room for ``shape`` in the buffer that ``array`` does not lie in."""
         first, second = self._pair
         return second.view(shape) if first.holds(array) else first.view(shape)
+
+    def release(self) -> None:
+        """Free the memory of both buffers; the next use allocates it again."""
+        for buffer in self._pair:
+            buffer.release()
 
 
 def temporaries(device: Device, *parts: tuple[Shape, Any]) -> list[Array]:

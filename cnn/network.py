@@ -1,8 +1,9 @@
 """A network: what belongs to the root of a tree of layers, such as its device and its flat vectors."""
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from cnn.layers.layer import Context, Parameter
 from cnn.layers.sequential import Sequential
 from cnn.support import random
 from cnn.support.arguments import flag, shape, shown, whole
-from cnn.support.errors import ArgumentError, CheckpointError, ShapeError
+from cnn.support.errors import ArgumentError, CheckpointError, OutOfMemory, ShapeError, out_of_memory
 from cnn.support.files import write_whole
 from cnn.support.tensors import serialized
 
@@ -30,6 +31,8 @@ DTYPES_ELSEWHERE = {
 }
 EVALUATION_BATCH = 256
 FILE_VERSION = 1
+
+Result = TypeVar("Result")
 
 
 class Network(Sequential):
@@ -132,24 +135,41 @@ class Network(Sequential):
         """Probabilities for host images: (N, C, H, W) or (N, H, W) -> (N, classes).
 
         Bytes are scaled as in training, floats are taken as they are. The output of a network that
-        does not end in Softmax goes through one. Raises ShapeError for images of another shape,
-        DataError for what are no images.
+        does not end in Softmax goes through one. If memory runs out, the batch size is halved. Raises
+        ShapeError for images of another shape, DataError if ``images`` are not images.
         """
         images = as_images(images)
         self.check_images(images)
         batch_size = whole("batch_size", batch_size)
         feed = Feed(self.backend, self.dtype, images, np.zeros(len(images), dtype=np.int64), batch_size)
-        parts: list[Any] = []
         found: list[Array] = []
 
         def step() -> None:
             x, _ = feed.gather()
             found[:] = [self.probabilities(self.forward(x))]
 
+        def parts() -> list[Any]:
+            return [np.moveaxis(self.backend.to_host(found[0]), -1, 0) for _ in feed.repeat(step)]
+
         with self.backend.active():
-            for _ in feed.repeat(step):
-                parts.append(np.moveaxis(self.backend.to_host(found[0]), -1, 0))
-        return np.concatenate(parts)
+            return np.concatenate(self.with_fitting_batches(feed, parts))
+
+    def with_fitting_batches(self, feed: Feed, work: Callable[[], Result]) -> Result:
+        """The result of ``work``, an inference on all of ``feed``.
+
+        If memory runs out, the work starts again with batches of half the size. Raises OutOfMemory if even
+        a batch of 1 does not fit.
+        """
+        while True:
+            try:
+                return work()
+            except (OutOfMemory, MemoryError) as error:
+                if feed.batch_size == 1:
+                    advice = "even a batch of 1 does not fit: use another device, or a smaller network"
+                    raise out_of_memory(error, advice) from error
+            gc.collect()  # the error's frames refer to arrays
+            self.context.scratch.release()
+            feed.halve()
 
     def probabilities(self, y: Array) -> Array:
         """Softmax of an inference output ``y``, or ``y`` itself if it is probabilities already."""
@@ -335,6 +355,10 @@ class Network(Sequential):
                 super().build(input_shape, Context(backend, name, Scratch(backend, name), draws, fuse))
                 self._allocate(seed)
                 self.is_root, self._batch, self._seed = True, 0, seed
+        except (OutOfMemory, MemoryError) as error:
+            self.unbuild()
+            advice = "the parameters alone do not fit: use another device, or a smaller network"
+            raise out_of_memory(error, advice) from error
         except BaseException:
             self.unbuild()
             raise

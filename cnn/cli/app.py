@@ -109,7 +109,7 @@ def main() -> None:
     except USER_ERRORS as error:
         _fail(error, 2)
     except MemoryError as error:
-        _fail(f"out of memory ({error}): take smaller images, layers or batches", 2)
+        _fail(f"out of memory ({error}): use smaller images, or a smaller network", 2)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
     except OutputLost as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from backends import Backend
 from backends.graph import recordable
-from backends.memory import Array, Buffers
+from backends.memory import Array, Buffers, Upload
 from cnn.data.readers.mapped import ReadAhead, mapping
 
 ENOUGH_TO_RECORD = 8  # batches: recording a step takes as long as a few
@@ -39,25 +39,35 @@ class Feed:
         parts: int = 1,
     ) -> None:
         self.backend = backend
-        self.batch_size = self.size = min(batch_size, len(images))  # size: of the current batch
-        self._part = -(-self.batch_size // parts)
-        self._sizes = _cut(len(images), self.batch_size)
+        self.dtype = dtype
+        self._parts = parts
         self._shape = images.shape[1:]
-        self._buffers = Buffers(backend, dtype)
+        self._samples = np.arange(len(images))
         self.streamed = is_too_large(backend, images, dtype) if stream is None else stream
         stored = stored_dtype(images, dtype)
-        if self.streamed:
-            self._source: Resident | Streamed = Streamed(backend, images, labels, stored, self.batch_size)
-        else:
-            self._source = Resident(backend, images, labels, stored)
+        kind = Streamed if self.streamed else Resident
+        self._source: Resident | Streamed = kind(backend, images, labels, stored)
         on_host = self.streamed or self._source.images is images
         self._ahead = ReadAhead(images if on_host else None)
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
             self._order = backend.zeros(len(images), np.int64)
-            self._rates = backend.zeros(len(self._per_part(range(len(self)))), dtype)
             self.rate = backend.zeros(1, dtype)  # of the latest batch
-        self.start(np.arange(len(images)))
+        self._arrange(min(batch_size, len(images)))
+
+    def _arrange(self, batch_size: int) -> None:
+        """Give out the samples in batches of this size."""
+        self.batch_size = self.size = batch_size  # size: of the current batch
+        self._part = -(-batch_size // self._parts)
+        self._sizes = _cut(len(self._samples), batch_size)
+        self._buffers = Buffers(self.backend, self.dtype)
+        self._rates = self.backend.zeros(len(self._per_part(range(len(self)))), self.dtype)
+        self._source.cut(batch_size)
+        self.start(self._samples)
+
+    def halve(self) -> None:
+        """Give out batches of half the size from now on, and free the memory of the larger ones."""
+        self._arrange(self.batch_size // 2)
 
     def start(self, order: Any, rates: Any = None) -> None:
         """Start an epoch with the samples in this order and a learning rate for each step."""
@@ -159,6 +169,9 @@ class Resident:
         self.images = backend.asarray(images, dtype=dtype)
         self.labels = backend.asarray(labels, dtype=np.int64)
 
+    def cut(self, batch_size: int) -> None:
+        """Prepare for batches of this size."""
+
     def place(self, order: Any) -> Any:
         """The positions on the device of the samples in this order."""
         return order
@@ -182,14 +195,20 @@ class Streamed:
     While the device works on one half, the next batch is copied to the other half.
     """
 
-    def __init__(self, backend: Backend, images: Any, labels: Any, dtype: Any, batch_size: int) -> None:
+    def __init__(self, backend: Backend, images: Any, labels: Any, dtype: Any) -> None:
+        self._backend, self._dtype = backend, dtype
         self._data = images, labels
+        self.images: Array = None
+        self.labels: Array = None
+
+    def cut(self, batch_size: int) -> None:
+        """Allocate a double buffer for batches of this size, after the previous one has been freed."""
         self._batch_size = batch_size
-        slots = 2 * batch_size
+        self._uploads: list[Upload] = []
+        self.images = self.labels = None
+        backend, shape, slots = self._backend, self._data[0].shape[1:], 2 * batch_size
         with backend.active():
-            self.images = backend.zeros(slots * prod(images.shape[1:]), dtype).reshape(
-                slots, *images.shape[1:]
-            )
+            self.images = backend.zeros(slots * prod(shape), self._dtype).reshape(slots, *shape)
             self.labels = backend.zeros(slots, np.int64)
         halves = slice(0, batch_size), slice(batch_size, slots)
         self._uploads = [backend.upload(self.images[half], self.labels[half]) for half in halves]

@@ -9,7 +9,7 @@ from cnn.data.feed import stored_dtype
 from cnn.data.readers.mapped import mapping
 from cnn.inspection import summary
 from cnn.network import EVALUATION_BATCH, Network
-from cnn.support.errors import OutOfMemory
+from cnn.support.errors import OutOfMemory, out_of_memory
 from cnn.training.optimizers import Optimizer
 
 
@@ -98,12 +98,12 @@ def advised(
     accumulate: int = 1,
 ) -> OutOfMemory:
     """``error`` with advice on a batch size that should fit."""
-    full = error if isinstance(error, OutOfMemory) else _of_the_host(error)
-    available, advice = _available(network.backend, full), full.advice
-    if available:
-        size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, available, accumulate)
-        advice = _advice(batch_size, min(batch_size, len(train)), size)
-    return OutOfMemory(full.device, full.requested, full.free, advice)
+    full = out_of_memory(error)
+    available = _available(network.backend, full)
+    if not available:
+        return full
+    size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, available, accumulate)
+    return out_of_memory(full, _advice(batch_size, min(batch_size, len(train)), size))
 
 
 def _advice(requested: int, tried: int, fitting: int) -> str:
@@ -123,13 +123,6 @@ def _available(backend: Backend, full: OutOfMemory) -> int:
         return 0
     memory = backend.memory()
     return memory["total"] if full.free is None else full.free + memory["used"]
-
-
-def _of_the_host(error: MemoryError) -> OutOfMemory:
-    """Convert Python's MemoryError; NumPy's contains the shape and dtype of the array."""
-    shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
-    requested = None if shape is None or dtype is None else prod(shape) * int(dtype.itemsize)
-    return OutOfMemory("cpu", requested, None, "use smaller images, layers or batches")
 
 
 def _data_bytes(part: Dataset, network: Network, images: int) -> int:

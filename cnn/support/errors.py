@@ -1,5 +1,7 @@
 """The exceptions of this library. Each message is one sentence that says what to do."""
 
+from math import prod
+
 from backends import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
 from backends.errors import Notice
 
@@ -14,6 +16,7 @@ __all__ = [
     "OutOfMemory",
     "ShapeError",
     "TrainingError",
+    "out_of_memory",
 ]
 
 
@@ -35,3 +38,12 @@ class TrainingError(RuntimeError):
 
 class DisagreementError(RuntimeError):
     """Devices or kernels compute different results; the message names the first layer that differs."""
+
+
+def out_of_memory(error: OutOfMemory | MemoryError, advice: str | None = None) -> OutOfMemory:
+    """``error`` as OutOfMemory, with another ``advice``; NumPy's has the shape and dtype of the array."""
+    if isinstance(error, OutOfMemory):
+        return OutOfMemory(error.device, error.requested, error.free, advice or error.advice)
+    shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
+    requested = None if shape is None or dtype is None else prod(shape) * int(dtype.itemsize)
+    return OutOfMemory("cpu", requested, None, advice or "use smaller images, layers or batches")

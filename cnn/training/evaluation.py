@@ -15,8 +15,8 @@ def evaluate(
 ) -> dict[str, float]:
     """{"loss": mean loss, "accuracy": share of right answers} of ``network`` on ``data``.
 
-    ``loss=None`` is the one that :func:`fit` would take. Raises ShapeError or DataError where data
-    and network do not fit.
+    ``loss=None`` is the one that :func:`fit` would take. If memory runs out, the batch size is halved.
+    Raises ShapeError or DataError if data and network do not fit.
     """
     instance("network", network, Network, "cnn.models.lenet5()").require_built()
     with network.backend.active():
@@ -40,9 +40,13 @@ def totals_of(network: Network, feed: Feed, loss: Loss) -> dict[str, float]:
         x, labels = feed.gather()
         call(loss.forward, network.forward(x), labels, sums=totals.sums)
 
-    for _ in feed.repeat(step, [totals.sums]):
-        pass
-    return totals.read()
+    def result() -> dict[str, float]:
+        totals.reset()
+        for _ in feed.repeat(step, [totals.sums]):
+            pass
+        return totals.read()
+
+    return network.with_fitting_batches(feed, result)
 
 
 def make_feed(

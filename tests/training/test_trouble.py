@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 import backends
 import cnn
 from backends import DeviceLost, OutOfMemory
+from cnn.data.feed import Feed
 
 KEPT = "`cnn train --resume run` resumes from the end of epoch 1"
 NONE_KEPT = "there is no checkpoint yet, `cnn train --resume run` starts from the beginning"
@@ -120,7 +122,9 @@ class TestCommand:
         code, _, err = train()
         assert code == 2
         assert err[-1].startswith("error: standin:0 is out of memory: ")
-        assert err[-1].endswith(" are free; use smaller batches")
+        assert err[-1].endswith(
+            " are free; the parameters alone do not fit: use another device, or a smaller network"
+        )
 
     def test_memory_of_the_host(self, train, after_an_epoch, monkeypatch):
         after_an_epoch(lambda: monkeypatch.setattr(self.device, "matmul", fails_with(as_numpy_says_it())))
@@ -248,6 +252,82 @@ class TestEnd:
 
         assert process(fails, "gradcheck", "--device", "cuda")[0] == 2
         assert ended == [2]
+
+
+class TestInference:
+    """Nobody chooses its batch size on the command line, so it finds one that fits."""
+
+    network: cnn.Sequential
+
+    @pytest.fixture(autouse=True)
+    def _on(self, device, own_data, train):
+        self.device = device
+        assert train("--epochs", 1)[0] == 0
+        self.network = cnn.load("run/model.safetensors", device=device)
+
+    @pytest.fixture
+    def data(self):
+        images = np.random.default_rng(0).integers(0, 256, (600, *self.network.input_shape), np.uint8)
+        return cnn.data.Dataset(images, np.arange(600) % 2)
+
+    @pytest.fixture
+    def halved(self, monkeypatch):
+        """The batch sizes that did not fit."""
+        sizes, halve = [], Feed.halve
+        monkeypatch.setattr(Feed, "halve", lambda feed: (sizes.append(feed.batch_size), halve(feed)))
+        return sizes
+
+    @pytest.fixture
+    def room(self, monkeypatch):
+        """``room(nbytes)`` leaves so much memory, besides what is in use."""
+
+        def leave(nbytes):
+            gc.collect()
+            monkeypatch.setattr(counters, "limit", counters.live_bytes + nbytes)
+
+        return leave
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_the_batch_is_halved_until_it_fits(self, data, room, stream, halved):
+        self.device.room = 0 if stream else 1 << 34
+        calm = self.network.copy()
+        expected, probabilities = cnn.evaluate(calm, data), calm.predict(data.images)
+        room(data.images.nbytes + 200_000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = cnn.evaluate(self.network, data)
+        assert found == pytest.approx(expected, rel=1e-5)
+        np.testing.assert_allclose(self.network.predict(data.images), probabilities, rtol=1e-4)
+        assert halved[:3] == [256, 128, 64]
+
+    def test_not_even_one_image(self, data, room):
+        room(data.images.nbytes + 3 * 8 * len(data))
+        with pytest.raises(OutOfMemory, match="; even a batch of 1 does not fit: use another device, or a"):
+            cnn.evaluate(self.network, data)
+
+    def test_validation_in_a_training_run(self, data, room, halved):
+        class Fills(cnn.Callback):
+            def on_step(self, run):
+                room(400_000)
+
+        train = cnn.data.Dataset(data.images[:8], data.labels[:8])
+        calm = self.network.copy()
+        arguments = {"validation": data, "epochs": 1, "batch_size": 8, "seed": 0}
+        (expected,) = cnn.fit(calm, train, callbacks=[], **arguments)
+        (found,) = cnn.fit(self.network, train, callbacks=[Fills()], **arguments)
+        assert halved[:3] == [256, 128, 64]
+        assert found["loss"] == expected["loss"]
+        assert found["validation_loss"] == pytest.approx(expected["validation_loss"], rel=1e-5)
+
+    @pytest.mark.parametrize("name", ["evaluate", "predict"])
+    def test_commands(self, command, own_data, room, name):
+        Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save("one.png")
+        pictures = ("one.png", "--prepare", "resize") if name == "predict" else ()
+        room(0)
+        code, _, err = command(name, "run", "--device", "cuda", *pictures)
+        assert (code, err.splitlines()[-1].count("out of memory")) == (2, 1)
+        assert err.endswith(": use another device, or a smaller network\n")
+        assert "batches" not in err
 
 
 class TestFit:

@@ -82,6 +82,8 @@ def read_picture(path: Path) -> "Picture":
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             most = f"{Image.MAX_IMAGE_PIXELS:,}"
             raise DataError(f"{path}: the picture is too large: expected at most {most} pixels") from None
+        except MemoryError:
+            raise DataError(f"{path}: the picture does not fit into memory: scale it down") from None
         except Exception as error:  # damaged files cause any kind of exception in Pillow
             reason = short(str(error), 200) or type(error).__name__
             raise DataError(

@@ -158,13 +158,18 @@ def _answers(network: Network, test_set: Dataset) -> tuple[dict[str, float], Any
     """({"loss", "accuracy"}, predicted classes (N,), probabilities (N, K)), on the host."""
     backend, xp = network.backend, network.backend.xp
     feed, loss, totals = make_feed(network, test_set), make_loss(network, None), Totals(network)
-    predicted, probabilities = [], []
-    for x, labels in feed:
-        y = network.forward(x)
-        loss.forward(y, labels, sums=totals.sums)
-        predicted.append(backend.to_host(xp.argmax(y, axis=0)))
-        probabilities.append(backend.to_host(network.probabilities(y)).T.astype(np.float64))
-    return totals.read(), np.concatenate(predicted), np.concatenate(probabilities)
+
+    def answers() -> tuple[dict[str, float], Any, Any]:
+        totals.reset()
+        predicted, probabilities = [], []
+        for x, labels in feed:
+            y = network.forward(x)
+            loss.forward(y, labels, sums=totals.sums)
+            predicted.append(backend.to_host(xp.argmax(y, axis=0)))
+            probabilities.append(backend.to_host(network.probabilities(y)).T.astype(np.float64))
+        return totals.read(), np.concatenate(predicted), np.concatenate(probabilities)
+
+    return network.with_fitting_batches(feed, answers)
 
 
 def _worst(test_set: Dataset, predicted: Any, probabilities: Any) -> Mistakes:
