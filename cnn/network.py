@@ -192,12 +192,24 @@ class Network(Sequential):
         return super().statistics
 
     @property
+    def flat(self) -> Parameter:
+        """All parameters in one vector, and all gradients in another; a layer of another network has none."""
+        self.require_built()
+        if not self.is_root:
+            raise ArgumentError(
+                f"layer {self.label} is part of another network, which holds the vector of all parameters: "
+                "use that network"
+            )
+        return self._flat
+
+    @property
     def state(self) -> dict[str, Array]:
         """Every array that a training step changes: parameters, statistics, counters of random numbers."""
         return {"parameters": self.flat.value, **self.statistics, **self.context.draws.state}
 
     def count_update(self) -> None:
         """Let layers that draw random numbers draw others from now on; optimizers call this."""
+        self.require_built()
         if self.context.draws.counters is not None:
             self.backend.kernels.count_update(self.context.draws.counters)
 
@@ -208,6 +220,8 @@ class Network(Sequential):
 
     def cut(self, vector: Any) -> dict[str, Any]:
         """A vector as long as ``flat`` as views by the parameters' names."""
+        if vector.shape != self.flat.shape:
+            raise ShapeError(f"the vector is {vector.shape}, expected {self.flat.shape} as net.flat")
         return {
             name: vector[parameter.place].reshape(parameter.shape)
             for name, parameter in self.parameters.items()
@@ -276,6 +290,7 @@ class Network(Sequential):
     @property
     def description(self) -> dict[str, Any]:
         """How to build the network again, as plain data; or which layer keeps that from being said."""
+        self.require_built()
         described = {"version": FILE_VERSION, "dtype": self.dtype, "input_shape": self.input_shape}
         try:
             return described | {"network": describe(self)}
@@ -371,7 +386,7 @@ class Network(Sequential):
         for parameter in self.parameters.values():
             starts.append(size)
             size += -(-parameter.size // boundary) * boundary
-        self.flat = Parameter(
+        self._flat = Parameter(
             (size,),
             name="all",
             value=self.backend.zeros(size, self.dtype),
@@ -381,8 +396,8 @@ class Network(Sequential):
         for start, (name, parameter) in zip(starts, self.parameters.items(), strict=True):
             parameter.name = name
             parameter.place = place = slice(start, start + parameter.size)
-            parameter.value = self.flat.value[place].reshape(parameter.shape)
-            parameter.grad = self.flat.grad[place].reshape(parameter.shape)
+            parameter.value = self._flat.value[place].reshape(parameter.shape)
+            parameter.grad = self._flat.grad[place].reshape(parameter.shape)
             first = initializers.get(parameter.initializer)(generator, parameter.shape, parameter.fan_in)
             self.backend.asarray(first, out=parameter.value)
 

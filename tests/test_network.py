@@ -425,3 +425,35 @@ def test_numpys_own_types_do_as_arguments(tmp_path):
     network.build(np.array([1, 4, 4]), backend="cpu", dtype=np.dtype("float64"))
     network.save(tmp_path / "m.safetensors")
     assert cnn.load(tmp_path / "m.safetensors", device="cpu").dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda net: net.flat,
+        lambda net: net.state,
+        lambda net: net.cut(np.zeros(9)),
+        lambda net: net.summary(),
+        lambda net: cnn.SGD(0.1).build(net),
+    ],
+)
+def test_what_only_the_outermost_network_has(ask):
+    inner = cnn.Sequential(cnn.Dense(3), cnn.Tanh())
+    with pytest.raises(cnn.ArgumentError, match="not built yet"):
+        ask(inner)
+    cnn.Sequential(inner, cnn.Dense(2)).build((4,), backend="cpu")
+    with pytest.raises(cnn.ArgumentError, match="layer 0 Sequential is part of another network"):
+        ask(inner)
+
+
+@pytest.mark.parametrize("ask", [lambda net: net.description, lambda net: net.count_update()])
+def test_a_network_without_a_place_says_so(ask):
+    with pytest.raises(cnn.ArgumentError, match="not built yet"):
+        ask(cnn.Sequential(cnn.Dense(3)))
+
+
+def test_a_vector_of_another_network():
+    net = cnn.Sequential(cnn.Dense(3))
+    net.build((4,), backend="cpu")
+    with pytest.raises(cnn.ShapeError, match=r"the vector is \(9,\), expected \(\d+,\) as net\.flat"):
+        net.cut(np.zeros(9))

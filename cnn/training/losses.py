@@ -75,11 +75,9 @@ class CrossEntropy(Loss):
     def build(self, network: Network) -> None:
         super().build(network)
         if network.gives_probabilities:
-            warnings.warn(
+            _warn(
                 "CrossEntropy expects logits, but the network ends in Softmax and will learn slowly: "
-                "remove the Softmax, or train with BinaryCrossEntropy",
-                Notice,
-                stacklevel=4,  # the caller of fit or evaluate
+                "remove the Softmax, or train with BinaryCrossEntropy"
             )
 
     def evaluate(
@@ -95,6 +93,15 @@ class BinaryCrossEntropy(Loss):
     and its gradient stay finite and the gradient keeps the right sign.
     """
 
+    def build(self, network: Network) -> None:
+        super().build(network)
+        last = next((layer for layer in reversed([*network.in_sequence()]) if not layer.is_view), network)
+        if last.parameters:  # its outputs have no bounds
+            _warn(
+                f"BinaryCrossEntropy expects probabilities, but the network ends in {last.label}: "
+                "add a Softmax, or train with CrossEntropy"
+            )
+
     def evaluate(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
     ) -> None:
@@ -108,3 +115,7 @@ class MeanSquaredError(Loss):
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
     ) -> None:
         self.backend.kernels.squared_error(y, labels, losses, dy, divisor, sums)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, Notice, stacklevel=5)  # of the caller of fit or evaluate

@@ -19,7 +19,7 @@ from helpers.twins import (
 
 import cnn
 
-pytestmark = pytest.mark.filterwarnings("ignore:CrossEntropy expects logits", "ignore::RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:(Binary)?CrossEntropy expects", "ignore::RuntimeWarning")
 
 
 class OfOneHot(nn.Module):

@@ -15,6 +15,8 @@ import cnn
 from cnn.training.optimizers import OPTIMIZERS
 from cnn.training.schedules import SCHEDULES
 
+pytestmark = pytest.mark.filterwarnings("ignore:(Binary)?CrossEntropy expects")
+
 LOSSES = [cnn.CrossEntropy, cnn.BinaryCrossEntropy, cnn.MeanSquaredError]
 
 
@@ -97,7 +99,6 @@ def fitted(network, arguments):
 
 
 class TestFit:
-    @pytest.mark.filterwarnings("ignore:CrossEntropy expects logits")
     @examples(60)
     @given(st.fixed_dictionaries({}, optional=FIT), st.booleans())
     def test_documented_arguments_train_the_same_twice_or_are_refused(self, arguments, softmax):

@@ -5,6 +5,8 @@ import pytest
 
 import cnn
 
+pytestmark = pytest.mark.filterwarnings("ignore:BinaryCrossEntropy expects probabilities")
+
 LOSSES = [cnn.CrossEntropy, cnn.BinaryCrossEntropy, cnn.MeanSquaredError]
 
 

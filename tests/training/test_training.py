@@ -1,6 +1,7 @@
 """fit and evaluate: learning, repeating, crossings, allocation, refusals."""
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from helpers.standin import StandInBackend
 
 import backends
 import cnn
+from cnn.support.errors import Notice
 from cnn.training.run import Run
 
 
@@ -247,6 +249,25 @@ def test_a_network_that_ends_in_softmax_gets_the_notebooks_loss():
     network.build((1, 8, 8), backend="cpu")
     chosen = cnn.evaluate(network, blobs(20))
     assert chosen == cnn.evaluate(network, blobs(20), loss=cnn.BinaryCrossEntropy())
+
+
+def test_a_loss_that_expects_other_outputs_than_the_networks_is_noted():
+    logits = cnn.Sequential(cnn.Flatten(), cnn.Sequential(cnn.Dense(4), cnn.Flatten()))
+    shares = cnn.Sequential(cnn.Flatten(), cnn.Dense(4), cnn.Softmax())
+    bounded = cnn.Sequential(cnn.Flatten(), cnn.Dense(4), cnn.Tanh())
+    for network in (logits, shares, bounded):
+        network.build((1, 8, 8), backend="cpu")
+    with pytest.warns(
+        Notice, match=r"expects probabilities, but the network ends in 1\.0 Dense: add"
+    ) as noted:
+        cnn.evaluate(logits, blobs(20), loss=cnn.BinaryCrossEntropy())
+    with pytest.warns(Notice, match="expects logits, but the network ends in Softmax"):
+        cnn.evaluate(shares, blobs(20), loss=cnn.CrossEntropy())
+    assert noted[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cnn.evaluate(shares, blobs(20), loss=cnn.BinaryCrossEntropy())
+        cnn.evaluate(bounded, blobs(20), loss=cnn.BinaryCrossEntropy())
 
 
 def test_a_loss_that_is_no_number_stops_the_training():
