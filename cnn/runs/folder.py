@@ -117,7 +117,7 @@ class RunFolder:
         return [
             f"{name} was {short(str(before[name]), 100)} and is {now[name]} now"
             for name in DECISIVE
-            if name in before and name in now and before[name] != now[name]
+            if name in before and name in now and _has_changed(name, before[name], now[name])
         ]
 
     def require_same(self, train: Dataset) -> None:
@@ -225,3 +225,11 @@ class RunFolder:
                 f"{self.config} does not describe a network ({reason}): it is damaged"
             ) from None
         return load_weights(file, network=network), config, class_names
+
+
+def _has_changed(name: str, before: Any, now: Any) -> bool:
+    """Whether a value of the environment is another one now; a BLAS that is loaded late is no change."""
+    if name != "blas":
+        return bool(before != now)
+    one, other = (set(str(libraries).split(", ")) for libraries in (before, now))
+    return not (one <= other or other <= one)

@@ -323,6 +323,18 @@ class TestElsewhere:
         assert self.config()["threads"] == cores
         assert "resumes from epoch 2, step 3 of 8" in err
 
+    @pytest.mark.parametrize(
+        ("before", "noted"),
+        [("one", False), ("one, two, three", False), ("unknown", True), ("one, old", True)],
+    )
+    def test_a_blas_that_is_not_loaded_yet_is_no_change(self, stopped, monkeypatch, before, noted):
+        backend = backends.get("cpu")
+        now = backend.describe() | {"blas": "one, two"}
+        monkeypatch.setattr(backend, "describe", lambda: now)
+        self.was(**now | {"blas": before})
+        changes = [f"blas was {before} and is one, two now"] if noted else []
+        assert RunFolder("run").changes(backend) == changes
+
     def test_a_number_of_threads(self, command, stopped):
         assert command("train", "--resume", "run", "--no-report", "--threads", 1)[0] == 0
         code, _, err = command("train", "--resume", "run", "--threads", 1000)
