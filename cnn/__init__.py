@@ -2,6 +2,7 @@
 
 from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
 from cnn import data, models
+from cnn.data.preprocessing import Preprocessing
 from cnn.inspection.gradient_check import GradientCheck, check_gradients
 from cnn.inspection.layer_checks import LayerCheck, check_layer
 from cnn.layers import (
@@ -85,6 +86,7 @@ __all__ = [
     "OutOfMemory",
     "Parallel",
     "Parameter",
+    "Preprocessing",
     "Progress",
     "ReLU",
     "Reshape",

@@ -13,13 +13,14 @@ from backends.memory import Array, Scratch, Shape
 from backends.text import did_you_mean
 from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last, some_of
 from cnn.data.feed import Feed
+from cnn.data.preprocessing import Preprocessing
 from cnn.layers import initializers
 from cnn.layers.description import describe
 from cnn.layers.draws import Draws
 from cnn.layers.layer import Context, Parameter
 from cnn.layers.sequential import Sequential
 from cnn.support import random
-from cnn.support.arguments import flag, shape, shown, whole
+from cnn.support.arguments import flag, instance, shape, shown, whole
 from cnn.support.errors import ArgumentError, CheckpointError, OutOfMemory, ShapeError, out_of_memory
 from cnn.support.files import write_whole
 from cnn.support.tensors import serialized
@@ -48,6 +49,7 @@ class Network(Sequential):
     """
 
     is_root = False
+    _preprocessing: Preprocessing | None = None
 
     @property
     def kind(self) -> str:
@@ -134,14 +136,16 @@ class Network(Sequential):
     def predict(self, images: Any, batch_size: int = EVALUATION_BATCH) -> Any:
         """Probabilities for host images: (N, C, H, W) or (N, H, W) -> (N, classes).
 
-        Bytes are scaled as in training, floats are taken as they are. The output of a network that
-        does not end in Softmax goes through one. If memory runs out, the batch size is halved. Raises
-        ShapeError for images of another shape, DataError if ``images`` are not images.
+        Bytes are scaled as in training, floats are taken as they are, and then the network's
+        ``preprocessing`` is applied. The output of a network that does not end in Softmax goes through one.
+        If memory runs out, the batch size is halved. Raises ShapeError for images of another shape,
+        DataError if ``images`` are not images.
         """
         images = as_images(images)
         self.check_images(images)
         batch_size = whole("batch_size", batch_size)
-        feed = Feed(self.backend, self.dtype, images, np.zeros(len(images), dtype=np.int64), batch_size)
+        labels = np.zeros(len(images), dtype=np.int64)
+        feed = Feed(self.backend, self.dtype, images, labels, batch_size, preprocessing=self.preprocessing)
         found: list[Array] = []
 
         def step() -> None:
@@ -170,6 +174,33 @@ class Network(Sequential):
             gc.collect()  # the error's frames refer to arrays
             self.context.scratch.release()
             feed.halve()
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to images before the network gets them; None: bytes are scaled to 0..1.
+
+        ``fit``, ``evaluate``, ``predict`` and exports apply it, and files keep it. ``forward`` does not.
+        """
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, preprocessing: Preprocessing | None) -> None:
+        self.require_built()
+        if not self.is_root:
+            raise ArgumentError(
+                f"layer {self.label} is part of another network, which has the preprocessing: "
+                "use that network"
+            )
+        if preprocessing is not None:
+            example = "cnn.Preprocessing(mean=(0.5,), std=(0.25,))"
+            instance("preprocessing", preprocessing, Preprocessing, example)
+            channels = self.input_shape[0] if len(self.input_shape) == 3 else None
+            if len(preprocessing.mean) != channels:
+                raise ArgumentError(
+                    f"the preprocessing is for {len(preprocessing.mean)} channels, the network's input is "
+                    f"{self.input_shape}: expected a mean and a std for each channel of a (C, H, W)"
+                )
+        self._preprocessing = preprocessing
 
     def probabilities(self, y: Array) -> Array:
         """Softmax of an inference output ``y``, or ``y`` itself if it is probabilities already."""
@@ -292,6 +323,8 @@ class Network(Sequential):
         """How to build the network again, as plain data; or which layer keeps that from being said."""
         self.require_built()
         described = {"version": FILE_VERSION, "dtype": self.dtype, "input_shape": self.input_shape}
+        if self.preprocessing is not None:
+            described["preprocessing"] = self.preprocessing.description
         try:
             return described | {"network": describe(self)}
         except CheckpointError as error:
@@ -310,6 +343,7 @@ class Network(Sequential):
             self.require_alone()
         twin = self.fresh()
         twin.build(**self._place)
+        twin.preprocessing = self.preprocessing
         with self.backend.active():
             for array, value in zip(twin.state.values(), self.state.values(), strict=True):
                 array[...] = value
@@ -336,7 +370,7 @@ class Network(Sequential):
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self.is_root:
             return super().__reduce_ex__(protocol)
-        return _rebuilt, (self.fresh(), self._place, self.state_dict())
+        return _rebuilt, (self.fresh(), self._place, self.state_dict(), self.preprocessing)
 
     def require_built(self) -> None:
         """Raise ArgumentError if the network has not been built."""
@@ -412,10 +446,16 @@ class Network(Sequential):
             raise ShapeError(f"the {name} is {array.shape}, the network expects {expected}, batch last")
 
 
-def _rebuilt(network: Network, place: dict[str, Any], state: dict[str, Any]) -> Network:
-    """A network from what it was pickled as."""
+def _rebuilt(
+    network: Network,
+    place: dict[str, Any],
+    state: dict[str, Any],
+    preprocessing: Preprocessing | None = None,
+) -> Network:
+    """A network from what it was pickled as; version 0.1 had no preprocessing."""
     network.build(**place)
     network.load_state_dict(state)
+    network.preprocessing = preprocessing
     return network
 
 

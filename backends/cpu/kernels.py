@@ -184,17 +184,22 @@ class CompiledKernels(PortableKernels, records_launches=True):
         arguments = (out, dy, y, NOTHING[out.dtype] if sums is None else sums, int(sums is not None))
         pooling.relu_grad(out.dtype, (*arguments, rows, out.size // rows), thread_count(out.size))
 
-    def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
+    def gather_batch(
+        self, images: Array, indices: Array, out: Array, shift: Array | None = None,
+        scale: Array | None = None,
+    ) -> None:  # fmt: skip
         plain = images.flags.c_contiguous and out.flags.c_contiguous and indices.flags.c_contiguous
         if not plain or indices.dtype != INDICES or images.dtype not in (BYTES, out.dtype):
-            super().gather_batch(images, indices, out)
+            super().gather_batch(images, indices, out, shift, scale)
             return
-        sizes = (prod(images.shape[1:]), len(indices))
-        if images.dtype == BYTES:
-            scale = _settings(out.dtype, 1 / 255)
-            steps.gather_bytes(out.dtype, (images, indices, scale, out, *sizes), thread_count(out.size))
-        else:
-            steps.gather_numbers(out.dtype, (images, indices, out, *sizes), thread_count(out.size))
+        has_bytes = images.dtype == BYTES
+        if shift is None:
+            shift, scale = _unnormalized(len(out), has_bytes, out.dtype)
+        arguments = (
+            images, indices, shift, scale, out, prod(out.shape[1:3]), prod(images.shape[1:]), len(indices),
+        )  # fmt: skip
+        gather = steps.gather_bytes if has_bytes else steps.gather_numbers
+        gather(out.dtype, arguments, thread_count(out.size))
 
     @covering()
     def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
@@ -440,6 +445,12 @@ def _clip_norm(grad: Array, limit: float) -> None:
     factor = limit / (sqrt(np.dot(grad, grad)) + NORM_ROUNDING)
     if factor < 1:
         np.multiply(grad, grad.dtype.type(factor), out=grad)
+
+
+@lru_cache(maxsize=256)
+def _unnormalized(channels: int, has_bytes: bool, dtype: Any) -> tuple[Array, Array]:
+    """The shift and the scale of each channel that bring bytes to 0..1 and leave floats as they are."""
+    return np.zeros(channels, dtype), np.full(channels, 1 / 255 if has_bytes else 1, dtype)
 
 
 @lru_cache(maxsize=256)

@@ -680,10 +680,12 @@ extern "C" __global__ void next_batch(
 
 const int GATHER_SIDE = 32;
 
-// images (M, pixels) -> out (pixels, N): the chosen images times `scale`. Blocks of 32 x 8 threads: (tiles of
-// 32 images, tiles of 32 pixels); shared: 32 x 33 elements for the transposition.
+// images (M, pixels) -> out (pixels, N): the chosen images, each channel of `plane` pixels less its `shift`
+// and times its `scale`, or times `factor` if these are null. Blocks of 32 x 8 threads: (tiles of 32 images,
+// tiles of 32 pixels); shared: 32 x 33 elements for the transposition.
 template <class T>
-__device__ void gather(const T *images, const long long *chosen, real *out, real scale, int pixels, int N) {
+__device__ void gather(const T *images, const long long *chosen, real *out, const real *shift,
+                       const real *scale, real factor, int plane, int pixels, int N) {
     real *tile = (real *)shared_memory;
     const int PITCH = GATHER_SIDE + 1; // one more, so that the elements of a column are in different banks
     int row_of_tiles = row_of_blocks();
@@ -691,8 +693,12 @@ __device__ void gather(const T *images, const long long *chosen, real *out, real
     int first_image = blockIdx.x * GATHER_SIDE, first_pixel = row_of_tiles * GATHER_SIDE;
     for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
         int n = first_image + row, pixel = first_pixel + threadIdx.x;
-        if (n < N && pixel < pixels)
-            tile[row * PITCH + threadIdx.x] = images[chosen[n] * pixels + pixel] * scale;
+        if (n < N && pixel < pixels) {
+            real value = images[chosen[n] * pixels + pixel];
+            int channel = pixel / plane;
+            tile[row * PITCH + threadIdx.x] =
+                shift ? (value - shift[channel]) * scale[channel] : value * factor;
+        }
     }
     __syncthreads();
     for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
@@ -703,12 +709,14 @@ __device__ void gather(const T *images, const long long *chosen, real *out, real
 
 extern "C" __global__ void gather_bytes(
     const unsigned char *__restrict__ images, const long long *__restrict__ chosen, real *__restrict__ out,
-    double scale, int pixels, int N) {
-    gather(images, chosen, out, (real)scale, pixels, N);
+    const real *__restrict__ shift, const real *__restrict__ scale, double factor, int plane, int pixels,
+    int N) {
+    gather(images, chosen, out, shift, scale, (real)factor, plane, pixels, N);
 }
 
 extern "C" __global__ void gather_numbers(
-    const real *__restrict__ images, const long long *__restrict__ chosen, real *__restrict__ out, int pixels,
+    const real *__restrict__ images, const long long *__restrict__ chosen, real *__restrict__ out,
+    const real *__restrict__ shift, const real *__restrict__ scale, double factor, int plane, int pixels,
     int N) {
-    gather(images, chosen, out, (real)1, pixels, N);
+    gather(images, chosen, out, shift, scale, (real)factor, plane, pixels, N);
 }

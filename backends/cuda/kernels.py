@@ -231,16 +231,20 @@ class CompiledKernels(PortableKernels, records_launches=True):
         else:
             super().next_batch(*arguments)
 
-    def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
+    def gather_batch(
+        self, images: Array, indices: Array, out: Array, shift: Array | None = None,
+        scale: Array | None = None,
+    ) -> None:  # fmt: skip
         pixels, N = prod(images.shape[1:]), len(indices)
         blocks = ceil_div(N, GATHER_SIDE), ceil_div(pixels, GATHER_SIDE)
         taken = covers(self, (out, indices), INDICES) and images.flags.c_contiguous
         if not taken or images.dtype not in (BYTES, out.dtype):
-            super().gather_batch(images, indices, out)
+            super().gather_batch(images, indices, out, shift, scale)
             return
-        scaled = images.dtype == BYTES
-        name = "gather_bytes" if scaled else "gather_numbers"
-        arguments = (images, indices, out, *([1 / 255] if scaled else []), pixels, N)
+        has_bytes = images.dtype == BYTES
+        name = "gather_bytes" if has_bytes else "gather_numbers"
+        factor = 1 / 255 if has_bytes else 1.0
+        arguments = (images, indices, out, shift, scale, factor, prod(images.shape[2:]), pixels, N)
         shared = GATHER_SIDE * (GATHER_SIDE + 1) * out.itemsize
         self._launch.grid(name, out.dtype, blocks, (GATHER_SIDE, 8), arguments, shared)
 

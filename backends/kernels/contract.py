@@ -74,8 +74,14 @@ class Kernels:
         """
         raise NotImplementedError
 
-    def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
-        """``out`` = ``images[indices]``: (N, C, H, W) -> (C, H, W, n); bytes are scaled to 0..1."""
+    def gather_batch(
+        self, images: Array, indices: Array, out: Array, shift: Array | None = None,
+        scale: Array | None = None,
+    ) -> None:  # fmt: skip
+        """``out`` = ``(images[indices] - shift) * scale``: (N, C, H, W) -> (C, H, W, n).
+
+        ``shift`` and ``scale`` (C,) are those of each channel; None: bytes are scaled to 0..1.
+        """
         raise NotImplementedError
 
     # --- sums and products

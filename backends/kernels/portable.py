@@ -37,12 +37,19 @@ class PortableKernels(Kernels):
         cursor[:1] += len(chosen)
         cursor[1:] += 1
 
-    def gather_batch(self, images: Array, indices: Array, out: Array) -> None:
+    def gather_batch(
+        self, images: Array, indices: Array, out: Array, shift: Array | None = None,
+        scale: Array | None = None,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
         (chosen,) = temporaries(self.device, ((len(indices), *images.shape[1:]), images.dtype))
         self.device.take(images, indices, out=chosen)
         out[...] = chosen.transpose(1, 2, 3, 0)
-        if images.dtype == self.device.xp.uint8:
-            self.device.xp.multiply(out, 1 / 255, out=out)
+        if shift is not None and scale is not None:
+            xp.subtract(out, shift.reshape(-1, 1, 1, 1), out=out)
+            xp.multiply(out, scale.reshape(-1, 1, 1, 1), out=out)
+        elif images.dtype == xp.uint8:
+            xp.multiply(out, 1 / 255, out=out)
 
     def copy(self, x: Array, out: Array) -> None:
         out[...] = x

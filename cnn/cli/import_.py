@@ -18,7 +18,7 @@ from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.report import examine
 from cnn.saving import foreign
-from cnn.saving.weights import read, require_finite
+from cnn.saving.weights import read, require_finite, take_preprocessing
 from cnn.support.errors import CheckpointError
 from cnn.support.terminal import write_line
 
@@ -56,7 +56,7 @@ def import_(
     folder.require_new()
     config.require_valid()
     backend = backends.get(config.device)
-    state, _ = read(weights)
+    state, metadata = read(weights)
     test_set = load(config.data)[1].only(config.classes)
     say_notes([*test_set.notes, *notes_on(test_set, "test")])
     network = config.make_network(test_set.shape, len(test_set.classes), backend)
@@ -64,6 +64,7 @@ def import_(
         state = renamed(state, network.shapes)
         network.require_state(state)
         require_finite(state, config.dtype)
+        take_preprocessing(network, metadata)
         network.load_state_dict(state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from None

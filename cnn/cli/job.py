@@ -75,6 +75,7 @@ class Job:
             with self.folder.alone():
                 remove_unfinished(self.folder.path)
                 self._write_new_place()
+            self.saved.take_preprocessing(self.network)
             self.network.load_state_dict(weights_in(self.saved.arrays))
             return self.saved.history
         signals = StopOnSignal()
@@ -104,6 +105,7 @@ class Job:
                     callbacks=callbacks,
                     graph=self.config.graph,
                     stream=self.config.stream,
+                    normalize=self.config.normalize,
                     resume=self.saved.path if self.saved else None,
                 )
         except KeyboardInterrupt:  # if the signals could not be handled
@@ -230,7 +232,12 @@ class Job:
             print_json({"run": str(self.folder.path), "config": asdict(config), **figures})
             return
         write_line(self.headline)
-        say_notes([*notes_on(self.train_set, "training"), *notes_on(self.test_set, "test", self.train_set)])
+        say_notes(
+            [
+                *notes_on(self.train_set, "training", normalized=config.normalize),
+                *notes_on(self.test_set, "test", self.train_set),
+            ]
+        )
         write_line(f"epochs: {config.epochs}, each of {steps:,} steps and a test on {len(tested):,} images")
         self.network.summary()
         parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())

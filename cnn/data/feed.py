@@ -10,6 +10,7 @@ import numpy as np
 from backends import Backend
 from backends.graph import recordable
 from backends.memory import Array, Buffers, Upload
+from cnn.data.preprocessing import Preprocessing
 from cnn.data.readers.mapped import ReadAhead, mapping
 
 ENOUGH_TO_RECORD = 8  # batches: recording a step takes as long as a few
@@ -18,9 +19,10 @@ ENOUGH_TO_RECORD = 8  # batches: recording a step takes as long as a few
 class Feed:
     """Gives out a data set batch by batch, always in the same device arrays.
 
-    A batch is ``x`` (C, H, W, n) in ``dtype``, with bytes scaled to 0..1, and ``labels`` (n,); both are valid
-    until the next batch. The last batch of an epoch holds the remaining samples. The position in the epoch
-    is on the device too, in ``cursor``, so that :meth:`gather` is the same kernel calls every time.
+    A batch is ``x`` (C, H, W, n) in ``dtype``, with bytes scaled to 0..1 and then the ``preprocessing`` of
+    the network, and ``labels`` (n,); both are valid until the next batch. The last batch of an epoch holds
+    the remaining samples. The position in the epoch is on the device too, in ``cursor``, so that
+    :meth:`gather` is the same kernel calls every time.
 
     A batch can be given out in ``parts``, one :meth:`gather` for each, so that it needs less memory.
 
@@ -37,6 +39,7 @@ class Feed:
         batch_size: int,
         stream: bool | None = None,
         parts: int = 1,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         self.backend = backend
         self.dtype = dtype
@@ -49,6 +52,9 @@ class Feed:
         self._source: Resident | Streamed = kind(backend, images, labels, stored)
         on_host = self.streamed or self._source.images is images
         self._ahead = ReadAhead(images if on_host else None)
+        self._normalization: tuple[Array, ...] = ()  # shift and scale of each channel
+        if preprocessing is not None:
+            self._normalization = tuple(map(backend.asarray, preprocessing.arrays(stored, dtype)))
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
             self._order = backend.zeros(len(images), np.int64)
@@ -124,7 +130,7 @@ class Feed:
         chosen = self._buffers.view("chosen", (size,), np.int64)
         kernels, source = self.backend.kernels, self._source
         kernels.next_batch(self.cursor, self._order, source.labels, self._rates, chosen, labels, self.rate)
-        kernels.gather_batch(source.images, chosen, x)
+        kernels.gather_batch(source.images, chosen, x, *self._normalization)
         return x, labels
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:

@@ -7,10 +7,13 @@ from cnn.data.scale import scale_note
 from cnn.support.text import short
 
 
-def notes_on(part: Dataset, name: str, train: Dataset | None = None) -> list[str]:
-    """Notes on the ``name`` part; ``train`` is the training set, if that is a different one."""
+def notes_on(part: Dataset, name: str, train: Dataset | None = None, normalized: bool = False) -> list[str]:
+    """Notes on the ``name`` part; ``train`` is the training set, if that is a different one.
+
+    If the network has mean and std of its own (``normalized``), any range of the training images is fine.
+    """
     if train is None:
-        notes = [scale_note(part.images, name)]
+        notes = [None if normalized else scale_note(part.images, name)]
         if name == "training":
             notes.append(_one_class_note(part))
     else:

@@ -123,6 +123,12 @@ class Config:
         "Compute each batch in this many parts and add their gradients: the same updates with less memory.",
         check=whole, before=1,
     )
+    normalize: bool = setting(
+        False, TRAINING,
+        "Subtract the mean of the training images from each channel and divide by their standard deviation; "
+        "the model keeps both numbers.",
+        before=False,
+    )
     validation: float = setting(
         0.0, ON_WHAT,
         "Share of the training images to hold out. The weights with the lowest loss on them are kept in "

@@ -65,7 +65,7 @@ def export(network: Network, path: str | Path, classes: Sequence[str] | None = N
     Notes
     -----
     The input "images" is float32 (N, C, H, W), already scaled, or (N, F); the output "probabilities"
-    is float32 (N, classes). N is free.
+    is float32 (N, classes). N is free. If the network has a ``preprocessing``, the model begins with it.
 
     Raises
     ------
@@ -93,7 +93,10 @@ def export(network: Network, path: str | Path, classes: Sequence[str] | None = N
 def _graph(onnx: Any, network: Network) -> Any:
     """The graph of the network; values and constants are named by the position of their layer."""
     builder = _Builder(onnx)
-    value = builder.layer(network, INPUT)
+    value = INPUT
+    for name, operation in _preprocessing(network):
+        value = builder.operation(name, operation, [value])
+    value = builder.layer(network, value)
     if not network.gives_probabilities:
         builder.operation("predict", SOFTMAX, [value])
     builder.nodes[-1].output[0] = OUTPUT
@@ -141,6 +144,19 @@ class _Builder:
             make(operation.operator, [*values, *names], [output], output, **operation.attributes)
         )
         return output
+
+
+def _preprocessing(network: Network) -> list[tuple[str, Operation]]:
+    """What the network's preprocessing does to each channel, by name."""
+    if network.preprocessing is None:
+        return []
+    shift, scale = (
+        array.reshape(-1, 1, 1) for array in network.preprocessing.arrays(np.dtype("float32"), "float32")
+    )
+    return [
+        ("preprocessing", Operation("Sub", {"mean": shift})),
+        ("preprocessing", Operation("Mul", {"inverse_std": scale})),
+    ]
 
 
 def _convolution(layer: Any) -> list[Operation]:

@@ -10,6 +10,7 @@ import numpy as np
 import backends
 from backends import Backend
 from backends.memory import Scratch, Shape
+from cnn.data.preprocessing import Preprocessing
 from cnn.data.readers.npz import holds_arrays, read_npz
 from cnn.layers.description import rebuild
 from cnn.layers.draws import Draws
@@ -39,6 +40,8 @@ UNREADABLE = (
 def load(path: str | Path, device: Backend | str = "auto", network: Network | None = None) -> Network:
     """Load the network in ``path`` on ``device``; or load its weights into ``network`` on its own device.
 
+    The network gets the preprocessing that the file describes.
+
     Names may have a prefix like those of PyTorch's DataParallel and compile. The file may be an .npz.
     Raises CheckpointError if the file is missing, damaged, of another kind or of another architecture, or
     if a weight is NaN or infinite; :meth:`Sequential.load_state_dict` accepts such arrays.
@@ -50,6 +53,7 @@ def load(path: str | Path, device: Backend | str = "auto", network: Network | No
         state = foreign.without_wrappers(state, network.shapes)
         network.require_state(state)
         require_finite(state, network.dtype)
+        take_preprocessing(network, metadata)
         network.load_state_dict(state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -148,6 +152,22 @@ def _read_bfloat16(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
                 halves = np.frombuffer(file.read(end - first), "<u2").astype(np.uint32)
                 arrays[name] = (halves << 16).view(np.float32).reshape(header[name]["shape"])
     return arrays
+
+
+def take_preprocessing(network: Network, metadata: Mapping[str, str]) -> None:
+    """Give ``network`` the preprocessing that a file describes; CheckpointError if it cannot be used.
+
+    A file from elsewhere does not say how its images were prepared: the network then keeps its own.
+    """
+    if METADATA not in metadata:
+        return
+    try:
+        described = json.loads(metadata[METADATA]).get("preprocessing")
+        network.preprocessing = None if described is None else Preprocessing(**described)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"the description of the preprocessing cannot be used ({short(str(error), 300)})"
+        ) from None
 
 
 def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str, Any]) -> Network:

@@ -259,7 +259,10 @@ def _batches(numbers: _Numbers) -> Iterator[Call]:
         scans = numbers.below(256, count, *shape).astype(np.uint8)
         kinds = {"bytes": scans, "floats": numbers.normal(count, *shape)}
         for kind, images in kinds.items():
-            yield _kernel("gather_batch", f"{variant}, {kind}", images=images, indices=chosen, out=out)
+            arrays = {"images": images, "indices": chosen, "out": out}
+            yield _kernel("gather_batch", f"{variant}, {kind}", **arrays)
+            arrays |= {"shift": numbers.normal(len(out)), "scale": numbers.normal(len(out))}
+            yield _kernel("gather_batch", f"{variant}, {kind}, normalized", **arrays)
         yield _kernel(
             "next_batch",
             variant,

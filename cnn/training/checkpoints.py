@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn.data import Dataset
-from cnn.network import FILE_VERSION
+from cnn.network import FILE_VERSION, Network
 from cnn.saving import weights
 from cnn.support.errors import CheckpointError
 from cnn.support.files import to_json, write_whole
@@ -55,6 +55,7 @@ class SavedTraining:
     path: str | Path
     arrays: dict[str, Any]
     settings: dict[str, Any]
+    metadata: dict[str, str]  # of the file
     steps: int  # in an epoch
     epoch: int
     step: int  # steps done in this epoch
@@ -98,7 +99,18 @@ class SavedTraining:
                 f"{path}: the description of the checkpoint cannot be used ({error})"
             ) from error
         return cls(
-            path, arrays, settings, steps, epoch, step, seconds, history, optimizer, first_loss, failure
+            path,
+            arrays,
+            settings,
+            metadata,
+            steps,
+            epoch,
+            step,
+            seconds,
+            history,
+            optimizer,
+            first_loss,
+            failure,
         )
 
     @property
@@ -107,6 +119,10 @@ class SavedTraining:
         if self.epoch == len(self.history):
             return f"the end of epoch {self.epoch}"
         return f"epoch {self.epoch}, step {self.step} of {self.steps}"
+
+    def take_preprocessing(self, network: Network) -> None:
+        """Give ``network`` the preprocessing that the training run began with."""
+        weights.take_preprocessing(network, self.metadata)
 
     def require_epochs(self, epochs: int) -> None:
         """Raise CheckpointError if the run is already beyond so many epochs."""

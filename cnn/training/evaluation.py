@@ -66,4 +66,7 @@ def make_feed(
             f"the labels go up to {highest}, the network's output has {classes} classes; "
             f"give its last layer {highest + 1} outputs or take fewer classes"
         )
-    return Feed(network.backend, network.dtype, data.images, data.labels, batch_size, stream, parts)
+    return Feed(
+        network.backend, network.dtype, data.images, data.labels, batch_size, stream, parts,
+        network.preprocessing,
+    )  # fmt: skip

@@ -34,6 +34,7 @@ def fit(
     resume: str | Path | None = None,
     transforms: Sequence[GradientTransform] | None = None,
     accumulate: int = 1,
+    normalize: bool = False,
 ) -> list[dict[str, Any]]:
     """Train ``network`` on ``train``, in shuffled batches.
 
@@ -73,6 +74,9 @@ def fit(
     accumulate : int
         Compute each batch in this many parts, whose gradients are added: the same updates with less memory.
         BatchNorm takes the mean and the variance of each part.
+    normalize : bool
+        Measure the mean and the standard deviation of each channel of ``train`` first, and keep them as
+        ``network.preprocessing``, which predict, evaluate and exports apply too. False: the network's own.
 
     Returns
     -------
@@ -94,7 +98,7 @@ def fit(
     """
     prepared = prepare(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, resume, transforms, accumulate,
+        stream, resume, transforms, accumulate, normalize,
     )  # fmt: skip
     with _advice_if_too_large(prepared), network.backend.active(), ExitStack() as at_end:
         run, validation_batches = prepared.start()

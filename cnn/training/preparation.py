@@ -11,6 +11,7 @@ import numpy as np
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed, is_too_large
 from cnn.data.notes import notes_on
+from cnn.data.preprocessing import Preprocessing
 from cnn.network import Network
 from cnn.support import random
 from cnn.support.arguments import flag, instance, shown, whole
@@ -47,12 +48,14 @@ class PreparedRun:
     saved: SavedTraining | None
     transforms: Sequence[GradientTransform]
     accumulate: int
+    normalize: bool
 
     def start(self) -> tuple[Run, Feed | None]:
         """Bring the data to the device, and resume from ``saved``; -> the run, and the validation batches."""
+        self._choose_preprocessing()
         feed = make_feed(self.network, self.train, self.batch_size, self.stream, self.accumulate)
         validation = None if self.validation is None else make_feed(self.network, self.validation)
-        _warn_of_data(self.train, self.validation)
+        _warn_of_data(self.network, self.train, self.validation)
         loss = make_loss(self.network, self.loss)
         self.optimizer.build(self.network)
         training = TrainingStep(
@@ -63,6 +66,14 @@ class PreparedRun:
         if self.saved is not None:
             self.saved.restore(run)
         return run, validation
+
+    def _choose_preprocessing(self) -> None:
+        """Take the preprocessing of the run that is resumed, or measure the training set."""
+        self.network.check_images(self.train.images)
+        if self.saved is not None:
+            self.saved.take_preprocessing(self.network)
+        elif self.normalize:
+            self.network.preprocessing = Preprocessing.of(self.train)
 
     def _settings(self, training: TrainingStep) -> dict[str, Any]:
         """The settings that a resumed training run must share with the run that it resumes.
@@ -83,6 +94,7 @@ class PreparedRun:
             **optimizer.present_settings,
             "schedule": repr(self.schedule),
             "transforms": [repr(transform) for transform in self.transforms] or None,
+            "normalize": self.normalize or None,
         }
 
     def start_epoch(self, run: Run, epoch: int) -> float:
@@ -110,6 +122,7 @@ def prepare(
     resume: str | Path | None,
     transforms: Sequence[GradientTransform] | None,
     accumulate: int,
+    normalize: bool,
 ) -> PreparedRun:
     """The arguments of ``fit``, checked and with its defaults; the network is built."""
     instance("network", network, Network, "cnn.models.lenet5()")
@@ -136,6 +149,7 @@ def prepare(
     _instances("callbacks", callbacks, Callback, "cnn.NaNGuard()")
     seed = whole("seed", seed, least=0)
     flag("graph", graph)
+    normalize = flag("normalize", normalize)
     if not network.built:
         network.build(train.shape, seed=seed)
     if stream is None:
@@ -143,7 +157,7 @@ def prepare(
     flag("stream", stream)
     return PreparedRun(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, saved, transforms, accumulate,
+        stream, saved, transforms, accumulate, normalize,
     )  # fmt: skip
 
 
@@ -183,8 +197,8 @@ def _default_transforms(optimizer: Optimizer | None, saved: SavedTraining | None
     return [ClipNorm(defaults.CLIP)]
 
 
-def _warn_of_data(train: Dataset, validation: Dataset | None) -> None:
-    notes = notes_on(train, "training")
+def _warn_of_data(network: Network, train: Dataset, validation: Dataset | None) -> None:
+    notes = notes_on(train, "training", normalized=network.preprocessing is not None)
     if validation is not None:
         notes += notes_on(validation, "evaluated", train)  # which may be the test set
     for note in notes:

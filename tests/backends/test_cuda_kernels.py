@@ -150,6 +150,13 @@ STEPS = {
         "gather_batch", RANDOM.integers(0, 256, (50, 3, 5, 7), dtype=np.uint8), labels(N, 50),
         numbers(3, 5, 7, N),
     ),
+    "gather_batch of bytes, normalized": lambda: (
+        "gather_batch", RANDOM.integers(0, 256, (50, 3, 5, 7), dtype=np.uint8), labels(N, 50),
+        numbers(3, 5, 7, N), numbers(3), numbers(3),
+    ),
+    "gather_batch of numbers, normalized": lambda: (
+        "gather_batch", numbers(50, 3, 9, 9), labels(N, 50), numbers(3, 9, 9, N), numbers(3), numbers(3),
+    ),
     "gather_batch of many numbers": lambda: (
         "gather_batch", numbers(9, 1, 23, 23), labels(N, 9), numbers(1, 23, 23, N),
     ),

@@ -9,30 +9,35 @@ PIXELS, IMAGES = 64, 16  # at a time: one cache line of each image and of each p
 
 
 @inlined
-def _gather(images, order, scale, out, pixels, N, part, parts):
-    """``out[p, n]`` = scale * images[order[n], p]: (all, pixels) -> (pixels, N)."""
+def _gather(images, order, shift, scale, out, plane, pixels, N, part, parts):
+    """``out[p, n]`` = (images[order[n], p] - shift) * scale: (all, pixels) -> (pixels, N)."""
     first, last = share(-(-pixels // PIXELS), part, parts)
     for block in range(first, last):
-        for some in range(0, N, IMAGES):
-            for p in range(block * PIXELS, min(pixels, (block + 1) * PIXELS)):
-                for n in range(some, min(N, some + IMAGES)):
-                    out[p * N + n] = scale * images[order[n] * pixels + p]
+        start, end = block * PIXELS, min(pixels, (block + 1) * PIXELS)
+        for channel in range(start // plane, -(-end // plane)):
+            less, times = shift[channel], scale[channel]
+            for some in range(0, N, IMAGES):
+                for p in range(max(start, channel * plane), min(end, (channel + 1) * plane)):
+                    for n in range(some, min(N, some + IMAGES)):
+                        out[p * N + n] = (images[order[n] * pixels + p] - less) * times
 
 
-@Kernel
+@as_written
 def gather_bytes(
-    images: Bytes, order: Indices, scale: Numbers, out: Numbers, pixels: int, N: int, part: int, parts: int
-) -> None:
-    """A batch of byte images, scaled, batch last."""
-    _gather(images, order, scale[0], out, pixels, N, part, parts)
+    images: Bytes, order: Indices, shift: Numbers, scale: Numbers, out: Numbers, plane: int, pixels: int,
+    N: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """A batch of byte images, batch last; shift and scale are those of each channel."""
+    _gather(images, order, shift, scale, out, plane, pixels, N, part, parts)
 
 
-@Kernel
+@as_written
 def gather_numbers(
-    images: Numbers, order: Indices, out: Numbers, pixels: int, N: int, part: int, parts: int
-) -> None:
-    """A batch of float images, unchanged, batch last."""
-    _gather(images, order, one(out), out, pixels, N, part, parts)
+    images: Numbers, order: Indices, shift: Numbers, scale: Numbers, out: Numbers, plane: int, pixels: int,
+    N: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """A batch of float images, batch last; shift and scale are those of each channel."""
+    _gather(images, order, shift, scale, out, plane, pixels, N, part, parts)
 
 
 @Kernel

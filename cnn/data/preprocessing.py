@@ -1,0 +1,102 @@
+"""What is done to stored images before a network gets them; it belongs to the network."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cnn.data.dataset import Dataset
+from cnn.support.arguments import number, shown
+from cnn.support.errors import ArgumentError
+
+_AT_ONCE = 1 << 18  # numbers that are read at a time, so that a mapped file is never copied as a whole
+BYTE = 255  # bytes are divided by this
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Each channel minus its mean, divided by its standard deviation.
+
+    Parameters
+    ----------
+    mean, std
+        One number for each channel. Bytes count as 0..1, other numbers as they are.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if len(self.mean) != len(self.std):
+            raise ArgumentError(
+                f"mean has {len(self.mean)} numbers and std has {len(self.std)}: expected one of each for "
+                "each channel"
+            )
+        for value in self.std:
+            if value <= 0:
+                raise ArgumentError(f"std has {value:g}, expected numbers above 0")
+
+    @classmethod
+    def of(cls, data: Dataset) -> "Preprocessing":
+        """The mean and the standard deviation of each channel of all images; exact for bytes.
+
+        A channel in which all numbers are equal gets a standard deviation of 1.
+        """
+        moments = _moments_of_bytes if data.images.dtype == np.uint8 else _moments_of_floats
+        mean, std = moments(data.images)
+        return cls(tuple(mean), tuple(value or 1.0 for value in std))
+
+    def arrays(self, images_dtype: Any, dtype: str) -> tuple[Any, Any]:
+        """(shift, scale) of each channel in ``dtype``: stored numbers become (number - shift) * scale."""
+        unit = BYTE if images_dtype == np.uint8 else 1
+        shift, scale = unit * np.array(self.mean), 1 / (unit * np.array(self.std))
+        return shift.astype(dtype), scale.astype(dtype)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The numbers as plain data, from which ``Preprocessing(**description)`` makes the same."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes) or not values:
+        raise ArgumentError(f"{name} is {shown(values)}, expected a number for each channel, such as (0.5,)")
+    return tuple(number(name, value, least=-np.inf) for value in values)
+
+
+def _pieces(images: Any) -> Iterator[Any]:
+    """A few images at a time, in order."""
+    count = max(1, _AT_ONCE // images[0].size)
+    for start in range(0, len(images), count):
+        yield images[start : start + count]
+
+
+def _moments_of_bytes(images: Any) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel in 0..1, from whole numbers without rounding."""
+    channels = range(images.shape[1])
+    counts = np.zeros((len(channels), BYTE + 1), dtype=np.int64)
+    for piece in _pieces(images):
+        for channel in channels:
+            counts[channel] += np.bincount(piece[:, channel].ravel(), minlength=BYTE + 1)
+    mean, std = [], []
+    for histogram in counts.tolist():
+        n = sum(histogram)
+        total = sum(value * count for value, count in enumerate(histogram))
+        squares = sum(value * value * count for value, count in enumerate(histogram))
+        mean.append(total / (n * BYTE))
+        std.append(((n * squares - total * total) / (n * BYTE) ** 2) ** 0.5)
+    return mean, std
+
+
+def _moments_of_floats(images: Any) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel in float64."""
+    n, axes = images.size // images.shape[1], (0, 2, 3)
+    mean = sum(piece.sum(axis=axes, dtype=np.float64) for piece in _pieces(images)) / n
+    across = mean.reshape(-1, 1, 1)
+    squares = sum(np.square(piece - across).sum(axis=axes) for piece in _pieces(images))
+    return mean.tolist(), np.sqrt(squares / n).tolist()
