@@ -7,6 +7,7 @@ from cnn.inspection.gradient_check import GradientCheck, check_gradients
 from cnn.inspection.layer_checks import LayerCheck, check_layer
 from cnn.layers import (
     Activation,
+    AdaptiveAvgPool2D,
     AvgPool2D,
     BatchNorm1D,
     BatchNorm2D,
@@ -14,6 +15,8 @@ from cnn.layers import (
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
     Layer,
     MaxPool2D,
     Parallel,
@@ -54,6 +57,7 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "AdaptiveAvgPool2D",
     "ArgumentError",
     "AvgPool2D",
     "BatchNorm1D",
@@ -73,6 +77,8 @@ __all__ = [
     "DeviceUnavailable",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool2D",
     "GradientCheck",
     "GradientTransform",
     "Layer",

@@ -12,7 +12,7 @@ import numpy as np
 
 from backends import graph
 from backends.cpu import threads
-from backends.cpu.compiled import convolution, kept, pooling, steps
+from backends.cpu.compiled import convolution, kept, pooling, resampling, steps
 from backends.cpu.compiled.convolution import ALONE, BEFORE_POOL, BEFORE_RELU
 from backends.cpu.compiled.jit import HAS_THREADS, MULTIPLICATIONS, clock, thread_count
 from backends.cpu.compiled.matmul import matmul
@@ -20,7 +20,8 @@ from backends.cpu.compiled.products import inner_product, lanes, outer_product
 from backends.kernels.contract import NORM_ROUNDING, TINY
 from backends.kernels.covering import FLOATS, covering, covers
 from backends.kernels.portable import PortableKernels
-from backends.kernels.window import Window
+from backends.kernels.sampling import Sampling
+from backends.kernels.window import Pair, Window
 from backends.memory import Array, Device, Shape
 
 BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.intp)
@@ -98,7 +99,7 @@ class CompiledKernels(PortableKernels, records_launches=True):
         at_once = max(1, (POOLED_BYTES // (line * x.itemsize) - extent) // step + 1)
         rows = min(at_once, -(-out.shape[1] // parts))
         size = parts * line * ((rows - 1) * step + extent)
-        border = window.padding[1]
+        border = _border(window)
         bordered, rows_first, scratch = self._vectors(x.dtype, _bordered_size(x, border), weight.size, size)
         x = self._bordered(x, border, bordered)
         weight = _by_rows(weight, rows_first)
@@ -151,13 +152,11 @@ class CompiledKernels(PortableKernels, records_launches=True):
         pooling.max_pool_grad(dy.dtype, arguments, thread_count(out.size))
 
     @covering()
-    def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
-        pooling.average_pool(x.dtype, (out, x, *x.shape, _pool(window, out.shape)), thread_count(x.size))
-
-    @covering()
-    def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
-        arguments = (out, dy, *out.shape, _pool(window, dy.shape))
-        pooling.average_pool_grad(dy.dtype, arguments, thread_count(out.size))
+    def resample(self, x: Array, out: Array, rows: Sampling, columns: Sampling) -> None:
+        parts = thread_count(x.size + out.size)
+        (lines,) = self._vectors(x.dtype, parts * prod(x.shape[2:]))
+        samplings = *_sampling(rows, x.dtype), *_sampling(columns, x.dtype)
+        resampling.resample(x.dtype, (out, x, lines, *samplings, *x.shape, *out.shape[1:3]), parts)
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> None:
         scratch = partial(
@@ -304,7 +303,7 @@ class CompiledKernels(PortableKernels, records_launches=True):
         rectify: bool,
     ) -> None:
         work = _work(weight, out.shape)
-        border = window.padding[1]
+        border = _border(window)
         bordered, rows_first = self._vectors(x.dtype, _bordered_size(x, border), weight.size)
         x = self._bordered(x, border, bordered)
         weight = _by_rows(weight, rows_first)
@@ -325,7 +324,7 @@ class CompiledKernels(PortableKernels, records_launches=True):
     ) -> None:  # fmt: skip
         """The gradient of the weight; ``made_from`` is explained in convolution_grad_weight."""
         parts = thread_count(_work(out, y_shape))
-        border = window.padding[1]
+        border = _border(window)
         bordered, shares = self._vectors(x.dtype, _bordered_size(x, border), parts * out.size)
         x = self._bordered(x, border, bordered)
         shape, offsets = _convolution(x.shape, out.shape, y_shape, window, groups)
@@ -353,9 +352,10 @@ class CompiledKernels(PortableKernels, records_launches=True):
         back = Window(
             window.size,
             dilation=window.dilation,
-            padding=(window.extent[0] - 1 - window.padding[0], _gradient_border(window)),
+            padding=_around_gradient(window, window.padding),
+            end=_around_gradient(window, window.end),
         )
-        width = OW + 2 * back.padding[1]
+        width = OW + 2 * _border(back)
         shape, offsets = _convolution((O, OH, width, N), (C, O // groups, KH, KW), out.shape, back, groups)
         convolution.convolve(
             out.dtype,
@@ -413,7 +413,8 @@ def _work(weight: Array, y_shape: Shape) -> int:
 
 def _has_direct_grad_input(window: Window) -> bool:
     """Whether the gradient of the input is a convolution too; with a stride it has gaps."""
-    return window.stride == (1, 1) and _gradient_border(window) >= 0
+    sides = window.padding[1], window.end[1]
+    return window.stride == (1, 1) and max(sides) < window.extent[1]
 
 
 def _gradient_shape(y_shape: Shape, window: Window, input_grad: bool) -> Shape:
@@ -429,7 +430,18 @@ def _gradient_shape(y_shape: Shape, window: Window, input_grad: bool) -> Shape:
 
 
 def _gradient_border(window: Window) -> int:
-    return window.extent[1] - 1 - window.padding[1]
+    """The border of the output's gradient that the input's gradient needs on its left and right."""
+    return max(_around_gradient(window, window.padding)[1], _around_gradient(window, window.end)[1])
+
+
+def _around_gradient(window: Window, padding: Pair) -> Pair:
+    """The padding of the convolution that computes the input's gradient."""
+    return window.extent[0] - 1 - padding[0], window.extent[1] - 1 - padding[1]
+
+
+def _border(window: Window) -> int:
+    """The columns of zeros on both sides of a convolution's input: as many as the wider side needs."""
+    return max(window.padding[1], window.end[1])
 
 
 def _bias(bias: Array | None, out: Array) -> tuple[Array, int, int, int]:
@@ -459,6 +471,12 @@ def _settings(dtype: Any, *values: float) -> Array:
 
 
 @lru_cache(maxsize=256)
+def _sampling(sampling: Sampling, dtype: Any) -> tuple[Array, Array]:
+    positions, weights = sampling.lists
+    return np.array(positions, dtype=INDICES), np.array(weights, dtype=dtype)
+
+
+@lru_cache(maxsize=256)
 def _pool(window: Window, y_shape: Shape) -> Array:
     _, PH, PW, _ = y_shape
     sizes = pooling.Pool(PH, PW, *window.size, *window.stride, *window.padding, *window.dilation)
@@ -481,5 +499,6 @@ def _convolution(
         window.dilation[0], window.padding[0],
     )  # fmt: skip
     i, c, j = np.ogrid[:KH, : C // groups, :KW]
-    offsets = ((c * H + i * window.dilation[0]) * W + j * window.dilation[1]) * N
+    left = _border(window) - window.padding[1]  # columns of the border that no window sees
+    offsets = ((c * H + i * window.dilation[0]) * W + j * window.dilation[1] + left) * N
     return np.array(sizes, dtype=np.intp), offsets.astype(np.intp).ravel()

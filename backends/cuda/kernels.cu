@@ -434,30 +434,27 @@ extern "C" __global__ void max_pool_grad(
     dx[at] = total;
 }
 
-// y = the mean of each window; padding counts as zeros.
-extern "C" __global__ void average_pool(const real *__restrict__ x, real *__restrict__ y, Pooling s) {
-    const Window &w = s.window;
-    int at = flat_thread();
-    if (at >= s.C * s.OH * s.OW * s.N) return;
-    Place y_place = place_of(at, s.OH, s.OW, s.N);
-    real total = 0;
-    for_each_tap(w, y_place.row, y_place.column, s.H, s.W, [&](int, int, int h, int column) {
-        total += x[((y_place.c * s.H + h) * s.W + column) * s.N + y_place.n];
-    });
-    y[at] = total / (w.KH * w.KW);
-}
 
-// dx = the gradient of the input: an equal share of dy of every window that contains it.
-extern "C" __global__ void average_pool_grad(const real *__restrict__ dy, real *__restrict__ dx, Pooling s) {
-    const Window &w = s.window;
+// ---- Resampling ----
+
+// y (C, OH, OW, N) = weighted sums of the rows and columns of x (C, H, W, N). A sampling is a start for each
+// position of the output and one more, then the positions of the input. Blocks: threads for `size`, all of y.
+extern "C" __global__ void resample(
+    const real *__restrict__ x, real *__restrict__ y, const long long *__restrict__ rows,
+    const real *__restrict__ row_weights, const long long *__restrict__ columns,
+    const real *__restrict__ column_weights, int H, int W, int OH, int OW, int N, int size) {
     int at = flat_thread();
-    if (at >= s.C * s.H * s.W * s.N) return;
-    Place x_place = place_of(at, s.H, s.W, s.N);
+    if (at >= size) return;
+    Place place = place_of(at, OH, OW, N);
     real total = 0;
-    for_each_window(w, x_place.row, x_place.column, s.OH, s.OW, [&](int, int, int oh, int ow) {
-        total += dy[((x_place.c * s.OH + oh) * s.OW + ow) * s.N + x_place.n];
-    });
-    dx[at] = total / (w.KH * w.KW);
+    for (long long i = rows[place.row]; i < rows[place.row + 1]; i++) {
+        const real *line = x + (place.c * H + rows[OH + 1 + i]) * W * N + place.n;
+        real sum = 0;
+        for (long long j = columns[place.column]; j < columns[place.column + 1]; j++)
+            sum += column_weights[j] * line[columns[OW + 1 + j] * N];
+        total += row_weights[i] * sum;
+    }
+    y[at] = total;
 }
 
 

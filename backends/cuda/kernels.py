@@ -8,6 +8,7 @@ which can use the tensor cores.
 from functools import lru_cache
 from math import prod
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from backends.cuda.launch import COUNTABLE, SHARED_BYTES, THREADS, Launcher, cei
 from backends.kernels.contract import TINY
 from backends.kernels.covering import covering, covers
 from backends.kernels.portable import PortableKernels, as_matrix, split
+from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
 from backends.memory import Array, Device, Shape
 
@@ -41,6 +43,7 @@ class CompiledKernels(PortableKernels, records_launches=True):
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         self._launch = Launcher(device)
+        self._samplings: WeakKeyDictionary[Sampling, dict[Any, tuple[Array, Array]]] = WeakKeyDictionary()
 
     @property
     def compile_seconds(self) -> float:  # type: ignore[override]
@@ -125,16 +128,10 @@ class CompiledKernels(PortableKernels, records_launches=True):
         self._launch.threads("max_pool_grad", dy.dtype, out.size, arguments)
 
     @covering()
-    def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
-        self._launch.threads(
-            "average_pool", x.dtype, out.size, (x, out, _pooling(x.shape, out.shape, window))
-        )
-
-    @covering()
-    def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
-        self._launch.threads(
-            "average_pool_grad", dy.dtype, out.size, (dy, out, _pooling(out.shape, dy.shape, window))
-        )
+    def resample(self, x: Array, out: Array, rows: Sampling, columns: Sampling) -> None:
+        samplings = *self._on_device(rows, x.dtype), *self._on_device(columns, x.dtype)
+        sizes = (*x.shape[1:3], *out.shape[1:], out.size)
+        self._launch.threads("resample", x.dtype, out.size, (x, out, *samplings, *sizes))
 
     @covering()
     def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
@@ -247,6 +244,14 @@ class CompiledKernels(PortableKernels, records_launches=True):
         arguments = (images, indices, out, shift, scale, factor, prod(images.shape[2:]), pixels, N)
         shared = GATHER_SIDE * (GATHER_SIDE + 1) * out.itemsize
         self._launch.grid(name, out.dtype, blocks, (GATHER_SIDE, 8), arguments, shared)
+
+    def _on_device(self, sampling: Sampling, dtype: Any) -> tuple[Array, Array]:
+        """The arrays of a sampling, copied to the device when they are first used."""
+        arrays = self._samplings.setdefault(sampling, {})
+        if dtype not in arrays:
+            positions, weights = sampling.lists
+            arrays[dtype] = self.device.asarray(positions, INDICES), self.device.asarray(weights, dtype)
+        return arrays[dtype]
 
     def _convolve(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,

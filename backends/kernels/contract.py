@@ -15,6 +15,7 @@ from math import prod
 from typing import Any
 
 from backends import graph
+from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
 from backends.memory import Array, Device, Shape
 
@@ -178,12 +179,12 @@ class Kernels:
         """``out`` = the gradient of the input: each ``dy`` goes to its window's winner."""
         raise NotImplementedError
 
-    def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
-        """``out`` = each window's mean; padding counts as zeros."""
-        raise NotImplementedError
+    def resample(self, x: Array, out: Array, rows: Sampling, columns: Sampling) -> None:
+        """``out`` (C, OH, OW, N) = ``x`` (C, H, W, N) with its rows, and then its columns, resampled.
 
-    def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
-        """``out`` = the gradient of the input: each ``dy`` is spread evenly over its window."""
+        Average pooling, padding and enlarging are made of it. Its gradient is the same kernel with both
+        samplings transposed.
+        """
         raise NotImplementedError
 
     # --- activations

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from backends.kernels.contract import NORM_ROUNDING, TINY, Kernels
+from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
 from backends.memory import Array, Shape, temporaries
 
@@ -335,7 +336,7 @@ class PortableKernels(Kernels):
                     seen = window.tap(below, i, j, rows, OW)
                     xp.add(seen, block[:, i, j], out=seen)
         if dx is border:
-            out[...] = without_border(dx, window)
+            out[...] = without_border(dx, window, out.shape)
 
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
         xp = self.device.xp
@@ -385,28 +386,29 @@ class PortableKernels(Kernels):
                 xp.multiply(dy, mask, out=share)
                 xp.add(seen, share, out=seen)
         if dx is border:
-            out[...] = without_border(dx, window)
+            out[...] = without_border(dx, window, out.shape)
 
-    def avg_pool2d(self, x: Array, out: Array, window: Window) -> None:
-        xp = self.device.xp
-        (border,) = temporaries(self.device, (border_shape(x, window), x.dtype))
-        x = with_border(x, window, 0, border)
+    def resample(self, x: Array, out: Array, rows: Sampling, columns: Sampling) -> None:
+        C, _, W, N = x.shape
+        OH = out.shape[1]
+        between, work = temporaries(
+            self.device,
+            ((C, OH, W, N), x.dtype),
+            ((C * max(rows.longest * W, OH * columns.longest) * N,), x.dtype),
+        )
+        between.fill(0)
+        for to, of, weight in rows.runs:
+            self._add_scaled(x[:, of], weight, between[:, to], work)
         out.fill(0)
-        for i, j in window.tap_positions:
-            xp.add(out, window.tap(x, i, j, *out.shape[1:3]), out=out)
-        xp.multiply(out, 1 / window.taps, out=out)
+        for to, of, weight in columns.runs:
+            self._add_scaled(between[:, :, of], weight, out[:, :, to], work)
 
-    def avg_pool2d_grad(self, dy: Array, out: Array, window: Window) -> None:
+    def _add_scaled(self, x: Array, weight: float, out: Array, work: Array) -> None:
+        """``out += weight * x``; axes of ``x`` may have the length 1."""
         xp = self.device.xp
-        border, share = temporaries(self.device, (border_shape(out, window), dy.dtype), (dy.shape, dy.dtype))
-        dx = border if window.has_padding else out
-        dx.fill(0)
-        xp.multiply(dy, 1 / window.taps, out=share)
-        for i, j in window.tap_positions:
-            seen = window.tap(dx, i, j, *dy.shape[1:3])
-            xp.add(seen, share, out=seen)
-        if dx is border:
-            out[...] = without_border(dx, window)
+        if weight != 1:
+            x = xp.multiply(x, weight, out=work[: x.size].reshape(x.shape))
+        xp.add(out, x, out=out)
 
     def _one_hot(self, labels: Array, out: Array) -> None:
         """1 where the label is, 0 elsewhere: (N,) -> (classes, N)."""
@@ -487,7 +489,7 @@ def with_border(x: Array, window: Window, value: float, border: Array) -> Array:
     if not window.has_padding:
         return x
     top, left = window.padding
-    bottom, right = border.shape[1] - top, border.shape[2] - left
+    bottom, right = top + x.shape[1], left + x.shape[2]
     border[:, :top] = value
     border[:, bottom:] = value
     border[:, top:bottom, :left] = value
@@ -496,10 +498,10 @@ def with_border(x: Array, window: Window, value: float, border: Array) -> Array:
     return border
 
 
-def without_border(padded: Array, window: Window) -> Array:
-    """What lies inside the padding."""
+def without_border(padded: Array, window: Window, shape: Shape) -> Array:
+    """What lies inside the padding, an array of ``shape``."""
     top, left = window.padding
-    return padded[:, top : padded.shape[1] - top, left : padded.shape[2] - left]
+    return padded[:, top : top + shape[1], left : left + shape[2]]
 
 
 def split(groups: int, *arrays: Array) -> Iterator[tuple[Array, ...]]:

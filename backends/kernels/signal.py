@@ -21,7 +21,7 @@ class SignalKernels(PortableKernels):
             for w, y in zip(self._spread(w_g, window.dilation), y_g, strict=True):
                 # (C, H, W, N) * (C, KH, KW, 1) -> (1, H', W', N)
                 full = self.device.signal.correlate(x_g, w[..., None], mode="valid", method="direct")
-                y[...] = full[0, :: window.stride[0], :: window.stride[1]]
+                y[...] = full[0, :: window.stride[0], :: window.stride[1]][: y.shape[0], : y.shape[1]]
 
     def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
         """``out[o]`` = correlate(x, dy[o]), every dilation-th of it; the batch is contracted too."""

@@ -1,7 +1,7 @@
 """The geometry that convolution and pooling share."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -10,12 +10,21 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Window:
-    """A window that slides over height and width: each field is a pair (vertical, horizontal)."""
+    """A window that slides over height and width: each field is a pair (vertical, horizontal).
+
+    ``padding`` is at the top and on the left, ``end`` at the bottom and on the right (None: the same). With a
+    negative ``end``, windows stay away from the last rows or columns.
+    """
 
     size: Pair
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
+    end: Pair = None  # type: ignore[assignment]  # filled in below
+
+    def __post_init__(self) -> None:
+        if self.end is None:
+            object.__setattr__(self, "end", self.padding)
 
     @property
     def taps(self) -> int:
@@ -30,7 +39,7 @@ class Window:
     @property
     def has_padding(self) -> bool:
         """Whether there is anything around the input."""
-        return any(self.padding)
+        return any(width > 0 for width in self.padding + self.end)
 
     @property
     def is_disjoint(self) -> bool:
@@ -47,7 +56,8 @@ class Window:
 
     def padded(self, height: int, width: int) -> Pair:
         """The input's height and width with its padding."""
-        return height + 2 * self.padding[0], width + 2 * self.padding[1]
+        (top, left), (bottom, right) = self.padding, self.end
+        return height + top + max(bottom, 0), width + left + max(right, 0)
 
     def output_size(self, height: int, width: int) -> Pair:
         """How often the window fits, down and across; below 1 where it does not fit at all."""
@@ -55,7 +65,22 @@ class Window:
 
     def positions(self, axis: int, size: int) -> int:
         """How often the window fits along an axis of an input."""
-        return (size + 2 * self.padding[axis] - self.extent[axis]) // self.stride[axis] + 1
+        return (size + self.padding[axis] + self.end[axis] - self.extent[axis]) // self.stride[axis] + 1
+
+    def rounded_up(self, height: int, width: int) -> "Window":
+        """The window for an input of this size with as much more at its end as the last position needs.
+
+        The number of positions is then rounded up instead of down, as by PyTorch's ``ceil_mode``: a position
+        that would begin beyond the input is left out.
+        """
+        ends = []
+        for axis, size in enumerate((height, width)):
+            start, extent, stride = self.padding[axis], self.extent[axis], self.stride[axis]
+            last = -(-(size + start + self.end[axis] - extent) // stride)
+            if last * stride >= size + start:
+                last -= 1
+            ends.append(max(self.end[axis], last * stride + extent - size - start))
+        return replace(self, end=(ends[0], ends[1]))
 
     def inside(self, axis: int, tap: int, size: int) -> slice:
         """The positions along an axis at which a tap sees the input, not its padding."""

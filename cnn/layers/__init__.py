@@ -6,13 +6,14 @@ from cnn.layers.dense import Dense
 from cnn.layers.dropout import Dropout
 from cnn.layers.layer import Context, Layer, Parameter
 from cnn.layers.normalization import BatchNorm1D, BatchNorm2D
-from cnn.layers.pooling import AvgPool2D, MaxPool2D
+from cnn.layers.pooling import AdaptiveAvgPool2D, AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D
 from cnn.layers.residual import Parallel, Residual
 from cnn.layers.sequential import Sequential
 from cnn.layers.shape import Flatten, Reshape
 
 __all__ = [
     "Activation",
+    "AdaptiveAvgPool2D",
     "AvgPool2D",
     "BatchNorm1D",
     "BatchNorm2D",
@@ -21,6 +22,8 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool2D",
     "Layer",
     "MaxPool2D",
     "Parallel",

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from backends.kernels.sampling import Sampling
 from cnn.layers import (
+    AdaptiveAvgPool2D,
     AvgPool2D,
     BatchNorm1D,
     BatchNorm2D,
@@ -19,6 +21,8 @@ from cnn.layers import (
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
     Layer,
     MaxPool2D,
     Parallel,
@@ -173,11 +177,33 @@ def _dense(layer: Any) -> list[Operation]:
 
 
 def _max_pooling(layer: Any) -> list[Operation]:
-    return [Operation("MaxPool", {}, _window(layer) | {"dilations": layer.dilation})]
+    pads = {"pads": layer.padding * 2, "ceil_mode": int(layer.ceil_mode)}
+    return [Operation("MaxPool", {}, _window(layer) | pads | {"dilations": layer.dilation})]
 
 
 def _average_pooling(layer: Any) -> list[Operation]:
-    return [Operation("AveragePool", {}, _window(layer) | {"count_include_pad": 1})]
+    pooled = Operation("AveragePool", {}, _window(layer) | {"count_include_pad": 1})
+    rows, columns = (
+        np.array([taps[0][1] * size for taps in sampling.taps], np.float32)
+        for sampling, size in zip((layer.rows, layer.columns), layer.kernel_size, strict=True)
+    )
+    factor = np.outer(rows, columns)  # where the mean is not over the whole window
+    return [pooled] if np.all(factor == 1) else [pooled, Operation("Mul", {"factor": factor})]
+
+
+def _resampling(layer: Any) -> list[Operation]:
+    matrices = {"rows": layer.rows, "columns": layer.columns}
+    arrays = {name: _matrix(sampling) for name, sampling in matrices.items()}
+    return [Operation("Einsum", arrays, {"equation": "nchw,ph,qw->ncpq"})]
+
+
+def _matrix(sampling: Sampling) -> Any:
+    """The sampling as a matrix (positions of the output, those of the input)."""
+    matrix = np.zeros((len(sampling), sampling.size), np.float32)
+    for row, taps in zip(matrix, sampling.taps, strict=True):
+        for source, weight in taps:
+            row[source] = weight
+    return matrix
 
 
 def _reshape(layer: Any) -> list[Operation]:
@@ -200,6 +226,7 @@ def _batch_normalization(layer: Any) -> list[Operation]:
 
 
 JOINS = {"add": Operation("Sum"), "concatenate": Operation("Concat", {}, {"axis": 1})}
+FLATTEN = Operation("Flatten", {}, {"axis": 1})
 SOFTMAX = Operation("Softmax", {}, {"axis": 1})  # along the first axis of a sample
 
 OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
@@ -208,19 +235,23 @@ OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
     BatchNorm1D: _batch_normalization,
     BatchNorm2D: _batch_normalization,
     MaxPool2D: _max_pooling,
+    GlobalMaxPool2D: lambda layer: [Operation("GlobalMaxPool"), FLATTEN],
     AvgPool2D: _average_pooling,
+    AdaptiveAvgPool2D: _resampling,
+    GlobalAvgPool2D: lambda layer: [Operation("GlobalAveragePool"), FLATTEN],
     ReLU: lambda layer: [Operation("Relu")],
     Tanh: lambda layer: [Operation("Tanh")],
     Dropout: lambda layer: [],  # inference changes nothing
     Softmax: lambda layer: [SOFTMAX],
-    Flatten: lambda layer: [Operation("Flatten", {}, {"axis": 1})],
+    Flatten: lambda layer: [FLATTEN],
     Reshape: _reshape,
 }
 
 
 def _window(layer: Any) -> dict[str, Any]:
     """The attributes of a sliding window; padding is given for all starts, then for all ends."""
-    return {"kernel_shape": layer.kernel_size, "strides": layer.stride, "pads": layer.padding * 2}
+    pads = layer.window.padding + layer.window.end
+    return {"kernel_shape": layer.kernel_size, "strides": layer.stride, "pads": pads}
 
 
 def _weights(layer: Layer) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 import backends
 from backends import Backend, Window
+from backends.kernels.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Call:
 def calls(dtype: str) -> Iterator[Call]:
     """Each kernel in several shapes, with numbers of ``dtype``; what is called large is shared by threads."""
     parts = (
-        _convolutions, _fused, _poolings, _products, _activations, _normalizations, _losses, _updates,
-        _batches,
+        _convolutions, _fused, _poolings, _resamplings, _products, _activations, _normalizations, _losses,
+        _updates, _batches,
     )  # fmt: skip
     for part in parts:
         yield from part(_Numbers(dtype))
@@ -131,6 +132,7 @@ POOLINGS = {  # (C, H, W, N), window
     "padded": ((2, 9, 6, 4), Window((3, 2), (2, 2), (1, 1))),
     "lines left over": ((2, 8, 7, 3), Window((2, 2), (3, 3))),
     "dilated": ((2, 8, 9, 4), Window((2, 2), (1, 2), (0, 1), (2, 3))),
+    "rounded up": ((2, 7, 5, 6), Window((2, 2), (2, 2)).rounded_up(7, 5)),
     "17x17 taps": ((1, 18, 19, 2), Window((17, 17), (1, 1))),
     "large": ((8, 24, 24, 32), Window((2, 2), (2, 2))),
 }
@@ -148,9 +150,29 @@ def _poolings(numbers: _Numbers) -> Iterator[Call]:
         yield forward
         winner = forward.run(backends.get("cpu", "portable"))["winner"]
         yield _kernel("max_pool2d_grad", variant, dy=dy, winner=winner, out=dx, window=window)
-        if window.dilation == (1, 1):  # averages have none
-            yield _kernel("avg_pool2d", variant, x=x, out=y, window=window)
-            yield _kernel("avg_pool2d_grad", variant, dy=dy, out=dx, window=window)
+
+
+SAMPLINGS = {  # (C, H, W, N), the taps of each row, those of each column
+    "means": ((3, 4, 6, 5), [[(0, 0.5), (1, 0.5)], [(2, 0.5), (3, 0.5)]], [[(i, 1 / 6) for i in range(6)]]),
+    "turned round, with zeros": ((2, 3, 2, 7), [[], [(2, 1.0)], [(1, 1.0)], [(0, 1.0)]], [[(1, 2.0)], []]),
+    "large": (
+        (8, 24, 24, 16),
+        [[(i // 2, 0.75), ((i + 1) // 2, 0.25)] for i in range(1, 46)],
+        [[(i, 0.25), (i + 3, 0.5)] for i in range(0, 21, 2)],
+    ),
+}
+
+
+def _resamplings(numbers: _Numbers) -> Iterator[Call]:
+    for variant, (shape, *taps) in SAMPLINGS.items():
+        C, H, W, N = shape
+        rows, columns = (Sampling(n, tuple(map(tuple, axis))) for n, axis in zip((H, W), taps, strict=True))
+        x, dy = numbers.normal(*shape), numbers.normal(C, len(rows), len(columns), N)
+        yield _kernel("resample", variant, x=x, out=numbers.unset(*dy.shape), rows=rows, columns=columns)
+        yield _kernel(
+            "resample", f"{variant}, transposed", x=dy, out=numbers.unset(*shape), rows=rows.transposed,
+            columns=columns.transposed,
+        )  # fmt: skip
 
 
 PRODUCTS = {"small": (3, 7, 5), "one column": (10, 84, 1), "long": (6, 1100, 9), "large": (120, 400, 128)}

@@ -21,6 +21,7 @@ from backends.cuda import kernels, launch
 from backends.cuda.kernels import TILES
 from backends.cuda.launch import SOURCE, THREADS, Launcher
 from backends.kernels import PortableKernels
+from backends.kernels.sampling import Sampling
 
 CODE = SOURCE.read_text()
 TILED = [f"{name}_{tile}" for name in ("convolve", "convolve_pool", "convolve_back") for tile in TILES]
@@ -102,8 +103,15 @@ def batches(position):
     return cursor, order, labels(23), numbers(4), np.zeros(5, int), np.zeros(5, int), np.zeros(1)
 
 
+ROWS = Sampling(4, (((1, 0.5), (3, 2.0)), (), ((0, 1.0),)))
+COLUMNS = Sampling(3, (((2, 1.5),), ((0, 0.25), (1, 0.25), (2, 0.5))))
+
 # What a kernel set does besides its windows, with arrays that may be written to: all are compared afterwards.
 STEPS = {
+    "resample": lambda: ("resample", numbers(F, 4, 3, N), numbers(F, 3, 2, N), ROWS, COLUMNS),
+    "resample, transposed": lambda: (
+        "resample", numbers(F, 3, 2, N), numbers(F, 4, 3, N), ROWS.transposed, COLUMNS.transposed,
+    ),
     "add_bias": lambda: ("add_bias", numbers(F, 5, N), numbers(F)),
     "add_bias and ReLU": lambda: ("add_bias", numbers(F, 5, N), numbers(F), True),
     "sum_rows, short": lambda: ("sum_rows", numbers(F, 5), np.zeros(F)),
@@ -258,8 +266,6 @@ def launch_windows(device, channels):
     kernels.conv2d_relu_max_pool2d(x, weight, None, pooled, winner, window, 1, pool)
     kernels.max_pool2d(y, pooled, winner, pool)
     kernels.max_pool2d_grad(pooled, winner, y, pool)
-    kernels.avg_pool2d(y, pooled, pool)
-    kernels.avg_pool2d_grad(pooled, y, pool)
 
 
 @host_cuda.needed

@@ -5,6 +5,7 @@ import scipy.signal
 
 import backends
 from backends import Window
+from backends.kernels.sampling import Sampling
 
 PORTABLE = backends.get("cpu", kernels="portable").kernels
 SIGNAL = backends.get("cpu", kernels="signal").kernels
@@ -88,11 +89,13 @@ def test_convolution_is_scipys_correlation():
     np.testing.assert_allclose(y[0, :, :, 0], scipy.signal.correlate2d(x, w, "valid"), rtol=1e-12)
 
 
-def test_average_pooling_worked_by_hand_counts_padding_as_zeros(backend):
+def test_resampling_worked_by_hand(backend):
     x = np.arange(1.0, 5).reshape(1, 2, 2, 1)
-    y = backend.xp.empty((1, 2, 2, 1))
-    backend.kernels.avg_pool2d(backend.asarray(x), y, Window((2, 2), (2, 2), (1, 1)))
-    assert backend.to_host(y).ravel().tolist() == [0.25, 0.5, 0.75, 1.0]
+    y = backend.xp.empty((1, 1, 3, 1))
+    rows = Sampling(2, (((0, 1.0), (1, 10.0)),))
+    columns = Sampling(2, (((1, 1.0),), (), ((0, 0.5),)))
+    backend.kernels.resample(backend.asarray(x), y, rows, columns)
+    assert backend.to_host(y).ravel().tolist() == [2 + 40, 0, (1 + 30) / 2]
 
 
 def test_the_signal_kernels_really_go_through_scipy(monkeypatch):

@@ -1,5 +1,6 @@
 """Convolution and pooling over random shapes, strides, paddings, dilations and groups, by definition."""
 
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -12,6 +13,7 @@ from helpers.standin import Array, StandInBackend
 import backends
 from backends import Window
 from backends.cuda import kernels
+from backends.kernels.sampling import Sampling
 
 pytest.importorskip("hypothesis")
 pytest.importorskip("numba")
@@ -101,6 +103,7 @@ def convolutions(draw):
     """(window, groups, x, weight, dy) of random shapes, batch last, in float64."""
     pair = lambda low, high: st.tuples(st.integers(low, high), st.integers(low, high))  # noqa: E731
     window = Window(draw(pair(1, 4)), draw(pair(1, 3)), draw(pair(0, 3)), draw(pair(1, 3)))
+    window = replace(window, end=draw(st.just(window.padding) | pair(-2, 3)))
     groups = draw(st.integers(1, 3))
     C, O = groups * draw(st.integers(1, 2)), groups * draw(st.one_of(st.integers(1, 3), st.integers(4, 17)))
     H, W = draw(st.integers(1, 9)), draw(st.integers(1, 9))
@@ -114,8 +117,8 @@ def convolutions(draw):
 
 
 def padded(x, window, value=0.0):
-    top, left = window.padding
-    return np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)), constant_values=value)
+    (top, left), (bottom, right) = window.padding, (max(width, 0) for width in window.end)
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
 
 
 def patch(x, window, row, column):
@@ -186,6 +189,7 @@ def poolings(draw):
     )
     C, N = draw(st.integers(1, 3)), draw(st.one_of(st.integers(1, 3), st.integers(4, 20)))
     H, W = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    window = window.rounded_up(H, W) if draw(st.booleans()) else window
     rows, columns = window.output_size(H, W)
     assume(rows >= 1 and columns >= 1)
     assume(window.always_sees(0, H) and window.always_sees(1, W))  # layers refuse the others
@@ -223,23 +227,72 @@ def test_max_pooling_takes_the_first_largest_and_its_gradient_goes_back_there(ke
     )
 
 
+@st.composite
+def samplings(draw, size):
+    """A random sampling of an axis of this length, often with many equal steps."""
+    weights = st.sampled_from([1.0, 0.5, -0.25]) | st.floats(-2, 2)
+    if draw(st.booleans()):
+        step, count, weight = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(weights)
+        first = range(draw(st.integers(0, 2)), size, step)
+        return Sampling(
+            size, tuple(tuple((i, weight) for i in range(f, min(f + count, size))) for f in first)
+        )
+    taps = st.dictionaries(st.integers(0, size - 1), weights, max_size=size)
+    taps = draw(st.lists(taps.map(lambda taps: tuple(taps.items())), min_size=1, max_size=7))
+    return Sampling(size, tuple(taps))
+
+
+def as_product(sampling):
+    """The matrix (positions of the output, those of the input) that a sampling stands for."""
+    matrix = np.zeros((len(sampling), sampling.size))
+    for row, taps in zip(matrix, sampling.taps, strict=True):
+        for source, weight in taps:
+            row[source] = weight
+    return matrix
+
+
+@st.composite
+def resamplings(draw):
+    """(x, rows, columns)."""
+    C, H, W = draw(st.integers(1, 3)), draw(st.integers(1, 8)), draw(st.integers(1, 8))
+    N = draw(st.one_of(st.integers(1, 3), st.integers(4, 20)))
+    x = np.random.default_rng(draw(st.integers(0, 2**32))).standard_normal((C, H, W, N))
+    return x, draw(samplings(H).filter(len)), draw(samplings(W).filter(len))
+
+
 @each_set(*POOLING)
-@settings(max_examples=60, deadline=None)
-@given(poolings())
-def test_average_pooling_is_the_mean_and_its_gradient_the_adjoint(kernels, case):
-    window, x, dy = case
-    window = Window(window.size, window.stride, window.padding)
-    assume(min(window.output_size(*x.shape[1:3])) >= 1)
-    y = np.full((len(x), *window.output_size(*x.shape[1:3]), x.shape[-1]), np.nan)
-    dy = np.random.default_rng(dy.size).standard_normal(y.shape)
-    kernels.avg_pool2d(x, y, window)
-    around = padded(x, window)
-    for row, column in positions(y):
-        mean = patch(around, window, row, column).mean(axis=(1, 2))
-        np.testing.assert_allclose(y[:, row, column], mean, rtol=1e-12, atol=1e-12)
+@settings(max_examples=80, deadline=None)
+@given(resamplings())
+def test_resampling_is_a_product_on_either_side_and_transposed_its_adjoint(kernels, case):
+    x, rows, columns = case
+    y = np.full((len(x), len(rows), len(columns), x.shape[-1]), np.nan)
+    kernels.resample(x, y, rows, columns)
+    expected = np.einsum("ph,qw,chwn->cpqn", as_product(rows), as_product(columns), x)
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
     dx = np.full_like(x, np.nan)
-    kernels.avg_pool2d_grad(dy, dx, window)
-    np.testing.assert_allclose(np.sum(dx * x), np.sum(dy * y), rtol=1e-9, atol=1e-9)
+    kernels.resample(y, dx, rows.transposed, columns.transposed)
+    expected = np.einsum("ph,qw,cpqn->chwn", as_product(rows), as_product(columns), y)
+    np.testing.assert_allclose(dx, expected, rtol=1e-12, atol=1e-12)
+
+
+@given(st.integers(1, 20).flatmap(samplings))
+def test_the_runs_of_a_sampling_are_the_same_sums(sampling):
+    found = np.zeros((len(sampling), sampling.size))
+    for to, of, weight in sampling.runs:
+        targets, sources = range(len(sampling))[to], range(sampling.size)[of]
+        assert len(sources) in (1, len(targets))
+        assert len(sources) <= sampling.longest
+        for position, target in enumerate(targets):
+            found[target, sources[position % len(sources)]] += weight
+    np.testing.assert_array_equal(found, as_product(sampling))
+
+
+def test_a_regular_sampling_is_few_runs():
+    halves = [(2 * p + i, 0.5) for p in range(100) for i in range(2)]
+    means = Sampling(200, tuple(zip(halves[::2], halves[1::2], strict=True)))
+    mirrored = Sampling(100, tuple(((abs(p), 1.0),) for p in range(-3, 100)))
+    doubled = Sampling(50, tuple(((p // 2, 1.0),) for p in range(100)))
+    assert [len(s.runs) for s in (means, means.transposed, mirrored, doubled, doubled.transposed)] == [2] * 5
 
 
 @given(
@@ -248,9 +301,11 @@ def test_average_pooling_is_the_mean_and_its_gradient_the_adjoint(kernels, case)
     padding=st.integers(0, 4),
     dilation=st.integers(1, 3),
     length=st.integers(1, 9),
+    up=st.booleans(),
 )
-def test_a_window_knows_which_taps_see_the_input(size, stride, padding, dilation, length):
+def test_a_window_knows_which_taps_see_the_input(size, stride, padding, dilation, length, up):
     window = Window((size, 1), (stride, 1), (padding, 0), (dilation, 1))
+    window = window.rounded_up(length, 1) if up and 2 * padding <= size else window
     count = window.output_size(length, 1)[0]
     assume(count >= 1)
     seen = set()

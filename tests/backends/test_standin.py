@@ -141,8 +141,6 @@ POOLS = {
         ),
         "dx",
     ),
-    "avg_pool2d": (lambda k, t, w: k.avg_pool2d(t["x"], t["y"], w), "y"),
-    "avg_pool2d_grad": (lambda k, t, w: k.avg_pool2d_grad(t["dy"], t["dx"], w), "dx"),
 }
 
 VIEWS = {

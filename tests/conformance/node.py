@@ -10,7 +10,6 @@ Sizes = tuple[int, ...]
 
 DIMENSIONS = "its images have three dimensions, our layers slide over height and width"
 UNEVEN = "its padding is not the same on both sides"
-ROUNDED_UP = "its output is rounded up, so that a window reaches beyond the padding"
 
 
 class NotOurs(Exception):
@@ -36,9 +35,6 @@ class Node:
         """The window that slides over an image with height and width, or width alone; NotOurs for others."""
         slide = Slide(self, kernel)
         begin, end = slide.padding(image)
-        if self.get("ceil_mode", 0):
-            for axis, size in enumerate(image):
-                slide.require_rounded_down(axis, size, begin[axis], end[axis])
         return slide.window(begin, end)
 
 
@@ -86,16 +82,6 @@ class Slide:
         """How large an image is that this turns into ``output``, with ``extra`` lines left over."""
         sizes = zip(output, self.strides, self.extent, extra, begin, end, strict=True)
         return tuple(s * (n - 1) + e + more - before - after for n, s, e, more, before, after in sizes)
-
-    def require_rounded_down(self, axis: int, size: int, before: int, after: int) -> None:
-        """Raise NotOurs where an output that is rounded up is larger than ours; one in padding is dropped."""
-        stride = self.strides[axis]
-        way = size + before + after - self.extent[axis]
-        last = -(-way // stride)
-        if last * stride >= size + before:
-            last -= 1
-        if last != way // stride:
-            raise NotOurs(ROUNDED_UP)
 
 
 def _pair(sizes: Sizes) -> Pair:

@@ -10,7 +10,19 @@ from math import prod
 import numpy as np
 
 from backends import Backend, Window
-from cnn.layers import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Reshape, Softmax, Tanh
+from cnn.layers import (
+    AvgPool2D,
+    Conv2D,
+    Dense,
+    Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    MaxPool2D,
+    ReLU,
+    Reshape,
+    Softmax,
+    Tanh,
+)
 from cnn.network import Network
 from cnn.training.losses import CrossEntropy
 from cnn.training.metrics import Totals
@@ -30,7 +42,6 @@ from conformance.tensors import (
 from conformance.updates import adam, momentum
 
 NO_NUMBERS = "its tensor holds no numbers, ours hold at least one"
-PADDED_MEAN = "its mean leaves the padding out, AvgPool2D counts it as zeros"
 DILATED_MEAN = "its mean has a dilation, AvgPool2D has none"
 FACTORS = "it multiplies by alpha or beta, Dense has no such factors"
 TRANSPOSED_BIAS = "it adds a bias, the gradient of a convolution's input has none"
@@ -81,11 +92,12 @@ def transposed_convolution(
 
 def max_pooling(backend: Backend, node: Node, x: Tensor) -> Tensors:
     """MaxPool: MaxPool2D; the indices are those of its winners in the whole tensor."""
-    window = _pool(node.window(node["kernel_shape"], x.shape[2:]))
+    window, ceil_mode = _pool(node.window(node["kernel_shape"], x.shape[2:])), bool(node.get("ceil_mode", 0))
+    layer = MaxPool2D(window.size, window.stride, window.padding, window.dilation, ceil_mode)
     if node.outputs == 1:
-        return [like(x, infer(backend, _max_pool(window), as_image(x)))]
+        return [like(x, infer(backend, layer, as_image(x)))]
     by_columns = bool(node.get("storage_order", 0))
-    return [like(x, part) for part in _pooled(backend, window, as_image(x), by_columns)]
+    return [like(x, part) for part in _pooled(backend, layer, as_image(x), by_columns)]
 
 
 def max_unpooling(
@@ -100,10 +112,11 @@ def max_unpooling(
         shape = (*dy.shape[:2], *slide.input_sizes(dy.shape[2:], none, begin, end))
     x = np.zeros(tuple(shape), dy.dtype)
     x.reshape(-1)[indices.reshape(-1)] = 1
-    _, found = _pooled(backend, window, as_image(x))
+    layer = MaxPool2D(window.size, window.stride, window.padding, window.dilation)
+    _, found = _pooled(backend, layer, as_image(x))
     if (found != as_image(indices)).any():
         raise NotOurs(OUTSIDE)
-    return [_back(backend, _max_pool(window), x, dy, [])]
+    return [_back(backend, layer.fresh(), x, dy, [])]
 
 
 def average_pooling(backend: Backend, node: Node, x: Tensor) -> Tensors:
@@ -111,19 +124,18 @@ def average_pooling(backend: Backend, node: Node, x: Tensor) -> Tensors:
     window = _pool(node.window(node["kernel_shape"], x.shape[2:]))
     if window.dilation != (1, 1):
         raise NotOurs(DILATED_MEAN)
-    if window.has_padding and not node.get("count_include_pad", 0):
-        raise NotOurs(PADDED_MEAN)
-    return [like(x, infer(backend, AvgPool2D(window.size, window.stride, window.padding), as_image(x)))]
+    how = bool(node.get("ceil_mode", 0)), bool(node.get("count_include_pad", 0))
+    return [like(x, infer(backend, AvgPool2D(window.size, window.stride, window.padding, *how), as_image(x)))]
 
 
-def global_pooling(kind: type[AvgPool2D] | type[MaxPool2D]) -> Operator:
-    """GlobalAveragePool, GlobalMaxPool: a window as large as the image."""
+def global_pooling(kind: type[GlobalAvgPool2D] | type[GlobalMaxPool2D]) -> Operator:
+    """GlobalAveragePool, GlobalMaxPool: the layer, whose output has no height and no width."""
 
     def pool(backend: Backend, node: Node, x: Tensor) -> Tensors:
         image = as_image(x)
         if image.ndim > 4:
             raise NotOurs(DIMENSIONS)
-        return [like(x, infer(backend, kind(image.shape[2:]), image))]
+        return [infer(backend, kind(), image).reshape(*x.shape[:2], *[1] * (x.ndim - 2))]
 
     return pool
 
@@ -226,15 +238,11 @@ def _pool(window: Window) -> Window:
     return window
 
 
-def _max_pool(window: Window) -> MaxPool2D:
-    return MaxPool2D(window.size, window.stride, window.padding, window.dilation)
-
-
 def _pooled(
-    backend: Backend, window: Window, image: Tensor, by_columns: bool = False
+    backend: Backend, layer: MaxPool2D, image: Tensor, by_columns: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Max pooling (N, C, OH, OW), and where in the tensor its winners lie, counted by rows or columns."""
-    layer = _max_pool(window)
+    window = layer.window
     y = built(backend, layer, image, []).forward(to_device(backend, image), training=True)
     taps = to_host(backend, layer.winner(y)).astype(np.int64)
     corners = np.ogrid[: taps.shape[2], : taps.shape[3]]
@@ -294,8 +302,8 @@ OPERATORS: dict[tuple[str, str], Operator] = {
     ("", "MaxPool"): max_pooling,
     ("", "MaxUnpool"): max_unpooling,
     ("", "AveragePool"): average_pooling,
-    ("", "GlobalMaxPool"): global_pooling(MaxPool2D),
-    ("", "GlobalAveragePool"): global_pooling(AvgPool2D),
+    ("", "GlobalMaxPool"): global_pooling(GlobalMaxPool2D),
+    ("", "GlobalAveragePool"): global_pooling(GlobalAvgPool2D),
     ("", "Gemm"): gemm,
     ("", "MatMul"): matrix_product,
     ("", "Relu"): elementwise(ReLU),

@@ -67,6 +67,10 @@ def output_of(layer: cnn.Layer, shape: Shape) -> Shape | None:
         return (layer.out_features,) if len(shape) == 1 else None
     if isinstance(layer, cnn.BatchNorm1D | cnn.BatchNorm2D):
         return shape if len(shape) == (1 if isinstance(layer, cnn.BatchNorm1D) else 3) else None
+    if isinstance(layer, cnn.GlobalAvgPool2D | cnn.GlobalMaxPool2D):
+        return shape[:1] if len(shape) == 3 else None
+    if isinstance(layer, cnn.AdaptiveAvgPool2D):
+        return (shape[0], *layer.output_size) if len(shape) == 3 else None
     if hasattr(layer, "kernel_size"):
         return _output_of_window(layer, shape)
     return shape
@@ -77,13 +81,16 @@ def _output_of_window(layer: Any, shape: Shape) -> Shape | None:
         return None
     C, *sizes = shape
     out = []
-    for size, *window in zip(
-        sizes, layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True
-    ):
-        kernel, stride, padding, dilation = window
-        if dilation * (kernel - 1) + 1 > size + 2 * padding:
+    up = getattr(layer, "ceil_mode", False)
+    windows = zip(sizes, layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True)
+    for size, kernel, stride, padding, dilation in windows:
+        way = size + 2 * padding - dilation * (kernel - 1) - 1 + (stride - 1 if up else 0)
+        count = way // stride + 1
+        if up and (count - 1) * stride >= size + padding:
+            count -= 1
+        if count < 1:
             return None
-        out.append((size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1)
+        out.append(count)
         starts = [position * stride - padding for position in range(out[-1])]
         seen = [any(0 <= start + tap * dilation < size for tap in range(kernel)) for start in starts]
         if not isinstance(layer, cnn.Conv2D) and not all(seen):

@@ -103,10 +103,10 @@ def max_pools(draw, shape):
     dilation = tuple(
         draw(st.integers(1, max(1, min(3, n // max(1, k - 1))))) for n, k in zip(room, kernel, strict=True)
     )
-    arguments = kernel, draw(st.none() | pairs(1, 3)), padding, dilation
-    theirs = nn.MaxPool2d(*arguments)
+    arguments, up = (kernel, draw(st.none() | pairs(1, 3)), padding, dilation), draw(st.booleans())
+    theirs = nn.MaxPool2d(*arguments, ceil_mode=up)
     assume(torch.isfinite(theirs(torch.zeros(1, *shape))).all())  # no window sees padding alone
-    return cnn.MaxPool2D(*arguments), theirs
+    return cnn.MaxPool2D(*arguments, ceil_mode=up), theirs
 
 
 @st.composite
@@ -114,8 +114,28 @@ def average_pools(draw, shape):
     """An average pooling that fits an image of this shape."""
     kernel = tuple(draw(st.integers(1, min(4, n))) for n in shape[1:])
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
-    arguments = kernel, draw(st.none() | pairs(1, 3)), padding
+    divisor = draw(st.none() | st.integers(1, 5))
+    arguments = (
+        kernel,
+        draw(st.none() | pairs(1, 3)),
+        padding,
+        draw(st.booleans()),
+        draw(st.booleans()),
+        divisor,
+    )
     return cnn.AvgPool2D(*arguments), nn.AvgPool2d(*arguments)
+
+
+def adaptive_average_pools(shape):
+    """An average pooling to a size."""
+    return pairs(1, 7).map(lambda size: (cnn.AdaptiveAvgPool2D(size), nn.AdaptiveAvgPool2d(size)))
+
+
+def global_pools(shape):
+    """A pooling of whole channels."""
+    average = cnn.GlobalAvgPool2D(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    largest = cnn.GlobalMaxPool2D(), nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    return st.sampled_from([average, largest])
 
 
 def activations(shape):
@@ -144,7 +164,8 @@ def rectified_convolutions(draw, shape):
 
 def image_blocks(shape):
     """One to three layers on an image of this shape."""
-    single = [convolutions(shape), max_pools(shape), average_pools(shape), activations(shape)]
+    pools = [max_pools(shape), average_pools(shape), adaptive_average_pools(shape)]
+    single = [convolutions(shape), *pools, activations(shape)]
     return rectified_convolutions(shape) | st.one_of(single).map(lambda layer: [layer])
 
 

@@ -5,6 +5,7 @@ import pytest
 from helpers.twins import (
     UntiedConv2d,
     activations,
+    adaptive_average_pools,
     at_random,
     average_pools,
     batch_last,
@@ -13,6 +14,7 @@ from helpers.twins import (
     close,
     convolutions,
     given,
+    global_pools,
     images,
     max_pools,
     nn,
@@ -68,6 +70,12 @@ class TestRandomOnes:
     @at_random
     @given(on_images(average_pools), batch_sizes, seeds)
     def test_average_pooling(self, kernels, drawn, N, seed):
+        layer, shape = drawn
+        same_step(*built([layer], shape, kernels), numbers(seed, N, *shape))
+
+    @at_random
+    @given(on_images(lambda shape: adaptive_average_pools(shape) | global_pools(shape)), batch_sizes, seeds)
+    def test_pooling_to_a_size(self, kernels, drawn, N, seed):
         layer, shape = drawn
         same_step(*built([layer], shape, kernels), numbers(seed, N, *shape))
 
@@ -221,10 +229,11 @@ class TestArguments:
         assert ours == theirs
 
     @at_random
-    @given(images(2, 5), st.tuples(pairs(1, 6), pairs(1, 3), pairs(0, 3)))
-    def test_of_pooling(self, shape, window):
+    @given(images(2, 5), st.tuples(pairs(1, 6), pairs(1, 3), pairs(0, 3)), st.booleans())
+    def test_of_pooling(self, shape, window, up):
         zeros = torch.zeros(1, *shape)
         for ours, theirs in ((cnn.MaxPool2D, nn.MaxPool2d), (cnn.AvgPool2D, nn.AvgPool2d)):
-            taken = answer(lambda: cnn.Sequential(ours(*window)).build(shape, backend="cpu"))  # noqa: B023
-            y = answer(lambda: theirs(*window)(zeros))  # noqa: B023
+            layer = answer(lambda: ours(*window, ceil_mode=up))  # noqa: B023
+            taken = answer(lambda: layer and cnn.Sequential(layer).build(shape, backend="cpu"))  # noqa: B023
+            y = answer(lambda: theirs(*window, ceil_mode=up)(zeros))  # noqa: B023
             assert taken == (None if y is None else y.shape[1:])

@@ -132,7 +132,8 @@ def convolve_pool(
     lines = (rows - 1) * stride_h + (KH - 1) * dilation_h + 1  # of the convolution, for so many pooled rows
     convolved = at(scratch, part * groups * O * lines * line)
     quads = KH == 2 and pool[3] == 2 and padding_h == 0 and pool[7] == 0 and dilation_h == 1 and pool[9] == 1
-    quads = quads and N > 1
+    inside = (PH - 1) * stride_h + 2 <= OH and (PW - 1) * pool[5] + 2 <= OW
+    quads = quads and inside and N > 1
     first, last = share(PH, part, parts)
     for pooled in range(first, last, rows):
         top = pooled * stride_h - padding_h

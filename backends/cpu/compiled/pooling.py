@@ -1,4 +1,4 @@
-"""Max and average pooling, batch last, and their gradients, line by line.
+"""Max pooling, batch last, and its gradient, line by line.
 
 ``pool`` contains the sizes in the order of :class:`Pool`; the parts are lines. Gradients are gathered: each
 line of dx looks up the windows that contain it, so no two parts write to the same element.
@@ -172,6 +172,7 @@ def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool)
                 and stride_w == 2
                 and padding_w == 0
                 and dilation_w == 1
+                and 2 * PW <= W
                 and stride_h > (KH - 1) * dilation_h
                 and N > 1
             ):
@@ -252,60 +253,3 @@ def relu_grad(
         relu_grad_line(at(dx, start), at(dy, start), at(y, start), columns, 0)
         if add_up != 0:
             sum_images(at(dx, start), 1, columns, at(sums, row))
-
-
-@Kernel
-def average_pool(
-    y: Numbers, x: Numbers, C: int, H: int, W: int, N: int, pool: Indices, part: int, parts: int
-) -> None:
-    """``y`` = the mean of each window; padding counts as zeros."""
-    PH, PW, KH, KW, stride_h, stride_w = pool[0], pool[1], pool[2], pool[3], pool[4], pool[5]
-    padding_h, padding_w = pool[6], pool[7]
-    first, last = share(C * PH, part, parts)
-    for line in range(first, last):
-        channel, row = line // PH, line % PH
-        for column in range(PW):
-            target = at(y, (line * PW + column) * N)
-            for n in range(N):
-                target[n] = zero(y)
-            for i in range(KH):
-                h = row * stride_h - padding_h + i
-                for j in range(KW):
-                    w = column * stride_w - padding_w + j
-                    if 0 <= h < H and 0 <= w < W:
-                        seen = at(x, ((channel * H + h) * W + w) * N)
-                        for n in range(N):
-                            target[n] += seen[n]
-            for n in range(N):
-                target[n] /= KH * KW
-
-
-@Kernel
-def average_pool_grad(
-    dx: Numbers, dy: Numbers, C: int, H: int, W: int, N: int, pool: Indices, part: int, parts: int
-) -> None:
-    """``dx`` = each dy distributed evenly over its window."""
-    PH, PW, KH, KW, stride_h, stride_w = pool[0], pool[1], pool[2], pool[3], pool[4], pool[5]
-    padding_h, padding_w = pool[6], pool[7]
-    first, last = share(C * H, part, parts)
-    for line in range(first, last):
-        channel, h = line // H, line % H
-        target = at(dx, line * W * N)
-        for n in range(W * N):
-            target[n] = zero(dx)
-        for i in range(KH):
-            below = h + padding_h - i
-            row = below // stride_h
-            if row * stride_h == below and 0 <= row < PH:
-                for j in range(KW):
-                    for column in range(PW):
-                        w = column * stride_w - padding_w + j
-                        if 0 <= w < W:
-                            here, gradient = (
-                                at(target, w * N),
-                                at(dy, ((channel * PH + row) * PW + column) * N),
-                            )
-                            for n in range(N):
-                                here[n] += gradient[n]
-        for n in range(W * N):
-            target[n] /= KH * KW

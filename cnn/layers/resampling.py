@@ -1,0 +1,40 @@
+"""What layers share whose rows and columns are weighted sums of those of the input."""
+
+from backends.kernels.sampling import Sampling
+from cnn.layers.layer import Array, Layer
+
+
+class Resampled(Layer):
+    """A layer that resamples each channel: ``build`` sets ``rows`` and ``columns``."""
+
+    rows: Sampling
+    columns: Sampling
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = self.output(x, training)
+        self.backend.kernels.resample(x, self._as_image(y), self.rows, self.columns)
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        if not input_grad:
+            return None
+        dx = self.input_gradient(dy)
+        rows, columns = self.rows.transposed, self.columns.transposed
+        self.backend.kernels.resample(self._as_image(dy), dx, rows, columns)
+        return dx
+
+    def _as_image(self, y: Array) -> Array:
+        """The output, or its gradient, with a height and a width."""
+        return y.reshape(len(y), len(self.rows), len(self.columns), y.shape[-1])
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        forward = _numbers_between(self.rows, self.columns) * batch
+        backward = _numbers_between(self.rows.transposed, self.columns.transposed) * trained
+        itemsize = int(self.backend.xp.dtype(self.dtype).itemsize)
+        return self.input_shape[0] * max(forward, backward) * itemsize
+
+
+def _numbers_between(rows: Sampling, columns: Sampling) -> int:
+    """Numbers of one channel that the portable kernel keeps between rows and columns."""
+    height, width = len(rows), columns.size
+    return height * width + max(rows.longest * width, height * columns.longest)
