@@ -38,6 +38,11 @@ class Device(ABC):
     def signal(self) -> ModuleType:
         """``scipy.signal`` or its counterpart, imported when it is first used."""
 
+    @property
+    @abstractmethod
+    def special(self) -> ModuleType:
+        """``scipy.special`` or its counterpart, imported when it is first used."""
+
     @abstractmethod
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         """Copy host data to the device, as ``dtype`` or into ``out``; the result may share memory."""

@@ -432,8 +432,10 @@ class Network(Sequential):
             parameter.place = place = slice(start, start + parameter.size)
             parameter.value = self._flat.value[place].reshape(parameter.shape)
             parameter.grad = self._flat.grad[place].reshape(parameter.shape)
-            first = initializers.get(parameter.initializer)(generator, parameter.shape, parameter.fan_in)
-            self.backend.asarray(first, out=parameter.value)
+            first = parameter.initializer
+            initializer = initializers.get(first) if isinstance(first, str) else initializers.constant(first)
+            values = initializer(generator, parameter.shape, parameter.fan_in)
+            self.backend.asarray(values, out=parameter.value)
 
     def _check(self, name: str, array: Array, sample: Shape) -> None:
         if not self.backend.owns(array):

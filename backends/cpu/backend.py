@@ -34,6 +34,10 @@ class CpuBackend(Backend):
     def signal(self) -> ModuleType:
         return require("scipy.signal", "for the kernels called signal")
 
+    @property
+    def special(self) -> ModuleType:
+        return require("scipy.special", "for GELU with the portable kernels")
+
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         self.crossings += 1
         if out is None:

@@ -12,13 +12,14 @@ import numpy as np
 
 from backends import graph
 from backends.cpu import threads
-from backends.cpu.compiled import convolution, kept, pooling, resampling, steps
+from backends.cpu.compiled import convolution, functions, kept, pooling, resampling, steps
 from backends.cpu.compiled.convolution import ALONE, BEFORE_POOL, BEFORE_RELU
 from backends.cpu.compiled.jit import HAS_THREADS, MULTIPLICATIONS, clock, thread_count
 from backends.cpu.compiled.matmul import matmul
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
 from backends.kernels.contract import NORM_ROUNDING, TINY
 from backends.kernels.covering import FLOATS, covering, covers
+from backends.kernels.functions import Function
 from backends.kernels.portable import PortableKernels
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Pair, Window
@@ -205,12 +206,47 @@ class CompiledKernels(PortableKernels, records_launches=True):
         steps.tanh_grad(y.dtype, (dy, y, out, y.size), thread_count(y.size))
 
     @covering()
+    def activate(self, x: Array, formula: Function, out: Array) -> None:
+        constants = _settings(x.dtype, formula.a, formula.b)
+        functions.VALUES[formula.name](x.dtype, (x, constants, out, x.size), thread_count(4 * x.size))
+
+    @covering()
+    def activate_grad(self, dy: Array, x: Array, formula: Function, out: Array) -> None:
+        constants = _settings(x.dtype, formula.a, formula.b)
+        arguments = (dy, x, constants, out, x.size)
+        functions.GRADIENTS[formula.name](x.dtype, arguments, thread_count(4 * x.size))
+
+    @covering()
     def softmax(self, x: Array, out: Array) -> None:
         steps.softmax(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(20 * x.size))
 
     @covering()
     def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
         steps.softmax_grad(y.dtype, (dy, y, out, len(y), y.size // len(y)), thread_count(y.size))
+
+    @covering()
+    def log_softmax(self, x: Array, out: Array) -> None:
+        steps.log_softmax(x.dtype, (x, out, len(x), x.size // len(x)), thread_count(20 * x.size))
+
+    @covering()
+    def log_softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
+        arguments = (dy, y, out, len(y), y.size // len(y))
+        steps.log_softmax_grad(y.dtype, arguments, thread_count(20 * y.size))
+
+    @covering()
+    def prelu(self, x: Array, weight: Array, out: Array) -> None:
+        rows = len(x)
+        arguments = (x, weight, out, rows, x.size // rows, int(weight.size > 1))
+        steps.prelu(x.dtype, arguments, thread_count(x.size))
+
+    @covering()
+    def prelu_grad(self, dy: Array, x: Array, weight: Array, weight_grad: Array, dx: Array | None) -> None:
+        rows, each = len(x), int(weight.size > 1)
+        (shares,) = [weight_grad] if each else self._vectors(x.dtype, rows)
+        arguments = (dy, x, weight, shares, dx if dx is not None else shares, rows, x.size // rows, each)
+        steps.prelu_grad(x.dtype, (*arguments, int(dx is not None)), thread_count(x.size))
+        if not each:
+            steps.sum_rows(x.dtype, (shares, weight_grad, 1, rows))
 
     def cross_entropy(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None

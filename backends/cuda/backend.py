@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
+from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -75,13 +76,19 @@ class CudaBackend(Backend):
 
     @cached_property
     def signal(self) -> ModuleType:
+        return self._import("cupyx.scipy.signal")
+
+    @cached_property
+    def special(self) -> ModuleType:
+        return self._import("cupyx.scipy.special")
+
+    def _import(self, name: str) -> ModuleType:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # about features that are not used here
-                import cupyx.scipy.signal
+                return import_module(name)
         except Exception as error:
             raise DeviceUnavailable(failure(self.name, error)) from error
-        return cupyx.scipy.signal
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         """See the contract; a copy from pinned memory may still be in progress on return."""

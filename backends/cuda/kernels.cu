@@ -511,6 +511,69 @@ extern "C" __global__ void tanh_grad(
     if (at < size) dx[at] = dy[at] * (1 - y[at] * y[at]);
 }
 
+// The functions of each number, in the order of backends/kernels/functions.py, which explains a and b.
+enum Function { LEAKY_RELU, ELU, GELU, GELU_TANH, SILU, SIGMOID, SOFTPLUS, HARD_SIGMOID, HARD_SWISH };
+
+const double CUBIC = 0.044715, TANH_SCALE = 1.5957691216057308; // sqrt(8 / pi)
+
+__device__ real sigmoid(real x) { return 1 / (1 + exp(-x)); }
+
+__device__ real normal_share(real x) { return (1 + erf(x * (real)0.7071067811865476)) / 2; }
+
+__device__ real gelu_argument(real x) { return x * (real)TANH_SCALE * (1 + (real)CUBIC * x * x); }
+
+__device__ real hard_sigmoid(real x) {
+    real raised = x + 3;
+    return (raised < 0 ? 0 : raised > 6 ? 6 : raised) / 6;
+}
+
+__device__ real value_of(int function, real x, real a, real b) {
+    switch (function) {
+    case LEAKY_RELU: return x > 0 ? x : a * x;
+    case ELU: return b * (x > 0 ? x : a * expm1(x));
+    case GELU: return x * normal_share(x);
+    case GELU_TANH: return x * sigmoid(gelu_argument(x));
+    case SILU: return x * sigmoid(x);
+    case SIGMOID: return sigmoid(x);
+    case SOFTPLUS: return a * x > b ? x : (positive(a * x) + log1p(exp(-fabs(a * x)))) / a;
+    case HARD_SIGMOID: return hard_sigmoid(x);
+    default: return x * hard_sigmoid(x);
+    }
+}
+
+// The slope of x sigmoid(u), where rise = x u'.
+__device__ real gate_slope(real share, real rise) { return share * (1 + rise * (1 - share)); }
+
+__device__ real slope_of(int function, real x, real a, real b) {
+    switch (function) {
+    case LEAKY_RELU: return x > 0 ? 1 : a;
+    case ELU: return x > 0 ? b : a * b * exp(x);
+    case GELU: return normal_share(x) + x * exp(-x * x / 2) * (real)0.3989422804014327; // 1 / sqrt(2 pi)
+    case GELU_TANH:
+        return gate_slope(sigmoid(gelu_argument(x)), x * (real)TANH_SCALE * (1 + 3 * (real)CUBIC * x * x));
+    case SILU: return gate_slope(sigmoid(x), x);
+    case SIGMOID: return sigmoid(x) * (1 - sigmoid(x));
+    case SOFTPLUS: return a * x > b ? 1 : sigmoid(a * x);
+    case HARD_SIGMOID: return fabs(x) < 3 ? (real)1 / 6 : 0;
+    default: return x <= -3 ? 0 : x >= 3 ? 1 : x / 3 + (real)0.5;
+    }
+}
+
+// y = the function of each number. Blocks: threads for all of it.
+extern "C" __global__ void activate(
+    const real *__restrict__ x, real *__restrict__ y, int function, double a, double b, int size) {
+    int at = flat_thread();
+    if (at < size) y[at] = value_of(function, x[at], (real)a, (real)b);
+}
+
+// dx = dy f'(x). Blocks: threads for all of it.
+extern "C" __global__ void activate_grad(
+    const real *__restrict__ dy, const real *__restrict__ x, real *__restrict__ dx, int function, double a,
+    double b, int size) {
+    int at = flat_thread();
+    if (at < size) dx[at] = dy[at] * slope_of(function, x[at], (real)a, (real)b);
+}
+
 // y = the softmax of x (F, N) along F. Blocks: threads for N.
 extern "C" __global__ void softmax(const real *__restrict__ x, real *__restrict__ y, int F, int N) {
     int n = flat_thread();
@@ -529,6 +592,26 @@ extern "C" __global__ void softmax_grad(
     real total = 0;
     for (int f = 0; f < F; f++) total += y[f * N + n] * dy[f * N + n];
     for (int f = 0; f < F; f++) dx[f * N + n] = y[f * N + n] * (dy[f * N + n] - total);
+}
+
+// y = the logarithm of the softmax of x (F, N) along F. Blocks: threads for N.
+extern "C" __global__ void log_softmax(const real *__restrict__ x, real *__restrict__ y, int F, int N) {
+    int n = flat_thread();
+    if (n >= N) return;
+    real highest = x[n], total = 0;
+    for (int f = 1; f < F; f++) highest = x[f * N + n] <= highest ? highest : x[f * N + n];
+    for (int f = 0; f < F; f++) total += exp(x[f * N + n] - highest);
+    for (int f = 0; f < F; f++) y[f * N + n] = x[f * N + n] - highest - log(total);
+}
+
+// dx = dy - exp(y) sum(dy). Blocks: threads for N.
+extern "C" __global__ void log_softmax_grad(
+    const real *__restrict__ dy, const real *__restrict__ y, real *__restrict__ dx, int F, int N) {
+    int n = flat_thread();
+    if (n >= N) return;
+    real total = 0;
+    for (int f = 0; f < F; f++) total += dy[f * N + n];
+    for (int f = 0; f < F; f++) dx[f * N + n] = dy[f * N + n] - exp(y[f * N + n]) * total;
 }
 
 

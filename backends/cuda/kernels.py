@@ -15,6 +15,7 @@ import numpy as np
 from backends.cuda.launch import COUNTABLE, SHARED_BYTES, THREADS, Launcher, ceil_div
 from backends.kernels.contract import TINY
 from backends.kernels.covering import covering, covers
+from backends.kernels.functions import FUNCTIONS, Function
 from backends.kernels.portable import PortableKernels, as_matrix, split
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
@@ -163,6 +164,15 @@ class CompiledKernels(PortableKernels, records_launches=True):
         self._launch.threads("tanh_grad", dy.dtype, out.size, (dy, y, out, out.size))
 
     @covering()
+    def activate(self, x: Array, formula: Function, out: Array) -> None:
+        self._launch.threads("activate", x.dtype, x.size, (x, out, *_numbered(formula), x.size))
+
+    @covering()
+    def activate_grad(self, dy: Array, x: Array, formula: Function, out: Array) -> None:
+        arguments = (dy, x, out, *_numbered(formula), x.size)
+        self._launch.threads("activate_grad", x.dtype, x.size, arguments)
+
+    @covering()
     def softmax(self, x: Array, out: Array) -> None:
         F, N = len(x), x.size // len(x)
         self._launch.threads("softmax", x.dtype, N, (x, out, F, N))
@@ -171,6 +181,16 @@ class CompiledKernels(PortableKernels, records_launches=True):
     def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
         F, N = len(y), y.size // len(y)
         self._launch.threads("softmax_grad", y.dtype, N, (dy, y, out, F, N))
+
+    @covering()
+    def log_softmax(self, x: Array, out: Array) -> None:
+        F, N = len(x), x.size // len(x)
+        self._launch.threads("log_softmax", x.dtype, N, (x, out, F, N))
+
+    @covering()
+    def log_softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
+        F, N = len(y), y.size // len(y)
+        self._launch.threads("log_softmax_grad", y.dtype, N, (dy, y, out, F, N))
 
     def cross_entropy(
         self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
@@ -373,6 +393,11 @@ def _tile(channels: int) -> int:
 def _staged_bytes(depth: int, channels: int, dtype: Any) -> int:
     """Bytes of shared memory for the weights of a tile of ``channels`` channels."""
     return int(depth * _tile(channels) * dtype.itemsize)
+
+
+def _numbered(formula: Function) -> tuple[int, float, float]:
+    """The number of a function in kernels.cu, and its constants."""
+    return FUNCTIONS.index(formula.name), float(formula.a), float(formula.b)
 
 
 def _bias(bias: Array | None) -> tuple[Array | None, int, int]:

@@ -15,6 +15,7 @@ from math import prod
 from typing import Any
 
 from backends import graph
+from backends.kernels.functions import Function
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
 from backends.memory import Array, Device, Shape
@@ -205,12 +206,36 @@ class Kernels:
         """``out = dy (1 - y^2)`` for the output ``y`` of tanh."""
         raise NotImplementedError
 
+    def activate(self, x: Array, formula: Function, out: Array) -> None:
+        """``out`` = the function ``formula`` of each number of ``x``."""
+        raise NotImplementedError
+
+    def activate_grad(self, dy: Array, x: Array, formula: Function, out: Array) -> None:
+        """``out = dy f'(x)``, where f is the function ``formula``."""
+        raise NotImplementedError
+
+    def prelu(self, x: Array, weight: Array, out: Array) -> None:
+        """``out`` = x if x > 0, else weight * x; ``weight`` is (1,), or (C,) for ``x`` (C, ...)."""
+        raise NotImplementedError
+
+    def prelu_grad(self, dy: Array, x: Array, weight: Array, weight_grad: Array, dx: Array | None) -> None:
+        """The gradients of :meth:`prelu`; ``dx=None``: not wanted."""
+        raise NotImplementedError
+
     def softmax(self, x: Array, out: Array) -> None:
         """``out`` = the softmax of ``x`` along the first axis, without overflow."""
         raise NotImplementedError
 
     def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
         """``out = y (dy - sum(y dy))`` along the first axis: the product with the Jacobian."""
+        raise NotImplementedError
+
+    def log_softmax(self, x: Array, out: Array) -> None:
+        """``out`` = the logarithm of the softmax of ``x`` along the first axis."""
+        raise NotImplementedError
+
+    def log_softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
+        """``out = dy - exp(y) sum(dy)`` along the first axis, for the output ``y`` of log_softmax."""
         raise NotImplementedError
 
     # --- normalization and dropout

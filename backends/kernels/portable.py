@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from backends.kernels.contract import NORM_ROUNDING, TINY, Kernels
+from backends.kernels.functions import Formulas, Function
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
 from backends.memory import Array, Shape, temporaries
@@ -59,7 +60,7 @@ class PortableKernels(Kernels):
         self.device.xp.add(x, y, out=out)
 
     def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
-        y += bias.reshape(*bias.shape, *[1] * (y.ndim - bias.ndim))
+        y += _along_rows(bias, y)
         if rectify:
             self.relu(y, y)
 
@@ -87,6 +88,32 @@ class PortableKernels(Kernels):
         xp.subtract(1, out, out=out)
         xp.multiply(out, dy, out=out)
 
+    def activate(self, x: Array, formula: Function, out: Array) -> None:
+        getattr(self._formulas(x, formula), formula.name)(x, out)
+
+    def activate_grad(self, dy: Array, x: Array, formula: Function, out: Array) -> None:
+        getattr(self._formulas(x, formula), f"{formula.name}_slope")(x, out)
+        self.device.xp.multiply(out, dy, out=out)
+
+    def prelu(self, x: Array, weight: Array, out: Array) -> None:
+        xp = self.device.xp
+        (work,) = temporaries(self.device, (x.shape, x.dtype))
+        xp.clip(x, -xp.inf, 0, out=work)
+        xp.multiply(work, _along_rows(weight, x), out=work)
+        xp.clip(x, 0, xp.inf, out=out)
+        xp.add(out, work, out=out)
+
+    def prelu_grad(self, dy: Array, x: Array, weight: Array, weight_grad: Array, dx: Array | None) -> None:
+        xp = self.device.xp
+        work, mask = temporaries(self.device, (x.shape, x.dtype), (x.shape, xp.bool_))
+        xp.clip(x, -xp.inf, 0, out=work)
+        xp.multiply(work, dy, out=work)
+        self.sum_rows(work, weight_grad)
+        if dx is not None:
+            xp.greater(x, 0, out=mask)
+            xp.multiply(dy, _along_rows(weight, x), out=dx)
+            xp.copyto(dx, dy, where=mask)
+
     def softmax(self, x: Array, out: Array) -> None:
         xp = self.device.xp
         xp.subtract(x, xp.max(x, axis=0, keepdims=True), out=out)
@@ -99,6 +126,19 @@ class PortableKernels(Kernels):
         total = xp.sum(out, axis=0, keepdims=True)
         xp.subtract(dy, total, out=out)
         xp.multiply(out, y, out=out)
+
+    def log_softmax(self, x: Array, out: Array) -> None:
+        xp = self.device.xp
+        (work,) = temporaries(self.device, (x.shape, x.dtype))
+        xp.subtract(x, xp.max(x, axis=0, keepdims=True), out=out)
+        xp.exp(out, out=work)
+        xp.subtract(out, xp.log(xp.sum(work, axis=0, keepdims=True)), out=out)
+
+    def log_softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
+        xp = self.device.xp
+        xp.exp(y, out=out)
+        xp.multiply(out, xp.sum(dy, axis=0, keepdims=True), out=out)
+        xp.subtract(dy, out, out=out)
 
     def moments(self, x: Array, mean: Array, variance: Array) -> None:
         xp = self.device.xp
@@ -410,6 +450,10 @@ class PortableKernels(Kernels):
             x = xp.multiply(x, weight, out=work[: x.size].reshape(x.shape))
         xp.add(out, x, out=out)
 
+    def _formulas(self, x: Array, formula: Function) -> Formulas:
+        shapes = (x.shape, x.dtype), (x.shape, x.dtype), (x.shape, self.device.xp.bool_)
+        return Formulas(self.device, formula, *temporaries(self.device, *shapes))
+
     def _one_hot(self, labels: Array, out: Array) -> None:
         """1 where the label is, 0 elsewhere: (N,) -> (classes, N)."""
         xp = self.device.xp
@@ -511,6 +555,11 @@ def split(groups: int, *arrays: Array) -> Iterator[tuple[Array, ...]]:
         yield tuple(
             array[group * size : (group + 1) * size] for array, size in zip(arrays, sizes, strict=True)
         )
+
+
+def _along_rows(weight: Array, x: Array) -> Array:
+    """``weight``, whose shape is (1,) or that of ``x``'s first axes, with as many axes as ``x``."""
+    return weight.reshape(*weight.shape, *[1] * (x.ndim - weight.ndim))
 
 
 def as_matrix(array: Array) -> Array:

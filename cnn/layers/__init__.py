@@ -1,6 +1,22 @@
 """The layers: one file a concept."""
 
-from cnn.layers.activation import Activation, ReLU, Softmax, Tanh
+from cnn.layers.activation import (
+    ELU,
+    GELU,
+    SELU,
+    Activation,
+    HardSigmoid,
+    HardSwish,
+    LeakyReLU,
+    LogSoftmax,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from cnn.layers.convolution import Conv2D
 from cnn.layers.dense import Dense
 from cnn.layers.dropout import Dropout
@@ -12,6 +28,9 @@ from cnn.layers.sequential import Sequential
 from cnn.layers.shape import Flatten, Reshape
 
 __all__ = [
+    "ELU",
+    "GELU",
+    "SELU",
     "Activation",
     "AdaptiveAvgPool2D",
     "AvgPool2D",
@@ -24,14 +43,22 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
+    "HardSigmoid",
+    "HardSwish",
     "Layer",
+    "LeakyReLU",
+    "LogSoftmax",
     "MaxPool2D",
+    "PReLU",
     "Parallel",
     "Parameter",
     "ReLU",
     "Reshape",
     "Residual",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
     "Softmax",
+    "Softplus",
     "Tanh",
 ]

@@ -49,6 +49,11 @@ def ones(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
     return np.ones(shape)
 
 
+def constant(value: float) -> Initializer:
+    """The same value everywhere."""
+    return lambda random, shape, fan_in: np.full(shape, value)
+
+
 INITIALIZERS: dict[str, Initializer] = {
     "he_normal": he_normal,
     "he_uniform": he_uniform,

@@ -21,7 +21,7 @@ class Parameter:
     """A trainable array and its gradient, which are views of the flat vectors ``net.flat``."""
 
     shape: Shape
-    initializer: str = "zeros"
+    initializer: str | float = "zeros"
     fan_in: int = 1
     name: str = ""  # in the network: "0.weight"
     place: slice = field(default_factory=lambda: slice(0))  # in the network's vectors
@@ -215,9 +215,13 @@ class Layer:
         self.require_alone()
         return super().__reduce_ex__(protocol)
 
-    def parameter(self, name: str, shape: Shape, initializer: str, fan_in: int = 1) -> Parameter:
-        """Declare a parameter; the network gives it its place and its first value."""
-        initializers.require(initializer, f"layer {self.label}")
+    def parameter(self, name: str, shape: Shape, initializer: str | float, fan_in: int = 1) -> Parameter:
+        """Declare a parameter; the network gives it its place and its first value.
+
+        ``initializer`` is the name of an initializer, or a number, which is then the first value itself.
+        """
+        if not isinstance(initializer, int | float):
+            initializers.require(initializer, f"layer {self.label}")
         countable(f"layer {self.label}: {name}", shape)
         self._own_parameters[name] = Parameter(shape, initializer, fan_in)
         return self._own_parameters[name]

@@ -6,13 +6,18 @@ Operators: https://onnx.ai/onnx/operators/
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from backends.kernels.functions import CUBIC, TANH_SCALE
 from backends.kernels.sampling import Sampling
 from cnn.layers import (
+    ELU,
+    GELU,
+    SELU,
     AdaptiveAvgPool2D,
     AvgPool2D,
     BatchNorm1D,
@@ -23,14 +28,22 @@ from cnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    HardSigmoid,
+    HardSwish,
     Layer,
+    LeakyReLU,
+    LogSoftmax,
     MaxPool2D,
     Parallel,
+    PReLU,
     ReLU,
     Reshape,
     Residual,
     Sequential,
+    Sigmoid,
+    SiLU,
     Softmax,
+    Softplus,
     Tanh,
 )
 from cnn.network import Network
@@ -41,17 +54,19 @@ from cnn.support.version import VERSION
 
 OPSET = 17  # of the operators
 IR_VERSION = 8  # of the file format: the version released with the opset
+X = "x"  # the input of a layer, among the inputs of its operations
 INPUT, OUTPUT = "images", "probabilities"
 SCALING = "bytes scaled to 0..1"
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A node without its inputs and outputs."""
+    """A node of a layer: its inputs come from nodes before it, its constants and attributes are here."""
 
     operator: str
     constants: dict[str, Any] = field(default_factory=dict)  # its other inputs, in order
     attributes: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()  # operators before it in the layer, or X, the layer's input; (): the latest
 
 
 def export(network: Network, path: str | Path, classes: Sequence[str] | None = None) -> None:
@@ -134,8 +149,10 @@ class _Builder:
         if type(layer) not in OPERATIONS:
             known = ", ".join(kind.__name__ for kind in (*OPERATIONS, Sequential, Parallel, Residual))
             raise ArgumentError(f"layer {layer.label} cannot be expressed in ONNX: expected {known}")
+        values = {X: value}
         for operation in OPERATIONS[type(layer)](layer):
-            value = self.operation(layer.path, operation, [value])
+            inputs = [values[name] for name in operation.inputs] or [value]
+            value = values[operation.operator] = self.operation(layer.path, operation, inputs)
         return value
 
     def operation(self, place: str, operation: Operation, values: list[str]) -> str:
@@ -143,6 +160,8 @@ class _Builder:
         names = [f"{place}.{name}" for name in operation.constants]
         self.constants += map(self._onnx.numpy_helper.from_array, operation.constants.values(), names)
         output = f"{place}.{operation.operator}"
+        if any(node.name == output for node in self.nodes):
+            output += f".{len(self.nodes)}"
         make = self._onnx.helper.make_node
         self.nodes.append(
             make(operation.operator, [*values, *names], [output], output, **operation.attributes)
@@ -225,6 +244,49 @@ def _batch_normalization(layer: Any) -> list[Operation]:
     return [Operation("BatchNormalization", arrays, {"epsilon": layer.eps})]
 
 
+def _prelu(layer: Any) -> list[Operation]:
+    weight = _weights(layer)["weight"].reshape(-1, *[1] * (len(layer.input_shape) - 1))
+    return [Operation("PRelu", {"weight": weight})]
+
+
+def _gelu(layer: Any) -> list[Operation]:
+    """Out of older operators: Gelu itself came with opset 20."""
+    if layer.approximate == "none":
+        return [
+            _times("scale", sqrt(0.5)),
+            Operation("Erf"),
+            Operation("Add", {"one": _constant(1)}),
+            _times("half", 0.5),
+            Operation("Mul", inputs=(X, "Mul")),
+        ]
+    return [
+        Operation("Mul", inputs=(X, X)),
+        _times("cubic", CUBIC * TANH_SCALE),
+        Operation("Add", {"scale": _constant(TANH_SCALE)}),
+        Operation("Mul", inputs=(X, "Add")),
+        Operation("Sigmoid"),
+        Operation("Mul", inputs=(X, "Sigmoid")),
+    ]
+
+
+def _softplus(layer: Any) -> list[Operation]:
+    return [
+        _times("beta", layer.beta),
+        Operation("Softplus"),
+        Operation("Div", {"divisor": _constant(layer.beta)}),
+        Operation("Greater", {"threshold": _constant(layer.threshold / layer.beta)}, inputs=(X,)),
+        Operation("Where", inputs=("Greater", X, "Div")),
+    ]
+
+
+def _times(name: str, factor: float) -> Operation:
+    return Operation("Mul", {name: _constant(factor)})
+
+
+def _constant(value: float) -> Any:
+    return np.array(value, np.float32)
+
+
 JOINS = {"add": Operation("Sum"), "concatenate": Operation("Concat", {}, {"axis": 1})}
 FLATTEN = Operation("Flatten", {}, {"axis": 1})
 SOFTMAX = Operation("Softmax", {}, {"axis": 1})  # along the first axis of a sample
@@ -244,6 +306,17 @@ OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
     Dropout: lambda layer: [],  # inference changes nothing
     Softmax: lambda layer: [SOFTMAX],
     Flatten: lambda layer: [FLATTEN],
+    LogSoftmax: lambda layer: [Operation("LogSoftmax", {}, {"axis": 1})],
+    LeakyReLU: lambda layer: [Operation("LeakyRelu", {}, {"alpha": layer.slope})],
+    PReLU: _prelu,
+    ELU: lambda layer: [Operation("Elu", {}, {"alpha": layer.alpha})],
+    SELU: lambda layer: [Operation("Selu", {}, {"alpha": layer.formula.a, "gamma": layer.formula.b})],
+    GELU: _gelu,
+    SiLU: lambda layer: [Operation("Sigmoid"), Operation("Mul", inputs=(X, "Sigmoid"))],
+    Sigmoid: lambda layer: [Operation("Sigmoid")],
+    Softplus: _softplus,
+    HardSigmoid: lambda layer: [Operation("HardSigmoid", {}, {"alpha": 1 / 6, "beta": 0.5})],
+    HardSwish: lambda layer: [Operation("HardSwish")],
     Reshape: _reshape,
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 
 import backends
 from backends import Backend, Window
+from backends.kernels.functions import FUNCTIONS, Function
 from backends.kernels.sampling import Sampling
 
 
@@ -185,6 +186,9 @@ def _products(numbers: _Numbers) -> Iterator[Call]:
         yield _kernel("matmul", f"{variant}, added", a=a, b=b, out=numbers.normal(m, n), accumulate=True)
 
 
+CONSTANTS = {"leaky_relu": (0.2,), "elu": (1.5, 1.1), "softplus": (2.0, 1.5)}
+EACH_FUNCTION = [Function(name, *CONSTANTS.get(name, ())) for name in FUNCTIONS]
+
 ACTIVATIONS = {"image": (3, 5, 4, 7), "vector": (10, 33), "large": (16, 24, 24, 16)}
 
 
@@ -202,6 +206,19 @@ def _activations(numbers: _Numbers) -> Iterator[Call]:
         yield _kernel("add", variant, x=x, y=dy, out=out)
         yield _kernel("tanh", variant, x=x, out=out)
         yield _kernel("tanh_grad", variant, dy=dy, y=np.tanh(x), out=out)
+        for formula in EACH_FUNCTION:
+            name = f"{variant}, {formula.name}"
+            yield _kernel("activate", name, x=3 * x, formula=formula, out=out)
+            yield _kernel("activate_grad", name, dy=dy, x=3 * x, formula=formula, out=out)
+        for weight in (numbers.normal(1), numbers.normal(shape[0])):
+            given = {"x": x, "weight": weight}
+            yield _kernel("prelu", f"{variant}, {len(weight)} weights", **given, out=out)
+            yield _kernel(
+                "prelu_grad", f"{variant}, {len(weight)} weights", dy=dy, **given,
+                weight_grad=numbers.unset(len(weight)), dx=out,
+            )  # fmt: skip
+        yield _kernel("log_softmax", variant, x=10 * x, out=out)
+        yield _kernel("log_softmax_grad", variant, dy=dy, y=-(x**2), out=out)
         yield _kernel("softmax", variant, x=10 * x, out=out)
         yield _kernel("softmax_grad", variant, dy=dy, y=np.tanh(x) ** 2, out=out)
 

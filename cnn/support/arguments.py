@@ -58,6 +58,13 @@ def number(name: str, value: Any, least: float = 0, below: float = inf) -> float
     return figure
 
 
+def positive(name: str, value: Any) -> float:
+    """``value`` if it is a finite number above 0."""
+    if not (figure := number(name, value)):
+        raise ArgumentError(f"{name} is {shown(value)}, expected a number above 0")
+    return figure
+
+
 def flag(name: str, value: Any) -> bool:
     """``value`` if it is True or False."""
     if not isinstance(value, bool | np.bool_):

@@ -22,6 +22,7 @@ from backends.cuda.kernels import TILES
 from backends.cuda.launch import SOURCE, THREADS, Launcher
 from backends.kernels import PortableKernels
 from backends.kernels.sampling import Sampling
+from cnn.selftest.calls import EACH_FUNCTION
 
 CODE = SOURCE.read_text()
 TILED = [f"{name}_{tile}" for name in ("convolve", "convolve_pool", "convolve_back") for tile in TILES]
@@ -121,6 +122,20 @@ STEPS = {
     "relu_grad": lambda: ("relu_grad", numbers(F, 3, 3, N), numbers(F, 3, 3, N), numbers(F, 3, 3, N)),
     "relu_grad with sums": lambda: ("relu_grad", *(numbers(F, 300) for _ in range(3)), np.zeros(F)),
     "tanh_grad": lambda: ("tanh_grad", numbers(F, N), numbers(F, N), numbers(F, N)),
+    **{
+        f"activate, {function.name}": lambda function=function: (
+            "activate", 3 * numbers(F, N), function, numbers(F, N),
+        )
+        for function in EACH_FUNCTION
+    },
+    **{
+        f"activate_grad, {function.name}": lambda function=function: (
+            "activate_grad", numbers(F, N), 3 * numbers(F, N), function, numbers(F, N),
+        )
+        for function in EACH_FUNCTION
+    },
+    "log_softmax": lambda: ("log_softmax", 100 * numbers(F, 3, N), numbers(F, 3, N)),
+    "log_softmax_grad": lambda: ("log_softmax_grad", numbers(F, N), numbers(F, N), numbers(F, N)),
     "softmax": lambda: ("softmax", 100 * numbers(F, 3, N), numbers(F, 3, N)),
     "softmax_grad": lambda: ("softmax_grad", numbers(F, N), numbers(F, N), numbers(F, N)),
     "cross_entropy": lambda: ("cross_entropy", 50 * numbers(F, N), labels(), numbers(N), numbers(F, N), 7),
@@ -471,6 +486,8 @@ def test_the_set_has_every_method_of_the_portable_one():
         "squared_error",
         "count",
         "dropout",
+        "prelu",
+        "prelu_grad",
         "moments",
         "normalize",
         "normalize_grad",

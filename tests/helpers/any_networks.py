@@ -65,6 +65,8 @@ def output_of(layer: cnn.Layer, shape: Shape) -> Shape | None:
         return layer.shape if prod(layer.shape) == prod(shape) else None
     if isinstance(layer, cnn.Dense):
         return (layer.out_features,) if len(shape) == 1 else None
+    if isinstance(layer, cnn.PReLU):
+        return shape if layer.num_parameters in (1, shape[0]) else None
     if isinstance(layer, cnn.BatchNorm1D | cnn.BatchNorm2D):
         return shape if len(shape) == (1 if isinstance(layer, cnn.BatchNorm1D) else 3) else None
     if isinstance(layer, cnn.GlobalAvgPool2D | cnn.GlobalMaxPool2D):

@@ -55,6 +55,8 @@ BY_NAME = {
     "betas": st.tuples(SHARE, SHARE),
     "every": st.floats(0.001, 1),
     "eps": st.floats(0.05, 1),
+    "beta": st.floats(0.1, 2),
+    "approximate": st.sampled_from(["none", "tanh"]),
 }
 BY_TYPE = {
     int: WHOLE,

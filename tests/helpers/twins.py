@@ -138,10 +138,37 @@ def global_pools(shape):
     return st.sampled_from([average, largest])
 
 
+class Hardsigmoid(nn.Module):
+    """PyTorch's Hardsigmoid with a gradient in float64, which PyTorch rounds to float32."""
+
+    def forward(self, x):
+        return nn.functional.relu6(x + 3) / 6
+
+
+ACTIVATIONS = [  # (ours, PyTorch's), strategies for their arguments
+    (cnn.ReLU, nn.ReLU),
+    (cnn.Tanh, nn.Tanh),
+    (cnn.Softmax, lambda: nn.Softmax(1)),
+    (cnn.LogSoftmax, lambda: nn.LogSoftmax(1)),
+    (cnn.LeakyReLU, nn.LeakyReLU, st.floats(0, 2)),
+    (cnn.ELU, nn.ELU, st.floats(0, 3)),
+    (cnn.SELU, nn.SELU),
+    (cnn.GELU, lambda approximate: nn.GELU(approximate=approximate), st.sampled_from(["none", "tanh"])),
+    (cnn.SiLU, nn.SiLU),
+    (cnn.Sigmoid, nn.Sigmoid),
+    (cnn.Softplus, nn.Softplus, st.floats(0.1, 3), st.floats(0, 30)),
+    (cnn.HardSwish, nn.Hardswish),
+    (cnn.HardSigmoid, Hardsigmoid),
+    (cnn.PReLU, nn.PReLU, st.just(1), st.floats(0, 1)),
+]
+
+
 def activations(shape):
     """One that keeps the shape."""
-    kinds = [(cnn.ReLU, nn.ReLU), (cnn.Tanh, nn.Tanh), (cnn.Softmax, lambda: nn.Softmax(1))]
-    return st.sampled_from(kinds).map(lambda kind: (kind[0](), kind[1]()))
+    kinds = [*ACTIVATIONS, (cnn.PReLU, nn.PReLU, st.just(shape[0]), st.floats(0, 1))]
+    return st.sampled_from(kinds).flatmap(
+        lambda kind: st.tuples(*kind[2:]).map(lambda arguments: (kind[0](*arguments), kind[1](*arguments)))
+    )
 
 
 def relu():

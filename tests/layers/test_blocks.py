@@ -205,3 +205,75 @@ class TestBranches:
     def test_wrong_arguments_are_named(self, make, problem):
         with pytest.raises(cnn.ArgumentError, match=problem):
             make()
+
+
+def batch_of_one_feature(values, dtype):
+    return np.array(values, dtype)[None, :]
+
+
+ACTIVATIONS = {
+    "LeakyReLU": cnn.LeakyReLU, "ELU": cnn.ELU, "SELU": cnn.SELU, "GELU": cnn.GELU,
+    "GELU tanh": lambda: cnn.GELU("tanh"), "SiLU": cnn.SiLU, "Sigmoid": cnn.Sigmoid,
+    "Softplus": cnn.Softplus, "HardSigmoid": cnn.HardSigmoid, "HardSwish": cnn.HardSwish,
+    "PReLU": cnn.PReLU, "LogSoftmax": cnn.LogSoftmax,
+}  # fmt: skip
+
+
+class TestActivations:
+    def built(self, name, kernels, dtype):
+        if kernels == "compiled":
+            pytest.importorskip("numba")
+        made = cnn.Sequential(ACTIVATIONS[name]())
+        made.build((1,), backend=backends.get("cpu", kernels), dtype=dtype)
+        return made
+
+    @pytest.mark.parametrize("kernels", ["compiled", "portable"])
+    @pytest.mark.parametrize("name", ACTIVATIONS)
+    def test_float32_is_float64_but_for_rounding(self, name, kernels):
+        x = batch_of_one_feature(np.linspace(-12, 12, 5001), "float32")
+        dy = np.ones_like(x)
+        narrow, wide = self.built(name, kernels, "float32"), self.built(name, "portable", "float64")
+        for function in (lambda net: net.forward(x, training=True), lambda net: net.backward(dy)):
+            found, exact = function(narrow), function(wide)
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, exact, rtol=4e-7, atol=2e-6)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("kernels", ["compiled", "portable"])
+    @pytest.mark.parametrize("name", ACTIVATIONS)
+    def test_large_numbers_do_not_overflow_and_nan_stays(self, name, kernels, dtype):
+        net = self.built(name, kernels, dtype)
+        x = batch_of_one_feature([-1e4, -100, -0.0, 0, 100, 1e4, np.nan], dtype)
+        with np.errstate(over="raise", divide="raise"):
+            y = net.forward(x, training=True)
+            dx = net.backward(np.ones_like(x))
+        assert np.isfinite(y[0, :-1]).all()
+        assert np.isfinite(dx[0, :-1]).all()
+        assert np.isnan(y[0, -1])
+        ends = {"Sigmoid": [0, 1], "HardSigmoid": [0, 1], "LogSoftmax": [0, 0]}
+        if name in ("GELU", "GELU tanh", "SiLU", "HardSwish", "Softplus"):
+            np.testing.assert_allclose(y[0, [0, 5]], [0, 1e4], atol=1e-30)
+        elif name in ends:
+            np.testing.assert_allclose(y[0, [0, 5]], ends[name], atol=1e-30)
+
+    @pytest.mark.parametrize(
+        ("make", "problem"),
+        [
+            (lambda: cnn.LeakyReLU(-1), "LeakyReLU: slope is -1, expected a number of at least 0"),
+            (lambda: cnn.ELU("1"), "ELU: alpha is '1'"),
+            (lambda: cnn.GELU("erf"), "GELU: approximate is 'erf', expected 'none' or 'tanh'"),
+            (lambda: cnn.Softplus(0), "Softplus: beta is 0, expected a number above 0"),
+            (lambda: cnn.Softplus(threshold=-1), "Softplus: threshold is -1"),
+            (lambda: cnn.PReLU(0), "PReLU: num_parameters is 0"),
+        ],
+    )
+    def test_wrong_arguments_are_named(self, make, problem):
+        with pytest.raises(cnn.ArgumentError, match=problem):
+            make()
+
+    def test_prelu_has_one_weight_or_one_for_each_channel(self):
+        with pytest.raises(cnn.ShapeError, match=r"0 PReLU: num_parameters is 2, expected 1 or .* 3"):
+            cnn.Sequential(cnn.PReLU(2)).build((3, 4, 4), backend="cpu")
+        net = cnn.Sequential(cnn.PReLU(3, init=0.5))
+        net.build((3,), backend="cpu")
+        assert net.state_dict()["0.weight"].tolist() == [0.5] * 3

@@ -150,7 +150,7 @@ class TestOddNumbers:
     def test_in_activations(self, kernels, drawn, N, seed, share):
         layer, shape = drawn
         x = with_odd(seed, N, *shape, share=share, odd=ODD + LARGE)
-        if isinstance(layer[0], cnn.ReLU):
+        if isinstance(layer[0], cnn.ReLU | cnn.ELU | cnn.SELU):  # where PyTorch's gradient of NaN varies
             x = np.where(np.isnan(x), 1, x)
         same_step(*built([layer], shape, kernels), x)
 

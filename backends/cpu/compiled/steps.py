@@ -118,6 +118,61 @@ def softmax_grad(dy: Numbers, y: Numbers, dx: Numbers, classes: int, N: int, par
 
 
 @as_written
+def log_softmax(x: Numbers, y: Numbers, classes: int, N: int, part: int, parts: int) -> None:
+    """``y`` = x - max x - log(sum exp(x - max x)) down each column of (classes, N)."""
+    first, last = share(N, part, parts)
+    for n in range(first, last):
+        largest, total = _exponentials(x, y, classes, N, n)
+        rest = log(total)
+        for c in range(classes):
+            y[c * N + n] = (x[c * N + n] - largest) - rest
+
+
+@Kernel
+def log_softmax_grad(
+    dy: Numbers, y: Numbers, dx: Numbers, classes: int, N: int, part: int, parts: int
+) -> None:
+    """``dx`` = dy - exp(y) * sum(dy) down each column of (classes, N)."""
+    first, last = share(N, part, parts)
+    for n in range(first, last):
+        total = zero(y)
+        for c in range(classes):
+            total += dy[c * N + n]
+        for c in range(classes):
+            dx[c * N + n] = dy[c * N + n] - exp(y[c * N + n]) * total
+
+
+@as_written
+def prelu(
+    x: Numbers, weight: Numbers, y: Numbers, rows: int, columns: int, step: int, part: int, parts: int
+) -> None:
+    """``y[r, c]`` = x if x > 0, else weight[r] * x; ``step`` is 0 if all rows share one weight, else 1."""
+    first, last = share(rows, part, parts)
+    for r in range(first, last):
+        x_row, y_row, slope = at(x, r * columns), at(y, r * columns), weight[r * step]
+        for c in range(columns):
+            y_row[c] = x_row[c] if x_row[c] > 0 else slope * x_row[c]
+
+
+@Kernel
+def prelu_grad(
+    dy: Numbers, x: Numbers, weight: Numbers, sums: Numbers, dx: Numbers, rows: int, columns: int, step: int,
+    input_grad: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """``sums[r]`` = sum(dy * min(x, 0)) of each row, and ``dx`` if ``input_grad``."""
+    first, last = share(rows, part, parts)
+    for r in range(first, last):
+        dy_row, x_row, slope, total = at(dy, r * columns), at(x, r * columns), weight[r * step], zero(x)
+        for c in range(columns):
+            total += zero(x) if x_row[c] > 0 else dy_row[c] * x_row[c]
+        sums[r] = total
+        if input_grad != 0:
+            dx_row = at(dx, r * columns)
+            for c in range(columns):
+                dx_row[c] = dy_row[c] if x_row[c] > 0 else slope * dy_row[c]
+
+
+@as_written
 def cross_entropy(
     y: Numbers, labels: Indices, losses: Numbers, dy: Numbers, divisor: Numbers, classes: int, N: int,
     part: int, parts: int,

@@ -13,7 +13,7 @@
 #define __device__ inline
 #define __shared__
 
-using std::exp, std::fabs, std::log, std::nan, std::sqrt;
+using std::erf, std::exp, std::expm1, std::fabs, std::log, std::log1p, std::nan, std::sqrt;
 
 struct dim3 {
     unsigned x, y, z;

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.signal
+import scipy.special
 
 from helpers.host_cuda import RawModule
 from helpers.standin.work import Tape, counters, do, refuse_while_recording
@@ -369,20 +370,18 @@ def _count_hidden_copy(operand: Any, target: np.ndarray) -> None:
         counters.allocate(operand.nbytes)
 
 
-def _ufunc(name: str) -> Callable[..., Array]:
-    function = getattr(np, name)
-
+def _ufunc(function: np.ufunc) -> Callable[..., Array]:
     def call(*operands: Any, out: Array | None = None, dtype: Any = None) -> Array:
         if len(operands) != function.nin:
-            raise TypeError(f"xp.{name} takes {function.nin} operands, not {len(operands)}")
+            raise TypeError(f"{function.__name__} takes {function.nin} operands, not {len(operands)}")
         return _elementwise(function, operands, out, dtype=dtype)
 
-    call.__name__ = name
+    call.__name__ = function.__name__
     return call
 
 
 for _name in UFUNCS:
-    setattr(xp, _name, _ufunc(_name))
+    setattr(xp, _name, _ufunc(getattr(np, _name)))
 
 
 def _reduce(function: Callable[..., Any], a: Array, out: Array | None, **keywords: Any) -> Array:
@@ -644,3 +643,9 @@ def _filter(name: str) -> Callable[..., Array]:
 signal = Listed("signal")
 signal.correlate = _filter("correlate")
 signal.convolve = _filter("convolve")
+
+
+# cupyx.scipy.special
+
+special = Listed("special")
+special.erf = _ufunc(scipy.special.erf)

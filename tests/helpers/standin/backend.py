@@ -12,7 +12,7 @@ from backends.cpu.backend import CpuTimer
 from backends.errors import DeviceLost
 from backends.graph import CapturedStep, CaptureError, Work
 from backends.kernels import Kernels
-from helpers.standin.arrays import Array, _host, signal, xp
+from helpers.standin.arrays import Array, _host, signal, special, xp
 from helpers.standin.work import Tape, counters, do, refuse_while_recording
 
 
@@ -53,6 +53,10 @@ class StandInBackend(Backend):
     @property
     def signal(self) -> ModuleType:
         return signal
+
+    @property
+    def special(self) -> ModuleType:
+        return special
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         if isinstance(host, Array):
