@@ -144,8 +144,7 @@ class Network(Sequential):
         images = as_images(images)
         self.check_images(images)
         batch_size = whole("batch_size", batch_size)
-        labels = np.zeros(len(images), dtype=np.int64)
-        feed = Feed(self.backend, self.dtype, images, labels, batch_size, preprocessing=self.preprocessing)
+        feed = Feed(self.backend, self.dtype, images, None, batch_size, preprocessing=self.preprocessing)
         found: list[Array] = []
 
         def step() -> None:

@@ -249,43 +249,61 @@ class CompiledKernels(PortableKernels, records_launches=True):
             steps.sum_rows(x.dtype, (shares, weight_grad, 1, rows))
 
     def cross_entropy(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
-        if not covers(self, (y, labels, losses, dy), INDICES):
-            super().cross_entropy(y, labels, losses, dy, divisor, sums)
+        if not covers(self, (y, targets, losses, dy), INDICES):
+            super().cross_entropy(y, targets, losses, dy, divisor, sums)
             return
-        arguments = (y, labels, losses, dy, _settings(y.dtype, divisor), *y.shape)
-        steps.cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
-        if sums is not None:
-            steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
+        kernel = steps.cross_entropy if targets.ndim == 1 else steps.soft_cross_entropy
+        arguments = (y, targets, losses, dy, _settings(y.dtype, divisor), *y.shape)
+        kernel(y.dtype, arguments, thread_count(20 * y.size))
+        self._tally_if(losses, y, targets, sums)
 
     def binary_cross_entropy(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
-        if not covers(self, (y, labels, losses, dy), INDICES):
-            super().binary_cross_entropy(y, labels, losses, dy, divisor, sums)
+        if targets.ndim > 1 or not covers(self, (y, targets, losses, dy), INDICES):
+            super().binary_cross_entropy(y, targets, losses, dy, divisor, sums)
             return
         margin = float(np.finfo(y.dtype).eps)
-        arguments = (y, labels, losses, dy, _settings(y.dtype, margin, 1 - margin, divisor), *y.shape)
+        arguments = (y, targets, losses, dy, _settings(y.dtype, margin, 1 - margin, divisor), *y.shape)
         steps.binary_cross_entropy(y.dtype, arguments, thread_count(20 * y.size))
-        if sums is not None:
-            steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
+        self._tally_if(losses, y, targets, sums)
 
-    def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
-        if covers(self, (losses, y, labels), INDICES):
-            steps.tally(y.dtype, (losses, y, labels, sums, *y.shape))
+    def class_targets(
+        self, targets: Array, class_weights: Array, smoothing: float, ignored: int | None, out: Array,
+        shares: Array,
+    ) -> None:  # fmt: skip
+        arguments = (targets, class_weights, smoothing, ignored, out, shares)
+        if targets.ndim > 1 or not covers(self, (targets, class_weights, out, shares), INDICES):
+            super().class_targets(*arguments)
+            return
+        settings = _settings(out.dtype, 1 - smoothing, smoothing / len(out))
+        label = (0, 0) if ignored is None else (1, ignored)
+        arguments = (targets, class_weights, settings, *label, out, shares, *out.shape)
+        steps.class_targets(out.dtype, arguments, thread_count(out.size))
+
+    def tally(
+        self, losses: Array, y: Array, targets: Array, sums: Array, shares: Array | None = None
+    ) -> None:
+        plain = shares is None and targets.ndim == 1 and y.ndim == 2
+        if plain and covers(self, (losses, y, targets), INDICES):
+            steps.tally(y.dtype, (losses, y, targets, sums, *y.shape))
         else:
-            super().tally(losses, y, labels, sums)
+            super().tally(losses, y, targets, sums, shares)
 
     def next_batch(
-        self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
-        rate: Array,
+        self, cursor: Array, order: Array, labels: Array | None, rates: Array, chosen: Array,
+        chosen_labels: Array | None, rate: Array,
     ) -> None:  # fmt: skip
-        arguments = (cursor, order, labels, rates, chosen, chosen_labels, rate)
+        has_labels = labels is not None
+        pair = (labels, chosen_labels) if has_labels else (NO_INDICES, NO_INDICES)
+        arguments = (cursor, order, pair[0], rates, chosen, pair[1], rate)
         if covers(self, arguments, INDICES):
-            steps.next_batch(rate.dtype, (*arguments, len(chosen), len(order), len(rates)))
+            sizes = len(chosen), len(order), len(rates)
+            steps.next_batch(rate.dtype, (*arguments, int(has_labels), *sizes))
         else:
-            super().next_batch(*arguments)
+            super().next_batch(cursor, order, labels, rates, chosen, chosen_labels, rate)
 
     def clip_norm(self, grad: Array, limit: float) -> None:
         graph.call(_clip_norm, grad, limit)

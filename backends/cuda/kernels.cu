@@ -657,6 +657,45 @@ extern "C" __global__ void cross_entropy(
     if (sums) add_to(sums, loss, right, N);
 }
 
+// The same for targets t (classes, N): losses = -sum(t log softmax(y)). The right answer is the largest t.
+extern "C" __global__ void soft_cross_entropy(
+    const real *__restrict__ y, const real *__restrict__ targets, real *__restrict__ losses,
+    real *__restrict__ dy, double *__restrict__ sums, double divisor, int classes, int N) {
+    double loss = 0, right = 0;
+    for (int n = threadIdx.x; n < N; n += blockDim.x) {
+        int best = argmax(y, classes, N, n);
+        real highest = y[best * N + n], total = 0, mass = 0, own = 0;
+        for (int k = 0; k < classes; k++) total += dy[k * N + n] = exp(y[k * N + n] - highest);
+        real above = log(total);
+        for (int k = 0; k < classes; k++) {
+            real target = targets[k * N + n];
+            mass += target;
+            if (target != 0) own += target * (above - (y[k * N + n] - highest));
+        }
+        for (int k = 0; k < classes; k++)
+            dy[k * N + n] = (dy[k * N + n] / total * mass - targets[k * N + n]) / (real)divisor;
+        losses[n] = own;
+        loss += own;
+        right += best == argmax(targets, classes, N, n);
+    }
+    if (sums) add_to(sums, loss, right, N);
+}
+
+// out (classes, N) = class_weights * (`right` at the label + `others`), shares = the weight of the label; 0 for
+// the label `ignored` if `ignores`, NaN for a label that is no class. Blocks: threads for N.
+extern "C" __global__ void class_targets(
+    const long long *__restrict__ labels, const real *__restrict__ class_weights, double right,
+    double others, int ignores, int ignored, real *__restrict__ out, real *__restrict__ shares, int classes,
+    int N) {
+    int n = flat_thread();
+    if (n >= N) return;
+    bool skipped = ignores && labels[n] == ignored, known = labels[n] >= 0 && labels[n] < classes;
+    real factor = skipped ? (real)0 : known ? (real)1 : (real)nan("");
+    shares[n] = known ? factor * class_weights[labels[n]] : factor;
+    for (int k = 0; k < classes; k++)
+        out[k * N + n] = (real)(k == labels[n] ? right + others : others) * class_weights[k] * factor;
+}
+
 // losses = -mean(t log p + (1 - t) log(1 - p)) of probabilities y and one-hot t; p is at least `margin` from 0
 // and 1.
 extern "C" __global__ void binary_cross_entropy(
@@ -737,8 +776,8 @@ extern "C" __global__ void next_powers(real *powers, double beta1, double beta2)
 
 // ---- Batches ----
 
-// chosen (N,) = the next indices of `order` (count,), chosen_labels = their labels, rate = the rate of this
-// step; the cursor, the number of (samples, steps) done, advances. One block. Beyond the end it starts again,
+// chosen (N,) = the next indices of `order` (count,), chosen_labels = their labels (labels null: none), rate
+// = the rate of this step; the cursor, the number of (samples, steps) done, advances. One block. Beyond the end it starts again,
 // so that an extra step, as in a warm-up, reads nothing out of bounds.
 extern "C" __global__ void next_batch(
     long long *cursor, const long long *__restrict__ order, const long long *__restrict__ labels,
@@ -748,7 +787,7 @@ extern "C" __global__ void next_batch(
     for (int n = threadIdx.x; n < N; n += blockDim.x) {
         long long sample = order[(first + n) % count];
         chosen[n] = sample;
-        chosen_labels[n] = labels[sample];
+        if (labels) chosen_labels[n] = labels[sample];
     }
     __syncthreads();
     if (threadIdx.x == 0) {

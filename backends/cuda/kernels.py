@@ -193,29 +193,45 @@ class CompiledKernels(PortableKernels, records_launches=True):
         self._launch.threads("log_softmax_grad", y.dtype, N, (dy, y, out, F, N))
 
     def cross_entropy(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
-        if covers(self, (y, labels, losses, dy), INDICES):
-            arguments = (y, labels, losses, dy, sums, float(divisor), *y.shape)
-            self._launch.block("cross_entropy", y.dtype, arguments)
-        else:
-            super().cross_entropy(y, labels, losses, dy, divisor, sums)
+        if not covers(self, (y, targets, losses, dy), INDICES):
+            super().cross_entropy(y, targets, losses, dy, divisor, sums)
+            return
+        name = "cross_entropy" if targets.ndim == 1 else "soft_cross_entropy"
+        arguments = (y, targets, losses, dy, sums, float(divisor), *y.shape)
+        self._launch.block(name, y.dtype, arguments)
 
     def binary_cross_entropy(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
-        if covers(self, (y, labels, losses, dy), INDICES):
+        if targets.ndim == 1 and covers(self, (y, targets, losses, dy), INDICES):
             margin = float(np.finfo(y.dtype).eps)
-            arguments = (y, labels, losses, dy, sums, float(divisor), margin, *y.shape)
+            arguments = (y, targets, losses, dy, sums, float(divisor), margin, *y.shape)
             self._launch.block("binary_cross_entropy", y.dtype, arguments)
         else:
-            super().binary_cross_entropy(y, labels, losses, dy, divisor, sums)
+            super().binary_cross_entropy(y, targets, losses, dy, divisor, sums)
 
-    def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
-        if covers(self, (losses, y, labels), INDICES):
-            self._launch.block("tally", y.dtype, (losses, y, labels, sums, *y.shape))
+    def class_targets(
+        self, targets: Array, class_weights: Array, smoothing: float, ignored: int | None, out: Array,
+        shares: Array,
+    ) -> None:  # fmt: skip
+        if targets.ndim == 1 and covers(self, (targets, class_weights, out, shares), INDICES):
+            label = (0, 0) if ignored is None else (1, int(ignored))
+            settings = (1.0 - smoothing, smoothing / len(out), *label)
+            arguments = (targets, class_weights, *settings, out, shares, *out.shape)
+            self._launch.threads("class_targets", out.dtype, out.shape[1], arguments)
         else:
-            super().tally(losses, y, labels, sums)
+            super().class_targets(targets, class_weights, smoothing, ignored, out, shares)
+
+    def tally(
+        self, losses: Array, y: Array, targets: Array, sums: Array, shares: Array | None = None
+    ) -> None:
+        plain = shares is None and targets.ndim == 1 and y.ndim == 2
+        if plain and covers(self, (losses, y, targets), INDICES):
+            self._launch.block("tally", y.dtype, (losses, y, targets, sums, *y.shape))
+        else:
+            super().tally(losses, y, targets, sums, shares)
 
     @covering()
     def sgd(
@@ -239,11 +255,11 @@ class CompiledKernels(PortableKernels, records_launches=True):
         self._launch.grid("next_powers", value.dtype, (1,), (1,), (powers, *betas))
 
     def next_batch(
-        self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
-        rate: Array,
+        self, cursor: Array, order: Array, labels: Array | None, rates: Array, chosen: Array,
+        chosen_labels: Array | None, rate: Array,
     ) -> None:  # fmt: skip
         arguments = (cursor, order, labels, rates, chosen, chosen_labels, rate)
-        if covers(self, arguments, INDICES):
+        if covers(self, (array for array in arguments if array is not None), INDICES):
             self._launch.block("next_batch", rate.dtype, (*arguments, len(chosen), len(order), len(rates)))
         else:
             super().next_batch(*arguments)

@@ -66,10 +66,10 @@ class Kernels:
     # --- batches
 
     def next_batch(
-        self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
-        rate: Array,
+        self, cursor: Array, order: Array, labels: Array | None, rates: Array, chosen: Array,
+        chosen_labels: Array | None, rate: Array,
     ) -> None:  # fmt: skip
-        """``chosen`` (n,) = the next indices in ``order``, with their labels; ``rate`` = this step's.
+        """``chosen`` (n,) = the next indices in ``order``, with their labels if any; ``rate`` = this step's.
 
         ``cursor`` (2,) counts the samples and steps that are done, and advances; the order repeats after its
         end.
@@ -80,9 +80,10 @@ class Kernels:
         self, images: Array, indices: Array, out: Array, shift: Array | None = None,
         scale: Array | None = None,
     ) -> None:  # fmt: skip
-        """``out`` = ``(images[indices] - shift) * scale``: (N, C, H, W) -> (C, H, W, n).
+        """``out`` = ``(images[indices] - shift) * scale``: (N, ...) -> (..., n).
 
-        ``shift`` and ``scale`` (C,) are those of each channel; None: bytes are scaled to 0..1.
+        ``shift`` and ``scale`` (C,) are those of each channel of (N, C, H, W); None: bytes are scaled to
+        0..1.
         """
         raise NotImplementedError
 
@@ -277,30 +278,108 @@ class Kernels:
         raise NotImplementedError
 
     # --- losses
+    #
+    # ``targets`` are labels (N,), which stand for one-hot columns, or numbers in the shape of ``y`` (..., N).
+    # ``losses`` (N,) has a number for each sample, ``dy`` is the gradient of their sum / ``divisor``, and
+    # ``sums`` is as in :meth:`tally` (None: not wanted).
 
     def cross_entropy(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
-        """``losses`` = -log softmax(y)[label] of logits (classes, N).
+        """``losses`` = -sum(t log softmax(y)) of logits (classes, N); columns of ``t`` may have any sum."""
+        raise NotImplementedError
 
-        ``dy`` = the gradient of their sum / ``divisor``; ``sums`` as in :meth:`tally` (None: not wanted).
-        """
+    def focal(
+        self, y: Array, targets: Array, gamma: float, losses: Array, dy: Array, divisor: int,
+        sums: Array | None = None,
+    ) -> None:  # fmt: skip
+        """``losses`` = -sum(t (1 - p)^gamma log p) for ``p`` = softmax(y) of logits (classes, N)."""
         raise NotImplementedError
 
     def binary_cross_entropy(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
-        """``losses`` = -mean(t log p + (1 - t) log(1 - p)) of probabilities (classes, N); more as above."""
+        """``losses`` = -mean(t log p + (1 - t) log(1 - p)) of probabilities ``y``."""
+        raise NotImplementedError
+
+    def logistic_loss(
+        self, y: Array, targets: Array, positive: Array, losses: Array, dy: Array, divisor: int,
+        sums: Array | None = None,
+    ) -> None:  # fmt: skip
+        """``losses`` = -mean(w t log p + (1 - t) log(1 - p)) for ``p`` = sigmoid(y).
+
+        ``positive`` (C,) has the weight w for each entry of the first axis.
+        """
         raise NotImplementedError
 
     def squared_error(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
-        """``losses`` = mean((y - t)^2) over the classes, for one-hot ``t``; more as above."""
+        """``losses`` = mean((y - t)^2)."""
         raise NotImplementedError
 
-    def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
-        """``sums`` (3,) += the sum of the losses, how often ``y`` is largest at the label, N; in float64."""
+    def absolute_error(
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        """``losses`` = mean(|y - t|)."""
+        raise NotImplementedError
+
+    def huber(
+        self, y: Array, targets: Array, delta: float, losses: Array, dy: Array, divisor: int,
+        sums: Array | None = None,
+    ) -> None:  # fmt: skip
+        """``losses`` = mean(d^2 / 2) for d = |y - t| up to ``delta``; above it delta (d - delta / 2)."""
+        raise NotImplementedError
+
+    def class_targets(
+        self, targets: Array, class_weights: Array, smoothing: float, ignored: int | None, out: Array,
+        shares: Array,
+    ) -> None:  # fmt: skip
+        """``out`` (classes, N) = class_weights * ((1 - smoothing) t + smoothing / classes).
+
+        ``shares`` (N,) = the weight of each label; 1 if the targets are numbers. Both are 0 for the label
+        ``ignored``, and NaN for one that is no class.
+        """
+        raise NotImplementedError
+
+    def weigh(self, losses: Array, dy: Array, weights: Array) -> None:
+        """Multiply the losses (N,) and the gradient (..., N) by ``weights`` (N,), in place."""
+        raise NotImplementedError
+
+    def add_up(self, shares: Array, total: Array) -> None:
+        """``total`` (1,) += the sum of ``shares`` (N,)."""
+        raise NotImplementedError
+
+    def divide(self, x: Array, total: Array) -> None:
+        """``x /= total`` (1,), in place; if the total is 0, ``x`` becomes 0."""
+        raise NotImplementedError
+
+    def tally(
+        self, losses: Array, y: Array, targets: Array, sums: Array, shares: Array | None = None
+    ) -> None:
+        """``sums`` (3,) += the sum of the losses, how often ``y`` is largest at the label, N; in float64.
+
+        The label of numbers is where they are largest. With ``shares`` (N,), ``sums`` is (5,): right answers
+        count only where the share is not 0, and the sum of the shares and the count of these are added too.
+        If ``y`` is not (classes, N), there are no right answers.
+        """
+        raise NotImplementedError
+
+    # --- metrics: counts in float64, of samples whose label is a class and whose share is not 0
+
+    def count_top(self, y: Array, targets: Array, k: int, sums: Array, shares: Array | None = None) -> None:
+        """``sums`` (2,) += how often the label is among the ``k`` largest of ``y`` (classes, N); samples."""
+        raise NotImplementedError
+
+    def count_pairs(self, y: Array, targets: Array, counts: Array, shares: Array | None = None) -> None:
+        """``counts[label, argmax y]`` += 1 for each sample; counts is (classes, classes)."""
+        raise NotImplementedError
+
+    def count_confidence(self, p: Array, targets: Array, sums: Array, shares: Array | None = None) -> None:
+        """``sums`` (3, bins) += samples, the sum of their largest ``p``, right answers; by the largest ``p``.
+
+        Bin m has those above m / bins, up to (m + 1) / bins.
+        """
         raise NotImplementedError
 
     # --- updates of flat vectors

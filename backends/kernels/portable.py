@@ -26,15 +26,16 @@ class PortableKernels(Kernels):
         self.device.matmul(a, b, out, accumulate)  # here, so that a recording stores it as one call
 
     def next_batch(
-        self, cursor: Array, order: Array, labels: Array, rates: Array, chosen: Array, chosen_labels: Array,
-        rate: Array,
+        self, cursor: Array, order: Array, labels: Array | None, rates: Array, chosen: Array,
+        chosen_labels: Array | None, rate: Array,
     ) -> None:  # fmt: skip
         xp = self.device.xp
         (positions,) = temporaries(self.device, (chosen.shape, cursor.dtype))
         xp.add(xp.arange(len(chosen)), cursor[:1], out=positions)
         xp.remainder(positions, len(order), out=positions)
         self.device.take(order, positions, out=chosen)
-        self.device.take(labels, chosen, out=chosen_labels)
+        if labels is not None:
+            self.device.take(labels, chosen, out=chosen_labels)
         self.device.take(rates, xp.remainder(cursor[1:], len(rates)), out=rate)
         cursor[:1] += len(chosen)
         cursor[1:] += 1
@@ -46,7 +47,7 @@ class PortableKernels(Kernels):
         xp = self.device.xp
         (chosen,) = temporaries(self.device, ((len(indices), *images.shape[1:]), images.dtype))
         self.device.take(images, indices, out=chosen)
-        out[...] = chosen.transpose(1, 2, 3, 0)
+        out[...] = xp.moveaxis(chosen, 0, -1)
         if shift is not None and scale is not None:
             xp.subtract(out, shift.reshape(-1, 1, 1, 1), out=out)
             xp.multiply(out, scale.reshape(-1, 1, 1, 1), out=out)
@@ -220,7 +221,7 @@ class PortableKernels(Kernels):
         counters[1:] += samples
 
     def cross_entropy(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
         xp = self.device.xp
         (shifted,) = temporaries(self.device, (y.shape, y.dtype))
@@ -228,56 +229,226 @@ class PortableKernels(Kernels):
         xp.exp(shifted, out=dy)
         total = xp.sum(dy, axis=0)
         xp.divide(dy, total, out=dy)
-        xp.subtract(xp.log(total), xp.take_along_axis(shifted, labels[None], axis=0)[0], out=losses)
-        self._one_hot(labels, shifted)
-        xp.subtract(dy, shifted, out=dy)
+        if targets.ndim == 1:
+            picked = xp.take_along_axis(shifted, targets[None], axis=0)[0]
+            xp.subtract(xp.log(total), picked, out=losses)
+            self._one_hot(targets, shifted)
+            xp.subtract(dy, shifted, out=dy)
+        else:
+            xp.subtract(xp.log(total), shifted, out=shifted)
+            xp.copyto(shifted, 0, where=targets == 0)  # it may be infinite there
+            xp.multiply(shifted, targets, out=shifted)
+            xp.sum(shifted, axis=0, out=losses)
+            xp.multiply(dy, xp.sum(targets, axis=0), out=dy)
+            xp.subtract(dy, targets, out=dy)
         xp.divide(dy, divisor, out=dy)
-        if sums is not None:
-            self.tally(losses, y, labels, sums)
+        self._tally_if(losses, y, targets, sums)
+
+    def focal(
+        self, y: Array, targets: Array, gamma: float, losses: Array, dy: Array, divisor: int,
+        sums: Array | None = None,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        log_p, p, rest, power, t = temporaries(self.device, *[(y.shape, y.dtype)] * 5)
+        xp.subtract(y, xp.max(y, axis=0, keepdims=True), out=log_p)
+        xp.exp(log_p, out=p)
+        xp.subtract(log_p, xp.log(xp.sum(p, axis=0)), out=log_p)
+        xp.exp(log_p, out=p)
+        xp.expm1(log_p, out=rest)
+        xp.negative(rest, out=rest)  # 1 - p, exact near 0
+        xp.power(rest, gamma, out=power)
+        self._dense(targets, t)
+        xp.multiply(power, t, out=power)
+        xp.copyto(log_p, 0, where=power == 0)  # it may be infinite there
+        xp.multiply(power, log_p, out=dy)
+        xp.sum(dy, axis=0, out=losses)
+        xp.negative(losses, out=losses)
+        # a = t (gamma p (1 - p)^(gamma - 1) log p - (1 - p)^gamma), dy = a - p sum(a)
+        xp.multiply(dy, p, out=dy)
+        xp.multiply(dy, gamma, out=dy)
+        xp.divide(dy, xp.where(rest == 0, 1, rest), out=dy)
+        xp.subtract(dy, power, out=dy)
+        xp.multiply(p, xp.sum(dy, axis=0), out=p)
+        xp.subtract(dy, p, out=dy)
+        xp.divide(dy, divisor, out=dy)
+        self._tally_if(losses, y, targets, sums)
 
     def binary_cross_entropy(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
         xp = self.device.xp
-        p, target, work = temporaries(self.device, *[(y.shape, y.dtype)] * 3)
+        p, t, work, log_q = temporaries(self.device, *[(y.shape, y.dtype)] * 4)
         margin = float(xp.finfo(y.dtype).eps)
         xp.clip(y, margin, 1 - margin, out=p)
-        self._one_hot(labels, target)
-        # of p where t = 1 and of 1 - p where t = 0
-        xp.subtract(p, 1, out=work)
-        xp.add(work, target, out=work)
-        xp.absolute(work, out=work)
-        xp.log(work, out=work)
-        xp.mean(work, axis=0, out=losses)
+        self._dense(targets, t)
+        # t log p + (1 - t) log(1 - p)
+        xp.log(p, out=work)
+        xp.multiply(work, t, out=work)
+        xp.subtract(1, p, out=log_q)
+        xp.log(log_q, out=log_q)
+        xp.subtract(1, t, out=dy)
+        xp.multiply(log_q, dy, out=log_q)
+        xp.add(work, log_q, out=work)
+        self._mean(work, losses)
         xp.negative(losses, out=losses)
         # (p - t) / (p (1 - p)) / classes
         xp.subtract(1, p, out=work)
         xp.multiply(work, p, out=work)
-        xp.subtract(p, target, out=dy)
+        xp.subtract(p, t, out=dy)
         xp.divide(dy, work, out=dy)
-        xp.divide(dy, len(y) * divisor, out=dy)
-        if sums is not None:
-            self.tally(losses, y, labels, sums)
+        xp.divide(dy, as_columns(y).shape[0] * divisor, out=dy)
+        self._tally_if(losses, y, targets, sums)
+
+    def logistic_loss(
+        self, y: Array, targets: Array, positive: Array, losses: Array, dy: Array, divisor: int,
+        sums: Array | None = None,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        log_p, log_q, ones, zeros, work = temporaries(self.device, *[(y.shape, y.dtype)] * 5)
+        self._dense(targets, ones)
+        xp.subtract(1, ones, out=zeros)
+        xp.multiply(ones, positive.reshape(-1, *[1] * (y.ndim - 1)), out=ones)
+        # log p = min(y, 0) - log(1 + exp(-|y|)), and log(1 - p) is that of -y
+        xp.absolute(y, out=work)
+        xp.negative(work, out=work)
+        xp.exp(work, out=work)
+        xp.log1p(work, out=work)
+        xp.clip(y, -xp.inf, 0, out=log_p)
+        xp.subtract(log_p, work, out=log_p)
+        xp.clip(y, 0, xp.inf, out=log_q)
+        xp.add(log_q, work, out=log_q)
+        xp.negative(log_q, out=log_q)
+        # dy = zeros * p - ones * (1 - p)
+        xp.exp(log_p, out=work)
+        xp.multiply(work, zeros, out=dy)
+        xp.exp(log_q, out=work)
+        xp.multiply(work, ones, out=work)
+        xp.subtract(dy, work, out=dy)
+        xp.divide(dy, as_columns(y).shape[0] * divisor, out=dy)
+        xp.multiply(log_p, ones, out=log_p)
+        xp.multiply(log_q, zeros, out=log_q)
+        xp.add(log_p, log_q, out=log_p)
+        self._mean(log_p, losses)
+        xp.negative(losses, out=losses)
+        self._tally_if(losses, y, targets, sums)
 
     def squared_error(
-        self, y: Array, labels: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
     ) -> None:
         xp = self.device.xp
         (square,) = temporaries(self.device, (y.shape, y.dtype))
-        self._one_hot(labels, dy)
+        self._dense(targets, dy)
         xp.subtract(y, dy, out=dy)
         xp.square(dy, out=square)
-        xp.mean(square, axis=0, out=losses)
-        xp.multiply(dy, 2 / len(y), out=dy)
+        self._mean(square, losses)
+        xp.multiply(dy, 2 / as_columns(y).shape[0], out=dy)
         xp.divide(dy, divisor, out=dy)
-        if sums is not None:
-            self.tally(losses, y, labels, sums)
+        self._tally_if(losses, y, targets, sums)
 
-    def tally(self, losses: Array, y: Array, labels: Array, sums: Array) -> None:
+    def absolute_error(
+        self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None
+    ) -> None:
+        xp = self.device.xp
+        (size,) = temporaries(self.device, (y.shape, y.dtype))
+        self._dense(targets, dy)
+        xp.subtract(y, dy, out=dy)
+        xp.absolute(dy, out=size)
+        self._mean(size, losses)
+        xp.sign(dy, out=dy)
+        xp.divide(dy, as_columns(y).shape[0] * divisor, out=dy)
+        self._tally_if(losses, y, targets, sums)
+
+    def huber(
+        self, y: Array, targets: Array, delta: float, losses: Array, dy: Array, divisor: int,
+        sums: Array | None = None,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        size, near = temporaries(self.device, *[(y.shape, y.dtype)] * 2)
+        self._dense(targets, dy)
+        xp.subtract(y, dy, out=dy)
+        # n (d - n / 2) for n = min(d, delta)
+        xp.absolute(dy, out=size)
+        xp.clip(size, 0, delta, out=near)
+        xp.subtract(size, near / 2, out=size)
+        xp.multiply(size, near, out=size)
+        self._mean(size, losses)
+        xp.clip(dy, -delta, delta, out=dy)
+        xp.divide(dy, as_columns(y).shape[0] * divisor, out=dy)
+        self._tally_if(losses, y, targets, sums)
+
+    def class_targets(
+        self, targets: Array, class_weights: Array, smoothing: float, ignored: int | None, out: Array,
+        shares: Array,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        weights = class_weights[:, None]
+        self._dense(targets, out)
+        if targets.ndim == 1:
+            xp.sum(out * weights, axis=0, out=shares)
+        else:
+            shares.fill(1)
+        xp.multiply(out, 1 - smoothing, out=out)
+        xp.add(out, smoothing / len(out), out=out)
+        xp.multiply(out, weights, out=out)
+        if targets.ndim == 1:
+            factor = xp.where((targets >= 0) & (targets < len(out)), 1.0, xp.nan)
+            if ignored is not None:
+                factor = xp.where(targets == ignored, 0.0, factor)
+            xp.multiply(out, factor, out=out)
+            xp.multiply(shares, factor, out=shares)
+
+    def weigh(self, losses: Array, dy: Array, weights: Array) -> None:
+        self.device.xp.multiply(losses, weights, out=losses)
+        self.device.xp.multiply(dy, weights, out=dy)
+
+    def add_up(self, shares: Array, total: Array) -> None:
+        total += self.device.xp.sum(shares)
+
+    def divide(self, x: Array, total: Array) -> None:
+        xp = self.device.xp
+        xp.multiply(x, total != 0, out=x)
+        xp.divide(x, xp.where(total == 0, 1, total), out=x)
+
+    def tally(
+        self, losses: Array, y: Array, targets: Array, sums: Array, shares: Array | None = None
+    ) -> None:
         xp = self.device.xp
         sums[0] += xp.sum(losses, dtype=xp.float64)
-        sums[1] += xp.sum(xp.equal(xp.argmax(y, axis=0), labels))
-        sums[2] += len(labels)
+        sums[2] += len(losses)
+        if shares is not None:
+            sums[3] += xp.sum(shares, dtype=xp.float64)
+            sums[4] += xp.sum(shares != 0)
+        if y.ndim == 2:
+            right = xp.equal(xp.argmax(y, axis=0), _labels_of(xp, targets))
+            sums[1] += xp.sum(right if shares is None else right & (shares != 0))
+
+    def count_top(self, y: Array, targets: Array, k: int, sums: Array, shares: Array | None = None) -> None:
+        xp = self.device.xp
+        labels, counted = self._counted(y, targets, shares)
+        positions = xp.arange(len(y))[:, None]
+        own = xp.take_along_axis(y, labels[None], axis=0)
+        higher = (y > own) | (y != y) | ((y == own) & (positions < labels))
+        sums[0] += xp.sum((xp.sum(higher, axis=0) < k) & counted)
+        sums[1] += xp.sum(counted)
+
+    def count_pairs(self, y: Array, targets: Array, counts: Array, shares: Array | None = None) -> None:
+        xp = self.device.xp
+        labels, counted = self._counted(y, targets, shares)
+        positions = xp.arange(len(y))[:, None]
+        rows = ((positions == labels) & counted).astype(counts.dtype)
+        columns = (positions == xp.argmax(y, axis=0)).astype(counts.dtype)
+        self.matmul(rows, columns.T, out=counts, accumulate=True)
+
+    def count_confidence(self, p: Array, targets: Array, sums: Array, shares: Array | None = None) -> None:
+        xp = self.device.xp
+        labels, counted = self._counted(p, targets, shares)
+        highest, bins = xp.max(p, axis=0).astype(sums.dtype), sums.shape[1]
+        places = xp.clip(xp.ceil(highest * bins) - 1, 0, bins - 1)
+        chosen = ((xp.arange(bins)[:, None] == places) & counted).astype(sums.dtype)
+        right = xp.equal(xp.argmax(p, axis=0), labels)
+        sums[0] += xp.sum(chosen, axis=1)
+        sums[1] += xp.sum(chosen * highest, axis=1)
+        sums[2] += xp.sum(chosen * right, axis=1)
 
     def clip_norm(self, grad: Array, limit: float) -> None:
         xp = self.device.xp
@@ -459,6 +630,30 @@ class PortableKernels(Kernels):
         xp = self.device.xp
         xp.equal(xp.arange(len(out))[:, None], labels, out=out)
 
+    def _dense(self, targets: Array, out: Array) -> None:
+        """Labels as one-hot columns; numbers as they are."""
+        if targets.ndim == 1:
+            self._one_hot(targets, out)
+        else:
+            out[...] = targets
+
+    def _mean(self, x: Array, out: Array) -> None:
+        """The mean of each sample: (..., N) -> (N,)."""
+        self.device.xp.mean(as_columns(x), axis=0, out=out)
+
+    def _tally_if(self, losses: Array, y: Array, targets: Array, sums: Array | None) -> None:
+        if sums is not None:
+            self.tally(losses, y, targets, sums)
+
+    def _counted(self, y: Array, targets: Array, shares: Array | None) -> tuple[Array, Array]:
+        """The label of each sample, or 0 if it is no class; and whether the sample counts."""
+        xp = self.device.xp
+        labels = _labels_of(xp, targets)
+        counted = (labels >= 0) & (labels < len(y))
+        if shares is not None:
+            counted &= shares != 0
+        return xp.where(counted, labels, xp.zeros_like(labels)), counted
+
     def _flush(self, state: Array, work: Array, mask: Array) -> None:
         """Set what is too small to matter to zero, before it becomes subnormal."""
         xp = self.device.xp
@@ -565,3 +760,13 @@ def _along_rows(weight: Array, x: Array) -> Array:
 def as_matrix(array: Array) -> Array:
     """(A, B, C, ...) -> (A, B*C*...), a view."""
     return array.reshape(len(array), -1)
+
+
+def as_columns(array: Array) -> Array:
+    """(A, B, ..., N) -> (A*B*..., N), a view."""
+    return array.reshape(-1, array.shape[-1])
+
+
+def _labels_of(xp: Any, targets: Array) -> Array:
+    """Labels (N,), or where the numbers of each sample are largest."""
+    return targets if targets.ndim == 1 else xp.argmax(targets, axis=0)

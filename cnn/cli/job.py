@@ -222,7 +222,7 @@ class Job:
         config = self.config
         stream = config.stream
         if stream is None:
-            stream = is_too_large(self.network.backend, self.train_set.images, self.network.dtype)
+            stream = is_too_large(self.network.backend, self.train_set.samples, self.network.dtype)
         tested = self.validation_set or self.test_set
         sizes = config.batch_size, stream, config.accumulate
         memory = memory_of(self.network, self.optimizer, self.train_set, tested, *sizes)

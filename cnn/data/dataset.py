@@ -10,6 +10,7 @@ import numpy as np
 
 from backends.text import did_you_mean, first_line
 from cnn.data.readers.mapped import Place, place
+from cnn.data.samples import Samples
 from cnn.support.errors import DataError, OutOfMemory
 from cnn.support.random import SPLIT, generator
 from cnn.support.text import is_printable, short, text_width
@@ -22,6 +23,7 @@ MOST_CLASSES = 1 << 16
 _COMPARED = 64  # images in a fingerprint
 CHANNELS = (1, 3, 4)  # grey, colour, colour with transparency
 _LEAST_SIDE = 5  # of pictures that may have channels last
+_ROUNDING = 1e-3  # of probabilities that add up to 1
 _LOOKED_AT = 1 << 18  # numbers at a time: they stay in the processor's cache, and a file is read only once
 
 _IMAGES_ADVICE = {  # by the kind of a dtype
@@ -39,7 +41,7 @@ _LABELS_ADVICE = {
 
 
 class Dataset:
-    """Images with their labels.
+    """Images, and what a network should give for each of them: a class, or any numbers.
 
     Parameters
     ----------
@@ -47,52 +49,122 @@ class Dataset:
         (N, H, W) or (N, C, H, W): uint8, other integers from 0 to 255, or floats (taken as they are).
         They may be larger than memory: ``np.load("x.npy", mmap_mode="r")``.
     labels
-        Integers (N,) that count the classes from 0, or one-hot rows (N, K).
+        Integers (N,) that count the classes from 0, one-hot rows (N, K), or rows of numbers from 0 to 1:
+        probabilities of the classes (soft labels), or a 1 for each class of an image (several labels).
     classes
-        The number of classes, or their names. By default, the width of one-hot rows or the highest
+        The number of classes, or their names. By default, the width of the rows or the highest
         label determines the number; classes without names are called "0", "1", ...
+    weights
+        A number (N,) of at least 0 for each image. It multiplies the image's loss and gradient. Their mean
+        is still over the number of images, as in Keras: ``sum(weights * losses) / N``.
+    targets
+        Numbers in the shape of the network's output (N, ...), instead of labels and classes. Bytes are
+        scaled to 0..1 as images are, so an autoencoder learns from ``Dataset(images, targets=images)``.
 
     Attributes
     ----------
     images
         (N, C, H, W), contiguous; uint8, float32 or float64. Shared with the passed array if it is
         already in this form, and never written to; otherwise converted in memory, also from a mapped file.
+    targets
+        What the network's output is compared with: labels, int64 (N,), or rows or other arrays of numbers.
     labels
-        (N,), int64.
+        The same; DataError if the set has no classes.
     classes
-        The names, one for each label.
+        The names, one for each label; none if ``targets`` were given.
+    weights
+        float64 (N,), or None.
     notes
         How the arrays of a file were interpreted, if they were not as documented here.
 
     Raises DataError for anything else; positions in its message count from 0.
     """
 
-    def __init__(self, images: Any, labels: Any, classes: Classes = None) -> None:
+    def __init__(
+        self,
+        images: Any,
+        labels: Any = None,
+        classes: Classes = None,
+        weights: Any = None,
+        targets: Any = None,
+    ) -> None:
+        if (labels is None) == (targets is None):
+            raise DataError(
+                f"labels and targets are {'both' if targets is not None else 'not'} given: expected one of "
+                "the two, labels to tell classes apart, targets for a network that gives other numbers"
+            )
         names = as_names(classes)
-        self.images, self.labels, columns = as_pair(images, labels, names)
-        self.classes: tuple[str, ...] = names or numbered(columns or int(self.labels.max()) + 1)
+        if targets is None:
+            self.images, self.targets, columns = as_pair(images, labels, names, soft=True)
+            self.classes: tuple[str, ...] = names or numbered(columns or int(self.targets.max()) + 1)
+        elif names is None:
+            self.images, self.targets = _with_targets(images, targets)
+            self.classes = ()
+        else:
+            raise DataError("classes and targets are both given: targets have no classes, leave classes out")
+        self.weights: Array | None = None if weights is None else _as_weights(weights, len(self.images))
         self.notes: tuple[str, ...] = ()
 
     @classmethod
     def checked(
-        cls, images: Array, labels: Array, classes: tuple[str, ...], notes: tuple[str, ...] = ()
+        cls,
+        images: Array,
+        targets: Array,
+        classes: tuple[str, ...],
+        notes: tuple[str, ...] = (),
+        weights: Array | None = None,
     ) -> "Dataset":
         """Make a Dataset of attributes that are valid; they are not checked again."""
         made = cls.__new__(cls)
-        made.images, made.labels, made.classes, made.notes = images, labels, classes, notes
+        made.images, made.targets, made.classes, made.notes = images, targets, classes, notes
+        made.weights = weights
         return made
 
     def with_note(self, note: str) -> "Dataset":
         """The same set with ``note`` before its other notes."""
-        return Dataset.checked(self.images, self.labels, self.classes, (note, *self.notes))
+        return Dataset.checked(self.images, self.targets, self.classes, (note, *self.notes), self.weights)
+
+    @property
+    def labels(self) -> Array:
+        """The targets of a set with classes."""
+        if not self.classes:
+            raise DataError(f"{self!r} has no labels: use a loss and metrics that compare numbers")
+        return self.targets
+
+    @property
+    def samples(self) -> Samples:
+        """The arrays with an entry for each image."""
+        return Samples(self.images, self.targets, self.weights)
+
+    @property
+    def has_one_class_each(self) -> bool:
+        """Whether each image has exactly one class: the labels are integers."""
+        return bool(self.classes) and self.targets.ndim == 1
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether each image has a class that is the right answer: its label, or its most probable one."""
+        return self.has_one_class_each or (
+            bool(self.classes) and bool((abs(self.targets.sum(axis=1) - 1) < _ROUNDING).all())
+        )
+
+    def require_classes(self, what: str) -> None:
+        """Raise DataError unless each image has exactly one class; ``what`` needs that."""
+        if not self.has_one_class_each:
+            kind = "a row of numbers" if self.classes else "targets"
+            raise DataError(f"{what} needs a class for each image, but {self!r} has {kind} for each")
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state to copy or pickle: for images in a mapped file, their location in the file."""
-        return vars(self) | {"images": place(self.images) or self.images}
+        """The state to copy or pickle: for arrays in a mapped file, their location in the file."""
+        both = {name: place(getattr(self, name)) for name in ("images", "targets")}
+        kept = vars(self) | {name: where for name, where in both.items() if where}
+        return kept | ({"targets": None} if self.targets is self.images else {})
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        images = kept["images"]
-        vars(self).update(kept | {"images": images.map() if isinstance(images, Place) else images})
+        vars(self).update(
+            {name: value.map() if isinstance(value, Place) else value for name, value in kept.items()}
+        )
+        self.targets = self.images if self.targets is None else self.targets
 
     def __len__(self) -> int:
         return len(self.images)
@@ -106,16 +178,21 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """A hash of the labels and some of the images, which identifies the data set."""
-        digest = hashlib.sha256(self.labels.tobytes())
-        for position in np.linspace(0, len(self) - 1, _COMPARED).astype(int):
+        some = np.linspace(0, len(self) - 1, _COMPARED).astype(int)
+        is_large = self.targets.ndim > 2
+        digest = hashlib.sha256((self.targets[some] if is_large else self.targets).tobytes())
+        for position in some:
             digest.update(self.images[position].tobytes())
+        if self.weights is not None:
+            digest.update(self.weights.tobytes())
         return digest.hexdigest()
 
     def __repr__(self) -> str:
         images = "image" if len(self) == 1 else "images"
-        classes = "class" if len(self.classes) == 1 else "classes"
         shape = "x".join(map(str, self.shape))
-        return f"Dataset({len(self):,} {images} {shape} {self.images.dtype}, {len(self.classes)} {classes})"
+        classes = f"{len(self.classes)} {'class' if len(self.classes) == 1 else 'classes'}"
+        what = classes if self.classes else f"targets {'x'.join(map(str, self.targets.shape[1:]))}"
+        return f"Dataset({len(self):,} {images} {shape} {self.images.dtype}, {what})"
 
     def only(self, classes: Iterable[int | str] | None = None, per_class: int | None = None) -> "Dataset":
         """The first ``per_class`` images of each chosen class (None: all), in the order of this set.
@@ -125,6 +202,7 @@ class Dataset:
         are kept. Images that are not contiguous are copied; raises OutOfMemory if memory does not
         suffice for that.
         """
+        self.require_classes("only")
         chosen = range(len(self.classes)) if classes is None else self._labels_of(classes)
         if per_class is not None and (not is_whole(per_class) or per_class < 1):
             raise DataError(
@@ -145,6 +223,7 @@ class Dataset:
 
         A network trained on ``classes`` can be tested on the result. Images are copied as in :meth:`only`.
         """
+        self.require_classes("labelled_as")
         numbers = {name: label for label, name in enumerate(classes)}
         labels = np.array([numbers.get(name, -1) for name in self.classes])[self.labels]
         if labels.max() < 0:
@@ -175,17 +254,19 @@ class Dataset:
         held_out = np.zeros(len(self), dtype=bool)
         held_out[generator(seed, SPLIT).permutation(len(self))[:count]] = True
         return (
-            self._part(~held_out, self.labels, self.classes),
-            self._part(held_out, self.labels, self.classes),
+            self._part(~held_out, self.targets, self.classes),
+            self._part(held_out, self.targets, self.classes),
         )
 
-    def _part(self, keep: Array, labels: Array, classes: tuple[str, ...]) -> "Dataset":
+    def _part(self, keep: Array, targets: Array, classes: tuple[str, ...]) -> "Dataset":
         first, count = int(keep.argmax()), int(keep.sum())
         run = slice(first, first + count)
-        if keep[run].all():  # a view suffices; the images may be larger than memory
-            return Dataset.checked(self.images[run], labels[run], classes, self.notes)
+        chosen = run if keep[run].all() else keep  # a view may suffice; the images may be larger than memory
         try:
-            return Dataset.checked(self.images[keep], labels[keep], classes, self.notes)
+            images = self.images[chosen]
+            part = images if targets is self.images else targets[chosen]
+            weights = None if self.weights is None else self.weights[chosen]
+            return Dataset.checked(images, part, classes, self.notes, weights)
         except MemoryError:
             raise OutOfMemory(
                 "cpu",
@@ -227,10 +308,12 @@ def as_pair(
     names: tuple[str, ...] | None,
     images_name: str = "images",
     labels_name: str = "labels",
+    soft: bool = False,
 ) -> tuple[Array, Array, int | None]:
     """Images (N, C, H, W), int64 labels (N,), and the width of the one-hot rows (None if there were none).
 
-    Error messages use the names for the two arrays, for example a file and an array in it.
+    If ``soft``, rows that are not one-hot stay rows. Error messages use the names for the two arrays, for
+    example a file and an array in it.
     """
     given_x, given_y = _as_array(images, images_name), _as_array(labels, labels_name)
     if given_x.ndim <= 2 and given_y.ndim in (3, 4):
@@ -241,16 +324,72 @@ def as_pair(
     if looks_channels_last(given_x.shape):
         raise DataError(f"{images_name}: shape {given_x.shape}: {channels_last_advice(given_x.shape)}")
     x = as_images(given_x, images_name)
-    y, columns = _as_labels(given_y, names, labels_name)
-    if len(x) != len(y):
-        advice = ""
-        if given_x.shape[-1] == len(y):
-            advice = f"; the last axis of {given_x.shape} seems to count the images, make it the first"
-        raise DataError(
-            f"{images_name} and {labels_name} do not belong together: there are {len(x):,} images "
-            f"but {len(y):,} labels; expected one label for each image{advice}"
-        )
+    y, columns = _as_labels(given_y, names, labels_name, soft)
+    _require_as_many(x, y, given_x.shape, images_name, labels_name)
     return x, y, columns
+
+
+def _require_as_many(
+    images: Array,
+    labels: Array,
+    given: tuple[int, ...],
+    images_name: str,
+    labels_name: str,
+    one: str = "label",
+) -> None:
+    """Raise DataError unless there are as many labels as images; ``given`` is the shape before checks."""
+    if len(images) != len(labels):
+        advice = ""
+        if given[-1] == len(labels):
+            advice = f"; the last axis of {given} seems to count the images, make it the first"
+        raise DataError(
+            f"{images_name} and {labels_name} do not belong together: there are {len(images):,} images "
+            f"but {len(labels):,} {one}s; expected one {one} for each image{advice}"
+        )
+
+
+def _with_targets(images: Any, targets: Any) -> tuple[Array, Array]:
+    """Images (N, C, H, W), and targets (N, F) or (N, C, H, W)."""
+    given = _as_array(images, "images")
+    x = as_images(given, "images")
+    if targets is images:
+        return x, x
+    array = _as_array(targets, "targets")
+    y = as_images(array, "targets", "target") if array.ndim in (3, 4) else _as_rows(array, "targets")
+    _require_as_many(x, y, given.shape, "images", "targets", "target")
+    return x, y
+
+
+def _as_rows(array: Array, name: str) -> Array:
+    """Numbers (N,) or (N, F) as floats (N, F), or as bytes."""
+    if array.ndim not in (1, 2) or 0 in array.shape or array.dtype.kind not in "iuf":
+        raise DataError(
+            f"{name}: shape {array.shape}, dtype {array.dtype}: expected numbers (N,), (N, F), (N, H, W) or "
+            "(N, C, H, W), as the network's output, none of them 0"
+        )
+    dtype = np.uint8 if array.dtype == np.uint8 else _float_dtype(array)
+    with np.errstate(all="ignore"):  # overflows become infinite and are refused below
+        array = np.require(array, dtype=dtype, requirements=["C", "A"])
+    _refuse_infinite(array, name, "target")
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _as_weights(weights: Any, count: int) -> Array:
+    """A weight for each image: float64 (N,)."""
+    array = _as_array(weights, "weights")
+    if array.shape != (count,) or array.dtype.kind not in "iuf":
+        raise DataError(
+            f"weights: shape {array.shape}, dtype {array.dtype}: expected one number for each of the "
+            f"{count:,} images"
+        )
+    position = _first(~(np.isfinite(array) & (array >= 0)))
+    if position is not None:
+        raise DataError(
+            f"weights: {array[position]} at position {position}: expected a finite number of at least 0"
+        )
+    if not array.any():
+        raise DataError("weights: all are 0, so no image would be learned from: expected some above 0")
+    return np.require(array, dtype=np.float64, requirements=["C", "A"])
 
 
 def looks_channels_last(shape: tuple[int, ...]) -> bool:
@@ -318,8 +457,11 @@ def some_of(names: Iterable[str]) -> str:
     return ", ".join(quoted[:20]) + (f" and {len(quoted) - 20} more" if len(quoted) > 20 else "")
 
 
-def as_images(images: Any, name: str = "images") -> Array:
-    """Contiguous images (N, C, H, W) in a dtype of a Dataset; DataError if that is not possible."""
+def as_images(images: Any, name: str = "images", one: str = "image") -> Array:
+    """Contiguous images (N, C, H, W) in a dtype of a Dataset; DataError if that is not possible.
+
+    Error messages use ``name`` for the array, and ``one`` for an image in it.
+    """
     array = _as_array(images, name)
     kind = array.dtype.kind
     if array.shape[:1] == (0,):
@@ -342,12 +484,17 @@ def as_images(images: Any, name: str = "images") -> Array:
             )
         dtype = np.uint8
     else:
-        dtype = np.float64 if array.dtype.itemsize == 8 else np.float32
+        dtype = _float_dtype(array)
     with np.errstate(all="ignore"):  # overflows become infinite and are refused below
         array = np.require(array, dtype=dtype, requirements=["C", "A"])
         if kind == "f":
-            _refuse_infinite(array, name)
+            _refuse_infinite(array, name, one)
     return array[:, None] if array.ndim == 3 else array
+
+
+def _float_dtype(array: Array) -> type[np.number[Any]]:
+    """The dtype of floats in a Dataset that are given in this array."""
+    return np.float64 if array.dtype.itemsize == 8 else np.float32
 
 
 def _scaling_advice(low: int, high: int) -> str:
@@ -373,7 +520,7 @@ def _reshape_advice(shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _refuse_infinite(array: Array, name: str) -> None:
+def _refuse_infinite(array: Array, name: str, one: str) -> None:
     count = max(1, _LOOKED_AT // array[0].size)
     for start in range(0, len(array), count):
         images = array[start : start + count]
@@ -381,14 +528,14 @@ def _refuse_infinite(array: Array, name: str) -> None:
             continue
         finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
         raise DataError(
-            f"{name}: image {start + finite.argmin()} contains NaN or infinity: expected finite numbers"
+            f"{name}: {one} {start + finite.argmin()} contains NaN or infinity: expected finite numbers"
         )
 
 
-def _as_labels(labels: Any, names: tuple[str, ...] | None, name: str) -> tuple[Array, int | None]:
+def _as_labels(labels: Any, names: tuple[str, ...] | None, name: str, soft: bool) -> tuple[Array, int | None]:
     array = _as_array(labels, name)
     if array.ndim == 2:
-        return _from_one_hot(array, names, name), array.shape[1]
+        return _from_class_rows(array, names, name, soft), array.shape[1]
     if array.ndim != 1:
         raise DataError(f"{name}: shape {array.shape}: expected integers (N,) or one-hot rows (N, K)")
     kind = array.dtype.kind
@@ -421,7 +568,8 @@ def _range_advice(labels: Array, limit: int) -> str:
     return ""
 
 
-def _from_one_hot(rows: Array, names: tuple[str, ...] | None, name: str) -> Array:
+def _from_class_rows(rows: Array, names: tuple[str, ...] | None, name: str, soft: bool) -> Array:
+    """The labels of one-hot rows; other rows as floats if ``soft``."""
     if rows.shape[1] < 2:
         raise DataError(
             f"{name}: shape {rows.shape}: expected integers (N,) or one-hot rows (N, K) of two columns "
@@ -436,6 +584,8 @@ def _from_one_hot(rows: Array, names: tuple[str, ...] | None, name: str) -> Arra
         )
     ones = rows == 1
     position = _first((ones.sum(axis=1) != 1) | ~(ones | (rows == 0)).all(axis=1))
+    if position is not None and soft:
+        return _soft_rows(rows, name)
     if position is not None:
         raise DataError(
             f"{name}: row {position} is not one-hot: expected a single 1 and zeros, one class for each image"
@@ -444,7 +594,18 @@ def _from_one_hot(rows: Array, names: tuple[str, ...] | None, name: str) -> Arra
     return ones.argmax(axis=1).astype(np.int64, copy=False)
 
 
-def _first(wrong: Array) -> int | None:
+def _soft_rows(rows: Array, name: str) -> Array:
+    outside = ~((rows >= 0) & (rows <= 1))  # NaN is neither
+    position = _first(outside.any(axis=1))
+    if position is not None:
+        raise DataError(
+            f"{name}: row {position} has numbers that are not from 0 to 1: expected a single 1 and zeros, "
+            "probabilities, or a 1 for each class that the image shows; give other numbers as targets"
+        )
+    return np.require(rows, dtype=_float_dtype(rows), requirements=["C", "A"])
+
+
+def _first(wrong: Any) -> int | None:
     position = int(wrong.argmax()) if wrong.size else 0
     return position if wrong.size and wrong[position] else None
 

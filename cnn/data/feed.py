@@ -1,4 +1,4 @@
-"""Feed: gives each training step its images (batch last), labels and learning rate, on the device."""
+"""Feed: gives each training step its images (batch last), targets and learning rate, on the device."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -12,6 +12,7 @@ from backends.graph import recordable
 from backends.memory import Array, Buffers, Upload
 from cnn.data.preprocessing import Preprocessing
 from cnn.data.readers.mapped import ReadAhead, mapping
+from cnn.data.samples import Samples
 
 ENOUGH_TO_RECORD = 8  # batches: recording a step takes as long as a few
 
@@ -20,9 +21,10 @@ class Feed:
     """Gives out a data set batch by batch, always in the same device arrays.
 
     A batch is ``x`` (C, H, W, n) in ``dtype``, with bytes scaled to 0..1 and then the ``preprocessing`` of
-    the network, and ``labels`` (n,); both are valid until the next batch. The last batch of an epoch holds
-    the remaining samples. The position in the epoch is on the device too, in ``cursor``, so that
-    :meth:`gather` is the same kernel calls every time.
+    the network, and its targets: labels (n,), or numbers (..., n) with bytes scaled to 0..1. Both are valid
+    until the next batch, as are ``weights``, those of the latest batch. The last batch of an epoch holds the
+    remaining samples. The position in the epoch is on the device too, in ``cursor``, so that :meth:`gather`
+    is the same kernel calls every time.
 
     A batch can be given out in ``parts``, one :meth:`gather` for each, so that it needs less memory.
 
@@ -35,30 +37,34 @@ class Feed:
         backend: Backend,
         dtype: str,
         images: Any,
-        labels: Any,
+        targets: Any,
         batch_size: int,
         stream: bool | None = None,
         parts: int = 1,
         preprocessing: Preprocessing | None = None,
+        weights: Any = None,
     ) -> None:
         self.backend = backend
         self.dtype = dtype
         self._parts = parts
         self._shape = images.shape[1:]
         self._samples = np.arange(len(images))
-        self.streamed = is_too_large(backend, images, dtype) if stream is None else stream
-        stored = stored_dtype(images, dtype)
+        data = Samples(images, targets, weights)
+        self.streamed = is_too_large(backend, data, dtype) if stream is None else stream
         kind = Streamed if self.streamed else Resident
-        self._source: Resident | Streamed = kind(backend, images, labels, stored)
-        on_host = self.streamed or self._source.images is images
+        self._source: Resident | Streamed = kind(backend, data, dtype)
+        on_host = self.streamed or self._source.stored.images is images
         self._ahead = ReadAhead(images if on_host else None)
         self._normalization: tuple[Array, ...] = ()  # shift and scale of each channel
         if preprocessing is not None:
-            self._normalization = tuple(map(backend.asarray, preprocessing.arrays(stored, dtype)))
+            self._normalization = tuple(
+                map(backend.asarray, preprocessing.arrays(stored_dtype(images, dtype), dtype))
+            )
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
             self._order = backend.zeros(len(images), np.int64)
             self.rate = backend.zeros(1, dtype)  # of the latest batch
+        self.weights: Array | None = None  # of the latest batch's samples; None: they count alike
         self._arrange(min(batch_size, len(images)))
 
     def _arrange(self, batch_size: int) -> None:
@@ -122,18 +128,28 @@ class Feed:
         """The sizes of the current batch's parts."""
         return _cut(self.size, self._part)
 
-    def gather(self, size: int | None = None) -> tuple[Array, Array]:
-        """The current batch, or its next part of ``size`` samples: images and labels."""
+    def gather(self, size: int | None = None) -> tuple[Array, Array | None]:
+        """The current batch, or its next part of ``size`` samples: images and targets."""
         size = size or self.size
         x = self._buffers.view("x", (*self._shape, size))
-        labels = self._buffers.view("labels", (size,), np.int64)
         chosen = self._buffers.view("chosen", (size,), np.int64)
-        kernels, source = self.backend.kernels, self._source
-        kernels.next_batch(self.cursor, self._order, source.labels, self._rates, chosen, labels, self.rate)
+        kernels, source = self.backend.kernels, self._source.stored
+        labels = self._buffers.view("labels", (size,), np.int64) if source.has_labels else None
+        ours = source.targets if source.has_labels else None
+        kernels.next_batch(self.cursor, self._order, ours, self._rates, chosen, labels, self.rate)
         kernels.gather_batch(source.images, chosen, x, *self._normalization)
-        return x, labels
+        self.weights = self._chosen("weights", source.weights, chosen)
+        return x, self._chosen("targets", source.targets, chosen) if labels is None else labels
 
-    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+    def _chosen(self, name: str, stored: Array | None, chosen: Array) -> Array | None:
+        """The chosen ones of these numbers for each sample, batch last."""
+        if stored is None:
+            return None
+        out = self._buffers.view(name, (*stored.shape[1:], len(chosen)))
+        self.backend.kernels.gather_batch(stored, chosen, out)
+        return out
+
+    def __iter__(self) -> Iterator[tuple[Array, Array | None]]:
         for _ in self.batches():
             yield self.gather()
 
@@ -153,27 +169,30 @@ def _cut(count: int, size: int) -> list[int]:
     return [size] * whole + [rest] * (rest > 0)
 
 
-def stored_dtype(images: Any, dtype: str) -> Any:
-    """The dtype of images on the device: bytes stay bytes, floats get the network's dtype."""
-    return images.dtype if images.dtype == np.uint8 else np.dtype(dtype)
+def stored_dtype(array: Any, dtype: str) -> Any:
+    """The dtype of an array on the device: bytes and labels stay, floats get the network's dtype."""
+    return np.dtype(dtype) if array.dtype.kind == "f" else array.dtype
 
 
-def is_too_large(backend: Backend, images: Any, dtype: str) -> bool:
-    """Whether images should stay on the host, because they do not fit on the device.
+def is_too_large(backend: Backend, data: Samples, dtype: str) -> bool:
+    """Whether a data set should stay on the host, because it does not fit on the device.
 
-    This also holds for images in a mapped file that would have to be converted in memory.
+    This also holds for arrays in a mapped file that would have to be converted in memory.
     """
-    stored = stored_dtype(images, dtype)
-    converted = mapping(images) is not None and images.dtype != stored
-    return converted or not backend.has_room(images.size * stored.itemsize)
+    size = 0
+    for array in data.arrays:
+        stored = stored_dtype(array, dtype)
+        if mapping(array) is not None and array.dtype != stored:
+            return True
+        size += array.size * stored.itemsize if array.ndim > 1 else 0
+    return not backend.has_room(size)
 
 
 class Resident:
     """A data set that is stored on the device."""
 
-    def __init__(self, backend: Backend, images: Any, labels: Any, dtype: Any) -> None:
-        self.images = backend.asarray(images, dtype=dtype)
-        self.labels = backend.asarray(labels, dtype=np.int64)
+    def __init__(self, backend: Backend, data: Samples, dtype: str) -> None:
+        self.stored = data.map(lambda array: backend.asarray(array, dtype=stored_dtype(array, dtype)))
 
     def cut(self, batch_size: int) -> None:
         """Prepare for batches of this size."""
@@ -201,23 +220,25 @@ class Streamed:
     While the device works on one half, the next batch is copied to the other half.
     """
 
-    def __init__(self, backend: Backend, images: Any, labels: Any, dtype: Any) -> None:
-        self._backend, self._dtype = backend, dtype
-        self._data = images, labels
-        self.images: Array = None
-        self.labels: Array = None
+    def __init__(self, backend: Backend, data: Samples, dtype: str) -> None:
+        self._backend, self._data, self._dtype = backend, data, dtype
+        self.stored = Samples(None, None)
 
     def cut(self, batch_size: int) -> None:
         """Allocate a double buffer for batches of this size, after the previous one has been freed."""
         self._batch_size = batch_size
         self._uploads: list[Upload] = []
-        self.images = self.labels = None
-        backend, shape, slots = self._backend, self._data[0].shape[1:], 2 * batch_size
+        self.stored = Samples(None, None)
+        backend, slots = self._backend, 2 * batch_size
+
+        def make(array: Any) -> Array:
+            shape = slots, *array.shape[1:]
+            return backend.zeros(prod(shape), stored_dtype(array, self._dtype)).reshape(shape)
+
         with backend.active():
-            self.images = backend.zeros(slots * prod(shape), self._dtype).reshape(slots, *shape)
-            self.labels = backend.zeros(slots, np.int64)
+            self.stored = self._data.map(make)
         halves = slice(0, batch_size), slice(batch_size, slots)
-        self._uploads = [backend.upload(self.images[half], self.labels[half]) for half in halves]
+        self._uploads = [backend.upload(*(array[half] for array in self.stored.arrays)) for half in halves]
 
     def place(self, order: Any) -> Any:
         """The positions in the double buffer of the samples in this order."""
@@ -242,7 +263,7 @@ class Streamed:
             return
         upload = self._uploads[number % 2]
         upload.claim()
-        for source, host in zip(self._data, upload.host, strict=True):
+        for source, host in zip(self._data.arrays, upload.host, strict=True):
             if source.dtype == host.dtype:
                 np.take(
                     source, chosen, axis=0, out=host[: len(chosen)], mode="clip"

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from math import prod
+from typing import Any
 
 from backends import Backend
 from cnn.data.dataset import Dataset
@@ -11,6 +12,8 @@ from cnn.inspection import summary
 from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.errors import OutOfMemory, out_of_memory
 from cnn.training.optimizers import Optimizer
+
+INDEX_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,12 @@ def _available(backend: Backend, full: OutOfMemory) -> int:
 
 
 def _data_bytes(part: Dataset, network: Network, images: int) -> int:
-    """Bytes of ``images`` images and labels on the device, and of the order of all."""
-    stored = stored_dtype(part.images, network.dtype)
-    image = prod(part.shape) * stored.itemsize
-    if mapping(part.images) is not None and part.images.dtype == stored and network.backend.owns(part.images):
-        image = 0  # the images stay in their file
-    label = part.labels.itemsize
-    return images * (image + label) + len(part) * label
+    """Bytes of ``images`` images with their targets and weights on the device, and of the order of all."""
+
+    def each(array: Any) -> int:
+        stored = stored_dtype(array, network.dtype)
+        if mapping(array) is not None and array.dtype == stored and network.backend.owns(array):
+            return 0  # the numbers stay in their file
+        return int(prod(array.shape[1:]) * stored.itemsize)
+
+    return images * sum(map(each, part.samples.arrays)) + len(part) * INDEX_BYTES

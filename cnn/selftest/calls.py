@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from operator import attrgetter
 from typing import Any
 
@@ -44,7 +45,7 @@ def calls(dtype: str) -> Iterator[Call]:
     """Each kernel in several shapes, with numbers of ``dtype``; what is called large is shared by threads."""
     parts = (
         _convolutions, _fused, _poolings, _resamplings, _products, _activations, _normalizations, _losses,
-        _updates, _batches,
+        _targets, _metrics, _updates, _batches,
     )  # fmt: skip
     for part in parts:
         yield from part(_Numbers(dtype))
@@ -60,6 +61,11 @@ class _Numbers:
     def normal(self, *shape: int) -> Any:
         """Random numbers."""
         return self.random.standard_normal(shape).astype(self.dtype)
+
+    def shares(self, *shape: int) -> Any:
+        """Random columns that add up to 1."""
+        values = abs(self.normal(*shape))
+        return values / values.sum(axis=0)
 
     def below(self, end: int, *shape: int) -> Any:
         """Random whole numbers."""
@@ -253,16 +259,60 @@ LOSSES = {"small": (3, 5), "large": (10, 2000)}
 
 def _losses(numbers: _Numbers) -> Iterator[Call]:
     for variant, (classes, N) in LOSSES.items():
-        y, labels = numbers.normal(classes, N), numbers.below(classes, N)
-        losses, dy, sums = numbers.unset(N), numbers.unset(classes, N), np.array([1.0, 2, 3])
+        y, sums = numbers.normal(classes, N), np.array([1.0, 2, 3])
+        targets = {"labels": numbers.below(classes, N), "numbers": numbers.shares(classes, N)}
         inputs = {
-            "cross_entropy": 10 * y, "binary_cross_entropy": 1 / (1 + np.exp(-y)), "squared_error": y,
-        }  # fmt: skip
-        for function, given in inputs.items():
-            arrays = {"y": given, "labels": labels, "losses": losses, "dy": dy}
-            yield _kernel(function, variant, **arrays, divisor=N + 1)
-            yield _kernel(function, f"{variant}, sums", **arrays, divisor=N + 1, sums=sums)
-        yield _kernel("tally", variant, losses=numbers.normal(N), y=y, labels=labels, sums=sums)
+            "cross_entropy": (10 * y, {}),
+            "focal": (y, {"gamma": 2.0}),
+            "binary_cross_entropy": (1 / (1 + np.exp(-y)), {}),
+            "logistic_loss": (10 * y, {"positive": abs(numbers.normal(classes))}),
+            "squared_error": (y, {}),
+            "absolute_error": (y, {}),
+            "huber": (y, {"delta": 0.5}),
+        }
+        for (function, (given, more)), (kind, t) in product(inputs.items(), targets.items()):
+            results = {"losses": numbers.unset(N), "dy": numbers.unset(classes, N), "divisor": N + 1}
+            arrays = {"y": given, "targets": t, **more, **results}
+            yield _kernel(function, f"{variant}, {kind}", **arrays)
+            yield _kernel(function, f"{variant}, {kind}, sums", **arrays, sums=sums)
+        for kind, t in targets.items():
+            arrays = {"losses": numbers.normal(N), "y": y, "targets": t}
+            yield _kernel("tally", f"{variant}, {kind}", **arrays, sums=sums)
+            shares, five = numbers.below(3, N).astype(numbers.dtype), np.array([1.0, 2, 3, 4, 5])
+            yield _kernel("tally", f"{variant}, {kind}, shares", **arrays, sums=five, shares=shares)
+    pictures, results = numbers.normal(2, 3, 4, 5), {"losses": numbers.unset(5), "divisor": 5}
+    for function, more in (("squared_error", {}), ("absolute_error", {}), ("huber", {"delta": 0.5})):
+        arrays = {"y": pictures, "targets": numbers.normal(2, 3, 4, 5), "dy": numbers.unset(2, 3, 4, 5)}
+        yield _kernel(function, "pictures", **arrays, **more, **results)
+
+
+def _targets(numbers: _Numbers) -> Iterator[Call]:
+    for variant, (classes, N) in LOSSES.items():
+        given = {"labels": numbers.below(classes, N), "numbers": numbers.shares(classes, N)}
+        weights = abs(numbers.normal(classes))
+        for (kind, targets), ignored in product(given.items(), (None, 1)):
+            yield _kernel(
+                "class_targets", f"{variant}, {kind}, {ignored} ignored", targets=targets,
+                class_weights=weights, smoothing=0.1, ignored=ignored, out=numbers.unset(classes, N),
+                shares=numbers.unset(N),
+            )  # fmt: skip
+        losses, dy, factors = numbers.normal(N), numbers.normal(classes, N), abs(numbers.normal(N))
+        yield _kernel("weigh", variant, losses=losses, dy=dy, weights=factors)
+        total = {"total": np.array([2.0], numbers.dtype)}
+        yield _kernel("add_up", variant, shares=factors, **total)
+        yield _kernel("divide", variant, x=dy, **total)
+
+
+def _metrics(numbers: _Numbers) -> Iterator[Call]:
+    for variant, (classes, N) in LOSSES.items():
+        y, shares = numbers.shares(classes, N), numbers.below(2, N).astype(numbers.dtype)
+        given = {"labels": numbers.below(classes + 1, N), "numbers": numbers.shares(classes, N)}
+        for (kind, targets), counted in product(given.items(), (None, shares)):
+            name = f"{variant}, {kind}{'' if counted is None else ', shares'}"
+            arrays = {"targets": targets, "shares": counted}
+            yield _kernel("count_top", name, y=y, **arrays, k=2, sums=np.array([1.0, 2]))
+            yield _kernel("count_pairs", name, y=y, **arrays, counts=np.ones((classes, classes)))
+            yield _kernel("count_confidence", name, p=y, **arrays, sums=np.ones((3, 15)))
 
 
 UPDATES = {"small": 67, "large": 200_000}
@@ -302,14 +352,21 @@ def _batches(numbers: _Numbers) -> Iterator[Call]:
             yield _kernel("gather_batch", f"{variant}, {kind}", **arrays)
             arrays |= {"shift": numbers.normal(len(out)), "scale": numbers.normal(len(out))}
             yield _kernel("gather_batch", f"{variant}, {kind}, normalized", **arrays)
+        rows = numbers.normal(count, 7)
         yield _kernel(
-            "next_batch",
-            variant,
-            cursor=np.array([count - 2, 1]),  # an epoch ends within the batch
-            order=numbers.random.permutation(count),
-            labels=numbers.below(10, count),
-            rates=np.array([0.1, 0.2, 0.3], numbers.dtype),
-            chosen=np.zeros(N, np.int64),
-            chosen_labels=np.zeros(N, np.int64),
-            rate=numbers.unset(1),
+            "gather_batch", f"{variant}, rows", images=rows, indices=chosen, out=numbers.unset(7, N)
         )
+        yield _kernel(
+            "gather_batch", f"{variant}, numbers", images=rows[:, 0].copy(), indices=chosen,
+            out=numbers.unset(N),
+        )  # fmt: skip
+        batch = {
+            "cursor": np.array([count - 2, 1]),  # an epoch ends within the batch
+            "order": numbers.random.permutation(count),
+            "rates": np.array([0.1, 0.2, 0.3], numbers.dtype),
+            "chosen": np.zeros(N, np.int64),
+            "rate": numbers.unset(1),
+        }
+        labels = {"labels": numbers.below(10, count), "chosen_labels": np.zeros(N, np.int64)}
+        yield _kernel("next_batch", variant, **batch, **labels)
+        yield _kernel("next_batch", f"{variant}, without labels", **batch, **dict.fromkeys(labels))

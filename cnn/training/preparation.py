@@ -153,7 +153,7 @@ def prepare(
     if not network.built:
         network.build(train.shape, seed=seed)
     if stream is None:
-        stream = is_too_large(network.backend, train.images, network.dtype)
+        stream = is_too_large(network.backend, train.samples, network.dtype)
     flag("stream", stream)
     return PreparedRun(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,

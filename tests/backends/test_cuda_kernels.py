@@ -104,6 +104,11 @@ def batches(position):
     return cursor, order, labels(23), numbers(4), np.zeros(5, int), np.zeros(5, int), np.zeros(1)
 
 
+def without_labels(position):
+    cursor, order, _, rates, chosen, _, rate = batches(position)
+    return cursor, order, None, rates, chosen, None, rate
+
+
 ROWS = Sampling(4, (((1, 0.5), (3, 2.0)), (), ((0, 1.0),)))
 COLUMNS = Sampling(3, (((2, 1.5),), ((0, 0.25), (1, 0.25), (2, 0.5))))
 
@@ -145,6 +150,16 @@ STEPS = {
     "binary_cross_entropy": lambda: (
         "binary_cross_entropy", probabilities(), labels(), numbers(N), numbers(F, N), 7, numbers(3),
     ),
+    "cross_entropy of numbers": lambda: (
+        "cross_entropy", 50 * numbers(F, N), abs(numbers(F, N)), numbers(N), numbers(F, N), 7, numbers(3),
+    ),
+    "class_targets": lambda: (
+        "class_targets", labels(), abs(numbers(F)), 0.1, 2, numbers(F, N), numbers(N),
+    ),
+    "class_targets of labels that are no class": lambda: (
+        "class_targets", labels() * 2 - 5, abs(numbers(F)), 0.1, None, numbers(F, N), numbers(N),
+    ),
+    "next_batch without labels": lambda: ("next_batch", *without_labels(10)),
     "tally": lambda: ("tally", numbers(300), numbers(F, 300).round(), labels(300), numbers(3)),
     "sgd": lambda: ("sgd", numbers(300), numbers(300), None, numbers(1), *momentum(False, 0.1).values()),
     "sgd with momentum": lambda: (

@@ -90,7 +90,7 @@ def test_a_steady_step_is_one_launch_and_nothing_else(kernels):
     ("model", "kernels", "asked"),
     [
         ("lenet5", "portable", 178),
-        ("notebook", "portable", 108),
+        ("notebook", "portable", 111),
         pytest.param("lenet5", "compiled", 28, marks=host_cuda.needed),
         pytest.param("notebook", "compiled", 23, marks=host_cuda.needed),
     ],

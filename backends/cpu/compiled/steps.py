@@ -191,6 +191,54 @@ def cross_entropy(
             losses[n] = nan  # there is no such class
 
 
+@as_written
+def soft_cross_entropy(
+    y: Numbers, targets: Numbers, losses: Numbers, dy: Numbers, divisor: Numbers, classes: int, N: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
+    """``losses[n]`` = -sum(t log softmax(y)), ``dy`` = (sum(t) * the softmax - t) / divisor."""
+    first, last = share(N, part, parts)
+    over = divisor[0]
+    for n in range(first, last):
+        largest, total = _exponentials(y, dy, classes, N, n)
+        above, mass, loss = log(total), zero(y), zero(y)
+        for c in range(classes):
+            target = targets[c * N + n]
+            mass += target
+            if target != 0:
+                loss += target * (above - (y[c * N + n] - largest))
+        losses[n] = loss
+        for c in range(classes):
+            dy[c * N + n] = (dy[c * N + n] / total * mass - targets[c * N + n]) / over
+
+
+@Kernel
+def class_targets(
+    labels: Indices, class_weights: Numbers, settings: Numbers, ignores: int, ignored: int, out: Numbers,
+    shares: Numbers, classes: int, N: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """Targets of labels with smoothing and weights, and the weight of each label.
+
+    The settings are the target of the label's class, and what is added to those of all.
+    """
+    first, last = share(N, part, parts)
+    right, others = settings[0], settings[1]
+    for n in range(first, last):
+        label = labels[n]
+        factor = one(out)
+        if ignores != 0 and label == ignored:
+            factor = zero(out)
+            shares[n] = zero(out)
+        elif 0 <= label < classes:
+            shares[n] = class_weights[label]
+        else:
+            factor = factor * nan  # there is no such class
+            shares[n] = factor
+        for c in range(classes):
+            target = right + others if c == label else others
+            out[c * N + n] = target * class_weights[c] * factor
+
+
 @Kernel
 def binary_cross_entropy(
     y: Numbers, labels: Indices, losses: Numbers, dy: Numbers, settings: Numbers, classes: int, N: int,
@@ -232,13 +280,15 @@ def tally(
 @Kernel
 def next_batch(
     cursor: Indices, order: Indices, labels: Indices, rates: Numbers, chosen: Indices, chosen_labels: Indices,
-    rate: Numbers, N: int, count: int, steps: int, part: int, parts: int,
+    rate: Numbers, has_labels: int, N: int, count: int, steps: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """The next N of ``order``, round and round, with their labels and the step's rate; in one part alone."""
     first, step = cursor[0], cursor[1]
     for n in range(N):
         sample = order[(first + n) % count]
-        chosen[n], chosen_labels[n] = sample, labels[sample]
+        chosen[n] = sample
+        if has_labels != 0:
+            chosen_labels[n] = labels[sample]
     rate[0] = rates[step % steps]
     cursor[0], cursor[1] = first + N, step + 1
 

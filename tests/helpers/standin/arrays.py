@@ -335,7 +335,7 @@ xp.inf, xp.nan, xp.pi, xp.newaxis = math.inf, math.nan, math.pi, None
 
 UFUNCS = (
     *("add", "subtract", "multiply", "divide", "true_divide", "floor_divide", "remainder", "power"),
-    *("negative", "absolute", "abs", "sign", "reciprocal", "square", "sqrt"),
+    *("negative", "absolute", "abs", "sign", "reciprocal", "square", "sqrt", "ceil"),
     *("exp", "expm1", "log", "log1p", "sin", "cos", "tanh"),
     *("maximum", "minimum", "fmin", "greater", "greater_equal", "less", "less_equal", "equal", "not_equal"),
     *("logical_and", "logical_or", "logical_xor", "logical_not", "isfinite", "isinf", "isnan"),
