@@ -55,6 +55,14 @@ class TestContents:
             assert heading in page.texts, heading
         assert "cnn train --config RUN" in page.texts
 
+    def test_captions_say_what_is_not_self_evident(self, page):
+        for sentence in (
+            "A diagonal cell is darker if more images of its class are classified correctly",
+            "gave to the true class (is) and to the class that it predicted (said)",
+            "the line on it reaches from the first to the third quartile",
+        ):
+            assert sentence in " ".join(page.text.split()), sentence
+
     def test_the_result_stands_on_top(self, page, finished):
         _, network, test_set = finished
         result = cnn.evaluate(network, test_set)
