@@ -183,7 +183,10 @@ class CudaBackend(Backend):
     def has_room(self, nbytes: int) -> bool:
         """True for up to half of the free memory; activations and CuPy's temporary arrays need the rest."""
         with self.active():
-            free = self._device.mem_info[0] + self.xp.get_default_memory_pool().free_bytes()
+            pool = self.xp.get_default_memory_pool()
+            free = self._device.mem_info[0] + pool.free_bytes()
+            if limit := pool.get_limit():  # CUPY_GPU_MEMORY_LIMIT
+                free = min(free, limit - pool.used_bytes())
         return nbytes <= free // 2
 
     def take(self, array: Array, indices: Array, out: Array) -> Array:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn.comparison.results import Comparison, batch_sizes, crossover, rate
-from cnn.support.drawing import COLOURS, MARKERS, require_matplotlib, style
+from cnn.support.drawing import line_look, require_matplotlib, style
 from cnn.support.errors import ArgumentError
 from cnn.support.files import write_whole
 from cnn.support.outputs import PNG, SVG, require_output
@@ -50,18 +50,18 @@ def sweep_figure(comparison: Comparison) -> "Figure":
     axes = figure.add_subplot()
     first = comparison.columns[0]
     for number, column in enumerate(comparison.columns):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        look = line_look(number)
         sizes = [point.batch_size for point in column.sweep]
         middle, slow, quick = (
             [rate(point.batch_size, getattr(point.step, which)) for point in column.sweep]
             for which in ("median", "high", "low")
         )
-        axes.plot(sizes, middle, color=colour, marker=marker, label=column.name)
-        axes.fill_between(sizes, slow, quick, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(sizes, middle, **look, label=column.name)
+        axes.fill_between(sizes, slow, quick, color=look["color"], alpha=0.2, linewidth=0)
         overtakes = crossover(first, column)
         if overtakes is not None and overtakes > sizes[0]:
             label = f"faster than {first.name} from {overtakes} on"
-            axes.axvline(overtakes, color=colour, linestyle=":", label=label)
+            axes.axvline(overtakes, color=look["color"], linestyle=":", label=label)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(batch_sizes(comparison.columns), list(map(str, batch_sizes(comparison.columns))))

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 INK = "#1b1d1f"  # near black; an HTML page replaces it by its text colour
 COLOURS = ("#2a86c8", "#d55e00", "#009e73", "#cc79a7", "#8a7500")  # distinct for any colour vision
 MARKERS = "os^Dv"
+
+
+def line_look(number: int) -> dict[str, Any]:
+    """The colour and the marker of a line: the first 25 differ, and neighbours differ in both."""
+    rounds, place = divmod(number, len(COLOURS))
+    return {"color": COLOURS[place], "marker": MARKERS[(place + rounds) % len(MARKERS)]}
+
+
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # included in matplotlib, wider than most fonts

@@ -555,3 +555,9 @@ class TestUpload:
 @pytest.mark.parametrize(("nbytes", "fits"), [(35, True), (36, False)])
 def test_a_data_set_may_take_half_of_what_is_free(gpu, nbytes, fits):
     assert gpu.has_room(nbytes) is fits  # 60 bytes on the device, 10 in CuPy's pool
+
+
+@pytest.mark.parametrize(("nbytes", "fits"), [(15, True), (16, False)])
+def test_a_limit_of_cupys_pool_counts(gpu, monkeypatch, nbytes, fits):
+    monkeypatch.setattr(gpu.xp.get_default_memory_pool(), "get_limit", lambda: 50)
+    assert gpu.has_room(nbytes) is fits  # 20 bytes are in use

@@ -250,7 +250,13 @@ def fake_cupy(devices=1, gemm=gemm_ex):
     cupy.asarray = on_device(lambda host, dtype=None: np.array(host, dtype=dtype))
     cupy.ascontiguousarray = lambda a, dtype=None: np.asanyarray(a, dtype=dtype, order="C")
     cupy.asnumpy = copy_into
-    pool = SimpleNamespace(total_bytes=lambda: 30, free_bytes=lambda: 10, free_all_blocks=lambda: None)
+    pool = SimpleNamespace(
+        total_bytes=lambda: 30,
+        used_bytes=lambda: 20,
+        free_bytes=lambda: 10,
+        get_limit=lambda: 0,
+        free_all_blocks=lambda: None,
+    )
     cupy.get_default_memory_pool = lambda: pool
     cupy.RawModule = RawModule
     cupy.cuda = SimpleNamespace(

@@ -10,7 +10,7 @@ from cnn.network import Network
 from cnn.runs.report.evaluation import Evaluation
 from cnn.runs.report.histogram import Histogram
 from cnn.runs.report.record import RunRecord
-from cnn.support.drawing import COLOURS, INK, MARKERS, Picture
+from cnn.support.drawing import COLOURS, INK, Picture, line_look
 from cnn.support.text import labels, milliseconds, percent, short, text_width
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ WIDTH = 4.0  # inches: 9 points are then still 10 pixels on a phone
 BLUE, RED = COLOURS[:2]
 MOST_PANELS = 24
 MOST_FILTERS, MOST_CHANNELS = 32, 8
-MOST_WRITTEN = (
-    20  # with more classes the confusion matrix has no numbers, with more epochs the curves no markers
-)
+MOST_WRITTEN = 20  # with more classes the confusion matrix has no numbers, and a curve has no more markers
 
 
 def pictures(record: RunRecord) -> list[Picture]:
@@ -67,12 +65,11 @@ def compared_curves(records: dict[str, RunRecord]) -> Picture:
     for number, (name, record) in enumerate(records.items()):
         if not record.epochs:
             continue
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         part, line = (record.checked, "-") if record.validated else ("training", "--")
-        look = {"color": colour, "marker": marker, "linestyle": line}
+        look = {**line_look(number), "linestyle": line}
         for kind, field in axes.items():
             if record.validated:
-                _curve(field, record, kind, color=colour, linestyle="--", alpha=0.5)
+                _curve(field, record, kind, color=look["color"], linestyle="--", alpha=0.5)
             _curve(field, record, record.measured(kind), label=f"{number + 1}: {short(name, 40)}", **look)
         courses = [f"{part} {kind} {_course(record, record.measured(kind))}" for kind in axes]
         summary.append(f"{name}: {', '.join(courses)}")
@@ -295,8 +292,7 @@ def _curve_axes(epochs: int, legend_lines: int = 1) -> tuple["Figure", dict[str,
 
 
 def _curve(axes: "Axes", record: RunRecord, column: str, **look: Any) -> None:
-    if len(record.epochs) > MOST_WRITTEN:  # markers would overlap
-        look.pop("marker", None)
+    look["markevery"] = max(1, ceil(len(record.epochs) / MOST_WRITTEN))  # more markers would overlap
     axes.plot([epoch["epoch"] for epoch in record.epochs], [epoch[column] for epoch in record.epochs], **look)
 
 
