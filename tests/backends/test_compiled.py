@@ -201,24 +201,22 @@ def in_a_process(code, **environment):
 
 
 STEP = """
-import json, sys, time
-start = time.perf_counter()
+import json
 import numpy as np, backends, cnn
 backend = backends.get("cpu", kernels="compiled", threads={threads})
-network = cnn.models.lenet5()
-network.build((1, 28, 28), backend=backend, seed=0, dtype="{dtype}")
-x = np.random.default_rng(0).uniform(0, 1, (1, 28, 28, 70)).astype("{dtype}")
-dy = np.random.default_rng(1).standard_normal((10, 70)).astype("{dtype}")
+network = cnn.Sequential(cnn.Conv2D(6, 5, padding=2), cnn.Conv2D(16, 5), cnn.Flatten(), cnn.Dense(10))
+network.build((1, 16, 16), backend=backend, seed=0, dtype="float64")
+x = np.random.default_rng(0).uniform(0, 1, (1, 16, 16, 70))
+dy = np.random.default_rng(1).standard_normal((10, 70))
 network.forward(x, training=True)
 network.backward(dy)
-from backends.cpu.compiled.jit import clock
 from backends.cpu.compiled.registers import VECTOR_BYTES
-print(json.dumps(dict(compiled=clock.seconds, vector=VECTOR_BYTES, gradients=network.flat.grad.tolist())))
+print(json.dumps(dict(vector=VECTOR_BYTES, gradients=network.flat.grad.tolist())))
 """
 
 
-def step(threads=1, dtype="float64", **environment):
-    return json.loads(in_a_process(STEP.format(threads=threads, dtype=dtype), **environment))
+def step(threads=1, **environment):
+    return json.loads(in_a_process(STEP.format(threads=threads), **environment))
 
 
 @pytest.fixture(scope="module")
@@ -237,9 +235,9 @@ PROCESSORS = {
     platform.machine() not in ("x86_64", "AMD64"), reason="names processors of this kind alone"
 )
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_the_tiles_of_other_processors_compute_the_same(processor, here, tmp_path):
+def test_the_tiles_of_other_processors_compute_the_same(processor, here):
     name, features, vector = PROCESSORS[processor]
-    there = step(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path))
+    there = step(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
     assert there["vector"] == vector
     np.testing.assert_allclose(there["gradients"], here["gradients"], rtol=1e-9, atol=1e-10)
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from importlib import invalidate_caches
+from itertools import product
 from zipfile import ZipFile
 
 import numpy as np
@@ -148,6 +149,30 @@ def test_kernels_whose_folder_another_process_has_removed_are_kept_again(folder)
     assert compile_and_run()
     assert not compile_and_run()
     assert not folder.said
+
+
+def test_kernels_that_two_processes_keep_for_two_dtypes_at_the_same_moment_are_not_confused(
+    tmp_path, monkeypatch
+):
+    """Both find an empty folder. If both write a file, either may be the last to write it."""
+
+    def use(name):
+        monkeypatch.setattr(kept, "folder", kept.KernelFolder(str(tmp_path / name), STAMP))
+        return kept.folder.path
+
+    mine = use("mine")
+    assert compile_and_run("float32")
+    theirs = use("theirs")
+    assert compile_and_run("float64")
+    both = sorted({file.name for file in mine.iterdir()} & {file.name for file in theirs.iterdir()})
+    for number, last in enumerate(product((mine, theirs), repeat=len(both))):
+        shared = use(f"shared {number}")
+        shutil.copytree(mine, shared, dirs_exist_ok=True)
+        shutil.copytree(theirs, shared, dirs_exist_ok=True)
+        for name, folder in zip(both, last, strict=True):
+            shutil.copy(folder / name, shared / name)
+        assert not compile_and_run("float32")
+        assert not compile_and_run("float64")
 
 
 def test_code_is_told_apart_wherever_it_lies(tmp_path, monkeypatch):

@@ -34,6 +34,14 @@ HANG_UP = getattr(signal, "SIGHUP", signal.SIGTERM)
 SMALL = ("--model", "notebook", "--kernels", "portable", "--batch-size", 16, "--epochs", 4, "--no-report")
 
 
+@pytest.fixture(autouse=True)
+def _hang_up_is_not_ignored():
+    """Under nohup it is ignored, also in the processes that a test starts."""
+    before = signal.signal(HANG_UP, signal.SIG_DFL)
+    yield
+    signal.signal(HANG_UP, before)
+
+
 @pytest.fixture
 def train(command, own_data):
     """``train(folder, ...)`` -> (exit code, standard output, standard error) of a new run."""
