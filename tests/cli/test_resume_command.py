@@ -35,11 +35,13 @@ SMALL = ("--model", "notebook", "--kernels", "portable", "--batch-size", 16, "--
 
 
 @pytest.fixture(autouse=True)
-def _hang_up_is_not_ignored():
-    """Under nohup it is ignored, also in the processes that a test starts."""
-    before = signal.signal(HANG_UP, signal.SIG_DFL)
+def _signals_are_not_ignored():
+    """Under nohup and in the background of a shell they are, also in the processes that a test starts."""
+    usual = {signal.SIGINT: signal.default_int_handler, HANG_UP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(HANG_UP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

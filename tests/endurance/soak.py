@@ -147,10 +147,10 @@ def main() -> None:
         if growth.python > max(EACH * growth.counted, NOISE) or growth.process > MOST:
             leaks.append(name)
 
-    tracemalloc.start()
+    devices = [backends.get(arguments.device, kernels) for kernels in ("auto", "portable")]
+    tracemalloc.start()  # after imports, which it slows down
     with tempfile.TemporaryDirectory() as name:
-        for kernels in ("auto", "portable"):
-            device = backends.get(arguments.device, kernels)
+        for device in devices:
             for stream in (False, True):
                 growth = Growth(device, arguments.steps)
                 train(growth, Path(name), arguments.batch_size, stream)

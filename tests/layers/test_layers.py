@@ -10,7 +10,8 @@ from helpers.standin import StandInBackend
 
 import backends
 import cnn
-from cnn.inspection.layer_checks import check_layer, results
+from cnn.inspection.differences import results
+from cnn.inspection.layer_checks import check_layer
 from cnn.layers.description import describe, rebuild
 from cnn.selftest.cases import LAYERS as CASES
 
