@@ -16,6 +16,7 @@ from cnn.comparison.results import Agreement
 from cnn.comparison.setups import Setup
 from cnn.comparison.workload import Workload
 from cnn.data import Dataset
+from cnn.inspection.differences import difference
 from cnn.inspection.timing import wrapped
 from cnn.layers.layer import Layer
 from cnn.support.errors import DisagreementError
@@ -75,13 +76,6 @@ def prove(
         losses.append(trace.losses)
         agreements.append(found)
     return losses, agreements
-
-
-def difference(a: Any, b: Any) -> float:
-    """The largest difference of two host arrays, relative to the largest value in the first."""
-    largest = float(np.max(np.abs(a), initial=0))
-    apart = float(np.max(np.abs(a - b), initial=0))
-    return apart / largest if largest else apart
 
 
 def _noise(workload: Workload) -> Dataset:

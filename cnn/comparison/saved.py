@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn.comparison.agreement import TOLERANCE, difference
+from cnn.comparison.agreement import TOLERANCE
 from cnn.comparison.results import Agreement, Column, Comparison
 from cnn.data.readers.common import unreadable
+from cnn.inspection.differences import difference
 from cnn.support.errors import DataError, DisagreementError
 from cnn.support.files import leaves, write_json
 from cnn.support.libraries import require

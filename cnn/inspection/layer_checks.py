@@ -11,12 +11,13 @@ import backends
 from backends import Backend
 from backends.graph import recordable
 from cnn.inspection import summary
+from cnn.inspection.differences import problem_of, require_near, results
 from cnn.inspection.gradient_check import check_gradients
 from cnn.layers.layer import Layer
 from cnn.network import DTYPES, Network
 from cnn.saving import weights
 from cnn.support.arguments import instance, shape, shown
-from cnn.support.errors import ArgumentError, CheckpointError
+from cnn.support.errors import ArgumentError, CheckpointError, DisagreementError
 
 NEAR = 1e-10  # of the largest number, in float64
 BATCH, LARGE = 5, 35  # the second is no multiple of 32
@@ -33,10 +34,6 @@ class LayerCheck:
     def passed(self) -> bool:
         """Whether nothing is wrong."""
         return self.problem is None
-
-
-class _Wrong(Exception):
-    """A check has failed."""
 
 
 def check_layer(layer: Layer, input_shape: Any, device: Backend | str = "cpu") -> list[LayerCheck]:
@@ -82,53 +79,32 @@ def dy_for(network: Network, batch: int = BATCH) -> Any:
     return np.random.default_rng(2).standard_normal(shape).astype(network.dtype)
 
 
-def results(network: Network, x: Any, dy: Any) -> dict[str, Any]:
-    """Host copies of the output and of all gradients, for host ``x`` and ``dy``."""
-    backend = network.backend
-    y = backend.to_host(network.forward(backend.asarray(x), training=True))
-    dx = backend.to_host(network.backward(backend.asarray(dy)))
-    gradients = {name: backend.to_host(parameter.grad) for name, parameter in network.parameters.items()}
-    return {"output": y, "gradient of the input": dx} | {
-        f"gradient of {name}": gradient for name, gradient in gradients.items()
-    }
-
-
 def _problem(check: Callable[[Subject], None], subject: Subject) -> str | None:
     try:
         check(subject)
-    except _Wrong as wrong:
-        return str(wrong)
     except Exception as error:  # a layer of a user's own may fail in any way
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return problem_of(error)
     return None
 
 
-def require_near(what: str, found: Any, expected: Any, allowed: float = NEAR) -> None:
-    """Raise unless two host arrays differ by no more than a share of the largest number."""
-    if found.shape != expected.shape:
-        raise _Wrong(f"{what} has the shape {found.shape}, expected {expected.shape}")
-    largest = float(np.abs(expected).max(initial=0)) or 1.0
-    apart = float(np.abs(found - expected).max(initial=0)) / largest
-    if not apart <= allowed:  # NaN is not
-        raise _Wrong(f"{what} is off by {apart:.1e} of the largest number, expected at most {allowed:.0e}")
-
-
-def _require_same(found: dict[str, Any], expected: dict[str, Any], allowed: float = NEAR) -> None:
+def _require_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for name, value in expected.items():
-        require_near(f"the {name}", found[name], value, allowed)
+        require_near(f"the {name}", value, found[name], NEAR)
 
 
 def _shape(subject: Subject) -> None:
     network = subject.network()
     y = network.forward(network.backend.asarray(subject.x()))
     if y.shape != (*network.output_shape, BATCH):
-        raise _Wrong(f"forward gives {y.shape}, build promised {(*network.output_shape, 'N')}")
+        raise DisagreementError(f"forward gives {y.shape}, build promised {(*network.output_shape, 'N')}")
 
 
 def _gradients(subject: Subject) -> None:
     for found in check_gradients(subject.network(), x=np.moveaxis(subject.x(), -1, 0), entries=200):
         if not found.passed:
-            raise _Wrong(f"the gradient of {found.name} is off by {found.error:.1e} from finite differences")
+            raise DisagreementError(
+                f"the gradient of {found.name} is off by {found.error:.1e} from finite differences"
+            )
 
 
 def _dtype(subject: Subject) -> None:
@@ -136,7 +112,7 @@ def _dtype(subject: Subject) -> None:
         network = subject.network(dtype)
         for name, array in results(network, subject.x(dtype=dtype), dy_for(network)).items():
             if array.dtype != dtype:
-                raise _Wrong(f"the {name} is {array.dtype} in a network of {dtype}")
+                raise DisagreementError(f"the {name} is {array.dtype} in a network of {dtype}")
 
 
 def _untouched(subject: Subject) -> None:
@@ -148,7 +124,7 @@ def _untouched(subject: Subject) -> None:
     network.forward(x)
     for array, (name, before) in zip((x, dy), hosts.items(), strict=True):
         if not np.array_equal(backend.to_host(array), before):
-            raise _Wrong(f"{name} is written to; a layer writes into arrays of its own only")
+            raise DisagreementError(f"{name} is written to; a layer writes into arrays of its own only")
 
 
 def _written(subject: Subject) -> None:
@@ -165,9 +141,8 @@ def _cut(subject: Subject) -> None:
     if network.mixes_samples:  # in inference alone
         if not network.mixes_in_inference:
             outputs = [_inferred(network, x[..., part].copy()) for part in parts]
-            require_near(
-                "the output for a batch that is cut", np.concatenate(outputs, -1), _inferred(network, x)
-            )
+            joined = np.concatenate(outputs, -1)
+            require_near("the output for a batch that is cut", _inferred(network, x), joined, NEAR)
         return
     whole = results(network, x, dy)
     pieces = []
@@ -179,7 +154,7 @@ def _cut(subject: Subject) -> None:
         along = name in ("output", "gradient of the input")
         arrays = [piece[name] for piece in pieces]
         joined = np.concatenate(arrays, axis=-1) if along else sum(arrays)
-        require_near(f"the {name} for a batch that is cut", joined, value)
+        require_near(f"the {name} for a batch that is cut", value, joined, NEAR)
 
 
 def _inferred(network: Network, x: Any) -> Any:
@@ -190,7 +165,7 @@ def _one(subject: Subject) -> None:
     network = subject.network()
     for name, array in results(network, subject.x(1), dy_for(network, 1)).items():
         if not np.isfinite(array).all():
-            raise _Wrong(f"the {name} is not finite for a batch of one sample")
+            raise DisagreementError(f"the {name} is not finite for a batch of one sample")
 
 
 def _latest(subject: Subject) -> None:
@@ -200,7 +175,7 @@ def _latest(subject: Subject) -> None:
     network.forward(backend.asarray(x), training=True)
     network.forward(backend.asarray(subject.x(9)))
     dx = backend.to_host(network.backward(backend.asarray(dy)))
-    require_near("the gradient of the input after an evaluation", dx, expected["gradient of the input"])
+    require_near("the gradient of the input after an evaluation", expected["gradient of the input"], dx, NEAR)
 
 
 def _repeated(subject: Subject) -> None:
@@ -209,17 +184,16 @@ def _repeated(subject: Subject) -> None:
     found: dict[str, Any] = {}
 
     def step() -> None:
-        found["y"] = network.forward(x, training=True)
-        found["dx"] = network.backward(dy)
+        found["output"] = network.forward(x, training=True)
+        found["gradient of the input"] = network.backward(dy)
 
     repeat = backend.graph(recordable(step), list(network.state.values()))
     for turn in range(4):
         backend.asarray(subject.x() * (turn + 1), out=x)
         repeat()
-        y, dx = (backend.to_host(found[name]) for name in ("y", "dx"))
         expected = results(_like(network, subject), subject.x() * (turn + 1), dy_for(network))
-        require_near("the output of a repeated step", y, expected["output"])
-        require_near("the input's gradient of a repeated step", dx, expected["gradient of the input"])
+        for name, array in found.items():
+            require_near(f"the {name} of a repeated step", expected[name], backend.to_host(array), NEAR)
 
 
 def _like(network: Network, subject: Subject) -> Network:
@@ -245,7 +219,7 @@ def _summary(subject: Subject) -> None:
     for row in summary.rows(network):
         figures = [row["parameters"], row["multiply_adds"], row["bytes"], network.workspace_bytes(9, BATCH)]
         if any(not isinstance(figure, int) or figure < 0 for figure in figures):
-            raise _Wrong(f"the summary has {shown(row)}, expected whole numbers from 0 on")
+            raise DisagreementError(f"the summary has {shown(row)}, expected whole numbers from 0 on")
 
 
 def _files(subject: Subject) -> None:
@@ -256,14 +230,14 @@ def _files(subject: Subject) -> None:
         network.save(f"{folder}/weights.safetensors")
         weights.load(f"{folder}/weights.safetensors", network=twin)
         for name, value in network.state_dict().items():
-            require_near(f"{name} from a file", twin.state_dict()[name], value, 0)
+            require_near(f"{name} from a file", value, twin.state_dict()[name], 0)
         try:
             loaded = weights.load(f"{folder}/weights.safetensors", device=subject.backend)
         except CheckpointError:  # a class of a user's own, or a function
             return
         x = subject.backend.asarray(subject.x())
-        outputs = [subject.backend.to_host(made.forward(x)) for made in (loaded, network)]
-        require_near("the output of the network from a file", *outputs)
+        expected, found = (subject.backend.to_host(made.forward(x)) for made in (network, loaded))
+        require_near("the output of the network from a file", expected, found, NEAR)
 
 
 def _twice(subject: Subject) -> None:
@@ -272,7 +246,9 @@ def _twice(subject: Subject) -> None:
         Network(network.layers[0]).build(subject.input_shape, backend=subject.backend)
     except ArgumentError:
         return
-    raise _Wrong("a layer that has its place in a network can be built again; call super().build() first")
+    raise DisagreementError(
+        "a layer that has its place in a network can be built again; call super().build() first"
+    )
 
 
 CHECKS: dict[str, Callable[[Subject], None]] = {

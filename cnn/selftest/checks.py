@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from backends import Backend
-from cnn.comparison.agreement import difference
-from cnn.support.errors import DeviceLost, DisagreementError, OutOfMemory
+from cnn.inspection.differences import problem_of
+from cnn.support.errors import DeviceLost, OutOfMemory
 
 
 @dataclass(frozen=True)
@@ -50,22 +49,7 @@ def carry_out(
         except (DeviceLost, OutOfMemory):
             raise
         except Exception as error:  # a broken kernel may fail in any way
-            section.failed.append(Failure(check.name, _sentence(error)))
+            section.failed.append(Failure(check.name, problem_of(error)))
         else:
             section.passed += 1
     return section
-
-
-def require_near(what: str, expected: Any, found: Any, allowed: float) -> None:
-    """Raise DisagreementError where host arrays differ by more than ``allowed`` of the largest number."""
-    if expected.shape != found.shape:
-        raise DisagreementError(f"{what} is {found.shape}, expected {expected.shape}")
-    apart = difference(expected, found)
-    if not apart <= allowed:  # NaN is not
-        raise DisagreementError(f"{what} is off by {apart:.1e}, expected at most {allowed:.0e}")
-
-
-def _sentence(error: Exception) -> str:
-    """What went wrong, on one line; of an error that nobody meant to raise its type as well."""
-    message = " ".join(str(error).split())
-    return message if isinstance(error, DisagreementError) else f"{type(error).__name__}: {message}"

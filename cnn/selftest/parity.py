@@ -5,7 +5,6 @@ Both are given the very same numbers, those of float32 too, so that they differ 
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -13,11 +12,12 @@ import backends
 from backends import Backend
 from cnn.comparison.agreement import TOLERANCE
 from cnn.data import Dataset
+from cnn.inspection.differences import require_near, results
 from cnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
 from cnn.network import DTYPES, Network
 from cnn.selftest.calls import Call, calls
 from cnn.selftest.cases import NETWORKS, Example
-from cnn.selftest.checks import Check, require_near
+from cnn.selftest.checks import Check
 from cnn.training.fit import fit
 from cnn.training.optimizers import SGD, Adam, Optimizer
 
@@ -67,20 +67,9 @@ def _compare_networks(example: Example, dtype: str, backend: Backend, reference:
         random.standard_normal((*shape, 5)).astype(dtype)
         for shape in (network.input_shape, network.output_shape)
     )
-    expected = _results(model, x, dy)
-    for name, found in _results(network, x, dy).items():
+    expected = results(model, x, dy)
+    for name, found in results(network, x, dy).items():
         require_near(name, expected[name], found, _allowed(dtype))
-
-
-def _results(network: Network, x: Any, dy: Any) -> dict[str, Any]:
-    """The output and all gradients, on the host."""
-    backend = network.backend
-    y = backend.to_host(network.forward(backend.asarray(x), training=True))
-    dx = backend.to_host(network.backward(backend.asarray(dy)))
-    gradients = {name: backend.to_host(parameter.grad) for name, parameter in network.parameters.items()}
-    return {"output": y, "gradient of the input": dx} | {
-        f"gradient of {name}": gradient for name, gradient in gradients.items()
-    }
 
 
 def _compare_trainings(optimizer: Callable[[], Optimizer], backend: Backend, reference: Backend) -> None:
