@@ -22,10 +22,13 @@ from cnn.layers.dense import Dense
 from cnn.layers.dropout import Dropout
 from cnn.layers.layer import Context, Layer, Parameter
 from cnn.layers.normalization import BatchNorm1D, BatchNorm2D
+from cnn.layers.padding import ReflectionPad2D, ReplicationPad2D, ZeroPad2D
 from cnn.layers.pooling import AdaptiveAvgPool2D, AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D
 from cnn.layers.residual import Parallel, Residual
 from cnn.layers.sequential import Sequential
 from cnn.layers.shape import Flatten, Reshape
+from cnn.layers.transposed import ConvTranspose2D
+from cnn.layers.upsampling import Upsample2D
 
 __all__ = [
     "ELU",
@@ -38,6 +41,7 @@ __all__ = [
     "BatchNorm2D",
     "Context",
     "Conv2D",
+    "ConvTranspose2D",
     "Dense",
     "Dropout",
     "Flatten",
@@ -53,6 +57,8 @@ __all__ = [
     "Parallel",
     "Parameter",
     "ReLU",
+    "ReflectionPad2D",
+    "ReplicationPad2D",
     "Reshape",
     "Residual",
     "Sequential",
@@ -61,4 +67,6 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "Upsample2D",
+    "ZeroPad2D",
 ]

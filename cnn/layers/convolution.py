@@ -1,14 +1,18 @@
 """Convolution."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
+from backends import Window
+from backends.kernels.window import Pair
 from cnn.layers import initializers
 from cnn.layers.fusion import Fused
 from cnn.layers.layer import Array, Context, Layer, Parameter, Shape
-from cnn.layers.window import border_bytes, make_window, window_output
-from cnn.support.arguments import countable, flag, size
+from cnn.layers.padding import PADS, ZeroPad2D
+from cnn.layers.window import as_given, border_bytes, column_bytes, make_window, window_output
+from cnn.support.arguments import choice, countable, flag, size
 from cnn.support.errors import ArgumentError, ShapeError
 
 
@@ -22,8 +26,11 @@ class Conv2D(Layer):
     ----------
     out_channels : int
         O, the number of filters.
-    kernel_size, stride, padding, dilation : int or (int, int)
-        Vertical and horizontal; the padding is zeros on both sides.
+    kernel_size, stride, dilation : int or (int, int)
+        Vertical and horizontal.
+    padding : int, (int, int), ((int, int), (int, int)) or "same"
+        Vertical and horizontal, the same on both sides; or ((top, bottom), (left, right)). "same" keeps the
+        height and the width. If the kernel's size is even, it puts one more at the bottom and on the right.
     groups : int
         Output channels see the input channels of their own group only.
     bias : bool
@@ -32,11 +39,14 @@ class Conv2D(Layer):
         A bias per output position instead, (O, OH, OW), as in the notebook.
     initializer : str
         The weight's, by name (see :mod:`cnn.initializers`); biases start at zero.
+    padding_mode : str
+        What the padding consists of: "zeros", "reflect" (the input mirrored at its edges) or "replicate"
+        (its edges repeated).
 
     Raises
     ------
     ArgumentError
-        For an argument out of range.
+        For an argument out of range, and for the padding "same" with a stride.
     ShapeError
         When built on an input that is no image, too small, or not divisible into groups.
     """
@@ -46,12 +56,13 @@ class Conv2D(Layer):
         out_channels: int,
         kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
+        padding: int | tuple[int, int] | tuple[Pair, Pair] | str = 0,
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
         untied_bias: bool = False,
         initializer: str = "he_normal",
+        padding_mode: str = "zeros",
     ) -> None:
         self.out_channels = size("Conv2D: out_channels", out_channels)
         self.groups = size("Conv2D: groups", groups)
@@ -62,7 +73,8 @@ class Conv2D(Layer):
         self.initializer = initializers.require(initializer, "Conv2D")
         self.window = window = make_window("Conv2D", kernel_size, stride, padding, dilation)
         self.kernel_size, self.stride = window.size, window.stride
-        self.padding, self.dilation = window.padding, window.dilation
+        self.padding, self.dilation = as_given(padding, window), window.dilation
+        self.padding_mode = choice("Conv2D: padding_mode", padding_mode, list(PADS))
         if self.out_channels % self.groups:
             raise ArgumentError(
                 f"Conv2D: out_channels is {out_channels}, expected a multiple of groups, {groups}"
@@ -70,7 +82,14 @@ class Conv2D(Layer):
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)
-        OH, OW = window_output(self, self.window, input_shape)
+        seen_shape = input_shape
+        self.pad: ZeroPad2D | None = None  # puts the padding that is not zeros around the input
+        if self.padding_mode != "zeros":
+            (top, left), (bottom, right) = self.window.padding, self.window.end
+            self.pad = PADS[self.padding_mode]((left, right, top, bottom))
+            seen_shape = self.pad.build(input_shape, replace(context, path=f"{self.label}'s"))
+            self.window = Window(self.kernel_size, self.stride, dilation=self.dilation)
+        OH, OW = window_output(self, self.window, seen_shape)
         channels = input_shape[0]
         if channels % self.groups:
             raise ShapeError(
@@ -87,6 +106,8 @@ class Conv2D(Layer):
         return self.output_shape
 
     def forward(self, x: Array, training: bool = False) -> Array:
+        if self.pad is not None:
+            x = self.pad.forward(x, training)
         y = self.output(x, training)
         self.backend.kernels.conv2d(x, self._weight.value, y, self.window, self.groups)
         if self.bias:
@@ -101,11 +122,14 @@ class Conv2D(Layer):
             self.backend.kernels.sum_rows(dy, self._bias.grad)
         if not input_grad:
             return None
-        dx = self.input_gradient(dy)
+        seen_shape = self.input_shape if self.pad is None else self.pad.output_shape
+        dx = self.context.scratch.beside(dy, (*seen_shape, dy.shape[-1]))
         self.backend.kernels.conv2d_grad_input(dy, self._weight.value, dx, self.window, self.groups)
-        return dx
+        return dx if self.pad is None else self.pad.backward(dx)
 
     def fuse(self, following: Sequence[Layer]) -> Layer | None:
+        if self.pad is not None:
+            return None
         match [layer.epilogue for layer in following[:2]]:
             case ["relu", "max_pool2d"]:
                 return FusedConvolution(self, *following[:2])
@@ -118,11 +142,13 @@ class Conv2D(Layer):
         return self._weight
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        _, OH, OW = self.output_shape
-        itemsize = self.backend.xp.dtype(self.dtype).itemsize
-        row = self._weight.shape[1] * self.window.taps * OW * batch * itemsize  # of columns
-        rows = max(1, min(OH, self.backend.column_bytes // row))
-        return border_bytes(self, self.window, batch) + rows * row
+        columns = column_bytes(self, self._weight.shape, self.output_shape, batch)
+        padding = 0 if self.pad is None else self.pad.workspace_bytes(batch, trained)
+        return max(padding, border_bytes(self, self.input_shape, self.window, batch) + columns)
+
+    @property
+    def kept_bytes(self) -> int:
+        return super().kept_bytes + (0 if self.pad is None else self.pad.kept_bytes)
 
     @property
     def multiply_adds(self) -> int:

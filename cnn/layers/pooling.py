@@ -108,7 +108,10 @@ class MaxPool2D(_Pool2D):
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         itemsize = int(self.backend.xp.dtype(self.dtype).itemsize)
-        return border_bytes(self, self.window, batch) + 2 * prod(self.output_shape) * batch * itemsize
+        return (
+            border_bytes(self, self.input_shape, self.window, batch)
+            + 2 * prod(self.output_shape) * batch * itemsize
+        )
 
 
 class GlobalMaxPool2D(MaxPool2D):

@@ -6,19 +6,26 @@ from typing import Any
 from backends import Window
 from backends.kernels.window import Pair
 from cnn.layers.layer import Layer, Shape
-from cnn.support.arguments import countable, pair, shown
+from cnn.support.arguments import countable, pair, row, shown
 from cnn.support.errors import ArgumentError, ShapeError
 
 Paddings = tuple[Pair, Pair]
 """((top, bottom), (left, right))."""
 
 
-def border_bytes(layer: Layer, window: Window, batch: int) -> int:
-    """Bytes of the input with its padding around it; 0 without padding."""
+def border_bytes(layer: Layer, image: Shape, window: Window, batch: int) -> int:
+    """Bytes of images (C, H, W) with their padding around them; 0 without padding."""
     if not window.has_padding:
         return 0
-    C, H, W = layer.input_shape
+    C, H, W = image
     return C * prod(window.padded(H, W)) * batch * int(layer.backend.xp.dtype(layer.dtype).itemsize)
+
+
+def column_bytes(layer: Layer, weight: Shape, image: Shape, batch: int) -> int:
+    """Bytes of a block of columns for a convolution whose output images have the shape ``image``."""
+    _, OH, OW = image
+    row = prod(weight[1:]) * OW * batch * int(layer.backend.xp.dtype(layer.dtype).itemsize)
+    return max(1, min(OH, layer.backend.column_bytes // row)) * row
 
 
 def make_window(layer: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:
@@ -61,8 +68,8 @@ def _paddings(layer: str, padding: Any, kernel: Pair, stride: Pair, dilation: Pa
 
 def _is_uneven(padding: Any) -> bool:
     """Whether it is ((top, bottom), (left, right))."""
-    rows = isinstance(padding, tuple | list) and len(padding) == 2
-    return rows and all(isinstance(part, tuple | list) and len(part) == 2 for part in padding)
+    sides = row(padding) or ()
+    return len(sides) == 2 and all(row(side) for side in sides)
 
 
 def require_image(layer: Layer, input_shape: Shape) -> None:

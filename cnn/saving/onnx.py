@@ -23,6 +23,7 @@ from cnn.layers import (
     BatchNorm1D,
     BatchNorm2D,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Dropout,
     Flatten,
@@ -36,7 +37,9 @@ from cnn.layers import (
     MaxPool2D,
     Parallel,
     PReLU,
+    ReflectionPad2D,
     ReLU,
+    ReplicationPad2D,
     Reshape,
     Residual,
     Sequential,
@@ -45,6 +48,8 @@ from cnn.layers import (
     Softmax,
     Softplus,
     Tanh,
+    Upsample2D,
+    ZeroPad2D,
 )
 from cnn.network import Network
 from cnn.support.errors import ArgumentError
@@ -185,10 +190,37 @@ def _preprocessing(network: Network) -> list[tuple[str, Operation]]:
 def _convolution(layer: Any) -> list[Operation]:
     attributes = _window(layer) | {"dilations": layer.dilation, "group": layer.groups}
     arrays = _weights(layer)
+    padding = _padding(layer.pad) if layer.pad else []
     if not layer.untied_bias:
-        return [Operation("Conv", arrays, attributes)]
+        return [*padding, Operation("Conv", arrays, attributes)]
     bias = arrays.pop("bias")  # the operator's own bias has one value per channel
-    return [Operation("Conv", arrays, attributes), Operation("Add", {"bias": bias})]
+    return [*padding, Operation("Conv", arrays, attributes), Operation("Add", {"bias": bias})]
+
+
+def _padding(layer: Any) -> list[Operation]:
+    left, right, top, bottom = layer.padding
+    pads = np.array([0, 0, top, left, 0, 0, bottom, right], dtype=np.int64)
+    return [Operation("Pad", {"pads": pads}, {"mode": PAD_MODES[type(layer)]})]
+
+
+def _transposed_convolution(layer: Any) -> list[Operation]:
+    attributes = _window(layer) | {"dilations": layer.dilation, "group": layer.groups}
+    ends = [max(end, 0) for end in layer.window.end]
+    more = [max(-end, 0) for end in layer.window.end]
+    attributes |= {"pads": (*layer.padding, *ends), "output_padding": more}
+    return [Operation("ConvTranspose", _weights(layer), attributes)]
+
+
+def _enlarging(layer: Any) -> list[Operation]:
+    if any(factor % 1 for factor in layer.scale_factor):  # programs round the places in different ways
+        return _resampling(layer)
+    arrays = {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, *layer.scale_factor], np.float32)}
+    if layer.mode == "nearest":
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    else:
+        places = "align_corners" if layer.align_corners else "half_pixel"
+        how = {"mode": "linear", "coordinate_transformation_mode": places}
+    return [Operation("Resize", arrays, how)]
 
 
 def _dense(layer: Any) -> list[Operation]:
@@ -287,12 +319,18 @@ def _constant(value: float) -> Any:
     return np.array(value, np.float32)
 
 
+PAD_MODES = {ZeroPad2D: "constant", ReflectionPad2D: "reflect", ReplicationPad2D: "edge"}
 JOINS = {"add": Operation("Sum"), "concatenate": Operation("Concat", {}, {"axis": 1})}
 FLATTEN = Operation("Flatten", {}, {"axis": 1})
 SOFTMAX = Operation("Softmax", {}, {"axis": 1})  # along the first axis of a sample
 
 OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
     Conv2D: _convolution,
+    ZeroPad2D: _padding,
+    ReflectionPad2D: _padding,
+    ReplicationPad2D: _padding,
+    ConvTranspose2D: _transposed_convolution,
+    Upsample2D: _enlarging,
     Dense: _dense,
     BatchNorm1D: _batch_normalization,
     BatchNorm2D: _batch_normalization,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from backends.kernels.window import Pair
+from backends.text import did_you_mean
 from cnn.support.errors import ArgumentError
 from cnn.support.text import short
 
@@ -39,7 +40,7 @@ def size(name: str, value: Any, least: int = 1) -> int:
 
 def pair(name: str, value: Any, least: int = 1) -> Pair:
     """(vertical, horizontal) sizes from one or two numbers."""
-    values = _row(value) or (value, value)
+    values = row(value) or (value, value)
     if len(values) != 2:
         raise ArgumentError(f"{name} is {shown(value)}, expected one number or two")
     return size(name, values[0], least), size(name, values[1], least)
@@ -74,7 +75,7 @@ def flag(name: str, value: Any) -> bool:
 
 def shape(name: str, value: Any) -> tuple[int, ...]:
     """``value`` as a tuple, if it is a sequence of one or more sizes."""
-    values = _row(value)
+    values = row(value)
     if not values:
         raise ArgumentError(f"{name} is {shown(value)}, expected a shape such as (1, 28, 28)")
     return countable(name, tuple(size(name, item) for item in values))
@@ -91,6 +92,14 @@ def function(name: str, value: Any) -> Callable[..., Any]:
     """``value`` if it can be called."""
     if not callable(value):
         raise ArgumentError(f"{name} is {shown(value)}, expected a function")
+    return value
+
+
+def choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """``value`` if it is one of ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        expected = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise ArgumentError(f"{name} is {shown(value)}, expected {expected}{did_you_mean(value, choices)}")
     return value
 
 
@@ -111,7 +120,7 @@ def shown(value: Any) -> str:
     return short(" ".join(text.split()), 60)
 
 
-def _row(value: Any) -> tuple[Any, ...] | None:
+def row(value: Any) -> tuple[Any, ...] | None:
     """The items of a list, a tuple or an array; None for anything else."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None

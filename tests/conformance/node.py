@@ -9,7 +9,6 @@ from backends.kernels.window import Pair
 Sizes = tuple[int, ...]
 
 DIMENSIONS = "its images have three dimensions, our layers slide over height and width"
-UNEVEN = "its padding is not the same on both sides"
 
 
 class NotOurs(Exception):
@@ -51,8 +50,6 @@ class Slide:
 
     def window(self, begin: Sizes, end: Sizes) -> Window:
         """With this padding; one dimension is the width of an image one line high."""
-        if begin != end:
-            raise NotOurs(UNEVEN)
         up = 2 - len(self.kernel)
         ones, zeros = (1,) * up, (0,) * up
         return Window(
@@ -60,6 +57,7 @@ class Slide:
             _pair(ones + self.strides),
             _pair(zeros + begin),
             _pair(ones + self.dilations),
+            _pair(zeros + end),
         )
 
     def given_padding(self) -> tuple[Sizes, Sizes]:

@@ -13,6 +13,7 @@ from backends import Backend, Window
 from cnn.layers import (
     AvgPool2D,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Flatten,
     GlobalAvgPool2D,
@@ -44,9 +45,10 @@ from conformance.updates import adam, momentum
 NO_NUMBERS = "its tensor holds no numbers, ours hold at least one"
 DILATED_MEAN = "its mean has a dilation, AvgPool2D has none"
 FACTORS = "it multiplies by alpha or beta, Dense has no such factors"
-TRANSPOSED_BIAS = "it adds a bias, the gradient of a convolution's input has none"
+CUT_AT_END = "more is cut off at the end of its output than at the beginning, ConvTranspose2D cuts off less"
 CLASS_WEIGHTS = "its classes have weights, CrossEntropy counts all alike"
 IGNORED_LABEL = "some of its labels do not count, CrossEntropy counts all"
+UNEVEN = "its padding is not the same on both sides, which pooling refuses"
 WIDE_PADDING = "its padding is more than half of its kernel, which pooling refuses"
 OUTSIDE = "one of its indices lies outside of the window that it belongs to"
 
@@ -58,36 +60,38 @@ def convolution(
 ) -> Tensors:
     """Conv: Conv2D."""
     window = node.window(weight.shape[2:], x.shape[2:])
-    sizes = window.size, window.stride, window.padding, window.dilation
+    padding = tuple(zip(window.padding, window.end, strict=True))
+    sizes = window.size, window.stride, padding, window.dilation
     layer = Conv2D(len(weight), *sizes, node["group"], bias=bias is not None)
     weights = [as_image(weight)] + ([] if bias is None else [bias])
     return [like(x, infer(backend, layer, as_image(x), weights))]
 
 
 def transposed_convolution(
-    backend: Backend, node: Node, dy: Tensor, weight: Tensor, bias: Tensor | None = None
+    backend: Backend, node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Tensors:
-    """ConvTranspose: what Conv2D gives back for its input."""
-    slide, output, groups = Slide(node, weight.shape[2:]), dy.shape[2:], node["group"]
-    if bias is not None:
-        raise NotOurs(TRANSPOSED_BIAS)
-    none = (0,) * len(output)
+    """ConvTranspose: ConvTranspose2D."""
+    slide, size, groups = Slide(node, weight.shape[2:]), x.shape[2:], node["group"]
+    none = (0,) * len(size)
     extra = tuple(node.get("output_padding", none))
     image = node.get("output_shape")
     if node["auto_pad"].startswith("SAME"):
-        image = [n * stride for n, stride in zip(output, slide.strides, strict=True)]
+        image = [n * stride for n, stride in zip(size, slide.strides, strict=True)]
+    begin, end = slide.given_padding()
     if image:
-        whole = slide.input_sizes(output, extra, none, none)
+        whole = slide.input_sizes(size, extra, none, none)
         begin = tuple((all_ - n) // 2 for all_, n in zip(whole, image, strict=True))
         end = tuple(all_ - n - before for all_, n, before in zip(whole, image, begin, strict=True))
-    else:
-        begin, end = slide.given_padding()
-        image = slide.input_sizes(output, extra, begin, end)
-    window = slide.window(begin, end)
-    sizes = window.size, window.stride, window.padding, window.dilation
-    layer = Conv2D(len(weight), *sizes, groups, bias=False)
-    x = np.zeros((len(dy), weight.shape[1] * groups, *image), dy.dtype)
-    return [_back(backend, layer, x, dy, [as_image(weight)])]
+    window = slide.window(begin, tuple(after - more for after, more in zip(end, extra, strict=True)))
+    output_padding = tuple(first - last for first, last in zip(window.padding, window.end, strict=True))
+    if min(output_padding) < 0:
+        raise NotOurs(CUT_AT_END)
+    layer = ConvTranspose2D(
+        weight.shape[1] * groups, window.size, window.stride, window.padding, output_padding, groups,
+        bias is not None, window.dilation,
+    )  # fmt: skip
+    weights = [as_image(weight)] + ([] if bias is None else [bias])
+    return [like(x, infer(backend, layer, as_image(x), weights))]
 
 
 def max_pooling(backend: Backend, node: Node, x: Tensor) -> Tensors:
@@ -233,6 +237,8 @@ def reshape(backend: Backend, node: Node, x: Tensor, shape: Tensor) -> Tensors:
 
 def _pool(window: Window) -> Window:
     """The window itself; NotOurs where pooling, ours and PyTorch's, refuses its padding."""
+    if window.padding != window.end:
+        raise NotOurs(UNEVEN)
     if any(2 * padding > size for padding, size in zip(window.padding, window.size, strict=True)):
         raise NotOurs(WIDE_PADDING)
     return window

@@ -73,9 +73,40 @@ def output_of(layer: cnn.Layer, shape: Shape) -> Shape | None:
         return shape[:1] if len(shape) == 3 else None
     if isinstance(layer, cnn.AdaptiveAvgPool2D):
         return (shape[0], *layer.output_size) if len(shape) == 3 else None
+    if isinstance(layer, cnn.ZeroPad2D):
+        left, right, top, bottom = layer.padding
+        if len(shape) != 3 or (type(layer) is cnn.ReflectionPad2D and not _reflects(layer.padding, shape)):
+            return None
+        return shape[0], shape[1] + top + bottom, shape[2] + left + right
+    if isinstance(layer, cnn.Upsample2D):
+        size = tuple(int(n * factor) for n, factor in zip(shape[1:], layer.scale_factor, strict=False))
+        return (shape[0], *size) if len(shape) == 3 and all(size) else None
+    if isinstance(layer, cnn.ConvTranspose2D):
+        return _output_of_transposed(layer, shape)
     if hasattr(layer, "kernel_size"):
         return _output_of_window(layer, shape)
     return shape
+
+
+def _output_of_transposed(layer: cnn.ConvTranspose2D, shape: Shape) -> Shape | None:
+    if len(shape) != 3 or shape[0] % layer.groups:
+        return None
+    windows = zip(
+        shape[1:],
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.output_padding,
+        strict=True,
+    )
+    size = tuple((n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, d, extra in windows)
+    return (layer.out_channels, *size) if min(size) > 0 else None
+
+
+def _reflects(sides: tuple[int, ...], shape: Shape) -> bool:
+    """Whether an image is larger than its reflected padding (left, right, top, bottom)."""
+    return max(sides[:2]) < shape[2] and max(sides[2:]) < shape[1]
 
 
 def _output_of_window(layer: Any, shape: Shape) -> Shape | None:
@@ -84,9 +115,14 @@ def _output_of_window(layer: Any, shape: Shape) -> Shape | None:
     C, *sizes = shape
     out = []
     up = getattr(layer, "ceil_mode", False)
-    windows = zip(sizes, layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True)
-    for size, kernel, stride, padding, dilation in windows:
-        way = size + 2 * padding - dilation * (kernel - 1) - 1 + (stride - 1 if up else 0)
+    begin, end = layer.window.padding, layer.window.end
+    if getattr(layer, "padding_mode", "") == "reflect" and not _reflects(
+        (begin[1], end[1], begin[0], end[0]), shape
+    ):
+        return None
+    windows = zip(sizes, layer.kernel_size, layer.stride, begin, end, layer.dilation, strict=True)
+    for size, kernel, stride, padding, after, dilation in windows:
+        way = size + padding + after - dilation * (kernel - 1) - 1 + (stride - 1 if up else 0)
         count = way // stride + 1
         if up and (count - 1) * stride >= size + padding:
             count -= 1

@@ -48,7 +48,10 @@ SHARE = st.floats(0, 0.99)
 
 BY_NAME = {
     "initializer": st.sampled_from(sorted(INITIALIZERS)),
-    "padding": st.one_of(st.integers(0, 2), st.tuples(st.integers(0, 2), st.integers(0, 2))),
+    "padding_mode": st.sampled_from(["zeros", "reflect", "replicate"]),
+    "scale_factor": st.floats(0.5, 3) | st.tuples(st.floats(0.5, 3), st.integers(1, 3)),
+    "mode": st.sampled_from(["nearest", "bilinear"]),
+    "output_padding": st.integers(0, 1),
     "groups": st.integers(1, 2),
     "f": st.just(np.sin),
     "f_prime": st.just(np.cos),
@@ -57,6 +60,13 @@ BY_NAME = {
     "eps": st.floats(0.05, 1),
     "beta": st.floats(0.1, 2),
     "approximate": st.sampled_from(["none", "tanh"]),
+}
+PADDING = {
+    int: st.integers(0, 2),
+    tuple[int, int]: st.tuples(*[st.integers(0, 2)] * 2),
+    tuple[tuple[int, int], tuple[int, int]]: st.tuples(*[st.tuples(*[st.integers(0, 2)] * 2)] * 2),
+    tuple[int, int, int, int]: st.tuples(*[st.integers(0, 2)] * 4),
+    str: st.just("same"),
 }
 BY_TYPE = {
     int: WHOLE,
@@ -98,6 +108,8 @@ def a_call(draw: Any, function: Callable[..., Any], odd: st.SearchStrategy[Any] 
 
 def _documented(name: str, hint: Any) -> st.SearchStrategy[Any]:
     """Values that a parameter's name or annotation promises to take."""
+    if name == "padding":
+        return st.one_of([PADDING[kind] for kind in get_args(hint)])
     if name in BY_NAME:
         return BY_NAME[name]
     if get_origin(hint) in (Union, types.UnionType):

@@ -63,14 +63,26 @@ def images(channels=6, size=9):
     return st.tuples(st.integers(1, channels), st.integers(1, size), st.integers(1, size))
 
 
-class UntiedConv2d(nn.Conv2d):
-    """A convolution with a bias for each output position, which PyTorch has no module for."""
+class AnyConv2d(nn.Conv2d):
+    """A convolution with other padding on each side, or a bias for each output position.
 
-    def __init__(self, output_shape, *arguments):
-        super().__init__(*arguments, bias=False)
+    PyTorch has no module for either.
+    """
+
+    def __init__(self, sides, mode, *arguments):
+        super().__init__(*arguments)
+        self.sides, self.mode = sides, {"zeros": "constant"}.get(mode, mode)
+
+    def untie_bias(self, input_shape):
+        """Give each output position a bias; -> the convolution."""
+        output_shape = self(torch.zeros(1, *input_shape)).shape[1:]
         self.bias = nn.Parameter(torch.randn(output_shape))
+        return self
 
     def forward(self, x):
+        x = nn.functional.pad(x, self.sides, self.mode)
+        if self.bias is None or self.bias.ndim == 1:
+            return self._conv_forward(x, self.weight, self.bias)
         return self._conv_forward(x, self.weight, None) + self.bias
 
 
@@ -80,18 +92,86 @@ def convolutions(draw, shape, filters=6):
     channels, *size = shape
     groups = draw(st.sampled_from([n for n in range(1, channels + 1) if channels % n == 0]))
     filters = groups * draw(st.integers(1, filters))
-    padding, dilation, stride = draw(pairs(0, 3)), draw(pairs(1, 3)), draw(pairs(1, 3))
-    most = [(n + 2 * p - 1) // d + 1 for n, p, d in zip(size, padding, dilation, strict=True)]
-    kernel = tuple(draw(st.integers(1, min(5, n))) for n in most)
-    arguments = kernel, stride, padding, dilation, groups
-    bias = draw(st.sampled_from([True, False, "untied"]))
-    if bias != "untied":
-        return cnn.Conv2D(filters, *arguments, bias), nn.Conv2d(channels, filters, *arguments, bias)
-    output_shape = nn.Conv2d(channels, filters, *arguments)(torch.zeros(1, *shape)).shape[1:]
-    return (
-        cnn.Conv2D(filters, *arguments, untied_bias=True),
-        UntiedConv2d(output_shape, channels, filters, *arguments),
+    dilation, stride = draw(pairs(1, 3)), draw(pairs(1, 3))
+    mode = draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate"]))
+    most = [min(3, n - 1) if mode == "reflect" else 3 for n in size]
+    above, below, left, right = (draw(st.integers(0, most[side // 2])) for side in range(4))
+    even = draw(st.booleans())
+    if even:
+        below, right = above, left
+    room = [(size[0] + above + below - 1) // dilation[0] + 1, (size[1] + left + right - 1) // dilation[1] + 1]
+    kernel = tuple(draw(st.integers(1, min(5, n))) for n in room)
+    padding = (above, left) if even else ((above, below), (left, right))
+    untied = draw(st.booleans()) and {"untied_bias": True}
+    bias = bool(untied) or draw(st.booleans())
+    ours = cnn.Conv2D(
+        filters, kernel, stride, padding, dilation, groups, bias, **(untied or {}), padding_mode=mode
     )
+    if even and not untied:
+        theirs = nn.Conv2d(channels, filters, kernel, stride, padding, dilation, groups, bias, mode)
+    else:
+        how = channels, filters, kernel, stride, 0, dilation, groups, bias
+        theirs = AnyConv2d((left, right, above, below), mode, *how)
+        if untied:
+            theirs.untie_bias(shape)
+    return ours, theirs
+
+
+@st.composite
+def transposed_convolutions(draw, shape):
+    """A transposed convolution that leaves something of an image of this shape."""
+    channels, *size = shape
+    groups = draw(st.sampled_from([n for n in range(1, channels + 1) if channels % n == 0]))
+    filters = groups * draw(st.integers(1, 4))
+    kernel, stride, dilation = draw(pairs(1, 4)), draw(pairs(1, 3)), draw(pairs(1, 3))
+    extra = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+    whole = [
+        (n - 1) * s + d * (k - 1) + e
+        for n, s, d, k, e in zip(size, stride, dilation, kernel, extra, strict=True)
+    ]
+    padding = tuple(draw(st.integers(0, min(3, n // 2))) for n in whole)
+    arguments = filters, kernel, stride, padding, extra, groups, draw(st.booleans()), dilation
+    return cnn.ConvTranspose2D(*arguments), nn.ConvTranspose2d(channels, *arguments)
+
+
+@st.composite
+def upsamplings(draw, shape):
+    """An image of this shape made larger or smaller."""
+    factors = tuple(draw(st.sampled_from([1, 2, 3, 1.5, 2.7]) | st.floats(1 / n, 3)) for n in shape[1:])
+    assume(all(int(n * factor) for n, factor in zip(shape[1:], factors, strict=True)))
+    if draw(st.booleans()):
+        return cnn.Upsample2D(factors), nn.Upsample(scale_factor=factors)
+    corners = draw(st.booleans())
+    theirs = nn.Upsample(scale_factor=factors, mode="bilinear", align_corners=corners)
+    return cnn.Upsample2D(factors, "bilinear", corners), theirs
+
+
+@st.composite
+def same_convolutions(draw, shape):
+    """A convolution that keeps the height and the width of an image of this shape."""
+    channels, height, width = shape
+    mode = draw(st.sampled_from(["zeros", "reflect", "replicate"]))
+    most = 1 + 2 * (min(height, width) - 1) if mode == "reflect" else 5
+    kernel, dilation = draw(pairs(1, min(5, most))), draw(pairs(1, 1 if mode == "reflect" else 3))
+    arguments = 3, kernel, 1, "same", dilation, 1, draw(st.booleans())
+    return cnn.Conv2D(*arguments, padding_mode=mode), nn.Conv2d(channels, *arguments, mode)
+
+
+@st.composite
+def paddings(draw, shape):
+    """A padding of an image of this shape."""
+    _, height, width = shape
+    ours, theirs, most = draw(
+        st.sampled_from(
+            [
+                (cnn.ZeroPad2D, nn.ZeroPad2d, (3, 3)),
+                (cnn.ReflectionPad2D, nn.ReflectionPad2d, (width - 1, height - 1)),
+                (cnn.ReplicationPad2D, nn.ReplicationPad2d, (3, 3)),
+            ]
+        )
+    )
+    sides = tuple(draw(st.integers(0, min(3, most[side // 2]))) for side in range(4))
+    return ours(sides), theirs(sides)
 
 
 @st.composite
@@ -192,7 +272,8 @@ def rectified_convolutions(draw, shape):
 def image_blocks(shape):
     """One to three layers on an image of this shape."""
     pools = [max_pools(shape), average_pools(shape), adaptive_average_pools(shape)]
-    single = [convolutions(shape), *pools, activations(shape)]
+    kinds = convolutions, same_convolutions, transposed_convolutions, upsamplings, paddings, activations
+    single = [*pools, *(kind(shape) for kind in kinds)]
     return rectified_convolutions(shape) | st.one_of(single).map(lambda layer: [layer])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers.twins import (
-    UntiedConv2d,
+    AnyConv2d,
     activations,
     adaptive_average_pools,
     at_random,
@@ -20,14 +20,18 @@ from helpers.twins import (
     nn,
     numbers,
     on_images,
+    paddings,
     pairs,
     rectified_convolutions,
     relu,
+    same_convolutions,
     same_step,
     seeds,
     st,
     stacks,
     torch,
+    transposed_convolutions,
+    upsamplings,
 )
 
 import backends
@@ -50,6 +54,18 @@ class TestRandomOnes:
     @at_random
     @given(on_images(lambda shape: convolutions(shape, filters=17)), batch_sizes, seeds)
     def test_convolution(self, kernels, drawn, N, seed):
+        layer, shape = drawn
+        same_step(*built([layer], shape, kernels), numbers(seed, N, *shape))
+
+    @at_random
+    @given(on_images(lambda shape: same_convolutions(shape) | paddings(shape)), batch_sizes, seeds)
+    def test_padding(self, kernels, drawn, N, seed):
+        layer, shape = drawn
+        same_step(*built([layer], shape, kernels), numbers(seed, N, *shape))
+
+    @at_random
+    @given(on_images(lambda shape: transposed_convolutions(shape) | upsamplings(shape)), batch_sizes, seeds)
+    def test_enlarging(self, kernels, drawn, N, seed):
         layer, shape = drawn
         same_step(*built([layer], shape, kernels), numbers(seed, N, *shape))
 
@@ -133,7 +149,8 @@ class TestInARow:
     def test_the_notebooks_network(self, kernels, seed):
         torch.manual_seed(seed)
         peer = nn.Sequential(
-            UntiedConv2d((5, 26, 26), 1, 5, 3), nn.ReLU(), nn.MaxPool2d(2, 1), nn.Flatten(),
+            AnyConv2d((0, 0, 0, 0), "zeros", 1, 5, 3).untie_bias((1, 28, 28)),
+            nn.ReLU(), nn.MaxPool2d(2, 1), nn.Flatten(),
             nn.Linear(3125, 100), nn.Tanh(), nn.Linear(100, 2), nn.Softmax(1),
         )  # fmt: skip
         twins = list(zip(cnn.models.notebook().layers, peer, strict=True))
