@@ -30,10 +30,10 @@ train: environment-run ## install what running needs, then train: make train ARG
 	@.venv/bin/cnn train $(ARGS)
 
 test: lint types ## install what testing needs, then run lint, types and all tests, without a GPU
-	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -n auto --maxprocesses 4
+	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 test-peers: environment-peers ## install PyTorch, then compare with it on thousands of random examples
-	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -n auto --maxprocesses 4 \
+	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal \
 	    --need-pytorch --hypothesis-profile peers tests/peers
 
 test-minimums: environment-test ## run the core's tests with the lowest versions that pyproject.toml allows
