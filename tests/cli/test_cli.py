@@ -15,6 +15,7 @@ import pytest
 from helpers import ROOT
 from helpers.small_run import SMALL
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import backends
 import cnn
@@ -559,15 +560,12 @@ def test_examples_in_help_are_commands_that_exist(name):
     ],
 )
 def test_the_shell_completes(words, offered):
-    environment = os.environ | {
+    environment = {
         "_CNN_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
     }
-    code = "import sys; sys.argv = ['cnn']; from cnn.cli import app; app(prog_name='cnn')"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT
-    )
+    done = CliRunner().invoke(cli.app, prog_name="cnn", env=environment)
     assert offered in done.stdout.split()
 
 
