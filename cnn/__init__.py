@@ -59,21 +59,37 @@ from cnn.support.errors import (
 )
 from cnn.support.version import VERSION
 from cnn.training import callbacks, losses, metrics, optimizers, schedules
-from cnn.training.callbacks import Callback, Checkpoint, CSVLog, LearningGuard, NaNGuard, Progress
+from cnn.training.adaptive import LAMB, Adagrad, Lion, NAdam, RMSprop
+from cnn.training.averaging import EMA, Lookahead
+from cnn.training.callbacks import (
+    BestWeights,
+    Callback,
+    Checkpoint,
+    CSVLog,
+    LearningGuard,
+    NaNGuard,
+    Progress,
+)
 from cnn.training.evaluation import evaluate
 from cnn.training.fit import fit
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
+from cnn.training.groups import Group
 from cnn.training.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
+from cnn.training.muon import Muon
 from cnn.training.optimizers import SGD, Adam, AdamW, Optimizer
+from cnn.training.stopping import EarlyStopping, MaxTime, StopAt
 
 __version__ = VERSION
 
 __all__ = [
     "ELU",
+    "EMA",
     "GELU",
+    "LAMB",
     "SELU",
     "SGD",
     "Activation",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AdaptiveAvgPool2D",
@@ -81,6 +97,7 @@ __all__ = [
     "AvgPool2D",
     "BatchNorm1D",
     "BatchNorm2D",
+    "BestWeights",
     "BinaryCrossEntropy",
     "CSVLog",
     "Callback",
@@ -96,21 +113,28 @@ __all__ = [
     "DeviceLost",
     "DeviceUnavailable",
     "Dropout",
+    "EarlyStopping",
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
     "GradientCheck",
     "GradientTransform",
+    "Group",
     "HardSigmoid",
     "HardSwish",
     "Layer",
     "LayerCheck",
     "LeakyReLU",
     "LearningGuard",
+    "Lion",
     "LogSoftmax",
+    "Lookahead",
     "Loss",
     "MaxPool2D",
+    "MaxTime",
     "MeanSquaredError",
+    "Muon",
+    "NAdam",
     "NaNGuard",
     "Optimizer",
     "OutOfMemory",
@@ -119,6 +143,7 @@ __all__ = [
     "Parameter",
     "Preprocessing",
     "Progress",
+    "RMSprop",
     "ReLU",
     "ReflectionPad2D",
     "ReplicationPad2D",
@@ -130,6 +155,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "StopAt",
     "Tanh",
     "TrainingError",
     "Upsample2D",

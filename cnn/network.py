@@ -1,7 +1,8 @@
 """A network: what belongs to the root of a tree of layers, such as its device and its flat vectors."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -50,6 +51,7 @@ class Network(Sequential):
 
     is_root = False
     _preprocessing: Preprocessing | None = None
+    frozen_layers: tuple[str, ...] = ()  # the paths of frozen layers
 
     @property
     def kind(self) -> str:
@@ -237,6 +239,42 @@ class Network(Sequential):
         """Every array that a training step changes: parameters, statistics, counters of random numbers."""
         return {"parameters": self.flat.value, **self.statistics, **self.context.draws.state}
 
+    def freeze(self, *layers: str) -> None:
+        """Let training leave the parameters and statistics of these layers as they are.
+
+        ``layers`` are their names, such as "0" or "3.1", or patterns such as "2.*"; layers inside a layer
+        belong to it. ArgumentError if there is no such layer with parameters or statistics.
+        """
+        self._set_frozen(layers, True)
+
+    def unfreeze(self, *layers: str) -> None:
+        """Let training change these layers again; the names are those of :meth:`freeze`."""
+        self._set_frozen(layers, False)
+
+    def _set_frozen(self, patterns: Sequence[str], frozen: bool) -> None:
+        paths = list(dict.fromkeys(name.rpartition(".")[0] for name in self.arrays))
+        chosen: set[str] = set()
+        for pattern in patterns:
+            found = {path for path in paths if isinstance(pattern, str) and _is_in(path, pattern)}
+            if not found:
+                raise ArgumentError(
+                    f"there is no layer {shown(pattern)} with parameters, expected one of {some_of(paths)}"
+                )
+            chosen |= found
+        chosen = chosen.union(self.frozen_layers) if frozen else set(self.frozen_layers) - chosen
+        self.frozen_layers = tuple(path for path in paths if path in chosen)
+        for layer in self.walk():
+            layer.frozen = layer.path in self.frozen_layers
+        for name, parameter in self.parameters.items():
+            parameter.frozen = name.rpartition(".")[0] in self.frozen_layers
+
+    def clear_frozen(self) -> None:
+        """Set the gradients of frozen parameters to 0."""
+        if self.frozen_layers:
+            for parameter in self.parameters.values():
+                if parameter.frozen:
+                    self.backend.kernels.clear(parameter.grad)
+
     def count_update(self) -> None:
         """Let layers that draw random numbers draw others from now on; optimizers call this."""
         self.require_built()
@@ -343,6 +381,7 @@ class Network(Sequential):
         twin = self.fresh()
         twin.build(**self._place)
         twin.preprocessing = self.preprocessing
+        twin.freeze(*self.frozen_layers)
         with self.backend.active():
             for array, value in zip(twin.state.values(), self.state.values(), strict=True):
                 array[...] = value
@@ -369,7 +408,8 @@ class Network(Sequential):
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self.is_root:
             return super().__reduce_ex__(protocol)
-        return _rebuilt, (self.fresh(), self._place, self.state_dict(), self.preprocessing)
+        state = self.state_dict(), self.preprocessing, self.frozen_layers
+        return _rebuilt, (self.fresh(), self._place, *state)
 
     def require_built(self) -> None:
         """Raise ArgumentError if the network has not been built."""
@@ -447,16 +487,23 @@ class Network(Sequential):
             raise ShapeError(f"the {name} is {array.shape}, the network expects {expected}, batch last")
 
 
+def _is_in(path: str, pattern: str) -> bool:
+    """Whether a layer is the one of this name or pattern, or inside it."""
+    return fnmatchcase(path, pattern) or path.startswith(f"{pattern}.")
+
+
 def _rebuilt(
     network: Network,
     place: dict[str, Any],
     state: dict[str, Any],
     preprocessing: Preprocessing | None = None,
+    frozen: Sequence[str] = (),
 ) -> Network:
-    """A network from what it was pickled as; version 0.1 had no preprocessing."""
+    """A network from what it was pickled as; version 0.1 had neither preprocessing nor frozen layers."""
     network.build(**place)
     network.load_state_dict(state)
     network.preprocessing = preprocessing
+    network.freeze(*frozen)
     return network
 
 

@@ -300,8 +300,9 @@ class CompiledKernels(PortableKernels, records_launches=True):
         pair = (labels, chosen_labels) if has_labels else (NO_INDICES, NO_INDICES)
         arguments = (cursor, order, pair[0], rates, chosen, pair[1], rate)
         if covers(self, arguments, INDICES):
-            sizes = len(chosen), len(order), len(rates)
-            steps.next_batch(rate.dtype, (*arguments, int(has_labels), *sizes))
+            sizes = len(chosen), len(order), len(rates), rate.size
+            arrays = (*arguments[:3], rates.reshape(-1), *arguments[4:])
+            steps.next_batch(rate.dtype, (*arrays, int(has_labels), *sizes))
         else:
             super().next_batch(cursor, order, labels, rates, chosen, chosen_labels, rate)
 
@@ -309,17 +310,18 @@ class CompiledKernels(PortableKernels, records_launches=True):
         graph.call(_clip_norm, grad, limit)
 
     def sgd(
-        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
+        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: Array,
         nesterov: bool, weight_decay: float,
     ) -> None:  # fmt: skip
         has_velocity = velocity is not None
         state = velocity if has_velocity else NOTHING[value.dtype]
-        settings = _settings(value.dtype, momentum, weight_decay, TINY)
+        settings = _settings(value.dtype, weight_decay, TINY)
         arguments = (
             value,
             grad,
             state,
             _rate(rate, value),
+            _rate(momentum, value),
             settings,
             int(has_velocity),
             int(nesterov),
@@ -327,11 +329,13 @@ class CompiledKernels(PortableKernels, records_launches=True):
         )
         steps.sgd(value.dtype, arguments, thread_count(value.size))
 
+    def next_powers(self, powers: Array, factors: tuple[float, float]) -> None:
+        graph.call(np.multiply, powers, factors, out=powers)
+
     def adam(
         self, value: Array, grad: Array, mean: Array, square: Array, powers: Array, rate: Array,
         betas: tuple[float, float], epsilon: float, weight_decay: float, decoupled: bool,
     ) -> None:  # fmt: skip
-        graph.call(np.multiply, powers, betas, out=powers)
         settings = _settings(value.dtype, *betas, epsilon, weight_decay, TINY)
         arguments = (
             value,

@@ -739,19 +739,20 @@ __device__ real flushed(real value, double tiny) { return fabs(value) < (real)ti
 // none.
 extern "C" __global__ void sgd(
     real *__restrict__ value, const real *__restrict__ grad, real *__restrict__ velocity,
-    const real *__restrict__ rate, double momentum, double decay, double tiny, int nesterov, int size) {
+    const real *__restrict__ rate, const real *__restrict__ momentum, double decay, double tiny, int nesterov,
+    int size) {
     int at = flat_thread();
     if (at >= size) return;
     real gradient = grad[at] + (real)decay * value[at], step = gradient;
     if (velocity) {
-        real v = flushed((real)momentum * velocity[at] + gradient, tiny);
+        real v = flushed(*momentum * velocity[at] + gradient, tiny);
         velocity[at] = v;
-        step = nesterov ? (real)momentum * v + gradient : v;
+        step = nesterov ? *momentum * v + gradient : v;
     }
     value[at] -= *rate * step;
 }
 
-// Adam's step number t; powers is beta1^(t - 1), beta2^(t - 1), which next_powers then advances.
+// Adam's step number t; powers is beta1^t, beta2^t.
 extern "C" __global__ void adam(
     real *__restrict__ value, const real *__restrict__ grad, real *__restrict__ mean,
     real *__restrict__ square, const real *__restrict__ powers, const real *__restrict__ rate, double beta1,
@@ -764,8 +765,8 @@ extern "C" __global__ void adam(
     real s = flushed((real)beta2 * square[at] + (real)(1 - beta2) * gradient * gradient, tiny);
     mean[at] = m;
     square[at] = s;
-    real scaled = sqrt(s / (1 - powers[1] * (real)beta2)) + (real)epsilon;
-    value[at] = old - *rate / (1 - powers[0] * (real)beta1) * (m / scaled);
+    real scaled = sqrt(s / (1 - powers[1])) + (real)epsilon;
+    value[at] = old - *rate / (1 - powers[0]) * (m / scaled);
 }
 
 extern "C" __global__ void next_powers(real *powers, double beta1, double beta2) {
@@ -782,7 +783,7 @@ extern "C" __global__ void next_powers(real *powers, double beta1, double beta2)
 extern "C" __global__ void next_batch(
     long long *cursor, const long long *__restrict__ order, const long long *__restrict__ labels,
     const real *__restrict__ rates, long long *__restrict__ chosen, long long *__restrict__ chosen_labels,
-    real *__restrict__ rate, int N, int count, int steps) {
+    real *__restrict__ rate, int N, int count, int steps, int columns) {
     long long first = cursor[0], step = cursor[1];
     for (int n = threadIdx.x; n < N; n += blockDim.x) {
         long long sample = order[(first + n) % count];
@@ -791,7 +792,7 @@ extern "C" __global__ void next_batch(
     }
     __syncthreads();
     if (threadIdx.x == 0) {
-        *rate = rates[step % steps];
+        for (int column = 0; column < columns; column++) rate[column] = rates[step % steps * columns + column];
         cursor[0] = first + N;
         cursor[1] = step + 1;
     }

@@ -235,13 +235,17 @@ class CompiledKernels(PortableKernels, records_launches=True):
 
     @covering()
     def sgd(
-        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
+        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: Array,
         nesterov: bool, weight_decay: float,
     ) -> None:  # fmt: skip
-        settings = (float(momentum), float(weight_decay), TINY, int(nesterov))
+        settings = (momentum, float(weight_decay), TINY, int(nesterov))
         self._launch.threads(
             "sgd", value.dtype, value.size, (value, grad, velocity, rate, *settings, value.size)
         )
+
+    @covering()
+    def next_powers(self, powers: Array, factors: tuple[float, float]) -> None:
+        self._launch.grid("next_powers", powers.dtype, (1,), (1,), (powers, *map(float, factors)))
 
     @covering()
     def adam(
@@ -252,7 +256,6 @@ class CompiledKernels(PortableKernels, records_launches=True):
         settings = (*betas, float(epsilon), float(weight_decay), TINY, int(decoupled))
         arguments = (value, grad, mean, square, powers, rate, *settings, value.size)
         self._launch.threads("adam", value.dtype, value.size, arguments)
-        self._launch.grid("next_powers", value.dtype, (1,), (1,), (powers, *betas))
 
     def next_batch(
         self, cursor: Array, order: Array, labels: Array | None, rates: Array, chosen: Array,
@@ -260,7 +263,8 @@ class CompiledKernels(PortableKernels, records_launches=True):
     ) -> None:  # fmt: skip
         arguments = (cursor, order, labels, rates, chosen, chosen_labels, rate)
         if covers(self, (array for array in arguments if array is not None), INDICES):
-            self._launch.block("next_batch", rate.dtype, (*arguments, len(chosen), len(order), len(rates)))
+            sizes = len(chosen), len(order), len(rates), rate.size
+            self._launch.block("next_batch", rate.dtype, (*arguments, *sizes))
         else:
             super().next_batch(*arguments)
 

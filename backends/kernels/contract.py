@@ -27,6 +27,10 @@ TINY = 1e-30
 """Optimizer state below this becomes zero: subnormal numbers would slow down every later step."""
 
 
+MUON_COEFFICIENTS, MUON_EPSILON = (3.4445, -4.775, 2.0315), 1e-7
+"""Of the Newton-Schulz iteration a x + b (x x^T) x + c (x x^T)^2 x, and the smallest norm."""
+
+
 def _as_one_call(kernel: Callable[..., None]) -> Callable[..., None]:
     @wraps(kernel)
     def called(*arguments: Any, **named: Any) -> None:
@@ -69,8 +73,9 @@ class Kernels:
         self, cursor: Array, order: Array, labels: Array | None, rates: Array, chosen: Array,
         chosen_labels: Array | None, rate: Array,
     ) -> None:  # fmt: skip
-        """``chosen`` (n,) = the next indices in ``order``, with their labels if any; ``rate`` = this step's.
+        """``chosen`` (n,) = the next indices in ``order``, with their labels if there are any.
 
+        ``rate`` = the row of this step in ``rates``, (steps,) or (steps, k).
         ``cursor`` (2,) counts the samples and steps that are done, and advances; the order repeats after its
         end.
         """
@@ -399,18 +404,31 @@ class Kernels:
         """
         raise NotImplementedError
 
+    def clear(self, x: Array) -> None:
+        """``x = 0``."""
+        raise NotImplementedError
+
+    def scale(self, x: Array, factor: float, out: Array) -> None:
+        """``out = factor * x``; ``out`` may be ``x``."""
+        raise NotImplementedError
+
     def clip_value(self, grad: Array, limit: float) -> None:
         """``grad`` = each number moved into the range from -``limit`` to ``limit``; NaN stays NaN."""
         raise NotImplementedError
 
     def sgd(
-        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
+        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: Array,
         nesterov: bool, weight_decay: float,
     ) -> None:  # fmt: skip
         """``v = momentum * v + g + weight_decay * value``, ``value -= rate * v``.
 
+        ``rate`` and ``momentum`` (1,) are on the device, so that they may change from step to step.
         ``velocity=None``: without momentum. With ``nesterov`` the step is the gradient + momentum * v.
         """
+        raise NotImplementedError
+
+    def next_powers(self, powers: Array, factors: tuple[float, float]) -> None:
+        """``powers`` (2,) = beta^t of two moving averages in the next step: ``powers *= factors``."""
         raise NotImplementedError
 
     def adam(
@@ -419,9 +437,75 @@ class Kernels:
     ) -> None:  # fmt: skip
         """``value -= rate * mean / (1 - b1^t) / (sqrt(square / (1 - b2^t)) + epsilon)``.
 
-        ``powers`` (2,) holds b1^(t - 1), b2^(t - 1) and advances. The decay is added to the gradient, or
+        ``powers`` (2,) is b1^t, b2^t, from :meth:`next_powers`. The decay is added to the gradient, or
         subtracted from the values if ``decoupled``.
         """
+        raise NotImplementedError
+
+    def rmsprop(
+        self, value: Array, grad: Array, square: Array, mean: Array | None, velocity: Array | None,
+        rate: Array, alpha: float, epsilon: float, momentum: float, weight_decay: float,
+    ) -> None:  # fmt: skip
+        """``square`` = the average of g^2, ``value -= rate * g / (sqrt(square) + epsilon)``.
+
+        With ``mean``, the average of g, the root is that of the variance; ``velocity`` adds momentum.
+        """
+        raise NotImplementedError
+
+    def adagrad(
+        self, value: Array, grad: Array, square: Array, rate: Array, epsilon: float, weight_decay: float
+    ) -> None:
+        """``square += g^2``, ``value -= rate * g / (sqrt(square) + epsilon)``."""
+        raise NotImplementedError
+
+    def next_nadam(self, progress: Array, beta: float, beta_square: float, decay: float) -> None:
+        """``progress`` = t, the product of all mu, mu of this step and of the next, ``beta_square``^t."""
+        raise NotImplementedError
+
+    def nadam(
+        self, value: Array, grad: Array, mean: Array, square: Array, progress: Array, rate: Array,
+        betas: tuple[float, float], epsilon: float, weight_decay: float,
+    ) -> None:  # fmt: skip
+        """Adam with Nesterov momentum; ``progress`` (5,) from :meth:`next_nadam`."""
+        raise NotImplementedError
+
+    def lion(
+        self, value: Array, grad: Array, mean: Array, rate: Array, betas: tuple[float, float],
+        weight_decay: float,
+    ) -> None:  # fmt: skip
+        """``value -= rate * (sign(b1 * mean + (1 - b1) * g) + weight_decay * value)``; ``mean`` with b2."""
+        raise NotImplementedError
+
+    def lamb(
+        self, value: Array, grad: Array, mean: Array, square: Array, powers: Array, rate: Array,
+        betas: tuple[float, float], epsilon: float, weight_decay: float,
+    ) -> None:  # fmt: skip
+        """Adam's step + ``weight_decay * value``, scaled to the norm of ``value``, which is one parameter."""
+        raise NotImplementedError
+
+    def muon(
+        self, value: Array, grad: Array, velocity: Array, rate: Array, momentum: Array, nesterov: bool,
+        weight_decay: float, steps: int,
+    ) -> None:  # fmt: skip
+        """``value`` (rows, columns) -= rate * the orthogonal matrix nearest to the gradient with momentum.
+
+        ``steps`` Newton-Schulz iterations find it; the rate is multiplied by sqrt(max(1, rows / columns)).
+        """
+        raise NotImplementedError
+
+    def average(self, value: Array, mean: Array, count: Array, decay: float) -> None:
+        """``mean`` = the exponential moving average of ``value``, which it is after the first update.
+
+        ``count`` (1,) is the number of earlier updates, from :meth:`count_average`.
+        """
+        raise NotImplementedError
+
+    def count_average(self, count: Array) -> None:
+        """``count += 1``."""
+        raise NotImplementedError
+
+    def lookahead(self, value: Array, slow: Array, count: Array, every: int, alpha: float) -> None:
+        """``slow += alpha (value - slow)``, ``value = slow``, if ``count + 1`` is a multiple of ``every``."""
         raise NotImplementedError
 
 

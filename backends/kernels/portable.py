@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from backends.kernels.contract import NORM_ROUNDING, TINY, Kernels
+from backends.kernels.contract import MUON_COEFFICIENTS, MUON_EPSILON, NORM_ROUNDING, TINY, Kernels
 from backends.kernels.functions import Formulas, Function
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
@@ -36,7 +36,8 @@ class PortableKernels(Kernels):
         self.device.take(order, positions, out=chosen)
         if labels is not None:
             self.device.take(labels, chosen, out=chosen_labels)
-        self.device.take(rates, xp.remainder(cursor[1:], len(rates)), out=rate)
+        row = xp.remainder(cursor[1:], len(rates))
+        self.device.take(rates.reshape(len(rates), -1), row, out=rate.reshape(1, -1))
         cursor[:1] += len(chosen)
         cursor[1:] += 1
 
@@ -457,20 +458,22 @@ class PortableKernels(Kernels):
         norm = xp.sqrt(xp.sum(square, keepdims=True))
         xp.multiply(grad, xp.fmin(limit / (norm + NORM_ROUNDING), 1), out=grad)
 
+    def clear(self, x: Array) -> None:
+        x.fill(0)
+
+    def scale(self, x: Array, factor: float, out: Array) -> None:
+        self.device.xp.multiply(x, factor, out=out)
+
     def clip_value(self, grad: Array, limit: float) -> None:
         self.device.xp.clip(grad, -limit, limit, out=grad)
 
     def sgd(
-        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: float,
+        self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: Array,
         nesterov: bool, weight_decay: float,
     ) -> None:  # fmt: skip
         xp = self.device.xp
-        change, work, mask = temporaries(
-            self.device, *[(value.shape, value.dtype)] * 2, (value.shape, xp.bool_)
-        )
-        if weight_decay:
-            xp.multiply(value, weight_decay, out=change)
-            grad = xp.add(change, grad, out=change)
+        change, work, mask = self._for_update(value)
+        grad = self._decayed(value, grad, weight_decay, change)
         step = grad
         if velocity is not None:
             xp.multiply(velocity, momentum, out=velocity)
@@ -483,33 +486,225 @@ class PortableKernels(Kernels):
         xp.multiply(step, rate, out=change)
         xp.subtract(value, change, out=value)
 
+    def next_powers(self, powers: Array, factors: tuple[float, float]) -> None:
+        for index, factor in enumerate(factors):
+            powers[index] *= factor
+
     def adam(
         self, value: Array, grad: Array, mean: Array, square: Array, powers: Array, rate: Array,
         betas: tuple[float, float], epsilon: float, weight_decay: float, decoupled: bool,
     ) -> None:  # fmt: skip
         xp = self.device.xp
-        change, work, mask = temporaries(
-            self.device, *[(value.shape, value.dtype)] * 2, (value.shape, xp.bool_)
-        )
+        change, work, mask = self._for_update(value)
         if decoupled:
             xp.multiply(value, 1 - rate * weight_decay, out=value)
-        elif weight_decay:
-            xp.multiply(value, weight_decay, out=change)
-            grad = xp.add(change, grad, out=change)
-        for index, (moment, beta) in enumerate(zip((mean, square), betas, strict=True)):
-            xp.multiply(grad, 1 - beta, out=work)
-            if moment is square:
-                xp.multiply(work, grad, out=work)
-            xp.multiply(moment, beta, out=moment)
-            xp.add(moment, work, out=moment)
-            self._flush(moment, work, mask)
-            powers[index] *= beta
+        else:
+            grad = self._decayed(value, grad, weight_decay, change)
+        self._average_moments(grad, mean, square, betas, work, mask)
         xp.divide(square, 1 - powers[1], out=work)
         xp.sqrt(work, out=work)
         xp.add(work, epsilon, out=work)
         xp.divide(mean, work, out=work)
         xp.multiply(work, rate / (1 - powers[0]), out=work)
         xp.subtract(value, work, out=value)
+
+    def _average_moments(
+        self, grad: Array, mean: Array, square: Array, betas: tuple[float, float], work: Array, mask: Array
+    ) -> None:
+        """Move the averages of the gradient and of its square."""
+        xp = self.device.xp
+        for moment, beta in zip((mean, square), betas, strict=True):
+            xp.multiply(grad, 1 - beta, out=work)
+            if moment is square:
+                xp.multiply(work, grad, out=work)
+            xp.multiply(moment, beta, out=moment)
+            xp.add(moment, work, out=moment)
+            self._flush(moment, work, mask)
+
+    def rmsprop(
+        self, value: Array, grad: Array, square: Array, mean: Array | None, velocity: Array | None,
+        rate: Array, alpha: float, epsilon: float, momentum: float, weight_decay: float,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        change, work, mask = self._for_update(value)
+        grad = self._decayed(value, grad, weight_decay, change)
+        xp.multiply(grad, 1 - alpha, out=work)
+        if mean is not None:
+            xp.multiply(mean, alpha, out=mean)
+            xp.add(mean, work, out=mean)
+        xp.multiply(work, grad, out=work)
+        xp.multiply(square, alpha, out=square)
+        xp.add(square, work, out=square)
+        self._flush(square, work, mask)
+        if mean is None:
+            xp.sqrt(square, out=work)
+        else:
+            xp.multiply(mean, mean, out=work)
+            xp.subtract(square, work, out=work)
+            xp.maximum(work, 0, out=work)  # which rounding may leave below 0
+            xp.sqrt(work, out=work)
+        xp.add(work, epsilon, out=work)
+        xp.divide(grad, work, out=change)
+        if velocity is not None:
+            xp.multiply(velocity, momentum, out=velocity)
+            xp.add(velocity, change, out=velocity)
+            self._flush(velocity, work, mask)
+            change[...] = velocity
+        xp.multiply(change, rate, out=change)
+        xp.subtract(value, change, out=value)
+
+    def adagrad(
+        self, value: Array, grad: Array, square: Array, rate: Array, epsilon: float, weight_decay: float
+    ) -> None:
+        xp = self.device.xp
+        change, work, mask = self._for_update(value)
+        grad = self._decayed(value, grad, weight_decay, change)
+        xp.multiply(grad, grad, out=work)
+        xp.add(square, work, out=square)
+        self._flush(square, work, mask)
+        xp.sqrt(square, out=work)
+        xp.add(work, epsilon, out=work)
+        xp.divide(grad, work, out=work)
+        xp.multiply(work, rate, out=work)
+        xp.subtract(value, work, out=value)
+
+    def next_nadam(self, progress: Array, beta: float, beta_square: float, decay: float) -> None:
+        step, product, present, following, power = (progress[at : at + 1] for at in range(5))
+        step += 1
+        for mu, ahead in ((present, 0), (following, 1)):
+            mu[...] = beta * (1 - 0.5 * 0.96 ** ((step + ahead) * decay))
+        product *= present
+        power *= beta_square
+
+    def nadam(
+        self, value: Array, grad: Array, mean: Array, square: Array, progress: Array, rate: Array,
+        betas: tuple[float, float], epsilon: float, weight_decay: float,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        change, work, mask = self._for_update(value)
+        product, present, following, power = (progress[at : at + 1] for at in range(1, 5))
+        grad = self._decayed(value, grad, weight_decay, change)
+        self._average_moments(grad, mean, square, betas, work, mask)
+        xp.divide(square, 1 - power, out=work)
+        xp.sqrt(work, out=work)
+        xp.add(work, epsilon, out=work)
+        xp.multiply(grad, rate * (1 - present) / (1 - product), out=change)
+        xp.divide(change, work, out=change)
+        xp.subtract(value, change, out=value)
+        xp.multiply(mean, rate * following / (1 - product * following), out=change)
+        xp.divide(change, work, out=change)
+        xp.subtract(value, change, out=value)
+
+    def lion(
+        self, value: Array, grad: Array, mean: Array, rate: Array, betas: tuple[float, float],
+        weight_decay: float,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        change, work, mask = self._for_update(value)
+        xp.multiply(value, 1 - rate * weight_decay, out=value)
+        xp.multiply(grad, 1 - betas[0], out=change)
+        xp.multiply(mean, betas[0], out=work)
+        xp.add(change, work, out=change)
+        xp.sign(change, out=change)
+        xp.multiply(change, rate, out=change)
+        xp.subtract(value, change, out=value)
+        xp.multiply(mean, betas[1], out=mean)
+        xp.multiply(grad, 1 - betas[1], out=work)
+        xp.add(mean, work, out=mean)
+        self._flush(mean, work, mask)
+
+    def lamb(
+        self, value: Array, grad: Array, mean: Array, square: Array, powers: Array, rate: Array,
+        betas: tuple[float, float], epsilon: float, weight_decay: float,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        change, work, mask = self._for_update(value)
+        self._average_moments(grad, mean, square, betas, work, mask)
+        xp.divide(square, 1 - powers[1], out=work)
+        xp.sqrt(work, out=work)
+        xp.add(work, epsilon, out=work)
+        xp.divide(mean, 1 - powers[0], out=change)
+        xp.divide(change, work, out=change)
+        xp.multiply(value, weight_decay, out=work)
+        xp.add(change, work, out=change)
+        norms = []
+        for vector in (value, change):
+            xp.multiply(vector, vector, out=work)
+            norms.append(xp.sqrt(xp.sum(work, keepdims=True)))
+        trust = xp.where(norms[0] * norms[1] > 0, norms[0] / xp.maximum(norms[1], TINY), 1)
+        xp.multiply(change, rate * trust.reshape(1), out=change)
+        xp.subtract(value, change, out=value)
+
+    def muon(
+        self, value: Array, grad: Array, velocity: Array, rate: Array, momentum: Array, nesterov: bool,
+        weight_decay: float, steps: int,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        rows, columns = value.shape
+        _, work, mask = self._for_update(value)
+        xp.multiply(velocity, momentum, out=velocity)
+        xp.add(velocity, grad, out=velocity)
+        self._flush(velocity, work, mask)
+        update, product = (self.scratch(f"muon {name}", value.shape, value.dtype) for name in "xy")
+        update[...] = velocity
+        if nesterov:
+            xp.multiply(velocity, momentum, out=update)
+            xp.add(update, grad, out=update)
+        self._orthogonalize(update, product, steps)
+        xp.multiply(value, 1 - rate * weight_decay, out=value)
+        xp.multiply(update, rate * max(1, rows / columns) ** 0.5, out=update)
+        xp.subtract(value, update, out=value)
+
+    def _orthogonalize(self, x: Array, product: Array, steps: int) -> None:
+        """``x`` = nearly the orthogonal matrix nearest to it, by Newton-Schulz iterations (Jordan 2024)."""
+        xp = self.device.xp
+        side = min(x.shape)
+        gram, square = (self.scratch(f"muon {name}", (side, side), x.dtype) for name in ("gram", "square"))
+        xp.multiply(x, x, out=product)
+        xp.divide(x, xp.maximum(xp.sqrt(xp.sum(product)), MUON_EPSILON), out=x)
+        tall = len(x) > side
+        a, b, c = MUON_COEFFICIENTS
+        for _ in range(steps):
+            self.device.matmul(x.T, x, out=gram) if tall else self.device.matmul(x, x.T, out=gram)
+            self.device.matmul(gram, gram, out=square)
+            xp.multiply(gram, b, out=gram)
+            xp.multiply(square, c, out=square)
+            xp.add(gram, square, out=gram)
+            self.device.matmul(x, gram, out=product) if tall else self.device.matmul(gram, x, out=product)
+            xp.multiply(x, a, out=x)
+            xp.add(x, product, out=x)
+
+    def average(self, value: Array, mean: Array, count: Array, decay: float) -> None:
+        xp = self.device.xp
+        (work,) = temporaries(self.device, (value.shape, value.dtype))
+        weight = xp.where(count > 0, 1 - decay, 1).astype(value.dtype)
+        xp.subtract(value, mean, out=work)
+        xp.multiply(work, weight, out=work)
+        xp.add(mean, work, out=mean)
+
+    def count_average(self, count: Array) -> None:
+        count += 1
+
+    def lookahead(self, value: Array, slow: Array, count: Array, every: int, alpha: float) -> None:
+        xp = self.device.xp
+        (work,) = temporaries(self.device, (value.shape, value.dtype))
+        due = xp.remainder(count + 1, every) == 0
+        xp.subtract(value, slow, out=work)
+        xp.multiply(work, xp.where(due, alpha, 0).astype(value.dtype), out=work)
+        xp.add(slow, work, out=slow)
+        value[...] = xp.where(due, slow, value)
+
+    def _for_update(self, value: Array) -> list[Array]:
+        """Two temporary arrays like ``value``, and a mask."""
+        parts = [(value.shape, value.dtype)] * 2
+        return temporaries(self.device, *parts, (value.shape, self.device.xp.bool_))
+
+    def _decayed(self, value: Array, grad: Array, weight_decay: float, change: Array) -> Array:
+        """The gradient with the weight decay, which then is in ``change``."""
+        if not weight_decay:
+            return grad
+        self.device.xp.multiply(value, weight_decay, out=change)
+        return self.device.xp.add(change, grad, out=change)
 
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
         border, columns = self._convolution_scratch(x, out, window, groups)

@@ -76,7 +76,10 @@ class Job:
                 remove_unfinished(self.folder.path)
                 self._write_new_place()
             self.saved.take_preprocessing(self.network)
-            self.network.load_state_dict(weights_in(self.saved.arrays))
+            if self.folder.weights.exists():
+                load(self.folder.weights, network=self.network)
+            else:
+                self.network.load_state_dict(weights_in(self.saved.arrays))
             return self.saved.history
         signals = StopOnSignal()
         callbacks = [
@@ -86,6 +89,7 @@ class Job:
             RunLog(self.folder, self.config, self.train_set.classes, self.is_resumed),
             Headline(self.headline, self._notes()),
             Progress(tests=self.validation_set is None),
+            *self.config.make_stops(),
         ]
         if tensorboard.installed():
             callbacks.append(Dispensable(self._tensorboard, "logs for TensorBoard", say))

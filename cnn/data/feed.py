@@ -43,6 +43,7 @@ class Feed:
         parts: int = 1,
         preprocessing: Preprocessing | None = None,
         weights: Any = None,
+        rates: int = 1,
     ) -> None:
         self.backend = backend
         self.dtype = dtype
@@ -63,7 +64,7 @@ class Feed:
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
             self._order = backend.zeros(len(images), np.int64)
-            self.rate = backend.zeros(1, dtype)  # of the latest batch
+            self.rate = backend.zeros(rates, dtype)  # of the latest batch
         self.weights: Array | None = None  # of the latest batch's samples; None: they count alike
         self._arrange(min(batch_size, len(images)))
 
@@ -73,7 +74,8 @@ class Feed:
         self._part = -(-batch_size // self._parts)
         self._sizes = _cut(len(self._samples), batch_size)
         self._buffers = Buffers(self.backend, self.dtype)
-        self._rates = self.backend.zeros(len(self._per_part(range(len(self)))), self.dtype)
+        shape = len(self._per_part(range(len(self)))), len(self.rate)
+        self._rates = self.backend.zeros(prod(shape), self.dtype).reshape(shape)
         self._source.cut(batch_size)
         self.start(self._samples)
 
@@ -82,11 +84,12 @@ class Feed:
         self._arrange(self.batch_size // 2)
 
     def start(self, order: Any, rates: Any = None) -> None:
-        """Start an epoch with the samples in this order and a learning rate for each step."""
+        """Start an epoch with the samples in this order and a row of rates for each step."""
         self._samples = np.asarray(order)
         self.backend.asarray(self._source.place(order), out=self._order)
         if rates is not None:
-            self.backend.asarray(self._per_part(rates), out=self._rates)
+            rows = np.reshape(self._per_part(rates), self._rates.shape)
+            self.backend.asarray(rows, out=self._rates)
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""

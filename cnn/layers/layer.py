@@ -27,6 +27,7 @@ class Parameter:
     place: slice = field(default_factory=lambda: slice(0))  # in the network's vectors
     value: Array = None
     grad: Array = None
+    frozen: bool = False  # whether training leaves it as it is
 
     @property
     def size(self) -> int:
@@ -60,6 +61,7 @@ class Layer:
     """
 
     built = False
+    frozen = False  # whether training leaves the layer as it is; set by Network.freeze
     path = ""  # its place in the network: "3", or "3.1" inside a container
     is_view = False  # whether the output is the input's numbers in another shape
     gives_probabilities = False  # whether the outputs are not negative and add up to 1
@@ -143,6 +145,11 @@ class Layer:
     def parameters(self) -> dict[str, Parameter]:
         """The parameters by name."""
         return self._own_parameters
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has parameters that training changes."""
+        return any(not parameter.frozen for parameter in self.parameters.values())
 
     @property
     def own_parameters(self) -> dict[str, Parameter]:

@@ -41,7 +41,7 @@ class Sequential(Container):
         return x
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        first_trained = next((i for i, layer in enumerate(self.passes) if layer.parameters), len(self.passes))
+        first_trained = next((i for i, layer in enumerate(self.passes) if layer.is_trained), len(self.passes))
         gradient: Array | None = dy
         for index in reversed(range(len(self.passes))):
             if not input_grad and index < first_trained:

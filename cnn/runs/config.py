@@ -1,5 +1,6 @@
 """Everything that decides how a training run goes; each setting is declared here and nowhere else."""
 
+import inspect
 import os
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -16,9 +17,14 @@ from cnn.network import DTYPES, Network, require_dtype
 from cnn.support.arguments import number, whole
 from cnn.support.errors import ArgumentError, DataError
 from cnn.training import defaults
+from cnn.training.averaging import EMA
+from cnn.training.callbacks import Callback
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
-from cnn.training.optimizers import OPTIMIZERS, Optimizer
+from cnn.training.groups import Group, is_vector
+from cnn.training.named import OPTIMIZERS
+from cnn.training.optimizers import SGD, Optimizer
 from cnn.training.schedules import SCHEDULES, Schedule
+from cnn.training.stopping import EarlyStopping, MaxTime, StopAt
 
 T = TypeVar("T")
 
@@ -93,7 +99,7 @@ class Config:
     learning_rate: float | None = setting(
         None, TRAINING, "Peak learning rate.",
         shown=f"sgd: {defaults.RATE} at a batch size of {defaults.ITS_BATCH}, scaled with the square root of "
-        f"the batch size, at most {defaults.HIGHEST_RATE}; adam and adamw: 0.001",
+        f"the batch size, at most {defaults.HIGHEST_RATE}; the others: as in PyTorch, 0.02 for muon",
     )
     schedule: str = setting(
         defaults.SCHEDULE, TRAINING, f"How the learning rate changes over the run: {', '.join(SCHEDULES)}.",
@@ -105,9 +111,30 @@ class Config:
         "steps, of which at most a fifth of the run is used.",
         shown=f"{defaults.WARMUP} steps",
     )
-    momentum: float | None = setting(None, TRAINING, "Momentum of sgd.", shown=f"{defaults.MOMENTUM}")
+    momentum: float | None = setting(
+        None, TRAINING, "Momentum of sgd, muon and rmsprop.", shown="0.9; 0.95 for muon; 0 for rmsprop",
+    )
     weight_decay: float | None = setting(
         None, TRAINING, "How strongly weights are pulled towards 0.", shown="0; 0.01 for adamw",
+    )
+    decay_biases: bool = setting(
+        True, TRAINING, "Whether biases and normalization weights decay too.", before=True,
+    )
+    stop_at: float | None = setting(
+        None, TRAINING, "Stop after the epoch in which the accuracy reaches this, such as 0.99.",
+        shown="off", before=None, changeable=True,
+    )
+    early_stopping: int | None = setting(
+        None, TRAINING, "Stop if the validation loss has not improved for so many epochs.",
+        shown="off", before=None, changeable=True,
+    )
+    max_minutes: float | None = setting(
+        None, TRAINING, "Stop after so many minutes.", shown="off", before=None, changeable=True,
+    )
+    ema: float = setting(
+        0.0, TRAINING,
+        "Average the weights over the steps with this decay, such as 0.999; the averages are tested.",
+        shown="off", check=partial(number, below=1), before=0.0,
     )
     clip: float = setting(
         defaults.CLIP, TRAINING,
@@ -179,6 +206,7 @@ class Config:
                 check(each.name, getattr(self, each.name))
         self.make_optimizer(images=1)
         self.make_schedule()
+        self.make_stops()
 
     def load_data(self) -> tuple[Dataset, Dataset | None, Dataset]:
         """(train, validation, test), with the chosen classes and ``per_class`` training images of each.
@@ -207,27 +235,43 @@ class Config:
         if self.optimizer not in OPTIMIZERS:
             expected = f"expected {', '.join(OPTIMIZERS)}{did_you_mean(self.optimizer, OPTIMIZERS)}"
             raise ArgumentError(f"unknown optimizer {self.optimizer!r}: {expected}")
-        given = {"momentum": self.momentum, "weight_decay": self.weight_decay}
-        arguments = {name: value for name, value in given.items() if value is not None}
-        if self.optimizer == "sgd":
-            rate = defaults.learning_rate(self.batch_size, images)
-            arguments = {"momentum": defaults.MOMENTUM} | arguments
-        elif "momentum" in arguments:
+        kind = OPTIMIZERS[self.optimizer]
+        given = {name: getattr(self, name) for name in ("learning_rate", "momentum", "weight_decay")}
+        arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if "momentum" in arguments and "momentum" not in inspect.signature(kind).parameters:
             raise ArgumentError(f"momentum is {self.momentum}, but {self.optimizer} has none: leave it out")
-        else:
-            rate = 0.001
-        if self.learning_rate is not None:
-            rate = self.learning_rate
-        return OPTIMIZERS[self.optimizer](rate, **arguments)
+        if kind is SGD:
+            usual = {"learning_rate": defaults.learning_rate(self.batch_size, images)}
+            arguments = usual | {"momentum": defaults.MOMENTUM} | arguments
+        if not self.decay_biases:
+            arguments["groups"] = [Group(is_vector, weight_decay=0)]
+        optimizer = kind(**arguments)
+        return EMA(optimizer, self.ema) if self.ema else optimizer
 
     def with_values_of(self, optimizer: Optimizer) -> "Config":
         """The same settings, with the values that were left to the optimizer."""
+        found = optimizer.present_settings
         return replace(
             self,
-            learning_rate=optimizer.learning_rate,
-            weight_decay=optimizer.weight_decay,
-            momentum=getattr(optimizer, "momentum", None),
+            learning_rate=found["learning_rate"],
+            weight_decay=found["weight_decay"],
+            momentum=found.get("momentum"),
         )
+
+    def make_stops(self) -> list[Callback]:
+        """The callbacks that may end the run early."""
+        if self.early_stopping is not None and not self.validation:
+            raise ArgumentError(
+                "--early-stopping needs validation images: hold some out, for example with --validation 0.1"
+            )
+        stops: list[Callback] = []
+        if self.stop_at is not None:
+            stops.append(StopAt(self.stop_at))
+        if self.early_stopping is not None:
+            stops.append(EarlyStopping(self.early_stopping))
+        if self.max_minutes is not None:
+            stops.append(MaxTime(self.max_minutes))
+        return stops
 
     def make_transforms(self) -> list[GradientTransform]:
         """The transforms of the gradient before each update."""

@@ -48,11 +48,11 @@ class RunLog(Callback):
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         for part in self._parts:
             part.on_epoch(run, record)
-        run.network.save(self.folder.weights)
+        run.save(self.folder.weights)
         self._checkpoint.on_epoch(run, record)
 
     def on_end(self, run: Run) -> None:
         with self._alone:
             if run.stop and are_finite(run.network.state_dict()):
-                run.network.save(self.folder.weights)
+                run.save(self.folder.weights)
             self._checkpoint.on_end(run)

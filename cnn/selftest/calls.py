@@ -327,16 +327,52 @@ def _updates(numbers: _Numbers) -> Iterator[Call]:
             for name in ("clip_norm", "clip_value"):
                 yield _kernel(name, f"{variant}, limit {limit:g}", grad=grad, limit=limit)
         arrays = {"value": value, "grad": grad, "rate": np.array([0.1], numbers.dtype)}
-        plain = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
-        heavy = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.01}
+        none, some = (np.array([momentum], numbers.dtype) for momentum in (0, 0.9))
+        plain = {"momentum": none, "nesterov": False, "weight_decay": 0.0}
+        heavy = {"momentum": some, "nesterov": False, "weight_decay": 0.01}
         yield _kernel("sgd", variant, **arrays, velocity=None, **plain)
         yield _kernel("sgd", f"{variant}, momentum", **arrays, velocity=state, **heavy)
         yield _kernel("sgd", f"{variant}, Nesterov", **arrays, velocity=state, **{**heavy, "nesterov": True})
-        arrays |= {"mean": state, "square": numbers.normal(size) ** 2}
-        arrays["powers"] = np.array([0.9**100, 0.999**100], numbers.dtype)  # early ones magnify rounding
-        settings = {"betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 0.01}
-        yield _kernel("adam", variant, **arrays, **settings, decoupled=False)
-        yield _kernel("adam", f"{variant}, decoupled", **arrays, **settings, decoupled=True)
+        yield from _adaptive_updates(numbers, variant, arrays)
+
+
+def _adaptive_updates(numbers: _Numbers, variant: str, arrays: dict[str, Any]) -> Iterator[Call]:
+    """The optimizers after SGD; ``arrays`` are value, grad and rate."""
+    size = arrays["value"].size
+    mean, square = numbers.normal(size), numbers.normal(size) ** 2
+    powers = np.array([0.9**100, 0.999**100], numbers.dtype)  # early ones magnify rounding
+    yield _kernel("clear", variant, x=numbers.normal(size))
+    yield _kernel("scale", variant, x=numbers.normal(size), factor=0.3, out=numbers.unset(size))
+    yield _kernel("next_powers", variant, powers=powers, factors=(0.9, 0.999))
+    moments = {"mean": mean, "square": square}
+    betas = {"betas": (0.9, 0.999)}
+    settings = betas | {"epsilon": 1e-8, "weight_decay": 0.01}
+    adam = arrays | moments | {"powers": powers} | settings
+    yield _kernel("adam", variant, **adam, decoupled=False)
+    yield _kernel("adam", f"{variant}, decoupled", **adam, decoupled=True)
+    yield _kernel("lamb", variant, **adam)
+    progress = np.array([100, 0.01, 0.8, 0.81, 0.9], numbers.dtype)
+    yield _kernel("next_nadam", variant, progress=progress, beta=0.9, beta_square=0.999, decay=0.004)
+    yield _kernel("nadam", variant, **arrays, **moments, progress=progress, **settings)
+    yield _kernel("lion", variant, **arrays, mean=mean, **betas, weight_decay=0.01)
+    yield _kernel("adagrad", variant, **arrays, square=square, epsilon=1e-10, weight_decay=0.01)
+    more = {"alpha": 0.99, "epsilon": 1e-8, "momentum": 0.9, "weight_decay": 0.01}
+    yield _kernel("rmsprop", variant, **arrays, square=square, mean=None, velocity=None, **more)
+    centered = {"mean": mean / 10, "velocity": numbers.normal(size)}  # the mean's square is the smaller one
+    yield _kernel("rmsprop", f"{variant}, centered", **arrays, square=square + 1, **centered, **more)
+    for rows in (3, 20):
+        matrices = {name: numbers.normal(rows, 9) for name in ("value", "grad", "velocity")}
+        matrices |= {"rate": arrays["rate"], "momentum": np.array([0.9], numbers.dtype)}
+        named = f"{variant}, {rows} rows"
+        yield _kernel("muon", named, **matrices, nesterov=True, weight_decay=0.01, steps=5)
+    value, slow = numbers.normal(size), numbers.normal(size)
+    for count in (0, 4):
+        counted = np.array([count])
+        named = f"{variant}, after {count} steps"
+        yield _kernel("count_average", named, count=counted)
+        yield _kernel("average", named, value=value, mean=slow, count=counted, decay=0.9)
+        every = count + 1  # else it changes nothing
+        yield _kernel("lookahead", named, value=value, slow=slow, count=counted, every=every, alpha=0.5)
 
 
 BATCHES = {"small": (9, (2, 3, 4), 5), "large": (50, (3, 28, 28), 64)}  # images, the shape of one, a batch

@@ -6,14 +6,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cnn.saving.weights import EPOCH
-from cnn.support.errors import ArgumentError, DeviceLost, Notice, OutOfMemory, TrainingError
+from cnn.support.errors import DeviceLost, Notice, OutOfMemory, TrainingError
 from cnn.support.files import reason_of, require_place, write_whole
 from cnn.support.libraries import require
 from cnn.support.streams import log
@@ -21,6 +21,7 @@ from cnn.support.tensors import TO_SAVE
 from cnn.support.terminal import USUAL_WIDTH, fold, live_console, write_line
 from cnn.training import checkpoints
 from cnn.training.divergence import Snapshot, find_fault, is_finite
+from cnn.training.history import best_epoch
 from cnn.training.run import Run
 
 
@@ -318,24 +319,20 @@ class Checkpoint(Callback):
 
 
 class BestWeights(Callback):
-    """Saves the weights of the epoch with the lowest validation loss so far, with its number."""
+    """Saves the weights of the best epoch so far, with its number; ``metric`` is a column of the history.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    Smaller is better for names with "loss" or "error" in them, larger for others.
+    """
+
+    def __init__(self, path: str | Path, metric: str = "validation_loss") -> None:
+        self.path, self.metric = Path(path), metric
 
     def on_start(self, run: Run) -> None:
         require_place(self.path)
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        if "validation_loss" not in record:
-            raise ArgumentError("BestWeights needs validation data: pass a validation set to fit")
-        if record["validation_loss"] < min(map(_validation_loss, run.history[:-1]), default=inf):
-            run.network.save(self.path, {EPOCH: run.epoch})
-
-
-def _validation_loss(record: dict[str, Any]) -> float:
-    loss: float = record.get("validation_loss", inf)
-    return loss if isfinite(loss) else inf
+        if best_epoch(run.history, self.metric) == len(run.history):
+            run.save(self.path, {EPOCH: run.epoch})
 
 
 class Dispensable(Callback):

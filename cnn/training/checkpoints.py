@@ -152,8 +152,7 @@ class SavedTraining:
         for name, place in places.items():
             if name in self.arrays:  # all but a count of batches, which may be missing
                 run.network.backend.asarray(self.arrays[name], out=place)
-        for name, value in self.optimizer.items():
-            setattr(run.training.optimizer, name, tuple(value) if isinstance(value, list) else value)
+        run.training.optimizer.load_settings(self.optimizer)
         run.epoch, run.step, run.seconds_before = self.epoch, self.step, self.seconds
         run.history = list(self.history)
         run.first_loss = self.first_loss

@@ -104,8 +104,8 @@ def _first_in_gradients(training: TrainingStep, x: Array, labels: Array) -> str 
         return "the gradient of the loss (backward)"
     while layers:
         layer = layers.pop()
-        wanted = any(earlier.parameters for earlier in layers)
-        if not wanted and not layer.parameters:
+        wanted = any(earlier.is_trained for earlier in layers)
+        if not wanted and not layer.is_trained:
             break
         dy = layer.backward(dy, input_grad=wanted)
         gradients = [parameter.grad for parameter in layer.parameters.values()]

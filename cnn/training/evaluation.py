@@ -55,6 +55,7 @@ def make_feed(
     batch_size: int = EVALUATION_BATCH,
     stream: bool | None = None,
     parts: int = 1,
+    rates: int = 1,
 ) -> Feed:
     """``data`` for the network's device; ShapeError or DataError where the two do not fit."""
     batch_size = whole("batch_size", batch_size)
@@ -68,5 +69,5 @@ def make_feed(
         )
     return Feed(
         network.backend, network.dtype, data.images, data.labels, batch_size, stream, parts,
-        network.preprocessing,
+        network.preprocessing, rates=rates,
     )  # fmt: skip

@@ -35,6 +35,7 @@ def fit(
     transforms: Sequence[GradientTransform] | None = None,
     accumulate: int = 1,
     normalize: bool = False,
+    momentum_schedule: Schedule | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``network`` on ``train``, in shuffled batches.
 
@@ -77,6 +78,9 @@ def fit(
     normalize : bool
         Measure the mean and the standard deviation of each channel of ``train`` first, and keep them as
         ``network.preprocessing``, which predict, evaluate and exports apply too. False: the network's own.
+    momentum_schedule : Schedule
+        Schedule of the momentum of SGD or Muon. None: the one that belongs to ``schedule``, as for OneCycle,
+        otherwise constant.
 
     Returns
     -------
@@ -98,7 +102,7 @@ def fit(
     """
     prepared = prepare(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, resume, transforms, accumulate, normalize,
+        stream, resume, transforms, accumulate, normalize, momentum_schedule,
     )  # fmt: skip
     with _advice_if_too_large(prepared), network.backend.active(), ExitStack() as at_end:
         run, validation_batches = prepared.start()
@@ -106,19 +110,23 @@ def fit(
             callback.on_start(run)
             at_end.enter_context(ending(callback, run))
         for epoch in range(len(run.history), prepared.epochs):
+            if run.stop:
+                break
             rate = prepared.start_epoch(run, epoch)
             _train_epoch(run, prepared.callbacks)
             if run.stop:
                 break
             record = _figures(run, rate)
             if validation_batches:
-                result = totals_of(network, validation_batches, run.training.loss)
+                with run.training.optimizer.evaluated():
+                    result = totals_of(network, validation_batches, run.training.loss)
                 record |= {f"validation_{name}": value for name, value in result.items()}
             run.history.append(record)
             for callback in prepared.callbacks:
                 callback.on_epoch(run, record)
             if run.stop:
                 break
+    prepared.optimizer.finish()
     return run.history
 
 

@@ -1,61 +1,117 @@
-"""Optimizers, in order of complexity; each is one kernel over two flat vectors.
+"""Optimizers, in order of complexity; each is a few kernels over flat vectors.
 
 ``step(rate)`` updates all parameters from all gradients. ``rate`` is an array on the device, so that a
 step changes nothing but arrays. Arguments have the same meaning as in PyTorch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from backends.memory import Array
 from cnn.network import Network
-from cnn.support.arguments import flag, number, shown
+from cnn.support.arguments import flag, instance, number, shown
 from cnn.support.errors import ArgumentError
 from cnn.support.tensors import require_shapes
+from cnn.training.groups import Group, Part, cut
 
 
 class Optimizer:
-    """Base class of optimizers.
+    """Base class of optimizers; a derived class overrides :meth:`update`, and :meth:`begin` if needed.
 
     ``state`` contains arrays by name; those in ``state_names`` are vectors as long as the parameter vector.
     """
 
     state_names: tuple[str, ...] = ()
     setting_names: tuple[str, ...] = ("weight_decay",)
+    by_parameter = False  # whether each parameter needs an update of its own
 
-    def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
+    def __init__(self, learning_rate: float, weight_decay: float = 0.0, groups: Sequence[Group] = ()) -> None:
         self.learning_rate = number("learning_rate", learning_rate)
         self.weight_decay = number("weight_decay", weight_decay)
+        if not isinstance(groups, Sequence):
+            raise ArgumentError(f'groups is {shown(groups)}, expected a list such as [cnn.Group("*.bias")]')
+        for group in groups:
+            instance("groups", group, Group, 'cnn.Group("*.bias", weight_decay=0)')
+        self.groups = tuple(groups)
         self._network: Any = None
 
     def build(self, network: Network) -> None:
         """Prepare for ``network``. The state is kept if it is the same network as before."""
         network.require_built()
-        if network is self._network:
-            return
-        self.state = {name: network.backend.xp.zeros_like(network.flat.value) for name in self.state_names}
-        self.backend = network.backend
-        self.flat = network.flat
-        self._network = network  # last, because there may be no memory for the state
+        if network is not self._network:
+            self.backend, self.flat = network.backend, network.flat
+            self.state = self.initial_state(network)
+            self._network = network  # last, because there may be no memory for the state
+        self._cut()
+
+    def initial_state(self, network: Network) -> dict[str, Array]:
+        """The arrays that steps change besides the parameters, as they are before the first step."""
+        return {name: network.backend.xp.zeros_like(network.flat.value) for name in self.state_names}
 
     @property
     def settings(self) -> tuple[Any, ...]:
-        """The Python numbers that :meth:`step` uses; changes take effect in the next step."""
-        return tuple(getattr(self, name) for name in self.setting_names)
+        """The Python values that :meth:`step` uses; changes take effect in the next step."""
+        return (
+            *(getattr(self, name) for name in self.setting_names),
+            self.groups,
+            self._network.frozen_layers,
+        )
 
     @property
     def present_settings(self) -> dict[str, Any]:
-        """The learning rate and the settings by name."""
-        return {name: getattr(self, name) for name in ("learning_rate", *self.setting_names)}
+        """The learning rate and the settings by name, as plain data."""
+        found = {name: getattr(self, name) for name in ("learning_rate", *self.setting_names)}
+        return found | {"groups": [group.description for group in self.groups] or None}
+
+    @property
+    def scheduled_momentum(self) -> float | None:
+        """The momentum, if it can change from step to step."""
+        return None
+
+    def load_settings(self, settings: Mapping[str, Any]) -> None:
+        """Take over the settings that a checkpoint has, if they are of this kind of optimizer."""
+        for name in ("learning_rate", *self.setting_names):
+            if name in settings and name in vars(self):
+                value = settings[name]
+                setattr(self, name, tuple(value) if isinstance(value, list) else value)
 
     def step(self, rate: Array) -> None:
-        """Update all parameters from all gradients; layers that draw random numbers then draw others."""
-        self.update(rate)
+        """Update all parameters from all gradients; layers that draw random numbers then draw others.
+
+        ``rate`` is an array (1,) on the device, or (2,) if it contains the momentum too.
+        """
+        if self._cut_for != (self.groups, self._network.frozen_layers):
+            self._cut()
+        self.begin(rate)
+        for part in self._parts:
+            part_rate = rate[:1]
+            if part.group.rate != 1:
+                self.backend.kernels.scale(part_rate, part.group.rate, part.rate)
+                part_rate = part.rate
+            decay = self.weight_decay if part.group.weight_decay is None else part.group.weight_decay
+            self.update(part, part_rate, decay)
         self._network.count_update()
 
-    def update(self, rate: Array) -> None:
-        """``flat.value`` from ``flat.grad``, with the learning rate ``rate`` (1,) on the device."""
+    def begin(self, rate: Array) -> None:
+        """What a step does once, before the parts are updated."""
+
+    def update(self, part: Part, rate: Array, weight_decay: float) -> None:
+        """``part.value`` from ``part.grad``, with the learning rate ``rate`` (1,) on the device."""
         raise NotImplementedError
+
+    def _cut(self) -> None:
+        vectors = {name: array for name, array in self.state.items() if name in self.state_names}
+        self._parts = cut(self._network, self.groups, vectors, self.by_parameter)
+        self._cut_for = self.groups, self._network.frozen_layers
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Inside the block, the network has the weights that evaluation uses; the same by default."""
+        yield
+
+    def finish(self) -> None:
+        """Leave the network with the weights that evaluation uses, at the end of training."""
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -85,7 +141,8 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         """The state to copy or pickle: the settings and, if built, the network and the state."""
-        kept = {name: value for name, value in vars(self).items() if name not in ("state", "backend", "flat")}
+        on_device = ("state", "backend", "flat", "_parts", "_momentum", "_cut_for")
+        kept = {name: value for name, value in vars(self).items() if name not in on_device}
         return kept if self._network is None else kept | {"state": self.state_dict()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -110,23 +167,44 @@ class SGD(Optimizer):
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        groups: Sequence[Group] = (),
     ) -> None:
-        super().__init__(learning_rate, weight_decay)
+        super().__init__(learning_rate, weight_decay, groups)
         self.momentum = number("momentum", momentum, below=1)
         self.nesterov = flag("nesterov", nesterov)
         if self.nesterov and not momentum:
             raise ArgumentError("nesterov without momentum has no effect: set momentum, for example to 0.9")
         self.state_names = ("velocity",) if momentum else ()
 
-    def update(self, rate: Array) -> None:
+    def build(self, network: Network) -> None:
+        super().build(network)
+        self._momentum = network.backend.asarray([self.momentum], network.dtype)
+        self._filled = self.momentum
+
+    @property
+    def scheduled_momentum(self) -> float | None:
+        return self.momentum if self.state_names else None
+
+    def begin(self, rate: Array) -> None:
+        if self.momentum != self._filled:
+            if not self.state_names:
+                raise ArgumentError(
+                    f"momentum was set to {self.momentum:g} after the optimizer was made without one: "
+                    f"make it with momentum={self.momentum:g}"
+                )
+            self._momentum.fill(self.momentum)
+            self._filled = self.momentum
+        self._present_momentum = rate[1:] if len(rate) > 1 else self._momentum
+
+    def update(self, part: Part, rate: Array, weight_decay: float) -> None:
         self.backend.kernels.sgd(
-            self.flat.value,
-            self.flat.grad,
-            self.state.get("velocity"),
+            part.value,
+            part.grad,
+            part.state.get("velocity"),
             rate,
-            momentum=self.momentum,
+            momentum=self._present_momentum,
             nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
+            weight_decay=weight_decay,
         )
 
 
@@ -143,31 +221,30 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
+        groups: Sequence[Group] = (),
     ) -> None:
-        super().__init__(learning_rate, weight_decay)
-        if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise ArgumentError(f"betas is {shown(betas)}, expected two numbers such as (0.9, 0.999)")
-        self.betas = number("betas[0]", betas[0], below=1), number("betas[1]", betas[1], below=1)
+        super().__init__(learning_rate, weight_decay, groups)
+        self.betas = two_betas(betas)
         self.epsilon = number("epsilon", epsilon)
 
-    def build(self, network: Network) -> None:
-        is_new = network is not self._network
-        super().build(network)
-        if is_new:
-            # beta ** step, on the device: the remaining weight of the moments' initial zeros
-            self.state["powers"] = network.backend.xp.ones(2, dtype=network.dtype)
+    def initial_state(self, network: Network) -> dict[str, Array]:
+        # beta ** step, on the device: the remaining weight of the moments' initial zeros
+        return super().initial_state(network) | {"powers": network.backend.xp.ones(2, dtype=network.dtype)}
 
-    def update(self, rate: Array) -> None:
+    def begin(self, rate: Array) -> None:
+        self.backend.kernels.next_powers(self.state["powers"], self.betas)
+
+    def update(self, part: Part, rate: Array, weight_decay: float) -> None:
         self.backend.kernels.adam(
-            self.flat.value,
-            self.flat.grad,
-            self.state["mean"],
-            self.state["square"],
+            part.value,
+            part.grad,
+            part.state["mean"],
+            part.state["square"],
             self.state["powers"],
             rate,
             betas=self.betas,
             epsilon=self.epsilon,
-            weight_decay=self.weight_decay,
+            weight_decay=weight_decay,
             decoupled=self.decoupled,
         )
 
@@ -183,8 +260,13 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
         weight_decay: float = 0.01,
+        groups: Sequence[Group] = (),
     ) -> None:
-        super().__init__(learning_rate, betas, epsilon, weight_decay)
+        super().__init__(learning_rate, betas, epsilon, weight_decay, groups)
 
 
-OPTIMIZERS: Mapping[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+def two_betas(betas: Any) -> tuple[float, float]:
+    """``betas`` if they are two numbers from 0 to 1."""
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise ArgumentError(f"betas is {shown(betas)}, expected two numbers such as (0.9, 0.999)")
+    return number("betas[0]", betas[0], below=1), number("betas[1]", betas[1], below=1)

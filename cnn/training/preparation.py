@@ -49,11 +49,13 @@ class PreparedRun:
     transforms: Sequence[GradientTransform]
     accumulate: int
     normalize: bool
+    momentum_schedule: Schedule | None
 
     def start(self) -> tuple[Run, Feed | None]:
         """Bring the data to the device, and resume from ``saved``; -> the run, and the validation batches."""
         self._choose_preprocessing()
-        feed = make_feed(self.network, self.train, self.batch_size, self.stream, self.accumulate)
+        rates = 1 if self.momentum_schedule is None else 2
+        feed = make_feed(self.network, self.train, self.batch_size, self.stream, self.accumulate, rates)
         validation = None if self.validation is None else make_feed(self.network, self.validation)
         _warn_of_data(self.network, self.train, self.validation)
         loss = make_loss(self.network, self.loss)
@@ -93,6 +95,7 @@ class PreparedRun:
             "optimizer": type(optimizer).__name__,
             **optimizer.present_settings,
             "schedule": repr(self.schedule),
+            "momentum_schedule": repr(self.momentum_schedule) if self.momentum_schedule else None,
             "transforms": [repr(transform) for transform in self.transforms] or None,
             "normalize": self.normalize or None,
         }
@@ -101,8 +104,14 @@ class PreparedRun:
         """Shuffle the data and set the learning rates of an epoch, from 0; -> the last learning rate."""
         run.begin_epoch(epoch + 1)
         order = random.generator(self.seed, random.SHUFFLE, epoch).permutation(len(self.train))
-        rates = learning_rates(self.optimizer.learning_rate, self.schedule, epoch, self.epochs, run.steps)
-        run.training.feed.start(order, rates)
+        reduction = self.schedule.reduction(run.history)
+        base = self.optimizer.learning_rate * reduction
+        rates = learning_rates(base, self.schedule, epoch, self.epochs, run.steps)
+        rows = rates
+        if self.momentum_schedule is not None and (momentum := self.optimizer.scheduled_momentum):
+            momenta = learning_rates(momentum, self.momentum_schedule, epoch, self.epochs, run.steps)
+            rows = np.stack([rates, momenta], axis=1)
+        run.training.feed.start(order, rows)
         return float(rates[-1])
 
 
@@ -123,6 +132,7 @@ def prepare(
     transforms: Sequence[GradientTransform] | None,
     accumulate: int,
     normalize: bool,
+    momentum_schedule: Schedule | None,
 ) -> PreparedRun:
     """The arguments of ``fit``, checked and with its defaults; the network is built."""
     instance("network", network, Network, "cnn.models.lenet5()")
@@ -145,6 +155,7 @@ def prepare(
     if optimizer is None:
         optimizer = _default_optimizer(saved, batch_size, len(train))
     instance("optimizer", optimizer, Optimizer, "cnn.SGD(0.05)")
+    momentum_schedule = _momentum_schedule(momentum_schedule, schedule, optimizer)
     callbacks = [Progress(), NaNGuard(), LearningGuard()] if callbacks is None else callbacks
     _instances("callbacks", callbacks, Callback, "cnn.NaNGuard()")
     seed = whole("seed", seed, least=0)
@@ -157,7 +168,7 @@ def prepare(
     flag("stream", stream)
     return PreparedRun(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, saved, transforms, accumulate, normalize,
+        stream, saved, transforms, accumulate, normalize, momentum_schedule,
     )  # fmt: skip
 
 
@@ -188,6 +199,19 @@ def _default_schedule(optimizer: Optimizer | None, saved: SavedTraining | None) 
     if optimizer is not None or (saved and saved.settings.get("schedule") == repr(Constant())):
         return Constant()
     return SCHEDULES[defaults.SCHEDULE](warmup=defaults.WARMUP)
+
+
+def _momentum_schedule(given: Any, schedule: Schedule, optimizer: Optimizer) -> Schedule | None:
+    """The schedule of the momentum: the one given, or the one that belongs to ``schedule``."""
+    if given is None:
+        return schedule.momentum if optimizer.scheduled_momentum else None
+    instance("momentum_schedule", given, Schedule, "cnn.schedules.Linear(end=0.9)")
+    if not optimizer.scheduled_momentum:
+        raise ArgumentError(
+            f"momentum_schedule is given, but {type(optimizer).__name__} has no momentum that can change: "
+            "leave it out, or take cnn.SGD with momentum"
+        )
+    return given
 
 
 def _default_transforms(optimizer: Optimizer | None, saved: SavedTraining | None) -> list[GradientTransform]:

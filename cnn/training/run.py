@@ -1,7 +1,9 @@
 """Run: the state of a training run, which is passed to every callback."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cnn.network import Network
@@ -42,6 +44,11 @@ class Run:
     def steps(self) -> int:
         """The number of steps in an epoch."""
         return len(self.training.feed)
+
+    def save(self, path: str | Path, more: Mapping[str, Any] | None = None) -> None:
+        """Write the weights that evaluation uses to ``path``, as :meth:`Network.save` does."""
+        with self.training.optimizer.evaluated():
+            self.network.save(path, more)
 
     @property
     def seconds(self) -> float:

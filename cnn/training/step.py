@@ -116,6 +116,7 @@ def update(
     network: Network, optimizer: Optimizer, rate: Array, transforms: Sequence[GradientTransform] = ()
 ) -> None:
     """What follows the backward pass: the gradient transforms in their order, then the new weights."""
+    network.clear_frozen()
     for transform in transforms:
         call(transform.apply, network)
     call(optimizer.step, rate)

@@ -185,7 +185,7 @@ def test_the_loss_of_large_logits_keeps_its_digits(dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_gradient_whose_square_is_infinite_makes_no_nan_in_adam(dtype):
     value, grad = np.ones(3, dtype), np.full(3, np.finfo(dtype).max / 4, dtype)
-    mean, square, powers = np.zeros(3, dtype), np.zeros(3, dtype), np.ones(2, dtype)
+    mean, square, powers = np.zeros(3, dtype), np.zeros(3, dtype), np.array([0.9, 0.999], dtype)
     arguments = {"betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 0.0, "decoupled": False}
     COMPILED.adam(value, grad, mean, square, powers, np.array([0.1], dtype), **arguments)
     assert square.tolist() == [np.inf] * 3

@@ -88,7 +88,7 @@ def probabilities():
 
 
 def momentum(nesterov, decay):
-    return {"momentum": 0.9, "nesterov": nesterov, "weight_decay": decay}
+    return {"momentum": np.full(1, 0.9), "nesterov": nesterov, "weight_decay": decay}
 
 
 def moments():

@@ -7,7 +7,7 @@ from helpers.standin import StandInBackend
 import cnn
 from cnn.data import Dataset
 from cnn.inspection import memory
-from cnn.training.optimizers import OPTIMIZERS
+from cnn.training.named import OPTIMIZERS
 
 
 @pytest.mark.parametrize("model", ["lenet5", "notebook"])

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import cnn
-from cnn.training.optimizers import OPTIMIZERS
+from cnn.training.named import OPTIMIZERS
 from cnn.training.schedules import SCHEDULES
 
 pytestmark = pytest.mark.filterwarnings("ignore:(Binary)?CrossEntropy expects")

@@ -280,27 +280,28 @@ def tally(
 @Kernel
 def next_batch(
     cursor: Indices, order: Indices, labels: Indices, rates: Numbers, chosen: Indices, chosen_labels: Indices,
-    rate: Numbers, has_labels: int, N: int, count: int, steps: int, part: int, parts: int,
+    rate: Numbers, has_labels: int, N: int, count: int, steps: int, columns: int, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """The next N of ``order``, round and round, with their labels and the step's rate; in one part alone."""
+    """The next N of ``order``, round and round, with their labels and the step's rates; in one part alone."""
     first, step = cursor[0], cursor[1]
     for n in range(N):
         sample = order[(first + n) % count]
         chosen[n] = sample
         if has_labels != 0:
             chosen_labels[n] = labels[sample]
-    rate[0] = rates[step % steps]
+    for column in range(columns):
+        rate[column] = rates[step % steps * columns + column]
     cursor[0], cursor[1] = first + N, step + 1
 
 
 @as_written
 def sgd(
-    value: Numbers, grad: Numbers, velocity: Numbers, rate: Numbers, settings: Numbers, has_velocity: int,
-    nesterov: int, size: int, part: int, parts: int,
+    value: Numbers, grad: Numbers, velocity: Numbers, rate: Numbers, momenta: Numbers, settings: Numbers,
+    has_velocity: int, nesterov: int, size: int, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``v = momentum * v + g + decay * value``, ``value -= rate * v``; settings: momentum, decay, tiny."""
+    """``v = momentum * v + g + decay * value``, ``value -= rate * v``; settings: decay, tiny."""
     first, last = share(size, part, parts)
-    momentum, decay, tiny, step = settings[0], settings[1], settings[2], rate[0]
+    momentum, decay, tiny, step = momenta[0], settings[0], settings[1], rate[0]
     if has_velocity == 0:
         for i in range(first, last):
             value[i] -= step * (grad[i] + decay * value[i])

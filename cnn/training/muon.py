@@ -1,0 +1,58 @@
+"""Muon: orthogonal updates for matrices."""
+
+from collections.abc import Sequence
+
+from backends.memory import Array
+from cnn.support.arguments import number, whole
+from cnn.training.groups import Group, Part
+from cnn.training.optimizers import SGD
+
+
+class Muon(SGD):
+    """Muon (Jordan et al. 2024) for convolutions and dense weights, and SGD for the other parameters.
+
+    The gradient with momentum of a weight, as a matrix (O, C * KH * KW), is replaced by the nearest
+    orthogonal matrix, as in PyTorch's Muon. The weight decay of matrices is decoupled. Other parameters,
+    such as biases, are trained by SGD with the same momentum.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Of the matrices.
+    other_rate : float
+        The learning rate of the other parameters; the schedule applies to both.
+    momentum, nesterov, weight_decay
+        As in :class:`SGD`.
+    steps : int
+        Newton-Schulz iterations.
+    """
+
+    setting_names = (*SGD.setting_names, "other_rate", "steps")
+    by_parameter = True
+
+    def __init__(
+        self,
+        learning_rate: float = 0.02,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        weight_decay: float = 0.0,
+        other_rate: float = 0.05,
+        steps: int = 5,
+        groups: Sequence[Group] = (),
+    ) -> None:
+        super().__init__(learning_rate, momentum, nesterov, weight_decay, groups)
+        self.state_names = ("velocity",)
+        self.other_rate = number("other_rate", other_rate)
+        self.steps = whole("steps", steps)
+
+    def update(self, part: Part, rate: Array, weight_decay: float) -> None:
+        kernels = self.backend.kernels
+        if len(part.shape) < 2:
+            factor = self.other_rate / self.learning_rate if self.learning_rate else 0.0
+            kernels.scale(rate, factor, part.rate)
+            super().update(part, part.rate, weight_decay)
+            return
+        arrays = part.value, part.grad, part.state["velocity"]
+        value, grad, velocity = (array.reshape(part.shape[0], -1) for array in arrays)
+        momentum = self._present_momentum
+        kernels.muon(value, grad, velocity, rate, momentum, self.nesterov, weight_decay, self.steps)
