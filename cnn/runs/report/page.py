@@ -1,7 +1,7 @@
 """Writes report.html, for one run or for several runs compared, and its pictures as files."""
 
 import shlex
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -142,7 +142,7 @@ def _missing(record: RunRecord) -> list[str]:
 
 
 def _epoch(epoch: dict[str, float], checked: str) -> dict[str, str]:
-    written = {
+    written: dict[str, Callable[[float], str]] = {
         "epoch": "{:.0f}".format,
         "accuracy": percent,
         "validation_accuracy": percent,
