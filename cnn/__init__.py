@@ -2,6 +2,7 @@
 
 from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
 from cnn import data, models
+from cnn.data import augmentation as augment
 from cnn.data.preprocessing import Preprocessing
 from cnn.inspection.gradient_check import GradientCheck, check_gradients
 from cnn.inspection.layer_checks import LayerCheck, check_layer
@@ -160,6 +161,7 @@ __all__ = [
     "TrainingError",
     "Upsample2D",
     "ZeroPad2D",
+    "augment",
     "callbacks",
     "check_gradients",
     "check_layer",

@@ -12,11 +12,12 @@ import numpy as np
 
 from backends import graph
 from backends.cpu import threads
-from backends.cpu.compiled import convolution, functions, kept, pooling, resampling, steps
+from backends.cpu.compiled import augmentation, convolution, functions, kept, pooling, resampling, steps
 from backends.cpu.compiled.convolution import ALONE, BEFORE_POOL, BEFORE_RELU
 from backends.cpu.compiled.jit import HAS_THREADS, MULTIPLICATIONS, clock, thread_count
 from backends.cpu.compiled.matmul import matmul
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
+from backends.kernels.augmentation import Program
 from backends.kernels.contract import NORM_ROUNDING, TINY
 from backends.kernels.covering import FLOATS, covering, covers
 from backends.kernels.functions import Function
@@ -25,7 +26,7 @@ from backends.kernels.sampling import Sampling
 from backends.kernels.window import Pair, Window
 from backends.memory import Array, Device, Shape
 
-BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.intp)
+BYTES, INDICES, FLOAT64 = np.dtype(np.uint8), np.dtype(np.intp), np.dtype(np.float64)
 AT_ONCE = 1024  # elements of a line of dy; with those of all channels they stay in the L2 cache
 POOLED_BYTES = 1 << 19  # bytes per thread of a convolution that is pooled in the same pass; they stay in L2
 
@@ -200,6 +201,31 @@ class CompiledKernels(PortableKernels, records_launches=True):
         )  # fmt: skip
         gather = steps.gather_bytes if has_bytes else steps.gather_numbers
         gather(out.dtype, arguments, thread_count(out.size))
+
+    def next_samples(self, cursor: Array, order: Array, chosen: Array) -> None:
+        augmentation.next_samples(FLOAT64, (cursor, order, chosen, len(chosen), len(order)))
+
+    def draw(
+        self, samples: Array, keys: Array, program: Program, table: Array, size: tuple[int, int], drawn: Array
+    ) -> None:
+        rows, N = drawn.shape
+        arguments = (samples, keys, _program(program), len(program), table, drawn, rows, *size, N)
+        augmentation.draw(FLOAT64, arguments, thread_count(32 * N * len(program)))
+
+    def augment_batch(
+        self, images: Array, indices: Array, drawn: Array, reflect: bool, smooth: bool, shift: Array,
+        scale: Array, out: Array,
+    ) -> None:  # fmt: skip
+        plain = images.flags.c_contiguous and out.flags.c_contiguous and indices.flags.c_contiguous
+        if not plain or indices.dtype != INDICES or images.dtype not in (BYTES, out.dtype):
+            super().augment_batch(images, indices, drawn, reflect, smooth, shift, scale, out)
+            return
+        augment = augmentation.augment_bytes if images.dtype == BYTES else augmentation.augment_numbers
+        arguments = (images, indices, drawn, len(drawn), int(reflect), int(smooth), shift, scale, out)
+        augment(out.dtype, (*arguments, *out.shape), thread_count(4 * out.size))
+
+    def mix_batch(self, x: Array, others: Array, drawn: Array) -> None:
+        augmentation.mix(x.dtype, (x, others, drawn, *x.shape), thread_count(x.size))
 
     @covering()
     def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
@@ -521,6 +547,11 @@ def _clip_norm(grad: Array, limit: float) -> None:
 def _unnormalized(channels: int, has_bytes: bool, dtype: Any) -> tuple[Array, Array]:
     """The shift and the scale of each channel that bring bytes to 0..1 and leave floats as they are."""
     return np.zeros(channels, dtype), np.full(channels, 1 / 255 if has_bytes else 1, dtype)
+
+
+@lru_cache(maxsize=256)
+def _program(program: Program) -> Array:
+    return np.array(program, dtype=INDICES)
 
 
 @lru_cache(maxsize=256)

@@ -15,6 +15,7 @@ from math import prod
 from typing import Any
 
 from backends import graph
+from backends.kernels.augmentation import Program
 from backends.kernels.functions import Function
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
@@ -90,6 +91,42 @@ class Kernels:
         ``shift`` and ``scale`` (C,) are those of each channel of (N, C, H, W); None: bytes are scaled to
         0..1.
         """
+        raise NotImplementedError
+
+    # --- augmentation
+
+    def next_samples(self, cursor: Array, order: Array, chosen: Array) -> None:
+        """``chosen`` (n,) = what :meth:`next_batch` will take from ``order``; the cursor stays."""
+        raise NotImplementedError
+
+    def draw(
+        self, samples: Array, keys: Array, program: Program, table: Array, size: tuple[int, int], drawn: Array
+    ) -> None:
+        """``drawn`` (rows, n) = what the ``program`` draws from its ``table`` for each of the ``samples``.
+
+        A draw is a hash in unsigned 32-bit integers of a key, the sample and the number of the step.
+        ``keys`` (3,) are a key of the epoch, a key of the whole run, and the epoch; ``size`` is (H, W).
+        :mod:`backends.kernels.augmentation` says what a program is, and what is drawn.
+        """
+        raise NotImplementedError
+
+    def augment_batch(
+        self, images: Array, indices: Array, drawn: Array, reflect: bool, smooth: bool, shift: Array,
+        scale: Array, out: Array,
+    ) -> None:  # fmt: skip
+        """:meth:`gather_batch` of images that are moved, brightened and erased as was ``drawn``.
+
+        Outside of an image there are zeros, or its mirror image with ``reflect``. Without ``smooth`` pixels
+        move by whole pixels, otherwise values are interpolated at 256 positions between two pixels.
+        """
+        raise NotImplementedError
+
+    def mix_batch(self, x: Array, others: Array, drawn: Array) -> None:
+        """``x`` = its mixture with the samples ``others``, as was ``drawn`` for ``x``."""
+        raise NotImplementedError
+
+    def mix_targets(self, own: Array, others: Array, drawn: Array, out: Array) -> None:
+        """``out`` (classes, n) = the mixture of the targets: labels (n,) or numbers (classes, n)."""
         raise NotImplementedError
 
     # --- sums and products

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
+from backends.kernels import augmentation
+from backends.kernels.augmentation import GAIN, OFFSET, SHARE, TARGET_SHARE, Pixels, Program
 from backends.kernels.contract import MUON_COEFFICIENTS, MUON_EPSILON, NORM_ROUNDING, TINY, Kernels
 from backends.kernels.functions import Formulas, Function
+from backends.kernels.hashing import scrambled
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
 from backends.memory import Array, Shape, temporaries
@@ -54,6 +57,66 @@ class PortableKernels(Kernels):
             xp.multiply(out, scale.reshape(-1, 1, 1, 1), out=out)
         elif images.dtype == xp.uint8:
             xp.multiply(out, 1 / 255, out=out)
+
+    def next_samples(self, cursor: Array, order: Array, chosen: Array) -> None:
+        xp = self.device.xp
+        (positions,) = temporaries(self.device, (chosen.shape, cursor.dtype))
+        xp.add(xp.arange(len(chosen)), cursor[:1], out=positions)
+        xp.remainder(positions, len(order), out=positions)
+        self.device.take(order, positions, out=chosen)
+
+    def draw(
+        self, samples: Array, keys: Array, program: Program, table: Array, size: tuple[int, int], drawn: Array
+    ) -> None:
+        xp = self.device.xp
+        drawn.fill(0)
+        for place in (0, 4, GAIN, SHARE):
+            drawn[place] = 1
+        draws = augmentation.Draws(xp, samples, keys)
+        for number, step in enumerate(program):
+            augmentation.change(xp, drawn, step, *draws.row(number, step, table))
+        augmentation.share_targets(xp, drawn, size)
+
+    def augment_batch(
+        self, images: Array, indices: Array, drawn: Array, reflect: bool, smooth: bool, shift: Array,
+        scale: Array, out: Array,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        pixels = Pixels(self.device, images, out, reflect, smooth)
+        pixels.locate(drawn, indices)
+        gain, offset = drawn[GAIN].astype(out.dtype), drawn[OFFSET].astype(out.dtype)
+        for number in range(len(out)):
+            channel = out[number]
+            xp.multiply(pixels.channel(number), gain, out=channel)
+            xp.add(channel, offset, out=channel)
+            xp.subtract(channel, shift[number : number + 1], out=channel)
+            xp.multiply(channel, scale[number : number + 1], out=channel)
+        (erased,) = temporaries(self.device, (out.shape[1:], xp.bool_))
+        for box in range(1, (len(drawn) - augmentation.BOXES) // 4):
+            xp.logical_not(augmentation.inside_box(xp, drawn, box, erased), out=erased)
+            xp.multiply(out, erased, out=out)
+
+    def mix_batch(self, x: Array, others: Array, drawn: Array) -> None:
+        xp = self.device.xp
+        cut, work = temporaries(self.device, (x.shape[1:], xp.bool_), (x.shape, x.dtype))
+        augmentation.inside_box(xp, drawn, 0, cut)
+        share = drawn[SHARE].astype(x.dtype)
+        xp.multiply(others, 1 - share, out=work)
+        xp.multiply(x, share, out=x)
+        xp.add(x, work, out=x)
+        xp.copyto(x, others, where=cut)
+
+    def mix_targets(self, own: Array, others: Array, drawn: Array, out: Array) -> None:
+        xp = self.device.xp
+        share = drawn[TARGET_SHARE].astype(out.dtype)
+        (work,) = temporaries(self.device, (out.shape, out.dtype))
+        for targets, part, place in ((own, share, out), (others, 1 - share, work)):
+            if targets.ndim == 1:
+                self._one_hot(targets, place)
+            else:
+                place[...] = targets
+            xp.multiply(place, part, out=place)
+        xp.add(out, work, out=out)
 
     def copy(self, x: Array, out: Array) -> None:
         out[...] = x
@@ -207,9 +270,9 @@ class PortableKernels(Kernels):
         )
         numbers, samples = (xp.arange(length, dtype=xp.uint32) for length in x.shape)
         update, first = counters[:1].astype(xp.uint32), counters[1:].astype(xp.uint32)
-        samples = _scrambled(xp, samples + first + _scrambled(xp, update ^ xp.uint32(stream)))
-        xp.bitwise_xor(_scrambled(xp, numbers)[:, None], samples, out=bits)
-        bits[...] = _scrambled(xp, bits, work)
+        samples = scrambled(xp, samples + first + scrambled(xp, update ^ xp.uint32(stream)))
+        xp.bitwise_xor(scrambled(xp, numbers)[:, None], samples, out=bits)
+        bits[...] = scrambled(xp, bits, work)
         xp.greater_equal(bits, xp.uint32(min(p * 2**32, 2**32 - 1)), out=kept)
         xp.multiply(x, kept, out=out)
         xp.multiply(out, 1 / (1 - p), out=out)
@@ -897,19 +960,6 @@ class PortableKernels(Kernels):
             block = columns[: C * window.taps * rows * OW * N].reshape(C, *window.size, rows, OW, N)
             block[...] = windows[:, :, :, first : first + rows]
             yield slice(first * OW * N, (first + rows) * OW * N), block.reshape(C * window.taps, -1)
-
-
-def _scrambled(xp: Any, bits: Array, work: Array | None = None) -> Array:
-    """A hash of each number of ``bits`` (uint32): "lowbias32" of Wellons, "Prospecting for hash functions".
-
-    In place if there is room in ``work`` for the shifted bits.
-    """
-    work = xp.empty_like(bits) if work is None else work
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
-        xp.right_shift(bits, xp.uint32(shift), out=work)
-        xp.bitwise_xor(bits, work, out=bits)
-        xp.multiply(bits, xp.uint32(factor), out=bits)
-    return bits
 
 
 def border_shape(x: Array, window: Window) -> Shape:

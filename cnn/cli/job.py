@@ -110,6 +110,7 @@ class Job:
                     graph=self.config.graph,
                     stream=self.config.stream,
                     normalize=self.config.normalize,
+                    augment=self.config.make_augmentations(),
                     resume=self.saved.path if self.saved else None,
                 )
         except KeyboardInterrupt:  # if the signals could not be handled

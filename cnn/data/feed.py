@@ -10,6 +10,7 @@ import numpy as np
 from backends import Backend
 from backends.graph import recordable
 from backends.memory import Array, Buffers, Upload
+from cnn.data.augmentation import Augmentation, Augmenter
 from cnn.data.preprocessing import Preprocessing
 from cnn.data.readers.mapped import ReadAhead, mapping
 from cnn.data.samples import Samples
@@ -44,6 +45,9 @@ class Feed:
         preprocessing: Preprocessing | None = None,
         weights: Any = None,
         rates: int = 1,
+        augment: Sequence[Augmentation] = (),
+        seed: int = 0,
+        classes: int = 0,
     ) -> None:
         self.backend = backend
         self.dtype = dtype
@@ -56,15 +60,21 @@ class Feed:
         self._source: Resident | Streamed = kind(backend, data, dtype)
         on_host = self.streamed or self._source.stored.images is images
         self._ahead = ReadAhead(images if on_host else None)
+        stored = stored_dtype(images, dtype)
+        self._augmenter: Augmenter | None = None
+        self._labels = data.targets if data.has_labels else None
+        self._classes = classes
+        if augment:
+            self._augmenter = Augmenter(backend, augment, self._shape, stored, seed)
+            preprocessing = preprocessing or Preprocessing.none(self._shape[0])
         self._normalization: tuple[Array, ...] = ()  # shift and scale of each channel
         if preprocessing is not None:
-            self._normalization = tuple(
-                map(backend.asarray, preprocessing.arrays(stored_dtype(images, dtype), dtype))
-            )
+            self._normalization = tuple(map(backend.asarray, preprocessing.arrays(stored, dtype)))
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
             self._order = backend.zeros(len(images), np.int64)
             self.rate = backend.zeros(rates, dtype)  # of the latest batch
+            self._orders = {name: backend.zeros(len(images), np.int64) for name in self._names_of_orders()}
         self.weights: Array | None = None  # of the latest batch's samples; None: they count alike
         self._arrange(min(batch_size, len(images)))
 
@@ -83,10 +93,14 @@ class Feed:
         """Give out batches of half the size from now on, and free the memory of the larger ones."""
         self._arrange(self.batch_size // 2)
 
-    def start(self, order: Any, rates: Any = None) -> None:
-        """Start an epoch with the samples in this order and a row of rates for each step."""
+    def start(self, order: Any, rates: Any = None, epoch: int = 0) -> None:
+        """Start an epoch, from 0, with the samples in this order and a row of rates for each step."""
         self._samples = np.asarray(order)
-        self.backend.asarray(self._source.place(order), out=self._order)
+        places = self._source.place(order)
+        self.backend.asarray(places, out=self._order)
+        if self._augmenter is not None:
+            self._augmenter.start(epoch)
+            self._send_orders(places)
         if rates is not None:
             rows = np.reshape(self._per_part(rates), self._rates.shape)
             self.backend.asarray(rows, out=self._rates)
@@ -132,17 +146,75 @@ class Feed:
         return _cut(self.size, self._part)
 
     def gather(self, size: int | None = None) -> tuple[Array, Array | None]:
-        """The current batch, or its next part of ``size`` samples: images and targets."""
+        """The current batch, or its next part of ``size`` samples: images and targets.
+
+        If images are mixed, the targets are shares of the classes: (classes, n).
+        """
         size = size or self.size
         x = self._buffers.view("x", (*self._shape, size))
         chosen = self._buffers.view("chosen", (size,), np.int64)
         kernels, source = self.backend.kernels, self._source.stored
         labels = self._buffers.view("labels", (size,), np.int64) if source.has_labels else None
         ours = source.targets if source.has_labels else None
+        upcoming = {name: self._buffers.view(name, (size,), np.int64) for name in self._orders}
+        for name, order in self._orders.items():
+            kernels.next_samples(self.cursor, order, upcoming[name])
         kernels.next_batch(self.cursor, self._order, ours, self._rates, chosen, labels, self.rate)
-        kernels.gather_batch(source.images, chosen, x, *self._normalization)
         self.weights = self._chosen("weights", source.weights, chosen)
-        return x, self._chosen("targets", source.targets, chosen) if labels is None else labels
+        targets = self._chosen("targets", source.targets, chosen) if labels is None else labels
+        if self._augmenter is None:
+            kernels.gather_batch(source.images, chosen, x, *self._normalization)
+            return x, targets
+        drawn = self._augmented(self._augmenter, "drawn", chosen, upcoming.get("samples", chosen), x)
+        if self._augmenter.mixes:
+            targets = self._mix(self._augmenter, x, targets, drawn, upcoming)
+        return x, targets
+
+    def _augmented(self, augmenter: Augmenter, name: str, chosen: Array, samples: Array, x: Array) -> Array:
+        """``x`` = the chosen images, augmented; -> what was drawn for them, in the buffer ``name``."""
+        images = self._source.stored.images
+        return augmenter.gather(images, chosen, samples, self._normalization, self._buffers, name, x)
+
+    def _mix(
+        self, augmenter: Augmenter, x: Array, targets: Array, drawn: Array, upcoming: dict[str, Array]
+    ) -> Array:
+        """Mix ``x`` with its partners; -> the mixed targets (classes, n)."""
+        kernels, partners = self.backend.kernels, upcoming["partners"]
+        others = self._buffers.view("others", x.shape)
+        self._augmented(
+            augmenter, "others drawn", partners, upcoming.get("partner samples", partners), others
+        )
+        kernels.mix_batch(x, others, drawn)
+        other_targets = upcoming.get("partner labels")
+        if other_targets is None:
+            other_targets = self._chosen("partner targets", self._source.stored.targets, partners)
+        mixed = self._buffers.view("mixed targets", (self._classes, len(partners)))
+        kernels.mix_targets(targets, other_targets, drawn, mixed)
+        return mixed
+
+    def _names_of_orders(self) -> list[str]:
+        """What augmentation needs on the device, in the order of the epoch.
+
+        These are the positions in the data set, unless all images lie on the device in that order, and the
+        partners that images are mixed with.
+        """
+        names = []
+        if self._augmenter and self.streamed:
+            names.append("samples")
+        if self._augmenter and self._augmenter.mixes:
+            names += ["partners", *["partner samples"] * self.streamed]
+            names += ["partner labels"] * (self._labels is not None)
+        return names
+
+    def _send_orders(self, places: Any) -> None:
+        """Bring what augmentation needs to the device; ``places`` has the places of the images there."""
+        pairs = _pairs(len(places), self.batch_size)
+        partners = self._samples[pairs]
+        values = {"samples": self._samples, "partners": places[pairs], "partner samples": partners}
+        if self._labels is not None:
+            values["partner labels"] = self._labels[partners]
+        for name, order in self._orders.items():
+            self.backend.asarray(values[name], out=order)
 
     def _chosen(self, name: str, stored: Array | None, chosen: Array) -> Array | None:
         """The chosen ones of these numbers for each sample, batch last."""
@@ -170,6 +242,15 @@ def _cut(count: int, size: int) -> list[int]:
     """``count`` cut into pieces of ``size``; the last one has the rest."""
     whole, rest = divmod(count, size)
     return [size] * whole + [rest] * (rest > 0)
+
+
+def _pairs(count: int, batch_size: int) -> Any:
+    """For each position in an epoch, the one that it is mixed with: its neighbour in the same batch."""
+    positions = np.arange(count)
+    first = positions - positions % batch_size
+    place, size = positions - first, np.minimum(batch_size, count - first)
+    other = place ^ 1
+    return first + np.where(other < size, other, np.maximum(place - 1, 0))
 
 
 def stored_dtype(array: Any, dtype: str) -> Any:

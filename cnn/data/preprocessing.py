@@ -49,6 +49,11 @@ class Preprocessing:
         mean, std = moments(data.images)
         return cls(tuple(mean), tuple(value or 1.0 for value in std))
 
+    @classmethod
+    def none(cls, channels: int) -> "Preprocessing":
+        """What leaves the numbers as they are, with bytes as 0..1."""
+        return cls((0.0,) * channels, (1.0,) * channels)
+
     def arrays(self, images_dtype: Any, dtype: str) -> tuple[Any, Any]:
         """(shift, scale) of each channel in ``dtype``: stored numbers become (number - shift) * scale."""
         unit = BYTE if images_dtype == np.uint8 else 1

@@ -12,7 +12,8 @@ from backends import Backend
 from backends.kernels import SETS
 from backends.text import did_you_mean
 from cnn import data, models
-from cnn.data import Dataset
+from cnn.data import Dataset, augmentation
+from cnn.data.augmentation import Augmentation
 from cnn.network import DTYPES, Network, require_dtype
 from cnn.support.arguments import number, whole
 from cnn.support.errors import ArgumentError, DataError
@@ -150,6 +151,12 @@ class Config:
         "Compute each batch in this many parts and add their gradients: the same updates with less memory.",
         check=whole, before=1,
     )
+    augment: list[str] | None = setting(  # noqa: RUF009
+        None, TRAINING,
+        f"How images are changed in each epoch, as in shift=2,flip or crop=4:reflect: "
+        f"{', '.join(augmentation.AUGMENTATIONS)}.",
+        shown="off", parse=cut, check=lambda _, texts: augmentation.parse(texts or ()), before=None,
+    )
     normalize: bool = setting(
         False, TRAINING,
         "Subtract the mean of the training images from each channel and divide by their standard deviation; "
@@ -163,7 +170,8 @@ class Config:
         shown="none", check=require_share, before=0.0,
     )
     seed: int = setting(
-        0, TRAINING, "Seed of the initial weights and of the shuffling.", check=partial(whole, least=0),
+        0, TRAINING, "Seed of the initial weights, of the shuffling and of --augment.",
+        check=partial(whole, least=0),
     )
     device: str = setting(
         "auto", DEVICE, "auto, cpu, cuda or cuda:N; CNN_DEVICE sets what auto means.",
@@ -277,6 +285,10 @@ class Config:
         """The transforms of the gradient before each update."""
         clip = [ClipNorm(self.clip)] if self.clip else []
         return clip + ([ClipValue(self.clip_value)] if self.clip_value else [])
+
+    def make_augmentations(self) -> list[Augmentation]:
+        """The augmentations of the training images."""
+        return augmentation.parse(self.augment or ())
 
     def make_schedule(self) -> Schedule:
         """The schedule by name."""

@@ -10,6 +10,21 @@ import numpy as np
 
 import backends
 from backends import Backend, Window
+from backends.kernels.augmentation import (
+    BLEND,
+    BOX_LEFT,
+    BOX_SIZE,
+    BOX_TOP,
+    BOXES,
+    COLOUR,
+    COLUMNS,
+    GAIN,
+    GEOMETRY,
+    SHARE,
+    TARGET_SHARE,
+    Step,
+    rows_drawn,
+)
 from backends.kernels.functions import FUNCTIONS, Function
 from backends.kernels.sampling import Sampling
 
@@ -375,6 +390,51 @@ def _adaptive_updates(numbers: _Numbers, variant: str, arrays: dict[str, Any]) -
         yield _kernel("lookahead", named, value=value, slow=slow, count=counted, every=every, alpha=0.5)
 
 
+def _augmentations(
+    numbers: _Numbers, variant: str, kinds: dict[str, Any], chosen: Any, out: Any
+) -> Iterator[Call]:
+    """What is drawn for a batch, and what becomes of its images."""
+    (C, H, W, N), order = out.shape, numbers.random.permutation(len(kinds["bytes"]))
+    yield _kernel(
+        "next_samples", variant, cursor=np.array([len(order) - 2, 1]), order=order, chosen=np.zeros(N, int)
+    )
+    turns = numbers.random.integers(-1 << 16, 1 << 16, (20, COLUMNS)) / (1 << 16)
+    places = turns * (H, 0, H, W, 0, W)
+    table = np.concatenate([turns, places])
+    kinds_of_steps = (GEOMETRY, COLOUR, BLEND, BOX_SIZE, BOX_TOP, BOX_LEFT)
+    program = (
+        *(
+            Step(kind, 20 * (kind > COLOUR), 20, 30 << 16, False, box)
+            for box in (0, 1)
+            for kind in kinds_of_steps
+        ),
+        Step(GEOMETRY, 3, 2, 2 << 16, alternates=True),
+    )
+    drawn = np.zeros((rows_drawn(program), N))
+    draws = {"samples": chosen, "keys": np.array([(1 << 32) - 3, 5, 7]), "program": program}
+    yield _kernel("draw", variant, **draws, table=table, size=(H, W), drawn=drawn)
+    drawn[[0, 4, GAIN, SHARE]] = 1
+    moved = drawn.copy()
+    moved[[2, 5]] = numbers.random.integers(-2, 3, (2, N))
+    turned = drawn.copy()
+    turned[:6] += numbers.random.integers(-1 << 16, 1 << 16, (6, N)) / (1 << 18)
+    for rows in (moved, turned):
+        rows[[GAIN, SHARE, TARGET_SHARE]] = numbers.random.integers(0, 1 << 16, (3, N)) / (1 << 16)
+        rows[BOXES:] = numbers.random.integers(0, H, rows[BOXES:].shape)
+    for kind, images in kinds.items():
+        for reflect in (False, True):
+            arrays = {"images": images, "indices": chosen, "reflect": reflect, "out": out}
+            arrays |= {"shift": numbers.normal(C), "scale": numbers.normal(C)}
+            name = f"{variant}, {kind}{', reflected' if reflect else ''}"
+            yield _kernel("augment_batch", name, **arrays, drawn=moved, smooth=False)
+            yield _kernel("augment_batch", f"{name}, smooth", **arrays, drawn=turned, smooth=True)
+    pair = {"x": numbers.normal(*out.shape), "others": numbers.normal(*out.shape)}
+    yield _kernel("mix_batch", variant, **pair, drawn=turned)
+    for kind, own in {"labels": numbers.below(10, N), "numbers": numbers.normal(10, N)}.items():
+        pair = {"own": own, "others": np.ascontiguousarray(own[..., ::-1])}
+        yield _kernel("mix_targets", f"{variant}, {kind}", **pair, drawn=turned, out=numbers.unset(10, N))
+
+
 BATCHES = {"small": (9, (2, 3, 4), 5), "large": (50, (3, 28, 28), 64)}  # images, the shape of one, a batch
 
 
@@ -389,6 +449,7 @@ def _batches(numbers: _Numbers) -> Iterator[Call]:
             arrays |= {"shift": numbers.normal(len(out)), "scale": numbers.normal(len(out))}
             yield _kernel("gather_batch", f"{variant}, {kind}, normalized", **arrays)
         rows = numbers.normal(count, 7)
+        yield from _augmentations(numbers, variant, kinds, chosen, out)
         yield _kernel(
             "gather_batch", f"{variant}, rows", images=rows, indices=chosen, out=numbers.unset(7, N)
         )

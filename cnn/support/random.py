@@ -7,7 +7,7 @@ import numpy as np
 
 from cnn.support.arguments import whole
 
-WEIGHTS, SHUFFLE, SPLIT, CHECK, DRAWS = range(5)
+WEIGHTS, SHUFFLE, SPLIT, CHECK, DRAWS, AUGMENT, AUGMENT_RUN = range(7)
 """The streams."""
 
 

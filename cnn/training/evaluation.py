@@ -1,5 +1,8 @@
 """The loss and the accuracy of a network on a data set."""
 
+from collections.abc import Sequence
+
+from cnn.data.augmentation import Augmentation
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.network import EVALUATION_BATCH, Network
@@ -56,8 +59,13 @@ def make_feed(
     stream: bool | None = None,
     parts: int = 1,
     rates: int = 1,
+    augment: Sequence[Augmentation] = (),
+    seed: int = 0,
 ) -> Feed:
-    """``data`` for the network's device; ShapeError or DataError where the two do not fit."""
+    """``data`` for the network's device; ShapeError or DataError where the two do not fit.
+
+    The images are changed by the augmentations, which draw from ``seed``.
+    """
     batch_size = whole("batch_size", batch_size)
     instance("data", data, Dataset, "cnn.data.Dataset(images, labels)")
     network.check_images(data.images)
@@ -69,5 +77,5 @@ def make_feed(
         )
     return Feed(
         network.backend, network.dtype, data.images, data.labels, batch_size, stream, parts,
-        network.preprocessing, rates=rates,
+        network.preprocessing, rates=rates, augment=augment, seed=seed, classes=classes,
     )  # fmt: skip

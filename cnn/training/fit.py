@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from cnn.data.augmentation import Augmentation
 from cnn.data.dataset import Dataset
 from cnn.network import Network
 from cnn.support.errors import OutOfMemory
@@ -36,6 +37,7 @@ def fit(
     accumulate: int = 1,
     normalize: bool = False,
     momentum_schedule: Schedule | None = None,
+    augment: Sequence[Augmentation] | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``network`` on ``train``, in shuffled batches.
 
@@ -56,7 +58,7 @@ def fit(
         Schedule of the learning rate over this call (see :mod:`cnn.schedules`). None: constant; or
         Linear(warmup=100) if ``optimizer`` is None too.
     seed : int
-        Seed of the shuffling.
+        Seed of the shuffling and of the augmentation.
     callbacks : sequence of Callback
         None: a progress bar, an error if a value is no longer finite, and a warning if the network does not
         learn. ``[]`` is silent.
@@ -81,6 +83,9 @@ def fit(
     momentum_schedule : Schedule
         Schedule of the momentum of SGD or Muon. None: the one that belongs to ``schedule``, as for OneCycle,
         otherwise constant.
+    augment : sequence of Augmentation
+        How images are changed in each epoch (see :mod:`cnn.augment`), such as [cnn.augment.Shift(2)]. The
+        changes follow from ``seed``, the epoch and the image.
 
     Returns
     -------
@@ -102,7 +107,7 @@ def fit(
     """
     prepared = prepare(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, resume, transforms, accumulate, normalize, momentum_schedule,
+        stream, resume, transforms, accumulate, normalize, momentum_schedule, augment,
     )  # fmt: skip
     with _advice_if_too_large(prepared), network.backend.active(), ExitStack() as at_end:
         run, validation_batches = prepared.start()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn.data.augmentation import Augmentation
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed, is_too_large
 from cnn.data.notes import notes_on
@@ -50,12 +51,14 @@ class PreparedRun:
     accumulate: int
     normalize: bool
     momentum_schedule: Schedule | None
+    augment: Sequence[Augmentation]
 
     def start(self) -> tuple[Run, Feed | None]:
         """Bring the data to the device, and resume from ``saved``; -> the run, and the validation batches."""
         self._choose_preprocessing()
         rates = 1 if self.momentum_schedule is None else 2
-        feed = make_feed(self.network, self.train, self.batch_size, self.stream, self.accumulate, rates)
+        sizes = self.batch_size, self.stream, self.accumulate, rates
+        feed = make_feed(self.network, self.train, *sizes, self.augment, self.seed)
         validation = None if self.validation is None else make_feed(self.network, self.validation)
         _warn_of_data(self.network, self.train, self.validation)
         loss = make_loss(self.network, self.loss)
@@ -98,6 +101,7 @@ class PreparedRun:
             "momentum_schedule": repr(self.momentum_schedule) if self.momentum_schedule else None,
             "transforms": [repr(transform) for transform in self.transforms] or None,
             "normalize": self.normalize or None,
+            "augment": [repr(augmentation) for augmentation in self.augment] or None,
         }
 
     def start_epoch(self, run: Run, epoch: int) -> float:
@@ -111,7 +115,7 @@ class PreparedRun:
         if self.momentum_schedule is not None and (momentum := self.optimizer.scheduled_momentum):
             momenta = learning_rates(momentum, self.momentum_schedule, epoch, self.epochs, run.steps)
             rows = np.stack([rates, momenta], axis=1)
-        run.training.feed.start(order, rows)
+        run.training.feed.start(order, rows, epoch)
         return float(rates[-1])
 
 
@@ -133,6 +137,7 @@ def prepare(
     accumulate: int,
     normalize: bool,
     momentum_schedule: Schedule | None,
+    augment: Sequence[Augmentation] | None,
 ) -> PreparedRun:
     """The arguments of ``fit``, checked and with its defaults; the network is built."""
     instance("network", network, Network, "cnn.models.lenet5()")
@@ -161,6 +166,8 @@ def prepare(
     seed = whole("seed", seed, least=0)
     flag("graph", graph)
     normalize = flag("normalize", normalize)
+    augment = [] if augment is None else augment
+    _instances("augment", augment, Augmentation, "cnn.augment.Shift(2)")
     if not network.built:
         network.build(train.shape, seed=seed)
     if stream is None:
@@ -168,7 +175,7 @@ def prepare(
     flag("stream", stream)
     return PreparedRun(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, saved, transforms, accumulate, normalize, momentum_schedule,
+        stream, saved, transforms, accumulate, normalize, momentum_schedule, augment,
     )  # fmt: skip
 
 

@@ -107,12 +107,14 @@ class Kernel:
     their addresses instead of being linked, so each is compiled only once.
 
     With ``reorder``, sums may be computed in any order, as vectorization requires. Without it, formulas that
-    could lose precision or overflow are computed exactly as written.
+    could lose precision or overflow are computed exactly as written. Without ``fuse``, a product and a sum
+    are rounded apart, as in plain NumPy.
     """
 
-    def __init__(self, function: Callable[..., None], reorder: bool = True) -> None:
+    def __init__(self, function: Callable[..., None], reorder: bool = True, fuse: bool = True) -> None:
         self.function = function
-        self._options = {"error_model": "numpy", "fastmath": _FAST | ({"reassoc"} if reorder else set())}
+        fast = _FAST - (set() if fuse else {"contract", "arcp"}) | ({"reassoc"} if reorder else set())
+        self._options = {"error_model": "numpy", "fastmath": fast}
         self._count = len(inspect.signature(function).parameters) - 2
         self._addresses: dict[Any, int] = {}
 
@@ -156,6 +158,7 @@ class Kernel:
 
 
 as_written = partial(Kernel, reorder=False)
+as_in_numpy = partial(Kernel, reorder=False, fuse=False)
 
 
 def _launch_parts(address, arguments, parts):

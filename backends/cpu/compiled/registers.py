@@ -191,6 +191,16 @@ zero, one = _constant(0), _constant(1)
 
 
 @intrinsic
+def as_number(typing_context, pointer, value):
+    """``value`` as a number of the type that ``pointer`` points to."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return context.cast(builder, arguments[1], value, pointer.dtype)
+
+    return pointer.dtype(pointer, value), codegen
+
+
+@intrinsic
 def call(typing_context, address, arguments):
     """Call the C function at an address, which returns nothing, with a tuple of pointers and integers."""
 

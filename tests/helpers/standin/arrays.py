@@ -338,6 +338,7 @@ UFUNCS = (
     *("negative", "absolute", "abs", "sign", "reciprocal", "square", "sqrt", "ceil"),
     *("exp", "expm1", "log", "log1p", "sin", "cos", "tanh"),
     *("maximum", "minimum", "fmin", "greater", "greater_equal", "less", "less_equal", "equal", "not_equal"),
+    "floor",
     *("logical_and", "logical_or", "logical_xor", "logical_not", "isfinite", "isinf", "isnan"),
     *("bitwise_and", "bitwise_or", "bitwise_xor", "invert", "left_shift", "right_shift"),
 )
