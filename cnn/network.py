@@ -9,9 +9,10 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 import backends
-from backends import Backend
+from backends import Backend, graph
 from backends.memory import Array, Scratch, Shape
 from backends.text import did_you_mean
+from cnn.data.augmentation import views
 from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last, some_of
 from cnn.data.feed import Feed
 from cnn.data.preprocessing import Preprocessing
@@ -135,29 +136,52 @@ class Network(Sequential):
         with self.backend.active():
             return super().backward(dy.astype(self.dtype, copy=False), input_grad)
 
-    def predict(self, images: Any, batch_size: int = EVALUATION_BATCH) -> Any:
+    def predict(self, images: Any, batch_size: int = EVALUATION_BATCH, tta: str | None = None) -> Any:
         """Probabilities for host images: (N, C, H, W) or (N, H, W) -> (N, classes).
 
         Bytes are scaled as in training, floats are taken as they are, and then the network's
         ``preprocessing`` is applied. The output of a network that does not end in Softmax goes through one.
-        If memory runs out, the batch size is halved. Raises ShapeError for images of another shape,
-        DataError if ``images`` are not images.
+        With ``tta`` (test-time augmentation), such as "mirror" or "mirror,shifts=1", the outputs for several
+        views of each image are averaged before that: see :func:`cnn.augment.views`. If memory runs out, the
+        batch size is halved. Raises ShapeError for images of another shape, DataError if ``images`` are not
+        images.
         """
         images = as_images(images)
         self.check_images(images)
         batch_size = whole("batch_size", batch_size)
-        feed = Feed(self.backend, self.dtype, images, None, batch_size, preprocessing=self.preprocessing)
+        feed = Feed(
+            self.backend, self.dtype, images, None, batch_size, preprocessing=self.preprocessing,
+            views=views(tta),
+        )  # fmt: skip
         found: list[Array] = []
 
         def step() -> None:
-            x, _ = feed.gather()
-            found[:] = [self.probabilities(self.forward(x))]
+            y, _ = self.answers(feed)
+            found[:] = [self.probabilities(y)]
 
         def parts() -> list[Any]:
             return [np.moveaxis(self.backend.to_host(found[0]), -1, 0) for _ in feed.repeat(step)]
 
         with self.backend.active():
             return np.concatenate(self.with_fitting_batches(feed, parts))
+
+    def answers(self, feed: Feed) -> tuple[Array, Array | None]:
+        """The outputs for the next batch of ``feed`` in inference, and its targets.
+
+        If the feed has several views of each image, these are the mean outputs, not the mean probabilities:
+        any loss then gets what it expects.
+        """
+        x, targets = feed.gather()
+        y = self.forward(x)
+        if feed.views == 1:
+            return y, targets
+        kernels, xp = self.backend.kernels, self.backend.xp
+        mean = self.buffer("mean output", y.shape)
+        kernels.copy(y, mean)
+        for number in range(1, feed.views):
+            kernels.add(mean, self.forward(feed.view(number)), mean)
+        graph.call(xp.multiply, mean, 1 / feed.views, out=mean)
+        return mean, targets
 
     def with_fitting_batches(self, feed: Feed, work: Callable[[], Result]) -> Result:
         """The result of ``work``, an inference on all of ``feed``.

@@ -6,7 +6,7 @@ import typer
 
 import backends
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Weights
+from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Tta, Weights
 from cnn.cli.output import print_json, result_line, say_notes
 from cnn.data import load
 from cnn.data.notes import notes_on
@@ -27,6 +27,7 @@ def evaluate(
         str | None, typer.Option(help="Data set to test on.", show_default="the run's own")
     ] = None,
     weights: Weights = None,
+    tta: Tta = None,
     device: Device = DEFAULT.device,
     kernels: Kernels = DEFAULT.kernels,
     threads: Threads = DEFAULT.threads,
@@ -43,7 +44,8 @@ def evaluate(
         say_notes(notes_on(test_set, "test"))
     test_set = test_set.labelled_as(class_names)
     about = folder.about(folder.require_weights(weights))
-    result = {**evaluation.evaluate(network, test_set), "count": len(test_set), **about}
+    found = evaluation.evaluate(network, test_set, tta=tta or config.tta)
+    result = {**found, "count": len(test_set), **about}
     if as_json:
         print_json(result)
     else:

@@ -186,7 +186,7 @@ class Job:
         if weights == "best":
             load(self.folder.best, network=self.network)
         try:
-            found = examine(self.network, self.test_set, self.config.batch_size)
+            found = examine(self.network, self.test_set, self.config.batch_size, self.config.tta)
             return replace(found, **self.folder.about(weights))
         except KeyboardInterrupt:
             raise self._ended("interrupted before the test", 130) from None

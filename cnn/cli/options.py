@@ -72,6 +72,13 @@ Device = Annotated[str, option("device")]
 Kernels = Annotated[str, option("kernels")]
 Threads = Annotated[int | None, option("threads")]
 Dtype = Annotated[str, option("dtype")]
+Tta = Annotated[
+    str | None,
+    typer.Option(
+        help="Test-time augmentation, such as mirror or mirror,shifts=1; none turns it off.",
+        show_default="as the run was tested",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 # readable=False leaves permissions unchecked: some file systems show them wrongly, and opening a file tells.
 Run = Annotated[

@@ -11,7 +11,7 @@ import typer
 import backends
 from backends.text import did_you_mean
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Weights
+from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Tta, Weights
 from cnn.cli.output import print_json, say, say_weights
 from cnn.data.readers.photographs import as_digit, as_image, pictures_at, read_picture
 from cnn.runs.folder import RunFolder
@@ -53,6 +53,7 @@ def predict(
         ),
     ] = "auto",
     weights: Weights = None,
+    tta: Tta = None,
     device: Device = DEFAULT.device,
     kernels: Kernels = DEFAULT.kernels,
     threads: Threads = DEFAULT.threads,
@@ -84,7 +85,7 @@ def predict(
                 say(f"error: {image}")
                 unread.append(image)
                 continue
-            (probabilities,) = network.predict(image[None])
+            (probabilities,) = network.predict(image[None], tta=tta or config.tta)
             if not np.isfinite(probabilities).all():
                 raise CheckpointError(f"{run}: its weights give NaN: train it with a lower learning rate")
             yield file, image, probabilities

@@ -313,6 +313,7 @@ class Move(Augmentation):
     mode: str = "reflect"
 
     def draws(self, size: Size, white: float) -> list[Draw]:
+        _require_below(f"tta moves images by {abs(self.rows)} pixels", abs(self.rows), size)
         move = _affine((1, self.rows), (1, self.columns))
         return [Draw(GEOMETRY, [row]) for row in (move, *[_mirror(size)] * self.mirrored)]
 
@@ -425,6 +426,27 @@ def parse(texts: Sequence[str]) -> list[Augmentation]:
     augmentations = [_parsed(text) for text in texts]
     common_mode(augmentations)
     return augmentations
+
+
+def views(tta: str | None) -> list[Augmentation]:
+    """The views of test-time augmentation next to the image itself, from a text such as "mirror,shifts=1".
+
+    ``mirror`` adds the mirror image. ``shifts=K`` adds the image moved by K pixels up and to the left, and
+    down and to the right; its reflection comes into sight at the border (Jordan 2024). Both together are five
+    further views. None and "none" are none.
+    """
+    if tta is None or tta == "none":
+        return []
+    moves, mirrors = [0], [False]
+    for part in str(tta).split(","):
+        name, _, pixels = part.strip().partition("=")
+        if name == "mirror" and not pixels:
+            mirrors = [False, True]
+        elif name == "shifts" and pixels.isdecimal() and int(pixels):
+            moves = [0, -int(pixels), int(pixels)]
+        else:
+            raise ArgumentError(f"tta is {shown(tta)}, expected mirror, shifts=1, mirror,shifts=1 or none")
+    return [Move(move, move, mirrored) for move in moves for mirrored in mirrors if move or mirrored]
 
 
 def _parsed(text: str) -> Augmentation:

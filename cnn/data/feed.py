@@ -48,6 +48,7 @@ class Feed:
         augment: Sequence[Augmentation] = (),
         seed: int = 0,
         classes: int = 0,
+        views: Sequence[Augmentation] = (),
     ) -> None:
         self.backend = backend
         self.dtype = dtype
@@ -64,8 +65,10 @@ class Feed:
         self._augmenter: Augmenter | None = None
         self._labels = data.targets if data.has_labels else None
         self._classes = classes
+        self._views = [Augmenter(backend, [view], self._shape, stored) for view in views]
         if augment:
             self._augmenter = Augmenter(backend, augment, self._shape, stored, seed)
+        if augment or views:
             preprocessing = preprocessing or Preprocessing.none(self._shape[0])
         self._normalization: tuple[Array, ...] = ()  # shift and scale of each channel
         if preprocessing is not None:
@@ -169,6 +172,18 @@ class Feed:
         if self._augmenter.mixes:
             targets = self._mix(self._augmenter, x, targets, drawn, upcoming)
         return x, targets
+
+    @property
+    def views(self) -> int:
+        """How many views of each image there are: the image itself, and those of test-time augmentation."""
+        return 1 + len(self._views)
+
+    def view(self, number: int) -> Array:
+        """The images of the latest batch, from one of the views after the first."""
+        x = self._buffers.view("x", (*self._shape, self.size))
+        chosen = self._buffers.view("chosen", (self.size,), np.int64)
+        self._augmented(self._views[number - 1], "drawn", chosen, chosen, x)
+        return x
 
     def _augmented(self, augmenter: Augmenter, name: str, chosen: Array, samples: Array, x: Array) -> Array:
         """``x`` = the chosen images, augmented; -> what was drawn for them, in the buffer ``name``."""

@@ -157,6 +157,12 @@ class Config:
         f"{', '.join(augmentation.AUGMENTATIONS)}.",
         shown="off", parse=cut, check=lambda _, texts: augmentation.parse(texts or ()), before=None,
     )
+    tta: str | None = setting(
+        None, TRAINING,
+        "Test-time augmentation: average the network's outputs for each image and its mirror image (mirror), "
+        "and for both moved by a pixel in two directions (mirror,shifts=1).",
+        shown="off", check=lambda _, tta: augmentation.views(tta), before=None,
+    )
     normalize: bool = setting(
         False, TRAINING,
         "Subtract the mean of the training images from each channel and divide by their standard deviation; "

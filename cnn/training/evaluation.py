@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cnn.data.augmentation import Augmentation
+from cnn.data.augmentation import Augmentation, views
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.network import EVALUATION_BATCH, Network
@@ -14,16 +14,20 @@ from cnn.training.metrics import Totals
 
 
 def evaluate(
-    network: Network, data: Dataset, loss: Loss | None = None, batch_size: int = EVALUATION_BATCH
+    network: Network,
+    data: Dataset,
+    loss: Loss | None = None,
+    batch_size: int = EVALUATION_BATCH,
+    tta: str | None = None,
 ) -> dict[str, float]:
     """{"loss": mean loss, "accuracy": share of right answers} of ``network`` on ``data``.
 
-    ``loss=None`` is the one that :func:`fit` would take. If memory runs out, the batch size is halved.
-    Raises ShapeError or DataError if data and network do not fit.
+    ``loss=None`` is the one that :func:`fit` would take; ``tta`` is as in :meth:`Sequential.predict`. If
+    memory runs out, the batch size is halved. Raises ShapeError or DataError if data and network do not fit.
     """
     instance("network", network, Network, "cnn.models.lenet5()").require_built()
     with network.backend.active():
-        feed = make_feed(network, data, batch_size)
+        feed = make_feed(network, data, batch_size, tta=tta)
         return totals_of(network, feed, make_loss(network, loss))
 
 
@@ -40,8 +44,8 @@ def totals_of(network: Network, feed: Feed, loss: Loss) -> dict[str, float]:
     totals = Totals(network)
 
     def step() -> None:
-        x, labels = feed.gather()
-        call(loss.forward, network.forward(x), labels, sums=totals.sums)
+        y, labels = network.answers(feed)
+        call(loss.forward, y, labels, sums=totals.sums)
 
     def result() -> dict[str, float]:
         totals.reset()
@@ -61,6 +65,7 @@ def make_feed(
     rates: int = 1,
     augment: Sequence[Augmentation] = (),
     seed: int = 0,
+    tta: str | None = None,
 ) -> Feed:
     """``data`` for the network's device; ShapeError or DataError where the two do not fit.
 
@@ -78,4 +83,5 @@ def make_feed(
     return Feed(
         network.backend, network.dtype, data.images, data.labels, batch_size, stream, parts,
         network.preprocessing, rates=rates, augment=augment, seed=seed, classes=classes,
+        views=views(tta),
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Augmentation: what the device makes of images, against NumPy and SciPy, and the same on every device."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -437,3 +438,86 @@ def test_the_command_augments_and_keeps_it(command, own_data):
         np.testing.assert_array_equal(array, weights[1][name])
     code, _, said = command("train", *settings, "--augment", "shft=2")
     assert (code, "unknown augmentation 'shft'" in said) == (2, True)
+
+
+class TestTestTimeAugmentation:
+    def network(self, device="cpu", softmax=False):
+        last = [cnn.Softmax()] if softmax else []
+        net = cnn.Sequential(cnn.Conv2D(4, 3), cnn.ReLU(), cnn.Flatten(), cnn.Dense(3), *last)
+        net.build((3, H, W), backend=device, dtype="float64")
+        net.preprocessing = cnn.Preprocessing((0.5,) * 3, (0.2,) * 3)
+        return net
+
+    def views(self, tta):
+        """The images in each view, by NumPy."""
+        shifts = [0, -1, 1] if "shifts" in tta else [0]
+        moved = [np.stack([shifted(image, k, k, "reflect") for image in COLOUR]) for k in shifts]
+        return [view[..., ::step] for view in moved for step in ((1, -1) if "mirror" in tta else (1,))]
+
+    @pytest.mark.parametrize("tta", ["mirror", "shifts=1", "mirror,shifts=1"])
+    def test_outputs_are_averaged_over_the_views(self, tta, kernels):
+        net = self.network(backends.get("cpu", kernels))
+        outputs = [net.predict(np.ascontiguousarray(view)) for view in self.views(tta)]
+        logits = np.mean([np.log(each) for each in outputs], axis=0)  # up to a constant for each image
+        expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(net.predict(COLOUR, tta=tta), expected, rtol=1e-9)
+        np.testing.assert_allclose(net.predict(COLOUR, batch_size=9, tta=tta), expected, rtol=1e-9)
+
+    def test_probabilities_are_averaged_if_the_network_gives_them(self):
+        net = self.network(softmax=True)
+        outputs = [net.predict(np.ascontiguousarray(view)) for view in self.views("mirror")]
+        np.testing.assert_allclose(net.predict(COLOUR, tta="mirror"), np.mean(outputs, axis=0))
+
+    def test_evaluate_uses_the_same_outputs(self):
+        net, data = self.network(StandInBackend()), cnn.data.Dataset(COLOUR, LABELS)
+        found = cnn.evaluate(net, data, tta="mirror,shifts=1")
+        answers = net.predict(COLOUR, tta="mirror,shifts=1")
+        assert found["loss"] == pytest.approx(-np.log(answers[np.arange(90), LABELS]).mean())
+        assert found["accuracy"] == (answers.argmax(axis=1) == LABELS).mean()
+        assert cnn.evaluate(net, data, tta="none") == cnn.evaluate(net, data)
+
+    @pytest.mark.parametrize("tta", ["flip", "shifts", "shifts=0", "mirror=2", "", 3])
+    def test_what_makes_no_sense_is_refused(self, tta):
+        with pytest.raises(cnn.ArgumentError, match=r"tta is .*, expected mirror, shifts=1"):
+            self.network().predict(COLOUR, tta=tta)
+
+    def test_the_command_tests_as_the_run_says(self, command, own_data):
+        settings = ("--data", own_data, "--device", "cpu", "--no-report", "--epochs", "1", "--out", "run")
+        code, out, said = command("train", *settings, "--tta", "mirror", "--json")
+        assert code == 0, said
+        trained = json.loads(out)["loss"]
+        losses = [
+            json.loads(command("evaluate", "run", "--json", "--device", "cpu", *more)[1])["loss"]
+            for more in ((), ("--tta", "mirror"), ("--tta", "none"))
+        ]
+        assert losses[0] == losses[1] == pytest.approx(trained)
+        assert losses[2] != losses[0]
+        code, _, said = command("evaluate", "run", "--tta", "miror")
+        assert (code, "tta is 'miror', expected mirror" in said) == (2, True)
+
+
+class TestSheet:
+    def test_it_shows_images_and_their_versions(self, tmp_path):
+        from PIL import Image
+
+        from cnn.inspection.sheet import augmented, write_sheet
+
+        data = cnn.data.Dataset(COLOUR, LABELS)
+        pictures = augmented(data, [Flip()])
+        assert pictures.shape == (8, 12, 3, H, W)
+        plain = pictures[:, :1]
+        mirrored = (pictures == plain[..., ::-1]).all(axis=(2, 3, 4))
+        assert (mirrored | (pictures == plain).all(axis=(2, 3, 4))).all()
+        assert 20 < mirrored.sum() < 70
+        write_sheet(data, [Flip()], tmp_path / "sheet.png")
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            assert sheet.mode == "RGB"
+            np.testing.assert_array_equal(np.asarray(sheet)[4, 4], COLOUR[0, :, 0, 0])
+
+    def test_the_command_writes_it(self, command, own_data):
+        arguments = ("summary", "--augment", "shift=2,rotate=20,mixup=0.3", "--data", own_data)
+        code, out, _ = command(*arguments)
+        assert (code, out.strip()) == (0, "wrote augmented.png")
+        assert Path("augmented.png").read_bytes().startswith(b"\x89PNG")
+        code, out, _ = command(*arguments, "--sheet", "other.png", "--json")
+        assert (code, json.loads(out)) == (0, {"file": "other.png"})

@@ -129,17 +129,18 @@ class Evaluation:
             ) from None
 
 
-def examine(network: Network, test_set: Dataset, batch_size: int = 128) -> Evaluation:
+def examine(network: Network, test_set: Dataset, batch_size: int = 128, tta: str | None = None) -> Evaluation:
     """Test a trained network, and examine its activations and the time of its layers.
 
     Everything runs on the network's device. The weights are unchanged, but the gradients are overwritten:
-    layers are timed in training steps on ``batch_size`` test images, or fewer if there are fewer.
+    layers are timed in training steps on ``batch_size`` test images, or fewer if there are fewer. ``tta`` is
+    as in :meth:`Sequential.predict`.
 
     Raises ShapeError or DataError if the network and the data do not match.
     """
     whole("batch_size", batch_size)
     with network.backend.active():
-        totals, predicted, probabilities = _answers(network, test_set)
+        totals, predicted, probabilities = _answers(network, test_set, tta)
         labels, classes = test_set.labels, probabilities.shape[1]
         pairs = np.bincount(labels * classes + predicted, minlength=classes * classes)
         return Evaluation(
@@ -154,16 +155,17 @@ def examine(network: Network, test_set: Dataset, batch_size: int = 128) -> Evalu
         )
 
 
-def _answers(network: Network, test_set: Dataset) -> tuple[dict[str, float], Any, Any]:
+def _answers(network: Network, test_set: Dataset, tta: str | None) -> tuple[dict[str, float], Any, Any]:
     """({"loss", "accuracy"}, predicted classes (N,), probabilities (N, K)), on the host."""
     backend, xp = network.backend, network.backend.xp
-    feed, loss, totals = make_feed(network, test_set), make_loss(network, None), Totals(network)
+    feed = make_feed(network, test_set, tta=tta)
+    loss, totals = make_loss(network, None), Totals(network)
 
     def answers() -> tuple[dict[str, float], Any, Any]:
         totals.reset()
         predicted, probabilities = [], []
-        for x, labels in feed:
-            y = network.forward(x)
+        for _ in feed.batches():
+            y, labels = network.answers(feed)
             loss.forward(y, labels, sums=totals.sums)
             predicted.append(backend.to_host(xp.argmax(y, axis=0)))
             probabilities.append(backend.to_host(network.probabilities(y)).T.astype(np.float64))
