@@ -75,7 +75,17 @@ from cnn.training.evaluation import evaluate
 from cnn.training.fit import fit
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
 from cnn.training.groups import Group
-from cnn.training.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
+from cnn.training.losses import (
+    L1,
+    BCEWithLogits,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Focal,
+    Huber,
+    Loss,
+    MeanSquaredError,
+)
+from cnn.training.metrics import Metric
 from cnn.training.muon import Muon
 from cnn.training.optimizers import SGD, Adam, AdamW, Optimizer
 from cnn.training.stopping import EarlyStopping, MaxTime, StopAt
@@ -86,6 +96,7 @@ __all__ = [
     "ELU",
     "EMA",
     "GELU",
+    "L1",
     "LAMB",
     "SELU",
     "SGD",
@@ -96,6 +107,7 @@ __all__ = [
     "AdaptiveAvgPool2D",
     "ArgumentError",
     "AvgPool2D",
+    "BCEWithLogits",
     "BatchNorm1D",
     "BatchNorm2D",
     "BestWeights",
@@ -116,6 +128,7 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Flatten",
+    "Focal",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
     "GradientCheck",
@@ -123,6 +136,7 @@ __all__ = [
     "Group",
     "HardSigmoid",
     "HardSwish",
+    "Huber",
     "Layer",
     "LayerCheck",
     "LeakyReLU",
@@ -134,6 +148,7 @@ __all__ = [
     "MaxPool2D",
     "MaxTime",
     "MeanSquaredError",
+    "Metric",
     "Muon",
     "NAdam",
     "NaNGuard",

@@ -13,6 +13,7 @@ from cnn.data.notes import notes_on
 from cnn.runs.folder import RunFolder
 from cnn.support.terminal import write_line
 from cnn.training import evaluation
+from cnn.training.metrics import all_metrics
 
 
 @app.command(
@@ -44,7 +45,10 @@ def evaluate(
         say_notes(notes_on(test_set, "test"))
     test_set = test_set.labelled_as(class_names)
     about = folder.about(folder.require_weights(weights))
-    found = evaluation.evaluate(network, test_set, tta=tta or config.tta)
+    metrics = all_metrics(len(class_names)) if as_json else []
+    found = evaluation.evaluate(network, test_set, tta=tta or config.tta, metrics=metrics)
+    if as_json:
+        found["per_class"] = dict(zip(class_names, found["per_class"], strict=True))
     result = {**found, "count": len(test_set), **about}
     if as_json:
         print_json(result)

@@ -23,6 +23,8 @@ def notes_on(part: Dataset, name: str, train: Dataset | None = None, normalized:
 
 def _one_class_note(part: Dataset) -> str | None:
     """The note that all images are of one class."""
+    if not part.has_one_class_each:
+        return None
     first = part.labels[0]
     if (part.labels != first).any():
         return None
@@ -34,6 +36,8 @@ def _one_class_note(part: Dataset) -> str | None:
 
 def _untrained_note(part: Dataset, name: str, train: Dataset) -> str | None:
     """The note on classes that have images in the part but no training images."""
+    if not (part.has_one_class_each and train.has_one_class_each):
+        return None
     unknown = np.isin(part.labels, np.unique(train.labels), invert=True)
     if not unknown.any():
         return None

@@ -87,7 +87,7 @@ class Progress(Callback):
             return
         self._looked = now
         totals = run.totals.read()
-        figures = f"loss {_loss(totals['loss'])}  accuracy {totals['accuracy']:.2%}"
+        figures = _results(totals)
         if self._bar.console.width >= USUAL_WIDTH:
             figures += f"  {run.totals.count / run.seconds:,.0f} images/s"
         self._bar.update(
@@ -99,13 +99,11 @@ class Progress(Callback):
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         line = (
-            f"epoch {run.epoch}/{run.epochs}  loss {_loss(record['loss'])}  "
-            f"accuracy {record['accuracy']:.2%}  {record['images_per_second']:,.0f} images/s"
+            f"epoch {run.epoch}/{run.epochs}  {_results(record)}  {record['images_per_second']:,.0f} images/s"
         )
-        if "validation_accuracy" in record and not (self.tests and run.epoch == run.epochs):
+        if "validation_loss" in record and not (self.tests and run.epoch == run.epochs):
             name = "test" if self.tests else "validation"
-            loss, accuracy = record["validation_loss"], record["validation_accuracy"]
-            line += f"  |  {name} loss {_loss(loss)}  accuracy {accuracy:.2%}"
+            line += f"  |  {name} {_results(record, 'validation_')}"
         if self._bar:
             line = fold(line, self._bar.console.width, indent="  ")
             self._bar.console.print(line, soft_wrap=True)
@@ -116,6 +114,12 @@ class Progress(Callback):
         if self._bar:
             self._bar.stop()
             self._bar = None  # so that the callback can be pickled after use
+
+
+def _results(record: dict[str, Any], prefix: str = "") -> str:
+    """The loss, and the accuracy if there is one."""
+    loss, accuracy = record[f"{prefix}loss"], record.get(f"{prefix}accuracy")
+    return f"loss {_loss(loss)}" + ("" if accuracy is None else f"  accuracy {accuracy:.2%}")
 
 
 def _loss(value: float) -> str:
@@ -216,21 +220,24 @@ class LearningGuard(Callback):
         """Why the network is useless, or None."""
         again = f"start again with {_lower_rate(run)}"
         guesses = _guesses(run, record)
-        if _answers_alike(run, guesses) and (guesses or _latest_loss(run) > first / 2):
+        has_accuracy = "accuracy" in record
+        if has_accuracy and _answers_alike(run, guesses) and (guesses or _latest_loss(run) > first / 2):
             return f"the network predicts the same class for every image after epoch {run.epoch}; {again}"
         if record["loss"] > self.factor * first:
             loss, before = _loss(record["loss"]), _loss(first)
             return f"the loss is {loss} in epoch {run.epoch}, above {before} at the start; {again}"
+        if not guesses:
+            return None
         best = max(run.history, key=lambda past: float(past["accuracy"]))
         has_learned = best["accuracy"] > run.guess + self.share * (1 - run.guess)
-        if guesses and has_learned and record["loss"] > best["loss"]:
+        if has_learned and record["loss"] > best["loss"]:
             return f"{_no_better(run, record)}, after {best['accuracy']:.2%} before; {again}"
         return None
 
 
 def _guesses(run: Run, record: dict[str, Any]) -> bool:
     """Whether the network is no better than always predicting the most frequent class."""
-    return bool(record["accuracy"] <= run.guess < 1)
+    return bool(record.get("accuracy", 1) <= run.guess < 1)
 
 
 def _answers_alike(run: Run, guesses: bool) -> bool:

@@ -73,14 +73,16 @@ def find_fault(run: Run, good: Snapshot) -> Fault | None:
 def _first_not_finite(training: TrainingStep) -> str | None:
     """Run one step layer by layer; -> the first result that is NaN or infinite."""
     network, feed = training.network, training.feed
+    divisor = training.loss.begin_batch(feed.size)
     with network.unfused():
         for number, size in enumerate(feed.parts):
-            if place := _first_in_gradients(training, *feed.gather(size)):
+            if place := _first_in_gradients(training, *feed.gather(size), divisor):
                 return place
             if training.accumulation:
                 training.accumulation.add(size, is_first=number == 0)
     if training.accumulation:
         training.accumulation.finish()
+    training.loss.finish_batch(network.flat.grad)
     update(network, training.optimizer, feed.rate, training.transforms)
     for layer in network.in_sequence():
         if not _all_finite(training, *(parameter.value for parameter in layer.parameters.values())):
@@ -90,14 +92,14 @@ def _first_not_finite(training: TrainingStep) -> str | None:
     return None
 
 
-def _first_in_gradients(training: TrainingStep, x: Array, labels: Array) -> str | None:
+def _first_in_gradients(training: TrainingStep, x: Array, targets: Array, divisor: int) -> str | None:
     """Run forward and backward layer by layer; -> the first result that is NaN or infinite."""
     loss, layers = training.loss, list(training.network.in_sequence())
     for layer in layers:
         x = layer.forward(x, training=True)
         if not _all_finite(training, x):
             return f"the output of layer {layer.label} (forward)"
-    if not _all_finite(training, loss.forward(x, labels, training.feed.size)):
+    if not _all_finite(training, loss.forward(x, targets, divisor, weights=training.feed.weights)):
         return "the loss (forward)"
     dy = loss.backward()
     if not _all_finite(training, dy):

@@ -1,16 +1,16 @@
-"""The loss and the accuracy of a network on a data set."""
+"""The loss, the accuracy and other metrics of a network on a data set."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from cnn.data.augmentation import Augmentation, views
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.arguments import instance, whole
-from cnn.support.errors import DataError
 from cnn.support.origin import call
-from cnn.training.losses import BinaryCrossEntropy, CrossEntropy, Loss
-from cnn.training.metrics import Totals
+from cnn.training.losses import BCEWithLogits, BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
+from cnn.training.metrics import Metric, Totals, require_measurable, require_metrics
 
 
 def evaluate(
@@ -19,37 +19,61 @@ def evaluate(
     loss: Loss | None = None,
     batch_size: int = EVALUATION_BATCH,
     tta: str | None = None,
-) -> dict[str, float]:
+    metrics: Sequence[Metric] = (),
+) -> dict[str, Any]:
     """{"loss": mean loss, "accuracy": share of right answers} of ``network`` on ``data``.
 
+    The results of ``metrics`` are added. There is no accuracy if the images have no single class.
     ``loss=None`` is the one that :func:`fit` would take; ``tta`` is as in :meth:`Sequential.predict`. If
     memory runs out, the batch size is halved. Raises ShapeError or DataError if data and network do not fit.
     """
     instance("network", network, Network, "cnn.models.lenet5()").require_built()
+    metrics = require_metrics(metrics)
     with network.backend.active():
-        feed = make_feed(network, data, batch_size, tta=tta)
-        return totals_of(network, feed, make_loss(network, loss))
+        loss = make_loss(network, loss, data)
+        feed = make_feed(network, data, batch_size, loss=loss, tta=tta)
+        require_measurable(metrics, data)
+        return totals_of(network, feed, loss, metrics, data.has_accuracy)
 
 
-def make_loss(network: Network, loss: Loss | None) -> Loss:
-    """``loss``, ready for ``network``; None is CrossEntropy, or BinaryCrossEntropy for probabilities."""
+def make_loss(network: Network, loss: Loss | None, data: Dataset | None = None) -> Loss:
+    """``loss``, ready for ``network``.
+
+    None is CrossEntropy, or BinaryCrossEntropy for probabilities; BCEWithLogits if the images of ``data``
+    have several labels, MeanSquaredError if they have other targets.
+    """
     if loss is None:
-        loss = BinaryCrossEntropy() if network.gives_probabilities else CrossEntropy()
+        loss = _usual_loss(network, data)
     instance("loss", loss, Loss, "cnn.CrossEntropy()").build(network)
     return loss
 
 
-def totals_of(network: Network, feed: Feed, loss: Loss) -> dict[str, float]:
-    """The loss and the accuracy of ``network`` on all batches of ``feed``."""
-    totals = Totals(network)
+def _usual_loss(network: Network, data: Dataset | None) -> Loss:
+    if isinstance(data, Dataset) and not data.classes:
+        return MeanSquaredError()
+    if network.gives_probabilities:
+        return BinaryCrossEntropy()
+    return BCEWithLogits() if isinstance(data, Dataset) and not data.has_accuracy else CrossEntropy()
+
+
+def totals_of(
+    network: Network,
+    feed: Feed,
+    loss: Loss,
+    metrics: Sequence[Metric] = (),
+    has_accuracy: bool = True,
+) -> dict[str, Any]:
+    """The loss, the accuracy and the metrics of ``network`` on all batches of ``feed``."""
+    totals = Totals(network, loss, metrics, has_accuracy)
 
     def step() -> None:
-        y, labels = network.answers(feed)
-        call(loss.forward, y, labels, sums=totals.sums)
+        y, targets = network.answers(feed)
+        call(loss.forward, y, targets, sums=totals.sums, weights=feed.weights)
+        totals.add(y, targets, loss.shares)
 
-    def result() -> dict[str, float]:
+    def result() -> dict[str, Any]:
         totals.reset()
-        for _ in feed.repeat(step, [totals.sums]):
+        for _ in feed.repeat(step, list(totals.arrays.values())):
             pass
         return totals.read()
 
@@ -62,26 +86,21 @@ def make_feed(
     batch_size: int = EVALUATION_BATCH,
     stream: bool | None = None,
     parts: int = 1,
+    loss: Loss | None = None,
     rates: int = 1,
     augment: Sequence[Augmentation] = (),
     seed: int = 0,
     tta: str | None = None,
 ) -> Feed:
-    """``data`` for the network's device; ShapeError or DataError where the two do not fit.
+    """``data`` for the network's device; ShapeError or DataError if they or the ``loss`` do not fit.
 
     The images are changed by the augmentations, which draw from ``seed``.
     """
     batch_size = whole("batch_size", batch_size)
     instance("data", data, Dataset, "cnn.data.Dataset(images, labels)")
     network.check_images(data.images)
-    highest, classes = data.labels.max(), network.output_shape[0]
-    if highest >= classes:
-        raise DataError(
-            f"the labels go up to {highest}, the network's output has {classes} classes; "
-            f"give its last layer {highest + 1} outputs or take fewer classes"
-        )
+    (loss or Loss()).require_suitable(data, network)
     return Feed(
-        network.backend, network.dtype, data.images, data.labels, batch_size, stream, parts,
-        network.preprocessing, rates=rates, augment=augment, seed=seed, classes=classes,
-        views=views(tta),
+        network.backend, network.dtype, data.images, data.targets, batch_size, stream, parts,
+        network.preprocessing, data.weights, rates, augment, seed, network.output_shape[0], views(tta),
     )  # fmt: skip

@@ -10,9 +10,9 @@ from cnn.data.dataset import Dataset
 from cnn.network import Network
 from cnn.support.errors import OutOfMemory
 from cnn.training.callbacks import Callback, ending
-from cnn.training.evaluation import totals_of
 from cnn.training.gradients import GradientTransform
 from cnn.training.losses import Loss
+from cnn.training.metrics import Metric, figures
 from cnn.training.optimizers import Optimizer
 from cnn.training.preparation import PreparedRun, prepare
 from cnn.training.run import Run
@@ -38,6 +38,7 @@ def fit(
     normalize: bool = False,
     momentum_schedule: Schedule | None = None,
     augment: Sequence[Augmentation] | None = None,
+    metrics: Sequence[Metric] | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``network`` on ``train``, in shuffled batches.
 
@@ -48,7 +49,8 @@ def fit(
     train, validation : Dataset
         ``validation`` is evaluated at the end of each epoch.
     loss : Loss
-        None: CrossEntropy, or BinaryCrossEntropy for a network that ends in Softmax.
+        None: CrossEntropy, or BinaryCrossEntropy for a network that ends in Softmax; BCEWithLogits for images
+        with several labels, and MeanSquaredError for other targets.
     optimizer : Optimizer
         None: SGD with momentum 0.9 and a learning rate of 0.05 * sqrt(batch_size / 128), at most 0.1. An
         optimizer that was used on this network before continues with its state.
@@ -86,13 +88,16 @@ def fit(
     augment : sequence of Augmentation
         How images are changed in each epoch (see :mod:`cnn.augment`), such as [cnn.augment.Shift(2)]. The
         changes follow from ``seed``, the epoch and the image.
+    metrics : sequence of Metric
+        Further measures of each epoch, such as [cnn.metrics.TopK(5)], on the training and the validation
+        images. Their numbers become part of the history.
 
     Returns
     -------
     list of dict
         One dictionary per epoch, including the epochs before ``resume``: epoch, loss, accuracy,
         images_per_second, seconds, learning_rate and, with ``validation``, validation_loss and
-        validation_accuracy.
+        validation_accuracy. If the images have no single class, there is no accuracy.
 
     Raises
     ------
@@ -107,7 +112,7 @@ def fit(
     """
     prepared = prepare(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, resume, transforms, accumulate, normalize, momentum_schedule, augment,
+        stream, resume, transforms, accumulate, normalize, momentum_schedule, augment, metrics,
     )  # fmt: skip
     with _advice_if_too_large(prepared), network.backend.active(), ExitStack() as at_end:
         run, validation_batches = prepared.start()
@@ -124,8 +129,8 @@ def fit(
             record = _figures(run, rate)
             if validation_batches:
                 with run.training.optimizer.evaluated():
-                    result = totals_of(network, validation_batches, run.training.loss)
-                record |= {f"validation_{name}": value for name, value in result.items()}
+                    result = prepared.validated(run, validation_batches)
+                record |= {f"validation_{name}": value for name, value in figures(result).items()}
             run.history.append(record)
             for callback in prepared.callbacks:
                 callback.on_epoch(run, record)
@@ -149,7 +154,7 @@ def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
 
 def _figures(run: Run, last_rate: float) -> dict[str, Any]:
     """The epoch's line of the history, without validation."""
-    result = run.totals.read()  # waits for the device
+    result = figures(run.totals.read())  # waits for the device
     seconds = run.seconds
     return {
         "epoch": run.epoch,

@@ -20,10 +20,10 @@ from cnn.support.errors import ArgumentError, Notice
 from cnn.training import defaults
 from cnn.training.callbacks import Callback, LearningGuard, NaNGuard, Progress
 from cnn.training.checkpoints import SavedTraining
-from cnn.training.evaluation import make_feed, make_loss
+from cnn.training.evaluation import make_feed, make_loss, totals_of
 from cnn.training.gradients import ClipNorm, GradientTransform
 from cnn.training.losses import Loss
-from cnn.training.metrics import Totals
+from cnn.training.metrics import Metric, Totals, require_measurable, require_metrics
 from cnn.training.optimizers import SGD, Optimizer
 from cnn.training.run import Run
 from cnn.training.schedules import SCHEDULES, Constant, Schedule
@@ -52,25 +52,35 @@ class PreparedRun:
     normalize: bool
     momentum_schedule: Schedule | None
     augment: Sequence[Augmentation]
+    metrics: Sequence[Metric]
 
     def start(self) -> tuple[Run, Feed | None]:
         """Bring the data to the device, and resume from ``saved``; -> the run, and the validation batches."""
         self._choose_preprocessing()
+        network, train = self.network, self.train
         rates = 1 if self.momentum_schedule is None else 2
-        sizes = self.batch_size, self.stream, self.accumulate, rates
-        feed = make_feed(self.network, self.train, *sizes, self.augment, self.seed)
-        validation = None if self.validation is None else make_feed(self.network, self.validation)
-        _warn_of_data(self.network, self.train, self.validation)
-        loss = make_loss(self.network, self.loss)
-        self.optimizer.build(self.network)
-        training = TrainingStep(
-            self.network, loss, self.optimizer, feed, Totals(self.network), self.graph, self.transforms
-        )
+        loss = make_loss(network, self.loss, train)
+        sizes = self.batch_size, self.stream, self.accumulate
+        feed = make_feed(network, train, *sizes, loss, rates, self.augment, self.seed)
+        validation = None if self.validation is None else make_feed(network, self.validation, loss=loss)
+        for data in (train, self.validation):
+            if data is not None:
+                require_measurable(self.metrics, data)
+        _warn_of_data(network, train, self.validation)
+        self.optimizer.build(network)
+        totals = Totals(network, loss, self.metrics, train.has_accuracy)
+        training = TrainingStep(network, loss, self.optimizer, feed, totals, self.graph, self.transforms)
         run = Run(training, self.epochs, self._settings(training))
-        run.guess = np.bincount(self.train.labels).max() / len(self.train)
+        if train.has_one_class_each:
+            run.guess = np.bincount(train.labels).max() / len(train)
         if self.saved is not None:
             self.saved.restore(run)
         return run, validation
+
+    def validated(self, run: Run, batches: Feed) -> dict[str, Any]:
+        """The loss, the accuracy and the metrics of the validation set."""
+        has_accuracy = self.validation is not None and self.validation.has_accuracy
+        return totals_of(self.network, batches, run.training.loss, self.metrics, has_accuracy)
 
     def _choose_preprocessing(self) -> None:
         """Take the preprocessing of the run that is resumed, or measure the training set."""
@@ -94,7 +104,7 @@ class PreparedRun:
             "steps": len(training.feed),
             "seed": self.seed,
             "dtype": training.network.dtype,
-            "loss": type(training.loss).__name__,
+            "loss": training.loss.description,
             "optimizer": type(optimizer).__name__,
             **optimizer.present_settings,
             "schedule": repr(self.schedule),
@@ -102,6 +112,7 @@ class PreparedRun:
             "transforms": [repr(transform) for transform in self.transforms] or None,
             "normalize": self.normalize or None,
             "augment": [repr(augmentation) for augmentation in self.augment] or None,
+            "metrics": [metric.name for metric in self.metrics] or None,
         }
 
     def start_epoch(self, run: Run, epoch: int) -> float:
@@ -138,6 +149,7 @@ def prepare(
     normalize: bool,
     momentum_schedule: Schedule | None,
     augment: Sequence[Augmentation] | None,
+    metrics: Sequence[Metric] | None,
 ) -> PreparedRun:
     """The arguments of ``fit``, checked and with its defaults; the network is built."""
     instance("network", network, Network, "cnn.models.lenet5()")
@@ -168,6 +180,7 @@ def prepare(
     normalize = flag("normalize", normalize)
     augment = [] if augment is None else augment
     _instances("augment", augment, Augmentation, "cnn.augment.Shift(2)")
+    metrics = require_metrics(() if metrics is None else metrics)
     if not network.built:
         network.build(train.shape, seed=seed)
     if stream is None:
@@ -175,7 +188,7 @@ def prepare(
     flag("stream", stream)
     return PreparedRun(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, saved, transforms, accumulate, normalize, momentum_schedule, augment,
+        stream, saved, transforms, accumulate, normalize, momentum_schedule, augment, metrics,
     )  # fmt: skip
 
 

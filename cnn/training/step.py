@@ -53,7 +53,7 @@ class TrainingStep:
         return {
             **self.network.state,
             **{f"optimizer/{name}": array for name, array in self.optimizer.state.items()},
-            "totals": self.totals.sums,
+            **self.totals.arrays,
             "cursor": self.feed.cursor,
         }
 
@@ -61,7 +61,7 @@ class TrainingStep:
     def arrays(self) -> dict[str, Array]:
         """The same arrays under the names that checkpoints have for them; the feed's position is not kept."""
         optimizer = {f"optimizer/{name}": array for name, array in self.optimizer.arrays.items()}
-        more = optimizer | {"totals": self.totals.sums} | self.network.context.draws.state
+        more = optimizer | self.totals.arrays | self.network.context.draws.state
         return self.network.arrays | {TRAINING + name: array for name, array in more.items()}
 
     def __call__(self) -> None:
@@ -84,13 +84,15 @@ def take_step(
     accumulation: Accumulation | None = None,
 ) -> None:
     """One training step on the current batch of ``feed``: the gradients of its parts, and the update."""
+    divisor = loss.begin_batch(feed.size)
     for number, size in enumerate(feed.parts):
-        x, labels = feed.gather(size)
-        compute_gradients(network, loss, x, labels, feed.size, totals.sums)
+        x, targets = feed.gather(size)
+        compute_gradients(network, loss, x, targets, divisor, totals, feed.weights)
         if accumulation:
             accumulation.add(size, is_first=number == 0)
     if accumulation:
         accumulation.finish()
+    loss.finish_batch(network.flat.grad)
     update(network, optimizer, feed.rate, transforms)
 
 
@@ -98,16 +100,19 @@ def compute_gradients(
     network: Network,
     loss: Loss,
     x: Array,
-    labels: Array,
+    targets: Array,
     divisor: int | None = None,
-    sums: Array | None = None,
+    totals: Totals | None = None,
+    weights: Array | None = None,
 ) -> Array:
     """Forward, loss and backward; -> the loss of each sample (N,).
 
-    ``divisor`` and ``sums`` are those of :meth:`Loss.forward`.
+    ``divisor`` and ``weights`` are those of :meth:`Loss.forward`; results are added to ``totals``.
     """
     y = network.forward(x, training=True)
-    losses = call(loss.forward, y, labels, divisor, sums=sums)
+    losses = call(loss.forward, y, targets, divisor, sums=totals and totals.sums, weights=weights)
+    if totals is not None:
+        totals.add(y, targets, loss.shares)
     network.backward(call(loss.backward), input_grad=False)
     return losses
 

@@ -151,7 +151,15 @@ def test_evaluate_gives_what_train_gave(command, own_data):
     trained = json.loads(out)
     assert (code, trained["count"]) == (0, 40)
     code, out, _ = command("evaluate", "run", "--device", "cpu", "--json")
-    assert json.loads(out) == {name: trained[name] for name in ("loss", "accuracy", "count")}
+    found = json.loads(out)
+    assert {name: found[name] for name in ("loss", "accuracy", "count")} == {
+        name: trained[name] for name in ("loss", "accuracy", "count")
+    }
+    assert sum(map(sum, found["confusion"])) == 40
+    assert list(found["per_class"]) == ["dark", "bright"]
+    assert sum(row["count"] for row in found["per_class"].values()) == 40
+    assert 0 <= found["calibration_error"] <= 1
+    assert found["f1"] == sum(row["f1"] for row in found["per_class"].values()) / 2
     _, out, _ = command("evaluate", "run", "--device", "cpu")
     assert out == f"test accuracy {trained['accuracy']:.2%}, loss {trained['loss']:.4f}, on 40 images\n"
 

@@ -102,7 +102,7 @@ def test_a_loss_wants_one_number_for_each_class():
     network = cnn.Sequential(cnn.ReLU())
     network.build((1, 4, 4), backend="cpu")
     with pytest.raises(
-        cnn.ShapeError, match=r"output is \(1, 4, 4\), a loss expects one number for each class"
+        cnn.ShapeError, match=r"output is \(1, 4, 4\), CrossEntropy expects one number for each class"
     ):
         cnn.CrossEntropy().build(network)
 

@@ -139,6 +139,7 @@ def examine(network: Network, test_set: Dataset, batch_size: int = 128, tta: str
     Raises ShapeError or DataError if the network and the data do not match.
     """
     whole("batch_size", batch_size)
+    test_set.require_classes("the report")
     with network.backend.active():
         totals, predicted, probabilities = _answers(network, test_set, tta)
         labels, classes = test_set.labels, probabilities.shape[1]
