@@ -311,11 +311,60 @@ class Kernels:
         """The gradients of :meth:`normalize` with the moments of ``x``; ``dx=None``: not wanted."""
         raise NotImplementedError
 
-    def dropout(self, x: Array, p: float, stream: int, counters: Array, out: Array) -> None:
+    def normalize_relu(
+        self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
+        epsilon: float, out: Array,
+    ) -> None:  # fmt: skip
+        """``out`` = ReLU of :meth:`normalize`."""
+        self.normalize(x, mean, variance, weight, bias, epsilon, out)
+        self.relu(out, out)
+
+    def normalize_relu_grad(
+        self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, weight: Array | None,
+        epsilon: float, weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
+    ) -> None:  # fmt: skip
+        """The gradients of :meth:`normalize_relu`, whose output is ``y``, with the moments of ``x``."""
+        grad = self.scratch("gradient", dy.shape, dy.dtype)
+        self.relu_grad(dy, y, grad)
+        self.normalize_grad(grad, x, mean, variance, weight, epsilon, weight_grad, bias_grad, dx)
+
+    def fold(
+        self, weight: Array, bias: Array | None, mean: Array, variance: Array, scale: Array | None,
+        shift: Array | None, epsilon: float, out_weight: Array, out_bias: Array,
+    ) -> None:  # fmt: skip
+        """The weight (O, ...) and the bias that include :meth:`normalize` by ``scale`` and ``shift``.
+
+        For each output channel, ``out_weight = weight * f`` and ``out_bias = (bias - mean) * f + shift``,
+        where ``f = scale / sqrt(variance + epsilon)``. ``bias`` is (O,) or (O, OH, OW), as ``out_bias``.
+        """
+        raise NotImplementedError
+
+    def normalize_groups(
+        self, x: Array, weight: Array | None, bias: Array | None, epsilon: float, mean: Array, scale: Array,
+        out: Array,
+    ) -> None:  # fmt: skip
+        """``out = (x - mean) * scale * weight + bias`` for each sample's groups of channels.
+
+        ``mean`` and ``scale`` = 1 / sqrt(variance + epsilon), (groups, N), are written. The shape of
+        ``weight`` and ``bias`` is that of the first axes of ``x``.
+        """
+        raise NotImplementedError
+
+    def normalize_groups_grad(
+        self, dy: Array, x: Array, weight: Array | None, mean: Array, scale: Array,
+        weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
+    ) -> None:  # fmt: skip
+        """The gradients of :meth:`normalize_groups`; None: not wanted."""
+        raise NotImplementedError
+
+    def dropout(
+        self, x: Array, p: float, stream: int, counters: Array, out: Array, channels: bool = False
+    ) -> None:
         """``out = x / (1 - p)`` with probability 1 - p, else 0.
 
         The choice is a hash in unsigned 32-bit integers of ``stream``, ``counters`` (the number of updates,
         and the position in the whole batch of ``x``'s first sample), the sample's and the number's position.
+        With ``channels`` it is made for each channel, whose position counts, and not for each number.
         """
         raise NotImplementedError
 

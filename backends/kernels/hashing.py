@@ -23,3 +23,8 @@ def scrambled_number(bits: int) -> int:
     for shift, factor in ROUNDS:
         bits = (bits ^ (bits >> shift)) * factor & 0xFFFFFFFF
     return bits
+
+
+def hash_limit(p: float) -> int:
+    """The number that a hash is below with probability ``p``."""
+    return int(min(p * 2**32, 2**32 - 1))

@@ -14,7 +14,7 @@ from backends.kernels import augmentation
 from backends.kernels.augmentation import GAIN, OFFSET, SHARE, TARGET_SHARE, Pixels, Program
 from backends.kernels.contract import MUON_COEFFICIENTS, MUON_EPSILON, NORM_ROUNDING, TINY, Kernels
 from backends.kernels.functions import Formulas, Function
-from backends.kernels.hashing import scrambled
+from backends.kernels.hashing import hash_limit, scrambled
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
 from backends.memory import Array, Shape, temporaries
@@ -262,19 +262,90 @@ class PortableKernels(Kernels):
         xp.subtract(dx, (total / x.shape[1])[:, None], out=dx)
         xp.multiply(dx, (scale if weight is None else scale * weight)[:, None], out=dx)
 
-    def dropout(self, x: Array, p: float, stream: int, counters: Array, out: Array) -> None:
+    def fold(
+        self, weight: Array, bias: Array | None, mean: Array, variance: Array, scale: Array | None,
+        shift: Array | None, epsilon: float, out_weight: Array, out_bias: Array,
+    ) -> None:  # fmt: skip
         xp = self.device.xp
-        x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, x.shape[-1])
+        factor = 1 / xp.sqrt(variance + epsilon)
+        if scale is not None:
+            factor *= scale
+        xp.multiply(as_matrix(weight), factor[:, None], out=as_matrix(out_weight))
+        out_bias = as_matrix(out_bias)
+        if bias is None:
+            out_bias.fill(0)
+        else:
+            out_bias[...] = as_matrix(bias)
+        xp.subtract(out_bias, mean[:, None], out=out_bias)
+        xp.multiply(out_bias, factor[:, None], out=out_bias)
+        if shift is not None:
+            xp.add(out_bias, shift[:, None], out=out_bias)
+
+    def normalize_groups(
+        self, x: Array, weight: Array | None, bias: Array | None, epsilon: float, mean: Array, scale: Array,
+        out: Array,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        shape = len(mean), -1, x.shape[-1]
+        x, grouped = x.reshape(shape), out.reshape(shape)
+        (square,) = temporaries(self.device, (x.shape, x.dtype))
+        xp.mean(x, axis=1, out=mean)
+        xp.subtract(x, mean[:, None], out=grouped)
+        xp.square(grouped, out=square)
+        xp.mean(square, axis=1, out=scale)
+        xp.add(scale, epsilon, out=scale)
+        xp.sqrt(scale, out=scale)
+        xp.divide(1, scale, out=scale)
+        xp.multiply(grouped, scale[:, None], out=grouped)
+        if weight is not None:
+            xp.multiply(out, _along_rows(weight, out), out=out)
+        if bias is not None:
+            xp.add(out, _along_rows(bias, out), out=out)
+
+    def normalize_groups_grad(
+        self, dy: Array, x: Array, weight: Array | None, mean: Array, scale: Array,
+        weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
+    ) -> None:  # fmt: skip
+        xp = self.device.xp
+        shape = len(mean), -1, x.shape[-1]
+        x, grouped = x.reshape(shape), dy.reshape(shape)
+        normalized, product = temporaries(self.device, *[(x.shape, x.dtype)] * 2)
+        xp.subtract(x, mean[:, None], out=normalized)
+        xp.multiply(normalized, scale[:, None], out=normalized)
+        if weight_grad is not None:
+            xp.multiply(grouped, normalized, out=product)
+            self.sum_rows(product, weight_grad)
+        if bias_grad is not None:
+            self.sum_rows(dy, bias_grad)
+        if dx is None:
+            return
+        # dx = scale * (g - mean(g) - normalized * mean(g * normalized)), where g = dy * weight
+        xp.multiply(dy, 1 if weight is None else _along_rows(weight, dy), out=dx)
+        dx = dx.reshape(shape)
+        xp.multiply(dx, normalized, out=product)
+        xp.multiply(normalized, xp.mean(product, axis=1)[:, None], out=normalized)
+        xp.subtract(dx, xp.mean(dx, axis=1)[:, None], out=dx)
+        xp.subtract(dx, normalized, out=dx)
+        xp.multiply(dx, scale[:, None], out=dx)
+
+    def dropout(
+        self, x: Array, p: float, stream: int, counters: Array, out: Array, channels: bool = False
+    ) -> None:
+        xp = self.device.xp
+        positions = len(x) if channels else prod(x.shape[:-1])
+        shape = positions, -1, x.shape[-1]
+        x, out = x.reshape(shape), out.reshape(shape)
+        chosen = positions, x.shape[-1]
         bits, work, kept = temporaries(
-            self.device, (x.shape, xp.uint32), (x.shape, xp.uint32), (x.shape, xp.bool_)
+            self.device, (chosen, xp.uint32), (chosen, xp.uint32), (chosen, xp.bool_)
         )
-        numbers, samples = (xp.arange(length, dtype=xp.uint32) for length in x.shape)
+        numbers, samples = (xp.arange(length, dtype=xp.uint32) for length in chosen)
         update, first = counters[:1].astype(xp.uint32), counters[1:].astype(xp.uint32)
         samples = scrambled(xp, samples + first + scrambled(xp, update ^ xp.uint32(stream)))
         xp.bitwise_xor(scrambled(xp, numbers)[:, None], samples, out=bits)
         bits[...] = scrambled(xp, bits, work)
-        xp.greater_equal(bits, xp.uint32(min(p * 2**32, 2**32 - 1)), out=kept)
-        xp.multiply(x, kept, out=out)
+        xp.greater_equal(bits, xp.uint32(hash_limit(p)), out=kept)
+        xp.multiply(x, kept[:, None], out=out)
         xp.multiply(out, 1 / (1 - p), out=out)
 
     def count_update(self, counters: Array) -> None:

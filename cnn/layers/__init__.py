@@ -19,9 +19,9 @@ from cnn.layers.activation import (
 )
 from cnn.layers.convolution import Conv2D
 from cnn.layers.dense import Dense
-from cnn.layers.dropout import Dropout
+from cnn.layers.dropout import Dropout, Dropout2D
 from cnn.layers.layer import Context, Layer, Parameter
-from cnn.layers.normalization import BatchNorm1D, BatchNorm2D
+from cnn.layers.normalization import BatchNorm1D, BatchNorm2D, GroupNorm, LayerNorm
 from cnn.layers.padding import ReflectionPad2D, ReplicationPad2D, ZeroPad2D
 from cnn.layers.pooling import AdaptiveAvgPool2D, AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D
 from cnn.layers.residual import Parallel, Residual
@@ -44,12 +44,15 @@ __all__ = [
     "ConvTranspose2D",
     "Dense",
     "Dropout",
+    "Dropout2D",
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
+    "GroupNorm",
     "HardSigmoid",
     "HardSwish",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "LogSoftmax",
     "MaxPool2D",

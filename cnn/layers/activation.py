@@ -6,8 +6,8 @@ from math import prod
 
 from backends.kernels.functions import Function
 from cnn.layers.layer import Array, Context, Layer, Shape
-from cnn.support.arguments import function, number, positive, shown, size
-from cnn.support.errors import ArgumentError, ShapeError
+from cnn.support.arguments import choice, function, number, positive, shown, size
+from cnn.support.errors import ShapeError
 
 
 class Activation(Layer):
@@ -200,9 +200,7 @@ class GELU(_Elementwise):
     """
 
     def __init__(self, approximate: str = "none") -> None:
-        if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
-            raise ArgumentError(f"GELU: approximate is {shown(approximate)}, expected 'none' or 'tanh'")
-        self.approximate = approximate
+        self.approximate = choice("GELU: approximate", approximate, ["none", "tanh"])
 
     @property
     def formula(self) -> Function:

@@ -8,7 +8,7 @@ from typing import Any
 from backends import Window
 from backends.kernels.window import Pair
 from cnn.layers import initializers
-from cnn.layers.fusion import Fused
+from cnn.layers.fusion import Fused, Weighted
 from cnn.layers.layer import Array, Context, Layer, Parameter, Shape
 from cnn.layers.padding import PADS, ZeroPad2D
 from cnn.layers.window import as_given, border_bytes, column_bytes, make_window, window_output
@@ -16,7 +16,7 @@ from cnn.support.arguments import choice, countable, flag, size
 from cnn.support.errors import ArgumentError, ShapeError
 
 
-class Conv2D(Layer):
+class Conv2D(Weighted):
     """A bank of filters slid over an image: (C, H, W) -> (O, OH, OW).
 
     ``y[o] = bias[o] + sum_c weight[o, c] * x[c]``, a cross-correlation, as PyTorch's Conv2d in
@@ -101,20 +101,34 @@ class Conv2D(Layer):
         fan_in = channels // self.groups * self.window.taps
         self._weight = self.parameter("weight", weight_shape, self.initializer, fan_in)
         if self.bias:
-            shape = self.output_shape if self.untied_bias else (self.out_channels,)
-            self._bias = self.parameter("bias", shape, "zeros")
+            self._bias = self.parameter("bias", self.bias_shape, "zeros")
         return self.output_shape
 
+    @property
+    def bias_shape(self) -> Shape:
+        return self.output_shape if self.untied_bias else (self.out_channels,)
+
     def forward(self, x: Array, training: bool = False) -> Array:
-        if self.pad is not None:
-            x = self.pad.forward(x, training)
+        x = self._padded(x, training)
         y = self.output(x, training)
-        self.backend.kernels.conv2d(x, self._weight.value, y, self.window, self.groups)
-        if self.bias:
-            self.backend.kernels.add_bias(y, self._bias.value)
+        self._convolve(x, *self.weights, y)
         if training:
             self._x = x
         return y
+
+    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        x = self._padded(x, training=False)
+        y = self.output(x, training=False)
+        self._convolve(x, weight, bias, y)
+        return y
+
+    def _padded(self, x: Array, training: bool) -> Array:
+        return x if self.pad is None else self.pad.forward(x, training)
+
+    def _convolve(self, x: Array, weight: Array, bias: Array | None, y: Array) -> None:
+        self.backend.kernels.conv2d(x, weight, y, self.window, self.groups)
+        if bias is not None:
+            self.backend.kernels.add_bias(y, bias)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         self.backend.kernels.conv2d_grad_weight(self._x, dy, self._weight.grad, self.window, self.groups)
@@ -127,7 +141,7 @@ class Conv2D(Layer):
         self.backend.kernels.conv2d_grad_input(dy, self._weight.value, dx, self.window, self.groups)
         return dx if self.pad is None else self.pad.backward(dx)
 
-    def fuse(self, following: Sequence[Layer]) -> Layer | None:
+    def with_epilogue(self, following: Sequence[Layer]) -> Fused | None:
         if self.pad is not None:
             return None
         match [layer.epilogue for layer in following[:2]]:
@@ -165,18 +179,26 @@ class FusedConvolution(Fused):
         self._weight, self._bias = self.parameters["weight"], self.parameters.get("bias")
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        window, groups = self.convolution.window, self.convolution.groups
-        weight, bias = self._weight.value, None if self._bias is None else self._bias.value
-        y, winner = self.last.output(x, training), None
-        if self.pool is None:
-            self.backend.kernels.conv2d_relu(x, weight, bias, y, window, groups)
-        else:
-            winner = self.pool.winner(y) if training else None
-            pool = self.pool.window
-            self.backend.kernels.conv2d_relu_max_pool2d(x, weight, bias, y, winner, window, groups, pool)
+        y = self.last.output(x, training)
+        winner = self.pool.winner(y) if training and self.pool is not None else None
+        self._convolve(x, *self.convolution.weights, y, winner)
         if training:
             self._x, self._y, self._winner = x, y, winner
         return y
+
+    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        """The output of inference with this weight and bias."""
+        y = self.last.output(x, training=False)
+        self._convolve(x, weight, bias, y, None)
+        return y
+
+    def _convolve(self, x: Array, weight: Array, bias: Array | None, y: Array, winner: Array | None) -> None:
+        window, groups = self.convolution.window, self.convolution.groups
+        if self.pool is None:
+            self.backend.kernels.conv2d_relu(x, weight, bias, y, window, groups)
+        else:
+            pool = self.pool.window
+            self.backend.kernels.conv2d_relu_max_pool2d(x, weight, bias, y, winner, window, groups, pool)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         convolution = self.convolution

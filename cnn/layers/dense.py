@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from cnn.layers import initializers
-from cnn.layers.fusion import Fused
+from cnn.layers.fusion import Fused, Weighted
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.support.arguments import flag, size
 from cnn.support.errors import ShapeError
 
 
-class Dense(Layer):
+class Dense(Weighted):
     """Every output a weighted sum of every input: (F,) -> (O,), ``y = weight @ x + bias``.
 
     As PyTorch's Linear: the weight is (O, F), the bias (O,); named as in Keras. ``initializer`` names
@@ -43,6 +43,17 @@ class Dense(Layer):
             self.backend.kernels.add_bias(y, self._bias.value)
         return y
 
+    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        y = self.output(x, training=False)
+        self.backend.kernels.matmul(weight, x, y)
+        if bias is not None:
+            self.backend.kernels.add_bias(y, bias)
+        return y
+
+    @property
+    def bias_shape(self) -> Shape:
+        return (self.out_features,)
+
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         if self.bias:
             self.backend.kernels.sum_rows(dy, self._bias.grad)
@@ -63,7 +74,7 @@ class Dense(Layer):
         self.backend.kernels.matmul(self._weight.value.T, dy, dx)
         return dx
 
-    def fuse(self, following: Sequence[Layer]) -> Layer | None:
+    def with_epilogue(self, following: Sequence[Layer]) -> Fused | None:
         if following and following[0].epilogue == "relu":
             return FusedDense(self, following[0])
         return None
@@ -84,13 +95,23 @@ class FusedDense(Fused):
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.last.output(x, training)
         self.dense.multiply(x, y, training)
-        if self._bias is None:
-            self.backend.kernels.relu(y, y)
-        else:
-            self.backend.kernels.add_bias(y, self._bias.value, rectify=True)
+        self._rectify(y, None if self._bias is None else self._bias.value)
         if training:
             self._y = y
         return y
+
+    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        """The output of inference with this weight and bias."""
+        y = self.last.output(x, training=False)
+        self.backend.kernels.matmul(weight, x, y)
+        self._rectify(y, bias)
+        return y
+
+    def _rectify(self, y: Array, bias: Array | None) -> None:
+        if bias is None:
+            self.backend.kernels.relu(y, y)
+        else:
+            self.backend.kernels.add_bias(y, bias, rectify=True)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         grad = self.dense.context.scratch.beside(dy, dy.shape)

@@ -3,6 +3,7 @@
 from math import prod
 
 from cnn.layers.layer import Array, Context, Layer, Shape
+from cnn.layers.window import require_image
 from cnn.support.arguments import number
 
 
@@ -17,8 +18,10 @@ class Dropout(Layer):
     Raises ArgumentError unless 0 <= p < 1.
     """
 
+    whole_channels = False
+
     def __init__(self, p: float = 0.5) -> None:
-        self.p = number("Dropout: p", p, below=1)
+        self.p = number(f"{type(self).__name__}: p", p, below=1)
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         self._stream = context.draws.stream()
@@ -28,7 +31,7 @@ class Dropout(Layer):
         if not training:
             return x
         y = self.buffer("y", x.shape)
-        self.backend.kernels.dropout(x, self.p, self._stream, self.context.draws.counters, y)
+        self._drop(x, y)
         return y
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
@@ -38,5 +41,27 @@ class Dropout(Layer):
         if not input_grad:
             return None
         dx = self.input_gradient(dy)
-        self.backend.kernels.dropout(dy, self.p, self._stream, self.context.draws.counters, dx)
+        self._drop(dy, dx)
         return dx
+
+    def _drop(self, x: Array, out: Array) -> None:
+        counters = self.context.draws.counters
+        self.backend.kernels.dropout(x, self.p, self._stream, counters, out, self.whole_channels)
+
+
+class Dropout2D(Dropout):
+    """Sets whole channels of an image to zero with probability ``p`` in training, and scales the others.
+
+    As PyTorch's Dropout2d (Tompson et al. 2015): neighbouring pixels of a channel say nearly the same, so
+    dropping single ones has little effect. The choice is made as that of :class:`Dropout`, with the channel
+    in place of the number's position.
+
+    Raises ArgumentError unless 0 <= p < 1, and ShapeError when built on an input that is no image.
+    """
+
+    whole_channels = True
+
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        super().build(input_shape, context)
+        require_image(self, input_shape)
+        return self.output_shape

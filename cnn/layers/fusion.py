@@ -4,9 +4,12 @@ A network finds them when it is built, by asking its layers. They stay its layer
 go through the fused one. What lies between them is not kept: the output is enough for the gradient.
 """
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any
 
-from cnn.layers.layer import Layer
+from cnn.layers.layer import Array, Layer, Shape
 
 
 class Fused(Layer):
@@ -17,6 +20,95 @@ class Fused(Layer):
         self.last = layers[-1]
         self.backend = layers[0].backend
         self._own_parameters = layers[0].parameters
+
+    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
+        yield self.layers
+
+
+class Weighted(Layer):
+    """A layer whose output is a product with a weight (O, ...), plus a bias that may be None."""
+
+    @property
+    def weights(self) -> tuple[Array, Array | None]:
+        """The layer's own weight and bias."""
+        weight, bias = (self.parameters.get(name) for name in ("weight", "bias"))
+        return getattr(weight, "value", None), getattr(bias, "value", None)
+
+    @abstractmethod
+    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        """The output of inference with this weight and bias in place of the layer's own."""
+
+    @abstractmethod
+    def with_epilogue(self, following: Sequence[Layer]) -> Fused | None:
+        """The layer and the activation or pooling after it as one pass, which has an ``infer`` too."""
+
+    @property
+    @abstractmethod
+    def bias_shape(self) -> Shape:
+        """The shape of the bias, or of one that is put where there is none."""
+
+    def fuse(self, following: Sequence[Layer]) -> Layer | None:
+        if folds_into(self, following):
+            return Folded(self, following[0], following[1:])
+        return self.with_epilogue(following)
+
+
+def folds_into(layer: Layer, following: Sequence[Layer]) -> bool:
+    """Whether the first of ``following`` is a normalization that inference can fold into ``layer``."""
+    if not (isinstance(layer, Weighted) and layer.is_own and following):
+        return False
+    return following[0].epilogue == "batch_norm" and not following[0].mixes_in_inference
+
+
+def folded(layer: Weighted, normalization: Any) -> tuple[Array, Array]:
+    """The weight and bias with which ``layer`` gives in inference what ``normalization`` makes of its output.
+
+    They are computed on the device, from the weights and running averages of now.
+    """
+    weight, bias = layer.weights
+    result = layer.buffer("folded weight", weight.shape), layer.buffer("folded bias", layer.bias_shape)
+    normalization.fold(weight, bias, *result)
+    return result
+
+
+class Folded(Fused):
+    """A layer with weights and the batch normalization after it, which inference folds into the weights.
+
+    In training they run one after the other. In inference a ReLU or a pooling that follows runs in the same
+    pass as the layer.
+    """
+
+    def __init__(self, layer: Weighted, normalization: Layer, following: Sequence[Layer]) -> None:
+        fused = layer.with_epilogue(following)
+        epilogue = fused.layers[1:] if fused else ()
+        super().__init__(layer, normalization, *epilogue)
+        self._layer, self._normalization = layer, normalization
+        self._inference: Any = fused or layer
+        self._training = [layer, *passes([normalization, *epilogue])]
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        if not training:
+            return self._inference.infer(x, *folded(self._layer, self._normalization))
+        for layer in self._training:
+            x = layer.forward(x, training)
+        return x
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        gradient: Array | None = dy
+        for layer in reversed(self._training):
+            gradient = layer.backward(gradient, input_grad or layer is not self._layer)
+        return gradient
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        weight = self._layer.parameters["weight"]
+        numbers = weight.size + prod(self._layer.bias_shape)
+        runs = self._inference, *self._training
+        most = max(layer.workspace_bytes(batch, trained) for layer in runs)
+        return most + numbers * int(self.backend.xp.dtype(self._layer.dtype).itemsize)
+
+    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
+        for layer in self._training:
+            yield from layer.walk_passes()
 
 
 def passes(layers: Sequence[Layer]) -> list[Layer]:

@@ -1,9 +1,11 @@
-"""Batch normalization."""
+"""Normalization over the batch, over samples and over groups of channels."""
 
+from collections.abc import Callable, Sequence
 from math import prod
 
+from cnn.layers.fusion import Fused
 from cnn.layers.layer import Array, Context, Layer, Shape
-from cnn.support.arguments import flag, number
+from cnn.support.arguments import flag, number, positive, size
 from cnn.support.errors import ArgumentError, ShapeError
 
 
@@ -22,9 +24,7 @@ class _BatchNorm(Layer):
         track_running_stats: bool = True,
     ) -> None:
         name = type(self).__name__
-        self.eps = number(f"{name}: eps", eps)
-        if not self.eps:  # the variance may be 0
-            raise ArgumentError(f"{name}: eps is 0, expected a number above 0 such as 1e-5")
+        self.eps = positive(f"{name}: eps", eps)  # the variance may be 0
         self.momentum = None if momentum is None else number(f"{name}: momentum", momentum)
         if self.momentum is not None and self.momentum > 1:
             raise ArgumentError(f"{name}: momentum is {momentum}, expected a number from 0 to 1, or None")
@@ -52,15 +52,20 @@ class _BatchNorm(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)
+        self.normalize(x, y, training, self.backend.kernels.normalize)
+        return y
+
+    def normalize(self, x: Array, y: Array, training: bool, kernel: Callable[..., None]) -> None:
+        """Write the output to ``y``; ``kernel`` is that of the set, alone or with ReLU."""
         weight, bias = self._values("value")
         kernels = self.backend.kernels
         if not training and self.track_running_stats:
-            kernels.normalize(x, self._running_mean, self._running_variance, weight, bias, self.eps, y)
-            return y
+            kernel(x, self._running_mean, self._running_variance, weight, bias, self.eps, y)
+            return
         use = "training" if training else "inference"  # which must not change what backward reads
         mean, variance = (self.buffer(f"{name} in {use}", x.shape[:1]) for name in ("mean", "variance"))
         kernels.moments(x, mean, variance)
-        kernels.normalize(x, mean, variance, weight, bias, self.eps, y)
+        kernel(x, mean, variance, weight, bias, self.eps, y)
         if training:
             self._x, self._mean, self._variance = x, mean, variance
             if self.track_running_stats:
@@ -68,14 +73,32 @@ class _BatchNorm(Layer):
                 unbiased = count / max(1, count - 1)
                 running = self._running_mean, self._running_variance, self._batches
                 kernels.track(*running, mean, variance, self.momentum, unbiased)
-        return y
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        return self.differentiate(dy, (), input_grad, self.backend.kernels.normalize_grad)
+
+    def differentiate(
+        self, dy: Array, y: tuple[Array, ...], input_grad: bool, kernel: Callable[..., None]
+    ) -> Array | None:
+        """Write the gradients; ``kernel`` is that of the set, alone or with ReLU, which takes ``y`` too."""
         dx = self.input_gradient(dy) if input_grad else None
-        moments = self._x, self._mean, self._variance
         (weight, _), grads = self._values("value"), self._values("grad")
-        self.backend.kernels.normalize_grad(dy, *moments, weight, self.eps, *grads, dx)
+        kernel(dy, self._x, *y, self._mean, self._variance, weight, self.eps, *grads, dx)
         return dx
+
+    def fold(self, weight: Array, bias: Array | None, out_weight: Array, out_bias: Array) -> None:
+        """Write the weight and bias of a layer with which it gives what this one makes of its output.
+
+        This holds in inference, if there are running averages.
+        """
+        moments = self._running_mean, self._running_variance
+        scale, shift = self._values("value")
+        self.backend.kernels.fold(weight, bias, *moments, scale, shift, self.eps, out_weight, out_bias)
+
+    def fuse(self, following: Sequence[Layer]) -> Layer | None:
+        if following and following[0].epilogue == "relu":
+            return FusedNormalization(self, following[0])
+        return None
 
     def _values(self, name: str) -> tuple[Array | None, Array | None]:
         """The values, or the gradients, of weight and bias."""
@@ -119,6 +142,7 @@ class BatchNorm2D(_BatchNorm):
     error, so that a training run does not end in a last batch of one sample.
     """
 
+    epilogue = "batch_norm"
     axes, expected = 3, "an image (channels, height, width); put a Reshape before it"
 
 
@@ -128,4 +152,148 @@ class BatchNorm1D(_BatchNorm):
     The arguments are those of :class:`BatchNorm2D`. Raises ShapeError when built on an image.
     """
 
+    epilogue = "batch_norm"
     axes, expected = 1, "a vector (features,); put a Flatten before it"
+
+
+class FusedNormalization(Fused):
+    """Batch normalization with ReLU. What lies between them is not kept."""
+
+    def __init__(self, normalization: _BatchNorm, relu: Layer) -> None:
+        super().__init__(normalization, relu)
+        self.normalization = normalization
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = self.last.output(x, training)
+        self.normalization.normalize(x, y, training, self.backend.kernels.normalize_relu)
+        if training:
+            self._y = y
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        kernel = self.backend.kernels.normalize_relu_grad
+        return self.normalization.differentiate(dy, (self._y,), input_grad, kernel)
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        numbers = prod(self.last.output_shape) * int(self.backend.xp.dtype(self.normalization.dtype).itemsize)
+        return self.normalization.workspace_bytes(batch, trained) + numbers * trained
+
+
+class _GroupNormalization(Layer):
+    """What normalizations of single samples share: a mean and a variance for each of ``groups`` groups."""
+
+    groups: int
+    eps: float
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = self.output(x, training)
+        use = "training" if training else "inference"  # which must not change what backward reads
+        mean, scale = (
+            self.buffer(f"{name} in {use}", (self.groups, x.shape[-1])) for name in ("mean", "scale")
+        )
+        weight, bias = self._values("value")
+        self.backend.kernels.normalize_groups(x, weight, bias, self.eps, mean, scale, y)
+        if training:
+            self._x, self._mean, self._scale = x, mean, scale
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        dx = self.input_gradient(dy) if input_grad else None
+        weight, _ = self._values("value")
+        self.backend.kernels.normalize_groups_grad(
+            dy, self._x, weight, self._mean, self._scale, *self._values("grad"), dx
+        )
+        return dx
+
+    def _values(self, name: str) -> tuple[Array | None, Array | None]:
+        """The values, or the gradients, of weight and bias; None for what there is not."""
+        weight, bias = (self.parameters.get(part) for part in ("weight", "bias"))
+        return getattr(weight, name, None), getattr(bias, name, None)
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        itemsize = int(self.backend.xp.dtype(self.dtype).itemsize)
+        return prod(self.output_shape) * itemsize * max(batch, 2 * trained)
+
+    @property
+    def multiply_adds(self) -> int:
+        return prod(self.output_shape)
+
+
+class LayerNorm(_GroupNormalization):
+    """Normalizes each sample over all its numbers: any shape, which stays (Ba et al. 2016).
+
+    ``y = (x - mean) / sqrt(variance + eps) * weight + bias`` with the mean and the biased variance of the
+    sample, as PyTorch's LayerNorm over all axes of the sample; their shape is inferred. Weight and bias have
+    the shape of the sample.
+
+    Parameters
+    ----------
+    eps : float
+        Added to the variance.
+    elementwise_affine : bool
+        Whether there are a weight and a bias.
+    bias : bool
+        Whether there is a bias next to the weight.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is out of range.
+    """
+
+    groups = 1
+
+    def __init__(self, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True) -> None:
+        self.eps = positive("LayerNorm: eps", eps)
+        self.elementwise_affine = flag("LayerNorm: elementwise_affine", elementwise_affine)
+        self.bias = flag("LayerNorm: bias", bias)
+
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        super().build(input_shape, context)
+        if self.elementwise_affine:
+            self.parameter("weight", input_shape, "ones")
+            if self.bias:
+                self.parameter("bias", input_shape, "zeros")
+        return self.output_shape
+
+
+class GroupNorm(_GroupNormalization):
+    """Normalizes each sample over groups of channels: (C, ...) -> (C, ...) (Wu & He 2018).
+
+    As PyTorch's GroupNorm: the weight and the bias have a number for each channel, and the number of channels
+    is inferred. As many groups as channels make it an instance normalization.
+
+    Parameters
+    ----------
+    groups : int
+        The number of groups, which divides the number of channels.
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether there are a weight and a bias for each channel.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is out of range.
+    ShapeError
+        When built on an input whose channels cannot be cut into the groups.
+    """
+
+    def __init__(self, groups: int, eps: float = 1e-5, affine: bool = True) -> None:
+        self.groups = size("GroupNorm: groups", groups)
+        self.eps = positive("GroupNorm: eps", eps)
+        self.affine = flag("GroupNorm: affine", affine)
+
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        super().build(input_shape, context)
+        channels = input_shape[0]
+        if channels % self.groups:
+            raise ShapeError(
+                f"layer {self.label}: an input of {channels} channels cannot be cut into {self.groups} "
+                f"groups; choose groups that divide {channels}"
+            )
+        if self.affine:
+            self.parameter("weight", (channels,), "ones")
+            self.parameter("bias", (channels,), "zeros")
+        return self.output_shape

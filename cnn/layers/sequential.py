@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cnn.layers.container import Container, backward, forward, require_layers
-from cnn.layers.fusion import Fused, passes
+from cnn.layers.fusion import passes
 from cnn.layers.layer import Array, Context, Layer, Shape
 
 
@@ -76,7 +76,4 @@ class Sequential(Container):
 
     def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
         for layer in self.passes:
-            if isinstance(layer, Fused):
-                yield layer.layers
-            else:
-                yield from layer.walk_passes()
+            yield from layer.walk_passes()

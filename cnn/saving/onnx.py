@@ -26,12 +26,15 @@ from cnn.layers import (
     ConvTranspose2D,
     Dense,
     Dropout,
+    Dropout2D,
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    GroupNorm,
     HardSigmoid,
     HardSwish,
     Layer,
+    LayerNorm,
     LeakyReLU,
     LogSoftmax,
     MaxPool2D,
@@ -51,6 +54,7 @@ from cnn.layers import (
     Upsample2D,
     ZeroPad2D,
 )
+from cnn.layers.fusion import folded, folds_into
 from cnn.network import Network
 from cnn.support.errors import ArgumentError
 from cnn.support.files import write_whole
@@ -145,19 +149,31 @@ class _Builder:
         Raises ArgumentError for layers that are not in the table, because a subclass may compute anything.
         """
         if layer.is_own and isinstance(layer, Sequential):
-            for inner in layer.layers:
-                value = self.layer(inner, value)
-            return value
+            return self._sequence(list(layer.in_sequence()), value)
         if layer.is_own and isinstance(layer, Parallel):
             outputs = [self.layer(branch, value) for branch in layer.branches]
             return self.operation(layer.path, JOINS[layer.join], outputs)
         if type(layer) not in OPERATIONS:
             known = ", ".join(kind.__name__ for kind in (*OPERATIONS, Sequential, Parallel, Residual))
             raise ArgumentError(f"layer {layer.label} cannot be expressed in ONNX: expected {known}")
+        return self._operations(layer.path, OPERATIONS[type(layer)](layer), value)
+
+    def _sequence(self, layers: list[Layer], value: str) -> str:
+        """Add layers one after the other; a normalization is folded into a layer before it, as in predict."""
+        while layers:
+            layer = layers.pop(0)
+            if type(layer) in FOLDING and folds_into(layer, layers):
+                operations = FOLDING[type(layer)](layer, _folded_weights(layer, layers.pop(0)))
+                value = self._operations(layer.path, operations, value)
+            else:
+                value = self.layer(layer, value)
+        return value
+
+    def _operations(self, place: str, operations: list[Operation], value: str) -> str:
         values = {X: value}
-        for operation in OPERATIONS[type(layer)](layer):
+        for operation in operations:
             inputs = [values[name] for name in operation.inputs] or [value]
-            value = values[operation.operator] = self.operation(layer.path, operation, inputs)
+            value = values[operation.operator] = self.operation(place, operation, inputs)
         return value
 
     def operation(self, place: str, operation: Operation, values: list[str]) -> str:
@@ -187,9 +203,8 @@ def _preprocessing(network: Network) -> list[tuple[str, Operation]]:
     ]
 
 
-def _convolution(layer: Any) -> list[Operation]:
+def _convolution(layer: Any, arrays: dict[str, Any]) -> list[Operation]:
     attributes = _window(layer) | {"dilations": layer.dilation, "group": layer.groups}
-    arrays = _weights(layer)
     padding = _padding(layer.pad) if layer.pad else []
     if not layer.untied_bias:
         return [*padding, Operation("Conv", arrays, attributes)]
@@ -223,8 +238,8 @@ def _enlarging(layer: Any) -> list[Operation]:
     return [Operation("Resize", arrays, how)]
 
 
-def _dense(layer: Any) -> list[Operation]:
-    return [Operation("Gemm", _weights(layer), {"transB": 1})]
+def _dense(layer: Any, arrays: dict[str, Any]) -> list[Operation]:
+    return [Operation("Gemm", arrays, {"transB": 1})]
 
 
 def _max_pooling(layer: Any) -> list[Operation]:
@@ -276,6 +291,25 @@ def _batch_normalization(layer: Any) -> list[Operation]:
     return [Operation("BatchNormalization", arrays, {"epsilon": layer.eps})]
 
 
+def _layer_normalization(layer: Any) -> list[Operation]:
+    arrays = {"weight": np.ones(layer.input_shape, np.float32)} | _weights(layer)
+    return [Operation("LayerNormalization", arrays, {"axis": 1, "epsilon": layer.eps})]
+
+
+def _group_normalization(layer: Any) -> list[Operation]:
+    """Out of older operators: GroupNormalization itself came with opset 18."""
+    shape, groups = layer.input_shape, layer.groups
+    weights = {name: value.reshape(-1, *[1] * (len(shape) - 1)) for name, value in _weights(layer).items()}
+    one = {"scale": np.ones(groups, np.float32), "shift": np.zeros(groups, np.float32)}
+    return [
+        Operation("Reshape", {"grouped": np.array([0, groups, -1], np.int64)}),
+        Operation("InstanceNormalization", one, {"epsilon": layer.eps}),
+        Operation("Reshape", {"shape": np.array([0, *shape], np.int64)}),
+        *([Operation("Mul", {"weight": weights["weight"]})] if layer.affine else []),
+        *([Operation("Add", {"bias": weights["bias"]})] if layer.affine else []),
+    ]
+
+
 def _prelu(layer: Any) -> list[Operation]:
     weight = _weights(layer)["weight"].reshape(-1, *[1] * (len(layer.input_shape) - 1))
     return [Operation("PRelu", {"weight": weight})]
@@ -324,14 +358,19 @@ JOINS = {"add": Operation("Sum"), "concatenate": Operation("Concat", {}, {"axis"
 FLATTEN = Operation("Flatten", {}, {"axis": 1})
 SOFTMAX = Operation("Softmax", {}, {"axis": 1})  # along the first axis of a sample
 
-OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
+# into whose weights a normalization after them is folded
+FOLDING: dict[type[Layer], Callable[[Any, dict[str, Any]], list[Operation]]] = {
     Conv2D: _convolution,
+    Dense: _dense,
+}
+OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
+    Conv2D: lambda layer: _convolution(layer, _weights(layer)),
     ZeroPad2D: _padding,
     ReflectionPad2D: _padding,
     ReplicationPad2D: _padding,
     ConvTranspose2D: _transposed_convolution,
     Upsample2D: _enlarging,
-    Dense: _dense,
+    Dense: lambda layer: _dense(layer, _weights(layer)),
     BatchNorm1D: _batch_normalization,
     BatchNorm2D: _batch_normalization,
     MaxPool2D: _max_pooling,
@@ -342,6 +381,9 @@ OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
     ReLU: lambda layer: [Operation("Relu")],
     Tanh: lambda layer: [Operation("Tanh")],
     Dropout: lambda layer: [],  # inference changes nothing
+    Dropout2D: lambda layer: [],
+    LayerNorm: _layer_normalization,
+    GroupNorm: _group_normalization,
     Softmax: lambda layer: [SOFTMAX],
     Flatten: lambda layer: [FLATTEN],
     LogSoftmax: lambda layer: [Operation("LogSoftmax", {}, {"axis": 1})],
@@ -370,4 +412,14 @@ def _weights(layer: Layer) -> dict[str, Any]:
     return {
         name: layer.backend.to_host(parameter.value).astype(np.float32)
         for name, parameter in layer.parameters.items()
+    }
+
+
+def _folded_weights(layer: Any, normalization: Layer) -> dict[str, Any]:
+    """The parameters of ``layer`` with the normalization after it, on the host, in float32."""
+    with layer.backend.active():
+        arrays = folded(layer, normalization)
+    return {
+        name: layer.backend.to_host(array).astype(np.float32)
+        for name, array in zip(("weight", "bias"), arrays, strict=True)
     }

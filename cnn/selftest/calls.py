@@ -261,12 +261,41 @@ def _normalizations(numbers: _Numbers) -> Iterator[Call]:
             given = {"x": x, **moments, "weight": affine[0], "epsilon": 0.1}
             yield _kernel("normalize", f"{variant}, {name}", **given, bias=affine[1], out=out)
             grads = [None if part is None else numbers.unset(shape[0]) for part in affine]
+            wanted = {"weight_grad": grads[0], "bias_grad": grads[1], "dx": out}
+            yield _kernel("normalize_grad", f"{variant}, {name}", dy=dy, **given, **wanted)
+            yield _kernel("normalize_relu", f"{variant}, {name}", **given, bias=affine[1], out=out)
+            y = np.maximum(numbers.normal(*shape), 0)
+            yield _kernel("normalize_relu_grad", f"{variant}, {name}", dy=dy, **given, y=y, **wanted)
             yield _kernel(
-                "normalize_grad", f"{variant}, {name}", dy=dy, **given, weight_grad=grads[0],
-                bias_grad=grads[1], dx=out,
+                "fold", f"{variant}, {name}", weight=x, bias=None if affine[0] is None else y, **moments,
+                scale=affine[0], shift=affine[1], epsilon=0.1, out_weight=out, out_bias=out,
             )  # fmt: skip
+        yield from _group_normalizations(numbers, variant, shape)
         counters = np.array([5, 1000])
-        yield _kernel("dropout", variant, x=x, p=0.3, stream=123456789, counters=counters, out=out)
+        given = {"x": x, "p": 0.3, "stream": 123456789, "counters": counters, "out": out}
+        yield _kernel("dropout", variant, **given)
+        yield _kernel("dropout", f"{variant}, channels", **given, channels=True)
+
+
+def _group_normalizations(numbers: _Numbers, variant: str, shape: tuple[int, ...]) -> Iterator[Call]:
+    x, dy, out = numbers.normal(*shape), numbers.normal(*shape), numbers.unset(*shape)
+    for groups, affine in ((1, shape[:-1]), (shape[0], shape[:1]), (1, None)):
+        name = f"{variant}, {groups} groups, {'plain' if affine is None else 'affine'}"
+        weight, bias, *grads = (
+            (None,) * 4
+            if affine is None
+            else (*(numbers.normal(*affine) for _ in range(2)), *(numbers.unset(*affine) for _ in range(2)))
+        )
+        moments = {"mean": numbers.unset(groups, shape[-1]), "scale": numbers.unset(groups, shape[-1])}
+        forward = _kernel(
+            "normalize_groups", name, x=x, weight=weight, bias=bias, epsilon=0.1, **moments, out=out
+        )
+        yield forward
+        after = forward.run(backends.get("cpu", "portable"))
+        yield _kernel(
+            "normalize_groups_grad", name, dy=dy, x=x, weight=weight, mean=after["mean"],
+            scale=after["scale"], weight_grad=grads[0], bias_grad=grads[1], dx=out,
+        )  # fmt: skip
 
 
 LOSSES = {"small": (3, 5), "large": (10, 2000)}

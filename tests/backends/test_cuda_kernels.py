@@ -509,4 +509,9 @@ def test_the_set_has_every_method_of_the_portable_one():
         "track",
         "scratch",
         "when_compiling",
+        "normalize_relu",
+        "normalize_relu_grad",
+        "fold",
+        "normalize_groups",
+        "normalize_groups_grad",
     }

@@ -67,6 +67,10 @@ def output_of(layer: cnn.Layer, shape: Shape) -> Shape | None:
         return (layer.out_features,) if len(shape) == 1 else None
     if isinstance(layer, cnn.PReLU):
         return shape if layer.num_parameters in (1, shape[0]) else None
+    if isinstance(layer, cnn.GroupNorm):
+        return None if shape[0] % layer.groups else shape
+    if isinstance(layer, cnn.Dropout2D):
+        return shape if len(shape) == 3 else None
     if isinstance(layer, cnn.BatchNorm1D | cnn.BatchNorm2D):
         return shape if len(shape) == (1 if isinstance(layer, cnn.BatchNorm1D) else 3) else None
     if isinstance(layer, cnn.GlobalAvgPool2D | cnn.GlobalMaxPool2D):

@@ -39,6 +39,19 @@ def test_batch_normalization(kernels, drawn, N, seed):
     close("inference", network.forward(batch_last(x)), batch_last(peer(torch.tensor(x)).detach().numpy()))
 
 
+@at_random
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 2), st.booleans(), st.booleans(), seeds)
+def test_normalization_of_samples(kernels, groups, each, axes, affine, bias, seed):
+    shape = groups * each, *(3, 4)[:axes]
+    eps = 0.05  # with less, a group of one or two numbers magnifies rounding
+    layers = [
+        (cnn.LayerNorm(eps, affine, bias), nn.LayerNorm(shape, eps, affine, bias)),
+        (cnn.GroupNorm(groups, eps, affine), nn.GroupNorm(groups, groups * each, eps, affine)),
+    ]
+    for layer in layers:
+        same_step(*built([layer], shape, kernels), numbers(seed, 5, *shape))
+
+
 class Block(nn.Module):
     """A residual block as others write it."""
 

@@ -90,6 +90,34 @@ def test_the_output_is_probabilities_whatever_the_network_ends_in(layers, tmp_pa
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
 
 
+def normalized():
+    """Normalizations after layers that they are folded into, and after others."""
+    return cnn.Sequential(
+        cnn.Conv2D(4, 3, bias=False), cnn.BatchNorm2D(), cnn.ReLU(), cnn.MaxPool2D(2),
+        cnn.Residual(cnn.Conv2D(4, 3, padding=1, groups=2), cnn.BatchNorm2D(affine=False)),
+        cnn.Sequential(cnn.Conv2D(3, 2, untied_bias=True)), cnn.Sequential(cnn.BatchNorm2D(), cnn.ReLU()),
+        cnn.BatchNorm2D(), cnn.Flatten(), cnn.Dense(8), cnn.BatchNorm1D(), cnn.ReLU(), cnn.Dense(3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_trained_normalization_is_folded_into_the_layer_before_it(dtype, tmp_path):
+    random = np.random.default_rng(0)
+    data = cnn.data.Dataset(random.integers(0, 256, (60, 1, 12, 12), dtype=np.uint8), np.arange(60) % 3)
+    network = normalized()
+    network.build((1, 12, 12), backend="cpu", dtype=dtype, seed=2)
+    cnn.fit(network, data, epochs=2, batch_size=20, callbacks=[])
+    means = [value for name, value in network.state_dict().items() if name.endswith("running_mean")]
+    assert all(np.ptp(mean) > 1e-3 for mean in means)
+    export(network, tmp_path / "model.onnx")
+    operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert operators.count("BatchNormalization") == 1  # the one after ReLU
+    expected = network.predict(data.images)
+    assert np.ptp(expected) > 0.1
+    found = run(session(tmp_path / "model.onnx"), data.images / 255)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
 def test_the_file_says_what_it_is(tmp_path):
     network = built(cnn.models.lenet5(2), (1, 28, 28))
     export(network, tmp_path / "model.onnx", ["caf\u00e9", "dark"])

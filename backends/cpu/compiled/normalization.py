@@ -1,0 +1,248 @@
+"""Normalization and dropout: a few passes over a channel or a sample, while it is in the cache.
+
+Sums are made in blocks and added up in float64, so that float32 loses no digits over millions of numbers.
+"""
+
+from math import sqrt
+
+import numpy as np
+
+from backends.cpu.compiled.jit import Doubles, Indices, Kernel, Numbers, as_written, inlined, share
+from backends.cpu.compiled.registers import as_number, at, one, zero
+
+BLOCK = 4096  # numbers, which stay in the first cache
+
+
+@inlined
+def _sum(x, first, last):
+    total = zero(x)
+    for i in range(first, last):
+        total += x[i]
+    return total
+
+
+@inlined
+def _sum_of_squares(x, mean, first, last):
+    total = zero(x)
+    for i in range(first, last):
+        total += (x[i] - mean) * (x[i] - mean)
+    return total
+
+
+@inlined
+def _sum_of_products(x, y, mean, first, last):
+    total = zero(x)
+    for i in range(first, last):
+        total += x[i] * (y[i] - mean)
+    return total
+
+
+@Kernel
+def moments(
+    x: Numbers, mean: Numbers, variance: Numbers, rows: int, columns: int, part: int, parts: int
+) -> None:
+    """``mean`` and biased ``variance`` of each row, merged from those of blocks.
+
+    Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+    """
+    first, last = share(rows, part, parts)
+    for r in range(first, last):
+        row, middle, squares = at(x, r * columns), 0.0, 0.0
+        for begin in range(0, columns, BLOCK):
+            end = min(columns, begin + BLOCK)
+            count = end - begin
+            here = _sum(row, begin, end) / count
+            mean[r] = here
+            apart = here - middle
+            squares += _sum_of_squares(row, mean[r], begin, end) + apart * apart * begin * count / end
+            middle += apart * count / end
+        mean[r], variance[r] = middle, squares / columns
+
+
+@Kernel
+def normalize(
+    x: Numbers, mean: Numbers, variance: Numbers, weight: Numbers, bias: Numbers, epsilon: Numbers,
+    y: Numbers, rows: int, columns: int, has_weight: int, has_bias: int, rectify: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """``y`` = (x - mean) / sqrt(variance + epsilon) * weight + bias; with ``rectify`` ReLU of that."""
+    first, last = share(rows, part, parts)
+    for r in range(first, last):
+        x_row, y_row, middle = at(x, r * columns), at(y, r * columns), mean[r]
+        scale = one(x) / sqrt(variance[r] + epsilon[0])
+        if has_weight != 0:
+            scale *= weight[r]
+        shift = bias[r] if has_bias != 0 else zero(x)
+        if rectify != 0:
+            for i in range(columns):
+                value = (x_row[i] - middle) * scale + shift
+                y_row[i] = zero(x) if value < 0 else value  # NaN stays
+        else:
+            for i in range(columns):
+                y_row[i] = (x_row[i] - middle) * scale + shift
+
+
+@Kernel
+def normalize_grad(
+    dy: Numbers, x: Numbers, y: Numbers, mean: Numbers, variance: Numbers, weight: Numbers, epsilon: Numbers,
+    weight_grad: Numbers, bias_grad: Numbers, dx: Numbers, rows: int, columns: int, rectified: int,
+    has_weight: int, has_weight_grad: int, has_bias_grad: int, input_grad: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """The gradients of ``normalize``; if ``rectified``, ``y`` is its output and ``dx`` serves as scratch."""
+    first, last = share(rows, part, parts)
+    for r in range(first, last):
+        place = r * columns
+        x_row, dx_row, middle = at(x, place), at(dx, place), mean[r]
+        scale = one(x) / sqrt(variance[r] + epsilon[0])
+        if rectified != 0:
+            dy_row, y_row = at(dy, place), at(y, place)
+            for i in range(columns):
+                dx_row[i] = dy_row[i] if y_row[i] > 0 else zero(x)
+        grad = dx_row if rectified != 0 else at(dy, place)
+        total, along = 0.0, 0.0
+        for begin in range(0, columns, BLOCK):
+            end = min(columns, begin + BLOCK)
+            total += _sum(grad, begin, end)
+            along += _sum_of_products(grad, x_row, middle, begin, end)
+        along *= scale
+        if has_weight_grad != 0:
+            weight_grad[r] = along
+        if has_bias_grad != 0:
+            bias_grad[r] = total
+        if input_grad != 0:
+            # dx = factor (dy - mean(dy) - normalized mean(dy normalized))
+            factor = scale * weight[r] if has_weight != 0 else scale
+            level, slope = as_number(x, total / columns), as_number(x, along / columns) * scale
+            for i in range(columns):
+                dx_row[i] = factor * (grad[i] - level - (x_row[i] - middle) * slope)
+
+
+@Kernel
+def fold(
+    weight: Numbers, bias: Numbers, mean: Numbers, variance: Numbers, scale: Numbers, shift: Numbers,
+    epsilon: Numbers, out_weight: Numbers, out_bias: Numbers, rows: int, columns: int, places: int,
+    has_bias: int, has_scale: int, has_shift: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """The weights and biases of a product that include the normalization of its output's channels."""
+    first, last = share(rows, part, parts)
+    for r in range(first, last):
+        factor = one(weight) / sqrt(variance[r] + epsilon[0])
+        if has_scale != 0:
+            factor *= scale[r]
+        add = shift[r] if has_shift != 0 else zero(weight)
+        row, out_row = at(weight, r * columns), at(out_weight, r * columns)
+        for i in range(columns):
+            out_row[i] = row[i] * factor
+        for i in range(r * places, (r + 1) * places):
+            before = bias[i] if has_bias != 0 else zero(weight)
+            out_bias[i] = (before - mean[r]) * factor + add
+
+
+@Kernel
+def normalize_groups(
+    x: Numbers, weight: Numbers, bias: Numbers, epsilon: Numbers, mean: Numbers, scale: Numbers,
+    sums: Doubles, y: Numbers, groups: int, rows: int, N: int, rows_of_weight: int, has_weight: int,
+    has_bias: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """Each sample's groups of ``rows`` rows normalized: x (groups * rows, N); ``sums`` (N,) is scratch."""
+    first, last = share(N, part, parts)
+    for g in range(groups):
+        means, scales = at(mean, g * N), at(scale, g * N)
+        for n in range(first, last):
+            sums[n] = 0
+        for r in range(g * rows, (g + 1) * rows):
+            row = at(x, r * N)
+            for n in range(first, last):
+                sums[n] += row[n]
+        for n in range(first, last):
+            means[n] = sums[n] / rows
+            sums[n] = 0
+        for r in range(g * rows, (g + 1) * rows):
+            row = at(x, r * N)
+            for n in range(first, last):
+                sums[n] += (row[n] - means[n]) * (row[n] - means[n])
+        for n in range(first, last):
+            scales[n] = 1 / sqrt(sums[n] / rows + epsilon[0])
+        for r in range(g * rows, (g + 1) * rows):
+            row, out = at(x, r * N), at(y, r * N)
+            factor = weight[r // rows_of_weight] if has_weight != 0 else one(x)
+            shift = bias[r // rows_of_weight] if has_bias != 0 else zero(x)
+            for n in range(first, last):
+                out[n] = (row[n] - means[n]) * scales[n] * factor + shift
+
+
+@Kernel
+def normalize_groups_grad(
+    dy: Numbers, x: Numbers, mean: Numbers, scale: Numbers, weight: Numbers, sums: Doubles, dx: Numbers,
+    groups: int, rows: int, N: int, rows_of_weight: int, has_weight: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """The gradient of the input of ``normalize_groups``; ``sums`` (2, N) is scratch."""
+    first, last = share(N, part, parts)
+    total, along = at(sums, 0), at(sums, N)
+    for g in range(groups):
+        means, scales = at(mean, g * N), at(scale, g * N)
+        for n in range(first, last):
+            total[n], along[n] = 0, 0
+        for r in range(g * rows, (g + 1) * rows):
+            row, grad = at(x, r * N), at(dy, r * N)
+            factor = weight[r // rows_of_weight] if has_weight != 0 else one(x)
+            for n in range(first, last):
+                total[n] += grad[n] * factor
+                along[n] += grad[n] * factor * (row[n] - means[n])
+        for n in range(first, last):
+            total[n] = total[n] / rows
+            along[n] = along[n] / rows * scales[n] * scales[n]
+        for r in range(g * rows, (g + 1) * rows):
+            row, grad, out = at(x, r * N), at(dy, r * N), at(dx, r * N)
+            factor = weight[r // rows_of_weight] if has_weight != 0 else one(x)
+            for n in range(first, last):
+                out[n] = scales[n] * (grad[n] * factor - total[n] - (row[n] - means[n]) * along[n])
+
+
+@Kernel
+def normalize_groups_grad_weight(
+    dy: Numbers, x: Numbers, mean: Numbers, scale: Numbers, weight_grad: Numbers, bias_grad: Numbers,
+    size: int, rows: int, N: int, rows_of_weight: int, has_bias: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """The gradients of weight and bias of ``normalize_groups``."""
+    first, last = share(size, part, parts)
+    for w in range(first, last):
+        along, total = 0.0, 0.0
+        for r in range(w * rows_of_weight, (w + 1) * rows_of_weight):
+            row, grad = at(x, r * N), at(dy, r * N)
+            means, scales = at(mean, r // rows * N), at(scale, r // rows * N)
+            here = zero(x)
+            for n in range(N):
+                here += grad[n] * (row[n] - means[n]) * scales[n]
+            along += here
+            total += _sum(grad, 0, N)
+        weight_grad[w] = along
+        if has_bias != 0:
+            bias_grad[w] = total
+
+
+@inlined
+def _scrambled(bits):
+    """The hash of backends.kernels.hashing, in 32 bits, so that several numbers fit a register."""
+    bits = np.uint32(bits ^ (bits >> np.uint32(16)))
+    bits = np.uint32(bits * np.uint32(0x7FEB352D))
+    bits = np.uint32(bits ^ (bits >> np.uint32(15)))
+    bits = np.uint32(bits * np.uint32(0x846CA68B))
+    return np.uint32(bits ^ (bits >> np.uint32(16)))
+
+
+@as_written
+def dropout(
+    x: Numbers, counters: Indices, scale: Numbers, y: Numbers, stream: int, limit: int, positions: int,
+    rows: int, N: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """``y`` = scale * x if the hash of a position, which has ``rows`` rows, is at least ``limit``; else 0."""
+    first, last = share(positions, part, parts)
+    offset = np.uint32(counters[1] + _scrambled(np.uint32(counters[0] ^ stream)))
+    least, factor, nothing = np.uint32(limit), scale[0], zero(x)
+    for position in range(first, last):
+        own = _scrambled(np.uint32(position))
+        for r in range(position * rows, (position + 1) * rows):
+            row, out = at(x, r * N), at(y, r * N)
+            for n in range(N):
+                bits = _scrambled(np.uint32(own ^ _scrambled(np.uint32(n + offset))))
+                out[n] = row[n] * (factor if bits >= least else nothing)
