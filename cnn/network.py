@@ -1,7 +1,7 @@
 """A network: what belongs to the root of a tree of layers, such as its device and its flat vectors."""
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -52,7 +52,7 @@ class Network(Sequential):
 
     is_root = False
     _preprocessing: Preprocessing | None = None
-    frozen_layers: tuple[str, ...] = ()  # the paths of frozen layers
+    frozen_names: tuple[str, ...] = ()  # the names of frozen parameters and statistics
 
     @property
     def kind(self) -> str:
@@ -263,38 +263,53 @@ class Network(Sequential):
         """Every array that a training step changes: parameters, statistics, counters of random numbers."""
         return {"parameters": self.flat.value, **self.statistics, **self.context.draws.state}
 
-    def freeze(self, *layers: str) -> None:
-        """Let training leave the parameters and statistics of these layers as they are.
+    def count_parameters(self, input_shape: Shape) -> int:
+        """The number of parameters for samples of this shape, of a network that is not built.
 
-        ``layers`` are their names, such as "0" or "3.1", or patterns such as "2.*"; layers inside a layer
-        belong to it. ArgumentError if there is no such layer with parameters or statistics.
+        No memory is taken for them. ShapeError if a layer does not fit its input.
         """
-        self._set_frozen(layers, True)
+        backend = backends.get("cpu", "portable")
+        try:
+            draws, scratch = Draws(backend, 0), Scratch(backend, "float32")
+            super().build(input_shape, Context(backend, "float32", scratch, draws, fuse=False))
+            return sum(parameter.size for parameter in super().parameters.values())
+        finally:
+            self.unbuild()
 
-    def unfreeze(self, *layers: str) -> None:
-        """Let training change these layers again; the names are those of :meth:`freeze`."""
-        self._set_frozen(layers, False)
+    def freeze(self, *names: str) -> None:
+        """Let training leave these parameters and statistics as they are.
 
-    def _set_frozen(self, patterns: Sequence[str], frozen: bool) -> None:
-        paths = list(dict.fromkeys(name.rpartition(".")[0] for name in self.arrays))
-        chosen: set[str] = set()
+        ``names`` are those of layers, such as "0" or "3.1", with the layers inside them, or of parameters,
+        such as "0.weight", or patterns of either such as "2.*". A frozen BatchNorm normalizes with its
+        running statistics. ArgumentError if nothing has such a name.
+        """
+        self._set_frozen({*self.frozen_names, *self._find(names)})
+
+    def unfreeze(self, *names: str) -> None:
+        """Let training change these parameters and statistics again; ``names`` as in :meth:`freeze`."""
+        self._set_frozen(set(self.frozen_names) - set(self._find(names)))
+
+    def _find(self, patterns: Sequence[str]) -> Iterator[str]:
+        """The names of the parameters and statistics that the patterns are about."""
         for pattern in patterns:
-            found = {path for path in paths if isinstance(pattern, str) and _is_in(path, pattern)}
+            found = [name for name in self.arrays if isinstance(pattern, str) and _is_about(pattern, name)]
             if not found:
                 raise ArgumentError(
-                    f"there is no layer {shown(pattern)} with parameters, expected one of {some_of(paths)}"
+                    f"there is no layer or parameter {shown(pattern)}, expected one of {some_of(self.arrays)}"
                 )
-            chosen |= found
-        chosen = chosen.union(self.frozen_layers) if frozen else set(self.frozen_layers) - chosen
-        self.frozen_layers = tuple(path for path in paths if path in chosen)
+            yield from found
+
+    def _set_frozen(self, frozen: set[str]) -> None:
+        self.frozen_names = tuple(name for name in self.arrays if name in frozen)
         for layer in self.walk():
-            layer.frozen = layer.path in self.frozen_layers
+            own = [name for name in self.arrays if name.rpartition(".")[0] == layer.path]
+            layer.frozen = bool(own) and frozen.issuperset(own)
         for name, parameter in self.parameters.items():
-            parameter.frozen = name.rpartition(".")[0] in self.frozen_layers
+            parameter.frozen = name in frozen
 
     def clear_frozen(self) -> None:
         """Set the gradients of frozen parameters to 0."""
-        if self.frozen_layers:
+        if self.frozen_names:
             for parameter in self.parameters.values():
                 if parameter.frozen:
                     self.backend.kernels.clear(parameter.grad)
@@ -405,7 +420,7 @@ class Network(Sequential):
         twin = self.fresh()
         twin.build(**self._place)
         twin.preprocessing = self.preprocessing
-        twin.freeze(*self.frozen_layers)
+        twin.freeze(*self.frozen_names)
         with self.backend.active():
             for array, value in zip(twin.state.values(), self.state.values(), strict=True):
                 array[...] = value
@@ -432,7 +447,7 @@ class Network(Sequential):
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self.is_root:
             return super().__reduce_ex__(protocol)
-        state = self.state_dict(), self.preprocessing, self.frozen_layers
+        state = self.state_dict(), self.preprocessing, self.frozen_names
         return _rebuilt, (self.fresh(), self._place, *state)
 
     def require_built(self) -> None:
@@ -511,9 +526,9 @@ class Network(Sequential):
             raise ShapeError(f"the {name} is {array.shape}, the network expects {expected}, batch last")
 
 
-def _is_in(path: str, pattern: str) -> bool:
-    """Whether a layer is the one of this name or pattern, or inside it."""
-    return fnmatchcase(path, pattern) or path.startswith(f"{pattern}.")
+def _is_about(pattern: str, name: str) -> bool:
+    """Whether the name of a parameter or statistic is ``pattern``, or that of something inside it."""
+    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
 
 
 def _rebuilt(

@@ -17,6 +17,7 @@ from cnn.layers.activation import (
     Softplus,
     Tanh,
 )
+from cnn.layers.channels import PadChannels, Rescale
 from cnn.layers.convolution import Conv2D
 from cnn.layers.dense import Dense
 from cnn.layers.dropout import Dropout, Dropout2D
@@ -57,11 +58,13 @@ __all__ = [
     "LogSoftmax",
     "MaxPool2D",
     "PReLU",
+    "PadChannels",
     "Parallel",
     "Parameter",
     "ReLU",
     "ReflectionPad2D",
     "ReplicationPad2D",
+    "Rescale",
     "Reshape",
     "Residual",
     "Sequential",

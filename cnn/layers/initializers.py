@@ -39,6 +39,20 @@ def lecun_uniform(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
     return random.uniform(-bound, bound, shape)
 
 
+def dirac(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
+    """A convolution whose first filters pass a channel each through, for as many channels as there are.
+
+    The rest is uniform with variance 1 / (3 fan_in), as in PyTorch (Zagoruyko & Komodakis 2017, "DiracNets").
+    """
+    bound = sqrt(1 / fan_in)
+    weight = random.uniform(-bound, bound, shape)
+    center = tuple(length // 2 for length in shape[2:])
+    for channel in range(min(shape[:2])):
+        weight[channel] = 0
+        weight[(channel, channel, *center)] = 1
+    return weight
+
+
 def zeros(random: Any, shape: tuple[int, ...], fan_in: int) -> Any:
     """Zeros, for biases."""
     return np.zeros(shape)
@@ -59,6 +73,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "he_uniform": he_uniform,
     "lecun_normal": lecun_normal,
     "lecun_uniform": lecun_uniform,
+    "dirac": dirac,
     "zeros": zeros,
     "ones": ones,
 }

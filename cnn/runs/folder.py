@@ -215,7 +215,7 @@ class RunFolder:
         state, _ = read_weights(file)
         try:
             model = models.get(config.model, len(class_names))
-            require_held(model, shape, backend, state)
+            require_held(model, shape, state)
             network = config.make_network(shape, len(class_names), backend)
         except CheckpointError as error:
             raise CheckpointError(f"{file}: the weights are not those of {self.config}: {error}") from None

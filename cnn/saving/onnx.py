@@ -38,11 +38,13 @@ from cnn.layers import (
     LeakyReLU,
     LogSoftmax,
     MaxPool2D,
+    PadChannels,
     Parallel,
     PReLU,
     ReflectionPad2D,
     ReLU,
     ReplicationPad2D,
+    Rescale,
     Reshape,
     Residual,
     Sequential,
@@ -353,6 +355,13 @@ def _constant(value: float) -> Any:
     return np.array(value, np.float32)
 
 
+def _channel_padding(layer: Any) -> list[Operation]:
+    missing = layer.channels - layer.input_shape[0]
+    others = [0] * (len(layer.input_shape) - 1)
+    ends = [0, missing // 2, *others, 0, missing - missing // 2, *others]
+    return [Operation("Pad", {"pads": np.array(ends, np.int64)})]
+
+
 PAD_MODES = {ZeroPad2D: "constant", ReflectionPad2D: "reflect", ReplicationPad2D: "edge"}
 JOINS = {"add": Operation("Sum"), "concatenate": Operation("Concat", {}, {"axis": 1})}
 FLATTEN = Operation("Flatten", {}, {"axis": 1})
@@ -380,6 +389,8 @@ OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
     GlobalAvgPool2D: lambda layer: [Operation("GlobalAveragePool"), FLATTEN],
     ReLU: lambda layer: [Operation("Relu")],
     Tanh: lambda layer: [Operation("Tanh")],
+    Rescale: lambda layer: [_times("factor", layer.factor)],
+    PadChannels: _channel_padding,
     Dropout: lambda layer: [],  # inference changes nothing
     Dropout2D: lambda layer: [],
     LayerNorm: _layer_normalization,

@@ -9,12 +9,10 @@ import numpy as np
 
 import backends
 from backends import Backend
-from backends.memory import Scratch, Shape
+from backends.memory import Shape
 from cnn.data.preprocessing import Preprocessing
 from cnn.data.readers.npz import holds_arrays, read_npz
 from cnn.layers.description import rebuild
-from cnn.layers.draws import Draws
-from cnn.layers.layer import Context
 from cnn.network import FILE_VERSION, Network
 from cnn.saving import foreign
 from cnn.support.arguments import shape
@@ -180,7 +178,7 @@ def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str
                 raise ValueError(f"version {description['version']}, expected {FILE_VERSION}")
             network = Network(*map(rebuild, description["network"]["layers"]))
             input_shape = tuple(description["input_shape"])
-            require_held(network, input_shape, backend, state)
+            require_held(network, input_shape, state)
             network.build(input_shape, backend=backend, dtype=description["dtype"])
             return network
         reason = description.get("not_described", "the file does not say which network it belongs to")
@@ -189,19 +187,12 @@ def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str
     raise CheckpointError(f"{reason}; give the network to load it into: cnn.load(path, network=...)")
 
 
-def require_held(network: Network, input_shape: Shape, backend: Backend, state: Mapping[str, Any]) -> None:
+def require_held(network: Network, input_shape: Shape, state: Mapping[str, Any]) -> None:
     """Raise CheckpointError where a network that is not built would have more numbers than ``state`` holds.
 
     No memory is taken for them: a few words in a file can ask for any amount.
     """
-    try:
-        network.build(
-            shape("input_shape", input_shape),
-            Context(backend, "float32", Scratch(backend, "float32"), Draws(backend, 0)),
-        )
-        described = sum(parameter.size for parameter in network.parameters.values())
-    finally:
-        network.unbuild()
+    described = network.count_parameters(shape("input_shape", input_shape))
     held = sum(array.size for array in state.values())
     if described > held:
         raise CheckpointError(f"it has {described:,} numbers, the file holds {held:,}")

@@ -55,7 +55,7 @@ class Optimizer:
         return (
             *(getattr(self, name) for name in self.setting_names),
             self.groups,
-            self._network.frozen_layers,
+            self._network.frozen_names,
         )
 
     @property
@@ -81,7 +81,7 @@ class Optimizer:
 
         ``rate`` is an array (1,) on the device, or (2,) if it contains the momentum too.
         """
-        if self._cut_for != (self.groups, self._network.frozen_layers):
+        if self._cut_for != (self.groups, self._network.frozen_names):
             self._cut()
         self.begin(rate)
         for part in self._parts:
@@ -103,7 +103,7 @@ class Optimizer:
     def _cut(self) -> None:
         vectors = {name: array for name, array in self.state.items() if name in self.state_names}
         self._parts = cut(self._network, self.groups, vectors, self.by_parameter)
-        self._cut_for = self.groups, self._network.frozen_layers
+        self._cut_for = self.groups, self._network.frozen_names
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:

@@ -126,12 +126,20 @@ class TestFreezing:
         assert sum(int((grad == 100).sum()) for grad in inside) == trained_size
         assert not net.parameters["0.weight"].grad.any()
 
+    def test_is_possible_for_a_single_parameter(self):
+        net = network()
+        net.freeze("0.weight", "1.weight")
+        before = net.state_dict()
+        after = trained(net, cnn.SGD(0.1))
+        for name in before:
+            assert np.array_equal(before[name], after[name]) == (name in ("0.weight", "1.weight")), name
+
     def test_can_be_taken_back(self):
         net = network()
         net.freeze("0", "4.*")
-        assert net.frozen_layers == ("0", "4.0")
+        assert net.frozen_names == ("0.weight", "0.bias", "4.0.weight", "4.0.bias")
         net.unfreeze("*")
-        assert net.frozen_layers == ()
+        assert net.frozen_names == ()
         before = net.state_dict()
         for name, value in trained(net, cnn.SGD(0.1)).items():
             assert not np.array_equal(before[name], value), name
@@ -154,9 +162,10 @@ class TestFreezing:
     def test_copies_and_pickles_stay_frozen(self):
         net = network()
         net.freeze("4")
-        assert net.copy().frozen_layers == pickle.loads(pickle.dumps(net)).frozen_layers == ("4.0",)
+        frozen = ("4.0.weight", "4.0.bias")
+        assert net.copy().frozen_names == pickle.loads(pickle.dumps(net)).frozen_names == frozen
 
     @pytest.mark.parametrize("name", ["9", "conv", 3, "2"])
     def test_a_layer_that_is_not_there_is_named(self, name):
-        with pytest.raises(cnn.ArgumentError, match=r"there is no layer .* expected one of '0', '1', '4.0'"):
+        with pytest.raises(cnn.ArgumentError, match=r"no layer or parameter .* expected one of '0.weight'"):
             network().freeze(name)
