@@ -93,6 +93,7 @@ from cnn.training.losses import (
 from cnn.training.metrics import Metric
 from cnn.training.muon import Muon
 from cnn.training.optimizers import SGD, Adam, AdamW, Optimizer
+from cnn.training.rate_test import RateTest, find_rate
 from cnn.training.stopping import EarlyStopping, MaxTime, StopAt
 
 __version__ = VERSION
@@ -169,6 +170,7 @@ __all__ = [
     "Preprocessing",
     "Progress",
     "RMSprop",
+    "RateTest",
     "ReLU",
     "ReflectionPad2D",
     "ReplicationPad2D",
@@ -193,6 +195,7 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "find_rate",
     "fit",
     "initializers",
     "load",

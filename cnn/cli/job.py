@@ -21,15 +21,18 @@ from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
 from cnn.runs.report import examine, write_report
 from cnn.runs.report.evaluation import Evaluation
+from cnn.runs.report.figures import learning_rates
 from cnn.saving.weights import load, weights_in
+from cnn.support.drawing import require_matplotlib, style
 from cnn.support.errors import CheckpointError, DeviceLost, OutOfMemory, TrainingError
-from cnn.support.files import reason_of, remove_unfinished
+from cnn.support.files import reason_of, remove_unfinished, write_whole
 from cnn.support.terminal import write_line
 from cnn.training import tensorboard
 from cnn.training.callbacks import Callback, Dispensable, LearningGuard, NaNGuard, Progress
 from cnn.training.checkpoints import SavedTraining
 from cnn.training.fit import fit
 from cnn.training.optimizers import Optimizer
+from cnn.training.rate_test import find_rate
 from cnn.training.run import Run
 
 
@@ -218,6 +221,28 @@ class Job:
         if failure:
             say(f"error: the training run has failed: {failure}")
             raise typer.Exit(1)
+
+    def find_rate(self, as_json: bool) -> None:
+        """Print the learning rate that a range test suggests, and draw the test; nothing is trained."""
+        self.require_place()
+        require_matplotlib("to draw the range test of the learning rate")
+        say(self.headline)
+        with np.errstate(over="ignore", invalid="ignore"):  # the last steps are meant to be too large
+            found = find_rate(
+                self.network, self.train_set, self.optimizer, batch_size=self.config.batch_size,
+                seed=self.config.seed, transforms=self.config.make_transforms(),
+            )  # fmt: skip
+        path = self.folder.path.with_name(f"{self.folder.path.name}-learning-rates.png")
+        with style():
+            write_whole(path, learning_rates(found).png())
+        if as_json:
+            print_json({"suggestion": found.suggestion, "picture": str(path)} | asdict(found))
+            return
+        write_line(
+            f"suggested: --learning-rate {found.suggestion:.2g}, a tenth of the rate at which the loss was "
+            f"lowest in {len(found.rates)} steps"
+        )
+        write_line(f"{path} shows the test")
 
     def show_plan(self, as_json: bool) -> None:
         """Print the run's steps, layers and memory, after the checks that come before training."""

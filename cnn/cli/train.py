@@ -65,6 +65,14 @@ def train(
         bool,
         typer.Option("--dry-run", help="Show what the run would do, without training.", rich_help_panel=RUN),
     ] = False,
+    find_rate: Annotated[
+        bool,
+        typer.Option(
+            "--find-rate",
+            help="Try learning rates from 1e-5 to 10 in 100 steps, draw the loss and suggest a rate.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     as_json: AsJson = False,
     **settings: Any,
 ) -> None:
@@ -86,6 +94,9 @@ def train(
     job = make_job(config, folder, is_resumed=resume is not None)
     if dry_run:
         job.show_plan(as_json)
+        return
+    if find_rate:
+        job.find_rate(as_json)
         return
     history = job.fit()
     found = job.test()

@@ -65,9 +65,12 @@ def without_wrappers(state: Mapping[str, Any], names: Iterable[str]) -> dict[str
 def matched(state: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, str]:
     """The file's names for a network's names, matched by shape and, if several match, by number in the name.
 
+    Counts of batches are left out.
+
     Raises CheckpointError that names the first array that does not match.
     """
     left = {name: array for name, array in state.items() if name.split(".")[-1] not in COUNTERS}
+    shapes = {name: shape for name, shape in shapes.items() if name.split(".")[-1] not in COUNTERS}
     _require_same_shapes(left, shapes)
     kinds = {_kind(name) for name in shapes}
     by_kind = {_kind(name) for name in left} <= kinds

@@ -70,6 +70,11 @@ class _Around(Optimizer):
         super().load_settings(settings)
         self.optimizer.load_settings(settings)
 
+    def fresh(self) -> Optimizer:
+        twin = super().fresh()
+        vars(twin)["optimizer"] = self.optimizer.fresh()
+        return twin
+
     def step(self, rate: Array) -> None:
         self.optimizer.step(rate)
         self.average()

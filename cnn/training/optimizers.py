@@ -139,10 +139,20 @@ class Optimizer:
         for name, array in self.arrays.items():
             self.backend.asarray(arrays[name], out=array)
 
+    def fresh(self) -> "Optimizer":
+        """The same optimizer, not yet built."""
+        twin = type(self).__new__(type(self))
+        vars(twin).update(self._host_values() | {"_network": None})
+        return twin
+
+    def _host_values(self) -> dict[str, Any]:
+        """The attributes that are not on the device."""
+        on_device = ("state", "backend", "flat", "_parts", "_momentum", "_cut_for", "_present_momentum")
+        return {name: value for name, value in vars(self).items() if name not in on_device}
+
     def __getstate__(self) -> dict[str, Any]:
         """The state to copy or pickle: the settings and, if built, the network and the state."""
-        on_device = ("state", "backend", "flat", "_parts", "_momentum", "_cut_for")
-        kept = {name: value for name, value in vars(self).items() if name not in on_device}
+        kept = self._host_values()
         return kept if self._network is None else kept | {"state": self.state_dict()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:

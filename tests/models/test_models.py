@@ -45,7 +45,7 @@ def test_it_takes_other_images_and_classes(name):
 @pytest.mark.parametrize("name", ["mnist-small", "resnet8", "mobilenet-small", "airbench93"])
 def test_it_learns_a_batch(name):
     random = np.random.default_rng(0)
-    data = cnn.data.Dataset(random.integers(0, 256, (16, 3, 16, 16), dtype=np.uint8), np.arange(16) % 2)
+    data = cnn.data.Dataset(random.integers(0, 256, (16, 3, 32, 32), dtype=np.uint8), np.arange(16) % 2)
     network = models.make(name, 2, data.shape)
     network.build(data.shape, backend="cpu")
     history = cnn.fit(network, data, optimizer=cnn.Adam(0.003), epochs=12, batch_size=16, callbacks=[])
@@ -59,7 +59,7 @@ def test_images_that_are_too_small_are_refused():
 
 @pytest.mark.parametrize("name", ["resnet", "ResNet20", 20, None])
 def test_an_unknown_name_says_which_there_are(name):
-    with pytest.raises(cnn.ArgumentError, match="unknown model .*expected notebook, lenet5, .*airbench94"):
+    with pytest.raises(cnn.ArgumentError, match=r"unknown model .*expected notebook, lenet5, .*airbench94"):
         models.make(name)
 
 

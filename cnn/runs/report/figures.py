@@ -12,6 +12,7 @@ from cnn.runs.report.histogram import Histogram
 from cnn.runs.report.record import RunRecord
 from cnn.support.drawing import COLOURS, INK, Picture, line_look
 from cnn.support.text import labels, milliseconds, percent, short, text_width
+from cnn.training.rate_test import RateTest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,6 +76,23 @@ def compared_curves(records: dict[str, RunRecord]) -> Picture:
         summary.append(f"{name}: {', '.join(courses)}")
     figure.legend(*axes["loss"].get_legend_handles_labels(), loc="upper left")
     return Picture("curves", "Loss and accuracy", f"Curves by epoch. {'. '.join(summary)}.", figure)
+
+
+def learning_rates(found: RateTest) -> Picture:
+    """The loss by learning rate, on a logarithmic scale, and the suggested rate."""
+    figure, axes = _one_axes(2.8, left=0.62, bottom=0.5, top=0.2)
+    axes.plot(found.rates, found.losses, color=BLUE, alpha=0.35, linewidth=1, label="batch")
+    axes.plot(found.rates, found.smoothed, color=BLUE, label="smoothed")
+    axes.axvline(found.suggestion, color=RED, linestyle="--", linewidth=1.2, label="suggestion")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axes.legend()
+    lowest = min(found.smoothed)
+    summary = f"Loss by learning rate: the smoothed loss is lowest, {lowest:.3g}, at {_best_rate(found):.2g}"
+    return Picture("learning-rates", "Loss by learning rate", f"{summary}.", figure)
+
+
+def _best_rate(found: RateTest) -> float:
+    return found.rates[int(np.argmin(found.smoothed))]
 
 
 def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
