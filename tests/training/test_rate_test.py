@@ -35,7 +35,7 @@ def test_it_stops_before_the_loss_explodes_and_suggests_a_rate_that_learns():
         batch_size=16,
         callbacks=[],
     )
-    assert history[-1]["accuracy"] > 0.85
+    assert history[-1]["loss"] < 0.4 * history[0]["loss"]
 
 
 @pytest.mark.parametrize(
