@@ -31,7 +31,7 @@ def test_it_stops_before_the_loss_explodes_and_suggests_a_rate_that_learns():
         network(),
         DATA,
         optimizer=cnn.SGD(found.suggestion, momentum=0.9),
-        epochs=20,
+        epochs=60,
         batch_size=16,
         callbacks=[],
     )
