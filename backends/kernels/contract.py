@@ -301,7 +301,10 @@ class Kernels:
         self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
         epsilon: float, out: Array,
     ) -> None:  # fmt: skip
-        """``out = (x - mean) / sqrt(variance + epsilon) * weight + bias`` for each row of ``x`` (C, ...)."""
+        """``out = (x - mean) / sqrt(variance + epsilon) * weight + bias`` for each row of ``x`` (C, ...).
+
+        ``out`` may be ``x``.
+        """
         raise NotImplementedError
 
     def normalize_grad(

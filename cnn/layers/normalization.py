@@ -59,7 +59,7 @@ class _BatchNorm(Layer):
         """Write the output to ``y``; ``kernel`` is that of the set, alone or with ReLU."""
         weight, bias = self._values("value")
         kernels = self.backend.kernels
-        if not training and self.track_running_stats:
+        if self.track_running_stats and (self.frozen or not training):
             kernel(x, self._running_mean, self._running_variance, weight, bias, self.eps, y)
             return
         use = "training" if training else "inference"  # which must not change what backward reads
@@ -83,7 +83,20 @@ class _BatchNorm(Layer):
         """Write the gradients; ``kernel`` is that of the set, alone or with ReLU, which takes ``y`` too."""
         dx = self.input_gradient(dy) if input_grad else None
         (weight, _), grads = self._values("value"), self._values("grad")
+        if self.frozen and self.track_running_stats:
+            return None if dx is None else self._scale_gradient(dy, y, weight, dx)
         kernel(dy, self._x, *y, self._mean, self._variance, weight, self.eps, *grads, dx)
+        return dx
+
+    def _scale_gradient(self, dy: Array, y: tuple[Array, ...], weight: Array | None, dx: Array) -> Array:
+        """Write the gradient of a frozen layer's input, whose running averages do not depend on the batch."""
+        kernels = self.backend.kernels
+        if y:
+            kernels.relu_grad(dy, *y, dx)
+            dy = dx
+        zeros = self.buffer("zeros", dy.shape[:1])
+        kernels.clear(zeros)
+        kernels.normalize(dy, zeros, self._running_variance, weight, None, self.eps, dx)
         return dx
 
     def fold(self, weight: Array, bias: Array | None, out_weight: Array, out_bias: Array) -> None:

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+import backends
 import cnn
 from cnn.training.groups import is_vector
 from cnn.training.named import OPTIMIZERS
@@ -98,11 +99,11 @@ class TestFreezing:
     def test_leaves_parameters_and_statistics_alone(self):
         net = network()
         trained(net, cnn.SGD(0.1))
-        net.freeze("0", "4")
+        net.freeze("0", "1", "4")
         before = net.state_dict()
         after = trained(net, cnn.SGD(0.1, momentum=0.9, weight_decay=0.1))
         for name in before:
-            assert np.array_equal(before[name], after[name]) != name.startswith(("1.", "5.")), name
+            assert np.array_equal(before[name], after[name]) != name.startswith("5."), name
 
     def test_a_frozen_layer_in_the_middle_passes_the_gradient_on(self):
         nets = network(), network()
@@ -125,6 +126,23 @@ class TestFreezing:
         inside = net.parameters["5.weight"].grad, net.parameters["5.bias"].grad
         assert sum(int((grad == 100).sum()) for grad in inside) == trained_size
         assert not net.parameters["0.weight"].grad.any()
+
+    @pytest.mark.parametrize("kernels", ["compiled", "portable"])
+    @pytest.mark.parametrize("rectify", [False, True])
+    def test_batch_norm_uses_its_running_statistics(self, rectify, kernels):
+        relu = [cnn.ReLU()] if rectify else []
+        net = cnn.Sequential(cnn.Flatten(), cnn.BatchNorm1D(), *relu, cnn.Dense(3))
+        net.build((1, 6, 6), backend=backends.get("cpu", kernels), dtype="float64")
+        x = RANDOM.random((1, 6, 6, 9))
+        net.forward(x, training=True)
+        net.freeze("1")
+        np.testing.assert_allclose(net.forward(x, training=True), net.forward(x), rtol=1e-12)
+        dy = RANDOM.random((3, 9))
+        dx = net.backward(dy)
+        step = 1e-6 * RANDOM.standard_normal(x.shape)
+        after, before = (net.forward(x + sign * step).copy() for sign in (1, -1))
+        change = (after - before) / 2
+        np.testing.assert_allclose((dx * step).sum(), (dy * change).sum(), rtol=1e-6)
 
     def test_is_possible_for_a_single_parameter(self):
         net = network()
