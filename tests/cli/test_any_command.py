@@ -40,6 +40,12 @@ WORDS = {
     "momentum": ["0", "0.9"],
     "weight_decay": ["0", "0.01"],
     "clip": ["0", "1", "1e-9"],
+    "clip_value": ["0", "0.1"],
+    "accumulate": ["1", "3"],
+    "ema": ["0", "0.9"],
+    "early_stopping": ["1", "2"],
+    "stop_at": ["0.5", "1"],
+    "max_minutes": ["0.001", "10"],
     "validation": ["0", "0.25", "0.999"],
     "seed": ["0", "7", "9" * 30],
     "device": ["cpu", "auto", "cuda", "cuda:0", "cuda:99999999999999999999"],
@@ -52,8 +58,16 @@ WORDS = {
     "top": ["1", "9" * 30],
     "prepare": ["auto", "digit", "resize"],
     "weights": ["last", "best"],
+    "augment": [
+        "shift=2,flip",
+        "crop=4:reflect,alternating-flip",
+        "rotate=10,erase=4:0.5",
+        "mixup=0.2",
+        "none",
+    ],
+    "tta": ["mirror", "mirror,shifts=1", "shifts=100", "none"],
 }
-LEFT_OUT = ("config_file", "resume", "data", "out")  # files, which have tests of their own
+LEFT_OUT = ("config_file", "resume", "data", "out", "sheet")  # files, which have tests of their own
 
 SMALL = ("--model", "notebook", "--device", "cpu", "--epochs", "1", "--no-report")
 

@@ -75,6 +75,13 @@ class TestOptimizers:
         assert np.isfinite(network.flat.value).all()
 
 
+AUGMENTATIONS = [
+    cnn.augment.Flip(),
+    cnn.augment.AlternatingFlip(),
+    cnn.augment.Rotate(10),
+    cnn.augment.Brightness(0.2),
+    cnn.augment.Mixup(0.3),
+]
 FIT = {
     "validation": st.none() | st.builds(some_images, count=st.integers(1, 9), classes=st.integers(1, 4)),
     "loss": st.none() | st.sampled_from(LOSSES).map(lambda kind: kind()),
@@ -87,6 +94,8 @@ FIT = {
     "graph": st.booleans(),
     "transforms": st.none() | st.just([cnn.ClipNorm(0.5), cnn.ClipValue(0.1)]),
     "accumulate": st.integers(1, 5),
+    "normalize": st.booleans(),
+    "augment": st.none() | st.lists(st.sampled_from(AUGMENTATIONS), max_size=2),
     "stream": st.none() | st.booleans(),
 }
 
