@@ -35,6 +35,7 @@ from backends.kernels.augmentation import (
 )
 from backends.memory import Array, Buffers
 from backends.text import did_you_mean
+from cnn.data.dataset import Dataset
 from cnn.support import random
 from cnn.support.arguments import number, shown, whole
 from cnn.support.errors import ArgumentError
@@ -63,6 +64,8 @@ class Augmentation(ABC):
 
     mode: str | None = None
     """What is seen outside of an image: "zero" (black) or "reflect" (its mirror image); None: nothing."""
+    moves = False
+    """Whether pixels get another place."""
     smooth = False
     """Whether pixels move by less than a pixel, so that values are interpolated."""
     mixes = False
@@ -83,6 +86,7 @@ class Shift(Augmentation):
 
     pixels: int
     mode: str = "zero"
+    moves = True
 
     def __post_init__(self) -> None:
         whole("Shift: pixels", self.pixels)
@@ -109,6 +113,7 @@ class Crop(Augmentation):
     padding: int | None = None
     mode: str = "zero"
     size: int | None = None
+    moves = True
 
     def __post_init__(self) -> None:
         if (self.padding is None) == (self.size is None):
@@ -141,6 +146,8 @@ class Crop(Augmentation):
 class Flip(Augmentation):
     """Mirrors every other image, drawn at random in each epoch: left becomes right."""
 
+    moves = True
+
     def draws(self, size: Size, white: float) -> list[Draw]:
         return [Draw(GEOMETRY, [_mirror(size)], probability=0.5)]
 
@@ -152,6 +159,8 @@ class AlternatingFlip(Augmentation):
     So two epochs in a row show both versions of each image (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds").
     """
 
+    moves = True
+
     def draws(self, size: Size, white: float) -> list[Draw]:
         return [Draw(GEOMETRY, [_affine(), _mirror(size)], alternates=True)]
 
@@ -162,6 +171,7 @@ class Rotate(Augmentation):
 
     degrees: float
     mode: str = "zero"
+    moves = True
     smooth = True
 
     def __post_init__(self) -> None:
@@ -180,6 +190,7 @@ class Scale(Augmentation):
     low: float
     high: float
     mode: str = "zero"
+    moves = True
     smooth = True
 
     def __post_init__(self) -> None:
@@ -198,6 +209,7 @@ class Shear(Augmentation):
 
     degrees: float
     mode: str = "zero"
+    moves = True
     smooth = True
 
     def __post_init__(self) -> None:
@@ -401,6 +413,16 @@ class Augmenter:
         shift, scale = normalization
         kernels.augment_batch(images, chosen, drawn, self._reflect, self._smooth, shift, scale, x)
         return drawn
+
+
+def require_suitable(augment: Sequence[Augmentation], data: Dataset) -> None:
+    """Raise ArgumentError for an augmentation that would have to change the targets of ``data`` too."""
+    for each in augment:
+        if (each.moves or each.mixes) and not data.classes:
+            raise ArgumentError(
+                f"{each!r} needs images with classes, but {data!r} has targets, which it would not change "
+                "with the images: leave it out"
+            )
 
 
 def common_mode(augmentations: Sequence[Augmentation]) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cnn.data.augmentation import Augmentation, views
+from cnn.data.augmentation import Augmentation, require_suitable, views
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.network import EVALUATION_BATCH, Network
@@ -100,6 +100,7 @@ def make_feed(
     instance("data", data, Dataset, "cnn.data.Dataset(images, labels)")
     network.check_images(data.images)
     (loss or Loss()).require_suitable(data, network)
+    require_suitable(augment, data)
     return Feed(
         network.backend, network.dtype, data.images, data.targets, batch_size, stream, parts,
         network.preprocessing, data.weights, rates, augment, seed, network.output_shape[0], views(tta),

@@ -364,6 +364,29 @@ class TestFit:
         np.testing.assert_array_equal(self.train(stream=True), whole)
         np.testing.assert_array_equal(self.train(graph=False), whole)
 
+    def test_mixing_trains_on_shares_of_the_classes(self, kernels):
+        """Each sample's loss is the mixture of the losses for both labels, times its weight."""
+        weights = np.linspace(0.5, 1.5, 90)
+        net = self.network(backends.get("cpu", kernels))
+        logits, losses = [], []
+        data = cnn.data.Dataset(COLOUR, LABELS, weights=weights)
+        soft = cnn.data.Dataset(COLOUR, np.eye(3)[LABELS], weights=weights)
+        for each in (data, soft):
+            twin = net.copy()
+            history = cnn.fit(twin, each, augment=[Flip(), Mixup(0.5)], callbacks=[], batch_size=16)
+            losses.append(history[0]["loss"])
+            logits.append(twin.predict(COLOUR))
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+        np.testing.assert_allclose(*logits, rtol=1e-4)
+
+    def test_targets_that_are_pictures_do_not_follow_the_images(self):
+        data = cnn.data.Dataset(COLOUR, targets=COLOUR)
+        net = cnn.Sequential(cnn.Conv2D(3, 3, padding=1))
+        said = r"Shift\(pixels=2, mode='zero'\) needs images with classes, but Dataset.* leave it out"
+        with pytest.raises(cnn.ArgumentError, match=said):
+            cnn.fit(net, data, augment=[Shift(2)], callbacks=[])
+        cnn.fit(net, data, augment=[Erase(3), Brightness(0.1)], callbacks=[])
+
     def test_validation_images_stay_as_they_are(self):
         net, data = self.network(), cnn.data.Dataset(COLOUR, LABELS)
         history = cnn.fit(net, data, validation=data, augment=self.AUGMENT, callbacks=[])

@@ -60,6 +60,7 @@ BY_NAME = {
     "eps": st.floats(0.05, 1),
     "beta": st.floats(0.1, 2),
     "approximate": st.sampled_from(["none", "tanh"]),
+    "metric": st.sampled_from(["loss", "accuracy"]),
 }
 PADDING = {
     int: st.integers(0, 2),
