@@ -136,11 +136,19 @@ class Network(Sequential):
         with self.backend.active():
             return super().backward(dy.astype(self.dtype, copy=False), input_grad)
 
-    def predict(self, images: Any, batch_size: int = EVALUATION_BATCH, tta: str | None = None) -> Any:
+    def predict(
+        self,
+        images: Any,
+        batch_size: int = EVALUATION_BATCH,
+        tta: str | None = None,
+        probabilities: bool = True,
+    ) -> Any:
         """Probabilities for host images: (N, C, H, W) or (N, H, W) -> (N, classes).
 
         Bytes are scaled as in training, floats are taken as they are, and then the network's
-        ``preprocessing`` is applied. The output of a network that does not end in Softmax goes through one.
+        ``preprocessing`` is applied. The output of a network that does not end in Softmax goes through one,
+        unless it is a picture for each image, or ``probabilities`` is False, as for a network that was
+        trained on several labels or on other numbers.
         With ``tta`` (test-time augmentation), such as "mirror" or "mirror,shifts=1", the outputs for several
         views of each image are averaged before that: see :func:`cnn.augment.views`. If memory runs out, the
         batch size is halved. Raises ShapeError for images of another shape, DataError if ``images`` are not
@@ -149,6 +157,7 @@ class Network(Sequential):
         images = as_images(images)
         self.check_images(images)
         batch_size = whole("batch_size", batch_size)
+        flag("probabilities", probabilities)
         feed = Feed(
             self.backend, self.dtype, images, None, batch_size, preprocessing=self.preprocessing,
             views=views(tta),
@@ -157,7 +166,7 @@ class Network(Sequential):
 
         def step() -> None:
             y, _ = self.answers(feed)
-            found[:] = [self.probabilities(y)]
+            found[:] = [self.probabilities(y) if probabilities else y]
 
         def parts() -> list[Any]:
             return [np.moveaxis(self.backend.to_host(found[0]), -1, 0) for _ in feed.repeat(step)]
@@ -228,8 +237,8 @@ class Network(Sequential):
         self._preprocessing = preprocessing
 
     def probabilities(self, y: Array) -> Array:
-        """Softmax of an inference output ``y``, or ``y`` itself if it is probabilities already."""
-        if self.gives_probabilities:
+        """Softmax of an inference output ``y``; ``y`` itself if it is probabilities already, or pictures."""
+        if self.gives_probabilities or y.ndim > 2:
             return y
         out = self.context.scratch.beside(y, y.shape)
         self.backend.kernels.softmax(y, out)

@@ -78,8 +78,9 @@ def find_rate(
     with network.backend.active():
         twin, own = network.copy(), optimizer.fresh()
         own.build(twin)
-        feed, measured = make_feed(twin, train, batch_size), make_loss(twin, copy.copy(loss))
-        step = TrainingStep(twin, measured, own, feed, Totals(twin), transforms=transforms)
+        measured = make_loss(twin, copy.copy(loss), train)
+        feed = make_feed(twin, train, batch_size, loss=measured)
+        step = TrainingStep(twin, measured, own, feed, Totals(twin, measured), transforms=transforms)
         rates = np.geomspace(lowest, highest, steps).tolist()
         losses = _until_it_explodes(step, rates, len(train), seed)
     smoothed = _smoothed(losses)

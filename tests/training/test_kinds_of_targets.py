@@ -203,6 +203,25 @@ def test_labels_are_no_pictures():
         cnn.fit(net, Dataset(IMAGES, LABELS), loss=cnn.MeanSquaredError())
 
 
+def test_the_range_test_takes_them(case):
+    data, loss = case
+    found = cnn.find_rate(network(), Dataset(IMAGES, **data), steps=10, batch_size=20, loss=loss())
+    assert np.isfinite(found.losses).all()
+
+
+def test_predictions_of_numbers_are_the_outputs():
+    net = network()
+    expected = net.forward(np.moveaxis(IMAGES / 255, 0, -1)).T
+    np.testing.assert_allclose(net.predict(IMAGES, probabilities=False), expected, rtol=1e-12)
+    assert not np.allclose(net.predict(IMAGES), expected)
+    drawing = cnn.Sequential(cnn.Conv2D(1, 3, padding=1))
+    drawing.build((1, 6, 6), backend="cpu")
+    expected = drawing.forward(np.moveaxis(IMAGES / 255, 0, -1))
+    np.testing.assert_allclose(drawing.predict(IMAGES), np.moveaxis(expected, -1, 0), rtol=1e-6)
+    with pytest.raises(cnn.ArgumentError, match="probabilities is 1"):
+        net.predict(IMAGES, probabilities=1)
+
+
 @pytest.mark.parametrize("make", [cnn.MeanSquaredError, cnn.L1, cnn.Huber, cnn.BCEWithLogits])
 def test_an_autoencoder_learns(make):
     net = cnn.Sequential(cnn.Flatten(), cnn.Dense(36), cnn.Reshape((1, 6, 6)))
