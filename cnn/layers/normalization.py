@@ -92,7 +92,7 @@ class _BatchNorm(Layer):
         """Write the gradient of a frozen layer's input, whose running averages do not depend on the batch."""
         kernels = self.backend.kernels
         if y:
-            kernels.relu_grad(dy, *y, dx)
+            kernels.relu_grad(dy, y[0], dx)
             dy = dx
         zeros = self.buffer("zeros", dy.shape[:1])
         kernels.clear(zeros)
