@@ -15,6 +15,7 @@ from backends.cpu import threads
 from backends.cpu.compiled import (
     augmentation,
     convolution,
+    depthwise,
     functions,
     kept,
     normalization,
@@ -77,13 +78,21 @@ class CompiledKernels(PortableKernels, records_launches=True):
 
     @covering()
     def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
-        self._grad_weight(x, dy, dy.shape, out, window, groups)
+        if _is_depthwise(out, groups):
+            sizes = (len(out), len(out) // groups, *x.shape[1:], _pool(window, dy.shape))
+            depthwise.grad_weight(out.dtype, (out, dy, x, *sizes), thread_count(_work(out, dy.shape)))
+        else:
+            self._grad_weight(x, dy, dy.shape, out, window, groups)
 
     @covering()
     def conv2d_grad_input(
         self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
     ) -> None:
-        if _has_direct_grad_input(window):
+        if _is_depthwise(weight, groups):
+            sizes = (groups, len(weight) // groups, *out.shape[1:], _pool(window, dy.shape))
+            work = _work(weight, dy.shape)
+            depthwise.grad_input(out.dtype, (out, dy, weight, *sizes), thread_count(work))
+        elif _has_direct_grad_input(window):
             border = _gradient_border(window)
             bordered, turned = self._vectors(dy.dtype, _bordered_size(dy, border), weight.size)
             bordered = self._bordered(dy, border, bordered)
@@ -131,6 +140,11 @@ class CompiledKernels(PortableKernels, records_launches=True):
         self, dy: Array, x: Array, y: Array, winner: Array | None, weight: Array, window: Window, groups: int,
         pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
     ) -> None:  # fmt: skip
+        if _is_depthwise(weight, groups):
+            super().conv2d_relu_grad(
+                dy, x, y, winner, weight, window, groups, pool, weight_grad, bias_grad, dx
+            )
+            return
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         O, OH, OW, _ = y_shape
         grad = self.scratch("gradient", _gradient_shape(y_shape, window, dx is not None), dy.dtype)
@@ -513,12 +527,19 @@ class CompiledKernels(PortableKernels, records_launches=True):
         rectify: bool,
     ) -> None:
         work = _work(weight, out.shape)
+        finish = bias is not None or rectify
+        if _is_depthwise(weight, groups):
+            sizes = (len(out), len(out) // groups, *x.shape[1:], _pool(window, out.shape))
+            offsets = _tap_offsets(window, x.shape)
+            how = *_bias(bias, out), int(finish), int(rectify), lanes(out.dtype)
+            arguments = (outer_product.address(out.dtype), out, x, weight, offsets, *sizes, *how)
+            depthwise.convolve(out.dtype, arguments, thread_count(work))
+            return
         border = _border(window)
         bordered, rows_first = self._vectors(x.dtype, _bordered_size(x, border), weight.size)
         x = self._bordered(x, border, bordered)
         weight = _by_rows(weight, rows_first)
         shape, offsets = _convolution(x.shape, weight.shape, out.shape, window, groups)
-        finish = bias is not None or rectify
         convolution.convolve(
             out.dtype,
             (
@@ -632,6 +653,11 @@ def _by_rows(weight: Array, out: Array) -> Array:
     return out.reshape(weight.shape)
 
 
+def _is_depthwise(weight: Array, groups: int) -> bool:
+    """Whether each output channel sees one of several input channels; the weight is (O, C/groups, KH, KW)."""
+    return groups > 1 and bool(weight.shape[1] == 1)
+
+
 def _work(weight: Array, y_shape: Shape) -> int:
     """The work of a convolution, in elements moved."""
     return int(weight.size) * prod(y_shape[1:]) // MULTIPLICATIONS
@@ -712,6 +738,14 @@ def _pool(window: Window, y_shape: Shape) -> Array:
     _, PH, PW, _ = y_shape
     sizes = pooling.Pool(PH, PW, *window.size, *window.stride, *window.padding, *window.dilation)
     return np.array(sizes, dtype=np.intp)
+
+
+@lru_cache(maxsize=256)
+def _tap_offsets(window: Window, x_shape: Shape) -> Array:
+    """The offset of each tap from the first one, in one channel without a border."""
+    _, _, W, N = x_shape
+    i, j = np.ogrid[: window.size[0], : window.size[1]]
+    return ((i * window.dilation[0] * W + j * window.dilation[1]) * N).astype(np.intp).ravel()
 
 
 @lru_cache(maxsize=256)

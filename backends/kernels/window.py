@@ -90,11 +90,10 @@ class Window:
         return slice(first, max(first, last + 1))
 
     def always_sees(self, axis: int, size: int) -> bool:
-        """Whether at every position along an axis some tap sees the input, for a pool's window.
-
-        Its padding is at most half of the kernel: only a step longer than the input gets past that.
-        """
-        return self.size[axis] == 1 or self.dilation[axis] <= size
+        """Whether at every position along an axis some tap sees the input."""
+        count = self.positions(axis, size)
+        taps = (self.inside(axis, tap, size) for tap in range(self.size[axis]))
+        return len({position for inside in taps for position in range(count)[inside]}) == count
 
     def tap(self, padded: Any, row: int, column: int, rows: int, columns: int) -> Any:
         """What the tap (row, column) sees of a padded (C, H, W, N) array: a view, (C, rows, columns, N)."""

@@ -97,6 +97,12 @@ LAYERS = [
     Case("convolution, in groups", lambda: Conv2D(6, 3, groups=2), (4, 5, 5), (6, 3, 3)),
     Case("convolution, depthwise", lambda: Conv2D(3, 3, padding=1, groups=3), (3, 5, 5), (3, 5, 5)),
     Case(
+        "convolution, depthwise, strided, two filters a channel",
+        lambda: Conv2D(6, 3, 2, ((1, 2), (0, 1)), groups=3),
+        (3, 5, 6),
+        (6, 3, 3),
+    ),
+    Case(
         "convolution, everything at once",
         lambda: Conv2D(4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2),
         (4, 7, 6),
@@ -250,6 +256,17 @@ NETWORKS = [
     Example("convolution, strided", lambda: [Conv2D(3, 3, stride=(2, 3)), Conv2D(2, 2)], (2, 9, 14)),
     Example("convolution, dilated", lambda: [Conv2D(3, (3, 2), dilation=(2, 3)), Conv2D(2, 2)], (2, 7, 8)),
     Example("convolution in groups", lambda: [Conv2D(6, 3, groups=2), Conv2D(6, 2, groups=6)], (4, 5, 5)),
+    Example(
+        "convolution, depthwise, ReLU, max pooling",
+        lambda: [
+            Conv2D(6, 3, 2, 1, groups=3),
+            ReLU(),
+            Conv2D(6, 3, padding=1, groups=6),
+            ReLU(),
+            MaxPool2D(2),
+        ],
+        (3, 9, 8),
+    ),
     Example(
         "convolution with all options",
         lambda: [Conv2D(4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2), ReLU()],

@@ -72,7 +72,7 @@ def _line(outer, y, y_row, x, w, offsets, shape, group, row, lanes):
 
 
 @inlined
-def _finish_line(y, y_row, O, OW, N, bias, b_channel, b_column, rectify):
+def finish_line(y, y_row, O, OW, N, bias, b_channel, b_column, rectify):
     """Add the bias to a line of all channels, and apply ReLU."""
     if N == 1 and b_column == 1:
         for o in range(O):
@@ -112,7 +112,7 @@ def convolve(
         _line(outer, y_line, OH * line, x, w, offsets, shape, group, row, lanes)
         if finish != 0:
             b = at(bias, group * O * b_channel + row * b_row)
-            _finish_line(y_line, OH * line, O, OW, N, b, b_channel, b_column, rectify)
+            finish_line(y_line, OH * line, O, OW, N, b, b_channel, b_column, rectify)
 
 
 @Kernel
@@ -144,7 +144,7 @@ def convolve_pool(
                 _line(outer, y_line, lines * line, x, w, offsets, shape, group, row, lanes)
                 if not quads:
                     b = at(bias, group * O * b_channel + row * b_row)
-                    _finish_line(y_line, lines * line, O, OW, N, b, b_channel, b_column, 1)
+                    finish_line(y_line, lines * line, O, OW, N, b, b_channel, b_column, 1)
         for channel in range(groups * O):
             for row in range(pooled, min(last, pooled + rows)):
                 source = at(convolved, (channel * lines - top) * line)  # where the channel's row 0 would lie

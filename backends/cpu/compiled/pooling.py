@@ -29,14 +29,14 @@ class Pool(NamedTuple):
 
 
 @inlined
-def _inside(tap, size, positions, stride, padding, dilation):
+def inside(tap, size, positions, stride, padding, dilation):
     """(first, end) of the positions at which a tap of the window is inside the input."""
     offset = padding - tap * dilation
     return max(0, -(-offset // stride)), min(positions, (size - 1 + offset) // stride + 1)
 
 
 @inlined
-def _runs(first, beyond, stride, N):
+def runs_of(first, beyond, stride, N):
     """(runs, numbers in each, step in the input from number to number) of columns ``first`` to ``beyond``."""
     if stride == 1:
         return 1, (beyond - first) * N, 1
@@ -81,8 +81,8 @@ def pool_line(y, winner, keep, x, x_row, H, W, N, pool, row):
                 winner[n] = upper * KW - (column * stride_w - padding_w) // dilation_w
     for i in range(upper, min(KH, (H - 1 - top) // dilation_h + 1)):
         for j in range(KW):
-            first, beyond = _inside(j, W, PW, stride_w, padding_w, dilation_w)
-            runs, count, step = _runs(first, beyond, stride_w, N)
+            first, beyond = inside(j, W, PW, stride_w, padding_w, dilation_w)
+            runs, count, step = runs_of(first, beyond, stride_w, N)
             seen = at(x, (top + i * dilation_h) * x_row + (first * stride_w + j * dilation_w - padding_w) * N)
             for run in range(runs):
                 target = (first + run) * N
@@ -181,8 +181,8 @@ def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool)
                                  rectified, i * KW, PW, N)  # fmt: skip
                 continue
             for j in range(KW):
-                first, beyond = _inside(j, W, PW, stride_w, padding_w, dilation_w)
-                runs, count, step = _runs(first, beyond, stride_w, N)
+                first, beyond = inside(j, W, PW, stride_w, padding_w, dilation_w)
+                runs, count, step = runs_of(first, beyond, stride_w, N)
                 left = border + first * stride_w + j * dilation_w - padding_w
                 for run in range(runs):
                     there = ((channel * PH + row) * PW + first + run) * N
