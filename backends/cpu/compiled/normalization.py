@@ -93,14 +93,14 @@ def normalize_grad(
         place = r * columns
         x_row, dx_row, middle = at(x, place), at(dx, place), mean[r]
         scale = one(x) / sqrt(variance[r] + epsilon[0])
-        if rectified != 0:
-            dy_row, y_row = at(dy, place), at(y, place)
-            for i in range(columns):
-                dx_row[i] = dy_row[i] if y_row[i] > 0 else zero(x)
-        grad = dx_row if rectified != 0 else at(dy, place)
+        dy_row, y_row = at(dy, place), at(y, place)
+        grad = dx_row if rectified != 0 else dy_row
         total, along = 0.0, 0.0
         for begin in range(0, columns, BLOCK):
             end = min(columns, begin + BLOCK)
+            if rectified != 0:
+                for i in range(begin, end):
+                    dx_row[i] = dy_row[i] if y_row[i] > 0 else zero(x)
             total += _sum(grad, begin, end)
             along += _sum_of_products(grad, x_row, middle, begin, end)
         along *= scale
