@@ -11,17 +11,31 @@ import numpy as np
 
 from backends import Backend, Window
 from cnn.layers import (
+    ELU,
+    GELU,
+    SELU,
     AvgPool2D,
+    BatchNorm1D,
+    BatchNorm2D,
     Conv2D,
     ConvTranspose2D,
     Dense,
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    GroupNorm,
+    HardSwish,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    LogSoftmax,
     MaxPool2D,
+    PReLU,
     ReLU,
     Reshape,
+    Sigmoid,
     Softmax,
+    Softplus,
     Tanh,
 )
 from cnn.network import Network
@@ -50,6 +64,9 @@ CLASS_WEIGHTS = "its classes have weights, CrossEntropy counts all alike"
 IGNORED_LABEL = "some of its labels do not count, CrossEntropy counts all"
 UNEVEN = "its padding is not the same on both sides, which pooling refuses"
 WIDE_PADDING = "its padding is more than half of its kernel, which pooling refuses"
+OTHER_CONSTANTS = "its constants are others than those of the layer"
+SLOPES = "it has a slope for each number, PReLU has one or one for each channel"
+BIASED = "its running variance is that of the batch, ours is unbiased"
 OUTSIDE = "one of its indices lies outside of the window that it belongs to"
 
 Operator = Callable[..., Tensors]  # of a backend, a node and its input tensors
@@ -144,13 +161,72 @@ def global_pooling(kind: type[GlobalAvgPool2D] | type[GlobalMaxPool2D]) -> Opera
     return pool
 
 
-def elementwise(kind: type[ReLU] | type[Tanh]) -> Operator:
-    """Relu, Tanh: the layer, for a tensor of any shape."""
+def elementwise(make: Callable[[Node], Layer]) -> Operator:
+    """Relu, Elu, Gelu and the like: the layer with the node's constants, for a tensor of any shape."""
 
     def activate(backend: Backend, node: Node, x: Tensor) -> Tensors:
-        return [infer(backend, kind(), x.reshape(len(x), -1)).reshape(x.shape)]
+        return [infer(backend, make(node), x.reshape(len(x), -1)).reshape(x.shape)]
 
     return activate
+
+
+def _selu(node: Node) -> Layer:
+    layer = SELU()
+    if not np.allclose((node["alpha"], node["gamma"]), (layer.formula.a, layer.formula.b), rtol=1e-6):
+        raise NotOurs(OTHER_CONSTANTS)
+    return layer
+
+
+def prelu(backend: Backend, node: Node, x: Tensor, slope: Tensor) -> Tensors:
+    """PRelu: PReLU, if there is one slope or one for each channel."""
+    if slope.size not in (1, x.shape[1]) or slope.shape[:1] != (slope.size,):
+        raise NotOurs(SLOPES)
+    return [infer(backend, PReLU(slope.size), x, [slope.reshape(-1)])]
+
+
+def layer_normalization(
+    backend: Backend, node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensors:
+    """LayerNormalization: LayerNorm with its moments; all axes before ``axis`` are the batch."""
+    axis = node["axis"] % x.ndim
+    shape = x.shape[axis:]
+    weights = [array.reshape(shape) for array in (weight, bias) if array is not None]
+    layer, rows = LayerNorm(node["epsilon"], bias=bias is not None), x.reshape(-1, *shape)
+    y = built(backend, layer, rows, weights).forward(to_device(backend, rows), training=True)
+    moments = (backend.to_host(array) for array in (layer._mean, layer._scale))
+    outer = *x.shape[:axis], *[1] * len(shape)
+    outputs = [to_host(backend, y).reshape(x.shape), *(array.reshape(outer) for array in moments)]
+    return outputs[: node.outputs]
+
+
+def batch_normalization(
+    backend: Backend, node: Node, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+) -> Tensors:
+    """BatchNormalization in inference: the layer."""
+    if node.get("training_mode", 0):
+        raise NotOurs(BIASED)
+    if x.ndim > 4:
+        raise NotOurs(DIMENSIONS)
+    kind = BatchNorm1D if x.ndim == 2 else BatchNorm2D
+    image, network = as_image(x), Network(kind(node["epsilon"]))
+    network.build(image.shape[1:], backend=backend, dtype=known(x).dtype.name)
+    names = "0.weight", "0.bias", "0.running_mean", "0.running_var"
+    network.load_state_dict(dict(zip(names, (weight, bias, mean, variance), strict=True)))
+    return [like(x, to_host(backend, network.forward(to_device(backend, image))))]
+
+
+def group_normalization(backend: Backend, node: Node, x: Tensor, weight: Tensor, bias: Tensor) -> Tensors:
+    """GroupNormalization: GroupNorm; before opset 21 the weights are those of groups."""
+    groups = node["num_groups"]
+    each = x.shape[1] // len(weight)
+    return [
+        infer(backend, GroupNorm(groups, node["epsilon"]), x, [np.repeat(w, each) for w in (weight, bias)])
+    ]
+
+
+def instance_normalization(backend: Backend, node: Node, x: Tensor, weight: Tensor, bias: Tensor) -> Tensors:
+    """InstanceNormalization: GroupNorm with as many groups as channels."""
+    return [infer(backend, GroupNorm(x.shape[1], node["epsilon"]), x, [weight, bias])]
 
 
 def gemm(backend: Backend, node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensors:
@@ -188,8 +264,8 @@ def softmax(backend: Backend, node: Node, x: Tensor) -> Tensors:
 
 
 def log_softmax(backend: Backend, node: Node, x: Tensor) -> Tensors:
-    """LogSoftmax: minus the cross entropy of every class in turn."""
-    return [_by_class(node, x, lambda rows: _log_probabilities(backend, rows))]
+    """LogSoftmax: the layer."""
+    return [_by_class(node, x, lambda rows: infer(backend, LogSoftmax(), rows))]
 
 
 def cross_entropy(
@@ -312,8 +388,20 @@ OPERATORS: dict[tuple[str, str], Operator] = {
     ("", "GlobalAveragePool"): global_pooling(GlobalAvgPool2D),
     ("", "Gemm"): gemm,
     ("", "MatMul"): matrix_product,
-    ("", "Relu"): elementwise(ReLU),
-    ("", "Tanh"): elementwise(Tanh),
+    ("", "Relu"): elementwise(lambda node: ReLU()),
+    ("", "Tanh"): elementwise(lambda node: Tanh()),
+    ("", "LeakyRelu"): elementwise(lambda node: LeakyReLU(node["alpha"])),
+    ("", "PRelu"): prelu,
+    ("", "Elu"): elementwise(lambda node: ELU(node["alpha"])),
+    ("", "Selu"): elementwise(_selu),
+    ("", "Gelu"): elementwise(lambda node: GELU(node["approximate"])),
+    ("", "Sigmoid"): elementwise(lambda node: Sigmoid()),
+    ("", "Softplus"): elementwise(lambda node: Softplus()),
+    ("", "HardSwish"): elementwise(lambda node: HardSwish()),
+    ("", "BatchNormalization"): batch_normalization,
+    ("", "LayerNormalization"): layer_normalization,
+    ("", "GroupNormalization"): group_normalization,
+    ("", "InstanceNormalization"): instance_normalization,
     ("", "Softmax"): softmax,
     ("", "LogSoftmax"): log_softmax,
     ("", "SoftmaxCrossEntropyLoss"): cross_entropy,
