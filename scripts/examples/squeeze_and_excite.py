@@ -35,13 +35,14 @@ class SqueezeAndExcite(Container):
 
     def forward(self, x, training=False):
         xp = self.backend.xp
-        kept = self.buffer("x", x.shape)  # inference writes the gate's outputs where x may be
+        use = "training" if training else "inference"  # which must not change what backward reads
+        kept = self.buffer(f"x in {use}", x.shape)  # the gate's outputs may be written to where x is
         kept[...] = x
-        scale = self.buffer("scale", (x.shape[0], x.shape[-1]))
+        scale = self.buffer(f"scale in {use}", (x.shape[0], x.shape[-1]))
         scale[...] = self.gate.forward(kept, training)
-        self._scale, self._x = scale, kept
-        y = self.buffer("y", x.shape)
-        return xp.multiply(kept, scale[:, None, None], out=y)
+        if training:
+            self._scale, self._x = scale, kept
+        return xp.multiply(kept, scale[:, None, None], out=self.buffer(f"y in {use}", x.shape))
 
     def backward(self, dy, input_grad=True):
         xp = self.backend.xp
