@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from cnn.support.libraries import require
 from cnn.support.tensors import METADATA
 from cnn.support.text import printable, short
 from cnn.training.evaluation import make_feed, make_loss
-from cnn.training.metrics import Totals
+from cnn.training.metrics import Totals, all_metrics, figures
 
 VERSION = 1
 MOST_MISTAKES = 16
@@ -57,6 +57,7 @@ class Evaluation:
     batch_size: int  # of those steps
     weights: str = "last"  # the weights that were tested: "last" or "best"
     epoch: int | None = None  # of the best weights, if known
+    metrics: dict[str, float] = field(default_factory=dict)  # further results; none in files of version 0.1
 
     @property
     def result(self) -> dict[str, Any]:
@@ -77,6 +78,7 @@ class Evaluation:
             "batch_size": self.batch_size,
             "weights": self.weights,
             "epoch": self.epoch,
+            "metrics": self.metrics,
         }
         arrays = {f"mistakes.{name}": np.ascontiguousarray(a) for name, a in vars(self.mistakes).items()}
         arrays |= {
@@ -120,6 +122,9 @@ class Evaluation:
                 batch_size=int(facts["batch_size"]),
                 weights=_one_of(WEIGHTS, facts.get("weights", "last")),
                 epoch=None if facts.get("epoch") is None else int(facts["epoch"]),
+                metrics={
+                    printable(str(name)): float(value) for name, value in facts.get("metrics", {}).items()
+                },
             )
         except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             what = short(f"it lacks {error}" if isinstance(error, KeyError) else str(error), 200)
@@ -153,14 +158,16 @@ def examine(network: Network, test_set: Dataset, batch_size: int = 128, tta: str
             activations=_activations(network, test_set),
             times=_times(network, test_set, batch_size),
             batch_size=min(batch_size, len(test_set)),
+            metrics={name: value for name, value in totals.items() if name not in ("loss", "accuracy")},
         )
 
 
 def _answers(network: Network, test_set: Dataset, tta: str | None) -> tuple[dict[str, float], Any, Any]:
-    """({"loss", "accuracy"}, predicted classes (N,), probabilities (N, K)), on the host."""
+    """({"loss", "accuracy", ...}, predicted classes (N,), probabilities (N, K)), on the host."""
     backend, xp = network.backend, network.backend.xp
     feed = make_feed(network, test_set, tta=tta)
-    loss, totals = make_loss(network, None), Totals(network)
+    loss = make_loss(network, None)
+    totals = Totals(network, loss, all_metrics(network.output_shape[0]))
 
     def answers() -> tuple[dict[str, float], Any, Any]:
         totals.reset()
@@ -168,9 +175,10 @@ def _answers(network: Network, test_set: Dataset, tta: str | None) -> tuple[dict
         for _ in feed.batches():
             y, labels = network.answers(feed)
             loss.forward(y, labels, sums=totals.sums)
+            totals.add(y, labels, None)
             predicted.append(backend.to_host(xp.argmax(y, axis=0)))
             probabilities.append(backend.to_host(network.probabilities(y)).T.astype(np.float64))
-        return totals.read(), np.concatenate(predicted), np.concatenate(probabilities)
+        return figures(totals.read()), np.concatenate(predicted), np.concatenate(probabilities)
 
     return network.with_fitting_batches(feed, answers)
 

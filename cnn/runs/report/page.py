@@ -16,9 +16,11 @@ from cnn.support.drawing import Picture, require_matplotlib, style
 from cnn.support.errors import ArgumentError
 from cnn.support.files import write_whole
 from cnn.support.libraries import require
-from cnn.support.text import best_weights, duration, milliseconds, percent, printable
+from cnn.support.text import best_weights, duration, milliseconds, percent, printable, short
+from cnn.training.metrics import F1
 
 BY = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"  # between the sizes of a shape
+METRICS = {"top_5": "top-5 accuracy", "f1": "F1", "calibration_error": "calibration error"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Report:
             "epochs": [_epoch(epoch, record.checked) for epoch in record.epochs],
             "checked": record.checked,
             "mistakes": _mistakes(record),
+            "per_class": _per_class(record),
             "layers": _layers(record),
             "settings": _rows(record.settings),
             "environment": _rows(record.environment),
@@ -119,6 +122,9 @@ def _result(record: RunRecord) -> dict[str, str]:
         for name, value in record.result.items()
     }
     if record.evaluation:
+        for name, value in record.evaluation.metrics.items():
+            if name in METRICS:
+                result[f"test {METRICS[name]}"] = percent(value) if name == "top_5" else f"{value:.4f}"
         result["test images"] = f"{record.evaluation.count:,}"
         if record.evaluation.weights == "best":
             result["weights"] = best_weights(record.evaluation.epoch)
@@ -160,6 +166,21 @@ def _epoch(epoch: dict[str, float], checked: str) -> dict[str, str]:
         shorter.get(name, name.replace("_", " ")): written.get(name, "{:.4f}".format)(value)
         for name, value in epoch.items()
     }
+
+
+def _per_class(record: RunRecord) -> list[dict[str, str]]:
+    """Precision, recall and F1 of each class on the test images."""
+    if not record.evaluation:
+        return []
+    rows = F1().result(record.evaluation.confusion)["per_class"]
+    return [
+        {
+            "class": short(name, 30),
+            "images": f"{row['count']:,}",
+            **{rate: percent(row[rate]) for rate in ("precision", "recall", "f1")},
+        }
+        for name, row in zip(record.class_names, rows, strict=True)
+    ]
 
 
 def _mistakes(record: RunRecord) -> list[dict[str, Any]]:

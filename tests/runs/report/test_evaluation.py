@@ -83,6 +83,16 @@ def test_activations_are_the_outputs_of_every_layer_that_computes(network, test_
     assert found[1].counts.sum() == round((1 - found[1].zeros) * 150 * 2 * 4 * 4)
 
 
+def test_its_metrics_are_those_of_evaluate(network, test_set, tmp_path):
+    metrics = [cnn.metrics.F1(), cnn.metrics.CalibrationError()]
+    expected = cnn.evaluate(network, test_set, metrics=metrics)
+    found = examine(network, test_set)
+    names = ["precision", "recall", "f1", "calibration_error"]
+    assert found.metrics == pytest.approx({name: expected[name] for name in names})
+    found.save(tmp_path / "file")
+    assert Evaluation.load(tmp_path / "file").metrics == found.metrics
+
+
 def test_every_layer_is_timed_on_a_batch(network, test_set):
     found = examine(network, test_set, batch_size=1000)
     assert found.batch_size == 300  # as many as there are

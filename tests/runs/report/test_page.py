@@ -65,10 +65,18 @@ class TestContents:
 
     def test_the_result_stands_on_top(self, page, finished):
         _, network, test_set = finished
-        result = cnn.evaluate(network, test_set)
+        metrics = [cnn.metrics.F1(), cnn.metrics.CalibrationError()]
+        result = cnn.evaluate(network, test_set, metrics=metrics)
         top = page.text[: page.text.index("Training")]
         assert "notebook on <b>.npz" in top
-        assert f"test accuracy {result['accuracy']:.2%} test loss {result['loss']:.4f} test images 60" in top
+        assert (
+            f"test accuracy {result['accuracy']:.2%} test loss {result['loss']:.4f} "
+            f"test F1 {result['f1']:.4f} test calibration error {result['calibration_error']:.4f} test images 60"
+            in top
+        )
+        for row in result["per_class"]:
+            rates = " ".join(percent(row[rate]) for rate in ("precision", "recall", "f1"))
+            assert f"{row['count']} {rates}" in page.text
         assert re.search(r"epochs 2 training time [\d.]+ s images per second [\d,]+ device cpu", top)
 
     def test_the_epochs_are_those_of_the_metrics(self, page, run):
