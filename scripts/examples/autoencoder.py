@@ -1,15 +1,12 @@
 """An autoencoder on MNIST: each picture is squeezed into a few numbers, and drawn again from these.
 
-    python scripts/examples/autoencoder.py --epochs 5
+    python scripts/examples/autoencoder.py [DATA]
 
-The last picture shows test images above what the network makes of them.
+DATA is what cnn.data.load takes, with grey images whose sides are multiples of 4. autoencoder.png then shows
+ten test images, and below each of them what is drawn from its numbers.
 """
 
-import argparse
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 from PIL import Image
@@ -17,7 +14,7 @@ from PIL import Image
 import cnn
 
 
-def autoencoder(height: int, width: int, numbers: int) -> cnn.Sequential:
+def autoencoder(height, width, numbers):
     """Two convolutions that halve the picture, ``numbers`` in the middle, and the way back."""
     small = (16, height // 4, width // 4)
     return cnn.Sequential(
@@ -30,27 +27,19 @@ def autoencoder(height: int, width: int, numbers: int) -> cnn.Sequential:
     )  # fmt: skip
 
 
-def main() -> None:
-    """Train, and write a picture of the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="mnist", help="grey images with sides that are multiples of 4")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--numbers", type=int, default=16, help="how many a picture is squeezed into")
-    parser.add_argument("--out", default="autoencoder.png", help="the picture")
-    options = parser.parse_args()
-
-    train, test = (cnn.data.Dataset(part.images, targets=part.images) for part in cnn.data.load(options.data))
-    net = autoencoder(*train.shape[1:], options.numbers)
-    cnn.fit(
+def main(data="mnist", epochs=5, numbers=16, out="autoencoder.png"):
+    """Train, and write the picture; -> the loss of each epoch on the test images."""
+    train, test = (cnn.data.Dataset(part.images, targets=part.images) for part in cnn.data.load(data))
+    net = autoencoder(*train.shape[1:], numbers)
+    history = cnn.fit(
         net, train, validation=test, loss=cnn.MeanSquaredError(), optimizer=cnn.Adam(0.002),
-        epochs=options.epochs, schedule=cnn.schedules.Cosine(),
+        epochs=epochs, schedule=cnn.schedules.Cosine(),
     )  # fmt: skip
-
     some = test.images[:10, 0]
     drawn = np.rint(255 * net.predict(some)[:, 0]).astype(np.uint8)
-    Image.fromarray(np.vstack([np.hstack(list(some)), np.hstack(list(drawn))])).save(options.out)
-    print(f"{options.out} shows ten test images, and below them what is drawn from {options.numbers} numbers")
+    Image.fromarray(np.vstack([np.hstack(list(some)), np.hstack(list(drawn))])).save(out)
+    return [epoch["validation_loss"] for epoch in history]
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:2])

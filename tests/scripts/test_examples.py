@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import cnn
 
@@ -49,3 +50,18 @@ def test_the_block_is_saved_by_its_names():
     assert list(net.state_dict()) == [
         f"0.gate.{layer}.{part}" for layer in (1, 3) for part in ("weight", "bias")
     ]
+
+
+def test_the_autoencoder_learns_to_draw(tmp_path, capsys):
+    random, arrays = np.random.default_rng(0), {}
+    for part, count in (("train", 600), ("test", 20)):  # two bright lines
+        images, places = np.zeros((count, 12, 12), np.uint8), random.integers(0, 10, count)
+        for image, place in zip(images, places, strict=True):
+            image[place : place + 2] = 255
+        arrays |= {f"x_{part}": images, f"y_{part}": places}
+    np.savez(tmp_path / "lines.npz", **arrays)
+    out = tmp_path / "autoencoder.png"
+    losses = loaded("autoencoder").main(tmp_path / "lines.npz", epochs=40, numbers=6, out=out)
+    assert losses[-1] < losses[0] / 2
+    assert "accuracy" not in capsys.readouterr().err
+    assert pytest.importorskip("PIL.Image").open(out).size == (120, 24)

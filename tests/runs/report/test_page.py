@@ -71,9 +71,9 @@ class TestContents:
         assert "notebook on <b>.npz" in top
         assert (
             f"test accuracy {result['accuracy']:.2%} test loss {result['loss']:.4f} "
-            f"test F1 {result['f1']:.4f} test calibration error {result['calibration_error']:.4f} test images 60"
-            in top
-        )
+            f"test F1 {result['f1']:.4f} test calibration error {result['calibration_error']:.4f} "
+            "test images 60"
+        ) in top
         for row in result["per_class"]:
             rates = " ".join(percent(row[rate]) for rate in ("precision", "recall", "f1"))
             assert f"{row['count']} {rates}" in page.text
