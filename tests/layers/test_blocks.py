@@ -48,12 +48,15 @@ class TestTraining:
     def test_a_recorded_step_ends_with_the_same_bits(self, kernels):
         if kernels == "compiled":
             pytest.importorskip("numba")
-        results = []
+        results, losses = [], []
         for graph in (True, False):
             net = network(backends.get("cpu", kernels))
-            cnn.fit(net, DATA, validation=DATA, epochs=2, graph=graph, **SETTINGS)
+            history = cnn.fit(net, DATA, validation=DATA, epochs=2, graph=graph, **SETTINGS)
+            losses.append([epoch["validation_loss"] for epoch in history])  # of weights folded in each epoch
             results.append(net)
         assert_same_state(*results)
+        assert losses[0] == losses[1]
+        assert losses[0][0] != losses[0][1]
 
     def test_a_device_that_never_converts_learns_the_same(self):
         nets = [network(backends.get("cpu", "portable")), network(StandInBackend())]
@@ -61,6 +64,12 @@ class TestTraining:
             cnn.fit(net, DATA, epochs=2, **SETTINGS)
         for name, value in nets[0].state_dict().items():
             np.testing.assert_allclose(nets[1].state_dict()[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+    def test_a_device_that_never_converts_predicts_the_same(self):
+        net, elsewhere = network(), network(StandInBackend())
+        cnn.fit(net, DATA, epochs=1, **SETTINGS)
+        elsewhere.load_state_dict(net.state_dict())
+        np.testing.assert_allclose(elsewhere.predict(DATA.images), net.predict(DATA.images), atol=1e-5)
 
     def test_a_copy_and_a_file_predict_the_same(self, tmp_path):
         net = network()

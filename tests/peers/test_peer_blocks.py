@@ -90,6 +90,9 @@ def test_a_residual_network(kernels, shortcut):
     assert network.state_dict().keys() == peer.state_dict().keys()
     for seed in range(3):
         same_step(network, peer, numbers(seed, 7, 3, 6, 5))
+    peer.eval()  # here the normalization is folded into the convolution
+    x = numbers(3, 7, 3, 6, 5)
+    close("inference", network.forward(batch_last(x)), batch_last(peer(torch.tensor(x))))
 
 
 def test_dropout_keeps_as_many_and_scales_as_pytorch():
