@@ -1,8 +1,7 @@
 """A network: what belongs to the root of a tree of layers, such as its device and its flat vectors."""
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -13,19 +12,19 @@ from backends import Backend, graph
 from backends.memory import Array, Scratch, Shape
 from backends.text import did_you_mean
 from cnn.data.augmentation import views
-from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last, some_of
+from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last
 from cnn.data.feed import Feed
 from cnn.data.preprocessing import Preprocessing
 from cnn.layers import initializers
 from cnn.layers.description import describe
 from cnn.layers.draws import Draws
+from cnn.layers.freezing import Freezable
 from cnn.layers.layer import Context, Parameter
-from cnn.layers.sequential import Sequential
 from cnn.support import random
 from cnn.support.arguments import flag, instance, shape, shown, whole
 from cnn.support.errors import ArgumentError, CheckpointError, OutOfMemory, ShapeError, out_of_memory
 from cnn.support.files import write_whole
-from cnn.support.tensors import serialized
+from cnn.support.tensors import as_array, require_weights, serialized
 
 DTYPES = ("float32", "float64")
 DTYPES_ELSEWHERE = {
@@ -38,7 +37,7 @@ FILE_VERSION = 1
 Result = TypeVar("Result")
 
 
-class Network(Sequential):
+class Network(Freezable):
     """A complete network: layers in sequence. It is exported as ``cnn.Sequential``.
 
     ``net.flat`` holds all parameters in one vector and all gradients in another; each parameter starts on a
@@ -52,7 +51,6 @@ class Network(Sequential):
 
     is_root = False
     _preprocessing: Preprocessing | None = None
-    frozen_names: tuple[str, ...] = ()  # the names of frozen parameters and statistics
 
     @property
     def kind(self) -> str:
@@ -285,44 +283,6 @@ class Network(Sequential):
         finally:
             self.unbuild()
 
-    def freeze(self, *names: str) -> None:
-        """Let training leave these parameters and statistics as they are.
-
-        ``names`` are those of layers, such as "0" or "3.1", with the layers inside them, or of parameters,
-        such as "0.weight", or patterns of either such as "2.*". A frozen BatchNorm normalizes with its
-        running statistics. ArgumentError if nothing has such a name.
-        """
-        self._set_frozen({*self.frozen_names, *self._find(names)})
-
-    def unfreeze(self, *names: str) -> None:
-        """Let training change these parameters and statistics again; ``names`` as in :meth:`freeze`."""
-        self._set_frozen(set(self.frozen_names) - set(self._find(names)))
-
-    def _find(self, patterns: Sequence[str]) -> Iterator[str]:
-        """The names of the parameters and statistics that the patterns are about."""
-        for pattern in patterns:
-            found = [name for name in self.arrays if isinstance(pattern, str) and _is_about(pattern, name)]
-            if not found:
-                raise ArgumentError(
-                    f"there is no layer or parameter {shown(pattern)}, expected one of {some_of(self.arrays)}"
-                )
-            yield from found
-
-    def _set_frozen(self, frozen: set[str]) -> None:
-        self.frozen_names = tuple(name for name in self.arrays if name in frozen)
-        for layer in self.walk():
-            own = [name for name in self.arrays if name.rpartition(".")[0] == layer.path]
-            layer.frozen = bool(own) and frozen.issuperset(own)
-        for name, parameter in self.parameters.items():
-            parameter.frozen = name in frozen
-
-    def clear_frozen(self) -> None:
-        """Set the gradients of frozen parameters to 0."""
-        if self.frozen_names:
-            for parameter in self.parameters.values():
-                if parameter.frozen:
-                    self.backend.kernels.clear(parameter.grad)
-
     def count_update(self) -> None:
         """Let layers that draw random numbers draw others from now on; optimizers call this."""
         self.require_built()
@@ -343,11 +303,6 @@ class Network(Sequential):
             for name, parameter in self.parameters.items()
         }
 
-    @property
-    def arrays(self) -> dict[str, Array]:
-        """What files keep of the network: the parameters' values and the statistics by name."""
-        return {name: parameter.value for name, parameter in self.parameters.items()} | self.statistics
-
     def state_dict(self) -> dict[str, Any]:
         """Host copies of the parameters and statistics by name."""
         return {name: self.backend.to_host(array) for name, array in self.arrays.items()}
@@ -360,36 +315,11 @@ class Network(Sequential):
         self.require_state(state)
         for name, place in self.arrays.items():
             if name in state:
-                self.backend.asarray(_as_array(name, state[name]), out=place)
+                self.backend.asarray(as_array(name, state[name]), out=place)
 
     def require_state(self, state: Mapping[str, Any]) -> None:
         """Raise CheckpointError unless :meth:`load_state_dict` would take these arrays."""
-        kept = self.arrays
-        if not isinstance(state, Mapping):
-            raise CheckpointError(f"the weights are {shown(state)}, expected arrays by name")
-        arrays = {name: _as_array(name, value) for name, value in state.items()}
-        for name, place in kept.items():
-            if name not in arrays and is_optional(name):
-                continue
-            if name not in arrays:
-                raise CheckpointError(
-                    f"the weights lack {name}, which this network has with shape {place.shape}; "
-                    f"they have {some_of(arrays) or 'no names'}"
-                )
-            if arrays[name].shape != place.shape:
-                turned = place.ndim == 2 and arrays[name].shape == place.shape[::-1]
-                hint = ": it is transposed, as TensorFlow and Keras keep it" if turned else ""
-                raise CheckpointError(
-                    f"the weights have {name} with shape {arrays[name].shape}, "
-                    f"this network has it with shape {place.shape}{hint}"
-                )
-            if arrays[name].dtype.kind not in "fiu":
-                raise CheckpointError(
-                    f"the weights have {name} as {arrays[name].dtype}, expected real numbers"
-                )
-        for name in arrays:
-            if name not in kept and not is_optional(name):
-                raise CheckpointError(f"the weights have {name}, which this network does not have")
+        require_weights(state, self.arrays)
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -535,11 +465,6 @@ class Network(Sequential):
             raise ShapeError(f"the {name} is {array.shape}, the network expects {expected}, batch last")
 
 
-def _is_about(pattern: str, name: str) -> bool:
-    """Whether the name of a parameter or statistic is ``pattern``, or that of something inside it."""
-    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
-
-
 def _rebuilt(
     network: Network,
     place: dict[str, Any],
@@ -553,18 +478,6 @@ def _rebuilt(
     network.preprocessing = preprocessing
     network.freeze(*frozen)
     return network
-
-
-def is_optional(name: str) -> bool:
-    """Whether weights from elsewhere may lack an array of this name, or contain it without need."""
-    return name.rpartition(".")[2] == "num_batches_tracked"
-
-
-def _as_array(name: str, value: Any) -> Any:
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"the weights have {name} as {shown(value)}, expected an array") from error
 
 
 def require_dtype(name: Any) -> None:

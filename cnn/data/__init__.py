@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backends.text import did_you_mean
 from cnn.data.advice import SAVE
-from cnn.data.dataset import Dataset, some_of
+from cnn.data.dataset import Dataset
 from cnn.data.published.bundled import load_mnist
 from cnn.data.published.fashion_mnist import load_fashion_mnist
 from cnn.data.readers import cifar10
@@ -19,6 +19,7 @@ from cnn.data.readers.npy import holds_npy, load_npy, npy_names
 from cnn.data.readers.npz import holds_arrays, load_npz
 from cnn.data.recognize import unread_file, unread_folder
 from cnn.support.errors import DataError
+from cnn.support.text import some_of
 
 __all__ = ["NAMES", "Dataset", "load", "read_idx"]
 

@@ -13,7 +13,7 @@ from cnn.data.readers.mapped import Place, place
 from cnn.data.samples import Samples
 from cnn.support.errors import DataError, OutOfMemory
 from cnn.support.random import SPLIT, generator
-from cnn.support.text import is_printable, short, text_width
+from cnn.support.text import is_printable, short, some_of, text_width
 
 Array = np.ndarray
 Classes = int | Iterable[str] | None
@@ -449,12 +449,6 @@ def numbered(count: int) -> tuple[str, ...]:
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether ``value`` is a Python or NumPy integer, but not a bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def some_of(names: Iterable[str]) -> str:
-    """The names in quotes; a long list is shortened."""
-    quoted = [repr(name) for name in names]
-    return ", ".join(quoted[:20]) + (f" and {len(quoted) - 20} more" if len(quoted) > 20 else "")
 
 
 def as_images(images: Any, name: str = "images", one: str = "image") -> Array:

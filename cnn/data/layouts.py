@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn.data.dataset import CHANNELS, MOST_CLASSES, as_names, as_texts, looks_channels_last, some_of
+from cnn.data.dataset import CHANNELS, MOST_CLASSES, as_names, as_texts, looks_channels_last
 from cnn.support.errors import DataError
-from cnn.support.text import short
+from cnn.support.text import short, some_of
 
 _LEAST_SIDE = 8  # of flattened images
 _LISTED = 4  # classes in a note

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cnn.data.dataset import some_of
 from cnn.support.errors import DataError
+from cnn.support.text import some_of
 
 _PARTS = {
     **dict.fromkeys(("train", "training", "tr"), "train"),

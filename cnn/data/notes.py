@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from cnn.data.dataset import Dataset, some_of
+from cnn.data.dataset import Dataset
 from cnn.data.scale import scale_note
-from cnn.support.text import short
+from cnn.support.text import short, some_of
 
 
 def notes_on(part: Dataset, name: str, train: Dataset | None = None, normalized: bool = False) -> list[str]:

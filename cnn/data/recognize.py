@@ -12,11 +12,10 @@ from typing import NamedTuple
 from zipfile import ZipFile
 
 from cnn.data.advice import BINARY, NEVER_OPENED, SAVE, UNPACK
-from cnn.data.dataset import some_of
 from cnn.data.readers import cifar10
 from cnn.data.readers.common import is_hidden, names_in, open_file
 from cnn.support.errors import DataError
-from cnn.support.text import printable, short
+from cnn.support.text import printable, short, some_of
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".heic")
 _PICKLES = (".pkl", ".pickle", ".pck", ".pt", ".pth")

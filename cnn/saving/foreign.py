@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn.data.dataset import some_of
 from cnn.support.errors import CheckpointError
+from cnn.support.text import some_of
 
 WRAPPERS = ("module", "_orig_mod")  # in PyTorch's names, added by DataParallel and torch.compile
 COUNTERS = ("num_batches_tracked", "n_averaged")  # PyTorch's, in batch normalization and averaged models

@@ -8,13 +8,13 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
-from cnn.data.dataset import Array, Dataset, some_of
+from cnn.data.dataset import Array, Dataset
 from cnn.data.layouts import Named, Pair
 from cnn.data.names import parts_among
 from cnn.data.readers.common import as_sets, is_hidden, most_inflated, open_file, read_up_to
 from cnn.data.readers.npy import ARRAYS, LONGEST_HEADER, class_names, parse_header
 from cnn.support.errors import DataError
-from cnn.support.text import short
+from cnn.support.text import short, some_of
 
 
 def holds_arrays(path: Path) -> bool:

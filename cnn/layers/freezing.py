@@ -1,0 +1,64 @@
+"""Layers and parameters that training leaves as they are."""
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from backends.memory import Array
+from cnn.layers.sequential import Sequential
+from cnn.support.arguments import shown
+from cnn.support.errors import ArgumentError
+from cnn.support.text import some_of
+
+
+class Freezable(Sequential):
+    """Layers in sequence whose parameters and statistics can be frozen."""
+
+    frozen_names: tuple[str, ...] = ()  # of frozen parameters and statistics
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What files keep of the network: the parameters' values and the statistics by name."""
+        return {name: parameter.value for name, parameter in self.parameters.items()} | self.statistics
+
+    def freeze(self, *names: str) -> None:
+        """Let training leave these parameters and statistics as they are.
+
+        ``names`` are those of layers, such as "0" or "3.1", with the layers inside them, or of parameters,
+        such as "0.weight", or patterns of either such as "2.*". A frozen BatchNorm normalizes with its
+        running statistics. ArgumentError if nothing has such a name.
+        """
+        self._set_frozen({*self.frozen_names, *self._find(names)})
+
+    def unfreeze(self, *names: str) -> None:
+        """Let training change these parameters and statistics again; ``names`` as in :meth:`freeze`."""
+        self._set_frozen(set(self.frozen_names) - set(self._find(names)))
+
+    def _find(self, patterns: Sequence[str]) -> Iterator[str]:
+        """The names of the parameters and statistics that the patterns are about."""
+        for pattern in patterns:
+            found = [name for name in self.arrays if isinstance(pattern, str) and _is_about(pattern, name)]
+            if not found:
+                raise ArgumentError(
+                    f"there is no layer or parameter {shown(pattern)}, expected one of {some_of(self.arrays)}"
+                )
+            yield from found
+
+    def _set_frozen(self, frozen: set[str]) -> None:
+        self.frozen_names = tuple(name for name in self.arrays if name in frozen)
+        for layer in self.walk():
+            own = [name for name in self.arrays if name.rpartition(".")[0] == layer.path]
+            layer.frozen = bool(own) and frozen.issuperset(own)
+        for name, parameter in self.parameters.items():
+            parameter.frozen = name in frozen
+
+    def clear_frozen(self) -> None:
+        """Set the gradients of frozen parameters to 0."""
+        if self.frozen_names:
+            for parameter in self.parameters.values():
+                if parameter.frozen:
+                    self.backend.kernels.clear(parameter.grad)
+
+
+def _is_about(pattern: str, name: str) -> bool:
+    """Whether the name of a parameter or statistic is ``pattern``, or that of something inside it."""
+    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
