@@ -127,7 +127,7 @@ def _graph(onnx: Any, network: Network) -> Any:
     for name, operation in _preprocessing(network):
         value = builder.operation(name, operation, [value])
     value = builder.layer(network, value)
-    if not network.gives_probabilities:
+    if not network.gives_probabilities and len(network.output_shape) == 1:  # as in Network.probabilities
         builder.operation("predict", SOFTMAX, [value])
     builder.nodes[-1].output[0] = OUTPUT
     images, probabilities = (

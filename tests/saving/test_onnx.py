@@ -80,7 +80,7 @@ def test_whole_networks_give_what_predict_gives(model, dtype, tmp_path):
     ],
     ids=["no layers", "an image comes out", "softmax, then another shape", "softmax inside"],
 )
-def test_the_output_is_probabilities_whatever_the_network_ends_in(layers, tmp_path):
+def test_the_output_is_that_of_predict_whatever_the_network_ends_in(layers, tmp_path):
     network = built(cnn.Sequential(*layers).fresh(), (2, 4, 4))
     export(network, tmp_path / "model.onnx")
     x = np.random.default_rng(0).standard_normal((3, 2, 4, 4)).astype(np.float32)
