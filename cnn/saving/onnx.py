@@ -129,6 +129,8 @@ def _graph(onnx: Any, network: Network) -> Any:
     value = builder.layer(network, value)
     if not network.gives_probabilities and len(network.output_shape) == 1:  # as in Network.probabilities
         builder.operation("predict", SOFTMAX, [value])
+    if not builder.nodes:
+        builder.operation("predict", Operation("Identity"), [value])
     builder.nodes[-1].output[0] = OUTPUT
     images, probabilities = (
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", *sample])
