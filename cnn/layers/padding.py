@@ -2,9 +2,9 @@
 
 from backends.kernels.sampling import Sampling
 from cnn.layers.layer import Context, Shape
-from cnn.layers.resampling import Resampled
+from cnn.layers.resampling import Resampled, require_samplable
 from cnn.layers.window import require_image
-from cnn.support.arguments import countable, row, shown, size
+from cnn.support.arguments import row, shown, size
 from cnn.support.errors import ArgumentError, ShapeError
 
 
@@ -29,7 +29,7 @@ class ZeroPad2D(Resampled):
         require_image(self, input_shape)
         C, H, W = input_shape
         shape = C, H + top + bottom, W + left + right
-        self.output_shape = countable(f"layer {self.label}: the input with its padding", shape)
+        self.output_shape = require_samplable(self, shape)
         self.rows = self._padded(H, top, bottom)
         self.columns = self._padded(W, left, right)
         return self.output_shape

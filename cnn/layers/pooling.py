@@ -6,7 +6,7 @@ from backends import Window
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Pair
 from cnn.layers.layer import Array, Context, Layer, Shape
-from cnn.layers.resampling import Resampled
+from cnn.layers.resampling import Resampled, require_samplable
 from cnn.layers.window import border_bytes, make_window, require_image, window_output
 from cnn.support.arguments import flag, pair, shown, size
 from cnn.support.errors import ArgumentError, ShapeError
@@ -57,6 +57,7 @@ class _Pool2D(Layer):
 class MaxPool2D(_Pool2D):
     """The largest number under each window: (C, H, W) -> (C, OH, OW), as PyTorch's MaxPool2d.
 
+    PyTorch's argument ``return_indices`` does not exist here.
     Windows may overlap (``stride`` less than ``kernel_size``) and reach into padding, which never
     wins. ``stride=None`` means the kernel size. With ``ceil_mode`` the output's size is rounded up: the
     last windows then reach beyond the input. Among equals the first in row-major order wins and
@@ -188,7 +189,7 @@ class AdaptiveAvgPool2D(Resampled):
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)
         require_image(self, input_shape)
-        self.output_shape = (input_shape[0], *self.output_size)
+        self.output_shape = require_samplable(self, (input_shape[0], *self.output_size))
         self.rows, self.columns = map(_means_of_parts, input_shape[1:], self.output_size)
         return self.output_shape
 

@@ -1,7 +1,20 @@
 """What layers share whose rows and columns are weighted sums of those of the input."""
 
 from backends.kernels.sampling import Sampling
-from cnn.layers.layer import Array, Layer
+from cnn.layers.layer import Array, Layer, Shape
+from cnn.support.arguments import countable
+from cnn.support.errors import ShapeError
+
+LONGEST = 2**20  # rows or columns of an image whose sampling is written down one by one
+
+
+def require_samplable(layer: Layer, shape: Shape) -> Shape:
+    """``shape`` (C, H, W) if an image of it can be resampled to, else ShapeError."""
+    if max(shape[1:]) > LONGEST:
+        raise ShapeError(
+            f"layer {layer.label}: the output is {shape}, expected at most {LONGEST:,} rows and columns"
+        )
+    return countable(f"layer {layer.label}: the output", shape)
 
 
 class Resampled(Layer):

@@ -5,9 +5,9 @@ from math import floor
 
 from backends.kernels.sampling import Sampling, Tap
 from cnn.layers.layer import Context, Shape
-from cnn.layers.resampling import Resampled
+from cnn.layers.resampling import Resampled, require_samplable
 from cnn.layers.window import require_image
-from cnn.support.arguments import choice, countable, flag, number, row, shown
+from cnn.support.arguments import choice, flag, number, row, shown
 from cnn.support.errors import ArgumentError, ShapeError
 
 MODES = ("nearest", "bilinear")
@@ -59,7 +59,7 @@ class Upsample2D(Resampled):
                 f"layer {self.label}: an input of {input_shape[1]}x{input_shape[2]} times "
                 f"{self.scale_factor} is {OH}x{OW}; choose a larger scale_factor"
             )
-        self.output_shape = countable(f"layer {self.label}: the output", (input_shape[0], OH, OW))
+        self.output_shape = require_samplable(self, (input_shape[0], OH, OW))
         self.rows, self.columns = (self._sampling(axis, count) for axis, count in enumerate((OH, OW)))
         return self.output_shape
 

@@ -76,6 +76,20 @@ class TestPadding:
             build(make(), (1, 3, 5))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: cnn.ZeroPad2D((0, 0, 2**31 - 1, 0)),
+        lambda: cnn.Conv2D(1, 3, padding=((2**31 - 1, 0), (0, 0)), padding_mode="replicate"),
+        lambda: cnn.AdaptiveAvgPool2D((2**31 - 1, 1)),
+        lambda: cnn.Upsample2D((9e5, 1)),
+    ],
+)
+def test_an_image_of_absurd_size_is_refused_at_once(make):
+    with pytest.raises(cnn.ShapeError, match=r"^layer 0 .*the output is .*expected at most 1,048,576 rows"):
+        build(make(), (1, 3, 5))
+
+
 class TestEnlarging:
     def test_nearest_repeats_numbers_and_bilinear_weights_them(self):
         x = np.array([0.0, 4.0]).reshape(1, 1, 2, 1)
