@@ -14,6 +14,7 @@ from cnn.cli.signals import StopOnSignal
 from cnn.data import Dataset
 from cnn.data.feed import is_too_large
 from cnn.data.notes import notes_on
+from cnn.data.preprocessing import Preprocessing
 from cnn.inspection.memory import memory as memory_of
 from cnn.network import Network
 from cnn.runs.config import Config
@@ -227,10 +228,13 @@ class Job:
         self.require_place()
         require_matplotlib("to draw the range test of the learning rate")
         say(self.headline)
+        if self.config.normalize:
+            self.network.preprocessing = Preprocessing.of(self.train_set)
         with np.errstate(over="ignore", invalid="ignore"):  # the last steps are meant to be too large
             found = find_rate(
                 self.network, self.train_set, self.optimizer, batch_size=self.config.batch_size,
                 seed=self.config.seed, transforms=self.config.make_transforms(),
+                augment=self.config.make_augmentations(),
             )  # fmt: skip
         path = self.folder.path.with_name(f"{self.folder.path.name}-learning-rates.png")
         with style():

@@ -7,6 +7,7 @@ from math import inf, isfinite
 
 import numpy as np
 
+from cnn.data.augmentation import Augmentation
 from cnn.data.dataset import Dataset
 from cnn.network import Network
 from cnn.support import random
@@ -46,6 +47,7 @@ def find_rate(
     steps: int = 100,
     seed: int = 0,
     transforms: Sequence[GradientTransform] = (),
+    augment: Sequence[Augmentation] = (),
 ) -> RateTest:
     """Train for ``steps`` steps with a learning rate that grows from ``lowest`` to ``highest``.
 
@@ -59,7 +61,7 @@ def find_rate(
         Shuffled; its batches are repeated if there are fewer than ``steps``.
     optimizer : Optimizer
         Its learning rate does not matter. None: SGD with momentum 0.9.
-    loss, batch_size, seed, transforms
+    loss, batch_size, seed, transforms, augment
         As in :func:`cnn.fit`.
 
     Raises ArgumentError for arguments out of range.
@@ -79,7 +81,7 @@ def find_rate(
         twin, own = network.copy(), optimizer.fresh()
         own.build(twin)
         measured = make_loss(twin, copy.copy(loss), train)
-        feed = make_feed(twin, train, batch_size, loss=measured)
+        feed = make_feed(twin, train, batch_size, loss=measured, augment=augment, seed=seed)
         step = TrainingStep(twin, measured, own, feed, Totals(twin, measured), transforms=transforms)
         rates = np.geomspace(lowest, highest, steps).tolist()
         losses = _until_it_explodes(step, rates, len(train), seed)
@@ -107,7 +109,7 @@ def _losses(step: TrainingStep, rates: Sequence[float], images: int, seed: int) 
     for epoch, first in enumerate(range(0, len(rates), per_epoch)):
         some = list(rates[first : first + per_epoch])
         order = random.generator(seed, random.SHUFFLE, epoch).permutation(images)
-        feed.start(order, some + [0.0] * (per_epoch - len(some)))
+        feed.start(order, some + [0.0] * (per_epoch - len(some)), epoch)
         for done, _ in enumerate(feed.batches()):
             if done == len(some):
                 break

@@ -82,3 +82,15 @@ def test_the_command_draws_it_and_trains_nothing(command, own_data, tmp_path):
     assert found["suggestion"] == pytest.approx(found["rates"][int(np.argmin(found["smoothed"]))] / 10)
     assert (tmp_path / "run-learning-rates.png").read_bytes()[:4] == b"\x89PNG"
     assert not (tmp_path / "run").exists()
+
+
+def test_the_images_are_augmented_as_in_training():
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
+    data = cnn.data.Dataset(images, np.arange(60) % 3)
+    net = cnn.Sequential(cnn.Flatten(), cnn.Dense(3))
+    net.build((1, 8, 8), backend="cpu")
+    plain, same, moved = (
+        cnn.find_rate(net, data, steps=5, batch_size=20, augment=augment).losses
+        for augment in ((), (), [cnn.augment.Shift(3)])
+    )
+    assert plain == same != moved
