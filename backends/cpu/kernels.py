@@ -245,8 +245,10 @@ class CompiledKernels(PortableKernels, records_launches=True):
             super().augment_batch(images, indices, drawn, reflect, smooth, shift, scale, out)
             return
         augment = augmentation.augment_bytes if images.dtype == BYTES else augmentation.augment_numbers
-        arguments = (images, indices, drawn, len(drawn), int(reflect), int(smooth), shift, scale, out)
-        augment(out.dtype, (*arguments, *out.shape), thread_count(4 * out.size))
+        parts = thread_count(4 * out.size)
+        places = self.scratch("places", (parts, 2 * steps.IMAGES), INDICES)
+        arguments = (images, indices, drawn, len(drawn), int(reflect), int(smooth), shift, scale, places, out)
+        augment(out.dtype, (*arguments, *out.shape), parts)
 
     def mix_batch(self, x: Array, others: Array, drawn: Array) -> None:
         augmentation.mix(x.dtype, (x, others, drawn, *x.shape), thread_count(x.size))

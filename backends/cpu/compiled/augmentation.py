@@ -129,71 +129,117 @@ def _interpolated(image, y, x, H, W, reflect, out):
 
 
 @inlined
+def _place_of_line(mine, i, H, W, N, reflect):
+    """(row, column, step, begin, end): line i comes from ``row``, from ``column`` on in steps of 1 or -1.
+
+    Its pixels from ``begin`` up to ``end`` come from inside of the image.
+    """
+    row, column = i + int(mine[2 * N]), int(mine[5 * N])
+    step = int(mine[4 * N])
+    if reflect != 0:
+        row = _reflected(row, H)
+    begin, end = (-column, W - column) if step > 0 else (column - W + 1, column + 1)
+    begin = max(0, min(W, begin))
+    end = max(begin, min(W, end)) if 0 <= row < H else begin
+    return row, column, step, begin, end
+
+
+@inlined
+def _whole_pixels(images, order, drawn, reflect, less, times, places, out, C, H, W, N, line, some, last):
+    """A line of the images from ``some`` up to ``last``, whose pixels move by whole pixels.
+
+    What all of them have inside of the image is copied without a question for each pixel.
+    """
+    channel, i = line // H, line % H
+    target, begin, end, changes = at(out, line * W * N), 0, W, 0
+    for n in range(some, last):
+        row, column, step, first, beyond = _place_of_line(at(drawn, n), i, H, W, N, reflect)
+        place = (order[n] * C + channel) * H * W
+        places[2 * (n - some)], places[2 * (n - some) + 1] = place + row * W + column, step
+        begin, end = max(begin, first), min(end, beyond)
+        changes += 1 if drawn[GAIN * N + n] != 1 or drawn[OFFSET * N + n] != 0 else 0
+    if changes != 0 or end < begin:
+        end = begin
+    for j in range(begin, end):
+        for n in range(some, last):
+            value = images[places[2 * (n - some)] + j * places[2 * (n - some) + 1]]
+            target[j * N + n] = (as_number(out, value) - less) * times
+    for n in range(some, last):
+        mine, image = at(drawn, n), at(images, (order[n] * C + channel) * H * W)
+        gain, offset = as_number(out, mine[GAIN * N]), as_number(out, mine[OFFSET * N])
+        row, column, step, _, _ = _place_of_line(mine, i, H, W, N, reflect)
+        for j in range(begin):
+            value = _tap(image, row, column + j * step, H, W, reflect, out)
+            target[j * N + n] = (value * gain + offset - less) * times
+        for j in range(end, W):
+            value = _tap(image, row, column + j * step, H, W, reflect, out)
+            target[j * N + n] = (value * gain + offset - less) * times
+
+
+@inlined
+def _between_pixels(images, order, drawn, reflect, less, times, out, C, H, W, N, line, some, last):
+    """A line of the images from ``some`` up to ``last``, with values that are interpolated."""
+    channel, i = line // H, line % H
+    for n in range(some, last):
+        mine, image = at(drawn, n), at(images, (order[n] * C + channel) * H * W)
+        target = at(out, line * W * N + n)
+        gain, offset = as_number(out, mine[GAIN * N]), as_number(out, mine[OFFSET * N])
+        down, right = int(mine[N] * UNIT), int(mine[4 * N] * UNIT)
+        y = int(mine[0] * UNIT) * i + int(mine[2 * N] * UNIT)
+        x = int(mine[3 * N] * UNIT) * i + int(mine[5 * N] * UNIT)
+        for j in range(W):
+            value = _interpolated(image, y, x, H, W, reflect, out)
+            target[j * N] = (value * gain + offset - less) * times
+            y, x = y + down, x + right
+
+
+@inlined
 def _augment(
-    images, order, drawn, rows, reflect, smooth, shift, scale, out, C, H, W, N, part, parts,
+    images, order, drawn, rows, reflect, smooth, shift, scale, places, out, C, H, W, N, part, parts,
 ):  # fmt: skip
     """Each line of the output, for a few images at a time: the pixels from where it was drawn."""
-    first, last = share(C * H, part, parts)
-    for line in range(first, last):
-        channel, i = line // H, line % H
-        less, times = shift[channel], scale[channel]
+    first, beyond = share(C * H, part, parts)
+    mine = at(places, part * 2 * IMAGES)
+    for line in range(first, beyond):
+        less, times = shift[line // H], scale[line // H]
         for some in range(0, N, IMAGES):
-            for n in range(some, min(N, some + IMAGES)):
-                mine, image = at(drawn, n), at(images, (order[n] * C + channel) * H * W)
-                target = at(out, line * W * N + n)
-                gain, offset = as_number(out, mine[GAIN * N]), as_number(out, mine[OFFSET * N])
-                down, right = int(mine[N] * UNIT), int(mine[4 * N] * UNIT)
-                y = int(mine[0] * UNIT) * i + int(mine[2 * N] * UNIT)
-                x = int(mine[3 * N] * UNIT) * i + int(mine[5 * N] * UNIT)
-                if smooth != 0:
-                    for j in range(W):
-                        value = _interpolated(image, y, x, H, W, reflect, out)
-                        target[j * N] = (value * gain + offset - less) * times
-                        y, x = y + down, x + right
-                else:
-                    y, x = y // UNIT, x // UNIT
-                    if reflect != 0:
-                        y = _reflected(y, H)
-                    begin, end = (-x, W - x) if right > 0 else (x - W + 1, x + 1)
-                    begin = max(0, min(W, begin))
-                    end = max(begin, min(W, end)) if 0 <= y < H else begin
-                    for j in range(begin):
-                        value = _tap(image, y, x + j if right > 0 else x - j, H, W, reflect, out)
-                        target[j * N] = (value * gain + offset - less) * times
-                    if right > 0:
-                        seen = at(image, y * W + x)
-                        for j in range(begin, end):
-                            target[j * N] = (as_number(out, seen[j]) * gain + offset - less) * times
-                    else:
-                        for j in range(begin, end):
-                            seen = at(image, y * W + x - j)
-                            target[j * N] = (as_number(out, seen[0]) * gain + offset - less) * times
-                    for j in range(end, W):
-                        value = _tap(image, y, x + j if right > 0 else x - j, H, W, reflect, out)
-                        target[j * N] = (value * gain + offset - less) * times
-                for box in range(BOXES + 4, rows, 4):
-                    top, left = int(mine[box * N]), int(mine[(box + 1) * N])
-                    if top <= i < top + int(mine[(box + 2) * N]):
-                        for j in range(max(0, left), min(W, left + int(mine[(box + 3) * N]))):
-                            target[j * N] = zero(out)
+            last = min(N, some + IMAGES)
+            if smooth != 0:
+                _between_pixels(images, order, drawn, reflect, less, times, out, C, H, W, N, line, some, last)
+            else:
+                _whole_pixels(
+                    images, order, drawn, reflect, less, times, mine, out, C, H, W, N, line, some, last
+                )
+        for box in range(BOXES + 4, rows, 4):
+            _erase(at(drawn, box * N), at(out, line * W * N), line % H, W, N)
+
+
+@inlined
+def _erase(box, target, i, W, N):
+    """Zeros where line i of each image lies in its box."""
+    for n in range(N):
+        top, left = int(box[n]), int(box[N + n])
+        if top <= i < top + int(box[2 * N + n]):
+            for j in range(max(0, left), min(W, left + int(box[3 * N + n]))):
+                target[j * N + n] = zero(target)
 
 
 @as_in_numpy
 def augment_bytes(
     images: Bytes, order: Indices, drawn: Doubles, rows: int, reflect: int, smooth: int, shift: Numbers,
-    scale: Numbers, out: Numbers, C: int, H: int, W: int, N: int, part: int, parts: int,
+    scale: Numbers, places: Indices, out: Numbers, C: int, H: int, W: int, N: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """A batch of augmented byte images, batch last."""
-    _augment(images, order, drawn, rows, reflect, smooth, shift, scale, out, C, H, W, N, part, parts)
+    _augment(images, order, drawn, rows, reflect, smooth, shift, scale, places, out, C, H, W, N, part, parts)
 
 
 @as_in_numpy
 def augment_numbers(
     images: Numbers, order: Indices, drawn: Doubles, rows: int, reflect: int, smooth: int, shift: Numbers,
-    scale: Numbers, out: Numbers, C: int, H: int, W: int, N: int, part: int, parts: int,
+    scale: Numbers, places: Indices, out: Numbers, C: int, H: int, W: int, N: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """A batch of augmented float images, batch last."""
-    _augment(images, order, drawn, rows, reflect, smooth, shift, scale, out, C, H, W, N, part, parts)
+    _augment(images, order, drawn, rows, reflect, smooth, shift, scale, places, out, C, H, W, N, part, parts)
 
 
 @as_in_numpy
