@@ -82,6 +82,8 @@ def output_of(layer: cnn.Layer, shape: Shape) -> Shape | None:
         if len(shape) != 3 or (type(layer) is cnn.ReflectionPad2D and not _reflects(layer.padding, shape)):
             return None
         return shape[0], shape[1] + top + bottom, shape[2] + left + right
+    if isinstance(layer, layers.PadChannels):
+        return (layer.channels, *shape[1:]) if shape[0] <= layer.channels else None
     if isinstance(layer, cnn.Upsample2D):
         size = tuple(int(n * factor) for n, factor in zip(shape[1:], layer.scale_factor, strict=False))
         return (shape[0], *size) if len(shape) == 3 and all(size) else None
