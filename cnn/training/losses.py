@@ -90,7 +90,7 @@ class Loss:
         if not is_own(self):
             return name
         given = inspect.signature(type(self)).parameters
-        values = {key: getattr(self, key) for key in given}
+        values = {key: getattr(self, key) for key in given if hasattr(self, key)}
         changed = [f"{key}={value!r}" for key, value in values.items() if value != given[key].default]
         return f"{name}({', '.join(changed)})" if changed else name
 

@@ -116,6 +116,21 @@ def test_another_loss_or_other_metrics_are_not_resumed(tmp_path):
             cnn.fit(network(), Dataset(IMAGES, **data), callbacks=[], resume=path, **changed, **options)
 
 
+def test_a_loss_with_a_constructor_of_its_own_is_trained_with():
+    class Smoother(cnn.CrossEntropy):
+        def __init__(self, strength):
+            super().__init__(label_smoothing=strength / 2)
+
+    assert Smoother(0.2).description == "Smoother"
+    assert cnn.CrossEntropy(0.1).description == "CrossEntropy(label_smoothing=0.1)"
+    data = Dataset(IMAGES, LABELS)
+    histories = [
+        cnn.fit(network(), data, loss=loss, optimizer=cnn.SGD(0.1), callbacks=[])
+        for loss in (Smoother(0.2), cnn.CrossEntropy(0.1))
+    ]
+    assert histories[0][0]["loss"] == histories[1][0]["loss"]
+
+
 def test_a_part_whose_samples_are_all_ignored():
     labels = np.array([1] * 5 + [0, 2, 3, 0, 2])
     data = Dataset(IMAGES[:10], labels)
