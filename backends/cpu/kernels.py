@@ -28,12 +28,12 @@ from backends.cpu.compiled.jit import HAS_THREADS, MULTIPLICATIONS, clock, threa
 from backends.cpu.compiled.matmul import matmul
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
 from backends.kernels.augmentation import Program
-from backends.kernels.contract import NORM_ROUNDING, TINY
 from backends.kernels.covering import FLOATS, covering, covers
 from backends.kernels.functions import Function
 from backends.kernels.hashing import hash_limit
 from backends.kernels.portable import PortableKernels
 from backends.kernels.sampling import Sampling
+from backends.kernels.updates import NORM_ROUNDING, TINY
 from backends.kernels.window import Pair, Window
 from backends.memory import Array, Device, Shape
 

@@ -13,11 +13,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from backends.cuda.launch import COUNTABLE, SHARED_BYTES, THREADS, Launcher, ceil_div
-from backends.kernels.contract import TINY
+from backends.kernels.arithmetic import as_matrix
 from backends.kernels.covering import covering, covers
 from backends.kernels.functions import FUNCTIONS, Function
-from backends.kernels.portable import PortableKernels, as_matrix, split
+from backends.kernels.portable import PortableKernels, split
 from backends.kernels.sampling import Sampling
+from backends.kernels.updates import TINY
 from backends.kernels.window import Window
 from backends.memory import Array, Device, Shape
 

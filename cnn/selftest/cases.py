@@ -451,4 +451,16 @@ NETWORKS = [
         ],
         (6,),
     ),
+    Example(
+        "more channels on the shortcut",
+        lambda: [
+            Residual(Conv2D(5, 3, stride=2, padding=1), shortcut=Network(MaxPool2D(1, 2), PadChannels(5))),
+            Rescale(0.5),
+            PadChannels(6),
+            Rescale(2),
+            Flatten(),
+            Dense(3),
+        ],
+        (2, 5, 4),
+    ),
 ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cnn
-from backends.kernels.contract import TINY
+from backends.kernels.updates import TINY
 from cnn.training import schedules
 from cnn.training.preparation import learning_rates
 

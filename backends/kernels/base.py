@@ -1,0 +1,27 @@
+"""What every kernel set has besides its kernels."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from backends.memory import Array, Device, Shape
+
+
+class KernelSet:
+    """The kernels of one device, of one concept or of all."""
+
+    name: str
+    slower: str | None = None  # why the set is slower on this machine than it could be
+    thread_limit: Any = None  # how many threads the kernels use and why; None: as many as BLAS
+    compile_seconds = 0.0  # that this process has spent compiling kernels
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def when_compiling(self, say: Callable[[str], None]) -> None:
+        """Let ``say`` tell the user, once, that kernels are being compiled and whether they are kept."""
+
+    def scratch(self, name: str, shape: Shape, dtype: Any) -> Array:
+        """Scratch memory of this name as an array with arbitrary contents."""
+        dtype = self.device.xp.dtype(dtype)
+        return self.device.scratch(name, prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
