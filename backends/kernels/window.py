@@ -90,10 +90,18 @@ class Window:
         return slice(first, max(first, last + 1))
 
     def always_sees(self, axis: int, size: int) -> bool:
-        """Whether at every position along an axis some tap sees the input."""
-        count = self.positions(axis, size)
-        taps = (self.inside(axis, tap, size) for tap in range(self.size[axis]))
-        return len({position for inside in taps for position in range(count)[inside]}) == count
+        """Whether at every position along an axis some tap sees the input, for a pool's window.
+
+        Its padding is at most half of the kernel, and it begins before the input's end. So only a dilation
+        greater than the input can step over it, from a position that begins in the padding.
+        """
+        dilation, stride = self.dilation[axis], self.stride[axis]
+        if self.size[axis] == 1 or dilation <= size:
+            return True
+        first = -self.padding[axis]
+        starts = range(first, min(0, first + stride * self.positions(axis, size)), stride)
+        taps = ((-(start // dilation), start % dilation) for start in starts)  # the first at 0 or beyond
+        return all(tap < self.size[axis] and place < size for tap, place in taps)
 
     def tap(self, padded: Any, row: int, column: int, rows: int, columns: int) -> Any:
         """What the tap (row, column) sees of a padded (C, H, W, N) array: a view, (C, rows, columns, N)."""

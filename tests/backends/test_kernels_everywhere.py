@@ -314,4 +314,5 @@ def test_a_window_knows_which_taps_see_the_input(size, stride, padding, dilation
         inside = window.inside(0, tap, length)
         assert set(range(inside.start, inside.stop)) == places
         seen |= places
-    assert window.always_sees(0, length) == (len(seen) == count)
+    if 2 * padding <= size:  # as layers insist for a pool
+        assert window.always_sees(0, length) == (len(seen) == count)
