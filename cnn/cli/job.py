@@ -12,9 +12,9 @@ from backends.text import quoted, readable_bytes
 from cnn.cli.output import print_json, say, say_notes
 from cnn.cli.signals import StopOnSignal
 from cnn.data import Dataset
-from cnn.data.feed import is_too_large
 from cnn.data.notes import notes_on
 from cnn.data.preprocessing import Preprocessing
+from cnn.data.sources import is_too_large
 from cnn.inspection.memory import memory as memory_of
 from cnn.network import Network
 from cnn.runs.config import Config

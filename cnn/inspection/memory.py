@@ -6,8 +6,8 @@ from typing import Any
 
 from backends import Backend
 from cnn.data.dataset import Dataset
-from cnn.data.feed import stored_dtype
 from cnn.data.readers.mapped import mapping
+from cnn.data.sources import stored_dtype
 from cnn.inspection import summary
 from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.errors import OutOfMemory, out_of_memory

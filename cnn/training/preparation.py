@@ -10,9 +10,10 @@ import numpy as np
 
 from cnn.data.augmentation import Augmentation
 from cnn.data.dataset import Dataset
-from cnn.data.feed import Feed, is_too_large
+from cnn.data.feed import Feed
 from cnn.data.notes import notes_on
 from cnn.data.preprocessing import Preprocessing
+from cnn.data.sources import is_too_large
 from cnn.network import Network
 from cnn.support import random
 from cnn.support.arguments import flag, instance, shown, whole

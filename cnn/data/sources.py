@@ -1,0 +1,121 @@
+"""Where the samples of a feed lie: on the device, or on the host with a double buffer on the device."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from backends import Backend
+from backends.memory import Array, Upload
+from cnn.data.readers.mapped import mapping
+from cnn.data.samples import Samples
+
+
+def stored_dtype(array: Any, dtype: str) -> Any:
+    """The dtype of an array on the device: bytes and labels stay, floats get the network's dtype."""
+    return np.dtype(dtype) if array.dtype.kind == "f" else array.dtype
+
+
+def is_too_large(backend: Backend, data: Samples, dtype: str) -> bool:
+    """Whether a data set should stay on the host, because it does not fit on the device.
+
+    This also holds for arrays in a mapped file that would have to be converted in memory.
+    """
+    size = 0
+    for array in data.arrays:
+        stored = stored_dtype(array, dtype)
+        if mapping(array) is not None and array.dtype != stored:
+            return True
+        size += array.size * stored.itemsize if array.ndim > 1 else 0
+    return not backend.has_room(size)
+
+
+class Resident:
+    """A data set that is stored on the device."""
+
+    def __init__(self, backend: Backend, data: Samples, dtype: str) -> None:
+        self.stored = data.map(lambda array: backend.asarray(array, dtype=stored_dtype(array, dtype)))
+
+    def cut(self, batch_size: int) -> None:
+        """Prepare for batches of this size."""
+
+    def place(self, order: Any) -> Any:
+        """The positions on the device of the samples in this order."""
+        return order
+
+    def begin(self, first: int) -> None:
+        """Start an epoch at batch ``first``."""
+
+    def arrive(self, number: int) -> None:
+        """Make sure that batch ``number`` is on the device."""
+
+    def send(self, number: int) -> None:
+        """Start to copy batch ``number``."""
+
+    def finish(self) -> None:
+        """Wait for copies in progress."""
+
+
+class Streamed:
+    """A data set that stays on the host, with a double buffer of two batches on the device.
+
+    While the device works on one half, the next batch is copied to the other half.
+    """
+
+    def __init__(self, backend: Backend, data: Samples, dtype: str) -> None:
+        self._backend, self._data, self._dtype = backend, data, dtype
+        self.stored = Samples(None, None)
+
+    def cut(self, batch_size: int) -> None:
+        """Allocate a double buffer for batches of this size, after the previous one has been freed."""
+        self._batch_size = batch_size
+        self._uploads: list[Upload] = []
+        self.stored = Samples(None, None)
+        backend, slots = self._backend, 2 * batch_size
+
+        def make(array: Any) -> Array:
+            shape = slots, *array.shape[1:]
+            return backend.zeros(prod(shape), stored_dtype(array, self._dtype)).reshape(shape)
+
+        with backend.active():
+            self.stored = self._data.map(make)
+        halves = slice(0, batch_size), slice(batch_size, slots)
+        self._uploads = [backend.upload(*(array[half] for array in self.stored.arrays)) for half in halves]
+
+    def place(self, order: Any) -> Any:
+        """The positions in the double buffer of the samples in this order."""
+        self._order = np.asarray(order)
+        return np.arange(len(order)) % (2 * self._batch_size)
+
+    def begin(self, first: int) -> None:
+        """Start an epoch at batch ``first``, also after an interrupted epoch."""
+        self._sent = first  # the number of batches already sent or skipped
+        self._uploads[first % 2].release()
+
+    def arrive(self, number: int) -> None:
+        """Make sure that batch ``number`` is on the device; earlier steps may still read the other half."""
+        self.send(number)
+        self._uploads[number % 2].arrive()
+        self._uploads[(number + 1) % 2].release()
+
+    def send(self, number: int) -> None:
+        """Start to copy batch ``number``, unless it has been sent or does not exist."""
+        chosen = self._order[number * self._batch_size : (number + 1) * self._batch_size]
+        if self._sent > number or not len(chosen):
+            return
+        upload = self._uploads[number % 2]
+        upload.claim()
+        for source, host in zip(self._data.arrays, upload.host, strict=True):
+            if source.dtype == host.dtype:
+                np.take(
+                    source, chosen, axis=0, out=host[: len(chosen)], mode="clip"
+                )  # "raise" would copy twice
+            else:
+                host[: len(chosen)] = source[chosen]
+        upload.send()
+        self._sent = number + 1
+
+    def finish(self) -> None:
+        """Wait for copies in progress."""
+        for upload in self._uploads:
+            upload.claim()
