@@ -103,6 +103,7 @@ class Job:
                     self.network,
                     self.train_set,
                     validation=self.validation_set or self.test_set,
+                    loss=self.config.make_loss(),
                     optimizer=self.optimizer,
                     schedule=self.config.make_schedule(),
                     transforms=self.config.make_transforms(),

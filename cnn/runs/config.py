@@ -22,6 +22,7 @@ from cnn.training.averaging import EMA
 from cnn.training.callbacks import Callback
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
 from cnn.training.groups import Group, is_vector
+from cnn.training.losses import CrossEntropy, Loss
 from cnn.training.named import OPTIMIZERS
 from cnn.training.optimizers import SGD, Optimizer
 from cnn.training.schedules import SCHEDULES, Schedule
@@ -136,6 +137,10 @@ class Config:
         0.0, TRAINING,
         "Average the weights over the steps with this decay, such as 0.999; the averages are tested.",
         shown="off", check=partial(number, below=1), before=0.0,
+    )
+    label_smoothing: float = setting(
+        0.0, TRAINING, "Share of each label that is spread over all classes, such as 0.1.",
+        check=partial(number, below=1), before=0.0,
     )
     clip: float = setting(
         defaults.CLIP, TRAINING,
@@ -286,6 +291,10 @@ class Config:
         if self.max_minutes is not None:
             stops.append(MaxTime(self.max_minutes))
         return stops
+
+    def make_loss(self) -> Loss | None:
+        """The loss, or None for the network's usual one."""
+        return CrossEntropy(label_smoothing=self.label_smoothing) if self.label_smoothing else None
 
     def make_transforms(self) -> list[GradientTransform]:
         """The transforms of the gradient before each update."""

@@ -16,7 +16,9 @@ PYTHON = [block for language, block in BLOCKS if language == "python"]
 SHELL = "".join(block for language, block in BLOCKS if not language)
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=["the library", "checks and callbacks", "the backend alone"])
+@pytest.mark.parametrize(
+    "block", PYTHON, ids=["the library", "a residual network", "checks and callbacks", "the backend alone"]
+)
 def test_its_python_runs(block, monkeypatch, tmp_path, capsys):
     whole = cnn.data.load("mnist")
     few = tuple(part.only(per_class=20) for part in whole)
