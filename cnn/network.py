@@ -1,19 +1,18 @@
 """A network: what belongs to the root of a tree of layers, such as its device and its flat vectors."""
 
-import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 import backends
-from backends import Backend, graph
+from backends import Backend
 from backends.memory import Array, Scratch, Shape
-from backends.text import did_you_mean
 from cnn.data.augmentation import views
 from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last
 from cnn.data.feed import Feed
+from cnn.data.inference import answers, with_fitting_batches
 from cnn.data.preprocessing import Preprocessing
 from cnn.layers import initializers
 from cnn.layers.description import describe
@@ -22,15 +21,11 @@ from cnn.layers.freezing import Freezable
 from cnn.layers.layer import Context, Parameter
 from cnn.support import random
 from cnn.support.arguments import flag, instance, shape, shown, whole
+from cnn.support.dtypes import require_dtype
 from cnn.support.errors import ArgumentError, CheckpointError, OutOfMemory, ShapeError, out_of_memory
 from cnn.support.files import write_whole
 from cnn.support.tensors import as_array, require_weights, serialized
 
-DTYPES = ("float32", "float64")
-DTYPES_ELSEWHERE = {
-    **dict.fromkeys(("fp32", "f32", "float", "single", "32"), "float32"),
-    **dict.fromkeys(("fp64", "f64", "double", "64"), "float64"),
-}
 EVALUATION_BATCH = 256
 FILE_VERSION = 1
 
@@ -163,49 +158,14 @@ class Network(Freezable):
         found: list[Array] = []
 
         def step() -> None:
-            y, _ = self.answers(feed)
+            y, _ = answers(self, feed)
             found[:] = [self.probabilities(y) if probabilities else y]
 
         def parts() -> list[Any]:
             return [np.moveaxis(self.backend.to_host(found[0]), -1, 0) for _ in feed.repeat(step)]
 
         with self.backend.active():
-            return np.concatenate(self.with_fitting_batches(feed, parts))
-
-    def answers(self, feed: Feed) -> tuple[Array, Array | None]:
-        """The outputs for the next batch of ``feed`` in inference, and its targets.
-
-        If the feed has several views of each image, these are the mean outputs, not the mean probabilities:
-        any loss then gets what it expects.
-        """
-        x, targets = feed.gather()
-        y = self.forward(x)
-        if feed.views == 1:
-            return y, targets
-        kernels, xp = self.backend.kernels, self.backend.xp
-        mean = self.buffer("mean output", y.shape)
-        kernels.copy(y, mean)
-        for number in range(1, feed.views):
-            kernels.add(mean, self.forward(feed.view(number)), mean)
-        graph.call(xp.multiply, mean, 1 / feed.views, out=mean)
-        return mean, targets
-
-    def with_fitting_batches(self, feed: Feed, work: Callable[[], Result]) -> Result:
-        """The result of ``work``, an inference on all of ``feed``.
-
-        If memory runs out, the work starts again with batches of half the size. Raises OutOfMemory if even
-        a batch of 1 does not fit.
-        """
-        while True:
-            try:
-                return work()
-            except (OutOfMemory, MemoryError) as error:
-                if feed.batch_size == 1:
-                    advice = "even a batch of 1 does not fit: use another device, or a smaller network"
-                    raise out_of_memory(error, advice) from error
-            gc.collect()  # the error's frames refer to arrays
-            self.context.scratch.release()
-            feed.halve()
+            return np.concatenate(with_fitting_batches(self, feed, parts))
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -478,10 +438,3 @@ def _rebuilt(
     network.preprocessing = preprocessing
     network.freeze(*frozen)
     return network
-
-
-def require_dtype(name: Any) -> None:
-    """Raise ArgumentError unless a network can compute in the dtype of this name."""
-    if not isinstance(name, str) or name not in DTYPES:
-        meant = did_you_mean(name, DTYPES, DTYPES_ELSEWHERE)
-        raise ArgumentError(f"dtype is {shown(name)}, expected {' or '.join(DTYPES)}{meant}")

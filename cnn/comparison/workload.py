@@ -11,8 +11,9 @@ from cnn import models
 from cnn.comparison.results import Work
 from cnn.data import Dataset, load
 from cnn.layers.layer import Layer
-from cnn.network import Network, require_dtype
+from cnn.network import Network
 from cnn.support.arguments import whole
+from cnn.support.dtypes import require_dtype
 from cnn.training.evaluation import make_feed, make_loss
 from cnn.training.metrics import Totals
 from cnn.training.optimizers import SGD

@@ -14,9 +14,10 @@ from cnn.inspection import summary
 from cnn.inspection.differences import problem_of, require_near, results
 from cnn.inspection.gradient_check import check_gradients
 from cnn.layers.layer import Layer
-from cnn.network import DTYPES, Network
+from cnn.network import Network
 from cnn.saving import weights
 from cnn.support.arguments import instance, shape, shown
+from cnn.support.dtypes import DTYPES
 from cnn.support.errors import ArgumentError, CheckpointError, DisagreementError
 
 NEAR = 1e-10  # of the largest number, in float64

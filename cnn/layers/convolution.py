@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
-from typing import Any
 
 from backends import Window
 from backends.kernels.window import Pair
 from cnn.layers import initializers
+from cnn.layers.epilogues import FusedConvolution
 from cnn.layers.fusion import Fused, Weighted
 from cnn.layers.layer import Array, Context, Layer, Parameter, Shape
 from cnn.layers.padding import PADS, ZeroPad2D
@@ -168,51 +167,3 @@ class Conv2D(Weighted):
     def multiply_adds(self) -> int:
         _, OH, OW = self.output_shape
         return self._weight.size * OH * OW
-
-
-class FusedConvolution(Fused):
-    """A convolution with ReLU, and max pooling if that follows. The convolution's output is not kept."""
-
-    def __init__(self, convolution: Conv2D, relu: Layer, pool: Any = None) -> None:
-        super().__init__(convolution, relu, *([pool] if pool else []))
-        self.convolution, self.pool = convolution, pool
-        self._weight, self._bias = self.parameters["weight"], self.parameters.get("bias")
-
-    def forward(self, x: Array, training: bool = False) -> Array:
-        y = self.last.output(x, training)
-        winner = self.pool.winner(y) if training and self.pool is not None else None
-        self._convolve(x, *self.convolution.weights, y, winner)
-        if training:
-            self._x, self._y, self._winner = x, y, winner
-        return y
-
-    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        """The output of inference with this weight and bias."""
-        y = self.last.output(x, training=False)
-        self._convolve(x, weight, bias, y, None)
-        return y
-
-    def _convolve(self, x: Array, weight: Array, bias: Array | None, y: Array, winner: Array | None) -> None:
-        window, groups = self.convolution.window, self.convolution.groups
-        if self.pool is None:
-            self.backend.kernels.conv2d_relu(x, weight, bias, y, window, groups)
-        else:
-            pool = self.pool.window
-            self.backend.kernels.conv2d_relu_max_pool2d(x, weight, bias, y, winner, window, groups, pool)
-
-    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        convolution = self.convolution
-        dx = convolution.input_gradient(dy) if input_grad else None
-        self.backend.kernels.conv2d_relu_grad(
-            dy, self._x, self._y, self._winner, self._weight.value, convolution.window, convolution.groups,
-            None if self.pool is None else self.pool.window,
-            weight_grad=self._weight.grad, bias_grad=None if self._bias is None else self._bias.grad, dx=dx,
-        )  # fmt: skip
-        return dx
-
-    def workspace_bytes(self, batch: int, trained: int) -> int:
-        itemsize = self.backend.xp.dtype(self.convolution.dtype).itemsize
-        y, grad = (prod(self.convolution.output_shape) * count * itemsize for count in (batch, trained))
-        rectified = prod(self.last.output_shape) * trained * itemsize
-        extra = y + grad + rectified if self.pool else grad
-        return max(layer.workspace_bytes(batch, trained) for layer in self.layers) + extra

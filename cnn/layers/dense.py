@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cnn.layers import initializers
+from cnn.layers.epilogues import FusedDense
 from cnn.layers.fusion import Fused, Weighted
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.support.arguments import flag, size
@@ -82,39 +83,3 @@ class Dense(Weighted):
     @property
     def multiply_adds(self) -> int:
         return self.out_features * self.input_shape[0]
-
-
-class FusedDense(Fused):
-    """A fully connected layer with ReLU."""
-
-    def __init__(self, dense: Dense, relu: Layer) -> None:
-        super().__init__(dense, relu)
-        self.dense = dense
-        self._bias = self.parameters.get("bias")
-
-    def forward(self, x: Array, training: bool = False) -> Array:
-        y = self.last.output(x, training)
-        self.dense.multiply(x, y, training)
-        self._rectify(y, None if self._bias is None else self._bias.value)
-        if training:
-            self._y = y
-        return y
-
-    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        """The output of inference with this weight and bias."""
-        y = self.last.output(x, training=False)
-        self.backend.kernels.matmul(weight, x, y)
-        self._rectify(y, bias)
-        return y
-
-    def _rectify(self, y: Array, bias: Array | None) -> None:
-        if bias is None:
-            self.backend.kernels.relu(y, y)
-        else:
-            self.backend.kernels.add_bias(y, bias, rectify=True)
-
-    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        grad = self.dense.context.scratch.beside(dy, dy.shape)
-        sums = None if self._bias is None else self._bias.grad
-        self.backend.kernels.relu_grad(dy, self._y, grad, sums)
-        return self.dense.multiply_back(grad, input_grad)

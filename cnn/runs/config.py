@@ -14,8 +14,9 @@ from backends.text import did_you_mean
 from cnn import data, models
 from cnn.data import Dataset, augmentation
 from cnn.data.augmentation import Augmentation
-from cnn.network import DTYPES, Network, require_dtype
+from cnn.network import Network
 from cnn.support.arguments import number, whole
+from cnn.support.dtypes import DTYPES, require_dtype
 from cnn.support.errors import ArgumentError, DataError
 from cnn.training import defaults
 from cnn.training.averaging import EMA

@@ -14,10 +14,11 @@ from cnn.comparison.agreement import TOLERANCE
 from cnn.data import Dataset
 from cnn.inspection.differences import require_near, results
 from cnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
-from cnn.network import DTYPES, Network
+from cnn.network import Network
 from cnn.selftest.calls import Call, calls
 from cnn.selftest.cases import NETWORKS, Example
 from cnn.selftest.checks import Check
+from cnn.support.dtypes import DTYPES
 from cnn.training.fit import fit
 from cnn.training.optimizers import SGD, Adam, Optimizer
 

@@ -124,3 +124,24 @@ def row(value: Any) -> tuple[Any, ...] | None:
     """The items of a list, a tuple or an array; None for anything else."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
+
+
+def weights_row(name: str, values: Any, one: bool = False) -> Any:
+    """A tuple of numbers of at least 0, not all 0; None, or with ``one`` a single number, as it is."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if values is None or (one and not isinstance(values, Sequence)):
+        return values if values is None else number(name, values)
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise ArgumentError(f"{name} is {shown(values)}, expected a list with a number for each class")
+    numbers = tuple(number(f"{name}[{position}]", value) for position, value in enumerate(values))
+    if not any(numbers):
+        raise ArgumentError(f"{name} is {shown(values)}, expected numbers that are not all 0")
+    return numbers
+
+
+def optional_label(name: str, value: Any) -> int | None:
+    """``value`` as an integer, or None."""
+    try:
+        return None if value is None else operator.index(value)
+    except TypeError:
+        raise ArgumentError(f"{name} is {shown(value)}, expected a label such as 0 or None") from None

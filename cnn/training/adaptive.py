@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from backends.memory import Array
 from cnn.network import Network
 from cnn.support.arguments import flag, number
-from cnn.training.groups import Group, Part
-from cnn.training.optimizers import Adam, Optimizer, two_betas
+from cnn.training.groups import Group, Part, two_betas
+from cnn.training.optimizers import Adam, Optimizer
 
 
 class RMSprop(Optimizer):

@@ -6,6 +6,7 @@ from typing import Any
 from cnn.data.augmentation import Augmentation, require_suitable, views
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
+from cnn.data.inference import answers, with_fitting_batches
 from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.arguments import instance, whole
 from cnn.support.origin import call
@@ -67,7 +68,7 @@ def totals_of(
     totals = Totals(network, loss, metrics, has_accuracy)
 
     def step() -> None:
-        y, targets = network.answers(feed)
+        y, targets = answers(network, feed)
         call(loss.forward, y, targets, sums=totals.sums, weights=feed.weights)
         totals.add(y, targets, loss.shares)
 
@@ -77,7 +78,7 @@ def totals_of(
             pass
         return totals.read()
 
-    return network.with_fitting_batches(feed, result)
+    return with_fitting_batches(network, feed, result)
 
 
 def make_feed(

@@ -1,20 +1,19 @@
 """``fit``: the loop that trains a network."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from cnn.data.augmentation import Augmentation
 from cnn.data.dataset import Dataset
 from cnn.network import Network
-from cnn.support.errors import OutOfMemory
 from cnn.training.callbacks import Callback, ending
 from cnn.training.gradients import GradientTransform
 from cnn.training.losses import Loss
 from cnn.training.metrics import Metric, figures
 from cnn.training.optimizers import Optimizer
-from cnn.training.preparation import PreparedRun, prepare
+from cnn.training.preparation import prepare
 from cnn.training.run import Run
 from cnn.training.schedules import Schedule
 
@@ -114,7 +113,7 @@ def fit(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
         stream, resume, transforms, accumulate, normalize, momentum_schedule, augment, metrics,
     )  # fmt: skip
-    with _advice_if_too_large(prepared), network.backend.active(), ExitStack() as at_end:
+    with prepared.advice_if_too_large(), network.backend.active(), ExitStack() as at_end:
         run, validation_batches = prepared.start()
         for callback in prepared.callbacks:
             callback.on_start(run)
@@ -163,16 +162,3 @@ def _figures(run: Run, last_rate: float) -> dict[str, Any]:
         "seconds": seconds,
         "images_per_second": run.totals.count / seconds,
     }
-
-
-@contextmanager
-def _advice_if_too_large(prepared: PreparedRun) -> Iterator[None]:
-    """Let OutOfMemory leave the block with a batch size that should fit."""
-    try:
-        yield
-    except (OutOfMemory, MemoryError) as error:
-        from cnn.inspection.memory import advised  # needed in this case alone
-
-        data = prepared.train, prepared.validation, prepared.batch_size
-        options = prepared.stream, prepared.accumulate
-        raise advised(error, prepared.network, prepared.optimizer, *data, *options) from error

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from backends.memory import Array, Shape
 from cnn.layers.layer import Parameter
@@ -102,3 +103,10 @@ def cut(
         flat, rate = network.flat, network.backend.zeros(1, network.dtype)
         parts.append(Part(group, flat.value[place], flat.grad[place], state, members[0].shape, rate))
     return parts
+
+
+def two_betas(betas: Any) -> tuple[float, float]:
+    """``betas`` if they are two numbers from 0 to 1."""
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise ArgumentError(f"betas is {shown(betas)}, expected two numbers such as (0.9, 0.999)")
+    return number("betas[0]", betas[0], below=1), number("betas[1]", betas[1], below=1)

@@ -7,7 +7,6 @@ gradient of the mean, even if the batch is split. The targets are labels (N,) or
 """
 
 import inspect
-import operator
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from backends.memory import Array, Buffers
 from cnn.data.dataset import Dataset
 from cnn.network import Network
-from cnn.support.arguments import number, shown
+from cnn.support.arguments import number, optional_label, weights_row
 from cnn.support.errors import ArgumentError, DataError, Notice, ShapeError
 from cnn.support.origin import is_own
 
@@ -199,8 +198,8 @@ class CrossEntropy(Loss):
         ignore_label: int | None = None,
     ) -> None:
         self.label_smoothing = number("label_smoothing", label_smoothing, below=1)
-        self.class_weights = _row("class_weights", class_weights)
-        self.ignore_label = _label("ignore_label", ignore_label)
+        self.class_weights = weights_row("class_weights", class_weights)
+        self.ignore_label = optional_label("ignore_label", ignore_label)
 
     @property
     def has_shares(self) -> bool:  # type: ignore[override]
@@ -255,7 +254,7 @@ class Focal(Loss):
 
     def __init__(self, gamma: float = 2.0, alpha: float | Sequence[float] | None = None) -> None:
         self.gamma = number("gamma", gamma)
-        self.alpha = _row("alpha", alpha, one=True)
+        self.alpha = weights_row("alpha", alpha, one=True)
 
     def build(self, network: Network) -> None:
         super().build(network)
@@ -306,7 +305,7 @@ class BCEWithLogits(Loss):
     """
 
     def __init__(self, pos_weight: float | Sequence[float] | None = None) -> None:
-        self.pos_weight = _row("pos_weight", pos_weight, one=True)
+        self.pos_weight = weights_row("pos_weight", pos_weight, one=True)
 
     def build(self, network: Network) -> None:
         super().build(network)
@@ -359,26 +358,6 @@ class Huber(Loss):
         self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None
     ) -> None:
         self.backend.kernels.huber(y, targets, self.delta, losses, dy, divisor, sums)
-
-
-def _row(name: str, values: Any, one: bool = False) -> Any:
-    """A tuple of numbers of at least 0, not all 0; None, or with ``one`` a single number, as it is."""
-    values = values.tolist() if hasattr(values, "tolist") else values
-    if values is None or (one and not isinstance(values, Sequence)):
-        return values if values is None else number(name, values)
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        raise ArgumentError(f"{name} is {shown(values)}, expected a list with a number for each class")
-    numbers = tuple(number(f"{name}[{position}]", value) for position, value in enumerate(values))
-    if not any(numbers):
-        raise ArgumentError(f"{name} is {shown(values)}, expected numbers that are not all 0")
-    return numbers
-
-
-def _label(name: str, value: Any) -> int | None:
-    try:
-        return None if value is None else operator.index(value)
-    except TypeError:
-        raise ArgumentError(f"{name} is {shown(value)}, expected a label such as 0 or None") from None
 
 
 def _warn(message: str) -> None:

@@ -13,7 +13,7 @@ from cnn.network import Network
 from cnn.support.arguments import flag, instance, number, shown
 from cnn.support.errors import ArgumentError
 from cnn.support.tensors import require_shapes
-from cnn.training.groups import Group, Part, cut
+from cnn.training.groups import Group, Part, cut, two_betas
 
 
 class Optimizer:
@@ -273,10 +273,3 @@ class AdamW(Adam):
         groups: Sequence[Group] = (),
     ) -> None:
         super().__init__(learning_rate, betas, epsilon, weight_decay, groups)
-
-
-def two_betas(betas: Any) -> tuple[float, float]:
-    """``betas`` if they are two numbers from 0 to 1."""
-    if not isinstance(betas, tuple | list) or len(betas) != 2:
-        raise ArgumentError(f"betas is {shown(betas)}, expected two numbers such as (0.9, 0.999)")
-    return number("betas[0]", betas[0], below=1), number("betas[1]", betas[1], below=1)

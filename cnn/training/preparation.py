@@ -1,7 +1,8 @@
 """What ``fit`` does before its loop: check the arguments, choose defaults, and put everything in place."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cnn.data.sources import is_too_large
 from cnn.network import Network
 from cnn.support import random
 from cnn.support.arguments import flag, instance, shown, whole
-from cnn.support.errors import ArgumentError, Notice
+from cnn.support.errors import ArgumentError, Notice, OutOfMemory
 from cnn.training import defaults
 from cnn.training.callbacks import Callback, LearningGuard, NaNGuard, Progress
 from cnn.training.checkpoints import SavedTraining
@@ -115,6 +116,18 @@ class PreparedRun:
             "augment": [repr(augmentation) for augmentation in self.augment] or None,
             "metrics": [metric.name for metric in self.metrics] or None,
         }
+
+    @contextmanager
+    def advice_if_too_large(self) -> Iterator[None]:
+        """Let OutOfMemory leave the block with a batch size that should fit."""
+        try:
+            yield
+        except (OutOfMemory, MemoryError) as error:
+            from cnn.inspection.memory import advised  # needed in this case alone
+
+            data = self.train, self.validation, self.batch_size
+            options = self.stream, self.accumulate
+            raise advised(error, self.network, self.optimizer, *data, *options) from error
 
     def start_epoch(self, run: Run, epoch: int) -> float:
         """Shuffle the data and set the learning rates of an epoch, from 0; -> the last learning rate."""

@@ -7,7 +7,8 @@ import numpy as np
 from backends import Backend
 from backends.memory import Array
 from cnn.layers import Layer
-from cnn.network import DTYPES, Network
+from cnn.network import Network
+from cnn.support.dtypes import DTYPES
 from conformance.node import NotOurs
 
 Tensor = Any  # a numpy array

@@ -11,6 +11,8 @@ import numpy as np
 
 from backends.memory import Array
 from cnn.data import Dataset
+from cnn.data.inference import answers as outputs
+from cnn.data.inference import with_fitting_batches
 from cnn.inspection.timing import LayerTime, Spread, time_layers, wrapped
 from cnn.layers.layer import Layer
 from cnn.network import Network
@@ -173,14 +175,14 @@ def _answers(network: Network, test_set: Dataset, tta: str | None) -> tuple[dict
         totals.reset()
         predicted, probabilities = [], []
         for _ in feed.batches():
-            y, labels = network.answers(feed)
+            y, labels = outputs(network, feed)
             loss.forward(y, labels, sums=totals.sums)
             totals.add(y, labels, None)
             predicted.append(backend.to_host(xp.argmax(y, axis=0)))
             probabilities.append(backend.to_host(network.probabilities(y)).T.astype(np.float64))
         return figures(totals.read()), np.concatenate(predicted), np.concatenate(probabilities)
 
-    return network.with_fitting_batches(feed, answers)
+    return with_fitting_batches(network, feed, answers)
 
 
 def _worst(test_set: Dataset, predicted: Any, probabilities: Any) -> Mistakes:
