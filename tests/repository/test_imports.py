@@ -27,7 +27,7 @@ FLOORS = [
 ALLOWED = {
     ("cnn.network", "cnn.inspection.summary"): "Network.summary is there for the user's convenience",
     (
-        "cnn.training.fit",
+        "cnn.training.preparation",
         "cnn.inspection.memory",
     ): "if memory runs out, the error names a batch size that fits",
     ("backends.backend", "backends"): "a pickled device is looked up by its name",
