@@ -1,4 +1,4 @@
-"""CUDA where it cannot be used: each cause has its sentence, with the command that mends it."""
+"""If CUDA cannot be used, each cause has its own sentence, with the command that corrects it."""
 
 import shlex
 import subprocess
@@ -33,7 +33,7 @@ class TestImport:
 
 
 class TestDiagnosis:
-    """Each way to have no GPU has its own sentence, with the command that mends it."""
+    """Each way to have no GPU has its own sentence, with the command that corrects it."""
 
     @pytest.mark.parametrize(
         ("driver", "expected"),
@@ -167,15 +167,15 @@ class TestDiagnosis:
         ],
     )
     @pytest.mark.parametrize(
-        ("package", "mend"),
+        ("package", "remedy"),
         [
             ("cupy-cuda13x", f'run {PIP} install "cupy-cuda13x[ctk]"'),
             ("cupy", "install the CUDA toolkit that this CuPy was built with"),
         ],
     )
-    def test_toolkit_without_a_library(self, machine, error, missing, package, mend):
+    def test_toolkit_without_a_library(self, machine, error, missing, package, remedy):
         machine([package], 13000, fake_cupy(gemm=raiser(error)))
-        assert sentence(CudaBackend) == f"cuda:0 lacks a part of the CUDA toolkit ({missing}): {mend}"
+        assert sentence(CudaBackend) == f"cuda:0 lacks a part of the CUDA toolkit ({missing}): {remedy}"
 
     def test_any_other_failure_names_what_was_raised(self, machine):
         machine(["cupy-cuda12x"], 12040, fake_cupy(gemm=raiser(MemoryError("Out of memory\nat once"))))
@@ -208,7 +208,7 @@ class TestDiagnosis:
         assert ("cuda:0" in devices) != ("cuda" in devices)
         said = str(devices.get("cuda", "nothing to run"))
         assert "\n" not in said
-        assert any(mend in said for mend in ("run ", "nvidia-smi"))
+        assert any(remedy in said for remedy in ("run ", "nvidia-smi"))
 
 
 class TestGet:

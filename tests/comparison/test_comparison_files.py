@@ -1,4 +1,4 @@
-"""Saved comparisons: what comes back, what is refused, two machines beside each other."""
+"""Saved comparisons: what is read back, what is refused, and two machines compared."""
 
 import json
 import re

@@ -74,7 +74,7 @@ class TestDataset:
 
 
 class File:
-    """A mapped file that keeps what it is told."""
+    """A mapped file that keeps the advice that it is given."""
 
     def __init__(self, size):
         self.advice, self._size = [], size
@@ -97,7 +97,7 @@ class TestReadAhead:
 
     @pytest.fixture
     def ahead(self, in_file, read):
-        """Of the images in the file, which keeps what it is told."""
+        """A data set of the images in the file."""
         ahead = ReadAhead(in_file)
         ahead._file = File(len(ahead._file))
         return ahead

@@ -1,4 +1,4 @@
-"""A server on this machine that answers as it is told: rightly, or wrongly in every way."""
+"""A server on this machine that answers as a test wants it: correctly, or wrongly in every way."""
 
 import socket
 from contextlib import suppress

@@ -205,7 +205,7 @@ class TestInstallation:
 
 
 class TestBelief:
-    """A .venv is made anew where it is not what its stamp says."""
+    """A .venv that is not what its stamp says is rebuilt."""
 
     def test_without_a_stamp(self, checkout: Checkout) -> None:
         (checkout.path / ".venv" / "bin").mkdir(parents=True)

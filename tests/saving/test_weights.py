@@ -1,4 +1,4 @@
-"""Weights on disk: there and back, whole or not at all, and never another network's by mistake."""
+"""Weights on disk: written completely or not at all, read back, and never mistaken for another network's."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How lines are told apart."""
+"""How lines in a picture differ."""
 
 from itertools import pairwise
 

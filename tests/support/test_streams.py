@@ -1,4 +1,4 @@
-"""Standard error and output that fail: the work goes on without its log, a lost result is told."""
+"""If standard error or output fails, the work continues without its log, and a lost result is reported."""
 
 import errno
 import os

@@ -14,7 +14,7 @@ from peers.timing import Figure
 
 
 class Processes(ExitStack):
-    """One for each number of threads, which some libraries are told once, when they start; one for a GPU."""
+    """One process for each number of threads, since some libraries take it only when they start; one for a GPU."""
 
     def __init__(self, threads: Iterable[int | None]) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def start(threads: int | None) -> ProcessPoolExecutor:
 
 
 def limit_threads(threads: int | None) -> None:
-    """Let ours and NumPy use so many from now on; the others are told when they start."""
+    """Let ours and NumPy use so many from now on; the other libraries take the number when they start."""
     backends.get("cpu", kernels="portable", threads=threads)
 
 

@@ -26,7 +26,7 @@ class Disaster:
     name: str
     reason: str  # the system's; "" where the training is to come to its end all the same
     strike: Callable[[Path], object]  # given the run's folder, in the training's process
-    mend: Callable[[Path], object] = lambda run: None
+    repair: Callable[[Path], object] = lambda run: None
     on_own_disk: bool = False
 
 
@@ -46,7 +46,7 @@ def _suffer(bench: Bench, disaster: Disaster) -> list[str]:
     how = (
         "`cnn train --resume run` resumes from " if run.exists() else "there is no folder run to resume from"
     )
-    disaster.mend(run)
+    disaster.repair(run)
     found = faults(run)
     if disaster.reason:
         sentence = rf"error: {RUN}/\S+: {disaster.reason}; {how}"

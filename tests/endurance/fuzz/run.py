@@ -51,7 +51,7 @@ class Report:
     failures: list[str] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
-        """Count it; a failure is told so that it can be tried again."""
+        """Count it; a failure is printed so that it can be repeated."""
         self.accepted += outcome.result == ACCEPTED
         self.refused += outcome.result == REFUSED
         self.largest_share = max(self.largest_share, outcome.share)
@@ -78,7 +78,7 @@ def spoiled(target: Target, seed: int, number: int, files: list[bytes]) -> bytes
 
 
 def try_file(target: Target, path: Path, number: int = 0) -> Outcome:
-    """Have the file at ``path`` read; whatever happens is told."""
+    """Have the file at ``path`` read; -> what happened."""
     peak = Peak()
     try:
         with peak.watch():

@@ -38,7 +38,7 @@ class Target:
     mutators: tuple[Mutator, ...]
     read: Callable[[Path], object]
     bound: Callable[[Path], float]  # bytes of memory for reading the file
-    beside: dict[str, Corpus] | None = None  # valid files that lie beside it
+    beside: dict[str, Corpus] | None = None  # valid files next to it
     needs: tuple[str, ...] = ()  # libraries
 
 
@@ -188,7 +188,7 @@ TARGETS = {
 
 
 def lay_out(target: Target, folder: Path) -> Path:
-    """Where the file is to be put, in a folder that has what belongs beside it."""
+    """Where the file is to be put, in a folder with the other files that belong to it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name, files in (target.beside or {}).items():

@@ -35,7 +35,7 @@ class Counters:
         self.largest_allocation = max(self.largest_allocation, nbytes)
 
     def reset(self) -> None:
-        """Start counting anew; memory that is in use stays in use."""
+        """Start to count from zero; memory that is in use stays in use."""
         self.synchronizations = self.allocated_bytes = self.largest_allocation = 0
         self.elsewhere = self.works = self.graph_launches = 0
 
