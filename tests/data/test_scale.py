@@ -1,4 +1,4 @@
-"""Images in a range that trains badly, or that differs from the training images, get a note; others do not."""
+"""Images in a range that trains badly, or that differs from the training images, get a note."""
 
 import warnings
 

@@ -14,7 +14,7 @@ from peers.timing import Figure
 
 
 class Processes(ExitStack):
-    """One process for each number of threads, since some libraries take it only when they start; one for a GPU."""
+    """One process for each number of threads, which some libraries take only when they start."""
 
     def __init__(self, threads: Iterable[int | None]) -> None:
         super().__init__()

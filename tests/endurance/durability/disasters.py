@@ -21,7 +21,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Disaster:
-    """Something that happens, and is mended."""
+    """Something that happens, and is repaired."""
 
     name: str
     reason: str  # the system's; "" where the training is to come to its end all the same
