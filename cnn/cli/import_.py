@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import backends
+from cnn import models
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson, Out, with_settings
 from cnn.cli.output import print_json, result_line, say, say_notes
@@ -61,7 +62,7 @@ def import_(
     say_notes([*test_set.notes, *notes_on(test_set, "test")])
     network = config.make_network(test_set.shape, len(test_set.classes), backend)
     try:
-        state = renamed(state, network.shapes)
+        state = renamed(state, network.shapes, models.reference_names(config.model, network.shapes))
         network.require_state(state)
         require_finite(state, config.dtype)
         take_preprocessing(network, metadata)
@@ -82,8 +83,13 @@ def import_(
         write_line(f"{result_line(found.result)}\n{folder.path}")
 
 
-def renamed(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The arrays under the network's names; other names in the file are reported."""
+def renamed(
+    state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], reference: Mapping[str, str]
+) -> dict[str, Any]:
+    """The arrays under the network's names; other names in the file are reported.
+
+    ``reference`` are the names of a reference implementation for the network's.
+    """
     for name, array in state.items():
         if array.dtype.kind in "iu" and array.ndim:
             raise CheckpointError(f"{name} is {array.dtype}, as of a quantized network: save it in floats")
@@ -92,7 +98,8 @@ def renamed(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> 
         if not bare.keys() <= state.keys():
             say(f"{next(iter(state))} and the others are used without their common prefix")
         return bare
-    names = foreign.matched(bare, shapes)
+    by_name = {name: other for name, other in reference.items() if other in bare}
+    names = by_name if len(by_name) == len(bare) else foreign.matched(bare, shapes)
     for name, other in names.items():
         if name != other:
             say(f"{other} is used as {name} {shapes[name]}")

@@ -1,7 +1,6 @@
 """Gradient checks: compares ``backward`` with finite differences of ``forward``."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends.memory import Array
+from cnn.inspection.restoring import restored
 from cnn.network import Network
 from cnn.support import random
 from cnn.support.arguments import instance, shown, whole
@@ -53,7 +53,7 @@ def check_gradients(network: Network, x: Any = None, entries: int = 20, seed: in
         raise ArgumentError(f"the network's dtype is {network.dtype}, a gradient check needs float64")
     generator = random.generator(seed, random.CHECK)
     host = generator.standard_normal((3, *network.input_shape)) if x is None else _as_batch(network, x)
-    with network.backend.active(), _put_back(network):
+    with network.backend.active(), restored(network):
         for parameter in network.parameters.values():
             nudge = NUDGE * generator.standard_normal(parameter.shape)
             parameter.value[...] += network.backend.asarray(nudge)
@@ -70,17 +70,6 @@ def _as_batch(network: Network, x: Any) -> np.ndarray:
         raise ArgumentError(f"x is {shown(x)}, expected a batch of finite numbers on the host")
     network.check_images(host)
     return host
-
-
-@contextmanager
-def _put_back(network: Network) -> Iterator[None]:
-    """Restore the weights, and everything else that a training forward pass changes, after the block."""
-    before = [(array, array.copy()) for array in network.state.values()]
-    try:
-        yield
-    finally:
-        for array, copy in before:
-            array[...] = copy
 
 
 def _check(

@@ -8,6 +8,7 @@ from typing import Any
 
 from backends import Timer
 from backends.memory import Array
+from cnn.inspection.restoring import restored
 from cnn.layers.layer import Layer
 from cnn.network import Network
 from cnn.training.losses import Loss
@@ -45,16 +46,17 @@ def time_layers(network: Network, loss: Loss, x: Array, labels: Array, rounds: i
 
     Each layer runs separately, even if training would fuse it with others.
 
-        ``x`` (C, H, W, N) and ``labels`` (N,) are device arrays, ``loss`` is built for the network. The
-        gradients are overwritten, the weights are unchanged. On CUDA, times are measured between events on
-        the stream, so they include the gaps in which a layer waits to be launched.
+    ``x`` (C, H, W, N) and ``labels`` (N,) are device arrays, ``loss`` is built for the network. The gradients
+    are overwritten, the weights and statistics are unchanged. On CUDA, times are measured between events on
+    the stream, so they include the gaps in which a layer waits to be launched.
     """
-    with network.unfused():
-        compute_gradients(network, loss, x, labels)
     watch = LayerWatch(network)
-    for _ in range(rounds):
-        with watch.step():
+    with restored(network):
+        with network.unfused():
             compute_gradients(network, loss, x, labels)
+        for _ in range(rounds):
+            with watch.step():
+                compute_gradients(network, loss, x, labels)
     return watch.read()
 
 

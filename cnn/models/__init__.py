@@ -6,6 +6,7 @@ from backends.text import did_you_mean
 from cnn.models.airbench import airbench93, airbench94
 from cnn.models.classic import lenet5, mnist_keras, mnist_pytorch, mnist_small, notebook, vgg6
 from cnn.models.mobilenet import mobilenet_small
+from cnn.models.references import reference_names
 from cnn.models.resnet import resnet8, resnet9, resnet20, resnet32, wideresnet16_4
 from cnn.network import Network
 from cnn.support.arguments import shape, shown
@@ -27,7 +28,7 @@ MODELS: dict[str, Callable[[int], Network]] = {
     "airbench93": airbench93,
     "airbench94": airbench94,
 }
-__all__ = ["MODELS", "get", "make", *(function.__name__ for function in MODELS.values())]
+__all__ = ["MODELS", "get", "make", "reference_names", *(function.__name__ for function in MODELS.values())]
 
 
 def make(name: str, classes: int = 10, input_shape: tuple[int, ...] | None = None) -> Network:

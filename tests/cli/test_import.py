@@ -220,6 +220,23 @@ class TestOtherNames:
         assert err.count(" is used as ") == 10
         self.assert_taken(weights)
 
+    def test_names_of_a_reference_implementation(self, command, tmp_path):
+        """Those of the widely used ResNets for CIFAR-10, of which many have one shape."""
+        network = cnn.models.make("resnet8", 2)
+        network.build((3, 8, 8), backend="cpu", seed=4)
+        names = cnn.models.reference_names("resnet8", network.shapes)
+        state = {names[name]: array for name, array in network.state_dict().items()}
+        random = np.random.default_rng(0)
+        pictures = random.integers(0, 256, (8, 3, 8, 8), dtype=np.uint8)
+        labels = np.arange(8) % 2
+        np.savez("p.npz", x_train=pictures, y_train=labels, x_test=pictures, y_test=labels)
+        save_file(dict(sorted(state.items())), "w.safetensors")
+        flags = ("--data", "p.npz", "--device", "cpu", "--out", "run", "--model", "resnet8")
+        code, _, err = command("import", "w.safetensors", *flags)
+        assert code == 0, err
+        assert "layer2.0.bn1.running_var is used as 5.1.running_var (32,)" in err.splitlines()
+        self.assert_taken(network.state_dict())
+
     def test_arrays_of_one_shape_go_with_their_layers_or_by_number(self):
         shapes = {"0.weight": (8, 4), "0.bias": (8,), "2.weight": (8, 8), "2.bias": (8,), "4.weight": (8, 8),
                   "4.bias": (8,)}  # fmt: skip

@@ -43,6 +43,15 @@ def test_weights_and_methods_stay_as_they_are(network, batch):
     assert not any({"forward", "backward"} & set(vars(layer)) for layer in network.walk())
 
 
+def test_running_statistics_stay_too(batch):
+    net = cnn.Sequential(cnn.Flatten(), cnn.BatchNorm1D(), cnn.Dropout(), cnn.Dense(10))
+    net.build(batch[0].shape[:-1], backend="cpu")
+    before = {name: array.copy() for name, array in net.state.items()}
+    time_layers(net, make_loss(net, None), *batch, rounds=2)
+    for name, array in net.state.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
 def test_a_spread_is_the_median_and_the_quartiles():
     assert Spread.of([5, 1, 3, 2, 4]) == Spread(median=3, low=2, high=4)
     assert Spread.of([7]) == Spread(7, 7, 7)

@@ -69,6 +69,21 @@ def test_counting_takes_no_memory_and_leaves_the_network_as_it_was():
     assert not network.built
 
 
+@pytest.mark.parametrize("name", ["mnist-pytorch", "resnet8", "resnet20", "resnet32"])
+def test_reference_names_are_those_of_pytorch(name):
+    network = models.make(name)
+    network.build(PARAMETERS[name][0], backend="cpu")
+    names = models.reference_names(name, network.shapes)
+    assert list(names) == list(network.shapes)
+    assert len(set(names.values())) == len(names)
+    assert names["0.weight"] == "conv1.weight"
+    if name == "resnet20":
+        assert names["3.0.weight"] == "layer1.0.conv1.weight"
+        assert list(names.values())[-1] == "layer3.2.bn2.num_batches_tracked"
+        assert "linear.bias" in names.values()
+        assert names["1.running_mean"] == "bn1.running_mean"
+
+
 def test_dirac_weights_pass_channels_through():
     network = cnn.Sequential(cnn.Conv2D(5, 3, padding=1, bias=False, initializer="dirac"))
     network.build((3, 6, 6), backend="cpu", dtype="float64")
