@@ -26,7 +26,7 @@ from cnn.training.groups import Group, is_vector
 from cnn.training.losses import CrossEntropy, Loss
 from cnn.training.named import OPTIMIZERS
 from cnn.training.optimizers import SGD, Optimizer
-from cnn.training.schedules import SCHEDULES, Schedule
+from cnn.training.schedules import SCHEDULES, OneCycle, Schedule
 from cnn.training.stopping import EarlyStopping, MaxTime, StopAt
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Config:
 
     # fmt: off
     model: str = setting(
-        "lenet5", ON_WHAT, f"{' or '.join(models.MODELS)}.", choices=models.MODELS,
+        "lenet5", ON_WHAT, f"{', '.join(models.MODELS)}.", choices=models.MODELS,
         check=lambda _, model: models.get(model, classes=2),
     )
     data: str = setting(
@@ -108,11 +108,11 @@ class Config:
         defaults.SCHEDULE, TRAINING, f"How the learning rate changes over the run: {', '.join(SCHEDULES)}.",
         choices=SCHEDULES,
     )
-    warmup: float = setting(
-        defaults.WARMUP, TRAINING,
+    warmup: float | None = setting(
+        None, TRAINING,
         "How long the learning rate rises from 0: a share of the run if below 1, otherwise a number of "
         "steps, of which at most a fifth of the run is used.",
-        shown=f"{defaults.WARMUP} steps",
+        shown=f"{defaults.WARMUP} steps; 0 for one-cycle, which begins with a rise of its own",
     )
     momentum: float | None = setting(
         None, TRAINING, "Momentum of sgd, muon and rmsprop.", shown="0.9; 0.95 for muon; 0 for rmsprop",
@@ -311,4 +311,6 @@ class Config:
         if self.schedule not in SCHEDULES:
             expected = f"expected {', '.join(SCHEDULES)}{did_you_mean(self.schedule, SCHEDULES)}"
             raise ArgumentError(f"unknown schedule {self.schedule!r}: {expected}")
-        return SCHEDULES[self.schedule](warmup=self.warmup)
+        kind = SCHEDULES[self.schedule]
+        usual = 0 if kind is OneCycle else defaults.WARMUP
+        return kind(warmup=usual if self.warmup is None else self.warmup)

@@ -109,3 +109,11 @@ def test_a_setting_that_every_run_has_is_missed(change, command):
     change(lambda values: values.pop("seed"))
     code, _, err = command("evaluate", "run")
     assert (code, err) == (2, "error: run/config.json lacks 'seed': it is damaged\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "warmup"),
+    [({}, 100), ({"schedule": "one-cycle"}, 0), ({"schedule": "one-cycle", "warmup": 5}, 5)],
+)
+def test_one_cycle_has_no_warm_up_unless_it_is_asked_for(settings, warmup):
+    assert cnn.runs.config.Config(**settings).make_schedule().warmup == warmup
