@@ -27,7 +27,8 @@ class Muon(SGD):
         Newton-Schulz iterations.
     """
 
-    setting_names = (*SGD.setting_names, "other_rate", "steps")
+    # a step uses the ratio of the two learning rates
+    setting_names = (*SGD.setting_names, "learning_rate", "other_rate", "steps")
     by_parameter = True
 
     def __init__(
