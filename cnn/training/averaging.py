@@ -1,5 +1,6 @@
 """Optimizers around an optimizer, which average the weights over the steps."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -48,10 +49,11 @@ class _Around(Optimizer):
 
     def build(self, network: Network) -> None:
         self.optimizer.build(network)
-        if network is not self._network:
+        if not self._is_built_for(network):
             self.backend, self.flat = network.backend, network.flat
-            self.state = self.optimizer.state | self.initial_state(network)
+            self.state = self.initial_state(network)
             self._network = network
+        self.state |= self.optimizer.state  # new if it has trained another network in between
 
     def initial_state(self, network: Network) -> dict[str, Array]:
         own = {self.own_vector: network.flat.value.copy()}
@@ -74,6 +76,9 @@ class _Around(Optimizer):
         twin = super().fresh()
         vars(twin)["optimizer"] = self.optimizer.fresh()
         return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"optimizer": copy.copy(self.optimizer)}  # which is this one's alone
 
     def step(self, rate: Array) -> None:
         self.optimizer.step(rate)

@@ -1,5 +1,6 @@
 """Parameter groups: which parameters an optimizer updates together, and with which settings."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -9,7 +10,8 @@ from backends.memory import Array, Shape
 from cnn.layers.layer import Parameter
 from cnn.network import Network
 from cnn.support.arguments import number, shown
-from cnn.support.errors import ArgumentError
+from cnn.support.errors import ArgumentError, Notice
+from cnn.support.text import some_of
 
 
 def is_vector(name: str, shape: Shape) -> bool:
@@ -103,6 +105,19 @@ def cut(
         flat, rate = network.flat, network.backend.zeros(1, network.dtype)
         parts.append(Part(group, flat.value[place], flat.grad[place], state, members[0].shape, rate))
     return parts
+
+
+def warn_of_unused(groups: Sequence[Group], network: Network) -> None:
+    """Warn of patterns that are the name of no parameter, because they may be misspelled."""
+    parameters = network.parameters.values()
+    for group in groups:
+        if isinstance(group.select, str) and not any(group.fits(parameter) for parameter in parameters):
+            names = some_of([parameter.name for parameter in parameters])
+            warnings.warn(
+                f"the group {shown(group.select)} fits no parameter and has no effect: the names are {names}",
+                Notice,
+                stacklevel=5,
+            )
 
 
 def two_betas(betas: Any) -> tuple[float, float]:

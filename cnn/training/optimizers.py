@@ -13,7 +13,7 @@ from cnn.network import Network
 from cnn.support.arguments import flag, instance, number, shown
 from cnn.support.errors import ArgumentError
 from cnn.support.tensors import require_shapes
-from cnn.training.groups import Group, Part, cut, two_betas
+from cnn.training.groups import Group, Part, cut, two_betas, warn_of_unused
 
 
 class Optimizer:
@@ -39,11 +39,16 @@ class Optimizer:
     def build(self, network: Network) -> None:
         """Prepare for ``network``. The state is kept if it is the same network as before."""
         network.require_built()
-        if network is not self._network:
+        if not self._is_built_for(network):
             self.backend, self.flat = network.backend, network.flat
             self.state = self.initial_state(network)
             self._network = network  # last, because there may be no memory for the state
+            warn_of_unused(self.groups, network)
         self._cut()
+
+    def _is_built_for(self, network: Network) -> bool:
+        """Whether it is built for ``network``, which has not been built again since."""
+        return network is self._network and network.flat is self.flat
 
     def initial_state(self, network: Network) -> dict[str, Array]:
         """The arrays that steps change besides the parameters, as they are before the first step."""

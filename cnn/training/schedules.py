@@ -217,7 +217,14 @@ class OneCycle(Schedule):
         )
 
 
-class _OneCycleMomentum(OneCycle):
+class _Momentum(Schedule):
+    """A schedule of the momentum, which does not rise from 0 in a warm-up but has its first value there."""
+
+    def __call__(self, progress: float) -> float:
+        return super().__call__(max(progress, self.warmup))
+
+
+class _OneCycleMomentum(_Momentum, OneCycle):
     """The momentum of :class:`OneCycle`."""
 
     def decay(self, progress: float) -> float:
@@ -316,7 +323,7 @@ class Chain(Schedule):
 
     def over(self, steps: int) -> "Schedule":
         parts = [(share, part.over(max(1, round(share * steps)))) for share, part in self.parts]
-        return Chain(super().over(steps).warmup, parts)
+        return type(self)(super().over(steps).warmup, parts)
 
     def decay(self, progress: float) -> float:
         schedule, local = self._part(progress)
@@ -341,7 +348,11 @@ class Chain(Schedule):
     @property
     def momentum(self) -> Schedule | None:
         own = [(share, schedule.momentum or Constant()) for share, schedule in self.parts]
-        return Chain(self.warmup, own) if any(schedule.momentum for _, schedule in self.parts) else None
+        return _ChainMomentum(self.warmup, own) if any(part.momentum for _, part in self.parts) else None
+
+
+class _ChainMomentum(_Momentum, Chain):
+    """The momentum of :class:`Chain`."""
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

@@ -1,5 +1,6 @@
 """Averages of the weights over the steps: Lookahead and EMA."""
 
+import copy
 import json
 import pickle
 
@@ -115,6 +116,39 @@ def test_it_can_be_pickled_in_the_middle():
     twin = pickle.loads(pickle.dumps(optimizer))
     for name, value in optimizer.state_dict().items():
         np.testing.assert_array_equal(twin.state_dict()[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_network_in_between_does_not_separate_the_optimizer_inside(kind):
+    optimizer, net = KINDS[kind](), network()
+    cnn.fit(net, DATA, optimizer=optimizer, callbacks=[])
+    cnn.fit(network(), DATA, optimizer=optimizer.optimizer, callbacks=[])
+    cnn.fit(net, DATA, optimizer=optimizer, callbacks=[])
+    for name, array in optimizer.optimizer.arrays.items():
+        np.testing.assert_array_equal(optimizer.arrays[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_leaves_the_original_alone(kind):
+    optimizer, net = KINDS[kind](), network()
+    cnn.fit(net, DATA, optimizer=optimizer, callbacks=[])
+    twin = copy.deepcopy((net, optimizer))
+    cnn.fit(network(), DATA, optimizer=copy.copy(optimizer), callbacks=[])
+    for each in (net, optimizer), twin:
+        cnn.fit(each[0], DATA, optimizer=each[1], callbacks=[])
+    for name, value in optimizer.state_dict().items():
+        np.testing.assert_array_equal(value, twin[1].state_dict()[name], err_msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_that_is_built_again_starts_the_averages_again(kind):
+    optimizer, net = KINDS[kind](), network()
+    cnn.fit(net, DATA, optimizer=optimizer, callbacks=[])
+    net.unbuild()
+    net.build((1, 4, 4), backend=backends.get("cpu"), dtype="float64")
+    cnn.fit(net, DATA, optimizer=optimizer, callbacks=[])
+    for name, value in trained(KINDS[kind](), epochs=1, batch_size=128)[0].items():
+        np.testing.assert_array_equal(net.state_dict()[name], value, err_msg=name)
 
 
 def test_two_averages_are_refused():

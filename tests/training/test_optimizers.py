@@ -129,6 +129,18 @@ def test_schedules(schedule, factors):
         assert schedule(progress) == pytest.approx(factor), progress
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.OneCycle(warmup=0.2, lowest_momentum=0.5),
+        schedules.Chain(warmup=0.2, parts=[(1, schedules.OneCycle(lowest_momentum=0.5))]),
+    ],
+)
+def test_the_momentum_does_not_fall_to_0_in_a_warm_up(schedule):
+    for momentum in (schedule.momentum, schedule.momentum.over(10)):
+        assert [momentum(progress) for progress in (0, 0.1, 0.2, 0.44, 1)] == pytest.approx([1, 1, 1, 0.5, 1])
+
+
 def test_no_step_is_wasted_at_either_end():
     rates = [learning_rates(2.0, schedules.Linear(warmup=0.5), epoch, 2, 2) for epoch in range(2)]
     np.testing.assert_allclose(rates, [[0.5, 1.5], [1.5, 0.5]])
@@ -161,3 +173,21 @@ def test_where_there_was_no_memory_for_its_state_it_can_be_used_again(make, monk
             optimizer.build(network)
     optimizer.build(network)
     optimizer.step(np.ones(1, np.float32))
+
+
+def test_muons_other_rate_holds_after_its_learning_rate_was_changed():
+    class Change(cnn.Callback):
+        def on_epoch(self, run, record):
+            run.training.optimizer.learning_rate /= 10
+
+    found = []
+    for graph in (True, False):
+        network = cnn.Sequential(cnn.Flatten(), cnn.Dense(4), cnn.Dense(3))
+        network.build((1, 2, 2), backend="cpu")
+        random = np.random.default_rng(0)
+        data = cnn.data.Dataset(random.random((16, 1, 2, 2), "float32"), random.integers(0, 3, 16))
+        options = {"epochs": 3, "batch_size": 8, "callbacks": [Change()], "graph": graph}
+        cnn.fit(network, data, optimizer=cnn.Muon(0.02), **options)
+        found.append(network.state_dict())
+    for name, value in found[0].items():
+        np.testing.assert_array_equal(value, found[1][name], err_msg=name)
