@@ -346,7 +346,8 @@ class Network(Freezable):
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self.is_root:
             return super().__reduce_ex__(protocol)
-        state = self.state_dict(), self.preprocessing, self.frozen_names
+        draws = {name: self.backend.to_host(array) for name, array in self.context.draws.state.items()}
+        state = self.state_dict(), self.preprocessing, self.frozen_names, draws
         return _rebuilt, (self.fresh(), self._place, *state)
 
     def require_built(self) -> None:
@@ -431,10 +432,13 @@ def _rebuilt(
     state: dict[str, Any],
     preprocessing: Preprocessing | None = None,
     frozen: Sequence[str] = (),
+    draws: Mapping[str, Any] | None = None,
 ) -> Network:
-    """A network from what it was pickled as; version 0.1 had neither preprocessing nor frozen layers."""
+    """A network from what it was pickled as; version 0.1 had only its place and its state."""
     network.build(**place)
     network.load_state_dict(state)
     network.preprocessing = preprocessing
     network.freeze(*frozen)
+    for name, values in (draws or {}).items():
+        network.backend.asarray(values, out=network.context.draws.state[name])
     return network

@@ -195,3 +195,15 @@ class TestDevices:
             twin = pickle.loads(kept)
         assert (twin.backend.name, twin.backend.kernels.name) == ("cpu", "portable")
         np.testing.assert_allclose(twin.predict(IMAGES), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("twin_of", [sent, copy.deepcopy])
+def test_training_goes_on_with_the_random_numbers_that_come_next(twin_of):
+    network = built(lambda: cnn.Sequential(cnn.Flatten(), cnn.Dropout(0.5), cnn.Dense(3)))
+    optimizer = cnn.SGD(0.1, momentum=0.9)
+    cnn.fit(network, TRAIN, optimizer=optimizer, callbacks=[])
+    twin = twin_of((network, optimizer))
+    for net, own in (network, optimizer), twin:
+        cnn.fit(net, TRAIN, optimizer=own, callbacks=[])
+    for name, value in network.state_dict().items():
+        np.testing.assert_array_equal(value, twin[0].state_dict()[name], err_msg=name)
