@@ -25,13 +25,28 @@ class Freezable(Sequential):
 
         ``names`` are those of layers, such as "0" or "3.1", with the layers inside them, or of parameters,
         such as "0.weight", or patterns of either such as "2.*". A frozen BatchNorm normalizes with its
-        running statistics. ArgumentError if nothing has such a name.
+        running statistics. ArgumentError if nothing has such a name, or if it is that of a statistic, which
+        is only frozen together with its whole layer.
         """
-        self._set_frozen({*self.frozen_names, *self._find(names)})
+        frozen = {*self.frozen_names, *self._find(names)}
+        for name in sorted(frozen - self._with_whole_layers(frozen)):
+            raise ArgumentError(
+                f"{name} is a statistic, which is frozen together with its layer: "
+                f'freeze("{name.rpartition(".")[0]}") freezes both'
+            )
+        self._set_frozen(frozen)
 
     def unfreeze(self, *names: str) -> None:
-        """Let training change these parameters and statistics again; ``names`` as in :meth:`freeze`."""
-        self._set_frozen(set(self.frozen_names) - set(self._find(names)))
+        """Let training change these parameters and statistics again; ``names`` as in :meth:`freeze`.
+
+        The statistics of a layer change again as soon as one of its parameters does.
+        """
+        self._set_frozen(self._with_whole_layers(set(self.frozen_names) - set(self._find(names))))
+
+    def _with_whole_layers(self, frozen: set[str]) -> set[str]:
+        """``frozen`` without the statistics of layers that are only frozen in part."""
+        partly = {name.rpartition(".")[0] for name in self.arrays if name not in frozen}
+        return {name for name in frozen if name in self.parameters or name.rpartition(".")[0] not in partly}
 
     def _find(self, patterns: Sequence[str]) -> Iterator[str]:
         """The names of the parameters and statistics that the patterns are about."""

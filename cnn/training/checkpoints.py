@@ -36,6 +36,7 @@ def save(run: Run, path: str | Path) -> None:
     description = network.description | {
         "settings": run.settings,
         "optimizer": training.optimizer.present_settings,  # callbacks may have changed them
+        "frozen": network.frozen_names,  # these too
         "epoch": run.epoch,
         "step": run.step,
         "seconds": run.seconds,
@@ -62,6 +63,7 @@ class SavedTraining:
     seconds: float
     history: list[dict[str, Any]]
     optimizer: dict[str, Any]  # its settings; callbacks may have changed them
+    frozen: list[str] | None  # names of what was frozen; None in the checkpoints of version 0.1
     first_loss: float | None  # None in the checkpoints of version 0.1
     failure: str | None  # why the network was useless; None in the checkpoints of version 0.1
 
@@ -80,6 +82,8 @@ class SavedTraining:
             settings = dict(description["settings"])
             steps = int(settings["steps"])
             optimizer = dict(description["optimizer"])
+            frozen = description.get("frozen")
+            frozen = None if frozen is None else [str(name) for name in frozen]
             history = [
                 {name: nan if value is None else value for name, value in record.items()}
                 for record in description["history"]
@@ -109,6 +113,7 @@ class SavedTraining:
             seconds,
             history,
             optimizer,
+            frozen,
             first_loss,
             failure,
         )
@@ -153,6 +158,9 @@ class SavedTraining:
             if name in self.arrays:  # all but a count of batches, which may be missing
                 run.network.backend.asarray(self.arrays[name], out=place)
         run.training.optimizer.load_settings(self.optimizer)
+        if self.frozen is not None:
+            run.network.unfreeze("*")
+            run.network.freeze(*self.frozen)
         run.epoch, run.step, run.seconds_before = self.epoch, self.step, self.seconds
         run.history = list(self.history)
         run.first_loss = self.first_loss

@@ -113,6 +113,7 @@ class PreparedRun:
             "momentum_schedule": repr(self.momentum_schedule) if self.momentum_schedule else None,
             "transforms": [repr(transform) for transform in self.transforms] or None,
             "normalize": self.normalize or None,
+            "frozen": list(training.network.frozen_names) or None,
             "augment": [repr(augmentation) for augmentation in self.augment] or None,
             "metrics": [metric.name for metric in self.metrics] or None,
         }

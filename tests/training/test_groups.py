@@ -95,6 +95,14 @@ def test_a_group_of_nothing_is_refused(select):
         cnn.SGD(0.1, groups=[select])
 
 
+def test_a_pattern_that_fits_nothing_is_noted():
+    groups = [cnn.Group("*.bais", weight_decay=0), cnn.Group("*.bias")]
+    with pytest.warns(
+        cnn.errors.Notice, match=r"group '\*.bais' fits no parameter .* the names are '0.weight'"
+    ):
+        cnn.SGD(0.1, groups=groups).build(network())
+
+
 class TestFreezing:
     def test_leaves_parameters_and_statistics_alone(self):
         net = network()
@@ -176,6 +184,38 @@ class TestFreezing:
         assert not np.array_equal(before["4.0.weight"], after["4.0.weight"])
         np.testing.assert_array_equal(freeze.kept["4.0.weight"], after["4.0.weight"])
         assert not np.array_equal(before["5.weight"], after["5.weight"])
+
+    def test_statistics_are_frozen_with_their_layer_alone(self):
+        net = network()
+        with pytest.raises(cnn.ArgumentError, match=r'1.running_mean is a statistic.*freeze\("1"\)'):
+            net.freeze("0", "1.running_mean")
+        assert net.frozen_names == ()
+        net.freeze("1")
+        net.unfreeze("1.weight")
+        assert net.frozen_names == ("1.bias",)
+        before = net.state_dict()
+        assert not np.array_equal(before["1.running_mean"], trained(net, cnn.SGD(0.1))["1.running_mean"])
+
+    def test_a_resumed_run_has_the_same_frozen_layers(self, tmp_path):
+        path = tmp_path / "c.safetensors"
+
+        class Unfreeze(cnn.Callback):
+            def on_epoch(self, run, record):
+                if run.epoch == 1:
+                    run.network.unfreeze("1")
+
+        def run(frozen=("0", "1"), **options):
+            net = network()
+            if frozen:
+                net.freeze(*frozen)
+            return trained(net, cnn.SGD(0.1), **options)
+
+        expected = run(epochs=4, callbacks=[Unfreeze()])
+        run(callbacks=[Unfreeze(), cnn.Checkpoint(path)])
+        for name, value in run(epochs=4, resume=path).items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
+        with pytest.raises(cnn.CheckpointError, match=r"began with frozen .*, now it is None"):
+            run(frozen=(), epochs=4, resume=path)
 
     def test_copies_and_pickles_stay_frozen(self):
         net = network()
