@@ -100,7 +100,7 @@ def make_feed(
     batch_size = whole("batch_size", batch_size)
     instance("data", data, Dataset, "cnn.data.Dataset(images, labels)")
     network.check_images(data.images)
-    (loss or Loss()).require_suitable(data, network)
+    (loss or Loss()).require_suitable(data, network, mixed=any(each.mixes for each in augment))
     require_suitable(augment, data)
     return Feed(
         network.backend, network.dtype, data.images, data.targets, batch_size, stream, parts,

@@ -50,8 +50,11 @@ class Loss:
         if self.has_shares:
             self.total, self._zero = (self.backend.zeros(1, network.dtype) for _ in range(2))
 
-    def require_suitable(self, data: Dataset, network: Network) -> None:
-        """Raise DataError unless the network's outputs can be compared with the targets of ``data``."""
+    def require_suitable(self, data: Dataset, network: Network, mixed: bool = False) -> None:
+        """Raise DataError unless the network's outputs can be compared with the targets of ``data``.
+
+        ``mixed``: an augmentation blends the labels of images.
+        """
         output = network.output_shape
         if self.needs_classes and not data.has_accuracy:
             raise DataError(
@@ -228,6 +231,15 @@ class CrossEntropy(Loss):
             self.shares = shares
         if sums is not None:
             kernels.tally(losses, y, targets, sums)
+
+    def require_suitable(self, data: Dataset, network: Network, mixed: bool = False) -> None:
+        super().require_suitable(data, network, mixed)
+        if self.ignore_label is not None and (mixed or not data.has_one_class_each):
+            reason = "an augmentation blends labels" if mixed else f"{data!r} has probabilities"
+            raise DataError(
+                f"CrossEntropy ignores the label {self.ignore_label}, but {reason}, in which no single label "
+                "can be ignored: leave the images out that have this label"
+            )
 
     def _require_known(self, labels: Any, classes: int) -> None:
         counted = labels[labels != self.ignore_label] if self.ignore_label is not None else labels

@@ -297,3 +297,19 @@ def test_gradients_agree_with_finite_differences(loss, kind):
         above[entry] += step
         below[entry] -= step
         assert dy[entry] == pytest.approx((mean(above) - mean(below)) / (2 * step), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("soft", "augment", "reason"),
+    [
+        (False, [cnn.augment.Mixup(0.2)], "an augmentation blends labels"),
+        (False, [cnn.augment.CutMix(1)], "an augmentation blends labels"),
+        (True, [], "has probabilities"),
+    ],
+)
+def test_no_label_can_be_ignored_in_shares_of_labels(soft, augment, reason):
+    labels = np.full((6, 3), 0.25) + np.eye(3)[np.arange(6) % 3] / 4 if soft else np.arange(6) % 3
+    data = cnn.data.Dataset(np.zeros((6, 1, 4, 4), np.uint8), labels)
+    net = cnn.Sequential(cnn.Flatten(), cnn.Dense(3))
+    with pytest.raises(cnn.DataError, match=f"ignores the label 1, but .*{reason}"):
+        cnn.fit(net, data, loss=cnn.CrossEntropy(ignore_label=1), callbacks=[], augment=augment)
