@@ -595,6 +595,7 @@ def _soft_rows(rows: Array, name: str) -> Array:
         raise DataError(
             f"{name}: row {position} has numbers that are not from 0 to 1: expected a single 1 and zeros, "
             "probabilities, or a 1 for each class that the image shows; give other numbers as targets"
+            f"{'; flatten a row of labels' if len(rows) == 1 else ''}"
         )
     return np.require(rows, dtype=_float_dtype(rows), requirements=["C", "A"])
 

@@ -84,8 +84,10 @@ class Optimizer:
     def step(self, rate: Array) -> None:
         """Update all parameters from all gradients; layers that draw random numbers then draw others.
 
-        ``rate`` is an array (1,) on the device, or (2,) if it contains the momentum too.
+        ``rate`` is an array (1,) on the device, or (2,) if it contains the momentum too, or a number.
         """
+        if not getattr(rate, "shape", ()):
+            rate = self.backend.asarray([float(rate)], self._network.dtype)
         if self._cut_for != (self.groups, self._network.frozen_names):
             self._cut()
         self.begin(rate)

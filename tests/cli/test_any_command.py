@@ -28,14 +28,15 @@ ODD_WORDS = st.sampled_from(
     ]
 )
 WORDS = {
-    "model": ["lenet5", "notebook"],
+    "model": ["lenet5", "notebook", "mnist-small", "resnet8"],
     "classes": ["dark", "bright,dark", "0,1", "1", "2"],
     "per_class": ["1", "7", "9" * 30],
     "epochs": ["1", "2"],
     "batch_size": ["1", "16", "9" * 30],
-    "optimizer": ["sgd", "adam", "adamw"],
+    "optimizer": ["sgd", "adam", "adamw", "muon", "lamb"],
     "learning_rate": ["0", "0.01", "0.1"],
-    "schedule": ["constant", "step", "linear", "cosine"],
+    "schedule": ["constant", "step", "linear", "cosine", "one-cycle", "plateau"],
+    "label_smoothing": ["0", "0.1", "0.99"],
     "warmup": ["0", "0.5", "0.99", "100"],
     "momentum": ["0", "0.9"],
     "weight_decay": ["0", "0.01"],
@@ -158,6 +159,6 @@ def test_a_training_runs_or_leaves_nothing_behind(place, own_data, flags):
     try:
         code, out, err = run("train", *SMALL, "--data", str(own_data), "--out", "new", *flags)
         assert_that_it_went_well_or_was_refused(code, out, err)
-        assert out_folder.exists() == (code != 2 and "--dry-run" not in flags)
+        assert out_folder.exists() == (code != 2 and not {"--dry-run", "--find-rate"} & set(flags))
     finally:
         shutil.rmtree(out_folder, ignore_errors=True)

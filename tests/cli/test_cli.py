@@ -480,7 +480,7 @@ class TestConfigFile:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("epocs = 3", "mine.toml: unknown flag 'epocs': expected one of accumulate, batch-size"),
+            ("epocs = 3", "mine.toml: unknown flag 'epocs': expected one of accumulate, augment, batch-size"),
             ("config = 'other.toml'", "mine.toml: unknown flag 'config'"),
             ("epochs = ", "mine.toml is no TOML"),
             ("seed = {a = 1}", "mine.toml: seed is {'a': 1}, which is refused"),
@@ -596,7 +596,7 @@ class TestMistakes:
         [
             (("--device", "gpu"), "unknown device 'gpu': expected auto, cpu, cuda or cuda:N"),
             (("--kernels", "fast"), "unknown kernels 'fast': expected auto, compiled, portable or signal"),
-            (("--model", "resnet"), "unknown model 'resnet': expected lenet5 or notebook"),
+            (("--model", "resnet"), "unknown model 'resnet': expected notebook, lenet5, "),
             (("--optimizer", "lbfgs"), "unknown optimizer 'lbfgs': expected sgd, adam, adamw"),
             (("--schedule", "zigzag"), "unknown schedule 'zigzag'"),
             (("--batch-size", 0), "batch_size is 0, expected a whole number of at least 1"),

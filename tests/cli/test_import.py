@@ -65,7 +65,7 @@ def test_an_imported_run_is_tested_as_the_one_it_came_from(command, own_data):
     line = f"test accuracy {trained['accuracy']:.2%}, loss {trained['loss']:.4f}, on 40 images"
     assert out == f"{line}\nagain\n"
     _, out, _ = command("evaluate", "again", "--device", "cpu", "--json")
-    assert json.loads(out) == figures
+    assert figures.items() <= json.loads(out).items()
     _, out, _ = command("import", *flags, "--json")
     said = json.loads(out)
     assert re.fullmatch(r"runs/notebook-\d{8}-\d{6}", said.pop("run"))

@@ -123,7 +123,9 @@ def test_a_value(command, own_data, arguments, meant):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--optimizer", "lion"), ("--model", "resnet"), ("--schedule", "zigzag")], ids=" ".join
+    "arguments",
+    [("--optimizer", "lbfgs"), ("--model", "transformer"), ("--schedule", "zigzag")],
+    ids=" ".join,
 )
 def test_nothing_is_meant_by_what_is_like_nothing(command, own_data, arguments):
     _, _, err = command("train", "--data", own_data, *arguments)

@@ -204,7 +204,7 @@ class TestDatasetIsStrict:
         ("labels", "parts"),
         [
             (Y_TRAIN[:, None], ("shape (8, 1)", "labels.reshape(-1)")),
-            (Y_TRAIN[None], ("row 0 is not one-hot", "flatten a row")),
+            (Y_TRAIN[None], ("row 0 has numbers that are not from 0 to 1", "flatten a row")),
             (Y_TRAIN > 0, ("dtype bool: expected integers; give labels.astype(int)",)),
             (Y_TRAIN.astype(str), ("dtype <U3: expected integers", "return_inverse=True")),
             (Y_TRAIN.astype("S"), ("dtype |S3: expected integers", "return_inverse=True")),

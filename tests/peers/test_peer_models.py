@@ -3,9 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
-import torch
-from torch import nn
-from torch.nn.functional import pad, relu
+from helpers.twins import nn, torch
 
 import cnn
 
@@ -20,9 +18,10 @@ class Block(nn.Module):
         self.missing, self.stride = channels - before, stride
 
     def forward(self, x):
-        y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
         half = self.missing // 2
-        return relu(y + pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half)))
+        kept = x[:, :, :: self.stride, :: self.stride]
+        return torch.relu(y + nn.functional.pad(kept, (0, 0, 0, 0, half, half)))
 
 
 class ResNet(nn.Module):
@@ -35,7 +34,7 @@ class ResNet(nn.Module):
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x):
-        y = self.blocks(relu(self.bn1(self.conv1(x))))
+        y = self.blocks(torch.relu(self.bn1(self.conv1(x))))
         return self.linear(y.mean((2, 3)))
 
 

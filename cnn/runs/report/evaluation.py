@@ -125,7 +125,8 @@ class Evaluation:
                 weights=_one_of(WEIGHTS, facts.get("weights", "last")),
                 epoch=None if facts.get("epoch") is None else int(facts["epoch"]),
                 metrics={
-                    printable(str(name)): float(value) for name, value in facts.get("metrics", {}).items()
+                    printable(str(name)): float(value)
+                    for name, value in dict(facts.get("metrics", {})).items()
                 },
             )
         except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
