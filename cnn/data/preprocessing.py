@@ -104,4 +104,6 @@ def _moments_of_floats(images: Any) -> tuple[list[float], list[float]]:
     mean = sum(piece.sum(axis=axes, dtype=np.float64) for piece in _pieces(images)) / n
     across = mean.reshape(-1, 1, 1)
     squares = sum(np.square(piece - across).sum(axis=axes) for piece in _pieces(images))
-    return mean.tolist(), np.sqrt(squares / n).tolist()
+    first = images[0, :, :1, :1]
+    varies = sum((piece != first).any(axis=axes) for piece in _pieces(images))
+    return mean.tolist(), np.where(varies, np.sqrt(squares / n), 0).tolist()  # the mean may be rounded

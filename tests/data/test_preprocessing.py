@@ -56,6 +56,13 @@ class TestMeasuring:
         found = cnn.Preprocessing.of(cnn.data.Dataset(images, np.zeros(4, int)))
         assert found == cnn.Preprocessing((0.2,), (1.0,))
 
+    def test_a_constant_channel_whose_mean_is_rounded_is_constant(self):
+        images = np.random.default_rng(0).random((777, 2, 5, 7))
+        images[:, 0] = 1 / 3
+        found = cnn.Preprocessing.of(cnn.data.Dataset(images, np.zeros(777, int)))
+        assert found.std[0] == 1
+        assert found.std[1] == pytest.approx(images[:, 1].std(), rel=1e-12)
+
     def test_a_mapped_file_is_read_in_pieces(self, tmp_path):
         images = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, (6000, 1, 64, 64))
         images[:] = np.arange(64, dtype=np.uint8)
