@@ -59,7 +59,10 @@ class _BatchNorm(Layer):
         """Write the output to ``y``; ``kernel`` is that of the set, alone or with ReLU."""
         weight, bias = self._values("value")
         kernels = self.backend.kernels
-        if self.track_running_stats and (self.frozen or not training):
+        by_running = self.track_running_stats and (self.frozen or not training)
+        if training:
+            self._was_frozen = by_running
+        if by_running:
             kernel(x, self._running_mean, self._running_variance, weight, bias, self.eps, y)
             return
         use = "training" if training else "inference"  # which must not change what backward reads
@@ -83,7 +86,7 @@ class _BatchNorm(Layer):
         """Write the gradients; ``kernel`` is that of the set, alone or with ReLU, which takes ``y`` too."""
         dx = self.input_gradient(dy) if input_grad else None
         (weight, _), grads = self._values("value"), self._values("grad")
-        if self.frozen and self.track_running_stats:
+        if self._was_frozen:
             return None if dx is None else self._scale_gradient(dy, y, weight, dx)
         kernel(dy, self._x, *y, self._mean, self._variance, weight, self.eps, *grads, dx)
         return dx
