@@ -6,7 +6,7 @@ from backends.memory import Array
 from cnn.network import Network
 from cnn.support.arguments import flag, number
 from cnn.training.groups import Group, Part, two_betas
-from cnn.training.optimizers import Adam, Optimizer
+from cnn.training.optimizers import Adam, Optimizer, require_velocity
 
 
 class RMSprop(Optimizer):
@@ -35,6 +35,9 @@ class RMSprop(Optimizer):
         self.centered = flag("centered", centered)
         names = {"square": True, "mean": self.centered, "velocity": self.momentum > 0}
         self.state_names = tuple(name for name, is_needed in names.items() if is_needed)
+
+    def begin(self, rate: Array) -> None:
+        require_velocity(self.momentum, self.state_names)
 
     def update(self, part: Part, rate: Array, weight_decay: float) -> None:
         self.backend.kernels.rmsprop(

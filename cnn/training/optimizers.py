@@ -169,6 +169,15 @@ class Optimizer:
             self.load_state_dict(kept["state"])
 
 
+def require_velocity(momentum: float, state_names: Sequence[str]) -> None:
+    """Raise ArgumentError if there is a momentum, but no array for the velocity."""
+    if momentum and "velocity" not in state_names:
+        raise ArgumentError(
+            f"momentum was set to {momentum:g} after the optimizer was made without one: "
+            f"make it with momentum={momentum:g}"
+        )
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum (Sutskever et al. 2013), like PyTorch's SGD.
 
@@ -204,11 +213,7 @@ class SGD(Optimizer):
 
     def begin(self, rate: Array) -> None:
         if self.momentum != self._filled:
-            if not self.state_names:
-                raise ArgumentError(
-                    f"momentum was set to {self.momentum:g} after the optimizer was made without one: "
-                    f"make it with momentum={self.momentum:g}"
-                )
+            require_velocity(self.momentum, self.state_names)
             self._momentum.fill(self.momentum)
             self._filled = self.momentum
         self._present_momentum = rate[1:] if len(rate) > 1 else self._momentum

@@ -138,7 +138,8 @@ class PreparedRun:
         base = self.optimizer.learning_rate * reduction
         rates = learning_rates(base, self.schedule, epoch, self.epochs, run.steps)
         rows = rates
-        if self.momentum_schedule is not None and (momentum := self.optimizer.scheduled_momentum):
+        if self.momentum_schedule is not None:
+            momentum = self.optimizer.scheduled_momentum or 0.0
             momenta = learning_rates(momentum, self.momentum_schedule, epoch, self.epochs, run.steps)
             rows = np.stack([rates, momenta], axis=1)
         run.training.feed.start(order, rows, epoch)

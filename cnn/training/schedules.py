@@ -290,7 +290,7 @@ class Plateau(Schedule):
         found, best, bad = 1.0, inf, 0
         sign = 1 if is_smaller_better(self.metric) else -1
         for value in metric_of(history, self.metric):
-            if sign * value < best - self.threshold * abs(best) if best < inf else True:
+            if sign * value < (best - self.threshold * abs(best) if best < inf else inf):
                 best, bad = sign * value, 0
             else:
                 bad += 1

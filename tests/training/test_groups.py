@@ -152,6 +152,20 @@ class TestFreezing:
         change = (after - before) / 2
         np.testing.assert_allclose((dx * step).sum(), (dy * change).sum(), rtol=1e-6)
 
+    @pytest.mark.parametrize("rectify", [False, True])
+    def test_batch_norm_differentiates_what_its_latest_forward_did(self, rectify):
+        layers = [cnn.Flatten(), cnn.Dense(4), cnn.BatchNorm1D(), *[cnn.ReLU()] * rectify, cnn.Dense(3)]
+        net = cnn.Sequential(*layers)
+        net.build((1, 6, 6), backend="cpu", dtype="float64")
+        x, dy = RANDOM.random((1, 6, 6, 9)), RANDOM.random((3, 9))
+        for before, after in (net.freeze, net.unfreeze), (net.unfreeze, net.freeze):
+            before("2")
+            net.forward(x, training=True)
+            expected = net.backward(dy).copy()
+            net.forward(x, training=True)
+            after("2")
+            np.testing.assert_array_equal(net.backward(dy), expected)
+
     def test_is_possible_for_a_single_parameter(self):
         net = network()
         net.freeze("0.weight", "1.weight")

@@ -175,19 +175,57 @@ def test_where_there_was_no_memory_for_its_state_it_can_be_used_again(make, monk
     optimizer.step(np.ones(1, np.float32))
 
 
-def test_muons_other_rate_holds_after_its_learning_rate_was_changed():
-    class Change(cnn.Callback):
-        def on_epoch(self, run, record):
-            run.training.optimizer.learning_rate /= 10
+class Change(cnn.Callback):
+    """Changes the optimizer after each epoch."""
 
-    found = []
-    for graph in (True, False):
-        network = cnn.Sequential(cnn.Flatten(), cnn.Dense(4), cnn.Dense(3))
-        network.build((1, 2, 2), backend="cpu")
-        random = np.random.default_rng(0)
-        data = cnn.data.Dataset(random.random((16, 1, 2, 2), "float32"), random.integers(0, 3, 16))
-        options = {"epochs": 3, "batch_size": 8, "callbacks": [Change()], "graph": graph}
-        cnn.fit(network, data, optimizer=cnn.Muon(0.02), **options)
-        found.append(network.state_dict())
-    for name, value in found[0].items():
-        np.testing.assert_array_equal(value, found[1][name], err_msg=name)
+    def __init__(self, change):
+        self.change = change
+
+    def on_epoch(self, run, record):
+        self.change(run.training.optimizer, run.epoch)
+
+
+def trained(optimizer, change, **options):
+    network = cnn.Sequential(cnn.Flatten(), cnn.Dense(4), cnn.Dense(3))
+    network.build((1, 2, 2), backend="cpu")
+    random = np.random.default_rng(0)
+    data = cnn.data.Dataset(random.random((16, 1, 2, 2), "float32"), random.integers(0, 3, 16))
+    options = {"epochs": 4, "batch_size": 8, "callbacks": [Change(change)]} | options
+    cnn.fit(network, data, optimizer=optimizer, **options)
+    return network.state_dict()
+
+
+def lower_rate(optimizer, epoch):
+    optimizer.learning_rate /= 10
+
+
+def no_momentum_for_an_epoch(optimizer, epoch):
+    optimizer.momentum = 0.0 if epoch == 1 else 0.9
+
+
+@pytest.mark.parametrize("schedule", [schedules.Constant(), schedules.OneCycle()])
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (lambda: cnn.Muon(0.02), lower_rate),
+        (lambda: cnn.Muon(0.02), no_momentum_for_an_epoch),
+        (lambda: cnn.SGD(0.1, momentum=0.9), no_momentum_for_an_epoch),
+        (lambda: cnn.RMSprop(0.01, momentum=0.9), no_momentum_for_an_epoch),
+    ],
+)
+def test_what_is_changed_between_epochs_holds_in_recorded_steps_too(make, change, schedule):
+    recorded, plain = (trained(make(), change, schedule=schedule, graph=graph) for graph in (True, False))
+    for name, value in recorded.items():
+        np.testing.assert_array_equal(value, plain[name], err_msg=name)
+
+
+@pytest.mark.parametrize("make", [lambda: cnn.SGD(0.1), lambda: cnn.RMSprop(0.01)])
+def test_a_momentum_that_there_is_no_room_for_is_refused(make):
+    with pytest.raises(cnn.ArgumentError, match=r"made without one: make it with momentum=0.9"):
+        trained(make(), lambda optimizer, epoch: setattr(optimizer, "momentum", 0.9))
+
+
+def test_epochs_without_a_number_do_not_improve():
+    history = [{"loss": value} for value in (np.nan, np.inf, 1.0, np.nan, 0.5)]
+    schedule = schedules.Plateau(factor=0.5, patience=0, metric="loss")
+    assert [schedule.reduction(history[:epochs]) for epochs in range(6)] == [1, 0.5, 0.25, 0.25, 0.125, 0.125]
