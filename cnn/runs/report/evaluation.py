@@ -100,7 +100,6 @@ class Evaluation:
             for leaf in leaves(facts):
                 if isinstance(leaf, int | float) and not abs(leaf) < LARGEST:  # NaN is not
                     raise ValueError(f"{leaf} is not a valid loss, count or time")
-            metrics = dict(facts.get("metrics", {}))
             confusion = _array(arrays, "confusion", ndim=2, kinds="iu")
             if confusion.shape[0] != confusion.shape[1]:
                 raise ValueError(f"confusion is {confusion.shape}, expected a square")
