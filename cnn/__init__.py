@@ -78,6 +78,7 @@ from cnn.training.callbacks import (
 )
 from cnn.training.evaluation import evaluate
 from cnn.training.fit import fit
+from cnn.training.focal import Focal
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
 from cnn.training.groups import Group
 from cnn.training.losses import (
@@ -85,7 +86,6 @@ from cnn.training.losses import (
     BCEWithLogits,
     BinaryCrossEntropy,
     CrossEntropy,
-    Focal,
     Huber,
     Loss,
     MeanSquaredError,
