@@ -69,6 +69,9 @@ class PreparedRun:
             if data is not None:
                 require_measurable(self.metrics, data)
         _warn_of_data(network, train, self.validation)
+        if network.parameters and not network.is_trained:
+            message = 'all parameters are frozen, so nothing is learned: net.unfreeze("*") changes that'
+            warnings.warn(message, Notice, stacklevel=3)  # of who called fit
         self.optimizer.build(network)
         totals = Totals(network, loss, self.metrics, train.has_accuracy)
         training = TrainingStep(network, loss, self.optimizer, feed, totals, self.graph, self.transforms)

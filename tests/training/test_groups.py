@@ -174,6 +174,16 @@ class TestFreezing:
         for name in before:
             assert np.array_equal(before[name], after[name]) == (name in ("0.weight", "1.weight")), name
 
+    def test_of_everything_is_noted(self):
+        net = network()
+        net.freeze("*")
+        before = net.state_dict()
+        with pytest.warns(cnn.errors.Notice, match=r"all parameters are frozen") as caught:
+            after = trained(net, cnn.EMA(cnn.Muon()))
+        assert caught[0].filename == __file__
+        for name in before:
+            np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+
     def test_can_be_taken_back(self):
         net = network()
         net.freeze("0", "4.*")
