@@ -50,6 +50,13 @@ class Optimizer:
         """Whether it is built for ``network``, which has not been built again since."""
         return network is self._network and network.flat is self.flat
 
+    def _require_built(self) -> None:
+        """Raise ArgumentError if the optimizer has no network yet."""
+        if self._network is None:
+            raise ArgumentError(
+                f"{type(self).__name__} is not built yet: call optimizer.build(net), or cnn.fit"
+            )
+
     def initial_state(self, network: Network) -> dict[str, Array]:
         """The arrays that steps change besides the parameters, as they are before the first step."""
         return {name: network.backend.xp.zeros_like(network.flat.value) for name in self.state_names}
@@ -88,6 +95,7 @@ class Optimizer:
         """
         if not getattr(rate, "shape", ()):
             rate = self.backend.asarray([float(rate)], self._network.dtype)
+        self._require_built()
         if self._cut_for != (self.groups, self._network.frozen_names):
             self._cut()
         self.begin(rate)
@@ -123,6 +131,7 @@ class Optimizer:
     @property
     def arrays(self) -> dict[str, Array]:
         """The state under the names that files have for it: vectors by parameter, as "velocity/0.weight"."""
+        self._require_built()
         arrays: dict[str, Array] = {}
         for name, array in self.state.items():
             if name in self.state_names:

@@ -175,6 +175,20 @@ def test_where_there_was_no_memory_for_its_state_it_can_be_used_again(make, monk
     optimizer.step(np.ones(1, np.float32))
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda optimizer: optimizer.state_dict(),
+        lambda optimizer: optimizer.load_state_dict({}),
+        lambda optimizer: optimizer.step(np.ones(1, np.float32)),
+    ],
+)
+@pytest.mark.parametrize("optimizer", [cnn.SGD(0.1), cnn.EMA(cnn.SGD(0.1))])
+def test_an_optimizer_that_is_not_built_says_so(optimizer, use):
+    with pytest.raises(cnn.ArgumentError, match=r"is not built yet: call optimizer.build\(net\)"):
+        use(optimizer)
+
+
 class Change(cnn.Callback):
     """Changes the optimizer after each epoch."""
 
