@@ -234,7 +234,7 @@ class Job:
         with np.errstate(over="ignore", invalid="ignore"):  # the last steps are meant to be too large
             found = find_rate(
                 self.network, self.train_set, self.optimizer, batch_size=self.config.batch_size,
-                seed=self.config.seed, transforms=self.config.make_transforms(),
+                loss=self.config.make_loss(), seed=self.config.seed, transforms=self.config.make_transforms(),
                 augment=self.config.make_augmentations(),
             )  # fmt: skip
         path = self.folder.path.with_name(f"{self.folder.path.name}-learning-rates.png")
@@ -273,7 +273,8 @@ class Job:
                 *notes_on(self.test_set, "test", self.train_set),
             ]
         )
-        write_line(f"epochs: {config.epochs}, each of {steps:,} steps and a test on {len(tested):,} images")
+        each = f"{steps:,} step{'s' * (steps > 1)} and a test on {len(tested):,} images"
+        write_line(f"epochs: {config.epochs}, each of {each}")
         self.network.summary()
         parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())
         write_line(f"memory on {self.network.backend.name}: about {readable_bytes(memory.total)} ({parts})")

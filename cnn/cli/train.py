@@ -93,6 +93,8 @@ def train(
         config = resumed(context, folder)
     job = make_job(config, folder, is_resumed=resume is not None)
     if dry_run:
+        if find_rate:
+            raise ArgumentError("--dry-run and --find-rate cannot be given together: leave one of them out")
         job.show_plan(as_json)
         return
     if find_rate:
@@ -124,6 +126,7 @@ def make_job(config: Config, folder: RunFolder, is_resumed: bool) -> Job:
         saved.require_data(train_set)
     backend.kernels.when_compiling(say)
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
+    config.require_suitable(network)
     chosen = config.make_optimizer(len(train_set))
     sets = train_set, validation_set, test_set
     return Job(config.with_values_of(chosen), folder, network, chosen, *sets, is_resumed, saved)

@@ -118,7 +118,8 @@ class Crop(Augmentation):
     def __post_init__(self) -> None:
         if (self.padding is None) == (self.size is None):
             raise ArgumentError(
-                f"Crop has padding {self.padding} and size {self.size}: expected one of them, such as Crop(4)"
+                f"Crop has padding {self.padding} and size {self.size}: expected one of them, "
+                "such as padding=4"
             )
         whole(*("Crop: size", self.size) if self.padding is None else ("Crop: padding", self.padding))
         _require_mode(self)
@@ -128,8 +129,10 @@ class Crop(Augmentation):
         return self.size is not None
 
     def draws(self, size: Size, white: float) -> list[Draw]:
-        if self.size is None:
-            return Shift(self.padding or 0, self.mode).draws(size, white)
+        if self.padding is not None:
+            _require_below(f"Crop: padding is {self.padding}", self.padding, size)
+            return Shift(self.padding, self.mode).draws(size, white)
+        assert self.size is not None
         _require_below(f"Crop: size is {self.size}", self.size - 1, size)
         lines = []
         for extent in size:
@@ -175,7 +178,7 @@ class Rotate(Augmentation):
     smooth = True
 
     def __post_init__(self) -> None:
-        number("Rotate: degrees", self.degrees, below=180.001)
+        number("Rotate: degrees", self.degrees, most=180)
         _require_mode(self)
 
     def draws(self, size: Size, white: float) -> list[Draw]:
@@ -195,7 +198,7 @@ class Scale(Augmentation):
 
     def __post_init__(self) -> None:
         number("Scale: low", self.low, least=0.1)
-        number("Scale: high", self.high, least=self.low, below=10.001)
+        number("Scale: high", self.high, least=self.low, most=10)
         _require_mode(self)
 
     def draws(self, size: Size, white: float) -> list[Draw]:
@@ -213,7 +216,7 @@ class Shear(Augmentation):
     smooth = True
 
     def __post_init__(self) -> None:
-        number("Shear: degrees", self.degrees, below=80.001)
+        number("Shear: degrees", self.degrees, most=80)
         _require_mode(self)
 
     def draws(self, size: Size, white: float) -> list[Draw]:
@@ -234,7 +237,7 @@ class Erase(Augmentation):
 
     def __post_init__(self) -> None:
         whole("Erase: size", self.size)
-        number("Erase: probability", self.probability, least=0.001, below=1.000001)
+        number("Erase: probability", self.probability, least=0.001, most=1)
 
     def draws(self, size: Size, white: float) -> list[Draw]:
         _require_below(f"Erase: size is {self.size}", self.size - 1, size)
@@ -252,7 +255,7 @@ class Brightness(Augmentation):
     amount: float
 
     def __post_init__(self) -> None:
-        number("Brightness: amount", self.amount, below=1.000001)
+        number("Brightness: amount", self.amount, most=1)
 
     def draws(self, size: Size, white: float) -> list[Draw]:
         return [Draw(COLOUR, [(gain, 0) for gain in _spread(1 - self.amount, 1 + self.amount)])]
@@ -268,7 +271,7 @@ class Contrast(Augmentation):
     amount: float
 
     def __post_init__(self) -> None:
-        number("Contrast: amount", self.amount, below=1.000001)
+        number("Contrast: amount", self.amount, most=1)
 
     def draws(self, size: Size, white: float) -> list[Draw]:
         gains = _spread(1 - self.amount, 1 + self.amount)
@@ -286,7 +289,7 @@ class Mixup(Augmentation):
     mixes = True
 
     def __post_init__(self) -> None:
-        number("Mixup: alpha", self.alpha, least=0.01, below=100.001)
+        number("Mixup: alpha", self.alpha, least=0.01, most=100)
 
     def draws(self, size: Size, white: float) -> list[Draw]:
         return [Draw(BLEND, [(share,) for share in beta_quantiles(self.alpha)])]
@@ -304,7 +307,7 @@ class CutMix(Augmentation):
     mixes = True
 
     def __post_init__(self) -> None:
-        number("CutMix: alpha", self.alpha, least=0.01, below=100.001)
+        number("CutMix: alpha", self.alpha, least=0.01, most=100)
 
     def draws(self, size: Size, white: float) -> list[Draw]:
         sides = [(1 - share) ** 0.5 for share in beta_quantiles(self.alpha)]
@@ -344,6 +347,11 @@ AUGMENTATIONS: dict[str, type[Augmentation]] = {
     "mixup": Mixup,
     "cutmix": CutMix,
 }
+# how each of them is written as text
+EXAMPLES = (
+    "shift=2", "crop=4", "flip", "alternating-flip", "rotate=10", "scale=0.9:1.1", "shear=10", "erase=8",
+    "brightness=0.2", "contrast=0.2", "mixup=0.2", "cutmix=1",
+)  # fmt: skip
 
 
 class Augmenter:
@@ -425,6 +433,12 @@ def require_suitable(augment: Sequence[Augmentation], data: Dataset) -> None:
             )
 
 
+def require_size(augmentations: Sequence[Augmentation], shape: tuple[int, ...]) -> None:
+    """Raise ArgumentError for an augmentation that moves or erases more than images of ``shape`` have."""
+    for each in augmentations:
+        each.draws((shape[1], shape[2]), white=1)
+
+
 def common_mode(augmentations: Sequence[Augmentation]) -> str | None:
     """The mode that all moves share, as they become one; ArgumentError if they differ."""
     modes: dict[str, str] = {}
@@ -480,10 +494,9 @@ def _parsed(text: str) -> Augmentation:
     try:
         positional, named = _arguments(values.split(":") if given else [])
         bound = inspect.signature(kind).bind(*positional, **named)
-    except TypeError as error:
-        expected = ":".join(inspect.signature(kind).parameters)
-        usage = f"{name}={expected.upper()}" if expected else name
-        raise ArgumentError(f"the augmentation {text!r} has {error}: expected {usage}") from None
+    except TypeError:
+        example = dict(zip(AUGMENTATIONS, EXAMPLES, strict=True))[name]
+        raise ArgumentError(f"cannot read the augmentation {text!r}: write it as in {example}") from None
     return kind(*bound.args, **bound.kwargs)
 
 

@@ -70,6 +70,12 @@ def absolute(data_set: str) -> str:
     return os.path.realpath(data_set) if is_path else data_set
 
 
+def require_accuracy(name: str, value: float | None) -> None:
+    """Raise ArgumentError unless ``value`` is an accuracy that can be reached."""
+    if value is not None:
+        number(name, value, most=1)
+
+
 def require_share(name: str, value: float) -> None:
     """Raise ArgumentError unless ``value`` is a share of the training images that leaves some."""
     if not 0 <= value < 1:
@@ -125,7 +131,7 @@ class Config:
     )
     stop_at: float | None = setting(
         None, TRAINING, "Stop after the epoch in which the accuracy reaches this, such as 0.99.",
-        shown="off", before=None, changeable=True,
+        shown="off", check=require_accuracy, before=None, changeable=True,
     )
     early_stopping: int | None = setting(
         None, TRAINING, "Stop if the validation loss has not improved for so many epochs.",
@@ -159,8 +165,9 @@ class Config:
     )
     augment: list[str] | None = setting(  # noqa: RUF009
         None, TRAINING,
-        f"How images are changed in each epoch, as in shift=2,flip or crop=4:reflect: "
-        f"{', '.join(augmentation.AUGMENTATIONS)}.",
+        "How images are changed in each epoch: some of "
+        f"{', '.join(augmentation.EXAMPLES)}, separated by commas. After a colon, as in shift=2:reflect, the "
+        "mirror image fills the border of moved images.",
         shown="off", parse=cut, check=lambda _, texts: augmentation.parse(texts or ()), before=None,
     )
     tta: str | None = setting(
@@ -227,6 +234,16 @@ class Config:
         self.make_optimizer(images=1)
         self.make_schedule()
         self.make_stops()
+
+    def require_suitable(self, network: Network) -> None:
+        """Raise ArgumentError for a setting that does not suit the network or its images."""
+        changes = [*self.make_augmentations(), *augmentation.views(self.tta)]
+        augmentation.require_size(changes, network.input_shape)
+        if self.label_smoothing and network.gives_probabilities:
+            raise ArgumentError(
+                f"label_smoothing is {self.label_smoothing:g}, but {self.model} ends in Softmax, and its "
+                "loss has no label smoothing: leave it out"
+            )
 
     def load_data(self) -> tuple[Dataset, Dataset | None, Dataset]:
         """(train, validation, test), with the chosen classes and ``per_class`` training images of each.

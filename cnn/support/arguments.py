@@ -46,15 +46,15 @@ def pair(name: str, value: Any, least: int = 1) -> Pair:
     return size(name, values[0], least), size(name, values[1], least)
 
 
-def number(name: str, value: Any, least: float = 0, below: float = inf) -> float:
-    """``value`` if it is a finite number, at least ``least`` and less than ``below``."""
+def number(name: str, value: Any, least: float = 0, below: float = inf, most: float = inf) -> float:
+    """``value`` if it is a finite number, at least ``least``, less than ``below`` and at most ``most``."""
     try:
         figure = float(value) if isinstance(value, Real) and not isinstance(value, bool) else nan
     except OverflowError:  # an integer too large for a float
         figure = inf
-    if not (isfinite(figure) and least <= figure < below):
+    if not (isfinite(figure) and least <= figure < below and figure <= most):
         kind = "finite number" if figure == inf else "number"
-        limit = f" and below {below:g}" if below < inf else ""
+        limit = f" and below {below:g}" if below < inf else f" and at most {most:g}" if most < inf else ""
         raise ArgumentError(f"{name} is {shown(value)}, expected a {kind} of at least {least:g}{limit}")
     return figure
 

@@ -12,6 +12,8 @@ import backends
 import cnn
 from backends.kernels.augmentation import AFFINE, GAIN, OFFSET
 from cnn.data.augmentation import (
+    AUGMENTATIONS,
+    EXAMPLES,
     AlternatingFlip,
     Brightness,
     Contrast,
@@ -424,12 +426,14 @@ class TestParsing:
         ("text", "said"),
         [
             ("shft=2", "unknown augmentation 'shft': expected shift, crop, .*did you mean 'shift'"),
-            ("shift", "'shift' has missing a required argument: 'pixels': expected shift=PIXELS:MODE"),
-            ("flip=2", "'flip=2' has too many positional arguments: expected flip$"),
+            ("shift", "cannot read the augmentation 'shift': write it as in shift=2$"),
+            ("scale=0.1", "'scale=0.1': write it as in scale=0.9:1.1$"),
+            ("flip=2", "'flip=2': write it as in flip$"),
+            ("brightness=1.1", "Brightness: amount is 1.1, expected a number of at least 0 and at most 1$"),
             ("shift=two", "Shift: pixels is 'two', expected a whole number"),
             ("shift=2:wrap", "Shift: mode is 'wrap', expected zero or reflect"),
             ("crop", "Crop has padding None and size None: expected one of them"),
-            ("rotate=-3", "Rotate: degrees is -3"),
+            ("rotate=-3", "Rotate: degrees is -3, expected a number of at least 0 and at most 180$"),
             ("erase=3:2", "Erase: probability is 2"),
             ("scale=1.2:0.8", "Scale: high is 0.8"),
         ],
@@ -437,6 +441,13 @@ class TestParsing:
     def test_what_makes_no_sense_is_refused(self, text, said):
         with pytest.raises(cnn.ArgumentError, match=said):
             cnn.augment.parse([text])
+
+    def test_examples_can_be_read(self):
+        assert [type(each) for each in cnn.augment.parse(EXAMPLES)] == list(AUGMENTATIONS.values())
+
+    def test_a_padding_is_named_as_such(self):
+        with pytest.raises(cnn.ArgumentError, match=r"^Crop: padding is 11, which is too large"):
+            augmented(Crop(11))
 
     def test_moves_must_agree_on_what_lies_outside(self):
         with pytest.raises(cnn.ArgumentError, match="Shift has mode 'zero' and Rotate has mode 'reflect'"):
