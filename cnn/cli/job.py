@@ -85,7 +85,7 @@ class Job:
             else:
                 self.network.load_state_dict(weights_in(self.saved.arrays))
             return self.saved.history
-        signals = StopOnSignal()
+        signals, stops = StopOnSignal(), self.config.make_stops()
         callbacks = [
             signals,
             NaNGuard(),
@@ -93,7 +93,7 @@ class Job:
             RunLog(self.folder, self.config, self.train_set.classes, self.is_resumed),
             Headline(self.headline, self._notes()),
             Progress(tests=self.validation_set is None),
-            *self.config.make_stops(),
+            *stops,
         ]
         if tensorboard.installed():
             callbacks.append(Dispensable(self._tensorboard, "logs for TensorBoard", say))
@@ -131,6 +131,9 @@ class Job:
             raise self._ended(f"error: {reason_of(error)}", 2) from None
         if signals.received is not None:
             raise self._ended("stopped", 128 + signals.received)
+        reasons = [stop.reason for stop in stops if stop.has_ended]
+        if reasons and len(history) < self.config.epochs:
+            say(f"the training run ends after {len(history)} of {self.config.epochs} epochs: {reasons[0]}")
         return history
 
     def _write_new_place(self) -> None:

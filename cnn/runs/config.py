@@ -20,14 +20,13 @@ from cnn.support.dtypes import DTYPES, require_dtype
 from cnn.support.errors import ArgumentError, DataError
 from cnn.training import defaults
 from cnn.training.averaging import EMA
-from cnn.training.callbacks import Callback
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
 from cnn.training.groups import Group, is_vector
 from cnn.training.losses import CrossEntropy, Loss
 from cnn.training.named import OPTIMIZERS
 from cnn.training.optimizers import SGD, Optimizer
 from cnn.training.schedules import SCHEDULES, OneCycle, Schedule
-from cnn.training.stopping import EarlyStopping, MaxTime, StopAt
+from cnn.training.stopping import EarlyStopping, MaxTime, Stop, StopAt
 
 T = TypeVar("T")
 
@@ -295,13 +294,13 @@ class Config:
             momentum=found.get("momentum"),
         )
 
-    def make_stops(self) -> list[Callback]:
+    def make_stops(self) -> list[Stop]:
         """The callbacks that may end the run early."""
         if self.early_stopping is not None and not self.validation:
             raise ArgumentError(
                 "--early-stopping needs validation images: hold some out, for example with --validation 0.1"
             )
-        stops: list[Callback] = []
+        stops: list[Stop] = []
         if self.stop_at is not None:
             stops.append(StopAt(self.stop_at))
         if self.early_stopping is not None:

@@ -86,17 +86,27 @@ def test_a_value_that_is_not_finite_is_never_the_best():
 
 
 @pytest.mark.parametrize(
-    ("flags", "epochs"),
-    [(["--stop-at", "0.01"], 1), (["--early-stopping", "1", "--validation", "0.3"], None)],
+    ("flags", "epochs", "reason"),
+    [
+        (["--stop-at", "0.01"], 1, "the accuracy has reached 0.01"),
+        (
+            ["--early-stopping", "1", "--validation", "0.3"],
+            None,
+            "validation_loss has not improved for 1 epoch",
+        ),
+        (["--max-minutes", "1e-9"], 0, "1e-09 minutes have passed"),
+    ],
 )
-def test_the_command_ends_the_run_and_tests_it(command, own_data, flags, epochs):
+def test_the_command_ends_the_run_and_tests_it(command, own_data, flags, epochs, reason):
     code, out, err = command(
         "train", "--data", own_data, "--model", "notebook", "--epochs", "6", "--batch-size", "8", "--device",
         "cpu", "--no-report", "--out", "run", "--json", "--learning-rate", "0.3", *flags,
     )  # fmt: skip
     assert code in (0, 1), err  # 1: it learned nothing
-    if epochs:
-        assert len(json.loads(out)["history"]) == epochs
+    found = len(json.loads(out)["history"])
+    assert epochs in (None, found)
+    if found < 6:
+        assert f"the training run ends after {found} of 6 epochs: {reason}" in err
     assert "accuracy" in json.loads(out)
 
 
