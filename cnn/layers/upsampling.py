@@ -66,6 +66,8 @@ class Upsample2D(Resampled):
     def _sampling(self, axis: int, count: int) -> Sampling:
         """An axis of the input at ``count`` positions."""
         length, step = self.input_shape[1 + axis], 1 / self.scale_factor[axis]
+        if count == length:
+            step = 1.0  # then PyTorch copies the axis, whatever the factor
         if self.mode == "nearest":
             places = (_nearest(position, length, count, step) for position in range(count))
             return Sampling(length, tuple(((place, 1.0),) for place in places))

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 from helpers.twins import nn, torch
 from scipy import stats
@@ -29,7 +30,16 @@ LAYERS = [
 
 
 def test_every_initializer_has_a_peer():
-    assert PEERS.keys() == cnn.initializers.INITIALIZERS.keys()
+    assert {*PEERS, "ones", "dirac"} == cnn.initializers.INITIALIZERS.keys()
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (3, 5, 2, 4)])
+def test_dirac_filters(shape):
+    """As many filters as there are channels; PyTorch fills all of a smaller tensor."""
+    weight = cnn.initializers.get("dirac")(np.random.default_rng(0), shape, 27)
+    count = min(shape[:2])
+    theirs = nn.init.dirac_(torch.empty(count, *shape[1:])).numpy()
+    np.testing.assert_array_equal(weight[:count], theirs)
 
 
 @pytest.mark.parametrize("name", PEERS)
