@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 from backends.memory import Array
 from cnn.support.arguments import number, whole
+from cnn.support.errors import ArgumentError
 from cnn.training.groups import Group, Part
 from cnn.training.optimizers import SGD
+
+MOST_FACTOR = 1e9
 
 
 class Muon(SGD):
@@ -45,12 +48,21 @@ class Muon(SGD):
         self.state_names = ("velocity",)
         self.other_rate = number("other_rate", other_rate)
         self.steps = whole("steps", steps)
+        if self.other_factor > MOST_FACTOR:
+            raise ArgumentError(
+                f"learning_rate is {learning_rate:g} and other_rate is {other_rate:g}, expected a learning_rate "
+                f"that is 0 or at least 1 / {MOST_FACTOR:g} of other_rate"
+            )
+
+    @property
+    def other_factor(self) -> float:
+        """The learning rate of the other parameters is this factor times that of the matrices."""
+        return self.other_rate / self.learning_rate if self.learning_rate else 0.0
 
     def update(self, part: Part, rate: Array, weight_decay: float) -> None:
         kernels = self.backend.kernels
         if len(part.shape) < 2:
-            factor = self.other_rate / self.learning_rate if self.learning_rate else 0.0
-            kernels.scale(rate, factor, part.rate)
+            kernels.scale(rate, self.other_factor, part.rate)
             super().update(part, part.rate, weight_decay)
             return
         arrays = part.value, part.grad, part.state["velocity"]

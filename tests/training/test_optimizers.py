@@ -97,6 +97,7 @@ def test_nan_is_not_hidden_by_that():
         (lambda: cnn.SGD(0.1, nesterov=True), "nesterov without momentum"),
         (lambda: cnn.Adam(betas=(0.9, 2)), r"betas\[1\] is 2"),
         (lambda: cnn.AdamW(weight_decay=-0.1), "weight_decay is -0.1"),
+        (lambda: cnn.Muon(1e-200), "learning_rate is 1e-200 and other_rate is 0.05, expected"),
         (lambda: schedules.Linear(warmup=-1), "warmup is -1, expected a number of at least 0"),
         (
             lambda: schedules.Linear(warmup=1.5),
