@@ -50,8 +50,8 @@ class Muon(SGD):
         self.steps = whole("steps", steps)
         if self.other_factor > MOST_FACTOR:
             raise ArgumentError(
-                f"learning_rate is {learning_rate:g} and other_rate is {other_rate:g}, expected a learning_rate "
-                f"that is 0 or at least 1 / {MOST_FACTOR:g} of other_rate"
+                f"learning_rate is {learning_rate:g} and other_rate is {other_rate:g}, expected a "
+                f"learning_rate that is 0 or at least 1 / {MOST_FACTOR:g} of other_rate"
             )
 
     @property
