@@ -1,0 +1,307 @@
+"""Convolution and its gradients: which loops are called, with which sizes."""
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from backends.cpu import threads
+from backends.cpu.compiled import (
+    convolution,
+    depthwise,
+    steps,
+)
+from backends.cpu.compiled.convolution import ALONE, BEFORE_POOL, BEFORE_RELU
+from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
+from backends.cpu.compiled.products import inner_product, lanes, outer_product
+from backends.cpu.kernels.launching import BYTES, NO_BYTES, NO_INDICES, NOTHING, Launching, pool_sizes
+from backends.kernels.covering import covering
+from backends.kernels.portable import PortableKernels
+from backends.kernels.window import Pair, Window
+from backends.memory import Array, Shape
+
+AT_ONCE = 1024  # elements of a line of dy; with those of all channels they stay in the L2 cache
+POOLED_BYTES = 1 << 19  # bytes per thread of a convolution that is pooled in the same pass; they stay in L2
+
+
+class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=True):
+    """Convolution and its gradients: which loops are called, with which sizes."""
+
+    @covering()
+    def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
+        self._convolve(x, weight, None, out, window, groups, rectify=False)
+
+    @covering()
+    def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
+        if _is_depthwise(out, groups):
+            sizes = (len(out), len(out) // groups, *x.shape[1:], pool_sizes(window, dy.shape))
+            depthwise.grad_weight(out.dtype, (out, dy, x, *sizes), thread_count(_work(out, dy.shape)))
+        else:
+            self._grad_weight(x, dy, dy.shape, out, window, groups)
+
+    @covering()
+    def conv2d_grad_input(
+        self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
+    ) -> None:
+        if _is_depthwise(weight, groups):
+            sizes = (groups, len(weight) // groups, *out.shape[1:], pool_sizes(window, dy.shape))
+            work = _work(weight, dy.shape)
+            depthwise.grad_input(out.dtype, (out, dy, weight, *sizes), thread_count(work))
+        elif _has_direct_grad_input(window):
+            border = _gradient_border(window)
+            bordered, turned = self._vectors(dy.dtype, _bordered_size(dy, border), weight.size)
+            bordered = self._bordered(dy, border, bordered)
+            self._grad_input(bordered, dy.shape, weight, turned, out, window, groups)
+        else:
+            super().conv2d_grad_input(dy, weight, out, window, groups)
+
+    @covering()
+    def conv2d_relu(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
+    ) -> None:
+        self._convolve(x, weight, bias, out, window, groups, rectify=True)
+
+    @covering(BYTES)
+    def conv2d_relu_max_pool2d(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
+        groups: int, pool: Window,
+    ) -> None:  # fmt: skip
+        y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        O, _, OW, N = y_shape
+        work = _work(weight, y_shape)
+        parts = thread_count(work)
+        line = O * OW * N  # elements of a line of all channels
+        step, extent = pool.stride[0], pool.extent[0]
+        at_once = max(1, (POOLED_BYTES // (line * x.itemsize) - extent) // step + 1)
+        rows = min(at_once, -(-out.shape[1] // parts))
+        size = parts * line * ((rows - 1) * step + extent)
+        border = _border(window)
+        bordered, rows_first, scratch = self._vectors(x.dtype, _bordered_size(x, border), weight.size, size)
+        x = self._bordered(x, border, bordered)
+        weight = _by_rows(weight, rows_first)
+        shape, offsets = _convolution(x.shape, weight.shape, y_shape, window, groups)
+        keep = winner is not None
+        convolution.convolve_pool(
+            out.dtype,
+            (
+                outer_product.address(out.dtype), out, winner if keep else NO_BYTES, int(keep), scratch,
+                x, weight, offsets, shape, *_bias(bias, out), pool_sizes(pool, out.shape), rows,
+                lanes(out.dtype),
+            ),
+            parts,
+        )  # fmt: skip
+
+    @covering(BYTES)
+    def conv2d_relu_grad(
+        self, dy: Array, x: Array, y: Array, winner: Array | None, weight: Array, window: Window, groups: int,
+        pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
+    ) -> None:  # fmt: skip
+        if _is_depthwise(weight, groups):
+            super().conv2d_relu_grad(
+                dy, x, y, winner, weight, window, groups, pool, weight_grad, bias_grad, dx
+            )
+            return
+        y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        O, OH, OW, _ = y_shape
+        grad = self.scratch("gradient", _gradient_shape(y_shape, window, dx is not None), dy.dtype)
+        sums = None
+        if bias_grad is not None:
+            sums = (
+                bias_grad if bias_grad.ndim == 3 else self._vectors(grad.dtype, O * OH * OW, name="sums")[0]
+            )
+        made_from = (BEFORE_POOL, dy, y, winner) if pool else (BEFORE_RELU, dy, y, NO_BYTES)
+        sizes = pool_sizes(pool, dy.shape) if pool else NO_INDICES
+        self._grad_weight(x, grad, y_shape, weight_grad, window, groups, made_from, sums, sizes)
+        if bias_grad is not None and bias_grad.ndim == 1:
+            steps.sum_rows(grad.dtype, (sums, bias_grad, O, OH * OW))
+        if dx is None:
+            return
+        if _has_direct_grad_input(window):
+            turned = self._vectors(grad.dtype, weight.size)[0]
+            self._grad_input(grad, y_shape, weight, turned, dx, window, groups)
+        else:
+            super().conv2d_grad_input(grad, weight, dx, window, groups)
+
+    def _convolve(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        out: Array,
+        window: Window,
+        groups: int,
+        rectify: bool,
+    ) -> None:
+        work = _work(weight, out.shape)
+        finish = bias is not None or rectify
+        if _is_depthwise(weight, groups):
+            sizes = (len(out), len(out) // groups, *x.shape[1:], pool_sizes(window, out.shape))
+            offsets = _tap_offsets(window, x.shape)
+            how = *_bias(bias, out), int(finish), int(rectify), lanes(out.dtype)
+            arguments = (outer_product.address(out.dtype), out, x, weight, offsets, *sizes, *how)
+            depthwise.convolve(out.dtype, arguments, thread_count(work))
+            return
+        border = _border(window)
+        bordered, rows_first = self._vectors(x.dtype, _bordered_size(x, border), weight.size)
+        x = self._bordered(x, border, bordered)
+        weight = _by_rows(weight, rows_first)
+        shape, offsets = _convolution(x.shape, weight.shape, out.shape, window, groups)
+        convolution.convolve(
+            out.dtype,
+            (
+                outer_product.address(out.dtype), out, x, weight, offsets, shape, *_bias(bias, out),
+                int(finish), int(rectify), lanes(out.dtype),
+            ),
+            thread_count(work),
+        )  # fmt: skip
+
+    def _grad_weight(
+        self, x: Array, dy: Array, y_shape: Shape, out: Array, window: Window, groups: int,
+        made_from: tuple[int, Array, Array, Array] | None = None, sums: Array | None = None, pool: Any = None,
+    ) -> None:  # fmt: skip
+        """The gradient of the weight; ``made_from`` is explained in convolution_grad_weight."""
+        parts = thread_count(_work(out, y_shape))
+        border = _border(window)
+        bordered, shares = self._vectors(x.dtype, _bordered_size(x, border), parts * out.size)
+        x = self._bordered(x, border, bordered)
+        shape, offsets = _convolution(x.shape, out.shape, y_shape, window, groups)
+        nothing = NOTHING[out.dtype]
+        made_from = made_from or (ALONE, nothing, nothing, NO_BYTES)
+        sums, add_up = (nothing, 0) if sums is None else (sums, 1)
+        dy_border, kept = (dy.shape[2] - y_shape[2]) // 2, dy.shape[1]
+        arguments = (
+            inner_product.address(out.dtype), shares, dy, dy_border, kept, x, offsets, shape, AT_ONCE,
+            *made_from, sums, add_up, NO_INDICES if pool is None else pool,
+        )  # fmt: skip
+        convolution.convolution_grad_weight(out.dtype, arguments, parts)
+        convolution.add_weight_shares(out.dtype, (shares, parts, out, *out.shape), thread_count(out.size))
+
+    def _grad_input(
+        self, bordered: Array, dy_shape: Shape, weight: Array, turned: Array, out: Array, window: Window,
+        groups: int,
+    ) -> None:  # fmt: skip
+        """The convolution of ``dy``, including its border, with the flipped weights."""
+        O, OH, OW, N = dy_shape
+        C = len(out)
+        KH, KW = window.size
+        sizes = (groups, O // groups, C // groups, KH, KW)
+        convolution.turn(out.dtype, (weight, turned, *sizes), thread_count(weight.size))
+        back = Window(
+            window.size,
+            dilation=window.dilation,
+            padding=_around_gradient(window, window.padding),
+            end=_around_gradient(window, window.end),
+        )
+        width = OW + 2 * _border(back)
+        shape, offsets = _convolution((O, OH, width, N), (C, O // groups, KH, KW), out.shape, back, groups)
+        convolution.convolve(
+            out.dtype,
+            (
+                outer_product.address(out.dtype), out, bordered, turned, offsets, shape, *_bias(None, out),
+                0, 0, lanes(out.dtype),
+            ),
+            thread_count(_work(weight, dy_shape)),
+        )  # fmt: skip
+
+    def _bordered(self, x: Array, border: int, out: Array) -> Array:
+        """Write ``x`` with ``border`` columns of zeros on its left and right to ``out``."""
+        if not border:
+            return x
+        C, H, W, N = x.shape
+        convolution.with_borders(x.dtype, (x, out, C * H, W * N, border * N), thread_count(x.size))
+        return out.reshape(C, H, W + 2 * border, N)
+
+
+def _bordered_size(x: Array, border: int) -> int:
+    C, H, W, N = x.shape
+    return int(C * H * (W + 2 * border) * N) if border else 0
+
+
+def _by_rows(weight: Array, out: Array) -> Array:
+    """(O, C, KH, KW) -> (O, KH, C, KW), in ``out`` where that is another order."""
+    if 1 in weight.shape[1:3]:
+        return weight
+    convolution.by_kernel_rows(weight.dtype, (weight, out, *weight.shape), thread_count(weight.size))
+    return out.reshape(weight.shape)
+
+
+def _is_depthwise(weight: Array, groups: int) -> bool:
+    """Whether each output channel sees one of several input channels; the weight is (O, C/groups, KH, KW)."""
+    return groups > 1 and bool(weight.shape[1] == 1)
+
+
+def _work(weight: Array, y_shape: Shape) -> int:
+    """The work of a convolution, in elements moved."""
+    return int(weight.size) * prod(y_shape[1:]) // MULTIPLICATIONS
+
+
+def _has_direct_grad_input(window: Window) -> bool:
+    """Whether the gradient of the input is a convolution too; with a stride it has gaps."""
+    sides = window.padding[1], window.end[1]
+    return window.stride == (1, 1) and max(sides) < window.extent[1]
+
+
+def _gradient_shape(y_shape: Shape, window: Window, input_grad: bool) -> Shape:
+    """The shape of a convolution's output gradient, with the border that the input gradient needs.
+
+    If the input gradient is not needed, a few lines per thread are enough.
+    """
+    O, OH, OW, N = y_shape
+    if not input_grad:
+        return O * threads.count(), min(OH, max(1, AT_ONCE // (OW * N))), OW, N
+    border = _gradient_border(window) if _has_direct_grad_input(window) else 0
+    return O, OH, OW + 2 * border, N
+
+
+def _gradient_border(window: Window) -> int:
+    """The border of the output's gradient that the input's gradient needs on its left and right."""
+    return max(_around_gradient(window, window.padding)[1], _around_gradient(window, window.end)[1])
+
+
+def _around_gradient(window: Window, padding: Pair) -> Pair:
+    """The padding of the convolution that computes the input's gradient."""
+    return window.extent[0] - 1 - padding[0], window.extent[1] - 1 - padding[1]
+
+
+def _border(window: Window) -> int:
+    """The columns of zeros on both sides of a convolution's input: as many as the wider side needs."""
+    return max(window.padding[1], window.end[1])
+
+
+def _bias(bias: Array | None, out: Array) -> tuple[Array, int, int, int]:
+    """The bias, and its strides between channels, rows and columns."""
+    if bias is None:
+        return NOTHING[out.dtype], 0, 0, 0
+    if bias.ndim == 1:
+        return bias, 1, 0, 0
+    return bias, bias.shape[1] * bias.shape[2], bias.shape[2], 1
+
+
+@lru_cache(maxsize=256)
+def _tap_offsets(window: Window, x_shape: Shape) -> Array:
+    """The offset of each tap from the first one, in one channel without a border."""
+    _, _, W, N = x_shape
+    i, j = np.ogrid[: window.size[0], : window.size[1]]
+    return ((i * window.dilation[0] * W + j * window.dilation[1]) * N).astype(np.intp).ravel()
+
+
+@lru_cache(maxsize=256)
+def _convolution(
+    x_shape: Shape, weight_shape: Shape, y_shape: Shape, window: Window, groups: int
+) -> tuple[Array, Array]:
+    """The sizes of a convolution, and the offset of each tap of each channel from the start of a line.
+
+    ``x_shape`` includes the border; taps are in the order (KH, C, KW) of the kernels' weights.
+    """
+    C, H, W, N = x_shape
+    O, OH, OW, _ = y_shape
+    KH, KW = window.size
+    sizes = convolution.ConvolutionSizes(
+        groups, C // groups, H, W, N, O // groups, OH, OW, KH, KW, *window.stride,
+        window.dilation[0], window.padding[0],
+    )  # fmt: skip
+    i, c, j = np.ogrid[:KH, : C // groups, :KW]
+    left = _border(window) - window.padding[1]  # columns of the border that no window sees
+    offsets = ((c * H + i * window.dilation[0]) * W + j * window.dilation[1] + left) * N
+    return np.array(sizes, dtype=np.intp), offsets.astype(np.intp).ravel()
