@@ -3,8 +3,9 @@
 import errno
 import os
 import shutil
+import sys
 import time
-from importlib import invalidate_caches
+from importlib import import_module
 from itertools import product
 from zipfile import ZipFile
 
@@ -17,6 +18,7 @@ pytest.importorskip("numba")
 from backends import cache
 from backends.cpu.compiled import jit, kept
 from backends.cpu.compiled.jit import Kernel, Numbers
+from backends.cpu.compiled.kept import stamp
 
 STAMP = b"this code"
 
@@ -33,10 +35,21 @@ def compile_and_run(dtype="float64"):
     return jit.clock.seconds > before
 
 
+@pytest.fixture(autouse=True)
+def use_stamp(monkeypatch):
+    """``use_stamp(code)`` gives the kernel above another state of its code."""
+
+    def use(code):
+        monkeypatch.setattr(kept, "stamp", lambda module: code)
+
+    use(STAMP)
+    return use
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty folder for kernels, and what is said of it."""
-    made = kept.KernelFolder(str(tmp_path / "cache"), STAMP)
+    made = kept.KernelFolder(str(tmp_path / "cache"))
     made.said = []
     made.say = made.said.append
     monkeypatch.setattr(kept, "folder", made)
@@ -52,11 +65,11 @@ def test_what_is_on_disk_is_not_compiled_again(folder):
     assert not folder.said
 
 
-def test_another_state_of_the_code_is_compiled_and_kept_next_to_it(folder):
+def test_another_state_of_the_code_is_compiled_and_kept_next_to_it(folder, use_stamp):
     assert compile_and_run()
-    folder.stamp = b"other code"
+    use_stamp(b"other code")
     assert compile_and_run()
-    folder.stamp = STAMP
+    use_stamp(STAMP)
     assert not compile_and_run()
 
 
@@ -94,7 +107,7 @@ def test_a_full_disk_is_noted_once(folder, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_named_and_everything_works(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    folder = kept.KernelFolder(str(tmp_path / "file"), STAMP)
+    folder = kept.KernelFolder(str(tmp_path / "file"))
     monkeypatch.setattr(kept, "folder", folder)
     assert compile_and_run()
     assert compile_and_run()
@@ -107,40 +120,41 @@ def test_a_folder_that_cannot_be_made_is_named_and_everything_works(tmp_path, mo
 def test_a_user_without_a_home_gets_no_folder_named_tilde(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: f"~/.cache/{name}")
-    assert kept.KernelFolder(None, STAMP).obstacle == "this user has no home folder"
+    assert kept.KernelFolder(None).obstacle == "this user has no home folder"
     assert not list(tmp_path.iterdir())
 
 
-def test_code_that_cannot_be_read_is_not_mistaken_for_other_code(tmp_path):
-    assert "cannot be read" in kept.KernelFolder(str(tmp_path), None).outlook
-    assert kept.digest("sys") is None
+def test_code_that_cannot_be_read_is_not_mistaken_for_other_code(folder, use_stamp):
+    use_stamp(None)
+    assert compile_and_run()
+    assert compile_and_run()
+    assert "(their source code cannot be read)" in folder.outlook
 
 
 def test_kernels_are_kept_in_the_users_cache_folder():
     named = kept.numba.config.CACHE_DIR
-    assert kept.KernelFolder(named, kept.folder.stamp).path == kept.folder.path
-    assert kept.KernelFolder("", STAMP).path.parent == cache.user_folder() / "kernels"
+    assert kept.KernelFolder(named).path == kept.folder.path
+    assert kept.KernelFolder("").path == cache.user_folder() / "kernels"
 
 
-def test_what_other_versions_have_not_used_for_a_month_is_removed(tmp_path):
+def test_what_has_not_been_used_for_a_month_is_removed_once_a_new_kernel_is_kept(folder):
     def used(path, days):
         then = time.time() - days * 24 * 3600
         os.utime(path, (then, then))
 
-    kernels = tmp_path / "xpcnn" / "kernels"
-    paths = {name: kept.KernelFolder(str(tmp_path), name).path for name in (b"old", b"recent", b"in use")}
-    loose, foreign = kernels / "of_version_0.1.nbc", kernels / "notes.txt"
-    for file in (loose, foreign, *(path / "kernel.nbc" for path in paths.values())):
-        file.touch()
-        used(file, 40)
-    used(paths[b"old"], 40)
-    used(paths[b"recent"], 20)
-    used(paths[b"in use"], 40)
-    kept.KernelFolder(str(tmp_path), b"in use")
-    assert paths[b"old"].exists()  # only a new version looks
-    new = kept.KernelFolder(str(tmp_path), b"new").path
-    assert set(kernels.iterdir()) == {paths[b"recent"], paths[b"in use"], new, foreign}
-    assert (paths[b"in use"] / "kernel.nbc").exists()
+    ages = {"old.nbc": 40, "recent.nbc": 20, "notes.txt": 40, "of_an_earlier_version": 40, "still_in_use": 20}
+    for name, days in ages.items():
+        path = folder.path / name
+        path.touch() if path.suffix else path.mkdir()
+        used(path, days)
+    assert compile_and_run()
+    (kernel,) = folder.path.glob("*double*")
+    assert set(folder.path.iterdir()) == {
+        kernel, *(folder.path / name for name in ("recent.nbc", "notes.txt", "still_in_use"))
+    }  # fmt: skip
+    used(kernel, 40)
+    assert not compile_and_run()
+    assert time.time() - kernel.stat().st_mtime < 3600  # loading it is using it
 
 
 def test_kernels_whose_folder_another_process_has_removed_are_kept_again(folder):
@@ -157,7 +171,7 @@ def test_kernels_that_two_processes_keep_for_two_dtypes_at_the_same_moment_are_n
     """Both find an empty folder. If both write a file, either may be the last to write it."""
 
     def use(name):
-        monkeypatch.setattr(kept, "folder", kept.KernelFolder(str(tmp_path / name), STAMP))
+        monkeypatch.setattr(kept, "folder", kept.KernelFolder(str(tmp_path / name)))
         return kept.folder.path
 
     mine = use("mine")
@@ -175,24 +189,58 @@ def test_kernels_that_two_processes_keep_for_two_dtypes_at_the_same_moment_are_n
         assert not compile_and_run("float64")
 
 
-def test_code_is_told_apart_wherever_it_lies(tmp_path, monkeypatch):
-    """The digest is of what the code is: in a folder or in a zip, of one version or another."""
+class TestStamp:
+    """What the code of a module's kernels is, in a folder or in a zip file."""
 
-    def package(name, code, zipped):
-        files = {f"{name}/__init__.py": "", f"{name}/loops.py": code, f"{name}/note.txt": name}
-        place = tmp_path / f"{name}.zip" if zipped else tmp_path / f"{name}-folder"
-        if zipped:
-            with ZipFile(place, "w") as archive:
+    @pytest.fixture
+    def stamp_of(self, tmp_path, monkeypatch):
+        """``stamp_of(module, zipped, **code)`` -> the stamp of a module of a package of these modules."""
+        stamp.cache_clear()
+
+        def make(module, zipped=False, **code):
+            number = len(list(tmp_path.iterdir()))
+            files = {"__init__": "", "inner/__init__": "", "other": "o = 1", "inner/first": "a = 1"} | code
+            place = tmp_path / str(number)
+            if zipped:
+                with ZipFile(place, "w") as archive:
+                    for file, text in files.items():
+                        archive.writestr(f"loops/{file}.py", text)
+            else:
                 for file, text in files.items():
-                    archive.writestr(file, text)
-        else:
-            for file, text in files.items():
-                (place / file).parent.mkdir(parents=True, exist_ok=True)
-                (place / file).write_text(text)
-        monkeypatch.syspath_prepend(place)
-        invalidate_caches()
-        return kept.digest(name)
+                    (place / "loops" / file).parent.mkdir(parents=True, exist_ok=True)
+                    (place / "loops" / f"{file}.py").write_text(text)
+            with monkeypatch.context() as patch:
+                patch.syspath_prepend(place)
+                import_module(f"loops.inner.{module}")
+                try:
+                    return stamp(f"loops.inner.{module}")
+                finally:
+                    stamp.cache_clear()
+                    kept._read.cache_clear()
+                    for name in [name for name in sys.modules if name.startswith("loops")]:
+                        del sys.modules[name]
 
-    first = package("first_in_a_folder", "a = 1", zipped=False)
-    assert first == package("first_in_a_zip", "a = 1", zipped=True) is not None
-    assert first != package("second_in_a_zip", "a = 2", zipped=True) is not None
+        return make
+
+    def test_is_the_same_wherever_the_module_lies(self, stamp_of):
+        assert stamp_of("first") == stamp_of("first", zipped=True) is not None
+
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_changes_with_the_module_and_with_those_of_its_package_that_it_imports(self, stamp_of, zipped):
+        code = {
+            "inner/second": "from loops.inner.first import a",
+            "inner/third": "from loops.inner import second",
+            "inner/apart": "",
+        }
+        before = stamp_of("third", zipped, **code)
+        assert stamp_of("third", zipped, **code | {"inner/apart": "b = 1", "other": "o = 2"}) == before
+        for name in ("inner/first", "inner/second", "inner/third"):
+            changed = code | {name: f"{code.get(name, 'a = 1')}  # changed"}
+            assert stamp_of("third", zipped, **changed) != before
+
+    def test_changes_with_what_it_imports_from_elsewhere_in_the_project(self, stamp_of):
+        code = {"inner/second": "from loops.other import o"}
+        assert stamp_of("second", **code) != stamp_of("second", **code, other="o = 2")
+
+    def test_of_code_that_cannot_be_read_is_none(self):
+        assert stamp("sys") is None

@@ -126,14 +126,14 @@ print(len(cnn.data.load("mnist")[1]), SOURCE.read_text("utf-8").count("__global_
 from cnn.runs.report import page
 print(page.files("cnn.runs.report").joinpath("page.html").read_text("utf-8").count("<html") > 0)
 try:
-    from backends.cpu.compiled import kept
-    print(kept.folder.stamp.hex())
+    from backends.cpu.compiled import kept, products
+    print(kept.stamp(products.__name__).hex())
 except ImportError:  # there is no Numba
     print()
 """
     found = python("-c", code, path=wheel, cwd=tmp_path).stdout.split("\n")
     assert found[:2] == ["10000 True", "True"]
-    code = "from backends.cpu.compiled import kept; print(kept.folder.stamp.hex())"
+    code = "from backends.cpu.compiled import kept, products; print(kept.stamp(products.__name__).hex())"
     if found[2]:  # the kernels are the same code wherever it lies, so they are kept together
         assert found[2] == python("-c", code, path=installed, cwd=tmp_path).stdout.strip()
 

@@ -4,10 +4,11 @@ import hashlib
 import os
 import pickle
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.resources import files
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -20,39 +21,53 @@ from backends.cache import user_folder
 MONTH = 30 * 24 * 3600  # seconds
 
 
-def digest(package: str) -> bytes | None:
-    """A hash of the code of a package in a folder or a zip file; None if it cannot be read."""
-    found = hashlib.sha256()
-    with suppress(Exception):  # other loaders may not support files
-        code = [file for file in files(package).iterdir() if file.name.endswith((".py", ".pyc"))]
-        for file in sorted(code, key=lambda file: file.name):
-            found.update(hashlib.sha256(file.read_bytes()).digest())
-        return found.digest() if code else None
+@cache
+def stamp(module: str) -> bytes | None:
+    """A hash of the code that the kernels of an imported module are made of; None if it cannot be read.
+
+    It covers the module, those that it imports from its own package, and so on, and what these import from
+    elsewhere in this project.
+    """
+    package, found, pending = module.rpartition(".")[0], {}, [module]
+    with suppress(Exception):  # other loaders may not give out code
+        while pending:
+            name = pending.pop()
+            if name not in found:
+                found[name], imported = _read(name)
+                pending += imported if name.rpartition(".")[0] == package else []
+        return hashlib.sha256(repr(sorted(found.items())).encode()).digest()
     return None
+
+
+@cache
+def _read(module: str) -> tuple[str, list[str]]:
+    """A hash of the file of an imported module, and the modules that it imports from its own project."""
+    spec: Any = sys.modules[module].__spec__
+    names = spec.loader.get_code(module).co_names  # of imported modules, of what is imported, and others
+    project = [name for name in names if name.partition(".")[0] == module.partition(".")[0]]
+    imported = [*project, *(f"{name}.{other}" for name in project for other in names)]
+    return hashlib.sha256(spec.loader.get_data(spec.origin)).hexdigest(), list(filter(_is_file, imported))
+
+
+def _is_file(module: str) -> bool:
+    return module in sys.modules and not hasattr(sys.modules[module], "__path__")
 
 
 class KernelFolder:
     """The cache folder, in the folder that NUMBA_CACHE_DIR names or else in the user's cache folder.
 
-    Each version of the code has its own folder in it; creating a new one removes those that are out of use.
-    ``stamp`` identifies the code of the kernels. ``obstacle`` says why kernels cannot be cached, or is None.
+    It has a file for each kernel, dtype and state of the kernel's code; the first that this process writes
+    removes those that are out of use. ``obstacle`` says why kernels cannot be cached, or is None.
     """
 
-    def __init__(self, name: str | None, stamp: bytes | None) -> None:
-        self.stamp = stamp
-        self.obstacle = None if stamp else "their source code cannot be read"
+    def __init__(self, name: str | None) -> None:
+        self.obstacle: str | None = None
         self.say: Callable[[str], None] = lambda text: None  # called once if a kernel cannot be cached
+        self._is_tidy = False
         try:
-            kernels = (Path(name, "xpcnn") if name else user_folder()) / "kernels"
-            kernels.mkdir(parents=True, exist_ok=True)
-            self.path = kernels / _short_digest(numba.__version__, stamp)
-            is_new = not self.path.exists()
-            self.path.mkdir(exist_ok=True)
+            self.path = (Path(name, "xpcnn") if name else user_folder()) / "kernels"
+            self.path.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=self.path).close()
-            with suppress(OSError):  # the folder belongs to another user
-                os.utime(self.path)  # records the time of the latest use
-            if is_new:
-                _remove_unused(kernels)
         except Exception as error:  # a broken platformdirs may raise anything
             self.obstacle = _reason(error)
 
@@ -72,24 +87,26 @@ class KernelFolder:
             self.obstacle = _reason(error)
             self.say(f"note: some compiled kernels are not kept; {self.outlook}")
 
+    def remove_unused(self) -> None:
+        """Remove, once, kernels that no process has loaded for a month.
+
+        A process that needs them after all compiles them again.
+        """
+        if self._is_tidy:
+            return
+        self._is_tidy = True
+        for entry in self.path.iterdir():
+            with suppress(OSError):  # another process removes it too
+                if time.time() - entry.stat().st_mtime < MONTH:
+                    continue
+                if entry.is_dir():  # earlier versions had a folder for each state of the code
+                    shutil.rmtree(entry, ignore_errors=True)
+                elif entry.suffix == ".nbc":
+                    entry.unlink()
+
 
 def _short_digest(*identity: Any) -> str:
     return hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-
-
-def _remove_unused(kernels: Path) -> None:
-    """Remove kernels of other versions of the code that no process has started to use for a month.
-
-    A process that needs them after all compiles them again.
-    """
-    for entry in kernels.iterdir():
-        with suppress(OSError):  # another process removes it too
-            if time.time() - entry.stat().st_mtime < MONTH:
-                continue
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            elif entry.suffix == ".nbc":  # earlier versions had no folders
-                entry.unlink()
 
 
 def _reason(error: Exception) -> str:
@@ -98,11 +115,13 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-folder = KernelFolder(numba.config.CACHE_DIR, digest(__package__))
+folder = KernelFolder(numba.config.CACHE_DIR)
 
 
 def keep(compiler: Any, function: Callable[..., Any]) -> None:
     """Cache the compiled versions of ``function`` on disk, if there is a folder for it."""
+    if stamp(function.__module__) is None:
+        folder.obstacle = folder.obstacle or "their source code cannot be read"
     if folder.obstacle is None:
         with suppress(RuntimeError, OSError):  # from Numba's NUMBA_CACHE_LOCATOR_CLASSES
             compiler._cache = _KernelCache(function)
@@ -112,7 +131,7 @@ class _Locator(_CacheLocator):
     """Gives Numba the cache folder; by default Numba uses a folder next to the code."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._line = function.__code__.co_firstlineno
+        self._function = function
 
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> "_Locator":
@@ -122,10 +141,10 @@ class _Locator(_CacheLocator):
         return str(folder.path)
 
     def get_source_stamp(self) -> Any:
-        return folder.stamp
+        return stamp(self._function.__module__)
 
     def get_disambiguator(self) -> str:
-        return str(self._line)
+        return str(self._function.__code__.co_firstlineno)
 
 
 class _Located(CompileResultCacheImpl):
@@ -142,7 +161,7 @@ class _KernelCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file = _CacheFiles(self.cache_path, self._impl.filename_base, folder.stamp)
+        self._cache_file = _CacheFiles(self.cache_path, self._impl.filename_base, stamp(function.__module__))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with suppress(Exception):  # if damaged, it is compiled and written again
@@ -151,6 +170,7 @@ class _KernelCache(FunctionCache):
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
+            folder.remove_unused()
         except Exception as error:
             folder.fail(error)
             self.disable()
@@ -169,10 +189,13 @@ class _CacheFiles(IndexDataCacheFile):
         self._function = function
 
     def load(self, key: Any) -> Any:
+        name = self._name(key)
         try:
-            stamp, kept, check, data = self._load_data(self._name(key))
+            stamp, kept, check, data = self._load_data(name)
         except FileNotFoundError:
             return None
+        with suppress(OSError):  # the file belongs to another user
+            os.utime(self._data_path(name))  # records the time of the latest use
         whole = stamp, kept, check
         return pickle.loads(data) if whole == (self._source_stamp, key, _checksum(data)) else None
 
