@@ -5,90 +5,28 @@ figure is the ratio of their shortest times, PyTorch's over ours. It is the proc
 other work on the machine counts for neither. PyTorch runs in the faster one of its two memory formats.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from shared.options import Parser, whole
+from shared.passes import PASSES, Convolution, require_pytorch, require_same
 
 import backends
-from backends import Window
+from backends.cpu.threads import available_cores
 
-TOLERANCE = 1e-4  # of the largest number, in float32
-PASSES = ("forward", "weight gradient", "input gradient")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A 3x3 depthwise convolution with padding 1."""
-
-    channels: int
-    size: int
-    batch: int
-    stride: int
-    multiplier: int = 1
-
-    def __str__(self) -> str:
-        filters = f", {self.multiplier} filters a channel" if self.multiplier > 1 else ""
-        image = f"{self.channels} channels, {self.size}x{self.size}{filters}"
-        return f"{image}, batch {self.batch}, stride {self.stride}"
-
-
-SHAPES = [
-    Shape(64, 32, 128, 1),
-    Shape(64, 32, 128, 2),
-    Shape(32, 32, 128, 1, multiplier=2),
-    Shape(128, 16, 128, 2),
-    Shape(256, 8, 128, 1),
+BATCH_SIZE = 128
+LAYERS = [
+    Convolution(64, 64, 32, padding=1, groups=64),
+    Convolution(64, 64, 32, stride=2, padding=1, groups=64),
+    Convolution(32, 64, 32, padding=1, groups=32),
+    Convolution(128, 128, 16, stride=2, padding=1, groups=128),
+    Convolution(256, 256, 8, padding=1, groups=256),
 ]
-
-
-def batch_last(array: Any) -> Any:
-    """(N, ...) -> (..., N), contiguous."""
-    return np.ascontiguousarray(np.moveaxis(array, 0, -1))
-
-
-def ours(shape: Shape, threads: int, x: Any, weight: Any, dy: Any) -> dict[str, Callable[[], Any]]:
-    """Our three passes; each returns an array with the batch last, or the weight's gradient."""
-    kernels = backends.get("cpu", threads=threads).kernels
-    window, groups = Window((3, 3), (shape.stride, shape.stride), (1, 1)), shape.channels
-    x, dy = batch_last(x), batch_last(dy)
-    y, dw, dx = np.empty_like(dy), np.empty_like(weight), np.empty_like(x)
-    passes = (
-        lambda: (kernels.conv2d(x, weight, y, window, groups), y)[1],
-        lambda: (kernels.conv2d_grad_weight(x, dy, dw, window, groups), dw)[1],
-        lambda: (kernels.conv2d_grad_input(dy, weight, dx, window, groups), dx)[1],
-    )
-    return dict(zip(PASSES, passes, strict=True))
-
-
-def theirs(shape: Shape, layout: Any, x: Any, weight: Any, dy: Any) -> dict[str, Callable[[], Any]]:
-    """PyTorch's three passes in one of its memory formats."""
-    import torch
-
-    x, dy = (torch.tensor(array).contiguous(memory_format=layout) for array in (x, dy))
-    weight, window = torch.tensor(weight), ([shape.stride] * 2, [1, 1], [1, 1])
-
-    def back(*wanted: bool) -> Any:
-        arguments = dy, x, weight, None, *window, False, [0, 0], shape.channels, [*wanted, False]
-        return torch.ops.aten.convolution_backward(*arguments)
-
-    passes = (
-        lambda: torch.nn.functional.conv2d(x, weight, None, *window, shape.channels),
-        lambda: back(False, True)[1],
-        lambda: back(True, False)[0],
-    )
-    return dict(zip(PASSES, passes, strict=True))
-
-
-def require_same(what: str, found: Any, expected: Any) -> None:
-    """End the program unless two arrays agree."""
-    apart = float(np.abs(found - expected).max() / np.abs(expected).max())
-    if not apart <= TOLERANCE:
-        sys.exit(f"{what}: the results are {apart:.1e} of the largest number apart, so nothing is timed")
 
 
 def shortest(contenders: list[Callable[[], Any]], rounds: int) -> list[float]:
@@ -104,50 +42,29 @@ def shortest(contenders: list[Callable[[], Any]], rounds: int) -> list[float]:
     return [min(own) for own in times]
 
 
-def compare(shape: Shape, threads: int, rounds: int) -> None:
+def compare(layer: Convolution, kernels: Any, rounds: int) -> None:
     """Print the ratio of each pass."""
-    import torch
-
-    random = np.random.default_rng(0)
-    filters, out = shape.channels * shape.multiplier, -(-shape.size // shape.stride)
-    x, weight, dy = (
-        random.standard_normal(sizes).astype(np.float32)
-        for sizes in (
-            (shape.batch, shape.channels, shape.size, shape.size),
-            (filters, 1, 3, 3),
-            (shape.batch, filters, out, out),
-        )
-    )
-    own = ours(shape, threads, x, weight, dy)
-    layouts = [theirs(shape, getattr(torch, name), x, weight, dy) for name in LAYOUTS]
+    given = layer.numbers(BATCH_SIZE)
+    ours = layer.ours(kernels, given)
+    theirs = {layout: layer.theirs(layout, given) for layout in layer.layouts}
+    require_same(str(layer), PASSES, ours, theirs)
     for name in PASSES:
-        expected = layouts[0][name]().numpy()
-        expected = expected if name == "weight gradient" else batch_last(expected)
-        require_same(f"{shape}, {name}", own[name](), expected)
-        mine, *others = shortest([own[name], *(layout[name] for layout in layouts)], rounds)
+        mine, *others = shortest([ours[name], *(passes[name] for passes in theirs.values())], rounds)
         best = min(others)
-        print(f"{shape}: {name} {1e3 * mine:.1f} ms, PyTorch {1e3 * best:.1f} ms, ratio {best / mine:.2f}")
-
-
-LAYOUTS = ("contiguous_format", "channels_last")
+        print(f"{layer}: {name} {1e3 * mine:.1f} ms, PyTorch {1e3 * best:.1f} ms, ratio {best / mine:.2f}")
 
 
 def main() -> None:
     """Compare all shapes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--threads", type=int, default=2, help="threads of both libraries (default: 2)")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds for each pass (default: 9)")
+    parser = Parser(__doc__)
+    cores, add = available_cores(), parser.add_argument
+    add("--threads", type=whole(cores), default=min(2, cores), help="of both libraries (default: up to 2)")
+    add("--rounds", type=whole(), default=9, help="rounds for each pass (default: 9)")
     options = parser.parse_args()
-    try:
-        import torch
-    except ImportError:
-        sys.exit("bench_depthwise compares with PyTorch, which is not installed: make peers")
-    torch.set_num_threads(options.threads)
-    torch.set_grad_enabled(False)
-    for shape in SHAPES:
-        compare(shape, options.threads, options.rounds)
+    require_pytorch(options.threads)
+    kernels = backends.get("cpu", threads=options.threads).kernels
+    for layer in LAYERS:
+        compare(layer, kernels, options.rounds)
 
 
 if __name__ == "__main__":

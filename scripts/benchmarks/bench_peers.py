@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from itertools import product
 from pathlib import Path
-from typing import NoReturn, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -24,6 +23,7 @@ from peers.page import make_page, make_tables
 from peers.processes import Processes, measure_growth, say
 from peers.results import Memory, Results, describe_machine
 from peers.task import PHASES, Setting
+from shared.options import Parser, listed, one_of, whole
 
 import backends
 from backends.cpu.threads import available_cores
@@ -38,8 +38,6 @@ CORES = available_cores()
 THREADS = sorted({1, CORES})
 BATCH_SIZES = (1, 32, 128, 512)
 CUDA_BATCH_SIZES = {"notebook": 128, "lenet5": 512, "example": 128, "vgg": 512}
-
-T = TypeVar("T")
 
 
 def main() -> None:
@@ -62,18 +60,9 @@ def main() -> None:
         parser.exit(1, "error: a process was killed, probably for its memory: take smaller batches\n")
 
 
-class Parser(argparse.ArgumentParser):
-    """Answers a mistake in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
-
-
 def make_parser() -> Parser:
     """The options."""
-    parser = Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__)
 
     def add(name: str, each: Callable[[str], object], meaning: str, default: str) -> None:
         parser.add_argument(name, type=listed(each), help=f"{meaning} (default: {default})")
@@ -102,34 +91,6 @@ def make_parser() -> Parser:
         "threads: a PNG, and an SVG next to it",
     )
     return parser
-
-
-def listed(each: Callable[[str], T]) -> Callable[[str], list[T]]:
-    """As "1,32" into [1, 32]; each once."""
-    return lambda text: list(dict.fromkeys(map(each, text.split(","))))
-
-
-def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """A name that must be among these."""
-
-    def convert(text: str) -> str:
-        if text not in names:
-            raise argparse.ArgumentTypeError(f"unknown name {text!r}: expected some of {', '.join(names)}")
-        return text
-
-    return convert
-
-
-def whole(most: int | None = None) -> Callable[[str], int]:
-    """A whole number from 1."""
-
-    def convert(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= (most or int(text)):
-            limit = "" if most is None else f" to {most}"
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1{limit}")
-        return int(text)
-
-    return convert
 
 
 def require_device(arguments: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ from peers.peer import Absent
 from peers.results import Memory, Results, describe_machine
 from peers.task import Setting, Task
 from peers.timing import Call, Figure
+from shared.markdown import markdown
 
 SCRIPT = Path(bench_peers.__file__)
 
@@ -321,9 +322,9 @@ def test_a_table_that_is_too_wide_comes_in_parts_with_its_names():
         ["32", "PyTorch", "12.3", "12.1 to 12.9", "2,600"],
     ]
     headings = ["batch", "peer", "ms", "quartiles", "images/s"]
-    whole = page.markdown(headings, rows, 80, names=2)
-    assert whole == page.markdown(headings, rows)
-    parts = page.markdown(headings, rows, 40, names=2).split("\n\n")
+    whole = markdown(headings, rows, 80, names=2)
+    assert whole == markdown(headings, rows)
+    parts = markdown(headings, rows, 40, names=2).split("\n\n")
     assert len(parts) == 3
     assert all("PyTorch" in part for part in parts)
     assert max(len(line) for part in parts for line in part.splitlines()) <= 40

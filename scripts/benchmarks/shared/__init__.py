@@ -1,0 +1,1 @@
+"""What several benchmarks need: options, tables, and single layers in both libraries."""
