@@ -110,6 +110,16 @@ class Kernels(BatchKernels, NormalizationKernels, LossKernels, UpdateKernels):
         if dx is not None:
             self.conv2d_grad_input(grad, weight, dx, window, groups)
 
+    def conv2d_moments(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
+        mean: Array, variance: Array,
+    ) -> None:  # fmt: skip
+        """``out`` = the convolution plus ``bias``, and the :meth:`moments` of its channels."""
+        self.conv2d(x, weight, out, window, groups)
+        if bias is not None:
+            self.add_bias(out, bias)
+        self.moments(out, mean, variance)
+
     # --- pooling
 
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
@@ -131,11 +141,6 @@ class Kernels(BatchKernels, NormalizationKernels, LossKernels, UpdateKernels):
         samplings transposed.
         """
         raise NotImplementedError
-
-    #
-    # ``targets`` are labels (N,), which stand for one-hot columns, or numbers in the shape of ``y`` (..., N).
-    # ``losses`` (N,) has a number for each sample, ``dy`` is the gradient of their sum / ``divisor``, and
-    # ``sums`` is as in :meth:`tally` (None: not wanted).
 
 
 def _declared() -> set[str]:

@@ -7,7 +7,12 @@ from backends.memory import Array, temporaries
 
 
 class LossKernels(ArithmeticKernels):
-    """The declarations; a kernel set overrides what it computes faster."""
+    """The declarations; a kernel set overrides what it computes faster.
+
+    ``targets`` are labels (N,), which stand for one-hot columns, or numbers in the shape of ``y`` (..., N).
+    ``losses`` (N,) has a number for each sample, ``dy`` is the gradient of their sum / ``divisor``, and
+    ``sums`` is as in :meth:`tally` (None: not wanted).
+    """
 
     def cross_entropy(
         self, y: Array, targets: Array, losses: Array, dy: Array, divisor: int, sums: Array | None = None

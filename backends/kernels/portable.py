@@ -165,18 +165,11 @@ class PortableKernels(
         xp = self.device.xp
         C = len(x)
         _, OH, OW, N = y.shape
-        c, h, w, n = x.strides
+        (c, h, w, n), (down, right), (row, column) = x.strides, window.dilation, window.stride
         windows = xp.lib.stride_tricks.as_strided(
             x,
             (C, *window.size, OH, OW, N),
-            (
-                c,
-                h * window.dilation[0],
-                w * window.dilation[1],
-                h * window.stride[0],
-                w * window.stride[1],
-                n,
-            ),
+            (c, h * down, w * right, h * row, w * column, n),
         )
         for first, rows in self._row_blocks(C * window.taps, y):
             block = columns[: C * window.taps * rows * OW * N].reshape(C, *window.size, rows, OW, N)

@@ -139,6 +139,10 @@ def _fused(numbers: _Numbers) -> Iterator[Call]:
         for kind, bias in biases.items():
             given = {"x": x, "weight": weight, "bias": bias, "window": window, "groups": groups}
             plain = _kernel("conv2d_relu", f"{variant}, {kind}", **given, out=numbers.unset(O, OH, OW, N))
+            yield _kernel(
+                "conv2d_moments", f"{variant}, {kind}", **given, out=numbers.unset(O, OH, OW, N),
+                mean=numbers.unset(O), variance=numbers.unset(O),
+            )  # fmt: skip
             winner = np.zeros((O, PH, PW, N), np.uint8)
             pooled = _kernel(
                 "conv2d_relu_max_pool2d", f"{variant}, {kind}", **given, pool=pool, winner=winner,
