@@ -81,33 +81,35 @@ class CompiledKernels(PortableKernels, records_launches=True):
         self._convolve(x, weight, bias, out, window, groups, rectify=True)
 
     @covering(BYTES)
-    def conv2d_relu_max_pool2d(
+    def conv2d_max_pool2d(
         self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
-        groups: int, pool: Window,
+        groups: int, pool: Window, rectify: bool,
     ) -> None:  # fmt: skip
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         computed = pool.taps * prod(out.shape[1:3])
         overlapping = computed > OVERLAP * prod(y_shape[1:3])
-        if self._is_direct(x, out, weight, groups) and not overlapping:
+        if rectify and self._is_direct(x, out, weight, groups) and not overlapping:
             sizes = _convolution(x.shape, y_shape, window, groups), _pooling(y_shape, out.shape, pool)
             arguments = (x, weight, *_bias(bias), out, winner, *sizes)
             self._launch_tiles("convolve_pool", out, groups, weight[0].size, arguments)
         else:
-            super().conv2d_relu_max_pool2d(x, weight, bias, out, winner, window, groups, pool)
+            super().conv2d_max_pool2d(x, weight, bias, out, winner, window, groups, pool, rectify)
 
     @covering(BYTES)
-    def conv2d_relu_grad(
-        self, dy: Array, x: Array, y: Array, winner: Array | None, weight: Array, window: Window, groups: int,
-        pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
+    def conv2d_epilogue_grad(
+        self, dy: Array, x: Array, y: Array | None, winner: Array | None, weight: Array, window: Window,
+        groups: int, pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
     ) -> None:  # fmt: skip
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         grad = self.scratch("gradient", y_shape, dy.dtype)
         if pool is None:
             self.relu_grad(dy, y, grad)
         elif grad.size > self.largest:
-            rectified = self.scratch("rectified", dy.shape, dy.dtype)
-            self.relu_grad(dy, y, rectified)
-            self.max_pool2d_grad(rectified, winner, grad, pool)
+            if y is not None:
+                rectified = self.scratch("rectified", dy.shape, dy.dtype)
+                self.relu_grad(dy, y, rectified)
+                dy = rectified
+            self.max_pool2d_grad(dy, winner, grad, pool)
         else:
             arguments = (dy, winner, y, grad, _pooling(grad.shape, dy.shape, pool))
             self._launch.threads("max_pool_grad", dy.dtype, grad.size, arguments)

@@ -78,32 +78,43 @@ class Kernels(BatchKernels, NormalizationKernels, LossKernels, UpdateKernels):
         else:
             self.add_bias(out, bias, rectify=True)
 
-    def conv2d_relu_max_pool2d(
+    def conv2d_max_pool2d(
         self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
-        groups: int, pool: Window,
+        groups: int, pool: Window, rectify: bool,
     ) -> None:  # fmt: skip
-        """``out`` = the max pooling of :meth:`conv2d_relu`, ``winner`` as in :meth:`max_pool2d`."""
+        """``out`` = the max pooling of the convolution plus ``bias``, or with ``rectify`` of ReLU of that.
+
+        ``winner`` is that of :meth:`max_pool2d`.
+        """
         shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         y = self.scratch("convolution", shape, x.dtype)
-        self.conv2d_relu(x, weight, bias, y, window, groups)
+        if rectify:
+            self.conv2d_relu(x, weight, bias, y, window, groups)
+        else:
+            self.conv2d(x, weight, y, window, groups)
+            if bias is not None:
+                self.add_bias(y, bias)
         self.max_pool2d(y, out, winner, pool)
 
-    def conv2d_relu_grad(
-        self, dy: Array, x: Array, y: Array, winner: Array | None, weight: Array, window: Window, groups: int,
-        pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
+    def conv2d_epilogue_grad(
+        self, dy: Array, x: Array, y: Array | None, winner: Array | None, weight: Array, window: Window,
+        groups: int, pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
     ) -> None:  # fmt: skip
-        """The gradients of :meth:`conv2d_relu`, or with ``pool`` of :meth:`conv2d_relu_max_pool2d`.
+        """The gradients of :meth:`conv2d_relu`, or with ``pool`` of :meth:`conv2d_max_pool2d`.
 
-        ``y`` is the output and ``winner`` the taps of that forward. ``bias_grad`` and ``dx`` may be None.
+        ``y`` is the output of that forward, or None without ReLU, and ``winner`` has its taps. ``bias_grad``
+        and ``dx`` may be None.
         """
         shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         grad = self.scratch("gradient", shape, dy.dtype)
         if pool is None:
             self.relu_grad(dy, y, grad)
         else:
-            rectified = self.scratch("rectified", dy.shape, dy.dtype)
-            self.relu_grad(dy, y, rectified)
-            self.max_pool2d_grad(rectified, winner, grad, pool)
+            if y is not None:
+                rectified = self.scratch("rectified", dy.shape, dy.dtype)
+                self.relu_grad(dy, y, rectified)
+                dy = rectified
+            self.max_pool2d_grad(dy, winner, grad, pool)
         self.conv2d_grad_weight(x, grad, weight_grad, window, groups)
         if bias_grad is not None:
             self.sum_rows(grad, bias_grad)

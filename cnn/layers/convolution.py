@@ -146,6 +146,8 @@ class Conv2D(Weighted):
         match [layer.epilogue for layer in following[:2]]:
             case ["relu", "max_pool2d"]:
                 return FusedConvolution(self, *following[:2])
+            case ["max_pool2d", *_]:
+                return FusedConvolution(self, None, following[0])
             case ["relu", *_]:
                 return FusedConvolution(self, following[0])
         return None

@@ -8,11 +8,11 @@ from cnn.layers.layer import Array, Layer
 
 
 class FusedConvolution(Fused):
-    """A convolution with ReLU, and max pooling if that follows. The convolution's output is not kept."""
+    """A convolution with ReLU, max pooling, or both of them. The convolution's output is not kept."""
 
-    def __init__(self, convolution: Any, relu: Layer, pool: Any = None) -> None:
-        super().__init__(convolution, relu, *([pool] if pool else []))
-        self.convolution, self.pool = convolution, pool
+    def __init__(self, convolution: Any, relu: Layer | None, pool: Any = None) -> None:
+        super().__init__(convolution, *(layer for layer in (relu, pool) if layer is not None))
+        self.convolution, self.relu, self.pool = convolution, relu, pool
         self._weight, self._bias = self.parameters["weight"], self.parameters.get("bias")
 
     def forward(self, x: Array, training: bool = False) -> Array:
@@ -35,14 +35,15 @@ class FusedConvolution(Fused):
         if self.pool is None:
             self.backend.kernels.conv2d_relu(x, weight, bias, y, window, groups)
         else:
-            pool = self.pool.window
-            self.backend.kernels.conv2d_relu_max_pool2d(x, weight, bias, y, winner, window, groups, pool)
+            pool, rectify = self.pool.window, self.relu is not None
+            self.backend.kernels.conv2d_max_pool2d(x, weight, bias, y, winner, window, groups, pool, rectify)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         convolution = self.convolution
         dx = convolution.input_gradient(dy) if input_grad else None
-        self.backend.kernels.conv2d_relu_grad(
-            dy, self._x, self._y, self._winner, self._weight.value, convolution.window, convolution.groups,
+        self.backend.kernels.conv2d_epilogue_grad(
+            dy, self._x, None if self.relu is None else self._y, self._winner,
+            self._weight.value, convolution.window, convolution.groups,
             None if self.pool is None else self.pool.window,
             weight_grad=self._weight.grad, bias_grad=None if self._bias is None else self._bias.grad, dx=dx,
         )  # fmt: skip

@@ -144,18 +144,22 @@ def _fused(numbers: _Numbers) -> Iterator[Call]:
                 mean=numbers.unset(O), variance=numbers.unset(O),
             )  # fmt: skip
             winner = np.zeros((O, PH, PW, N), np.uint8)
-            pooled = _kernel(
-                "conv2d_relu_max_pool2d", f"{variant}, {kind}", **given, pool=pool, winner=winner,
-                out=numbers.unset(O, PH, PW, N),
+            pooled, rectified = (
+                _kernel(
+                    "conv2d_max_pool2d", f"{variant}, {kind}, {name}", **given, pool=pool, winner=winner,
+                    out=numbers.unset(O, PH, PW, N), rectify=name == "ReLU",
+                )
+                for name in ("no ReLU", "ReLU")
             )  # fmt: skip
-            for name, call in (("ReLU", plain), ("ReLU and pooling", pooled)):
+            for name, call in (("ReLU", plain), ("pooling", pooled), ("ReLU and pooling", rectified)):
                 yield call
                 after = call.run(backends.get("cpu", "portable"))
                 yield _kernel(
-                    "conv2d_relu_grad", f"{variant}, {kind}, {name}", dy=numbers.normal(*after["out"].shape),
-                    x=x, y=after["out"], winner=after.get("winner"), weight=weight, window=window,
-                    groups=groups,
-                    pool=call.arguments.get("pool"), weight_grad=numbers.unset(*weight.shape),
+                    "conv2d_epilogue_grad", f"{variant}, {kind}, {name}",
+                    dy=numbers.normal(*after["out"].shape),
+                    x=x, y=None if name == "pooling" else after["out"], winner=after.get("winner"),
+                    weight=weight, window=window, groups=groups, pool=call.arguments.get("pool"),
+                    weight_grad=numbers.unset(*weight.shape),
                     bias_grad=None if bias is None else numbers.unset(*bias.shape), dx=numbers.unset(*shape),
                 )  # fmt: skip
 

@@ -41,8 +41,11 @@ def pools(draw):
 
 @pytest.mark.parametrize("kernels", [COMPILED, SETS["compiled, shared out"]], ids=["compiled", "shared out"])
 @settings(max_examples=120, deadline=None)
-@given(convolutions(), pools(), st.sampled_from(["none", "tied", "untied"]), st.booleans())
-def test_one_pass_is_the_same_as_one_after_the_other(kernels, case, pool, kind, input_grad):
+@given(
+    convolutions(), pools(), st.sampled_from(["none", "tied", "untied"]), st.booleans(), st.booleans()
+)  # fmt: skip
+def test_one_pass_is_the_same_as_one_after_the_other(kernels, case, pool, kind, input_grad, rectify):
+    rectify = rectify or pool is None
     window, groups, x, weight, dy = case
     O, OH, OW, N = dy.shape
     random = np.random.default_rng(O)
@@ -55,7 +58,8 @@ def test_one_pass_is_the_same_as_one_after_the_other(kernels, case, pool, kind, 
     PORTABLE.conv2d(x, weight, z, window, groups)
     if bias is not None:
         z += bias[..., None] if kind == "untied" else bias[:, None, None, None]
-    z = np.maximum(z, 0)
+    if rectify:
+        z = np.maximum(z, 0)
     y, winner = z, None
     if pool is not None:
         rows, columns = pool.output_size(OH, OW)
@@ -67,7 +71,8 @@ def test_one_pass_is_the_same_as_one_after_the_other(kernels, case, pool, kind, 
     if pool is not None:
         dz = np.empty(z.shape)
         PORTABLE.max_pool2d_grad(gradient, winner, dz, pool)
-    dz = dz * (z > 0)
+    if rectify:
+        dz = dz * (z > 0)
     dw, dx = np.empty_like(weight), np.empty_like(x)
     PORTABLE.conv2d_grad_weight(x, dz, dw, window, groups)
     PORTABLE.conv2d_grad_input(dz, weight, dx, window, groups)
@@ -78,14 +83,14 @@ def test_one_pass_is_the_same_as_one_after_the_other(kernels, case, pool, kind, 
         kernels.conv2d_relu(x, weight, bias, found, window, groups)
     else:
         who = np.empty(y.shape, dtype=np.uint8)
-        kernels.conv2d_relu_max_pool2d(x, weight, bias, found, who, window, groups, pool)
+        kernels.conv2d_max_pool2d(x, weight, bias, found, who, window, groups, pool, rectify)
         alone = np.full_like(y, np.nan)
-        kernels.conv2d_relu_max_pool2d(x, weight, bias, alone, None, window, groups, pool)
+        kernels.conv2d_max_pool2d(x, weight, bias, alone, None, window, groups, pool, rectify)
         np.testing.assert_array_equal(alone, found)
     found_dw, found_dx = np.full_like(dw, np.nan), np.full_like(dx, np.nan) if input_grad else None
     found_db = None if bias is None else np.full_like(bias, np.nan)
-    kernels.conv2d_relu_grad(
-        gradient, x, found, who, weight, window, groups, pool,
+    kernels.conv2d_epilogue_grad(
+        gradient, x, found if rectify else None, who, weight, window, groups, pool,
         weight_grad=found_dw, bias_grad=found_db, dx=found_dx,
     )  # fmt: skip
     np.testing.assert_allclose(found, y, rtol=1e-10, atol=1e-10)

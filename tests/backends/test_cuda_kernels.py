@@ -295,7 +295,7 @@ def launch_windows(device, channels):
     kernels.conv2d(x, weight, y, window)
     kernels.conv2d_grad_weight(x, y, weight, window)
     kernels.conv2d_grad_input(y, weight, x, window)
-    kernels.conv2d_relu_max_pool2d(x, weight, None, pooled, winner, window, 1, pool)
+    kernels.conv2d_max_pool2d(x, weight, None, pooled, winner, window, 1, pool, rectify=True)
     kernels.max_pool2d(y, pooled, winner, pool)
     kernels.max_pool2d_grad(pooled, winner, y, pool)
 
@@ -337,7 +337,7 @@ def launch_groups(kernels, asarray, groups):
     winner = asarray(np.zeros((2 * groups, 1, 1, 2), np.uint8))
     window, pool = Window((2, 2)), Window((2, 2))
     kernels.conv2d(x, weight, y, window, groups)
-    kernels.conv2d_relu_max_pool2d(x, weight, None, pooled, winner, window, groups, pool)
+    kernels.conv2d_max_pool2d(x, weight, None, pooled, winner, window, groups, pool, rectify=True)
     gradients = asarray(np.zeros(x.shape)), asarray(np.zeros(weight.shape))
     kernels.conv2d_grad_input(y, weight, gradients[0], window, groups)
     kernels.conv2d_grad_weight(x, y, gradients[1], window, groups)

@@ -15,15 +15,17 @@ from typing import NamedTuple
 
 from backends.cpu.compiled.jit import Bytes, Indices, Kernel, Numbers, inlined, share
 from backends.cpu.compiled.pooling import (
+    has_quads,
     pool_grad_line,
     pool_line,
+    pool_quads,
     relu_grad_line,
-    relu_pool_quads,
     sum_images,
 )
 from backends.cpu.compiled.registers import at, call, zero
 
-ALONE, BEFORE_RELU, BEFORE_POOL = range(3)  # what follows the convolution whose gradient is computed
+# what follows the convolution whose gradient is computed
+ALONE, BEFORE_RELU, BEFORE_POOL, BEFORE_RELU_AND_POOL = range(4)
 
 
 class ConvolutionSizes(NamedTuple):
@@ -119,9 +121,11 @@ def convolve(
 def convolve_pool(
     outer: int, y: Numbers, winner: Bytes, keep: int, scratch: Numbers, x: Numbers, w: Numbers,
     offsets: Indices, shape: Indices, bias: Numbers, b_channel: int, b_row: int, b_column: int,
-    pool: Indices, rows: int, lanes: int, part: int, parts: int,
+    rectify: int, pool: Indices, rows: int, lanes: int, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``y`` = the max pooling of ReLU(x * w + bias); ``winner`` is written if ``keep``.
+    """``y`` = the max pooling of x * w + bias, or with ``rectify`` of ReLU of that.
+
+    ``winner`` is written if ``keep``.
 
     The convolution is computed for ``rows`` rows of ``y`` at a time in ``scratch``, which has space for
     this for each part.
@@ -131,9 +135,7 @@ def convolve_pool(
     line = OW * N
     lines = (rows - 1) * stride_h + (KH - 1) * dilation_h + 1  # of the convolution, for so many pooled rows
     convolved = at(scratch, part * groups * O * lines * line)
-    quads = KH == 2 and pool[3] == 2 and padding_h == 0 and pool[7] == 0 and dilation_h == 1 and pool[9] == 1
-    inside = (PH - 1) * stride_h + 2 <= OH and (PW - 1) * pool[5] + 2 <= OW
-    quads = quads and inside and N > 1
+    quads = has_quads(pool, OH, OW, N)
     first, last = share(PH, part, parts)
     for pooled in range(first, last, rows):
         top = pooled * stride_h - padding_h
@@ -144,7 +146,7 @@ def convolve_pool(
                 _line(outer, y_line, lines * line, x, w, offsets, shape, group, row, lanes)
                 if not quads:
                     b = at(bias, group * O * b_channel + row * b_row)
-                    finish_line(y_line, lines * line, O, OW, N, b, b_channel, b_column, 1)
+                    finish_line(y_line, lines * line, O, OW, N, b, b_channel, b_column, rectify)
         for channel in range(groups * O):
             for row in range(pooled, min(last, pooled + rows)):
                 source = at(convolved, (channel * lines - top) * line)  # where the channel's row 0 would lie
@@ -152,8 +154,8 @@ def convolve_pool(
                 if quads:
                     b = at(bias, channel * b_channel + stride_h * row * b_row)
                     upper = at(source, stride_h * row * line)
-                    relu_pool_quads(at(y, target), at(winner, target), keep, upper, line, PW, pool[5], N,
-                                    b, b_row, b_column)  # fmt: skip
+                    pool_quads(at(y, target), at(winner, target), keep, upper, line, PW, pool[5], N,
+                               rectify, b, b_row, b_column)  # fmt: skip
                 else:
                     pool_line(at(y, target), at(winner, target), keep, source, line, OH, OW, N, pool, row)
 
@@ -209,7 +211,8 @@ def convolution_grad_weight(
                             there = task * OW * N
                             relu_grad_line(made, at(dz, there), at(z, there), OW * N, dy_border * N)
                         else:
-                            pool_grad_line(made, dz, winner, z, 1, channel, r, OW, N, dy_border, pool)
+                            rectified = after == BEFORE_RELU_AND_POOL
+                            pool_grad_line(made, dz, winner, z, rectified, channel, r, OW, N, dy_border, pool)
                         if add_up != 0:
                             sum_images(at(made, dy_border * N), OW, N, at(sums, task * OW))
             skipped = inside * C * KW

@@ -54,9 +54,10 @@ def _take_larger(best, who, keep, seen, step, count, tap):
             best[n] = value if (value > best[n]) | (value != value) else best[n]
     elif step == 1:
         for n in range(count):
-            better = (seen[n] > best[n]) | (seen[n] != seen[n])
-            best[n] = seen[n] if better else best[n]
-            who[n] = tap if better else who[n]
+            value, before, earlier = seen[n], best[n], who[n]  # LLVM vectorizes if all are read first
+            better = (value > before) | (value != value)
+            best[n] = value if better else before
+            who[n] = tap if better else earlier
     else:
         for n in range(count):
             value = seen[n * step]
@@ -91,8 +92,17 @@ def pool_line(y, winner, keep, x, x_row, H, W, N, pool, row):
 
 
 @inlined
-def relu_pool_quads(y, winner, keep, x, x_row, PW, stride, N, bias, b_row, b_column):
-    """A line of 2x2 max pooling over ReLU of x + bias, from the two lines of x under it."""
+def has_quads(pool, H, W, N):
+    """Whether the windows have 2x2 neighbouring numbers and lie inside the input."""
+    size = pool[2] == 2 and pool[3] == 2 and pool[8] == 1 and pool[9] == 1
+    inside = (pool[0] - 1) * pool[4] + 2 <= H and (pool[1] - 1) * pool[5] + 2 <= W
+    return size and inside and pool[6] == 0 and pool[7] == 0 and N > 1
+
+
+@inlined
+def pool_quads(y, winner, keep, x, x_row, PW, stride, N, rectify, bias, b_row, b_column):
+    """A line of 2x2 max pooling over x + bias, or over ReLU of that, from the two lines of x under it."""
+    least = zero(y) if rectify != 0 else zero(y) - inf
     for column in range(PW):
         best, who = at(y, column * N), at(winner, column * N)
         left, upper = at(x, stride * column * N), at(bias, stride * column * b_column)
@@ -100,10 +110,10 @@ def relu_pool_quads(y, winner, keep, x, x_row, PW, stride, N, bias, b_row, b_col
         left_below, right_below = at(left, x_row), at(right, x_row)
         b0, b1, b2, b3 = upper[0], upper[b_column], lower[0], lower[b_column]
         for n in range(N):
-            # NaN is not less than 0, stays, and wins over every number
+            # NaN is not less than any number, stays, and wins over every number
             v0, v1, v2, v3 = left[n] + b0, right[n] + b1, left_below[n] + b2, right_below[n] + b3
-            v0, v1 = zero(y) if v0 < 0 else v0, zero(y) if v1 < 0 else v1
-            v2, v3 = zero(y) if v2 < 0 else v2, zero(y) if v3 < 0 else v3
+            v0, v1 = least if v0 < least else v0, least if v1 < least else v1
+            v2, v3 = least if v2 < least else v2, least if v3 < least else v3
             better = (v1 > v0) | (v1 != v1)
             v0, tap = v1 if better else v0, np.uint8(1) if better else np.uint8(0)
             better = (v2 > v0) | (v2 != v2)
@@ -116,16 +126,22 @@ def relu_pool_quads(y, winner, keep, x, x_row, PW, stride, N, bias, b_row, b_col
 
 @Kernel
 def max_pool(
-    y: Numbers, winner: Bytes, keep: int, x: Numbers, C: int, H: int, W: int, N: int, pool: Indices,
-    part: int, parts: int,
+    y: Numbers, winner: Bytes, keep: int, x: Numbers, no_bias: Numbers, C: int, H: int, W: int, N: int,
+    pool: Indices, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``y`` = the largest value in each window, ``winner`` (if ``keep``) its tap."""
+    """``y`` = the largest value in each window, ``winner`` (if ``keep``) its tap; ``no_bias`` is a zero."""
     PH, PW = pool[0], pool[1]
+    quads = has_quads(pool, H, W, N)
     first, last = share(C * PH, part, parts)
     for line in range(first, last):
         target = line * PW * N
         source = at(x, line // PH * H * W * N)
-        pool_line(at(y, target), at(winner, target), keep, source, W * N, H, W, N, pool, line % PH)
+        if quads:
+            upper = at(source, line % PH * pool[4] * W * N)
+            pool_quads(at(y, target), at(winner, target), keep, upper, W * N, PW, pool[5], N, 0,
+                       no_bias, 0, 0)  # fmt: skip
+        else:
+            pool_line(at(y, target), at(winner, target), keep, source, W * N, H, W, N, pool, line % PH)
 
 
 @inlined

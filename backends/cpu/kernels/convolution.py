@@ -12,7 +12,12 @@ from backends.cpu.compiled import (
     depthwise,
     steps,
 )
-from backends.cpu.compiled.convolution import ALONE, BEFORE_POOL, BEFORE_RELU
+from backends.cpu.compiled.convolution import (
+    ALONE,
+    BEFORE_POOL,
+    BEFORE_RELU,
+    BEFORE_RELU_AND_POOL,
+)
 from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
 from backends.cpu.kernels.launching import BYTES, NO_BYTES, NO_INDICES, NOTHING, Launching, pool_sizes
@@ -63,9 +68,9 @@ class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=Tr
         self._convolve(x, weight, bias, out, window, groups, rectify=True)
 
     @covering(BYTES)
-    def conv2d_relu_max_pool2d(
+    def conv2d_max_pool2d(
         self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
-        groups: int, pool: Window,
+        groups: int, pool: Window, rectify: bool,
     ) -> None:  # fmt: skip
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         O, _, OW, N = y_shape
@@ -86,19 +91,19 @@ class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=Tr
             out.dtype,
             (
                 outer_product.address(out.dtype), out, winner if keep else NO_BYTES, int(keep), scratch,
-                x, weight, offsets, shape, *_bias(bias, out), pool_sizes(pool, out.shape), rows,
+                x, weight, offsets, shape, *_bias(bias, out), int(rectify), pool_sizes(pool, out.shape), rows,
                 lanes(out.dtype),
             ),
             parts,
         )  # fmt: skip
 
     @covering(BYTES)
-    def conv2d_relu_grad(
-        self, dy: Array, x: Array, y: Array, winner: Array | None, weight: Array, window: Window, groups: int,
-        pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
+    def conv2d_epilogue_grad(
+        self, dy: Array, x: Array, y: Array | None, winner: Array | None, weight: Array, window: Window,
+        groups: int, pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
     ) -> None:  # fmt: skip
         if _is_depthwise(weight, groups):
-            super().conv2d_relu_grad(
+            super().conv2d_epilogue_grad(
                 dy, x, y, winner, weight, window, groups, pool, weight_grad, bias_grad, dx
             )
             return
@@ -110,7 +115,8 @@ class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=Tr
             sums = (
                 bias_grad if bias_grad.ndim == 3 else self._vectors(grad.dtype, O * OH * OW, name="sums")[0]
             )
-        made_from = (BEFORE_POOL, dy, y, winner) if pool else (BEFORE_RELU, dy, y, NO_BYTES)
+        after = BEFORE_RELU if pool is None else BEFORE_POOL if y is None else BEFORE_RELU_AND_POOL
+        made_from = after, dy, dy if y is None else y, NO_BYTES if winner is None else winner
         sizes = pool_sizes(pool, dy.shape) if pool else NO_INDICES
         self._grad_weight(x, grad, y_shape, weight_grad, window, groups, made_from, sums, sizes)
         if bias_grad is not None and bias_grad.ndim == 1:

@@ -11,7 +11,7 @@ from backends.cpu.compiled import (
     resampling,
 )
 from backends.cpu.compiled.jit import thread_count
-from backends.cpu.kernels.launching import BYTES, INDICES, NO_BYTES, Launching, pool_sizes
+from backends.cpu.kernels.launching import BYTES, INDICES, NO_BYTES, NOTHING, Launching, pool_sizes
 from backends.kernels.covering import covering
 from backends.kernels.portable import PortableKernels
 from backends.kernels.sampling import Sampling
@@ -25,7 +25,8 @@ class CompiledPoolingKernels(Launching, PortableKernels, records_launches=True):
     @covering(BYTES)
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
         keep = winner is not None
-        arguments = (out, winner if keep else NO_BYTES, int(keep), x, *x.shape, pool_sizes(window, out.shape))
+        arrays = out, winner if keep else NO_BYTES, int(keep), x, NOTHING[x.dtype]
+        arguments = (*arrays, *x.shape, pool_sizes(window, out.shape))
         pooling.max_pool(x.dtype, arguments, thread_count(x.size))
 
     @covering(BYTES)
