@@ -95,7 +95,7 @@ class CpuBackend(Backend):
         return np.take(array, indices, axis=0, out=out, mode="clip")  # "raise" would make a copy
 
     def stamp(self) -> Hashable:
-        return self.allocations, threads.count(), get_ident()
+        return self.allocations, threads.count(), get_ident(), os.getpid()
 
     def active(self) -> AbstractContextManager[object]:
         return _ACTIVE

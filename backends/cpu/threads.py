@@ -22,7 +22,6 @@ class Limit(NamedTuple):
 
 
 _asked: Limit | None = None
-_forked: Limit | None = None  # set after a fork from a process with threads
 
 
 def available_cores() -> int:
@@ -37,9 +36,8 @@ def limit() -> Limit:
 
     A number that was set explicitly has priority over the limits of the system and the environment.
     """
-    fixed = _forked or _asked
-    if fixed:
-        return fixed
+    if _asked:
+        return _asked
     cores, granted = available_cores(), _granted()
     return granted if granted and granted.threads < cores else Limit(cores, "cores")
 
@@ -57,12 +55,6 @@ def blas_limit() -> Limit:
         return usual
     variables = [f"{name}={os.environ[name]}" for name in BLAS_VARIABLES if os.environ.get(name)]
     return Limit(threads, ", ".join(variables) or "the linear algebra library")
-
-
-def after_fork() -> None:
-    """Use one thread from now on, because this process was forked from one with threads."""
-    global _forked
-    _forked = Limit(1, "forked from a process that had computed")
 
 
 def limit_blas_to_quota() -> None:
@@ -114,12 +106,6 @@ class limit_threads:  # noqa: N801 - used as a function is
         if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= cores:
             raise ArgumentError(
                 f"threads is {threads!r}, expected a whole number from 1 to this machine's {cores}"
-            )
-        if _forked and threads > 1:
-            raise ArgumentError(
-                f"threads is {threads}, but this process was forked from one that had computed, and "
-                "threads do not survive a fork: use 1, or start the process with "
-                'multiprocessing.get_context("spawn")'
             )
         purpose = f"to limit the threads to {threads}"
         with needing("threadpoolctl", purpose):

@@ -27,8 +27,7 @@ def make(name: str, device: Device, compiled: Callable[[], type[Kernels]]) -> tu
         except DeviceUnavailable as error:
             return PortableKernels(device), str(error)
     if name == "compiled":
-        kernels = compiled()(device)
-        return kernels, kernels.slower
+        return compiled()(device), None
     if name == "portable":
         return PortableKernels(device), None
     if name == "signal":

@@ -11,7 +11,6 @@ class KernelSet:
     """The kernels of one device, of one concept or of all."""
 
     name: str
-    slower: str | None = None  # why the set is slower on this machine than it could be
     thread_limit: Any = None  # how many threads the kernels use and why; None: as many as BLAS
     compile_seconds = 0.0  # that this process has spent compiling kernels
 

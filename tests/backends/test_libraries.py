@@ -106,10 +106,10 @@ class TestRequire:
         assert str(caught.value).endswith("-m pip install outerlib llvmlite --force-reinstall")
 
     def test_a_variable_that_may_be_the_reason_is_named(self, monkeypatch):
-        monkeypatch.setenv("NUMBA_THREADING_LAYER", "tbb")
-        unset = "unset NUMBA_THREADING_LAYER, or "
+        monkeypatch.setenv("NUMBA_CPU_NAME", "nonsense")
+        unset = "unset NUMBA_CPU_NAME, or "
         with pytest.raises(LibraryError, match=unset), needing("numba", "to compute"):
-            raise ValueError("No threading layer could be loaded.")
+            raise ValueError("This processor is unknown.")
 
 
 def lacks_something():
@@ -221,8 +221,6 @@ class TestNumba:
         ("setting", "value", "reason"),
         [
             ("DISABLE_JIT", 1, "NUMBA_DISABLE_JIT is set, so nothing can be compiled"),
-            ("THREADING_LAYER", "nonsense", "the threading layer 'nonsense' is missing"),
-            ("THREADING_LAYER_PRIORITY", ["omp"], "not an order of omp, tbb and workqueue"),
         ],
     )
     def test_that_is_set_not_to_work_is_left_out(self, monkeypatch, setting, value, reason):
@@ -244,8 +242,3 @@ class TestNumba:
         code = "import backends; print(backends.get('cpu').slower)"
         done = python("-c", code, NUMBA_CPU_FEATURES="nonsense")
         assert "cannot be used (NUMBA_CPU_FEATURES has a feature without + or -)" in done.stdout
-
-    def test_trying_it_out_starts_no_threads(self):
-        pytest.importorskip("numba")
-        code = "import backends, numba; backends.get('cpu', 'compiled'); numba.threading_layer()"
-        assert "Threading layer is not initialized" in python("-c", code).stderr

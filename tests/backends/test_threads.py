@@ -153,47 +153,10 @@ device = backends.get("cpu", kernels="compiled", threads=2)
 print(jit.thread_count(jit.SMALL), end=" ")
 out = numpy.zeros((200, 2000))
 device.kernels.sum_rows(out, numpy.zeros(200))
-print(jit.numba.get_num_threads())
+print(sum(thread.name.startswith("kernels") for thread in threading.enumerate()) + 1)
 """
     alone = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | alone, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["2", "2"]
-
-
-class TestPool:
-    """Numba's own pool ends the process if two threads use it at once, so it is not used."""
-
-    @pytest.mark.parametrize(
-        ("layer", "priority", "pool"),
-        [
-            ("default", ["tbb", "omp", "workqueue"], "omp"),
-            ("default", ["workqueue", "omp", "tbb"], "workqueue"),
-            ("WorkQueue", ["tbb", "omp", "workqueue"], "workqueue"),
-            ("forksafe", ["tbb", "omp", "workqueue"], "workqueue"),
-            ("threadsafe", ["tbb", "omp", "workqueue"], "omp"),
-            ("safe", ["tbb", "omp", "workqueue"], None),
-            ("nonsense", ["tbb", "omp", "workqueue"], None),
-        ],
-    )
-    def test_is_the_one_that_numba_takes(self, monkeypatch, layer, priority, pool):
-        numba = pytest.importorskip("numba")
-        from backends.cpu.compiled import jit
-
-        monkeypatch.setattr(jit, "_has_pool", lambda name: name != "tbb")
-        monkeypatch.setattr(numba.config, "THREADING_LAYER", layer)
-        monkeypatch.setattr(numba.config, "THREADING_LAYER_PRIORITY", priority)
-        assert jit._load_pool() == pool
-
-    def test_without_a_safe_one_there_is_one_thread_and_the_device_says_so(self, monkeypatch):
-        pytest.importorskip("numba")
-        from backends.cpu import kernels
-        from backends.cpu.compiled import jit
-
-        for module in (jit, kernels):
-            monkeypatch.setattr(module, "HAS_THREADS", False)
-        assert jit.thread_count(10**9) == 1
-        described = backends.CpuBackend(kernels="compiled").describe()
-        assert (described["threads"], described["thread_limit"]) == (1, "Numba has no safe thread pool")
-        assert "unset NUMBA_THREADING_LAYER" in backends.CpuBackend(kernels="compiled").slower

@@ -4,24 +4,21 @@ import inspect
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache, partial
-from importlib import import_module
 from operator import index
 from typing import Any
 
 import numba
 import numpy as np
-from numba import prange, types
+from numba import types
 from numba.core import event, sigutils
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
-from numba.np.ufunc import parallel
 
 from backends import graph
 from backends.cpu import threads
 from backends.cpu.compiled import kept
-from backends.cpu.compiled.registers import call_part
+from backends.cpu.compiled.pool import MOST_ARGUMENTS, launch, pool
 
 # The parameter types of kernels; Numbers have the dtype for which the kernel is compiled.
 Numbers, Bytes, Indices, Doubles = "numbers", "bytes", "indices", "doubles"
@@ -29,74 +26,22 @@ Numbers, Bytes, Indices, Doubles = "numbers", "bytes", "indices", "doubles"
 # NaN and infinity keep their meaning, because pooling uses both
 _FAST = {"contract", "nsz", "arcp"}
 
-if not all(feature[:1] in ("", "+", "-") for feature in (numba.config.CPU_FEATURES or "").split(",")):
-    raise ImportError("NUMBA_CPU_FEATURES has a feature without + or -")  # LLVM would abort the process
-
 inlined = numba.njit(inline="always")
-
-
-def _load_pool() -> str | None:
-    """Load the thread pool that Numba will use, if NUMBA_THREADING_LAYER permits it; -> its name.
-
-    GNU's OpenMP spins while it waits, by default for many milliseconds, which delays steps if another process
-    needs the core. A fifteenth of that time still covers the gaps in a step; it must be set before loading.
-    """
-    layer = str(numba.config.THREADING_LAYER).lower()
-    names = numba.config.THREADING_LAYER_PRIORITY if layer == "default" else _POOLS.get(layer, ())
-    spin = "GOMP_SPINCOUNT"
-    configured = {spin, "OMP_WAIT_POLICY"} & os.environ.keys()
-    if not configured:
-        os.environ[spin] = "20000"
-    try:
-        return next(filter(_has_pool, names), None)
-    finally:
-        if not configured:
-            del os.environ[spin]
-
-
-def _has_pool(name: str) -> bool:
-    with suppress(Exception):  # a broken pool cannot be used
-        import_module(f"numba.np.ufunc.{_MODULES[name]}")
-        return True
-    return False
 
 
 SMALL = 100_000  # elements moved; below this, a second thread does not pay off
 MULTIPLICATIONS = 8  # multiplications take as long as moving one element
-_MODULES = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}
-_POOLS = {  # by the value of NUMBA_THREADING_LAYER, in the order in which Numba tries them
-    "safe": ["tbb"],
-    "threadsafe": ["tbb", "omp"],
-    "forksafe": ["tbb", "workqueue"],
-    **{name: [name] for name in _MODULES},
-}
-# Numba's own workqueue takes 0.1 ms to start, and aborts the process if two threads use it
-HAS_THREADS = _load_pool() in ("tbb", "omp")
 
 
 def thread_count(work: int) -> int:
     """The useful number of threads for moving ``work`` elements."""
-    return threads.count() if HAS_THREADS and work >= SMALL else 1
-
-
-def _use_threads(parts: int) -> None:
-    """Set the number of threads for this Python thread; the default is NUMBA_NUM_THREADS."""
-    if parts != numba.get_num_threads():
-        parallel._set_num_threads(parts)  # set_num_threads would treat it as a limit, unlike these pools
-
-
-def _after_fork() -> None:
-    """Use one thread if the parent's pool was running: GNU's OpenMP aborts a child that uses it again."""
-    with suppress(ValueError):  # it was not running
-        numba.threading_layer()
-        threads.after_fork()
+    return threads.count() if work >= SMALL else 1
 
 
 if hasattr(os, "register_at_fork"):
     # a child must not inherit the compiler's lock from a thread that does not exist in it
     os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=global_compiler_lock.release)
     os.register_at_fork(after_in_child=global_compiler_lock.release)
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Kernel:
@@ -116,20 +61,21 @@ class Kernel:
         fast = _FAST - (set() if fuse else {"contract", "arcp"}) | ({"reassoc"} if reorder else set())
         self._options = {"error_model": "numpy", "fastmath": fast}
         self._count = len(inspect.signature(function).parameters) - 2
+        assert self._count <= MOST_ARGUMENTS, function.__name__
         self._addresses: dict[Any, int] = {}
 
     def __call__(self, dtype: Any, arguments: tuple[Any, ...], parts: int = 1) -> None:
-        """Run all parts, each on its own thread."""
-        if parts > 1:
-            _use_threads(parts)
+        """Compute all parts, on as many threads."""
         if len(arguments) != self._count:
             raise TypeError(f"{self.function.__name__} takes {self._count} arguments, not {len(arguments)}")
+        pool.start(parts)
         values = [a.ctypes.data if isinstance(a, np.ndarray) else index(a) for a in arguments]
-        launch = self.address(dtype), np.array(values, dtype=np.intp), parts
-        _launch(*launch)
+        words = np.array(values, dtype=np.intp)
+        job = self.address(dtype), words.ctypes.data, len(words), parts, pool.address
+        launch(*job)
         recording = graph.current()
         if recording is not None:
-            recording.add(_launch, *launch, keep=arguments)
+            recording.add(launch, *job, keep=(arguments, words))
 
     def address(self, dtype: Any) -> int:
         """The address of the C function for ``dtype``."""
@@ -159,14 +105,6 @@ class Kernel:
 
 as_written = partial(Kernel, reorder=False)
 as_in_numpy = partial(Kernel, reorder=False, fuse=False)
-
-
-def _launch_parts(address, arguments, parts):
-    if parts == 1:
-        call_part(address, arguments, 0, 1)
-    else:
-        for part in prange(parts):
-            call_part(address, arguments, np.intp(part), parts)
 
 
 @inlined
@@ -206,8 +144,6 @@ class CompileClock(event.Listener):
 
 clock = CompileClock()
 event.register("numba:compile", clock)
-_launch = numba.njit(parallel=True, nogil=True)(_launch_parts)
-kept.keep(_launch, _launch_parts)
 
 
 def _nothing(part: int, parts: int) -> None:
@@ -216,15 +152,7 @@ def _nothing(part: int, parts: int) -> None:
 
 @cache
 def try_out() -> None:
-    """Compile an empty kernel, so that a Numba that does not work fails here and not in a step.
-
-    This starts no threads, because the threads of a parent process do not exist after a fork.
-    """
-    config = numba.config
-    if config.DISABLE_JIT:
+    """Compile an empty kernel, so that a Numba that does not work fails here and not in a step."""
+    if numba.config.DISABLE_JIT:
         raise ImportError("NUMBA_DISABLE_JIT is set, so nothing can be compiled")
-    if _load_pool() is None:
-        raise ImportError(f"the threading layer {config.THREADING_LAYER!r} is missing")
-    if sorted(config.THREADING_LAYER_PRIORITY) != ["omp", "tbb", "workqueue"]:
-        raise ImportError("NUMBA_THREADING_LAYER_PRIORITY is not an order of omp, tbb and workqueue")
     Kernel(_nothing).address(np.float32)

@@ -21,6 +21,9 @@ from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
+if not all(feature[:1] in ("", "+", "-") for feature in (config.CPU_FEATURES or "").split(",")):
+    raise ImportError("NUMBA_CPU_FEATURES has a feature without + or -")  # LLVM would abort the process
+
 _FEATURES = config.CPU_FEATURES if config.CPU_FEATURES is not None else get_host_cpu_features()
 _HAS_AVX512 = "+avx512f" in _FEATURES
 VECTOR_BYTES = 64 if _HAS_AVX512 else 32 if "+avx2" in _FEATURES else 16
@@ -209,36 +212,6 @@ def call(typing_context, address, arguments):
         return context.get_dummy_value()
 
     return types.void(types.intp, arguments), codegen
-
-
-MOST_ARGUMENTS = 24  # a case is compiled for each number of them
-
-
-@intrinsic
-def call_part(typing_context, address, arguments, part, parts):
-    """Call the C function at an address with what is in an array, pointers as integers, then the last two.
-
-    Every platform hands both kinds over in the same way.
-    """
-    if not isinstance(arguments, types.Array):
-        return None
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        address, arguments, part, parts = values
-        array = context.make_array(signature.args[1])(context, builder, arguments)
-        end = builder.append_basic_block("end")
-        choice = builder.switch(array.nitems, end)
-        for count in range(MOST_ARGUMENTS + 1):
-            block = builder.append_basic_block(f"arguments_{count}")
-            choice.add_case(_index(count), block)
-            builder.position_at_end(block)
-            given = [builder.load(_at(builder, array.data, _index(place))) for place in range(count)]
-            _call(builder, address, [*given, part, parts])
-            builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, arguments, types.intp, types.intp), codegen
 
 
 def _call(builder: ir.IRBuilder, address: ir.Value, arguments: list[ir.Value]) -> None:

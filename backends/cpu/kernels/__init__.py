@@ -9,7 +9,7 @@ from math import inf
 
 from backends.cpu import threads
 from backends.cpu.compiled import kept
-from backends.cpu.compiled.jit import HAS_THREADS, clock
+from backends.cpu.compiled.jit import clock
 from backends.cpu.kernels.activations import CompiledActivationKernels
 from backends.cpu.kernels.arithmetic import CompiledArithmeticKernels
 from backends.cpu.kernels.batches import CompiledBatchKernels
@@ -18,7 +18,6 @@ from backends.cpu.kernels.losses import CompiledLossKernels
 from backends.cpu.kernels.normalization import CompiledNormalizationKernels
 from backends.cpu.kernels.pooling import CompiledPoolingKernels
 from backends.cpu.kernels.updates import CompiledUpdateKernels
-from backends.memory import Device
 
 
 class CompiledKernels(
@@ -37,18 +36,9 @@ class CompiledKernels(
     name = "compiled"
     largest = inf
 
-    def __init__(self, device: Device) -> None:
-        super().__init__(device)
-        if not HAS_THREADS:
-            self.slower = (
-                "the compiled kernels use one thread, since Numba has no thread pool that is safe to share: "
-                "install libgomp (Linux) or libomp (macOS), and unset NUMBA_THREADING_LAYER and "
-                "NUMBA_THREADING_LAYER_PRIORITY if they are set"
-            )
-
     @property
     def thread_limit(self) -> threads.Limit:
-        return threads.limit() if HAS_THREADS else threads.Limit(1, "Numba has no safe thread pool")
+        return threads.limit()
 
     @property
     def compile_seconds(self) -> float:  # type: ignore[override]
