@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from shared.options import Parser, whole
-from shared.passes import PASSES, Convolution, require_pytorch, require_same
+from shared.passes import PASSES, Convolution, limit_pytorch, require_same
 
 import backends
 from backends.cpu.threads import available_cores
@@ -61,7 +61,7 @@ def main() -> None:
     add("--threads", type=whole(cores), default=min(2, cores), help="of both libraries (default: up to 2)")
     add("--rounds", type=whole(), default=9, help="rounds for each pass (default: 9)")
     options = parser.parse_args()
-    require_pytorch(options.threads)
+    limit_pytorch(options.threads)
     kernels = backends.get("cpu", threads=options.threads).kernels
     for layer in LAYERS:
         compare(layer, kernels, options.rounds)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from shared.markdown import markdown
 from shared.options import Parser, whole
-from shared.passes import GRAD_INPUT, PASSES, Convolution, Layer, Product, require_pytorch, require_same
+from shared.passes import GRAD_INPUT, PASSES, Convolution, Layer, Product, limit_pytorch, require_same
 
 import backends
 from backends.cpu.threads import available_cores
@@ -95,12 +95,12 @@ def main() -> None:
         backend = backends.get("cpu", threads=options.threads)
     except ArgumentError as error:
         parser.error(str(error))
-    require_pytorch(options.threads)
+    limit_pytorch(options.threads)
     clock = Clock(time.thread_time, 0) if options.threads == 1 else Clock(time.perf_counter, PAUSE)
     rows: list[Row] = []
     for name in options.layers:
         print(f"measuring {name}", file=sys.stderr, flush=True)
-        rows += compare(name, options.batch_size, backend, clock, options.rounds)
+        rows += compare(name, options.batch_size, backend, clock, options.rounds, options.threads)
     print(f"{backend.describe()['processor']}, threads: {options.threads}, batch {options.batch_size}\n")
     print(make_table(rows, screen_width(sys.stdout)))
     if options.json:
@@ -166,7 +166,7 @@ class Clock:
 
 
 def compare(
-    name: str, batch_size: int, backend: backends.Backend, clock: Clock, rounds: int
+    name: str, batch_size: int, backend: backends.Backend, clock: Clock, rounds: int, threads: int
 ) -> Iterator[Row]:
     """A row for each pass of the layer, after a check that all compute the same."""
     layer = LAYERS[name]
@@ -175,6 +175,7 @@ def compare(
     theirs = {layout: layer.theirs(layout, given) for layout in layer.layouts}
     wanted = [one for one in PASSES if one != GRAD_INPUT or not is_first(layer)]
     require_same(name, wanted, ours, theirs)
+    limit_pytorch(threads)  # again, because OpenMP's limit is shared with Numba, which has started by now
     for one in wanted:
         calls = {LARGE_PRODUCT: large_product(), OURS: ours[one]}
         calls |= {layout: passes[one] for layout, passes in theirs.items()}

@@ -109,7 +109,7 @@ def test_it_prints_a_table_and_writes_its_figures(run, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bench_layers, "BLOCK", 0)
-    monkeypatch.setattr(bench_layers, "require_pytorch", lambda threads: None)  # the number would remain
+    monkeypatch.setattr(bench_layers, "limit_pytorch", lambda threads: None)  # the number would remain
     options = ("--layers", "lenet5-conv,dense-400", "--batch-size", 2, "--rounds", 1, "--json", "layers.json")
     code, out, err = run(*options)
     assert code == 0, err

@@ -172,7 +172,7 @@ def require_same(what: str, wanted: Iterable[str], ours: Passes, theirs: Mapping
                 )
 
 
-def require_pytorch(threads: int) -> None:
+def limit_pytorch(threads: int) -> None:
     """Let PyTorch use so many threads; end the program if it is not installed."""
     try:
         import torch
