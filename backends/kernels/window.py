@@ -13,7 +13,8 @@ class Window:
     """A window that slides over height and width: each field is a pair (vertical, horizontal).
 
     ``padding`` is at the top and on the left, ``end`` at the bottom and on the right (None: the same). With a
-    negative ``end``, windows stay away from the last rows or columns.
+    negative ``end``, windows stay away from the last rows or columns. ``direct``: a convolution must not be
+    computed by an algorithm that rounds more, such as Winograd's.
     """
 
     size: Pair
@@ -21,6 +22,7 @@ class Window:
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     end: Pair = None  # type: ignore[assignment]  # filled in below
+    direct: bool = False
 
     def __post_init__(self) -> None:
         if self.end is None:

@@ -20,7 +20,8 @@ from backends.cpu.compiled.convolution import (
 )
 from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
-from backends.cpu.kernels.launching import BYTES, NO_BYTES, NO_INDICES, NOTHING, Launching, pool_sizes
+from backends.cpu.kernels.launching import BYTES, NO_BYTES, NO_INDICES, NOTHING, pool_sizes
+from backends.cpu.kernels.winograd import WinogradKernels
 from backends.kernels.covering import covering
 from backends.kernels.portable import PortableKernels
 from backends.kernels.window import Pair, Window
@@ -30,7 +31,7 @@ AT_ONCE = 1024  # elements of a line of dy; with those of all channels they stay
 POOLED_BYTES = 1 << 19  # bytes per thread of a convolution that is pooled in the same pass; they stay in L2
 
 
-class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=True):
+class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launches=True):
     """Convolution and its gradients: which loops are called, with which sizes."""
 
     @covering()
@@ -53,6 +54,8 @@ class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=Tr
             sizes = (groups, len(weight) // groups, *out.shape[1:], pool_sizes(window, dy.shape))
             work = _work(weight, dy.shape)
             depthwise.grad_input(out.dtype, (out, dy, weight, *sizes), thread_count(work))
+        elif self.uses_winograd(len(dy), out.shape, window, groups, dy.dtype):
+            self._winograd(dy, weight, None, out, _around_gradient(window, window.padding), turned=True)
         elif _has_direct_grad_input(window):
             border = _gradient_border(window)
             bordered, turned = self._vectors(dy.dtype, _bordered_size(dy, border), weight.size)
@@ -73,6 +76,13 @@ class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=Tr
         groups: int, pool: Window, rectify: bool,
     ) -> None:  # fmt: skip
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        if self.uses_winograd(len(x), y_shape, window, groups, x.dtype):
+            if _is_quads(pool, y_shape, out.shape) and (bias is None or bias.ndim == 1):
+                how = {"rectify": rectify, "pool": True}
+                self._winograd(x, weight, bias, out, window.padding, **how, winner=winner)
+            else:
+                super().conv2d_max_pool2d(x, weight, bias, out, winner, window, groups, pool, rectify)
+            return
         O, _, OW, N = y_shape
         work = _work(weight, y_shape)
         parts = thread_count(work)
@@ -109,7 +119,12 @@ class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=Tr
             return
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         O, OH, OW, _ = y_shape
-        grad = self.scratch("gradient", _gradient_shape(y_shape, window, dx is not None), dy.dtype)
+        bordered = (
+            dx is not None
+            and _has_direct_grad_input(window)
+            and not self.uses_winograd(O, dx.shape, window, groups, dy.dtype)
+        )
+        grad = self.scratch("gradient", _gradient_shape(y_shape, window, dx is not None, bordered), dy.dtype)
         sums = None
         if bias_grad is not None:
             sums = (
@@ -121,13 +136,11 @@ class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=Tr
         self._grad_weight(x, grad, y_shape, weight_grad, window, groups, made_from, sums, sizes)
         if bias_grad is not None and bias_grad.ndim == 1:
             steps.sum_rows(grad.dtype, (sums, bias_grad, O, OH * OW))
-        if dx is None:
-            return
-        if _has_direct_grad_input(window):
+        if bordered:
             turned = self._vectors(grad.dtype, weight.size)[0]
             self._grad_input(grad, y_shape, weight, turned, dx, window, groups)
-        else:
-            super().conv2d_grad_input(grad, weight, dx, window, groups)
+        elif dx is not None:
+            self.conv2d_grad_input(grad, weight, dx, window, groups)
 
     def _convolve(
         self,
@@ -147,6 +160,13 @@ class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=Tr
             how = *_bias(bias, out), int(finish), int(rectify), lanes(out.dtype)
             arguments = (outer_product.address(out.dtype), out, x, weight, offsets, *sizes, *how)
             depthwise.convolve(out.dtype, arguments, thread_count(work))
+            return
+        if self.uses_winograd(len(x), out.shape, window, groups, x.dtype):
+            if bias is None or bias.ndim == 1:
+                self._winograd(x, weight, bias, out, window.padding, rectify=rectify)
+            else:
+                self._winograd(x, weight, None, out, window.padding)
+                self.add_bias(out, bias, rectify)
             return
         border = _border(window)
         bordered, rows_first = self._vectors(x.dtype, _bordered_size(x, border), weight.size)
@@ -242,22 +262,28 @@ def _work(weight: Array, y_shape: Shape) -> int:
     return int(weight.size) * prod(y_shape[1:]) // MULTIPLICATIONS
 
 
+def _is_quads(pool: Window, y_shape: Shape, pooled_shape: Shape) -> bool:
+    """Whether each window of a pool has 2x2 numbers of its own, all inside its input of ``y_shape``."""
+    inside = 2 * pooled_shape[1] <= y_shape[1] and 2 * pooled_shape[2] <= y_shape[2]
+    plain = pool.size == pool.stride == (2, 2) and pool.padding == (0, 0) and pool.dilation == (1, 1)
+    return plain and inside
+
+
 def _has_direct_grad_input(window: Window) -> bool:
     """Whether the gradient of the input is a convolution too; with a stride it has gaps."""
     sides = window.padding[1], window.end[1]
     return window.stride == (1, 1) and max(sides) < window.extent[1]
 
 
-def _gradient_shape(y_shape: Shape, window: Window, input_grad: bool) -> Shape:
-    """The shape of a convolution's output gradient, with the border that the input gradient needs.
+def _gradient_shape(y_shape: Shape, window: Window, input_grad: bool, bordered: bool) -> Shape:
+    """The shape of a convolution's output gradient; ``bordered``: as the direct input gradient needs it.
 
     If the input gradient is not needed, a few lines per thread are enough.
     """
     O, OH, OW, N = y_shape
     if not input_grad:
         return O * threads.count(), min(OH, max(1, AT_ONCE // (OW * N))), OW, N
-    border = _gradient_border(window) if _has_direct_grad_input(window) else 0
-    return O, OH, OW + 2 * border, N
+    return O, OH, OW + 2 * (_gradient_border(window) if bordered else 0), N
 
 
 def _gradient_border(window: Window) -> int:

@@ -1,0 +1,262 @@
+"""Winograd's transforms for 3x3 kernels and tiles of 4x4 results, and the product between them.
+
+A tile's results are ``A^T [(G w G^T) * (B^T d B)] A`` (Lavin & Gray 2016, "Fast algorithms for convolutional
+neural networks"): d is the 6x6 patch of the input that they see, w the kernel, and 36 products take the
+place of 144. With the batch last, each number of d is a vector of neighbouring images, so a transform is
+plain arithmetic on vectors, and the results of an input's transform are what the product loads.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from backends.cpu.compiled.registers import _HAS_AVX512, _at, _index, _loop, _Vectors
+
+POINTS = 36  # of a tile between the transforms
+_PREFETCHES = _HAS_AVX512  # the tile reads faster than the second cache answers; with AVX2 nothing is gained
+
+Vector = ir.Value
+
+
+class _Arithmetic(_Vectors):
+    """Sums and multiples of vectors."""
+
+    def constant(self, value: float) -> Vector:
+        """A vector of this number."""
+        return ir.Constant(self.type, [value] * self.lanes)
+
+    def add(self, a: Vector, b: Vector) -> Vector:
+        """``a + b``."""
+        return self.builder.fadd(a, b)
+
+    def subtract(self, a: Vector, b: Vector) -> Vector:
+        """``a - b``."""
+        return self.builder.fsub(a, b)
+
+    def scale(self, factor: float, a: Vector, b: Vector | None = None) -> Vector:
+        """``factor * a + b``."""
+        times = self.constant(factor)
+        if b is None:
+            return self.builder.fmul(times, a)
+        return self._call(f"llvm.fmuladd.{self._suffix}", self.type, [times, a, b])
+
+    def transform(self, line: Any, matrix: Sequence[Sequence[Vector]]) -> list[list[Vector]]:
+        """``line`` applied to the columns and then to the rows of a matrix."""
+        columns = [line(self, column) for column in zip(*matrix, strict=True)]
+        return [line(self, row) for row in zip(*columns, strict=True)]
+
+
+def _input_line(v: _Arithmetic, d: Sequence[Vector]) -> list[Vector]:
+    """``B^T d``."""
+    even, odd = v.scale(-4, d[2], d[4]), v.scale(-4, d[1], d[3])
+    more, twice = v.subtract(d[4], d[2]), v.scale(2, v.subtract(d[3], d[1]))
+    return [
+        v.scale(4, d[0], v.scale(-5, d[2], d[4])),
+        v.add(even, odd),
+        v.subtract(even, odd),
+        v.add(more, twice),
+        v.subtract(more, twice),
+        v.scale(4, d[1], v.scale(-5, d[3], d[5])),
+    ]
+
+
+def _output_line(v: _Arithmetic, m: Sequence[Vector]) -> list[Vector]:
+    """``A^T m``."""
+    even, odd = v.add(m[1], m[2]), v.subtract(m[1], m[2])
+    more, most = v.add(m[3], m[4]), v.subtract(m[3], m[4])
+    return [
+        v.add(v.add(m[0], even), more),
+        v.scale(2, most, odd),
+        v.scale(4, more, even),
+        v.add(v.scale(8, most, odd), m[5]),
+    ]
+
+
+def _weight_line(v: _Arithmetic, g: Sequence[Vector]) -> list[Vector]:
+    """``G g``."""
+    outer, inner = v.scale(-1 / 6, v.add(g[0], g[2])), v.scale(1 / 6, g[1])
+    more, half = v.scale(1 / 24, g[0], v.scale(1 / 6, g[2])), v.scale(1 / 12, g[1])
+    return [
+        v.scale(1 / 4, g[0]),
+        v.subtract(outer, inner),
+        v.add(outer, inner),
+        v.add(more, half),
+        v.subtract(more, half),
+        g[2],
+    ]
+
+
+def _load(v: _Arithmetic, pointer: ir.Value, step: ir.Value, size: int) -> list[list[Vector]]:
+    """A square matrix of vectors, each ``step`` numbers after the one before."""
+    return [
+        [v.load(_at(v.builder, pointer, (row * size + column, step))) for column in range(size)]
+        for row in range(size)
+    ]
+
+
+def _store(v: _Arithmetic, matrix: Sequence[Sequence[Vector]], pointer: ir.Value, step: ir.Value) -> None:
+    """Write the vectors of a matrix, each ``step`` numbers after the one before."""
+    for place, vector in enumerate(vector for row in matrix for vector in row):
+        v.store(vector, _at(v.builder, pointer, (place, step)))
+
+
+def _place(v: _Arithmetic, pointer: ir.Value, places: ir.Value, number: int) -> ir.Value:
+    """``pointer`` moved on by number ``number`` of the table ``places``."""
+    return _at(v.builder, pointer, v.builder.load(_at(v.builder, places, _index(number))))
+
+
+@intrinsic
+def input_tile(typing_context, x, taps, out, step):
+    """``out[p * step] = (B^T d B)[p]`` for the 36 vectors d at ``x + taps[p]``; all but step are pointers."""
+    signature = types.void(x, taps, out, types.intp)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        x, taps, out, step = arguments
+        v = _Arithmetic(builder, signature.args[0].dtype)
+        d = [[v.load(_place(v, x, taps, row * 6 + column)) for column in range(6)] for row in range(6)]
+        _store(v, v.transform(_input_line, d), out, step)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def weight_tile(typing_context, w, w_step, out, step):
+    """``out[p * step] = (G w G^T)[p]`` for the 9 vectors at ``w + q * w_step``."""
+    signature = types.void(w, types.intp, out, types.intp)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        w, w_step, out, step = arguments
+        v = _Arithmetic(builder, signature.args[0].dtype)
+        _store(v, v.transform(_weight_line, _load(v, w, w_step, 3)), out, step)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _results(v: _Arithmetic, m: ir.Value, step: ir.Value, bias: ir.Value, lowest: ir.Value) -> Any:
+    """``A^T M A`` plus ``bias``, at least ``lowest``, for the 36 vectors M at ``m + p * step``."""
+    bias, lowest = v.splat(bias), v.splat(lowest)
+
+    def finished(result: Vector) -> Vector:
+        result = v.add(result, bias)
+        return v.builder.select(v.builder.fcmp_ordered("<", result, lowest), lowest, result)  # NaN stays
+
+    return [list(map(finished, row)) for row in v.transform(_output_line, _load(v, m, step, 6))]
+
+
+@intrinsic
+def output_tile(typing_context, m, step, y, places, bias, lowest):
+    """``y[places[p]]`` = a tile's 16 results, each a vector, plus ``bias`` and at least ``lowest``."""
+    number = y.dtype
+    signature = types.void(m, types.intp, y, places, number, number)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        m, step, y, places, bias, lowest = arguments
+        v = _Arithmetic(builder, signature.args[2].dtype)
+        for row, results in enumerate(_results(v, m, step, bias, lowest)):
+            for column, result in enumerate(results):
+                v.store(result, _place(v, y, places, row * 4 + column))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def pooled_tile(typing_context, m, step, y, winner, keep, places, bias, lowest):
+    """The same followed by 2x2 max pooling: ``y[places[p]]`` for 4 windows, whose taps go to ``winner``.
+
+    If ``keep`` is true, ``winner[places[4 + p]]`` = the tap of each maximum: the first of equal ones, and NaN
+    wins over every number.
+    """
+    number = y.dtype
+    signature = types.void(m, types.intp, y, winner, types.boolean, places, number, number)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        m, step, y, winner, keep, places, bias, lowest = arguments
+        v = _Arithmetic(builder, signature.args[2].dtype)
+        results = _results(v, m, step, bias, lowest)
+        byte, lane = ir.VectorType(ir.IntType(8), v.lanes), ir.VectorType(ir.IntType(32), v.lanes)
+        taps = []
+        for window in range(4):
+            row, column = window // 2 * 2, window % 2 * 2
+            best, tap = results[row][column], ir.Constant(lane, [0] * v.lanes)
+            for number in range(1, 4):
+                other = results[row + number // 2][column + number % 2]
+                larger = builder.fcmp_ordered(">", other, best)
+                better = builder.or_(larger, builder.fcmp_unordered("uno", other, other))
+                best = builder.select(better, other, best)
+                tap = builder.select(better, ir.Constant(lane, [number] * v.lanes), tap)
+            v.store(best, _place(v, y, places, window))
+            taps.append(tap)
+        with builder.if_then(keep):
+            for window, tap in enumerate(taps):
+                place = builder.bitcast(_place(v, winner, places, 4 + window), byte.as_pointer())
+                builder.store(builder.trunc(tap, byte), place, align=1)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def packed_tile(typing_context, y, y_row, x, w, depth, add, rows, vectors):
+    """``y[r, m] (+)= sum_k w[k, r] * x[k, m]`` for ``rows`` rows and as many m as ``vectors`` vectors hold.
+
+    ``x`` and ``w`` have no gaps; row r of y is at ``y + r * y_row``. Without ``add``, y is overwritten.
+    """
+    index = types.intp
+    signature = types.void(y, index, x, w, index, types.boolean, rows, vectors)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        y, y_row, x, w, depth, add, *_ = arguments
+        tile = _Vectors(builder, signature.args[0].dtype)
+        width = vectors.literal_value * tile.lanes
+        starts = [_index(start) for start in range(0, width, tile.lanes)]
+        targets = [_at(builder, y, (row, y_row)) for row in range(rows.literal_value)]
+        totals = [[tile.variable() for _ in starts] for _ in targets]
+        with builder.if_then(add):
+            for target, row in zip(targets, totals, strict=True):
+                for start, total in zip(starts, row, strict=True):
+                    builder.store(tile.load(_at(builder, target, start)), total)
+        with _loop(builder, depth) as k:
+            x_k, w_k = _at(builder, x, (width, k)), _at(builder, w, (rows.literal_value, k))
+            if _PREFETCHES:
+                for start in starts:
+                    _prefetch(builder, _at(builder, x_k, _index(8 * width), start))
+                _prefetch(builder, _at(builder, w_k, _index(16 * rows.literal_value)))
+            xs = [tile.load(_at(builder, x_k, start)) for start in starts]
+            for number, row in enumerate(totals):
+                weight = tile.splat(builder.load(_at(builder, w_k, _index(number))))
+                for total, x_vector in zip(row, xs, strict=True):
+                    tile.multiply_add(total, weight, x_vector)
+        for target, row in zip(targets, totals, strict=True):
+            for start, total in zip(starts, row, strict=True):
+                tile.store(builder.load(total), _at(builder, target, start))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _prefetch(builder: ir.IRBuilder, pointer: ir.Value) -> None:
+    """Have the line at ``pointer`` brought into the first cache; it may lie beyond an array's end."""
+    byte, how = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, how, how, how])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    settings = [ir.Constant(how, value) for value in (0, 3, 1)]  # to read, in all caches, data
+    builder.call(function, [builder.bitcast(pointer, byte), *settings])
+
+
+@intrinsic
+def distance(typing_context, start, end):
+    """How many numbers lie between two pointers of one type."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        places = [builder.ptrtoint(pointer, ir.IntType(64)) for pointer in arguments]
+        nbytes = signature.args[0].dtype.bitwidth // 8
+        return builder.sdiv(builder.sub(places[1], places[0]), _index(nbytes))
+
+    return types.intp(start, end), codegen

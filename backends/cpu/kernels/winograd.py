@@ -1,0 +1,130 @@
+"""Convolution by Winograd's F(4x4, 3x3): for which shapes, and with which sizes."""
+
+from functools import lru_cache
+from math import inf, prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backends.cpu.compiled import winograd
+from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
+from backends.cpu.compiled.products import lanes
+from backends.cpu.compiled.registers import _MANY_REGISTERS as MANY_REGISTERS
+from backends.cpu.compiled.transforms import POINTS
+from backends.cpu.compiled.winograd import ACROSS, ROOM, SHORT, TALL
+from backends.cpu.kernels.launching import INDICES, NO_BYTES, Launching, floats, or_nothing
+from backends.kernels.window import Pair, Window
+from backends.memory import Array, Shape
+
+PANELS, ROWS, DEPTH = 2, 32, 256  # in a block, at once, at a time: about what the caches hold
+TABLES = 104  # indices for each vector of a block: two for each number of a patch and of a tile of results
+FLOAT32 = np.dtype(np.float32)
+
+# Measured on AVX2: faster from 16 channels in and out, with 8 as fast as the direct kernel at best. With
+# AVX-512 that one is faster itself, and 16 channels are 0.8 to 1.5 times as fast.
+LEAST_CHANNELS = 24 if MANY_REGISTERS else 16
+LEAST_SAVING = 2  # below this the transforms cost what fewer multiplications save
+
+
+class Plan(NamedTuple):
+    """How a convolution is cut up; ``shape`` has the sizes that its loops read."""
+
+    shape: Array
+    tall_size: int  # numbers in a panel of weights
+    short_size: int
+    weights_point: int  # numbers of weights at each point
+    size: int  # numbers of scratch for each part
+    indices: int  # in the tables of each part
+    blocks: int
+    work: int  # in elements moved
+
+
+class WinogradKernels(Launching):
+    """The calls of the loops in ``backends/cpu/compiled/winograd.py``."""
+
+    def uses_winograd(self, channels: int, y_shape: Shape, window: Window, groups: int, dtype: Any) -> bool:
+        plain = window.size == (3, 3) and window.stride == window.dilation == (1, 1) and groups == 1
+        if not plain or window.direct or dtype != FLOAT32:
+            return False
+        return min(channels, y_shape[0]) >= LEAST_CHANNELS and _saving(y_shape) >= LEAST_SAVING
+
+    def _winograd(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, padding: Pair, *,
+        rectify: bool = False, turned: bool = False, pool: bool = False, winner: Array | None = None,
+    ) -> None:  # fmt: skip
+        """``out`` = the convolution plus ``bias``; with ``rectify`` its ReLU; with ``pool`` 2x2 max pooling.
+
+        With ``turned``, the weight's channels change places, and its kernels are turned by half a turn.
+        """
+        O, C = weight.shape[:2]
+        w_row, w_column = 9 * C, 9
+        if turned:
+            O, C, w_row, w_column = C, O, w_column, w_row
+        plan = _plan(x.shape, out.shape, padding, pool, lanes(x.dtype))
+        tall, short = _row_tiles(O)
+        parts = min(plan.blocks, thread_count(plan.work))
+        weight_parts = thread_count(POINTS * O * C)
+        weights, kernels, scratch = self._vectors(
+            x.dtype, POINTS * plan.weights_point, weight_parts * 9 * plan.tall_size, parts * plan.size
+        )
+        (tables,) = self._vectors(INDICES, parts * plan.indices, name="winograd")
+        panel_sizes = plan.tall_size, plan.short_size
+        winograd.transform_weights(
+            x.dtype,
+            (
+                weight, weights, kernels, O, C, w_row, w_column, int(turned), tall, short, *panel_sizes,
+                lanes(x.dtype),
+            ),
+            weight_parts,
+        )  # fmt: skip
+        winograd.convolve(
+            x.dtype,
+            (
+                out, NO_BYTES if winner is None else winner, int(winner is not None), x, weights,
+                plan.weights_point, *panel_sizes, or_nothing(bias, x), int(bias is not None),
+                floats(x.dtype, 0 if rectify else -inf), int(pool), plan.shape, scratch, plan.size, tables,
+            ),
+            parts,
+        )  # fmt: skip
+
+
+def _saving(y_shape: Shape) -> float:
+    """How many times fewer multiplications; at most 4, as tiles and vectors of images hang over the edges."""
+    _, OH, OW, N = y_shape
+    vector = lanes(FLOAT32)
+    if vector > N:
+        return 0  # an image would have to be read beyond the batch
+    tiles, images = -(-OH // 4) * -(-OW // 4), -(-N // vector) * vector
+    return 9 * OH * OW * N / (POINTS * tiles * images)
+
+
+@lru_cache(maxsize=256)
+def _plan(x_shape: Shape, y_shape: Shape, padding: Pair, pool: bool, lanes: int) -> Plan:
+    C, H, W, N = x_shape
+    O, OH, OW, _ = y_shape
+    tall, short = _row_tiles(O)
+    rows = tall * TALL + short * SHORT
+    at_once = min(ROWS // TALL * TALL, rows)
+    seen = 2 if pool else 1  # results for each number of the output, down and across
+    tiles = -(-OH * seen // 4), -(-OW * seen // 4)
+    each = -(-N // lanes)
+    panels = PANELS
+    vectors = panels * ACROSS
+    sizes = winograd.WinogradSizes(
+        C, H, W, N, O, OH, OW, *tiles, *padding, tall, short, panels, at_once, DEPTH, lanes
+    )
+    tall_size, short_size = (-(-rows * C // lanes) * lanes for rows in (TALL, SHORT))
+    width = vectors * lanes
+    size = 3 * lanes + POINTS * (C * width + ROOM) + POINTS * (at_once * width + ROOM)
+    return Plan(
+        np.array(sizes, dtype=np.intp), tall_size, short_size, tall * tall_size + short * short_size,
+        -(-size // 16) * 16, vectors * TABLES, -(-prod(tiles) * each // vectors),
+        POINTS * O * C * prod(tiles) * N // MULTIPLICATIONS,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _row_tiles(rows: int) -> tuple[int, int]:
+    """How many tiles with TALL and with SHORT rows cover ``rows`` with the fewest rows beyond."""
+    counts = ((max(0, -(-(rows - short * SHORT) // TALL)), short) for short in range(TALL // 2))
+    return min(counts, key=lambda count: (count[0] * TALL + count[1] * SHORT, count[1]))
