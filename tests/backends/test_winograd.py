@@ -91,6 +91,14 @@ def test_every_padding(padding):
     require_close(dx, exact("conv2d_grad_input", y, weight, x.shape, window))
 
 
+@pytest.mark.parametrize("O", [1, 2, 3, 5, 7, 12, 31, 32, 44, 53, 62, 128])
+def test_every_number_of_rows_is_covered_by_tiles(O):
+    x, weight, _, window, y_shape = numbers(24, O, 4, 4, 16, (1, 1), (1, 1))
+    y = nan(y_shape)
+    COMPILED._winograd(x, weight, None, y, window.padding)
+    require_close(y, exact("conv2d", x, weight, y_shape, window))
+
+
 def test_more_channels_than_are_multiplied_at_a_time():
     x, weight, _, window, y_shape = numbers(winograd.DEPTH + 3, 24, 4, 4, 16, (1, 1), (1, 1))
     y = nan(y_shape)
@@ -154,6 +162,22 @@ def test_gradients_behind_relu_and_pooling(pool, rectify):
         require_close(gradient, value)
 
 
+@pytest.mark.parametrize("N", [16, 33, 128])
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (3, 5)])
+def test_moments_of_the_output_in_the_same_pass(size, N):
+    x, weight, bias, window, y_shape = numbers(24, 31, *size, N, (1, 1), (1, 1))
+    bias += 30  # far from zero, as seen from its spread
+    y, mean, variance = nan(y_shape), nan(bias.shape), nan(bias.shape)
+    COMPILED.conv2d_moments(x, weight, bias, y, window, 1, mean, variance)
+    expected = nan(y_shape)
+    COMPILED.conv2d(x, weight, expected, window)
+    COMPILED.add_bias(expected, bias)
+    np.testing.assert_array_equal(y, expected)
+    rows = y.reshape(len(y), -1).astype(np.float64)
+    np.testing.assert_allclose(mean, rows.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(variance, rows.var(axis=1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("N", [16, 33])
 def test_two_threads_compute_what_one_does_bit_for_bit(N, monkeypatch):
     x, weight, bias, window, y_shape = numbers(40, 33, 13, 10, N, (1, 1), (1, 1))
@@ -161,11 +185,11 @@ def test_two_threads_compute_what_one_does_bit_for_bit(N, monkeypatch):
     for count in (1, 2, 5):
         monkeypatch.setattr(threads, "_asked", threads.Limit(count, "the test"))
         pooled, winner = nan((33, 6, 5, N)), np.zeros((33, 6, 5, N), np.uint8)
-        y, dx = nan(y_shape), nan(x.shape)
-        COMPILED.conv2d_relu(x, weight, bias, y, window, 1)
+        y, dx, mean, variance = nan(y_shape), nan(x.shape), nan(bias.shape), nan(bias.shape)
+        COMPILED.conv2d_moments(x, weight, bias, y, window, 1, mean, variance)
         COMPILED.conv2d_max_pool2d(x, weight, bias, pooled, winner, window, 1, POOL, True)
         COMPILED.conv2d_grad_input(y, weight, dx, window)
-        results.append([array.tobytes() for array in (y, pooled, winner, dx)])
+        results.append([array.tobytes() for array in (y, mean, variance, pooled, winner, dx)])
     assert results[0] == results[1] == results[2]
 
 

@@ -167,6 +167,33 @@ def output_tile(typing_context, m, step, y, places, bias, lowest):
 
 
 @intrinsic
+def sum_tile(typing_context, y, places, weights, shift, sums):
+    """Add a tile's 16 results, vectors at ``y[places[p]]``, to the sums of a channel.
+
+    ``sums`` are two vectors: of the differences d from ``shift``, and of their squares, each times
+    ``weights[p]`` and times a vector that follows these 16 numbers.
+    """
+    signature = types.void(y, places, weights, y.dtype, sums)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        y, places, weights, shift, sums = arguments
+        v = _Arithmetic(builder, signature.args[0].dtype)
+        shift, total, squares = v.splat(shift), v.variable(), v.variable()
+        for place in range(16):
+            difference = v.subtract(v.load(_place(v, y, places, place)), shift)
+            weight = v.splat(builder.load(_at(builder, weights, _index(place))))
+            v.multiply_add(total, weight, difference)
+            v.multiply_add(squares, builder.fmul(weight, difference), difference)
+        of_images = v.load(_at(builder, weights, _index(16)))
+        for number, variable in enumerate((total, squares)):
+            there = _at(builder, sums, _index(number * v.lanes))
+            v.store(v.add(v.load(there), builder.fmul(of_images, builder.load(variable))), there)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
 def pooled_tile(typing_context, m, step, y, winner, keep, places, bias, lowest):
     """The same followed by 2x2 max pooling: ``y[places[p]]`` for 4 windows, whose taps go to ``winner``.
 

@@ -13,7 +13,7 @@ computed in an order that does not depend on the number of parts.
 from typing import NamedTuple
 
 from backends.cpu.compiled.jit import Bytes, Indices, Numbers, as_written, inlined, share
-from backends.cpu.compiled.registers import _MANY_REGISTERS, at, zero
+from backends.cpu.compiled.registers import _MANY_REGISTERS, at, one, zero
 from backends.cpu.compiled.transforms import (
     POINTS,
     distance,
@@ -21,6 +21,7 @@ from backends.cpu.compiled.transforms import (
     output_tile,
     packed_tile,
     pooled_tile,
+    sum_tile,
     weight_tile,
 )
 
@@ -46,9 +47,15 @@ class WinogradSizes(NamedTuple):
     tall: int  # tiles of rows with TALL, followed by those with SHORT
     short: int
     panels: int  # in a block
-    at_once: int  # rows that are multiplied before they are transformed back: a multiple of TALL
+    at_once: int  # tiles of rows that are multiplied before they are transformed back
     depth: int  # input channels that are multiplied at a time
     lanes: int
+
+
+@inlined
+def _before(tile, tall, tall_size, short_size):
+    """The sum of the sizes of the product's tiles of rows before one of them."""
+    return min(tile, tall) * tall_size + max(0, tile - tall) * short_size
 
 
 @as_written
@@ -61,14 +68,12 @@ def transform_weights(
     Kernel (o, c) is at ``w + o * w_row + c * w_column``; with ``turned`` it is turned by half a turn. A panel
     takes up ``tall_size`` or ``short_size`` numbers, a multiple of ``lanes``.
     """
-    point = tall * tall_size + short * short_size
+    point = _before(tall + short, tall, tall_size, short_size)
     kernels = at(scratch, part * 9 * tall_size)
     first, last = share(tall + short, part, parts)
     for panel in range(first, last):
-        rows, size, row, start = TALL, tall_size, panel * TALL, panel * tall_size
-        if panel >= tall:
-            rows, size = SHORT, short_size
-            row, start = tall * TALL + (panel - tall) * SHORT, tall * tall_size + (panel - tall) * short_size
+        rows, size = (TALL, tall_size) if panel < tall else (SHORT, short_size)
+        row, start = _before(panel, tall, TALL, SHORT), _before(panel, tall, tall_size, short_size)
         for i in range(9 * size):
             kernels[i] = zero(w)
         for r in range(min(rows, O - row)):
@@ -83,31 +88,32 @@ def transform_weights(
 @as_written
 def convolve(
     y: Numbers, winner: Bytes, keep: int, x: Numbers, weights: Numbers, weights_point: int, tall_size: int,
-    short_size: int, bias: Numbers, has_bias: int, lowest: Numbers, pool: int, shape: Indices,
-    scratch: Numbers, size: int, tables: Indices, part: int, parts: int,
+    short_size: int, bias: Numbers, has_bias: int, lowest: Numbers, pool: int, sums: Numbers, add_up: int,
+    shape: Indices, scratch: Numbers, size: int, tables: Indices, part: int, parts: int,
 ) -> None:  # fmt: skip
     """``y`` = x * w plus the bias, at least ``lowest``; with ``pool`` its 2x2 max pooling.
 
     ``weights`` are transformed. ``scratch`` has ``size`` numbers and ``tables`` 104 for each vector of a
     block, for each part. The tables contain where each number of a tile lies in the current channel, and the
-    steps to where it lies in the next.
+    steps to where it lies in the next. With ``add_up``, ``sums`` get three numbers for each block and output
+    channel: one of its results, the sum of the differences from it, and that of their squares.
     """
-    C, O, tall, panels, at_once = shape[0], shape[4], shape[11], shape[13], shape[14]
+    C, O, tall, short, panels, at_once = shape[0], shape[4], shape[11], shape[12], shape[13], shape[14]
     depth, lanes = shape[15], shape[16]
     vectors, width = panels * ACROSS, ACROSS * lanes
     total = shape[7] * shape[8] * -(-shape[3] // lanes)
     x_point, y_row = panels * C * width + ROOM, panels * width
-    y_point = at_once * y_row + ROOM
+    y_point = at_once * TALL * y_row + ROOM
     nothing = at(scratch, part * size)
     dump, patches = at(nothing, lanes), at(nothing, 3 * lanes)
     products = at(patches, POINTS * x_point)
+    counted, totals = at(products, POINTS * y_point), at(nothing, size - 2 * lanes)
     for i in range(lanes):
         nothing[i] = zero(x)
     taps = at(tables, part * vectors * 104)
     tap_steps, places = at(taps, vectors * POINTS), at(taps, 2 * vectors * POINTS)
     place_steps = at(places, vectors * 16)
     each = 8 if pool != 0 else 16  # places for each vector
-    rows = tall * TALL + shape[12] * SHORT
     first, last = share(-(-total // vectors), part, parts)
     for block in range(first, last):
         start = block * vectors
@@ -117,31 +123,31 @@ def convolve(
             _find_windows(places, place_steps, start, count, shape, distance(y, dump), distance(winner, dump))
         else:
             _find_places(places, place_steps, start, count, shape, distance(y, dump))
+        if add_up != 0:
+            _find_counted(counted, start, count, shape)
         for c in range(C):
             for v in range(count):
                 to = at(patches, (v // ACROSS * C + c) * width + v % ACROSS * lanes)
                 input_tile(x, at(taps, v * POINTS), to, x_point)
             for i in range(count * POINTS):
                 taps[i] += tap_steps[i]
-        for row in range(0, rows, at_once):
-            beyond = min(rows, row + at_once)
+        for tile in range(0, tall + short, at_once):
+            beyond = min(tall + short, tile + at_once)
+            row, end = _before(tile, tall, TALL, SHORT), _before(beyond, tall, TALL, SHORT)
             for point in range(POINTS):
                 target, source = at(products, point * y_point), at(patches, point * x_point)
                 for c in range(0, C, depth):
                     some = min(depth, C - c)
                     for panel in range(-(-count // ACROSS)):
                         to, of = at(target, panel * width), at(source, (panel * C + c) * width)
-                        r = row
-                        while r < min(beyond, tall * TALL):
-                            w = at(weights, point * weights_point + r // TALL * tall_size + c * TALL)
-                            packed_tile(at(to, (r - row) * y_row), y_row, of, w, some, c > 0, TALL, ACROSS)
-                            r += TALL
-                        while r < beyond:
-                            before = tall * tall_size + (r - tall * TALL) // SHORT * short_size
-                            w = at(weights, point * weights_point + before + c * SHORT)
-                            packed_tile(at(to, (r - row) * y_row), y_row, of, w, some, c > 0, SHORT, ACROSS)
-                            r += SHORT
-            for o in range(row, min(beyond, O)):
+                        for t in range(tile, beyond):
+                            w = at(weights, point * weights_point + _before(t, tall, tall_size, short_size))
+                            line = at(to, (_before(t, tall, TALL, SHORT) - row) * y_row)
+                            if t < tall:
+                                packed_tile(line, y_row, of, at(w, c * TALL), some, c > 0, TALL, ACROSS)
+                            else:
+                                packed_tile(line, y_row, of, at(w, c * SHORT), some, c > 0, SHORT, ACROSS)
+            for o in range(row, min(end, O)):
                 add = bias[o] if has_bias != 0 else zero(y)
                 for v in range(count):
                     source, there = at(products, (o - row) * y_row + v * lanes), at(places, v * each)
@@ -149,8 +155,76 @@ def convolve(
                         pooled_tile(source, y_point, y, winner, keep != 0, there, add, lowest[0])
                     else:
                         output_tile(source, y_point, y, there, add, lowest[0])
+                if add_up != 0:
+                    _add_up(at(sums, 3 * (block * O + o)), y, places, counted, totals, count, lanes)
                 for i in range(count * each):
                     places[i] += place_steps[i]
+
+
+@inlined
+def _add_up(sums, y, places, counted, totals, count, lanes):
+    """The sums of a channel over the results of a block."""
+    shift = y[places[0]]
+    for i in range(2 * lanes):
+        totals[i] = zero(y)
+    for v in range(count):
+        sum_tile(y, at(places, v * 16), at(counted, v * (16 + lanes)), shift, totals)
+    sums[0], sums[1], sums[2] = shift, totals[0], totals[lanes]
+    for i in range(1, lanes):
+        sums[1] += totals[i]
+        sums[2] += totals[lanes + i]
+
+
+@as_written
+def finish_moments(
+    sums: Numbers, mean: Numbers, variance: Numbers, shape: Indices, blocks: int, part: int, parts: int
+) -> None:
+    """``mean`` and biased ``variance`` of each channel, from the sums of :func:`convolve`."""
+    O, total = shape[4], shape[7] * shape[8] * -(-shape[3] // shape[16])
+    vectors = shape[13] * ACROSS
+    first, last = share(O, part, parts)
+    for o in range(first, last):
+        seen, middle, squares = 0.0, 0.0, 0.0
+        for block in range(blocks):
+            own, start = at(sums, 3 * (block * O + o)), block * vectors
+            count = float(_count_results(start, min(vectors, total - start), shape))
+            distance_to = own[0] + own[1] / count - middle
+            middle += distance_to * count / (seen + count)
+            squares += own[2] - own[1] * own[1] / count + distance_to**2 * seen * count / (seen + count)
+            seen += count
+        mean[o] = middle
+        variance[o] = squares / seen
+
+
+@inlined
+def _new_images(vector, shape):
+    """How many images of a vector are not in the one before it."""
+    N, lanes = shape[3], shape[16]
+    each = -(-N // lanes)
+    return min(lanes, N - vector % each * lanes)
+
+
+@inlined
+def _count_results(start, count, shape):
+    """How many results the vectors from ``start`` on have."""
+    results = 0
+    for vector in range(start, start + count):
+        row, column, _ = _position(vector, shape)
+        results += min(4, shape[5] - row) * min(4, shape[6] - column) * _new_images(vector, shape)
+    return results
+
+
+@inlined
+def _find_counted(counted, start, count, shape):
+    """Which of the 16 results of each vector, and then which of its images, count in sums: 1 or 0."""
+    OH, OW, lanes = shape[5], shape[6], shape[16]
+    for v in range(count):
+        row, column, _ = _position(start + v, shape)
+        own, new = at(counted, v * (16 + lanes)), _new_images(start + v, shape)
+        for i in range(16):
+            own[i] = one(counted) if row + i // 4 < OH and column + i % 4 < OW else zero(counted)
+        for i in range(lanes):
+            own[16 + i] = one(counted) if i >= lanes - new else zero(counted)
 
 
 @inlined

@@ -70,6 +70,17 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
     ) -> None:
         self._convolve(x, weight, bias, out, window, groups, rectify=True)
 
+    @covering()
+    def conv2d_moments(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
+        mean: Array, variance: Array,
+    ) -> None:  # fmt: skip
+        tied = bias is None or bias.ndim == 1
+        if tied and self.uses_winograd(len(x), out.shape, window, groups, x.dtype):
+            self._winograd(x, weight, bias, out, window.padding, moments=(mean, variance))
+        else:
+            super().conv2d_moments(x, weight, bias, out, window, groups, mean, variance)
+
     @covering(BYTES)
     def conv2d_max_pool2d(
         self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
@@ -78,8 +89,9 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         if self.uses_winograd(len(x), y_shape, window, groups, x.dtype):
             if _is_quads(pool, y_shape, out.shape) and (bias is None or bias.ndim == 1):
-                how = {"rectify": rectify, "pool": True}
-                self._winograd(x, weight, bias, out, window.padding, **how, winner=winner)
+                self._winograd(
+                    x, weight, bias, out, window.padding, rectify=rectify, pool=True, winner=winner
+                )
             else:
                 super().conv2d_max_pool2d(x, weight, bias, out, winner, window, groups, pool, rectify)
             return

@@ -51,10 +51,12 @@ class WinogradKernels(Launching):
     def _winograd(
         self, x: Array, weight: Array, bias: Array | None, out: Array, padding: Pair, *,
         rectify: bool = False, turned: bool = False, pool: bool = False, winner: Array | None = None,
+        moments: tuple[Array, Array] | None = None,
     ) -> None:  # fmt: skip
         """``out`` = the convolution plus ``bias``; with ``rectify`` its ReLU; with ``pool`` 2x2 max pooling.
 
         With ``turned``, the weight's channels change places, and its kernels are turned by half a turn.
+        ``moments``: where the mean and the variance of each output channel are written.
         """
         O, C = weight.shape[:2]
         w_row, w_column = 9 * C, 9
@@ -64,9 +66,10 @@ class WinogradKernels(Launching):
         tall, short = _row_tiles(O)
         parts = min(plan.blocks, thread_count(plan.work))
         weight_parts = thread_count(POINTS * O * C)
-        weights, kernels, scratch = self._vectors(
-            x.dtype, POINTS * plan.weights_point, weight_parts * 9 * plan.tall_size, parts * plan.size
-        )
+        weights, kernels, scratch, sums = self._vectors(
+            x.dtype, POINTS * plan.weights_point, weight_parts * 9 * plan.tall_size, parts * plan.size,
+            3 * plan.blocks * O if moments else 1,
+        )  # fmt: skip
         (tables,) = self._vectors(INDICES, parts * plan.indices, name="winograd")
         panel_sizes = plan.tall_size, plan.short_size
         winograd.transform_weights(
@@ -82,10 +85,14 @@ class WinogradKernels(Launching):
             (
                 out, NO_BYTES if winner is None else winner, int(winner is not None), x, weights,
                 plan.weights_point, *panel_sizes, or_nothing(bias, x), int(bias is not None),
-                floats(x.dtype, 0 if rectify else -inf), int(pool), plan.shape, scratch, plan.size, tables,
+                floats(x.dtype, 0 if rectify else -inf), int(pool), sums, int(moments is not None),
+                plan.shape, scratch, plan.size, tables,
             ),
             parts,
         )  # fmt: skip
+        if moments:
+            arguments = (sums, *moments, plan.shape, plan.blocks)
+            winograd.finish_moments(x.dtype, arguments, thread_count(sums.size))
 
 
 def _saving(y_shape: Shape) -> float:
@@ -103,8 +110,7 @@ def _plan(x_shape: Shape, y_shape: Shape, padding: Pair, pool: bool, lanes: int)
     C, H, W, N = x_shape
     O, OH, OW, _ = y_shape
     tall, short = _row_tiles(O)
-    rows = tall * TALL + short * SHORT
-    at_once = min(ROWS // TALL * TALL, rows)
+    at_once = min(ROWS // TALL, tall + short)
     seen = 2 if pool else 1  # results for each number of the output, down and across
     tiles = -(-OH * seen // 4), -(-OW * seen // 4)
     each = -(-N // lanes)
@@ -115,7 +121,8 @@ def _plan(x_shape: Shape, y_shape: Shape, padding: Pair, pool: bool, lanes: int)
     )
     tall_size, short_size = (-(-rows * C // lanes) * lanes for rows in (TALL, SHORT))
     width = vectors * lanes
-    size = 3 * lanes + POINTS * (C * width + ROOM) + POINTS * (at_once * width + ROOM)
+    size = 3 * lanes + POINTS * (C * width + ROOM) + POINTS * (at_once * TALL * width + ROOM)
+    size += vectors * (16 + lanes) + 2 * lanes  # for sums
     return Plan(
         np.array(sizes, dtype=np.intp), tall_size, short_size, tall * tall_size + short * short_size,
         -(-size // 16) * 16, vectors * TABLES, -(-prod(tiles) * each // vectors),
