@@ -77,7 +77,7 @@ def make_workload(model: str, batch_size: int, dtype: str) -> Workload:
 def work(network: Network, batch_size: int) -> list[Work]:
     """The work of each layer in a training step."""
     layers = list(network.walk())
-    first_trained = next((i for i, layer in enumerate(layers) if layer.parameters), len(layers))
+    first_trained = next((i for i, layer in enumerate(layers) if layer.is_trained), len(layers))
     return [
         _layer_work(layer, batch_size, backward=i >= first_trained, input_grad=i > first_trained)
         for i, layer in enumerate(layers)

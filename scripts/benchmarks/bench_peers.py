@@ -1,8 +1,9 @@
-"""Ours beside PyTorch, JAX and the notebook's loops: python scripts/benchmarks/bench_peers.py [--help].
+"""Ours next to PyTorch, JAX and the notebook's loops: python scripts/benchmarks/bench_peers.py [--help].
 
 Training steps and inference of the same networks, from the same weights and on the same batches, timed in
-turns after a check that all compute the same; on the CPU, or with --device cuda on a GPU. Who is not
-installed is absent: pip install torch jax.
+turns after a check that all compute the same; on the CPU, or with --device cuda on a GPU. A library that is
+not installed is left out: pip install torch jax. The defaults take about a quarter of an hour on two cores
+that have nothing else to do.
 """
 
 import argparse
@@ -10,14 +11,16 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from peers import memory, scaling
+from peers import scaling
 from peers.agreement import Job
-from peers.contenders import CONTENDERS, LOOKED_INTO, TAKING_PART
+from peers.avx2 import hold_to_avx2
+from peers.contenders import CONTENDERS, CPU_ONLY, LOOKED_INTO, TAKING_PART
 from peers.networks import MEASURED, NETWORKS
 from peers.page import make_page, make_tables
 from peers.processes import Processes, measure_growth, say
@@ -35,9 +38,17 @@ from cnn.support.outputs import JSON, MARKDOWN, require_output
 from cnn.support.terminal import screen_width, write_line
 
 CORES = available_cores()
-THREADS = sorted({1, CORES})
-BATCH_SIZES = (1, 32, 128, 512)
-CUDA_BATCH_SIZES = {"notebook": 128, "lenet5": 512, "example": 128, "vgg": 512}
+ROUNDS = 11
+BATCH_SIZES = {  # in training on the CPU; inference is of INFERRED images
+    "notebook": (1, 128),
+    "lenet5": (1, 128),
+    "example": (1, 128),
+    "airbench94": (512,),
+    "airbench93": (512,),
+}
+USUAL_BATCH_SIZES = (128,)  # of other networks
+INFERRED = (128,)
+CUDA_BATCH_SIZES = {"lenet5": (512,), "vgg": (512,)}  # in training and inference
 
 
 def main() -> None:
@@ -46,6 +57,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         require_device(arguments)
+        if arguments.avx2:
+            hold_to_avx2()
         written = require_places(arguments)
         results = run(arguments)
         write_line(make_tables(results, screen_width(sys.stdout)))
@@ -70,16 +83,18 @@ def make_parser() -> Parser:
     def joined(values: Iterable[object]) -> str:
         return ",".join(map(str, values))
 
-    paired = joined(CUDA_BATCH_SIZES[name] for name in MEASURED["cuda"])
     parser.add_argument("--device", choices=MEASURED, default="cpu", help="where (default: cpu)")
     networks = f"{joined(MEASURED['cpu'])}; on cuda {joined(MEASURED['cuda'])}"
     add("--networks", one_of(NETWORKS), f"which are measured, of {joined(NETWORKS)}", networks)
-    add("--batch-sizes", whole(), "images a step", f"{joined(BATCH_SIZES)}; on cuda {paired}, one a network")
-    add("--threads", whole(CORES), "how many each library may use, on the CPU", joined(THREADS))
+    add("--batch-sizes", whole(), "images a step", "each network's own; inference on the CPU: 128")
+    add("--threads", whole(CORES), "how many each library may use, on the CPU", str(CORES))
     peers = f"{joined(TAKING_PART['cpu'])}; on cuda {joined(TAKING_PART['cuda'])}"
-    add("--peers", one_of(CONTENDERS), "who takes part", peers)
+    add("--peers", one_of(CONTENDERS), f"who takes part, of {joined(CONTENDERS)}", peers)
     parser.add_argument("--tf32", action="store_true", help="let all use TF32 in products, on cuda")
-    parser.add_argument("--rounds", type=whole(), default=21, help="how often all take turns (default: 21)")
+    avx2 = "hold all libraries to AVX2, on an x86 processor that has AVX-512 too"
+    parser.add_argument("--avx2", action="store_true", help=avx2)
+    rounds = f"how often all take turns (default: {ROUNDS})"
+    parser.add_argument("--rounds", type=whole(), default=ROUNDS, help=rounds)
     parser.add_argument("--only", choices=PHASES, help="leave the other out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, for programs")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page for the documentation")
@@ -94,7 +109,7 @@ def make_parser() -> Parser:
 
 
 def require_device(arguments: argparse.Namespace) -> None:
-    """Raise ArgumentError where an option is not for the device, DeviceUnavailable where that is not here."""
+    """Raise ArgumentError if an option is not for the device, DeviceUnavailable if the device is not here."""
     if arguments.device == "cpu":
         if arguments.tf32:
             raise ArgumentError("--tf32 is about products on a GPU: leave it out, or add --device cuda")
@@ -104,11 +119,14 @@ def require_device(arguments: argparse.Namespace) -> None:
         raise ArgumentError("--threads is about libraries on the CPU: leave it out with --device cuda")
     if arguments.plot:
         raise ArgumentError("--plot draws measurements on the CPU: leave it out with --device cuda")
+    if arguments.avx2:
+        raise ArgumentError("--avx2 is about libraries on the CPU: leave it out with --device cuda")
     for name in arguments.peers or []:
-        if name not in TAKING_PART["cuda"]:
+        if name in CPU_ONLY:
+            others = ", ".join(other for other in CONTENDERS if other not in CPU_ONLY)
             raise ArgumentError(
                 f"--peers has {name!r}, which is measured on the CPU alone: "
-                f"expected some of {', '.join(TAKING_PART['cuda'])} with --device cuda"
+                f"expected some of {others} with --device cuda"
             )
     backends.get(arguments.device)
 
@@ -122,50 +140,60 @@ def require_places(arguments: argparse.Namespace) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> Results:
     """Prove everything, then measure everything; DisagreementError where something is apart."""
-    phases = [arguments.only] if arguments.only else PHASES
-    networks = arguments.networks or MEASURED[arguments.device]
-    chosen = arguments.peers or TAKING_PART[arguments.device]
-    names = [name for name in CONTENDERS if name in chosen]
-    jobs = [Job(setting, names) for setting in make_settings(arguments, networks)]
+    jobs = make_jobs(arguments)
     panels = scaling.make_panels(CORES) if arguments.plot else []
-    drawn_names = [name for name in names if name in LOOKED_INTO]
-    memory_counts = arguments.device == "cpu" and "training" in phases  # a process's own, not a GPU's
-    drawn = [Job(setting, drawn_names) for panel in panels for setting in panel.settings.values()]
+    names = [name for name in chosen(arguments) if name in LOOKED_INTO]
+    memory_counts = arguments.device == "cpu"  # a process's own, not a GPU's
+    drawn = [Job(setting, names, ["training"]) for panel in panels for setting in panel.settings.values()]
     with Processes(job.setting.threads for job in jobs + drawn) as processes:
         return Results(
-            machine=describe_machine(arguments.device, arguments.tf32),
+            machine=describe_machine(arguments.device, arguments.tf32, arguments.avx2),
             rounds=arguments.rounds,
             absent=processes.prove(jobs + drawn),
-            figures=processes.measure(jobs, phases, arguments.rounds),
-            memory=measure_memory(networks, names) if memory_counts else [],
-            scaling=processes.measure(drawn, ["training"], arguments.rounds),
+            figures=processes.measure(jobs, arguments.rounds),
+            memory=measure_memory(jobs, names) if memory_counts else [],
+            scaling=processes.measure(drawn, arguments.rounds),
         )
 
 
-def make_settings(arguments: argparse.Namespace, networks: Sequence[str]) -> list[Setting]:
-    """All that is measured: on a GPU each network at its own batch size, unless some are asked for."""
-    if arguments.device == "cpu":
-        return [
-            Setting(NETWORKS[network], batch_size, threads)
-            for network in networks
-            for batch_size in sorted(arguments.batch_sizes or BATCH_SIZES)
-            for threads in arguments.threads or THREADS
-        ]
-    return [
-        Setting(NETWORKS[network], batch_size, None, arguments.device, arguments.tf32)
-        for network in networks
-        for batch_size in sorted(arguments.batch_sizes or [CUDA_BATCH_SIZES[network]])
-    ]
+def chosen(arguments: argparse.Namespace) -> list[str]:
+    """Who takes part, in the order of the tables."""
+    names = arguments.peers or TAKING_PART[arguments.device]
+    return [name for name in CONTENDERS if name in names]
 
 
-def measure_memory(networks: Sequence[str], names: Sequence[str]) -> list[Memory]:
-    """What each training's process grows by, with all cores."""
+def make_jobs(arguments: argparse.Namespace) -> list[Job]:
+    """All that is measured: each network at its own batch sizes, unless some are asked for."""
+    where = [(n, "cpu", False) for n in arguments.threads or [CORES]]
+    if arguments.device != "cpu":
+        where = [(None, arguments.device, arguments.tf32)]
+    jobs = []
+    for network in arguments.networks or MEASURED[arguments.device]:
+        phases: dict[int, list[str]] = {}
+        for phase in [arguments.only] if arguments.only else PHASES:
+            for size in arguments.batch_sizes or batch_sizes(arguments.device, network, phase):
+                phases.setdefault(size, []).append(phase)
+        for size, place in product(sorted(phases), where):
+            jobs.append(Job(Setting(NETWORKS[network], size, *place), chosen(arguments), phases[size]))
+    return jobs
+
+
+def batch_sizes(device: str, network: str, phase: str) -> Sequence[int]:
+    """The network's own."""
+    if device != "cpu":
+        return CUDA_BATCH_SIZES.get(network, USUAL_BATCH_SIZES)
+    return INFERRED if phase == "inference" else BATCH_SIZES.get(network, USUAL_BATCH_SIZES)
+
+
+def measure_memory(jobs: Sequence[Job], names: Sequence[str]) -> list[Memory]:
+    """What the process grows by in each network's training with the most images a step, with all cores."""
+    trained = [job.setting for job in jobs if "training" in job.phases]
+    largest = {setting.network.name: setting for setting in sorted(trained, key=lambda s: s.batch_size)}
     found = []
-    for network, name in product(networks, (name for name in names if name in LOOKED_INTO)):
-        setting = Setting(NETWORKS[network], memory.BATCH_SIZE, CORES)
-        grown = measure_growth(setting, name)
+    for setting, name in product(largest.values(), names):
+        grown = measure_growth(replace(setting, threads=CORES), name)
         if grown is not None:
-            found.append(Memory(network, memory.BATCH_SIZE, name, grown))
+            found.append(Memory(setting.network.name, setting.batch_size, name, grown))
     return found
 
 
@@ -188,8 +216,7 @@ def command(arguments: argparse.Namespace) -> str:
         if value != parser.get_default(name):
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             parts += [f"--{name.replace('_', '-')}", text]
-    if arguments.tf32:
-        parts.append("--tf32")
+    parts += [f"--{name}" for name in ("tf32", "avx2") if getattr(arguments, name)]
     return shlex.join(parts)
 
 

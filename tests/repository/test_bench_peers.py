@@ -14,12 +14,12 @@ from helpers import ROOT
 
 from backends.cpu.threads import limit_threads
 from cnn.inspection.timing import Spread
-from cnn.support.errors import DisagreementError
+from cnn.support.errors import ArgumentError, DisagreementError
 
 sys.path.append(str(ROOT / "scripts" / "benchmarks"))
 
 import bench_peers
-from peers import agreement, page, scaling, timing
+from peers import agreement, avx2, page, scaling, timing
 from peers.agreement import Job, Proof, prove
 from peers.contenders import CONTENDERS, Contender
 from peers.networks import NETWORKS
@@ -65,6 +65,7 @@ def make_figure(**others):
             "seconds": Spread(0.002, 0.001, 0.004),
             "turns": 3,
             "images_per_second": 500.0,
+            "pytorch": None,
             "times_pytorch": None,
             "product_flops": 1e11,
             "product_share": 0.5,
@@ -89,11 +90,11 @@ def altered(monkeypatch):
 
 
 def test_it_writes_its_figures_for_programs_and_for_people(tmp_path):
-    options = ["--networks", "notebook", "--batch-sizes", 1, "--rounds", 2, "--peers", "portable"]
+    options = ["--networks", "notebook", "--batch-sizes", 2, "--rounds", 2, "--peers", "portable"]
     done = run(*options, "--threads", 1, "--json", "peers.json", "--markdown", "peers.md", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "peers.json").read_text())
-    assert (found["format"], found["schema"], found["absent"]) == ("xpcnn peers", 1, {})
+    assert (found["format"], found["schema"], found["absent"]) == ("xpcnn peers", 2, {})
     assert found["machine"]["device"]["cores"] >= 1
     assert [(f["phase"], f["peer"], f["turns"]) for f in found["figures"]] == [
         ("training", "portable", 2),
@@ -101,14 +102,14 @@ def test_it_writes_its_figures_for_programs_and_for_people(tmp_path):
     ]
     for f in found["figures"]:
         assert 0 < f["seconds"]["low"] <= f["seconds"]["median"] <= f["seconds"]["high"]
-        assert f["images_per_second"] == pytest.approx(1 / f["seconds"]["median"])
-        assert f["times_pytorch"] is None
+        assert f["images_per_second"] == pytest.approx(2 / f["seconds"]["median"])
+        assert (f["pytorch"], f["times_pytorch"]) == (None, None)
     (memory,) = found["memory"]
-    assert (memory["network"], memory["batch_size"], memory["peer"]) == ("notebook", 128, "portable")
+    assert (memory["network"], memory["batch_size"], memory["peer"]) == ("notebook", 2, "portable")
     assert memory["bytes"] > 0
     text = (tmp_path / "peers.md").read_text()
     assert done.stdout.strip() in text
-    assert "python scripts/benchmarks/bench_peers.py --networks notebook --batch-sizes 1 " in text
+    assert "python scripts/benchmarks/bench_peers.py --networks notebook --batch-sizes 2 " in text
     assert str(tmp_path) not in text
     assert all(len(line) <= 110 for line in done.stdout.splitlines())
 
@@ -151,13 +152,10 @@ def test_nothing_is_timed_where_two_disagree(monkeypatch, capsys):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_all_that_are_here_compute_the_same(network):
-    proof = check((setting(network, batch_size=2), ["compiled", "portable", "pytorch"]))
-    assert proof.absent.keys() <= {"compiled", "pytorch"}
-    assert {name for _, name in proof.first_seconds} == {
-        "compiled",
-        "portable",
-        "pytorch",
-    } - proof.absent.keys()
+    names = {"compiled", "portable", "pytorch", "channels_last"}
+    proof = check((setting(network, batch_size=2), sorted(names)))
+    assert proof.absent.keys() <= {"compiled", "pytorch", "channels_last"}
+    assert {name for _, name in proof.first_seconds} == names - proof.absent.keys()
 
 
 def test_the_notebooks_loops_start_from_the_same_network():
@@ -176,16 +174,80 @@ def test_a_number_that_differs_is_found(altered, batch_size):
         check((setting(batch_size=batch_size), ["portable", "altered"]))
 
 
-def test_vgg_is_measured_on_the_cpu_only_when_asked_for():
-    arguments = bench_peers.make_parser().parse_args([])
-    settings = bench_peers.make_settings(arguments, bench_peers.MEASURED["cpu"])
-    assert [(s.network.name, s.batch_size, s.threads) for s in settings] == [
-        (network, batch_size, threads)
-        for network in ("notebook", "lenet5", "example")
-        for batch_size in (1, 32, 128, 512)
-        for threads in bench_peers.THREADS
-    ]
-    assert bench_peers.make_parser().parse_args(["--networks", "vgg"]).networks == ["vgg"]
+def jobs(*options):
+    made = bench_peers.make_jobs(bench_peers.make_parser().parse_args(options))
+    return [(job.setting.network.name, job.setting.batch_size, job.phases) for job in made]
+
+
+def test_each_network_is_measured_at_its_own_batch_sizes():
+    both = ["training", "inference"]
+    assert jobs() == [
+        *((network, *rest) for network in ("notebook", "lenet5", "example")
+          for rest in ((1, ["training"]), (128, both))),
+        ("resnet20", 128, both),
+        *((network, *rest) for network in ("airbench94", "airbench93")
+          for rest in ((128, ["inference"]), (512, ["training"]))),
+        ("vgg6", 128, both),
+    ]  # fmt: skip
+    assert jobs("--networks", "vgg", "--batch-sizes", "8,2") == [("vgg", 2, both), ("vgg", 8, both)]
+    assert jobs("--networks", "lenet5", "--only", "inference") == [("lenet5", 128, ["inference"])]
+
+
+def test_memory_is_that_of_the_largest_training(monkeypatch):
+    measured = []
+
+    def measure(setting, name):
+        measured.append((setting.network.name, setting.batch_size, setting.threads, name))
+        return None if name == "pytorch" else 7
+
+    monkeypatch.setattr(bench_peers, "measure_growth", measure)
+    arguments = bench_peers.make_parser().parse_args(["--networks", "airbench94,notebook", "--threads", "1"])
+    found = bench_peers.measure_memory(bench_peers.make_jobs(arguments), ["compiled", "pytorch"])
+    largest = [("airbench94", 512), ("notebook", 128)]
+    expected = [(*what, bench_peers.CORES, name) for what in largest for name in ("compiled", "pytorch")]
+    assert sorted(measured) == expected
+    assert sorted(found, key=lambda m: m.network) == [Memory(*what, "compiled", 7) for what in largest]
+
+
+def test_normalizations_start_from_statistics_of_the_images():
+    task = Task(setting("vgg6", batch_size=2))
+    variances = [value for name, value in task.weights.items() if name.endswith("running_var")]
+    assert len(variances) == 6
+    assert all((value > 0).all() and not (value == 1).any() for value in variances)
+    scales = [value for name, value in task.weights.items() if name.endswith("weight") and value.ndim == 1]
+    assert all(0.01 < value.std() < 0.3 for value in scales)
+
+
+def test_a_frozen_layer_gives_outputs_of_mean_0_and_variance_1():
+    task = Task(setting("airbench93", batch_size=2))
+    first, *_ = task.network.layers
+    assert task.network.frozen_names == ("0.weight", "0.bias")
+    task.network.load_state_dict(task.weights)
+    y = first.forward(np.moveaxis(task.x, 0, -1).copy())
+    assert np.abs(y.mean(axis=(1, 2, 3))).max() < 0.2
+    assert np.abs(y.var(axis=(1, 2, 3)) - 1).max() < 0.3
+
+
+def test_all_libraries_are_held_to_avx2(monkeypatch):
+    monkeypatch.setattr(avx2.platform, "machine", lambda: "x86_64")
+    environment = {"NUMBA_CACHE_DIR": "kernels"}
+    monkeypatch.setattr(avx2.os, "environ", environment)
+    avx2.hold_to_avx2()
+    assert environment["NUMBA_CPU_NAME"] == "haswell"
+    assert "avx512" not in environment["NUMBA_CPU_FEATURES"]
+    assert environment["ATEN_CPU_CAPABILITY"] == "avx2"
+    assert environment["NUMBA_CACHE_DIR"] == os.path.join("kernels", "avx2")
+    monkeypatch.setattr(avx2.platform, "machine", lambda: "aarch64")
+    with pytest.raises(ArgumentError, match="--avx2 is about x86 processors, and this one is aarch64"):
+        avx2.hold_to_avx2()
+
+
+def test_the_page_says_that_all_are_held_to_avx2():
+    results = Results(describe_machine(avx2=True), 2, {}, [], [], [])
+    assert " cores, all libraries held to AVX2; " in page.machine_line(results)
+    assert "AVX2" not in page.machine_line(Results(describe_machine(), 2, {}, [], [], []))
+    arguments = bench_peers.make_parser().parse_args(["--avx2", "--networks", "notebook"])
+    assert bench_peers.command(arguments).endswith("bench_peers.py --networks notebook --avx2")
 
 
 @pytest.mark.parametrize("what", ["gradients", "updates"])
@@ -265,34 +327,78 @@ def test_who_is_slow_takes_fewer_turns_and_is_compared_in_those(monkeypatch):
     monkeypatch.setattr(timing, "PATIENCE", 0)
     (seconds,) = timing.take_turns({"slow": Call(int, int)}, rounds=9).values()
     assert len(seconds) == timing.LEAST_TURNS
-    assert timing.times_as_fast([1.0, 2.0, 4.0], [2.0, 2.0, 2.0, 100.0]) == 1.0
-    assert timing.times_as_fast([1.0], None) is None
+    assert timing.times_as_fast([1.0, 2.0, 4.0], [2.0, 2.0, 2.0, 100.0]) == Spread(1.0, 0.75, 1.5)
+
+
+def test_a_long_call_is_neither_warmed_up_nor_woken_up(monkeypatch):
+    monkeypatch.setattr(timing, "PAUSE", 0)
+    monkeypatch.setattr(timing, "LONG", 0)
+    calls = []
+    timing.take_turns({"long": Call(partial(calls.append, 1), int)}, rounds=1)
+    assert len(calls) <= 2 + timing.ceil(timing.BLOCK / 1e-7)
+    lasting = iter([2.0, 3.0])
+    monkeypatch.setattr(Call, "seconds", lambda call, times: next(lasting))
+    calls.clear()
+    assert timing.take_turns({"long": Call(partial(calls.append, 1), int)}, rounds=1) == {"long": [3.0]}
+    assert calls == [1]  # what happens only once is not timed
 
 
 def test_figures_are_shares_and_ratios():
-    where, taken = setting(batch_size=1), {"portable": [0.5, 0.5], "pytorch": [1.0, 1.0]}
+    where = setting(batch_size=1)
+    taken = {"portable": [0.5, 0.5], "pytorch": [2.0, 2.0], "channels_last": [1.0, 1.0]}
     once = {"training": 3.0, "inference": 2.0}
     proof = Proof(first_seconds={(where, name): once for name in taken})
     flops = where.network.flops("inference", 1)
-    ours, theirs = timing.make_figures(where, "inference", taken, proof, product_flops=4 * flops)
-    assert (ours.times_pytorch, theirs.times_pytorch) == (2.0, 1.0)
+    ours, eager, theirs = timing.make_figures(where, "inference", taken, proof, product_flops=4 * flops)
+    assert [f.times_pytorch.median for f in (ours, eager, theirs)] == [2.0, 0.5, 1.0]
+    assert {f.pytorch for f in (ours, eager, theirs)} == {"channels_last"}
     assert (ours.images_per_second, ours.product_share, ours.first_seconds) == (2.0, 0.5, 2.0)
     assert ours.copy_share == pytest.approx(2 * theirs.copy_share)
 
 
+def rows_of(text):
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"
+    ]
+
+
 def test_tables_have_a_dash_where_there_is_no_figure():
-    slow = [make_figure(peer="signal"), make_figure(), make_figure(batch_size=32, times_pytorch=2.5)]
+    slow = [
+        make_figure(peer="signal"),
+        make_figure(),
+        make_figure(batch_size=32, times_pytorch=Spread(2.5, 2.0, 3.0)),
+    ]
     memory = [Memory("notebook", 128, "portable", 12_300_000)]
-    lines = page.make_tables(Results(describe_machine(), 2, {}, slow, memory, [])).splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    text = page.make_tables(Results(describe_machine(), 2, {}, slow, memory, []))
     spread = ["2.00", "1.00 to 4.00", "500"]
-    assert rows[2:6] == [
+    rows = rows_of(text)
+    assert rows[2] == ["notebook", "128", "12.3", "-"]  # the memory
+    assert rows[5:9] == [
         ["1", "ours, portable", *spread, "-", "50.0%", "-", "0.250"],
         ["1", "ours, signal", *spread, "-", "50.0%", "-", "0.250"],
         ["32", "ours, portable", *spread, "2.50", "50.0%", "-", "0.250"],
         ["32", "ours, signal", *"-------"],
     ]
-    assert rows[-1] == ["notebook", "12.3"]
+    assert "## Ours and PyTorch" not in text
+
+
+def test_ours_is_next_to_the_fastest_mode_of_pytorch():
+    same = {"pytorch": "channels_last", "batch_size": 128}
+    figures = [
+        make_figure(peer="compiled", times_pytorch=Spread(2.0, 1.75, 2.25), **same),
+        make_figure(peer="pytorch", seconds=Spread(0.008, 0.007, 0.009), product_share=0.125, **same),
+        make_figure(peer="channels_last", seconds=Spread(0.004, 0.003, 0.005), product_share=0.25, **same),
+    ]
+    grown = {"compiled": 100_000_000, "pytorch": 400_000_000, "channels_last": 200_000_000}
+    memory = [Memory("notebook", 128, name, nbytes) for name, nbytes in grown.items()]
+    text = page.make_tables(Results(describe_machine(), 2, {}, figures, memory, []))
+    rows = rows_of(text)
+    setting = ["notebook", "training", "128", "1"]
+    assert [*setting, "2.00", "4.00", "PyTorch channels_last", "2.00", "1.75 to 2.25"] in rows
+    assert [*setting, "0.100", "100", "50.0%", "12.5%", "25.0%"] in rows
+    assert ["notebook", "128", "100", "400", "200", "0.500"] in rows
+    assert "| PyTorch channels_last * |" in text
+    assert "| PyTorch eager           |" in text
 
 
 def test_the_picture_has_an_axis_for_each_thing_that_varies(tmp_path):

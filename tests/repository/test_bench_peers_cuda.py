@@ -65,7 +65,7 @@ def parse(*options):
 
 def settings(*options):
     arguments = parse(*options)
-    made = bench_peers.make_settings(arguments, arguments.networks or bench_peers.MEASURED["cuda"])
+    made = [job.setting for job in bench_peers.make_jobs(arguments)]
     return [(s.network.name, s.batch_size, s.threads, s.device, s.tf32) for s in made]
 
 
@@ -86,14 +86,15 @@ def make_results(**others):
         seconds=Spread(0.002, 0.001, 0.004),
         turns=3,
         images_per_second=256_000.0,
-        times_pytorch=1.5,
+        pytorch="pytorch",
+        times_pytorch=Spread(1.5, 1.25, 1.75),
         product_flops=2e12,
         product_share=0.5,
         copy_bytes=3e11,
         copy_share=None,
         first_seconds=0.25,
     )
-    figures = [figure, dataclasses.replace(figure, peer="pytorch", times_pytorch=1.0)]
+    figures = [figure, dataclasses.replace(figure, peer="pytorch", times_pytorch=Spread(1.0, 1.0, 1.0))]
     values = {"machine": MACHINE, "rounds": 2, "absent": {}, "figures": figures, "memory": [], "scaling": []}
     return Results(**values | others)
 
@@ -108,7 +109,7 @@ def test_each_network_has_its_own_batch_size():
         ("example", 128, None, "cuda", True),
         ("lenet5", 512, None, "cuda", True),
     ]
-    assert bench_peers.CUDA_BATCH_SIZES.keys() == NETWORKS.keys()
+    assert bench_peers.CUDA_BATCH_SIZES.keys() <= NETWORKS.keys()
 
 
 def test_batch_sizes_that_are_asked_for_are_every_networks():
@@ -127,6 +128,7 @@ def test_batch_sizes_that_are_asked_for_are_every_networks():
     [
         (["--device", "cuda", "--threads", "1"], "--threads"),
         (["--device", "cuda", "--plot", "picture.png"], "--plot"),
+        (["--device", "cuda", "--avx2"], "--avx2"),
         (["--device", "cuda", "--peers", "compiled,signal"], "'signal'"),
         (["--device", "cuda", "--peers", "loops"], "'loops'"),
         (["--tf32"], "--device cuda"),
@@ -177,11 +179,11 @@ def test_memory_is_not_measured(monkeypatch):
             }  # fmt: skip
             return {}
 
-        def measure(self, jobs, phases, rounds):
+        def measure(self, jobs, rounds):
             return []
 
     monkeypatch.setattr(bench_peers, "Processes", Idle)
-    monkeypatch.setattr(bench_peers, "describe_machine", lambda device, tf32: {"device": {"gpu": device}})
+    monkeypatch.setattr(bench_peers, "describe_machine", lambda device, *how: {"device": {"gpu": device}})
     monkeypatch.setattr(bench_peers, "measure_growth", lambda *arguments: pytest.fail("was measured"))
     results = bench_peers.run(parse())
     assert (results.memory, results.scaling, results.on_cuda) == ([], [], True)
@@ -207,7 +209,7 @@ def test_the_page_speaks_of_the_gpu_and_not_of_threads():
     text = page.make_page(make_results(), bench_peers.command(parse("--tf32")), None, Path("peers.md"))
     assert "NVIDIA H100, compute capability 9.0, driver CUDA 12.9, products of float32 with TF32" in text
     assert "CuPy 14.2.0 with CUDA 12.8, NumPy 2.3.0, torch 2.13.0+cu128, jax 0.10.2" in text
-    assert "\n## vgg, training\n" in text
+    assert "\n### vgg, training\n" in text
     assert "A large product: 2,000 GFLOP/s; a large copy: 300 GB/s.\n" in text
     assert "python scripts/benchmarks/bench_peers.py --device cuda --tf32\n" in text
     assert "thread" not in text

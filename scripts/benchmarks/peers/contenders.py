@@ -8,8 +8,14 @@ from peers.peer import Peer
 from peers.task import Setting, Task
 
 Start = Callable[[Task], Peer]
-BASELINE = "pytorch"  # what the others are compared with
-LOOKED_INTO = ("compiled", "portable", "pytorch")  # in memory, and in the picture
+OURS = "compiled"
+BASELINE = "pytorch"  # what the others must agree with
+PYTORCH = (
+    BASELINE,
+    "channels_last",
+    "torch.compile",
+)  # its modes: the fastest is what others are compared with
+LOOKED_INTO = (OURS, "portable", BASELINE, "channels_last")  # in memory, and in the picture
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,13 @@ def _load_eager(device: str) -> Start:
     return Eager
 
 
+def _load_channels_last(device: str) -> Start:
+    from peers.pytorch import ChannelsLast, require
+
+    require(device)
+    return ChannelsLast
+
+
 def _load_compiled(device: str) -> Start:
     from peers.pytorch import Compiled, CompiledStep, require
 
@@ -56,6 +69,10 @@ def _load_loops(device: str) -> Start:
     return Loops
 
 
+def _is_plain(setting: Setting) -> bool:
+    return setting.network.is_plain
+
+
 def _is_notebooks(setting: Setting) -> bool:
     return setting.network.name == "notebook" and setting.batch_size == 1
 
@@ -65,11 +82,13 @@ CONTENDERS = {
     "portable": Contender("ours, portable", partial(_load_ours, kernels="portable")),
     "signal": Contender("ours, signal", partial(_load_ours, kernels="signal"), image_by_image=True),
     "pytorch": Contender("PyTorch eager", _load_eager),
+    "channels_last": Contender("PyTorch channels_last", _load_channels_last),
     "torch.compile": Contender("torch.compile", _load_compiled),
-    "jax": Contender("JAX jit", _load_jax),
+    "jax": Contender("JAX jit", _load_jax, takes=_is_plain),
     "loops": Contender("notebook's loops", _load_loops, image_by_image=True, takes=_is_notebooks),
 }
-TAKING_PART = {
-    "cpu": tuple(CONTENDERS),
-    "cuda": ("compiled", "portable", "pytorch", "torch.compile", "jax"),
+TAKING_PART = {  # unless asked
+    "cpu": (OURS, *PYTORCH),
+    "cuda": (OURS, "portable", BASELINE, "torch.compile", "jax"),
 }
+CPU_ONLY = ("signal", "loops")

@@ -9,8 +9,7 @@ from peers.contenders import CONTENDERS
 from peers.peer import Absent
 from peers.task import Setting, Task
 
-BATCH_SIZE = 128
-STEPS = 30
+STEPS = 5
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

@@ -1,6 +1,6 @@
-"""The networks that are measured, each told once, in layers of ours; the peers translate them."""
+"""The networks that are measured, each described once, in layers of ours; the peers translate them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -8,6 +8,8 @@ from math import prod
 import backends
 import cnn
 from cnn.comparison.workload import work
+
+PLAIN = (cnn.Conv2D, cnn.Dense, cnn.MaxPool2D, cnn.ReLU, cnn.Tanh, cnn.Flatten, cnn.Softmax)
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,20 @@ class Network:
     make: Callable[[], cnn.Sequential] = field(compare=False)  # -> not yet built
     classes: int = 10
     shape: tuple[int, int, int] = (1, 28, 28)  # of an image, (C, H, W)
+    frozen: tuple[str, ...] = ()  # the layers that training leaves as they are
 
-    def built(self) -> cnn.Sequential:
-        """It with its first weights, in plain NumPy."""
+    def built(self, backend: backends.Backend | None = None) -> cnn.Sequential:
+        """The network with its first weights, in plain NumPy unless a backend is given."""
         network = self.make()
-        network.build(self.shape, backend=backends.get("cpu", kernels="portable"), seed=0)
+        backend = backend or backends.get("cpu", kernels="portable")
+        network.build(self.shape, backend=backend, seed=0)
+        network.freeze(*self.frozen)
         return network
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a chain of the layers that all libraries here have a function for."""
+        return all(isinstance(layer, PLAIN) for layer in self.make().layers)
 
     def flops(self, phase: str, batch_size: int) -> int:
         """Multiplications and additions of a training step, or of an inference."""
@@ -106,13 +116,26 @@ def sized(channels: int, size: int) -> Network:
     return Network(name, partial(two_convolutions, channels), shape=(1, size, size))
 
 
+def model(name: str, classes: int = 10, *, colour: bool = False, frozen: Sequence[str] = ()) -> Network:
+    """One of ``cnn.models``, on digits or, in ``colour``, on images as large as those of CIFAR-10."""
+    shape = (3, 32, 32) if colour else (1, 28, 28)
+    return Network(name, partial(cnn.models.make, name, classes), classes, shape, tuple(frozen))
+
+
 NETWORKS = {
     network.name: network
     for network in (
-        Network("notebook", cnn.models.notebook, classes=2),
-        Network("lenet5", cnn.models.lenet5),
+        model("notebook", classes=2),
+        model("lenet5"),
         Network("example", example),
+        model("resnet20", colour=True),
+        model("airbench94", colour=True, frozen=["0"]),  # the layer that is whitened
+        model("airbench93", colour=True, frozen=["0"]),
+        model("vgg6", colour=True),
         Network("vgg", vgg, shape=(3, 32, 32)),
     )
 }
-MEASURED = {"cpu": ("notebook", "lenet5", "example"), "cuda": ("notebook", "lenet5", "vgg")}  # unless asked
+MEASURED = {  # unless asked
+    "cpu": ("notebook", "lenet5", "example", "resnet20", "airbench94", "airbench93", "vgg6"),
+    "cuda": ("notebook", "lenet5", "vgg"),
+}

@@ -20,8 +20,7 @@ class Ours(Peer):
     def __init__(self, task: Task, kernels: str) -> None:
         setting = task.setting
         self._backend = backend = setting.backend(kernels)
-        self.network = setting.network.make()
-        self.network.build(setting.network.shape, backend=backend)
+        self.network = setting.network.built(backend)
         self.network.load_state_dict(task.weights)
         self._loss = make_loss(self.network, None)
         optimizer = cnn.SGD(RATE, momentum=MOMENTUM)
@@ -56,7 +55,8 @@ class Ours(Peer):
         return self._backend.to_host(array)
 
     def gradients(self) -> dict[str, Any]:
-        return {name: self.to_host(parameter.grad) for name, parameter in self.network.parameters.items()}
+        parameters = self.network.parameters.items()
+        return {name: self.to_host(found.grad) for name, found in parameters if not found.frozen}
 
     def weights(self) -> dict[str, Any]:
         return self.network.state_dict()

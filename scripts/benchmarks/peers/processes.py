@@ -28,13 +28,13 @@ class Processes(ExitStack):
         say("all compute the same")
         return {name: reason for proof in self._proofs.values() for name, reason in proof.absent.items()}
 
-    def measure(self, jobs: Sequence[Job], phases: Sequence[str], rounds: int) -> list[Figure]:
+    def measure(self, jobs: Sequence[Job], rounds: int) -> list[Figure]:
         """The figures of jobs that are proved."""
         figures: list[Figure] = []
         for threads, pool in self._pools.items():
             if mine := with_threads(jobs, threads):
                 proof = self._proofs[threads]
-                figures += pool.submit(timing.measure, mine, phases, proof, rounds, say).result()
+                figures += pool.submit(timing.measure, mine, proof, rounds, say).result()
         return figures
 
 

@@ -4,8 +4,23 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import cycle
 from typing import Any
 
-from cnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU, Softmax, Tanh
-from cnn.layers.layer import Layer
+from cnn.layers import (
+    GELU,
+    BatchNorm2D,
+    Conv2D,
+    Dense,
+    Flatten,
+    GlobalAvgPool2D,
+    Layer,
+    MaxPool2D,
+    PadChannels,
+    ReLU,
+    Rescale,
+    Residual,
+    Sequential,
+    Softmax,
+    Tanh,
+)
 from peers.peer import Absent, Peer, softmax
 from peers.task import MOMENTUM, RATE, Task
 
@@ -20,6 +35,8 @@ from torch import Tensor, nn
 class Eager(Peer):
     """The network as ``nn.Sequential`` of PyTorch's own layers, trained on its logits; batch first."""
 
+    layout = torch.contiguous_format
+
     def __init__(self, task: Task) -> None:
         setting = task.setting
         if setting.threads is not None:
@@ -28,33 +45,49 @@ class Eager(Peer):
         torch.backends.cudnn.allow_tf32 = setting.tf32
         self._device = setting.device
         weights = {name: torch.tensor(value) for name, value in task.weights.items()}
-        self.network = make_network(setting.network.make().layers, weights).to(self._device)
-        self._optimizer = torch.optim.SGD(self.network.parameters(), RATE, momentum=MOMENTUM)
-        self._images, self._labels = self._on_device(task.images), self._on_device(task.labels)
-        self._batches = cycle(self._on_device(task.batches))
-        self._x = self._on_device(task.x)
+        self.network = make_network(task.network.layers, weights)
+        self.network.to(self._device, memory_format=self.layout)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(not task.network.parameters[name].frozen)
+        self._optimizer = torch.optim.SGD(self._trained().values(), RATE, momentum=MOMENTUM)
+        self._images, self._x = (
+            self._on_device(images).contiguous(memory_format=self.layout) for images in (task.images, task.x)
+        )
+        self._labels, self._batches = self._on_device(task.labels), cycle(self._on_device(task.batches))
         self._loss: Callable[..., Tensor] = self._mean_loss
         self._forward: Callable[..., Tensor] = self.network
 
     def step(self) -> Tensor:
+        self._set_training(True)
         loss = self._loss(*self._gather(next(self._batches)))
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
         return loss.detach()
 
+    def _set_training(self, training: bool) -> None:
+        """Let normalizations use the batch, or their statistics."""
+        if self.network.training != training:
+            self.network.train(training)
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are not frozen."""
+        return {name: value for name, value in self.network.named_parameters() if value.requires_grad}
+
     def _on_device(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self._device)
 
     def _gather(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """The images (N, C, H, W) as floats from 0 to 1, and the labels (N,)."""
-        return self._images[batch].float().div_(255), self._labels[batch]
+        x = self._images[batch].float().div_(255)
+        return x.contiguous(memory_format=self.layout), self._labels[batch]
 
     def _mean_loss(self, x: Tensor, labels: Tensor) -> Tensor:
         """Of images (N, C, H, W) and labels (N,)."""
         return nn.functional.cross_entropy(self.network(x), labels)
 
     def infer(self) -> Tensor:
+        self._set_training(False)
         with torch.inference_mode():
             return self._forward(self._x)
 
@@ -69,11 +102,17 @@ class Eager(Peer):
         return array.cpu().numpy()
 
     def gradients(self) -> dict[str, Any]:
-        named = self.network.named_parameters()
-        return {name: self.to_host(parameter.grad).copy() for name, parameter in named}
+        trained = self._trained().items()
+        return {name: self.to_host(parameter.grad).copy() for name, parameter in trained}
 
     def weights(self) -> dict[str, Any]:
         return {name: self.to_host(value).copy() for name, value in self.network.state_dict().items()}
+
+
+class ChannelsLast(Eager):
+    """The same in the memory format in which the channels of a pixel lie next to each other."""
+
+    layout = torch.channels_last
 
 
 class Compiled(Eager):
@@ -95,8 +134,8 @@ class CompiledStep(Eager):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         torch.compiler.reset()
+        self._velocity = {name: torch.zeros_like(value) for name, value in self._trained().items()}
         self.network.requires_grad_(False)
-        self._velocity = {name: torch.zeros_like(value) for name, value in self.network.named_parameters()}
         # else they would be copied into the CUDA graph's own memory in every step
         for tensor in (self._images, self._labels, self._x, *self._velocity.values()):
             torch._dynamo.mark_static_address(tensor)
@@ -107,7 +146,7 @@ class CompiledStep(Eager):
         return self._train(next(self._batches))
 
     def _update(self, batch: Tensor) -> Tensor:
-        weights = dict(self.network.named_parameters())
+        weights = {name: self.network.get_parameter(name) for name in self._velocity}
         gradients, loss = torch.func.grad_and_value(self._loss_of)(weights, *self._gather(batch))
         for name, weight in weights.items():
             velocity = self._velocity[name].mul_(MOMENTUM).add_(gradients[name])
@@ -145,44 +184,104 @@ def compiled(function: Callable[..., Tensor], mode: str = "default") -> Callable
 
 
 def make_network(layers: Iterable[Layer], weights: dict[str, Tensor]) -> nn.Sequential:
-    """The same layers with these weights; a Softmax at the end is left to the loss."""
-    modules = [
-        make_module(layer, weights.get(f"{index}.weight"), weights.get(f"{index}.bias"))
-        for index, layer in enumerate(layers)
-        if not isinstance(layer, Softmax)
-    ]
-    network = nn.Sequential(*modules)
+    """The same built layers with these weights; a Softmax at the end is left to the loss."""
+    network = nn.Sequential(*(make_module(layer) for layer in layers if not isinstance(layer, Softmax)))
     network.load_state_dict(weights)
     return network
 
 
-def make_module(layer: Layer, weight: Any, bias: Any) -> nn.Module:
-    """The module for ``layer``, for parameters of these shapes."""
+def make_module(layer: Layer) -> nn.Module:
+    """The module for ``layer``."""
     match layer:
         case Conv2D():
-            O, C, *_ = weight.shape
-            arguments = C, O, layer.kernel_size, layer.stride, layer.padding
-            return UntiedConv2d(*arguments, bias=bias) if layer.untied_bias else nn.Conv2d(*arguments)
+            arguments = (
+                layer.input_shape[0],
+                layer.out_channels,
+                layer.kernel_size,
+                layer.stride,
+                layer.padding,
+            )
+            if layer.untied_bias:
+                return UntiedConv2d(*arguments, bias_shape=layer.bias_shape)
+            return nn.Conv2d(*arguments, bias=layer.bias)
         case Dense():
-            return nn.Linear(*reversed(weight.shape))
+            return nn.Linear(*layer.input_shape, *layer.output_shape, bias=layer.bias)
+        case BatchNorm2D():
+            return nn.BatchNorm2d(layer.input_shape[0], layer.eps, layer.momentum)
+        case MaxPool2D(kernel_size=(1, 1)):
+            return Thinned(*layer.stride)
         case MaxPool2D():
             return nn.MaxPool2d(layer.kernel_size, layer.stride)
+        case GlobalAvgPool2D():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case ReLU():
             return nn.ReLU()
+        case GELU():
+            return nn.GELU(layer.approximate)
         case Tanh():
             return nn.Tanh()
         case Flatten():
             return nn.Flatten()
+        case PadChannels():
+            missing = layer.channels - layer.input_shape[0]
+            return nn.ZeroPad3d((0, 0, 0, 0, missing // 2, missing - missing // 2))
+        case Rescale():
+            return Scaled(layer.factor)
+        case Residual():
+            inside = map(make_module, layer.layers)
+            return Shortcut(*inside, shortcut=make_module(layer.branches[1]))
+        case Sequential():
+            return nn.Sequential(*map(make_module, layer.layers))
     raise NotImplementedError(f"PyTorch's module for {layer!r}")
 
 
 class UntiedConv2d(nn.Conv2d):
     """A convolution with a bias for each output position, (O, OH, OW)."""
 
-    def __init__(self, *arguments: Any, bias: Tensor) -> None:
+    def __init__(self, *arguments: Any, bias_shape: tuple[int, ...]) -> None:
         super().__init__(*arguments, bias=False)
-        self.bias = nn.Parameter(torch.zeros_like(bias))
+        self.bias = nn.Parameter(torch.zeros(bias_shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, O, OH, OW)."""
         return self._conv_forward(x, self.weight, None) + self.bias
+
+
+class Thinned(nn.Module):
+    """Every so many rows and columns."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self._rows, self._columns = rows, columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, OH, OW)."""
+        return x[:, :, :: self._rows, :: self._columns]
+
+
+class Scaled(nn.Module):
+    """All numbers times a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self._factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same shape."""
+        return x * self._factor
+
+
+class Shortcut(nn.Sequential):
+    """Modules whose output is added to that of ``shortcut``."""
+
+    def __init__(self, *modules: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__(*modules)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> that of both outputs."""
+        y = x
+        for name, module in self.named_children():
+            if name != "shortcut":
+                y = module(y)
+        return y + self.shortcut(x)

@@ -9,7 +9,7 @@ import backends
 from cnn.support.environment import environment
 from peers.timing import Figure
 
-FORMAT, SCHEMA = "xpcnn peers", 1
+FORMAT, SCHEMA = "xpcnn peers", 2
 PACKAGES = ("numba", "torch", "jax", "jaxlib")
 
 
@@ -44,10 +44,11 @@ class Results:
         return {"format": FORMAT, "schema": SCHEMA, **asdict(self)}
 
 
-def describe_machine(device: str = "cpu", tf32: bool = False) -> dict[str, Any]:
-    """Hardware, system and versions."""
+def describe_machine(device: str = "cpu", tf32: bool = False, avx2: bool = False) -> dict[str, Any]:
+    """Hardware, system and versions, and whether all libraries are held to AVX2."""
     found = backends.get(device, tf32=tf32).describe()
-    return environment() | {"device": found, "peers": {name: _version(name) for name in PACKAGES}}
+    versions = {name: _version(name) for name in PACKAGES}
+    return environment() | {"device": found, "peers": versions, "avx2": avx2}
 
 
 def _version(package: str) -> str | None:

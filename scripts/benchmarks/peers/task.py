@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 import backends
+import cnn
 from peers.networks import Network
 
 RATE, MOMENTUM = 0.001, 0.9  # a rate so small that training on noise, for as long as it takes, stays finite
 DATA_BYTES = 8 << 20  # of images, as many as in MNIST's test set
+CALIBRATED = 8  # images that the first statistics of normalizations are made of
 PHASES = ("training", "inference")
 
 
@@ -57,8 +59,12 @@ class Task:
         would hide an error, and in the end fill the velocity with subnormal numbers.
     order
         A permutation (M,) of them; the batches are its pieces, round and round.
+    network
+        Ours, built in plain NumPy, for those who translate it.
     weights
-        By PyTorch's names. The biases are random too: zeros could lie in the wrong place unseen.
+        Of all parameters and statistics, by PyTorch's names. Biases, and what a normalization scales with,
+        are random too, because zeros and ones could lie in the wrong place unseen. The statistics are those
+        of the first images.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -70,10 +76,8 @@ class Task:
         self.images = random.integers(0, 256, (count, *shape), dtype=np.uint8)
         self.labels = random.integers(0, setting.network.classes, count)
         self.order = random.permutation(count)
-        self.weights = {
-            name: value if name.endswith("weight") else random.normal(0, 0.1, value.shape).astype(np.float32)
-            for name, value in setting.network.built().state_dict().items()
-        }
+        self.network = setting.network.built()
+        self.weights = first_weights(setting.network, self.images[:CALIBRATED], random)
 
     @property
     def batches(self) -> Any:
@@ -83,4 +87,40 @@ class Task:
     @cached_property
     def x(self) -> Any:
         """The first batch as floats from 0 to 1: (N, C, H, W)."""
-        return self.images[self.batches[0]].astype(np.float32) / np.float32(255)
+        return as_floats(self.images[self.batches[0]])
+
+
+def first_weights(network: Network, images: Any, random: np.random.Generator) -> dict[str, Any]:
+    """The weights that all start from; see :class:`Task`."""
+    built = network.built()
+    weights = built.state_dict()
+    for name, parameter in built.parameters.items():
+        if parameter.value.ndim == 1 or not name.endswith("weight"):
+            scattered = random.normal(name.endswith("weight"), 0.1, parameter.value.shape)
+            weights[name] = scattered.astype(np.float32)
+    for name in network.frozen:
+        weights |= whitening(name, weights[f"{name}.weight"])
+    if built.statistics:
+        built.load_state_dict(weights)
+        for layer in built.walk():
+            if isinstance(layer, cnn.BatchNorm2D):
+                layer.momentum = 1.0  # nothing is left of the statistics before
+        built.forward(np.ascontiguousarray(np.moveaxis(as_floats(images), 0, -1)), training=True)
+        weights = built.state_dict()
+    return weights
+
+
+def whitening(name: str, weight: Any) -> dict[str, Any]:
+    """A convolution of this weight (O, C, KH, KW) whose outputs for the images have mean 0 and variance 1.
+
+    Otherwise some channels hardly vary after GELU, and a normalization enlarges their rounding errors.
+    """
+    # the pixels are independent numbers from 0 to 1, so their mean is 1/2 and their variance 1/12
+    weight = weight * np.sqrt(12 / np.square(weight).sum((1, 2, 3), keepdims=True))
+    bias = weight.sum((1, 2, 3)) / -2
+    return {f"{name}.weight": weight.astype(np.float32), f"{name}.bias": bias.astype(np.float32)}
+
+
+def as_floats(images: Any) -> Any:
+    """Bytes as numbers from 0 to 1."""
+    return images.astype(np.float32) / np.float32(255)

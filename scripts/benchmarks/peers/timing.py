@@ -4,21 +4,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from statistics import median
 
 import numpy as np
 
 from backends import Backend
 from cnn.inspection.timing import Spread
 from peers.agreement import Job, Proof
-from peers.contenders import BASELINE, CONTENDERS
+from peers.contenders import CONTENDERS, PYTORCH
 from peers.task import Setting, Task
 
-WARM_UP = 3  # steps
+WARM_UP = 3  # steps after the first
 PAUSE = 0.1  # seconds: idle threads of another library go on spinning for a while after their last product
 BLOCK = 0.05  # seconds: as many steps are timed at once as this takes
-PATIENCE = 5.0  # seconds that a contender may use for its turns; three it has in any case
-LEAST_TURNS = 3
+PATIENCE = 5.0  # seconds that a contender may use for its turns; five it has in any case
+LEAST_TURNS = 5
+LONG = 0.5  # seconds: a call that takes longer is neither warmed up nor woken up by others before it
 PRODUCT_SIZE = 2048
 CUDA_PRODUCT_SIZE = 8192
 CUDA_COPY_BYTES = 256 << 20  # several times what a GPU's cache holds
@@ -53,7 +53,8 @@ class Figure:
     seconds: Spread  # of a step or an inference
     turns: int
     images_per_second: float
-    times_pytorch: float | None  # median over the rounds of PyTorch's seconds over its own
+    pytorch: str | None  # the mode of PyTorch that takes the least time here
+    times_pytorch: Spread | None  # over the rounds: the seconds of that mode over its own
     product_flops: float  # operations a second of a large matrix product
     product_share: float  # what a step or inference reaches of it
     copy_bytes: float  # bytes a second, read and written, of a copy: on the CPU as large as the parameters
@@ -61,15 +62,13 @@ class Figure:
     first_seconds: float  # with everything that happens only once, such as compiling
 
 
-def measure(
-    jobs: Sequence[Job], phases: Iterable[str], proof: Proof, rounds: int, say: Callable[[str], None]
-) -> list[Figure]:
+def measure(jobs: Sequence[Job], proof: Proof, rounds: int, say: Callable[[str], None]) -> list[Figure]:
     """The figures of all that was proved; the settings are of the same device and threads."""
     first = jobs[0].setting
     size = PRODUCT_SIZE if first.device == "cpu" else CUDA_PRODUCT_SIZE
     product_flops = measure_product(first.backend("portable"), size)
     figures: list[Figure] = []
-    for setting, phase, names in ((job.setting, phase, job.names) for job in jobs for phase in phases):
+    for setting, phase, names in ((job.setting, phase, job.names) for job in jobs for phase in job.phases):
         say(f"timing {setting}, {phase}")
         chosen = [name for name in names if (setting, name) in proof.first_seconds]
         taken = take_turns(start_all(setting, phase, chosen), rounds)
@@ -86,6 +85,7 @@ def make_figures(
     copy_bytes = measure_copy(setting.backend("portable"), copied)
     product_seconds = network.flops(phase, batch_size) / product_flops
     copy_seconds = network.moved_bytes(phase) / copy_bytes
+    pytorch = fastest([name for name in PYTORCH if name in taken], taken)
     for name, seconds in taken.items():
         spread = Spread.of(seconds)
         yield Figure(
@@ -97,7 +97,8 @@ def make_figures(
             seconds=spread,
             turns=len(seconds),
             images_per_second=batch_size / spread.median,
-            times_pytorch=times_as_fast(seconds, taken.get(BASELINE)),
+            pytorch=pytorch,
+            times_pytorch=times_as_fast(seconds, taken[pytorch]) if pytorch else None,
             product_flops=product_flops,
             product_share=product_seconds / spread.median,
             copy_bytes=copy_bytes,
@@ -118,29 +119,38 @@ def start_all(setting: Setting, phase: str, names: Iterable[str]) -> dict[str, C
 
 def take_turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call, turn by turn, ``rounds`` times or until its patience is used up."""
-    times = {name: calls_a_turn(call) for name, call in calls.items()}
+    lasting = {name: warmed_up(call) for name, call in calls.items()}
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds):
         for name, call in calls.items():
-            if turn < LEAST_TURNS or sum(taken[name]) * times[name] < PATIENCE:
+            times = max(1, ceil(BLOCK / lasting[name]))
+            if turn < LEAST_TURNS or sum(taken[name]) * times < PATIENCE:
                 time.sleep(PAUSE)
-                call.run()
-                taken[name].append(call.seconds(times[name]))
+                if lasting[name] < LONG:
+                    call.run()
+                taken[name].append(call.seconds(times))
     return taken
 
 
-def calls_a_turn(call: Call) -> int:
-    """How many calls are timed at once, found after a few to warm up."""
-    for _ in range(WARM_UP):
+def warmed_up(call: Call) -> float:
+    """Seconds of a call, after a few of them unless they take long."""
+    call.run()
+    seconds = call.seconds(1)
+    if seconds > LONG:
+        return seconds
+    for _ in range(WARM_UP - 1):
         call.run()
-    return max(1, ceil(BLOCK / call.seconds(1)))
+    return call.seconds(1)
 
 
-def times_as_fast(seconds: Sequence[float], baseline: Sequence[float] | None) -> float | None:
-    """The median of the ratios in the rounds that both took part in; None without the baseline."""
-    if baseline is None:
-        return None
-    return median(theirs / own for own, theirs in zip(seconds, baseline, strict=False))
+def fastest(names: Iterable[str], taken: Mapping[str, Sequence[float]]) -> str | None:
+    """The one with the lowest median; None without names."""
+    return min(names, key=lambda name: Spread.of(taken[name]).median, default=None)
+
+
+def times_as_fast(seconds: Sequence[float], baseline: Sequence[float]) -> Spread:
+    """The ratios in the rounds that both took part in."""
+    return Spread.of([theirs / own for own, theirs in zip(seconds, baseline, strict=False)])
 
 
 def measure_product(backend: Backend, size: int) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-LEFT = ("peer", "network", "layer", "shape", "pass")  # columns of words
+LEFT = ("peer", "network", "phase", "fastest mode", "layer", "shape", "pass")  # columns of words
 
 
 def markdown(
