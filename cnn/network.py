@@ -60,6 +60,7 @@ class Network(Freezable):
         seed: int = 0,
         dtype: str = "float32",
         fuse: bool = True,
+        winograd: bool = True,
     ) -> Shape:
         """Give the layers their places, and the parameters their memory and initial values.
 
@@ -77,6 +78,9 @@ class Network(Freezable):
             "float32" or "float64".
         fuse : bool
             Compute neighbouring layers in one pass if they can be; the results are the same.
+        winograd : bool
+            Let the CPU's kernels compute wide 3x3 convolutions in float32 by Winograd's algorithm, which is
+            faster but rounds more.
 
         Returns
         -------
@@ -92,7 +96,7 @@ class Network(Freezable):
         """
         if context is not None:
             return super().build(input_shape, context)
-        return self._build_root(shape("input_shape", input_shape), backend, seed, dtype, fuse)
+        return self._build_root(shape("input_shape", input_shape), backend, seed, dtype, fuse, winograd)
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """The output for device arrays, batch last: (*input_shape, N) -> (*output_shape, N).
@@ -338,6 +342,7 @@ class Network(Freezable):
             "seed": self._seed,
             "dtype": self.dtype,
             "fuse": self.context.fuse,
+            "winograd": self.context.winograd,
         }
 
     def __deepcopy__(self, memo: Any) -> "Network":
@@ -365,12 +370,12 @@ class Network(Freezable):
             raise ShapeError(f"the images are {images.shape}, the network was built for {expected}{advice}")
 
     def _build_root(
-        self, input_shape: Shape, backend: Backend | str, seed: int, dtype: str, fuse: bool
+        self, input_shape: Shape, backend: Backend | str, seed: int, dtype: str, fuse: bool, winograd: bool
     ) -> Shape:
         name = getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)  # np.dtype's, np.float32's
         require_dtype(name)
         whole("seed", seed, least=0)
-        fuse = flag("fuse", fuse)
+        fuse, winograd = flag("fuse", fuse), flag("winograd", winograd)
         if isinstance(backend, str):
             backend = backends.get(backend)
         if not isinstance(backend, Backend):
@@ -378,8 +383,8 @@ class Network(Freezable):
         self.require_unbuilt()
         try:
             with backend.active():
-                draws = Draws(backend, seed)
-                super().build(input_shape, Context(backend, name, Scratch(backend, name), draws, fuse))
+                scratch, draws = Scratch(backend, name), Draws(backend, seed)
+                super().build(input_shape, Context(backend, name, scratch, draws, fuse, winograd))
                 self._allocate(seed)
                 self.is_root, self._batch, self._seed = True, 0, seed
         except (OutOfMemory, MemoryError) as error:

@@ -1,6 +1,7 @@
 """Sequential: building, names, flat vectors, states, copies, predictions."""
 
 import copy
+import pickle
 import threading
 
 import numpy as np
@@ -331,6 +332,21 @@ def test_the_summary_counts_what_can_be_counted_by_hand(capsys):
     assert "416,520" in text
     for column in ("layer", "output shape", "parameters", "multiply-adds", "memory"):
         assert column in text
+
+
+def test_winograds_algorithm_can_be_turned_off():
+    pytest.importorskip("numba")
+    x = np.random.default_rng(0).standard_normal((32, 12, 12, 32), dtype=np.float32)
+    networks = {}
+    for name, how in {"usual": {}, "off": {"winograd": False}, "exact": {"dtype": "float64"}}.items():
+        networks[name] = cnn.Sequential(cnn.Conv2D(32, 3, padding=1))
+        networks[name].build((32, 12, 12), backend="cpu", **how)
+    y = {name: network.forward(x).copy() for name, network in networks.items()}
+    largest = np.abs(y["exact"]).max()
+    error = {name: np.abs(y[name] - y["exact"]).max() / largest for name in ("usual", "off")}
+    assert 4 * error["off"] < error["usual"] < 5e-5
+    for twin in (networks["off"].copy(), pickle.loads(pickle.dumps(networks["off"]))):
+        np.testing.assert_array_equal(twin.forward(x), y["off"])
 
 
 def test_every_backend_gives_the_same_first_weights(backend):

@@ -7,7 +7,7 @@ import typer
 
 from cnn import comparison
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, choices, given
+from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, Winograd, choices, given
 from cnn.cli.output import Status, print_json, say
 from cnn.comparison.plot import draw, require_drawing
 from cnn.comparison.saved import as_plain
@@ -17,7 +17,7 @@ from cnn.support.errors import ArgumentError
 from cnn.support.outputs import COMPARISON, require_output
 from cnn.support.text import printable
 
-OF_MEASURING = ("model", "batch_size", "device", "kernels", "threads", "dtype", "rounds", "save")
+OF_MEASURING = ("model", "batch_size", "device", "kernels", "threads", "dtype", "winograd", "rounds", "save")
 
 
 @app.command(
@@ -64,6 +64,7 @@ def compare(
         ),
     ] = None,
     dtype: Dtype = DEFAULT.dtype,
+    winograd: Winograd = DEFAULT.winograd,
     rounds: Annotated[int, typer.Option(help="How often each setup is timed, in turns.")] = 21,
     save: Annotated[
         Path | None,
@@ -99,7 +100,9 @@ def compare(
         for slower in dict.fromkeys(filter(None, (setup.backend.slower for setup in chosen))):
             say(f"note: {slower}")
         status = Status()
-        result = comparison.compare(chosen, model, batch_size, dtype, rounds, status.say, status.show)
+        result = comparison.compare(
+            chosen, model, batch_size, dtype, rounds, status.say, status.show, winograd=winograd
+        )
         status.clear()
     if save:
         comparison.save(result, save)

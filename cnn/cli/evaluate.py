@@ -6,7 +6,7 @@ import typer
 
 import backends
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Tta, Weights
+from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, Threads, Tta, Weights
 from cnn.cli.output import print_json, result_line, say_notes
 from cnn.data import load
 from cnn.data.notes import notes_on
@@ -32,11 +32,12 @@ def evaluate(
     device: Device = DEFAULT.device,
     kernels: Kernels = DEFAULT.kernels,
     threads: Threads = DEFAULT.threads,
+    winograd: OwnWinograd = None,
     as_json: AsJson = False,
 ) -> None:
     """Test a trained network on the test set of its data."""
     folder = RunFolder(run)
-    network, config, class_names = folder.load(backends.get(device, kernels, threads), weights)
+    network, config, class_names = folder.load(backends.get(device, kernels, threads), weights, winograd)
     if data is None:
         config.require_data()
     test_set = load(data or config.data)[1]

@@ -72,6 +72,13 @@ Device = Annotated[str, option("device")]
 Kernels = Annotated[str, option("kernels")]
 Threads = Annotated[int | None, option("threads")]
 Dtype = Annotated[str, option("dtype")]
+Winograd = Annotated[bool, option("winograd")]
+OwnWinograd = Annotated[
+    bool | None,
+    typer.Option(
+        "--winograd/--no-winograd", help=SETTINGS["winograd"].metadata["help"], show_default="the run's own"
+    ),
+]
 Tta = Annotated[
     str | None,
     typer.Option(

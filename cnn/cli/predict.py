@@ -11,7 +11,7 @@ import typer
 import backends
 from backends.text import did_you_mean
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, Run, Threads, Tta, Weights
+from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, Threads, Tta, Weights
 from cnn.cli.output import print_json, say, say_weights
 from cnn.data.readers.photographs import as_digit, as_image, pictures_at, read_picture
 from cnn.runs.folder import RunFolder
@@ -57,6 +57,7 @@ def predict(
     device: Device = DEFAULT.device,
     kernels: Kernels = DEFAULT.kernels,
     threads: Threads = DEFAULT.threads,
+    winograd: OwnWinograd = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify photographs and scans.
@@ -72,7 +73,7 @@ def predict(
             + did_you_mean(prepare, ["auto", *PREPARATIONS])
         )
     folder = RunFolder(run)
-    network, config, class_names = folder.load(backends.get(device, kernels, threads), weights)
+    network, config, class_names = folder.load(backends.get(device, kernels, threads), weights, winograd)
     say_weights(folder, weights)
     if prepare == "auto":
         prepare = "digit" if config.data == "mnist" else "resize"

@@ -36,6 +36,7 @@ def compare(
     rounds: int = 21,
     say: Callable[[str], None] = lambda text: None,
     show: Callable[[str], None] = lambda text: None,
+    winograd: bool = True,
 ) -> Comparison:
     """Check that ``setups`` compute the same training steps, then time them alternately.
 
@@ -49,6 +50,8 @@ def compare(
         The number of turns of each setup; a slow one takes fewer, but at least three.
     say, show : callable
         Called with the phase that begins, and with its progress.
+    winograd : bool
+        As in :meth:`cnn.Sequential.build`.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def compare(
         If two setups do not compute the same; then nothing is timed.
     """
     whole("rounds", rounds)
-    workload = make_workload(model, batch_size, dtype)
+    workload = make_workload(model, batch_size, dtype, winograd)
     for setup in setups:  # otherwise the first would pay for shared initialization
         show(f"a first step on {setup.name}")
         _first_step(setup, workload)

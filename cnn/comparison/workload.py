@@ -30,6 +30,7 @@ class Workload:
     batch_size: int
     dtype: str
     data: Dataset
+    winograd: bool = True
 
     def start(self, backend: Backend, batch_size: int | None = None, batches: int = 2) -> "Training":
         """A network ready for its first step; it cycles through ``batches`` batches."""
@@ -47,7 +48,9 @@ class Training:
     def __init__(self, workload: Workload, backend: Backend, batch_size: int, batches: int) -> None:
         data = workload.batches(batch_size, batches)
         self.network = models.get(workload.model, len(data.classes))
-        self.network.build(data.shape, backend=backend, seed=0, dtype=workload.dtype)
+        self.network.build(
+            data.shape, backend=backend, seed=0, dtype=workload.dtype, winograd=workload.winograd
+        )
         self.loss = make_loss(self.network, None)
         self._optimizer = SGD(RATE, momentum=MOMENTUM)
         self._optimizer.build(self.network)
@@ -66,12 +69,12 @@ class Training:
         return self.loss.losses
 
 
-def make_workload(model: str, batch_size: int, dtype: str) -> Workload:
+def make_workload(model: str, batch_size: int, dtype: str, winograd: bool = True) -> Workload:
     """The model on MNIST's test images; ArgumentError if an argument is invalid."""
     whole("batch_size", batch_size)
     require_dtype(dtype)
     models.get(model, 10)
-    return Workload(model, batch_size, dtype, load("mnist")[1])
+    return Workload(model, batch_size, dtype, load("mnist")[1], winograd)
 
 
 def work(network: Network, batch_size: int) -> list[Work]:

@@ -24,6 +24,7 @@ def rows(network: Any) -> list[dict[str, Any]]:
             "multiply_adds": layer.multiply_adds,
             "bytes": layer.kept_bytes if layer is together[-1] else 0,
             "in_one_pass": [other.path for other in together] if len(together) > 1 else [],
+            "algorithm": layer.algorithm,
         }
         for together in network.walk_passes()
         for layer in together
@@ -75,3 +76,6 @@ def show(network: Any) -> None:
         f"{readable_bytes(whole['parameter_bytes'])}; the total memory per image includes the gradients that "
         "layers pass on"
     )
+    for algorithm in dict.fromkeys(row["algorithm"] for row in table if row["algorithm"]):
+        layers = ", ".join(row["layer"].partition(" ")[0] for row in table if row["algorithm"] == algorithm)
+        write_line(f"{algorithm} computes large batches of layers {layers}")

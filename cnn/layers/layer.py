@@ -44,6 +44,7 @@ class Context:
     scratch: Scratch
     draws: Draws
     fuse: bool = True  # whether layers may be computed together in one pass
+    winograd: bool = True  # whether kernels may use Winograd's algorithm
     path: str = ""
 
 
@@ -67,6 +68,7 @@ class Layer:
     gives_probabilities = False  # whether the outputs are not negative and add up to 1
     mixes_samples = False  # whether a sample's training output depends on the rest of the batch
     mixes_in_inference = False  # whether the same holds in inference
+    algorithm = ""  # by which large batches are computed, if summaries should say so
     epilogue: str | None = None  # the name under which a preceding layer can fuse this one, as "relu"
 
     def __init_subclass__(cls) -> None:

@@ -206,6 +206,11 @@ class Config:
     fuse: bool = setting(
         True, DEVICE, "Compute several layers in one pass if the kernels can.",
     )
+    winograd: bool = setting(
+        True, DEVICE,
+        "On a CPU: compute wide 3x3 convolutions by Winograd's algorithm, which is faster but rounds more.",
+        before=False, changeable=True,
+    )
     graph: bool = setting(
         True, DEVICE, "On a GPU: record a training step once, as a CUDA graph, and replay it.", before=True,
     )
@@ -263,7 +268,9 @@ class Config:
     def make_network(self, shape: tuple[int, ...], classes: int, backend: Backend) -> Network:
         """The model, built for images of ``shape``."""
         network = models.get(self.model, classes)
-        network.build(shape, backend=backend, seed=self.seed, dtype=self.dtype, fuse=self.fuse)
+        network.build(
+            shape, backend=backend, seed=self.seed, dtype=self.dtype, fuse=self.fuse, winograd=self.winograd
+        )
         return network
 
     def make_optimizer(self, images: int) -> Optimizer:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from errno import ENOTDIR
 from itertools import count
 from pathlib import Path
@@ -205,12 +205,16 @@ class RunFolder:
         """The file of the "last" or "best" weights."""
         return self.best if weights == "best" else self.weights
 
-    def load(self, backend: Backend, weights: str | None = None) -> tuple[Network, Config, tuple[str, ...]]:
+    def load(
+        self, backend: Backend, weights: str | None = None, winograd: bool | None = None
+    ) -> tuple[Network, Config, tuple[str, ...]]:
         """The run's network on ``backend``, its configuration, and the class names.
 
-        ``weights`` are as :meth:`require_weights` takes them.
+        ``weights`` are as :meth:`require_weights` takes them. ``winograd`` replaces the run's own setting.
         """
         config, shape, class_names = self.read()
+        if winograd is not None:
+            config = replace(config, winograd=winograd)
         file = self.weights_file(self.require_weights(weights))
         state, _ = read_weights(file)
         try:

@@ -324,6 +324,33 @@ def test_the_summary_shows_what_runs_in_one_pass(command):
     assert "0-2" in command("summary")[1]
 
 
+def test_the_summary_shows_which_layers_use_winograds_algorithm(command):
+    pytest.importorskip("numba")
+    wide = command("summary", "--model", "resnet20", "--input-shape", "3,32,32")[1]
+    *_, line = wide.strip().splitlines()
+    assert line.startswith("Winograd F(4x4, 3x3) computes large batches of layers")
+    assert "17.0, 17.3" in line
+    assert "Winograd" not in command("summary", "--model", "lenet5")[1]
+    exact = command("summary", "--model", "resnet20", "--input-shape", "3,32,32", "--dtype", "float64")[1]
+    assert "Winograd" not in exact
+
+
+def test_winograds_algorithm_is_turned_off_on_request(command, monkeypatch):
+    pytest.importorskip("numba")
+    built = []
+    make = cnn.Sequential.build
+    monkeypatch.setattr(
+        cnn.Sequential, "build", lambda *given, **named: (built.append(named), make(*given, **named))[1]
+    )
+    few = ("--per-class", 20, "--epochs", 1, "--device", "cpu", "--no-report")
+    command("train", *few, "--no-winograd", "--out", "run")
+    assert json.loads(Path("run/config.json").read_text())["winograd"] is False
+    command("evaluate", "run", "--device", "cpu")
+    command("evaluate", "run", "--device", "cpu", "--winograd")
+    roots = [named["winograd"] for named in built if "winograd" in named]
+    assert roots == [False, False, True]
+
+
 def test_layers_one_by_one_on_request(command):
     pytest.importorskip("numba")
     few = ("--per-class", 20, "--epochs", 1, "--kernels", "compiled", "--no-report")
