@@ -206,10 +206,14 @@ def in_a_process(code, **environment):
 
 
 STEP = """
-import json
+import json, platform
+import numba
+{processor}
 import numpy as np, backends, cnn
 backend = backends.get("cpu", kernels="compiled", threads={threads})
-network = cnn.Sequential(cnn.Conv2D(6, 5, padding=2), cnn.Conv2D(16, 5), cnn.Flatten(), cnn.Dense(10))
+network = cnn.Sequential(
+    cnn.Conv2D(6, 5, padding=2), cnn.Conv2D(16, 5), cnn.Conv2D(45, 3, stride=2), cnn.Flatten(),
+    cnn.Dense(50), cnn.Dense(10))
 network.build((1, 16, 16), backend=backend, seed=0, dtype="float64")
 x = np.random.default_rng(0).uniform(0, 1, (1, 16, 16, 70))
 dy = np.random.default_rng(1).standard_normal((10, 70))
@@ -220,8 +224,8 @@ print(json.dumps(dict(vector=VECTOR_BYTES, gradients=network.flat.grad.tolist())
 """
 
 
-def step(threads=1, **environment):
-    return json.loads(in_a_process(STEP.format(threads=threads), **environment))
+def step(threads=1, processor="", **environment):
+    return json.loads(in_a_process(STEP.format(threads=threads, processor=processor), **environment))
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +247,24 @@ PROCESSORS = {
 def test_the_tiles_of_other_processors_compute_the_same(processor, here):
     name, features, vector = PROCESSORS[processor]
     there = step(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
+    assert there["vector"] == vector
+    np.testing.assert_allclose(there["gradients"], here["gradients"], rtol=1e-9, atol=1e-10)
+
+
+AS_ON = """
+actual = numba.config.CPU_FEATURES, platform.machine
+numba.config.CPU_FEATURES, platform.machine = {features!r}, lambda: {machine!r}
+import backends.cpu.compiled.registers
+numba.config.CPU_FEATURES, platform.machine = actual
+"""
+TILES = {"AVX-512": ("+avx512f,+avx2", "x86_64", 64), "NEON": ("", "aarch64", 16)}
+
+
+@pytest.mark.parametrize("tiles", TILES)
+def test_the_tiles_of_other_registers_compute_the_same(tiles, here, tmp_path):
+    features, machine, vector = TILES[tiles]  # LLVM cuts wider vectors to this processor's
+    processor = AS_ON.format(features=features, machine=machine)
+    there = step(processor=processor, NUMBA_CACHE_DIR=str(tmp_path))
     assert there["vector"] == vector
     np.testing.assert_allclose(there["gradients"], here["gradients"], rtol=1e-9, atol=1e-10)
 

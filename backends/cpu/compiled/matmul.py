@@ -11,6 +11,8 @@ from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
 from backends.memory import Array
 
+TURNED = 1 << 15  # numbers of x.T that are transposed at a time; they stay in the L2 cache
+
 Scratch = Callable[..., list[Array]]
 
 
@@ -37,14 +39,15 @@ def _wide(a: Array, b: Array, out: Array, accumulate: bool, scratch: Scratch) ->
     (b_row, b_column), (out_row, _) = _steps(b), _steps(out)
     if b_column != 1 and (b_row != 1 or b_column != k):
         return False
-    by_depth = parts > 1 and k > 4 * max(m, n) and not accumulate and out_row == n
-    whole = -(-n // vector) * vector  # whole vectors, so that none spans two cache lines
-    rows, shares = scratch(out.dtype, k * whole * (b_column != 1), parts * m * n * by_depth)
-    if b_column != 1:  # x.T: its rows are x's columns
-        products.transpose(out.dtype, (b, rows, n, k, whole, vector), parts)
-        b, b_row = rows, whole
+    if b_column != 1:  # x.T, which is transposed a few rows at a time
+        at_once = max(vector, min(96, TURNED // k // vector * vector))
+        (turned,) = scratch(out.dtype, parts * k * at_once)
+        operands = (b, _multiples(k, at_once), a, *_steps(a), m, k, n, int(accumulate), vector)
+        products.multiply_turned(out.dtype, (outer, turned, at_once, out, out_row, *operands), parts)
+        return True
     operands = (b, _multiples(k, b_row), a, *_steps(a), m, k, n)
-    if by_depth:
+    if parts > 1 and k > 4 * max(m, n) and not accumulate and out_row == n:  # by depth
+        (shares,) = scratch(out.dtype, parts * m * n)
         products.multiply_by_depth(out.dtype, (outer, shares, *operands, vector), parts)
         products.add_shares(out.dtype, (shares, parts, out, m * n))
     else:

@@ -9,14 +9,22 @@ from backends.cpu.compiled.registers import (
     VECTOR_BYTES,
     at,
     call,
+    copy_lines,
     inner_tile,
     outer_tile,
+    room,
     transpose_tile,
     zero,
 )
 
-DEPTH = 192  # this many lines of x, a tile wide, stay in the L1 cache while all rows are combined with them
-_TALL = 8 in OUTER_TILES
+# so many lines of x, three vectors wide, are 24 KB, which stay in the L1 cache
+DEPTH = min(256, (24 << 10) // (3 * VECTOR_BYTES))
+PACKED_ROWS = 32  # from so many rows on, copying these lines into a panel pays off
+BLOCK = (
+    64  # rows that are combined with a panel before the next one is made; their weights stay in the L2 cache
+)
+_PANEL, _WEIGHTS = DEPTH * 3 * VECTOR_BYTES // 4, DEPTH * BLOCK
+NARROW_BLOCK = 16  # the same if y is so narrow that x is not copied; their weights stay in the L1 cache
 
 
 def lanes(dtype: Any) -> int:
@@ -24,34 +32,118 @@ def lanes(dtype: Any) -> int:
     return VECTOR_BYTES // dtype.itemsize
 
 
-def _outer_strip(rows: int) -> Any:
-    """The loops over y for tiles of ``rows`` rows; ``count`` is a multiple of it."""
-    vectors = OUTER_TILES.get(rows, 1)
+@inlined
+def _in_tiles(count, rows):
+    """How many of ``count`` rows are computed in tiles of ``rows`` rows; lower tiles compute the others."""
+    tiles, left = count // rows, count % rows
+    if (rows > 4) & (tiles > 0) & ((left == 2) | (left == 3)):
+        tiles -= 1  # for example, 10 rows are 6 and 4, not 8 and two single ones
+    return tiles * rows
+
+
+def _outer_column(rows: int, vectors: int, masked: bool) -> Any:
+    """A column of tiles, ``vectors`` wide, for ``count`` rows, a multiple of ``rows``."""
 
     @inlined
-    def strip(y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add, lanes):
-        span = vectors * lanes
-        whole = width - width % span
-        across, down = whole // span, count // rows
-        for tile in range(across * down):
-            # the larger of w and x is read once, the other stays in a cache
-            m, r = (tile % across, tile // across) if count > width else (tile // down, tile % down)
-            m, r = m * span, r * rows
+    def column(y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add):
+        for r in range(0, count, rows):
             outer_tile(
-                at(y, r * y_row + m), y_row, at(x, m), offsets, at(w, r * w_row), w_row, w_column,
-                depth, span, add, rows, vectors, False,
+                at(y, r * y_row), y_row, x, offsets, at(w, r * w_row), w_row, w_column,
+                depth, width, add, rows, vectors, masked,
             )  # fmt: skip
+
+    return column
+
+
+def _outer_strip(rows: int, vectors: int) -> Any:
+    """The loops over y for tiles of ``rows`` rows; ``count`` is a multiple of it."""
+    wide, masked = _outer_column(rows, vectors, False), _outer_column(rows, 1, True)
+
+    @inlined
+    def strip(y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add, lanes, panel, weights):
+        whole = width - width % (vectors * lanes)
+        for m in range(0, whole, vectors * lanes):
+            wide(at(y, m), y_row, at(x, m), offsets, w, w_row, w_column, count, depth, 0, add)
         for m in range(whole, width, lanes):
-            for r in range(0, count, rows):
-                outer_tile(
-                    at(y, r * y_row + m), y_row, at(x, m), offsets, at(w, r * w_row), w_row, w_column,
-                    depth, width - m, add, rows, 1, True,
-                )  # fmt: skip
+            masked(at(y, m), y_row, at(x, m), offsets, w, w_row, w_column, count, depth, width - m, add)
 
     return strip
 
 
-_outer_8, _outer_6, _outer_4, _outer_1 = (_outer_strip(rows) for rows in (8, 6, 4, 1))
+def _packing_strip(rows: int) -> Any:
+    """The same for tiles of three vectors, and of two if that leaves none over.
+
+    If there are enough rows, the lines of x below a column of tiles are first copied next to each other, into
+    ``panel``. Otherwise they may displace each other from the L1 cache, because a batch of 128 puts their
+    beginnings on few of its sets. So are the weights if they are those of w.T.
+    """
+    three, two = _outer_column(rows, 3, False), _outer_column(rows, 2, False)
+    masked = _outer_column(rows, 1, True)
+
+    @inlined
+    def strip(y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add, lanes, panel, weights):
+        numbers, steps = panel
+        packed = (count >= PACKED_ROWS) & (width > 6 * lanes) & (depth >= 16)
+        at_once = max(1, count)
+        if packed:
+            at_once = BLOCK
+            for k in range(depth):
+                steps[k] = k * 3 * lanes
+        elif count > width:
+            at_once = NARROW_BLOCK
+        whole = width // lanes
+        threes = whole // 3 - (1 if (whole % 3 == 1) & (whole > 3) else 0)  # 4 vectors are 2 and 2
+        twos = (whole - 3 * threes) // 2
+        for r in range(0, count, at_once):
+            y_r, some = at(y, r * y_row), min(at_once, count - r)
+            w_r, own_row, own_column = at(w, r * w_row), w_row, w_column
+            if packed & (w_row == 1) & (w_column > 1):
+                for k in range(depth):
+                    source, target = at(w_r, k * w_column), at(weights, k * BLOCK)
+                    for i in range(some):
+                        target[i] = source[i]
+                w_r, own_column = weights, BLOCK
+            m = 0
+            for _ in range(threes):
+                x_m, places = at(x, m), offsets
+                if packed:
+                    copy_lines(x_m, offsets, numbers, 3 * lanes, depth, 3)
+                    x_m, places = numbers, steps
+                three(at(y_r, m), y_row, x_m, places, w_r, own_row, own_column, some, depth, 0, add)
+                m += 3 * lanes
+            for _ in range(twos):
+                x_m, places = at(x, m), offsets
+                if packed:
+                    copy_lines(x_m, offsets, numbers, 3 * lanes, depth, 2)
+                    x_m, places = numbers, steps
+                two(at(y_r, m), y_row, x_m, places, w_r, own_row, own_column, some, depth, 0, add)
+                m += 2 * lanes
+            for rest in range(m, width, lanes):
+                masked(at(y_r, rest), y_row, at(x, rest), offsets, w_r, own_row, own_column,
+                       some, depth, width - rest, add)  # fmt: skip
+
+    return strip
+
+
+def _outer_strips(tiles: dict[int, int]) -> Any:
+    """The loops over y for tiles of all these sizes, the highest first."""
+    (rows, vectors), *lower = tiles.items()
+    strip = _packing_strip(rows) if vectors == 3 else _outer_strip(rows, vectors)
+    if not lower:
+        return strip
+    others = _outer_strips(dict(lower))
+
+    @inlined
+    def strips(y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add, lanes, panel, weights):
+        done = _in_tiles(count, rows)
+        strip(y, y_row, x, offsets, w, w_row, w_column, done, depth, width, add, lanes, panel, weights)
+        others(at(y, done * y_row), y_row, x, offsets, at(w, done * w_row), w_row, w_column,
+               count - done, depth, width, add, lanes, panel, weights)  # fmt: skip
+
+    return strips
+
+
+_outer_tiles = _outer_strips(OUTER_TILES)
 
 
 @Kernel
@@ -60,28 +152,16 @@ def outer_product(
     rows: int, depth: int, width: int, add: int, lanes: int,
 ) -> None:  # fmt: skip
     """``y (+)= w @ x``: (rows, depth) times (depth, width); ``outer_tile`` explains the layout."""
+    panel = room(y, _PANEL), room(offsets, DEPTH)
+    weights = room(y, _WEIGHTS)
     for k in range(0, max(depth, 1), DEPTH):
         some, more = min(DEPTH, depth - k), add != 0 or k > 0
-        o, w_k = at(offsets, k), at(w, k * w_column)
-        done = 0
-        if _TALL:
-            done = rows - rows % 8
-            _outer_8(y, y_row, x, o, w_k, w_row, w_column, done, some, width, more, lanes)
-            six = (rows - done) // 6 * 6
-            _outer_6(at(y, done * y_row), y_row, x, o, at(w_k, done * w_row), w_row, w_column,
-                     six, some, width, more, lanes)  # fmt: skip
-            done += six
-        four = (rows - done) // 4 * 4
-        _outer_4(at(y, done * y_row), y_row, x, o, at(w_k, done * w_row), w_row, w_column,
-                 four, some, width, more, lanes)  # fmt: skip
-        done += four
-        _outer_1(at(y, done * y_row), y_row, x, o, at(w_k, done * w_row), w_row, w_column,
-                 rows - done, some, width, more, lanes)  # fmt: skip
+        _outer_tiles(y, y_row, x, at(offsets, k), at(w, k * w_column), w_row, w_column,
+                     rows, some, width, more, lanes, panel, weights)  # fmt: skip
 
 
-def _inner_strip(rows: int) -> Any:
+def _inner_strip(rows: int, wide: int) -> Any:
     """The loops over y for tiles of ``rows`` rows; ``count`` is a multiple of it."""
-    wide = INNER_TILES.get(rows, 1)
 
     @inlined
     def strip(y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, count, lines, length, columns):
@@ -101,7 +181,25 @@ def _inner_strip(rows: int) -> Any:
     return strip
 
 
-_inner_8, _inner_6, _inner_4, _inner_1 = (_inner_strip(rows) for rows in (8, 6, 4, 1))
+def _inner_strips(tiles: dict[int, int]) -> Any:
+    """The loops over y for tiles of all these sizes, the highest first."""
+    (rows, wide), *lower = tiles.items()
+    strip = _inner_strip(rows, wide)
+    if not lower:
+        return strip
+    others = _inner_strips(dict(lower))
+
+    @inlined
+    def strips(y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, count, lines, length, columns):
+        done = _in_tiles(count, rows)
+        strip(y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, done, lines, length, columns)
+        others(at(y, done * y_row), y_row, y_column, at(a, done * a_row), a_row, a_line, b, b_line, offsets,
+               count - done, lines, length, columns)  # fmt: skip
+
+    return strips
+
+
+_inner_tiles = _inner_strips(INNER_TILES)
 
 
 @Kernel
@@ -110,20 +208,7 @@ def inner_product(
     offsets: Indices, lines: int, length: int, rows: int, columns: int,
 ) -> None:  # fmt: skip
     """``y += a @ b.T`` for a (rows, lines * length), b (columns, lines * length); see ``inner_tile``."""
-    done = 0
-    if _TALL:
-        done = rows - rows % 8
-        _inner_8(y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, done, lines, length, columns)
-        six = (rows - done) // 6 * 6
-        _inner_6(at(y, done * y_row), y_row, y_column, at(a, done * a_row), a_row, a_line,
-                 b, b_line, offsets, six, lines, length, columns)  # fmt: skip
-        done += six
-    four = (rows - done) // 4 * 4
-    _inner_4(at(y, done * y_row), y_row, y_column, at(a, done * a_row), a_row, a_line,
-             b, b_line, offsets, four, lines, length, columns)  # fmt: skip
-    done += four
-    _inner_1(at(y, done * y_row), y_row, y_column, at(a, done * a_row), a_row, a_line,
-             b, b_line, offsets, rows - done, lines, length, columns)  # fmt: skip
+    _inner_tiles(y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, rows, lines, length, columns)
 
 
 @Kernel
@@ -143,6 +228,25 @@ def multiply(
         column, width = lanes * first, min(width, lanes * last) - lanes * first
         call(outer, (at(y, column), y_row, at(x, column), offsets, w, w_row, w_column,
                      rows, depth, width, add, lanes))  # fmt: skip
+
+
+@Kernel
+def multiply_turned(
+    outer: int, turned: Numbers, at_once: int, y: Numbers, y_row: int, x: Numbers, offsets: Indices,
+    w: Numbers, w_row: int, w_column: int, rows: int, depth: int, width: int, add: int, lanes: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
+    """``y (+)= w @ x.T`` for x (width, depth); the parts are columns of y.
+
+    ``at_once`` rows of x at a time are transposed into ``turned``, which has space for them for each part.
+    """
+    first, last = share(-(-width // lanes), part, parts)
+    block = at(turned, part * depth * at_once)
+    for column in range(first * lanes, min(width, last * lanes), at_once):
+        count = min(at_once, min(width, last * lanes) - column)
+        _transpose(at(x, column * depth), block, count, depth, at_once, lanes)
+        call(outer, (at(y, column), y_row, block, offsets, w, w_row, w_column,
+                     rows, depth, count, add, lanes))  # fmt: skip
 
 
 @Kernel
@@ -187,13 +291,10 @@ def multiply_transposed(
                  1, depth, rows, columns))  # fmt: skip
 
 
-@Kernel
-def transpose(
-    x: Numbers, out: Numbers, rows: int, columns: int, out_row: int, lanes: int, part: int, parts: int
-) -> None:
-    """``out`` = x.T: (rows, columns) -> (columns, out_row), as far as ``rows``; the parts are rows of x."""
-    first, last = share(-(-rows // lanes), part, parts)
-    for row in range(first * lanes, min(rows, last * lanes), lanes):
+@inlined
+def _transpose(x, out, rows, columns, out_row, lanes):
+    """``out`` = x.T: (rows, columns) -> (columns, out_row), as far as ``rows``."""
+    for row in range(0, rows, lanes):
         for column in range(0, columns, lanes):
             if row + lanes <= rows and column + lanes <= columns:
                 transpose_tile(
@@ -203,3 +304,13 @@ def transpose(
                 for r in range(row, min(row + lanes, rows)):
                     for c in range(column, min(column + lanes, columns)):
                         out[c * out_row + r] = x[r * columns + c]
+
+
+@Kernel
+def transpose(
+    x: Numbers, out: Numbers, rows: int, columns: int, out_row: int, lanes: int, part: int, parts: int
+) -> None:
+    """``out`` = x.T: (rows, columns) -> (columns, out_row), as far as ``rows``; the parts are rows of x."""
+    first, last = share(-(-rows // lanes), part, parts)
+    row = first * lanes
+    _transpose(at(x, row * columns), at(out, row), min(rows, last * lanes) - row, columns, out_row, lanes)

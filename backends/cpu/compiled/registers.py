@@ -29,9 +29,13 @@ _HAS_AVX512 = "+avx512f" in _FEATURES
 VECTOR_BYTES = 64 if _HAS_AVX512 else 32 if "+avx2" in _FEATURES else 16
 _MANY_REGISTERS = _HAS_AVX512 or machine() in ("aarch64", "arm64")  # 32 of them, elsewhere 16
 
-# rows of a tile: its vectors (outer) or columns (inner), so that sums and operands fit the registers
-OUTER_TILES = {8: 3, 6: 4, 4: 4, 1: 8} if _MANY_REGISTERS else {4: 2, 1: 8}
-INNER_TILES = {8: 3, 6: 4, 4: 5, 1: 8} if _MANY_REGISTERS else {4: 2, 1: 8}
+
+# for each number of rows of a tile: its vectors (outer) or columns (inner), so that sums and operands fit the
+# registers
+OUTER_TILES = {8: 3, 6: 4, 4: 4, 1: 8} if _MANY_REGISTERS else {4: 3, 1: 8}
+INNER_TILES = {8: 3, 6: 4, 4: 5, 1: 8} if _MANY_REGISTERS else {4: 3, 1: 8}
+
+_AHEAD = 8  # the steps by which vectors of 64 bytes are prefetched; with shorter ones this gains nothing
 
 _INDEX = ir.IntType(64)
 _LANE = ir.IntType(32)
@@ -81,6 +85,12 @@ class _Vectors:
         """``total += a * b`` for a variable."""
         old = self.builder.load(total)
         self.builder.store(self._call(f"llvm.fmuladd.{self._suffix}", self.type, [a, b, old]), total)
+
+    def prefetch(self, pointer: ir.Value) -> None:
+        """Have the L1 cache load what is at ``pointer``; it need not be valid."""
+        byte = ir.IntType(8).as_pointer()
+        options = [ir.Constant(_LANE, value) for value in (0, 3, 1)]  # to read, near, data
+        self._call("llvm.prefetch.p0", ir.VoidType(), [self.builder.bitcast(pointer, byte), *options])
 
     def sum(self, vector: ir.Value) -> ir.Value:
         """All lanes added up, halves first: a scalar."""
@@ -248,6 +258,12 @@ def outer_tile(
         with _loop(builder, depth) as k:
             x_k = _at(builder, x, builder.load(_at(builder, offsets, k)))
             w_k = _at(builder, w, builder.mul(k, w_column))
+            if VECTOR_BYTES == 64:
+                later = builder.add(k, _index(_AHEAD))
+                later = builder.select(builder.icmp_signed("<", later, depth), later, k)
+                x_later = _at(builder, x, builder.load(_at(builder, offsets, later)))
+                for start in starts:
+                    tile.prefetch(_at(builder, x_later, start))
             xs = [
                 tile.load(_at(builder, x_k, start), mask) for start, mask in zip(starts, masks, strict=True)
             ]
@@ -309,6 +325,39 @@ def inner_tile(
                 target = _at(builder, y, (row_number, y_row), (column_number, y_column))
                 value = tile.sum(builder.load(total))
                 builder.store(builder.fadd(builder.load(target), value), target)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def room(typing_context, like, count):
+    """A pointer to ``count`` numbers of the type that ``like`` points to, on the stack, 64-byte aligned."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        kind = context.get_value_type(signature.args[0].dtype)
+        with builder.goto_entry_block():  # alloca_once would fill it with zeros
+            place = builder.alloca(ir.ArrayType(kind, count.literal_value))
+        place.align = 64
+        return builder.bitcast(place, kind.as_pointer())
+
+    return types.CPointer(like.dtype)(like, count), codegen
+
+
+@intrinsic(prefer_literal=True)
+def copy_lines(typing_context, x, offsets, out, out_row, depth, vectors):
+    """``out[k * out_row + m] = x[k, m]`` for as many m as ``vectors`` vectors hold; see ``outer_tile``."""
+    signature = types.void(x, offsets, out, types.intp, types.intp, vectors)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        x, offsets, out, out_row, depth, _ = arguments
+        tile = _Vectors(builder, signature.args[0].dtype)
+        starts = [_index(vector * tile.lanes) for vector in range(vectors.literal_value)]
+        with _loop(builder, depth) as k:
+            source = _at(builder, x, builder.load(_at(builder, offsets, k)))
+            target = _at(builder, out, builder.mul(out_row, k))
+            for start in starts:
+                tile.store(tile.load(_at(builder, source, start)), _at(builder, target, start))
         return context.get_dummy_value()
 
     return signature, codegen
