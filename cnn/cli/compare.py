@@ -9,6 +9,7 @@ from cnn import comparison
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, Winograd, choices, given
 from cnn.cli.output import Status, print_json, say
+from cnn.comparison.measure import ROUNDS
 from cnn.comparison.plot import draw, require_drawing
 from cnn.comparison.saved import as_plain
 from cnn.comparison.table import show
@@ -17,7 +18,9 @@ from cnn.support.errors import ArgumentError
 from cnn.support.outputs import COMPARISON, require_output
 from cnn.support.text import printable
 
-OF_MEASURING = ("model", "batch_size", "device", "kernels", "threads", "dtype", "winograd", "rounds", "save")
+OF_MEASURING = (
+    "model", "batch_size", "device", "kernels", "threads", "dtype", "winograd", "rounds", "sweep", "save",
+)  # fmt: skip
 
 
 @app.command(
@@ -25,7 +28,7 @@ OF_MEASURING = ("model", "batch_size", "device", "kernels", "threads", "dtype", 
         "cnn compare",
         "cnn compare --device cpu,cuda --model notebook --batch-size 32",
         "cnn compare --kernels portable,signal --threads 1,2",
-        "cnn compare --save laptop.json",
+        "cnn compare --sweep --save laptop.json",
         "cnn compare laptop.json workstation.json --plot crossover.png",
     )
 )
@@ -65,7 +68,15 @@ def compare(
     ] = None,
     dtype: Dtype = DEFAULT.dtype,
     winograd: Winograd = DEFAULT.winograd,
-    rounds: Annotated[int, typer.Option(help="How often each setup is timed, in turns.")] = 21,
+    rounds: Annotated[int, typer.Option(help="How often each setup is timed, in turns.")] = ROUNDS,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep",
+            help="Time all batch sizes from 1 to 1,024, instead of four of them.",
+            show_default=False,
+        ),
+    ] = False,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -85,7 +96,8 @@ def compare(
     """Compare devices, kernel sets and thread counts, layer by layer, in training steps.
 
     On a machine with one device its kernel sets and thread counts are compared. All must compute the
-    same first, layer by layer and over whole steps.
+    same first, layer by layer and over whole steps. If a step takes longer than a second, all but the
+    first are timed at small batch sizes only.
     """
     written = [require_output(save, COMPARISON)] if save else []
     if plot:
@@ -100,9 +112,10 @@ def compare(
         for slower in dict.fromkeys(filter(None, (setup.backend.slower for setup in chosen))):
             say(f"note: {slower}")
         status = Status()
-        result = comparison.compare(
-            chosen, model, batch_size, dtype, rounds, status.say, status.show, winograd=winograd
-        )
+        for setup in chosen:
+            setup.backend.kernels.when_compiling(status.say)
+        how = model, batch_size, dtype, rounds
+        result = comparison.compare(chosen, *how, status.begin, status.show, winograd, sweep)
         status.clear()
     if save:
         comparison.save(result, save)

@@ -55,6 +55,13 @@ class Status:
         elif time.monotonic() - self._said >= self.seconds:
             self.say(text)
 
+    def begin(self, text: str) -> None:
+        """Show the phase that begins; in a log, it has a line of its own."""
+        if self._width() is None:
+            self.say(text)
+        else:
+            self.show(text)
+
     def say(self, text: str) -> None:
         """Say ``text`` in a line that stays."""
         self.clear()

@@ -47,15 +47,19 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Column:
-    """One setup's measurements; times are in seconds."""
+    """One setup's measurements; times are in seconds.
+
+    A slow setup is timed at the sweep's small batch sizes only: it has no ``step``, no ``first_step`` and no
+    times of the layers.
+    """
 
     name: str
     device: dict[str, Any]
     losses: list[float]  # of the steps that are compared
     agreement: Agreement | None  # None for the first column
     layers: list[LayerTime]
-    step: Spread
-    first_step: float  # including building, in a process that has run such a step before
+    step: Spread | None
+    first_step: float | None  # including building, in a process that has run such a step before
     move_batch: Spread | None  # a batch of bytes to the device; None if the device uses the host's memory
     launch: Spread  # one operation on a single value
     product_flops: float  # per second, of a large matrix product
@@ -79,7 +83,8 @@ class Comparison:
     model: str
     batch_size: int
     dtype: str
-    steps: int  # for which the results were compared
+    steps: int  # for which the results were compared; fewer for a slow column
+    proof_batch_size: int  # of those steps
     machine: dict[str, Any]
     work: list[Work]
     columns: list[Column]

@@ -21,7 +21,7 @@ from cnn.support.text import is_printable, short
 if TYPE_CHECKING:
     import pydantic
 
-FORMAT, SCHEMA = "xpcnn comparison", 1
+FORMAT, SCHEMA = "xpcnn comparison", 2
 LARGEST = 1e18  # far above any time, count or speed
 MOST_BYTES = 1 << 20  # of a file; each layer of each column takes about 300
 
@@ -47,7 +47,9 @@ def load(path: str | Path) -> Comparison:
         raise DataError(f"{path}: not a comparison, nor any JSON ({error})") from None
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise DataError(f"{path}: not a comparison: expected a file that `cnn compare --save` wrote")
-    if (schema := values.pop("schema", None)) != SCHEMA:
+    if (schema := values.pop("schema", None)) == 1:  # which compared steps of the batch that was timed
+        values["proof_batch_size"] = values.get("batch_size")
+    elif schema != SCHEMA:
         raise DataError(
             f"{path}: has schema {short(repr(schema), 200)}, this version reads {SCHEMA}: "
             "measure again with the same version on both machines"
@@ -68,11 +70,13 @@ def merge(files: dict[str, Comparison]) -> Comparison:
     for name, comparison in files.items():
         _require_same_workload(first_name, first, name, comparison)
         for column in comparison.columns:
-            apart = difference(np.array(first.columns[0].losses), np.array(column.losses))
+            pairs = zip(first.columns[0].losses, column.losses, strict=False)  # a slow one has fewer
+            apart = difference(*np.transpose(list(pairs)))
             if apart > TOLERANCE["float64"]:
                 raise DisagreementError(
-                    f"{name}, {column.name}, and {first_name} did not compute the same: after {first.steps} "
-                    f"steps the loss differs by {apart:.1e}, expected at most {TOLERANCE['float64']:.0e}"
+                    f"{name}, {column.name}, and {first_name} did not compute the same: after "
+                    f"{len(column.losses)} steps the loss differs by {apart:.1e}, "
+                    f"expected at most {TOLERANCE['float64']:.0e}"
                 )
             agreement = column.agreement if name == first_name else Agreement(apart)
             columns.append(replace(column, name=f"{name}: {column.name}", agreement=agreement))
@@ -81,7 +85,7 @@ def merge(files: dict[str, Comparison]) -> Comparison:
 
 
 def _require_same_workload(first_name: str, first: Comparison, name: str, other: Comparison) -> None:
-    for what in ("model", "batch_size", "dtype", "steps", "work"):
+    for what in ("model", "batch_size", "dtype", "steps", "proof_batch_size", "work"):
         here, there = getattr(other, what), getattr(first, what)
         if here != there:
             kind = "layers" if what == "work" else f"{what.replace('_', ' ')}s, {there} and {here}"
@@ -107,6 +111,8 @@ def _checked(values: dict[str, Any]) -> Comparison:
             raise ValueError(f"{leaf} is not a valid time or count")
     if not comparison.columns or not comparison.work or comparison.steps < 1 or comparison.batch_size < 1:
         raise ValueError("it has no columns, layers, steps or images")
+    if comparison.columns[0].step is None:
+        raise ValueError("its first column has no steps, which the others are compared with")
     for column in comparison.columns:
         _check_column(column, comparison)
     return comparison
@@ -123,9 +129,11 @@ def _check_column(column: Column, comparison: Comparison) -> None:
     sizes = [point.batch_size for point in column.sweep]
     if [time.layer for time in column.layers] != [work.layer for work in comparison.work]:
         raise ValueError(f"{column.name} has other layers than the network")
-    if len(column.losses) != comparison.steps:
+    least = comparison.steps if column.step else 1
+    if not least <= len(column.losses) <= comparison.steps:
         raise ValueError(f"{column.name} has {len(column.losses)} losses for {comparison.steps} steps")
-    if min(column.product_flops, column.copy_bytes, column.step.median, *sizes) <= 0:
+    seconds = column.step.median if column.step else 1
+    if min(column.product_flops, column.copy_bytes, seconds, *sizes) <= 0:
         raise ValueError(f"{column.name} has a time, speed or batch size of 0")
     if sizes != sorted(set(sizes)):
         raise ValueError(f"{column.name} has batch sizes out of order, {sizes}")

@@ -31,6 +31,11 @@ class Setup:
         """Whether data must be copied to the device."""
         return self.threads is None
 
+    @property
+    def leaves_threads_spinning(self) -> bool:
+        """Whether idle threads of a BLAS library still use the cores for a while after a step."""
+        return self.threads is not None and self.threads > 1 and self.backend.kernels.name != "compiled"
+
     @contextmanager
     def active(self) -> Iterator[Backend]:
         """Use this setup inside the block; the number of threads is restored after it."""

@@ -45,16 +45,19 @@ def show(comparison: Comparison) -> None:
         write_line(f"  {letter}  {column.name} ({column.hardware})")
     for letter, column in columns.items():
         if column.agreement:
-            write_line(f"{letter} agrees with A: {_agreed(comparison, column.agreement)}")
-    speed = ", and the speed relative to A" if len(columns) > 1 else ""
-    for title, table in (
-        (f"Layers: forward (fwd) and backward (bwd) in ms{speed}", _times),
-        ("Throughput; limit: the share of the speed of a large product or copy", _limits),
-        ("The whole step, with its data on the device", _steps),
-        ("Images per second by batch size (-: too slow to be timed)", _sweep),
+            write_line(f"{letter} agrees with A: {_agreed(comparison, column, column.agreement)}")
+    timed = {letter: column for letter, column in columns.items() if column.step}
+    if slow := [letter for letter in columns if letter not in timed]:
+        write_line(f"{', '.join(slow)}: too slow for this batch size, so timed at small ones only, see below")
+    speed = ", and the speed relative to A" if len(timed) > 1 else ""
+    for title, table, shown in (
+        (f"Layers: forward (fwd) and backward (bwd) in ms{speed}", _times, timed),
+        ("Throughput; limit: the share of the speed of a large product or copy", _limits, timed),
+        ("The whole step, with its data on the device", _steps, columns),
+        ("Images per second by batch size (-: too slow to be timed)", _sweep, columns),
     ):
         write_line(f"\n{title}")
-        tables = [table(comparison, part) for part in _parts(columns, partial(table, comparison))]
+        tables = [table(comparison, part) for part in _parts(shown, partial(table, comparison))]
         for made in tables:
             print_table(made.headings, made.rows)
         if notes := {made.note for made in tables if made.note}:
@@ -87,11 +90,11 @@ def _parts(columns: Columns, table: Callable[[Columns], Table]) -> list[Columns]
         size -= 1
 
 
-def _agreed(comparison: Comparison, found: Agreement) -> str:
+def _agreed(comparison: Comparison, column: Column, found: Agreement) -> str:
     """A description of how closely a column's results agree with the first one's."""
     parts = {"loss": found.loss, "gradients": found.gradients, "weights": found.weights}
     apart = ", ".join(f"{name} {value:.0e}" for name, value in parts.items() if value is not None)
-    steps = f"after {comparison.steps} steps in float64 {apart} (allowed {TOLERANCE['float64']:.0e})"
+    steps = f"after {len(column.losses)} steps in float64 {apart} (allowed {TOLERANCE['float64']:.0e})"
     if found.layers is None:
         return steps
     allowed = TOLERANCE[comparison.dtype]
@@ -113,7 +116,8 @@ def _won(first: Column, other: Column) -> str:
 
 def _disturbed(columns: Columns) -> list[str]:
     """The columns whose times vary a lot."""
-    return [letter for letter, column in columns.items() if column.step.high > CALM * column.step.low]
+    steps = ((letter, column.step) for letter, column in columns.items() if column.step)
+    return [letter for letter, step in steps if step.high > CALM * step.low]
 
 
 def _times(comparison: Comparison, columns: Columns) -> Table:
@@ -152,13 +156,16 @@ def _steps(comparison: Comparison, columns: Columns) -> Table:
     def row(name: str, cell: Callable[[Column], str]) -> None:
         rows.append([name, *map(cell, columns.values())])
 
-    first = columns["A"].step.median
+    def seconds(column: Column, which: str = "median") -> float:
+        return getattr(column.step, which, nan)
+
+    first = seconds(columns["A"])
     row("milliseconds", lambda column: _ms(column.step))
-    row("  lower quartile", lambda column: figure(column.step.low * 1e3))
-    row("  upper quartile", lambda column: figure(column.step.high * 1e3))
-    row("images per second", lambda column: figure(rate(comparison.batch_size, column.step.median)))
-    row("speed relative to A", lambda column: figure(relative_speed(first, column.step.median)))
-    row("building and the first step, ms", lambda column: figure(column.first_step * 1e3))
+    row("  lower quartile", lambda column: figure(seconds(column, "low") * 1e3))
+    row("  upper quartile", lambda column: figure(seconds(column, "high") * 1e3))
+    row("images per second", lambda column: figure(rate(comparison.batch_size, seconds(column))))
+    row("speed relative to A", lambda column: figure(relative_speed(first, seconds(column))))
+    row("building and the first step, ms", lambda column: figure((column.first_step or nan) * 1e3))
     row("moving a batch to the device, µs", lambda column: _us(column.move_batch))
     row("launching one operation, µs", lambda column: _us(column.launch))
     row("a large product, GFLOP/s", lambda column: figure(column.product_flops / 1e9))

@@ -90,7 +90,7 @@ class LayerWatch:
         times = [{key: timer.seconds for key, timer in step.items()} for step in self._steps]
 
         def spread(key: tuple[str, str]) -> Spread | None:
-            return Spread.of([step[key] for step in times]) if key in times[0] else None
+            return Spread.of([step[key] for step in times]) if times and key in times[0] else None
 
         return [
             LayerTime(layer.label, spread((layer.label, "forward")), spread((layer.label, "backward")))

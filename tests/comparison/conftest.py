@@ -16,6 +16,8 @@ def quick():
         patch.setattr(measure, "LONG_ENOUGH", 0)
         patch.setattr(measure, "LAUNCHES", 2)
         patch.setattr(measure, "SWEEP_TURNS", 2)
+        patch.setattr(measure, "SLOW", 1000)  # on a busy machine too
+        patch.setattr(measure, "SLOWEST", 1000)
         patch.setattr(measure, "PAUSE", 0)
         yield
 
@@ -25,3 +27,12 @@ def result(quick):
     """Two kernel sets, compared for real."""
     two = [Setup(backends.get("cpu", kernels), 1) for kernels in ("portable", "signal")]
     return compare(two, model="notebook", batch_size=3, rounds=3)
+
+
+@pytest.fixture(scope="session")
+def slow_result(quick):
+    """The same, if the second one is too slow for its batch size."""
+    two = [Setup(backends.get("cpu", kernels), 1) for kernels in ("portable", "signal")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "SLOW", 0)
+        return compare(two, model="notebook", batch_size=3, rounds=1)

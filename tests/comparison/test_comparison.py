@@ -1,7 +1,7 @@
 """Comparing devices: which setups, the proof that they compute the same, the measurements."""
 
-import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ import cnn
 from backends.cpu.threads import available_cores
 from backends.kernels import PortableKernels, SignalKernels
 from cnn.comparison import Setup, Work, compare, crossover, measure, setups
-from cnn.comparison.agreement import TOLERANCE, prove
+from cnn.comparison.agreement import TOLERANCE, proof_batch_size, prove
 from cnn.comparison.results import SweepPoint, rate, relative_speed, roofline_seconds
 from cnn.comparison.setups import cpu_threads
 from cnn.comparison.workload import make_workload, work
@@ -163,6 +163,36 @@ class TestProof:
         with pytest.raises(DisagreementError, match=r"after 10 whole steps, loss differs by .* in float64"):
             compare(two, model="lenet5", batch_size=2)
 
+    def test_what_only_the_timed_batch_shows_is_seen_too(self, two, monkeypatch):
+        right = SignalKernels.conv2d
+
+        def wrong(self, x, weight, out, window, groups=1):
+            right(self, x, weight, out, window, groups)
+            out[..., 17:] *= 1.1
+
+        monkeypatch.setattr(SignalKernels, "conv2d", wrong)
+        with pytest.raises(DisagreementError, match=r"layer 0 Conv2D's output differs by .* in float32"):
+            compare(two, model="notebook", batch_size=20)
+
+    def test_the_small_batch_has_a_remainder_of_every_vector(self):
+        assert [proof_batch_size(size) for size in (1, 16, 17, 128)] == [1, 16, 17, 17]
+
+    def test_a_slow_setup_runs_few_steps_with_the_small_batch_only(self, two, monkeypatch):
+        batch_sizes = set()
+        gather = PortableKernels.gather_batch
+
+        def watched(self, images, indices, out):
+            if self.name == "signal":
+                batch_sizes.add(len(indices))
+            gather(self, images, indices, out)
+
+        monkeypatch.setattr(PortableKernels, "gather_batch", watched)
+        (first, other), (_, found) = prove(make_workload("notebook", 20, "float32"), two, slow=two[1:])
+        assert batch_sizes == {17}
+        assert (len(first), len(other)) == (10, 3)
+        np.testing.assert_allclose(first[:3], other, rtol=1e-12)
+        assert 0 < found.weights < 1e-12
+
     @pytest.mark.parametrize(("model", "batch_size"), [("lenet5", 8), ("notebook", 200), ("lenet5", 57)])
     def test_choices_that_turn_on_a_rounding_are_no_disagreement(self, quick, model, batch_size):
         """Found by trying: in float32 these trainings part at a maximum that two numbers nearly share."""
@@ -227,6 +257,50 @@ class TestMeasurements:
         monkeypatch.setattr(measure, "SLOWEST", 0)
         (column,) = compare([Setup(backends.get("cpu"), 1)], "notebook", 2, rounds=1).columns
         assert [point.batch_size for point in column.sweep] == [1]
+
+    def test_all_batch_sizes_are_timed_if_asked_for(self, quick, monkeypatch):
+        monkeypatch.setattr(measure, "ALL_BATCH_SIZES", (1, 2, 3))
+        (column,) = compare([Setup(backends.get("cpu"), 1)], "notebook", 2, rounds=1, sweep=True).columns
+        assert [point.batch_size for point in column.sweep] == [1, 2, 3]
+
+    def test_a_slow_setup_is_timed_at_small_batch_sizes_only(self, slow_result):
+        first, slow = slow_result.columns
+        assert first.step.median > 0
+        assert first.first_step > 0
+        assert (slow.step, slow.first_step) == (None, None)
+        assert [time.layer for time in slow.layers] == [work.layer for work in slow_result.work]
+        assert not any(time.forward or time.backward for time in slow.layers)
+        assert [point.batch_size for point in slow.sweep] == [1, 4]
+        assert len(slow.losses) == 3
+
+    @pytest.mark.parametrize(
+        ("names", "pauses"),
+        [
+            ("compiled compiled", 0),
+            ("portable portable", 0),  # the same setup
+            ("compiled portable compiled signal", 1),
+            ("portable compiled portable signal", 2),
+        ],
+    )
+    def test_there_is_a_pause_after_the_threads_of_a_blas_library(self, monkeypatch, names, pauses):
+        slept = []
+        monkeypatch.setattr(measure.time, "sleep", slept.append)
+        turns = measure._Turns()
+        for name in names.split():
+            turns.begin(Setup(SimpleNamespace(name="cpu", kernels=SimpleNamespace(name=name)), 2))
+        assert slept == [measure.PAUSE] * pauses
+
+    def test_one_thread_leaves_none_spinning(self):
+        assert not Setup(backends.get("cpu", "portable"), 1).leaves_threads_spinning
+        assert not Setup(StandInBackend()).leaves_threads_spinning
+
+    def test_every_phase_is_announced(self, quick):
+        said, shown = [], []
+        two = [Setup(backends.get("cpu", kernels), 1) for kernels in ("portable", "signal")]
+        compare(two, "notebook", 2, rounds=1, say=said.append, show=shown.append)
+        assert [text.split()[0] for text in said] == ["running", "checking", "timing", "timing", "timing"]
+        assert "checking cpu signal, 1 thread: 10 whole steps, batch 2, float64" in shown
+        assert "batch size 4 on cpu signal, 1 thread" in shown
 
     def test_the_columns_say_what_they_ran_on(self, result):
         assert [column.device["kernels"] for column in result.columns] == ["portable", "signal"]
@@ -316,10 +390,3 @@ class TestFigures:
 def test_an_unknown_model_is_refused():
     with pytest.raises(cnn.ArgumentError, match="unknown model 'resnet'"):
         compare([Setup(backends.get("cpu"), 1)], model="resnet")
-
-
-def test_progress_is_told(quick):
-    said = []
-    compare([Setup(backends.get("cpu"), 1)], "notebook", 2, rounds=1, say=said.append)
-    assert re.search("checking 10 steps of each setup", said[0])
-    assert len(said) == 4

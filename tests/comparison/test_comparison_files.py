@@ -37,15 +37,25 @@ class TestFiles:
 
     def test_a_file_says_what_it_is_and_where_it_was_measured(self, saved):
         values = json.loads(saved().read_text())
-        assert (values["format"], values["schema"]) == ("xpcnn comparison", 1)
+        assert (values["format"], values["schema"]) == ("xpcnn comparison", 2)
         assert {"system", "python", "packages"} <= set(values["machine"])
         assert {"processor", "blas", "numpy"} <= set(values["columns"][0]["device"])
 
     def test_another_schema_is_refused(self, saved):
         with pytest.raises(
-            DataError, match=r"laptop\.json: has schema 2, this version reads 1: measure again"
+            DataError, match=r"laptop\.json: has schema 3, this version reads 2: measure again"
         ):
-            load(saved(schema=2))
+            load(saved(schema=3))
+
+    def test_a_file_of_the_schema_before_is_read(self, result, tmp_path):
+        values = as_plain(result) | {"schema": 1}
+        del values["proof_batch_size"]
+        (tmp_path / "x.json").write_text(json.dumps(values))
+        assert load(tmp_path / "x.json") == replace(result, proof_batch_size=result.batch_size)
+
+    def test_a_slow_column_comes_back(self, slow_result, tmp_path):
+        save(slow_result, tmp_path / "laptop.json")
+        assert load(tmp_path / "laptop.json") == slow_result
 
     @pytest.mark.parametrize(
         "text", ["", "{", "[]", "7", "{}", '{"format": "other"}', "\x00\xff", "[" * 100_000]
@@ -55,7 +65,7 @@ class TestFiles:
         with pytest.raises(DataError, match=r"x\.json: not a comparison"):
             load(tmp_path / "x.json")
 
-    @pytest.mark.parametrize("name", ["model", "steps", "work", "columns", "machine"])
+    @pytest.mark.parametrize("name", ["model", "steps", "proof_batch_size", "work", "columns", "machine"])
     def test_a_file_that_lacks_something_is_damaged_there(self, result, tmp_path, name):
         values = as_plain(result)
         del values[name]
@@ -77,6 +87,7 @@ class TestFiles:
             (("columns", 0, "sweep", 0, "batch_size"), 10**30, "damaged"),
             (("columns", 0, "sweep", 0, "batch_size"), 4, "has batch sizes out of order"),
             (("columns", 0, "losses"), [1.0], "has 1 losses for 10 steps"),
+            (("columns", 0, "step"), None, "its first column has no steps"),
             (("columns", 0, "layers"), [], "has other layers than the network"),
             (("columns", 0, "name"), "\x1b[2J", "is not printable"),
             (("work", 0, "layer"), "\x1b[31m", "is not printable"),
@@ -125,6 +136,21 @@ class TestTwoMachines:
         with pytest.raises(DataError, match="workstation measured different batch sizes, 3 and 64"):
             merge({"laptop": result, "workstation": other})
 
+    def test_results_of_other_steps_are_refused(self, result):
+        other = replace(result, proof_batch_size=128)
+        with pytest.raises(
+            DataError, match=r"measured different proof batch sizes, 3 and 128: .* same version"
+        ):
+            merge({"laptop": result, "workstation": other})
+
+    def test_a_slow_column_is_compared_in_its_steps(self, result, slow_result):
+        both = merge({"laptop": result, "workstation": slow_result})
+        assert both.columns[3].agreement.loss < 1e-12
+        slow = slow_result.columns[1]
+        wrong = replace(slow_result, columns=[replace(slow, losses=[2 * loss for loss in slow.losses])])
+        with pytest.raises(DisagreementError, match="after 3 steps the loss differs"):
+            merge({"laptop": result, "workstation": wrong})
+
     def test_another_result_is_refused(self, result):
         wrong = replace(result.columns[0], losses=[2 * loss for loss in result.columns[0].losses])
         with pytest.raises(
@@ -160,6 +186,16 @@ class TestTables:
         narrow = printed(result)
         assert "…" not in narrow
         assert set(re.findall(r"\d+\.\d+", wide)) == set(re.findall(r"\d+\.\d+", narrow))
+
+    def test_a_slow_column_is_in_the_last_tables_only(self, printed, slow_result):
+        text = printed(slow_result)
+        assert "\nB: too slow for this batch size, so timed at small ones only, see below\n" in text
+        assert "B agrees with A: each layer within" in text
+        assert "after 3 steps in float64" in text
+        layers = text[text.index("Layers:") : text.index("The whole step")]
+        assert "B" not in set(re.findall(r"\b[A-Z]\b", layers))
+        assert re.search(r"milliseconds +\d\S* +-\n", text)
+        assert re.search(r"\nbatch size +A +B\n1 +\d\S* +\d", text)
 
     def test_more_columns_than_letters(self, printed, result):
         text = printed(replace(result, columns=list(result.columns) * 14))
@@ -236,6 +272,8 @@ class TestCommand:
         code, out, err = compare(*self.MEASURE, "--kernels", "portable,signal", "--save", "laptop.json")
         assert code == 0, err
         assert "cpu signal, 1 thread" in out
+        assert "\nchecking that all setups compute the same\n" in err
+        assert "\ntiming steps at batch sizes from 1 to 4\n" in err
         assert "cnn compare NAME.json OTHER.json" in err
         assert compare("laptop.json")[1] == out
         (tmp_path / "workstation.json").write_bytes((tmp_path / "laptop.json").read_bytes())
@@ -266,6 +304,7 @@ class TestCommand:
             (("nowhere.json",), "nowhere.json: cannot be read"),
             (("a.json", "a.json"), "a file is given twice"),
             (("a.json", "--rounds", 3), "--rounds is for measuring: leave it out"),
+            (("a.json", "--sweep"), "--sweep is for measuring: leave it out"),
         ],
     )
     def test_mistakes_are_one_sentence(self, compare, arguments, message):

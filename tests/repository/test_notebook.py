@@ -136,7 +136,7 @@ CLAIMS = {
 COMPARISON = """
 from cnn.cli import main
 from cnn.comparison import agreement, measure
-measure.BATCH_SIZES, measure.STEPS, agreement.STEPS, measure.PAUSE = (1, 2), 2, 2, 0
+measure.BATCH_SIZES, agreement.STEPS, measure.PAUSE = (1, 2), 2, 0
 measure.LONG_ENOUGH = 1e-4
 main()
 """

@@ -141,6 +141,20 @@ class TestStatus:
         assert err.count("\n") == 0
         assert all(len(line.replace("\x1b[K", "")) < 20 for line in err.split("\r"))
 
+    def test_a_phase_is_in_that_line_too(self, terminal, capsys):
+        terminal(40)
+        status = output.Status()
+        status.begin("checking")
+        status.show("timing")
+        status.clear()
+        assert capsys.readouterr().err == "\rchecking\x1b[K\rtiming\x1b[K\r\x1b[K"
+
+    def test_a_phase_has_a_line_of_its_own_in_a_log(self, capsys):
+        status = output.Status()
+        for phase in ("checking", "timing"):
+            status.begin(phase)
+        assert capsys.readouterr().err == "checking\ntiming\n"
+
     def test_a_log_gets_a_line_now_and_then(self, capsys, monkeypatch):
         now = [0.0]
         monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
