@@ -100,7 +100,7 @@ def main() -> None:
     rows: list[Row] = []
     for name in options.layers:
         print(f"measuring {name}", file=sys.stderr, flush=True)
-        rows += compare(name, options.batch_size, backend, clock, options.rounds, options.threads)
+        rows += compare(name, options.batch_size, backend, clock, options.rounds)
     print(f"{backend.describe()['processor']}, threads: {options.threads}, batch {options.batch_size}\n")
     print(make_table(rows, screen_width(sys.stdout)))
     if options.json:
@@ -166,7 +166,7 @@ class Clock:
 
 
 def compare(
-    name: str, batch_size: int, backend: backends.Backend, clock: Clock, rounds: int, threads: int
+    name: str, batch_size: int, backend: backends.Backend, clock: Clock, rounds: int
 ) -> Iterator[Row]:
     """A row for each pass of the layer, after a check that all compute the same."""
     layer = LAYERS[name]
@@ -175,7 +175,6 @@ def compare(
     theirs = {layout: layer.theirs(layout, given) for layout in layer.layouts}
     wanted = [one for one in PASSES if one != GRAD_INPUT or not is_first(layer)]
     require_same(name, wanted, ours, theirs)
-    limit_pytorch(threads)  # again, because OpenMP's limit is shared with Numba, which has started by now
     for one in wanted:
         calls = {LARGE_PRODUCT: large_product(), OURS: ours[one]}
         calls |= {layout: passes[one] for layout, passes in theirs.items()}
