@@ -110,14 +110,18 @@ def _place(v: _Arithmetic, pointer: ir.Value, places: ir.Value, number: int) -> 
 
 
 @intrinsic
-def input_tile(typing_context, x, taps, out, step):
-    """``out[p * step] = (B^T d B)[p]`` for the 36 vectors d at ``x + taps[p]``; all but step are pointers."""
-    signature = types.void(x, taps, out, types.intp)
+def input_tile(typing_context, x, taps, out, step, ahead):
+    """``out[p * step] = (B^T d B)[p]`` for the 36 vectors d at ``x + taps[p]``.
+
+    Unless ``ahead`` is 0, the numbers so far behind d are prefetched.
+    """
+    signature = types.void(x, taps, out, types.intp, types.intp)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        x, taps, out, step = arguments
+        x, taps, out, step, ahead = arguments
         v = _Arithmetic(builder, signature.args[0].dtype)
         d = [[v.load(_place(v, x, taps, row * 6 + column)) for column in range(6)] for row in range(6)]
+        _prefetch_places(v, x, taps, 36, ahead, write=False)
         _store(v, v.transform(_input_line, d), out, step)
         return context.get_dummy_value()
 
@@ -150,17 +154,21 @@ def _results(v: _Arithmetic, m: ir.Value, step: ir.Value, bias: ir.Value, lowest
 
 
 @intrinsic
-def output_tile(typing_context, m, step, y, places, bias, lowest):
-    """``y[places[p]]`` = a tile's 16 results, each a vector, plus ``bias`` and at least ``lowest``."""
+def output_tile(typing_context, m, step, y, places, bias, lowest, ahead):
+    """``y[places[p]]`` = a tile's 16 results, each a vector, plus ``bias`` and at least ``lowest``.
+
+    Unless ``ahead`` is 0, the numbers of y so far behind these are prefetched.
+    """
     number = y.dtype
-    signature = types.void(m, types.intp, y, places, number, number)
+    signature = types.void(m, types.intp, y, places, number, number, types.intp)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        m, step, y, places, bias, lowest = arguments
+        m, step, y, places, bias, lowest, ahead = arguments
         v = _Arithmetic(builder, signature.args[2].dtype)
         for row, results in enumerate(_results(v, m, step, bias, lowest)):
             for column, result in enumerate(results):
                 v.store(result, _place(v, y, places, row * 4 + column))
+        _prefetch_places(v, y, places, 16, ahead, write=True)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -268,12 +276,21 @@ def packed_tile(typing_context, y, y_row, x, w, depth, add, rows, vectors):
     return signature, codegen
 
 
-def _prefetch(builder: ir.IRBuilder, pointer: ir.Value) -> None:
+def _prefetch_places(
+    v: _Arithmetic, pointer: ir.Value, places: ir.Value, count: int, ahead: ir.Value, write: bool
+) -> None:
+    """Prefetch what lies ``ahead`` of so many places, if that is not 0."""
+    with v.builder.if_then(v.builder.icmp_signed("!=", ahead, _index(0))):
+        for place in range(count):
+            _prefetch(v.builder, _place(v, _at(v.builder, pointer, ahead), places, place), write)
+
+
+def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, write: bool = False) -> None:
     """Have the line at ``pointer`` brought into the first cache; it may lie beyond an array's end."""
     byte, how = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, how, how, how])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    settings = [ir.Constant(how, value) for value in (0, 3, 1)]  # to read, in all caches, data
+    settings = [ir.Constant(how, value) for value in (int(write), 3, 1)]  # in all caches, data
     builder.call(function, [builder.bitcast(pointer, byte), *settings])
 
 

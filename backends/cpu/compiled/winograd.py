@@ -27,6 +27,7 @@ from backends.cpu.compiled.transforms import (
 
 # the product's tiles have so many rows, and so many vectors of columns, which are a panel
 TALL, SHORT, ACROSS = (8, 4, 3) if _MANY_REGISTERS else (6, 4, 2)
+LINE = 16  # numbers in a line of the caches
 ROOM = 16  # numbers between points, so that they do not fall on the same lines of a cache
 
 
@@ -128,7 +129,8 @@ def convolve(
         for c in range(C):
             for v in range(count):
                 to = at(patches, (v // ACROSS * C + c) * width + v % ACROSS * lanes)
-                input_tile(x, at(taps, v * POINTS), to, x_point)
+                ahead = 0 if v * lanes % LINE else shape[1] * shape[2] * shape[3]  # the next channel
+                input_tile(x, at(taps, v * POINTS), to, x_point, ahead)
             for i in range(count * POINTS):
                 taps[i] += tap_steps[i]
         for tile in range(0, tall + short, at_once):
@@ -154,7 +156,8 @@ def convolve(
                     if pool != 0:
                         pooled_tile(source, y_point, y, winner, keep != 0, there, add, lowest[0])
                     else:
-                        output_tile(source, y_point, y, there, add, lowest[0])
+                        ahead = 0 if v * lanes % LINE else shape[5] * shape[6] * shape[3]
+                        output_tile(source, y_point, y, there, add, lowest[0], ahead)
                 if add_up != 0:
                     _add_up(at(sums, 3 * (block * O + o)), y, places, counted, totals, count, lanes)
                 for i in range(count * each):
