@@ -512,7 +512,7 @@ extern "C" __global__ void tanh_grad(
 }
 
 // The functions of each number, in the order of backends/kernels/functions.py, which explains a and b.
-enum Function { LEAKY_RELU, ELU, GELU, GELU_TANH, SILU, SIGMOID, SOFTPLUS, HARD_SIGMOID, HARD_SWISH };
+enum Function { RELU, TANH, LEAKY_RELU, ELU, GELU, GELU_TANH, SILU, SIGMOID, SOFTPLUS, HARD_SIGMOID, HARD_SWISH };
 
 const double CUBIC = 0.044715, TANH_SCALE = 1.5957691216057308; // sqrt(8 / pi)
 
@@ -529,6 +529,8 @@ __device__ real hard_sigmoid(real x) {
 
 __device__ real value_of(int function, real x, real a, real b) {
     switch (function) {
+    case RELU: return positive(x);
+    case TANH: return tanh(x);
     case LEAKY_RELU: return x > 0 ? x : a * x;
     case ELU: return b * (x > 0 ? x : a * expm1(x));
     case GELU: return x * normal_share(x);
@@ -546,6 +548,8 @@ __device__ real gate_slope(real share, real rise) { return share * (1 + rise * (
 
 __device__ real slope_of(int function, real x, real a, real b) {
     switch (function) {
+    case RELU: return x > 0;
+    case TANH: return 1 - tanh(x) * tanh(x);
     case LEAKY_RELU: return x > 0 ? 1 : a;
     case ELU: return x > 0 ? b : a * b * exp(x);
     case GELU: return normal_share(x) + x * exp(-x * x / 2) * (real)0.3989422804014327; // 1 / sqrt(2 pi)

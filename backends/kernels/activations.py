@@ -36,6 +36,10 @@ class ActivationKernels(ArithmeticKernels):
         """``out = dy f'(x)``, where f is the function ``formula``."""
         raise NotImplementedError
 
+    def add_activate(self, x: Array, addend: Array, formula: Function | None, out: Array) -> None:
+        """``out`` = the function ``formula`` of ``x + addend``, or the sum itself if it is None."""
+        raise NotImplementedError
+
     def prelu(self, x: Array, weight: Array, out: Array) -> None:
         """``out`` = x if x > 0, else weight * x; ``weight`` is (1,), or (C,) for ``x`` (C, ...)."""
         raise NotImplementedError
@@ -96,6 +100,17 @@ class PortableActivationKernels(PortableArithmeticKernels, ActivationKernels):
     def activate_grad(self, dy: Array, x: Array, formula: Function, out: Array) -> None:
         getattr(self._formulas(x, formula), f"{formula.name}_slope")(x, out)
         self.device.xp.multiply(out, dy, out=out)
+
+    def add_activate(self, x: Array, addend: Array, formula: Function | None, out: Array) -> None:
+        self.add(x, addend, out)
+        self._apply(formula, out)
+
+    def _apply(self, formula: Function | None, x: Array) -> None:
+        """``x`` = the function ``formula`` of it."""
+        if formula is not None:
+            result = self.scratch("function", x.shape, x.dtype)
+            self.activate(x, formula, result)
+            x[...] = result
 
     def prelu(self, x: Array, weight: Array, out: Array) -> None:
         xp = self.device.xp

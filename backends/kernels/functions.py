@@ -21,6 +21,8 @@ class Function:
     ===============  ==========================================================  ==========================
     name             the function                                                constants
     ===============  ==========================================================  ==========================
+    relu             max(x, 0)
+    tanh             tanh(x)
     leaky_relu       x if x > 0, else a x                                        a: slope
     elu              b x if x > 0, else a b (exp(x) - 1)                         a: alpha, b: scale
     gelu             x P(normal < x) = x (1 + erf(x / sqrt(2))) / 2
@@ -49,6 +51,25 @@ class Formulas:
         self.device = device
         self.a, self.b = function.a, function.b
         self.work, self.more, self.mask = work, more, mask
+
+    def relu(self, x: Array, out: Array) -> None:
+        """``out`` = max(x, 0)."""
+        self._maximum(x, out=out)
+
+    def relu_slope(self, x: Array, out: Array) -> None:
+        """``out`` = 1 if x > 0, else 0."""
+        out.fill(0)
+        self._set(self.xp.greater, x, 0, 1, out)
+
+    def tanh(self, x: Array, out: Array) -> None:
+        """``out`` = tanh(x)."""
+        self.xp.tanh(x, out=out)
+
+    def tanh_slope(self, x: Array, out: Array) -> None:
+        """``out`` = 1 - tanh(x)^2."""
+        self.xp.tanh(x, out=out)
+        self.xp.multiply(out, out, out=out)
+        self.xp.subtract(1, out, out=out)
 
     def leaky_relu(self, x: Array, out: Array) -> None:
         """``out`` = max(x, 0) + a min(x, 0)."""
@@ -216,5 +237,6 @@ class Formulas:
 
 # in the order in which kernels.cu numbers them
 FUNCTIONS = (
-    "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "softplus", "hard_sigmoid", "hard_swish",
+    "relu", "tanh", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "softplus", "hard_sigmoid",
+    "hard_swish",
 )  # fmt: skip

@@ -4,6 +4,7 @@ from math import prod
 
 from backends.kernels.activations import ActivationKernels, PortableActivationKernels
 from backends.kernels.arithmetic import along_rows, as_matrix
+from backends.kernels.functions import Function
 from backends.kernels.hashing import hash_limit, scrambled
 from backends.memory import Array, temporaries
 
@@ -27,37 +28,22 @@ class NormalizationKernels(ActivationKernels):
 
     def normalize(
         self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
-        epsilon: float, out: Array,
+        epsilon: float, out: Array, formula: Function | None = None, addend: Array | None = None,
     ) -> None:  # fmt: skip
         """``out = (x - mean) / sqrt(variance + epsilon) * weight + bias`` for each row of ``x`` (C, ...).
 
-        ``out`` may be ``x``.
+        Then ``addend`` is added, and ``out`` is the function ``formula`` of that, if they are given. ``out``
+        may be ``x``.
         """
         raise NotImplementedError
 
     def normalize_grad(
-        self, dy: Array, x: Array, mean: Array, variance: Array, weight: Array | None, epsilon: float,
-        weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
-    ) -> None:  # fmt: skip
-        """The gradients of :meth:`normalize` with the moments of ``x``; ``dx=None``: not wanted."""
-        raise NotImplementedError
-
-    def normalize_relu(
-        self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
-        epsilon: float, out: Array,
-    ) -> None:  # fmt: skip
-        """``out`` = ReLU of :meth:`normalize`."""
-        self.normalize(x, mean, variance, weight, bias, epsilon, out)
-        self.relu(out, out)
-
-    def normalize_relu_grad(
-        self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, weight: Array | None,
+        self, dy: Array, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
         epsilon: float, weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
+        formula: Function | None = None, addend: Array | None = None, addend_grad: Array | None = None,
     ) -> None:  # fmt: skip
-        """The gradients of :meth:`normalize_relu`, whose output is ``y``, with the moments of ``x``."""
-        grad = self.scratch("gradient", dy.shape, dy.dtype)
-        self.relu_grad(dy, y, grad)
-        self.normalize_grad(grad, x, mean, variance, weight, epsilon, weight_grad, bias_grad, dx)
+        """The gradients of :meth:`normalize` with the moments of ``x``; None: not wanted."""
+        raise NotImplementedError
 
     def fold(
         self, weight: Array, bias: Array | None, mean: Array, variance: Array, scale: Array | None,
@@ -123,22 +109,33 @@ class PortableNormalizationKernels(PortableActivationKernels, NormalizationKerne
 
     def normalize(
         self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
-        epsilon: float, out: Array,
+        epsilon: float, out: Array, formula: Function | None = None, addend: Array | None = None,
     ) -> None:  # fmt: skip
         xp = self.device.xp
-        x, out = as_matrix(x), as_matrix(out)
+        rows = as_matrix(out)
         scale = 1 / xp.sqrt(variance + epsilon)
         if weight is not None:
             scale *= weight
-        xp.subtract(x, mean[:, None], out=out)
-        xp.multiply(out, scale[:, None], out=out)
+        xp.subtract(as_matrix(x), mean[:, None], out=rows)
+        xp.multiply(rows, scale[:, None], out=rows)
         if bias is not None:
-            xp.add(out, bias[:, None], out=out)
+            xp.add(rows, bias[:, None], out=rows)
+        if addend is not None:
+            xp.add(out, addend, out=out)
+        self._apply(formula, out)
 
     def normalize_grad(
-        self, dy: Array, x: Array, mean: Array, variance: Array, weight: Array | None, epsilon: float,
-        weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
+        self, dy: Array, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
+        epsilon: float, weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
+        formula: Function | None = None, addend: Array | None = None, addend_grad: Array | None = None,
     ) -> None:  # fmt: skip
+        if formula is not None:
+            value, grad = (self.scratch(name, dy.shape, dy.dtype) for name in ("normalized", "gradient"))
+            self.normalize(x, mean, variance, weight, bias, epsilon, value, None, addend)
+            self.activate_grad(dy, value, formula, grad)
+            dy = grad
+        if addend_grad is not None:
+            addend_grad[...] = dy
         xp = self.device.xp
         dy, x = as_matrix(dy), as_matrix(x)
         normalized, product = temporaries(self.device, *[(x.shape, x.dtype)] * 2)

@@ -73,6 +73,10 @@ class ReLU(Activation):
     def gradient(self, dy: Array, out: Array) -> None:
         self.backend.kernels.relu_grad(dy, self._y, out)
 
+    @property
+    def formula(self) -> Function:
+        return Function("relu")
+
 
 class Tanh(Activation):
     """``y = tanh(x)``, without overflow at either end; ``dx = dy (1 - y^2)``."""
@@ -85,6 +89,10 @@ class Tanh(Activation):
 
     def gradient(self, dy: Array, out: Array) -> None:
         self.backend.kernels.tanh_grad(dy, self._y, out)
+
+    @property
+    def formula(self) -> Function:
+        return Function("tanh")
 
 
 class Softmax(Activation):

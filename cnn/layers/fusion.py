@@ -6,9 +6,11 @@ go through the fused one. What lies between them is not kept: the output is enou
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from backends.kernels.functions import Function
 from cnn.layers.layer import Array, Layer, Shape
 
 
@@ -23,6 +25,15 @@ class Fused(Layer):
 
     def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
         yield self.layers
+
+
+@dataclass
+class Join:
+    """What a residual block lets its last layer add to its output, in the same pass."""
+
+    addend: Array = None
+    addend_grad: Array = None  # where the gradient of the sum goes
+    formula: Function | None = None  # of the activation after the sum
 
 
 class Weighted(Layer):
@@ -85,13 +96,27 @@ class Folded(Fused):
         self._layer, self._normalization = layer, normalization
         self._inference: Any = fused or layer
         self._training = [layer, *passes([normalization, *epilogue])]
+        self._join: Join | None = None
+
+    def joined(self, join: Join) -> Layer | None:
+        last = self._training[-1].joined(join)
+        if last is None:
+            return None
+        self._training[-1], self._join = last, join
+        return self
 
     def forward(self, x: Array, training: bool = False) -> Array:
         if not training:
-            return self._inference.infer(x, *folded(self._layer, self._normalization))
+            y = self._inference.infer(x, *folded(self._layer, self._normalization))
+            return y if self._join is None else self._sum(y, self._join)
         for layer in self._training:
             x = layer.forward(x, training)
         return x
+
+    def _sum(self, y: Array, join: Join) -> Array:
+        result = self._layer.context.scratch.beside(y, y.shape)
+        self.backend.kernels.add_activate(y, join.addend, join.formula, result)
+        return result
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         gradient: Array | None = dy

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from backends import Backend
+from backends.kernels.functions import Function
 from backends.memory import Array, Buffers, Scratch, Shape
 from cnn.layers import initializers
 from cnn.layers.draws import Draws
@@ -88,6 +89,11 @@ class Layer:
         """
         return self.is_own
 
+    @property
+    def formula(self) -> Function | None:
+        """The function of each number that the layer computes, if that is all it does and kernels know it."""
+        return None
+
     def fuse(self, following: Sequence["Layer"]) -> "Layer | None":
         """This layer and the first of ``following`` as one pass; None if there is no such pass."""
         return None
@@ -101,6 +107,10 @@ class Layer:
     def label(self) -> str:
         """How messages call it: "3 Conv2D"."""
         return f"{self.path} {self.kind}".strip()
+
+    def joined(self, join: Any) -> "Layer | None":
+        """This layer in one pass with the sum of a residual block; None if there is no such pass."""
+        return None
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         """Take up the place in a network: shapes and parameters, no data. -> the output's shape."""

@@ -1,9 +1,10 @@
 """Normalization over the batch, over samples and over groups of channels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 
-from cnn.layers.fusion import Fused
+from backends.kernels.functions import Function
+from cnn.layers.fusion import Fused, Join
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.support.arguments import flag, number, positive, size
 from cnn.support.errors import ArgumentError, ShapeError
@@ -52,54 +53,59 @@ class _BatchNorm(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)
-        self.normalize(x, y, training, self.backend.kernels.normalize)
+        self.normalize(x, y, training)
         return y
 
-    def normalize(self, x: Array, y: Array, training: bool, kernel: Callable[..., None]) -> None:
-        """Write the output to ``y``; ``kernel`` is that of the set, alone or with ReLU."""
+    def normalize(
+        self, x: Array, y: Array, training: bool, formula: Function | None = None, addend: Array | None = None
+    ) -> None:
+        """Write the output to ``y``, or the function ``formula`` of its sum with ``addend``."""
         weight, bias = self._values("value")
         kernels = self.backend.kernels
         by_running = self.track_running_stats and (self.frozen or not training)
+        if by_running:
+            mean, variance = self._running_mean, self._running_variance
+        else:
+            use = "training" if training else "inference"  # which must not change what backward reads
+            mean, variance = (self.buffer(f"{name} in {use}", x.shape[:1]) for name in ("mean", "variance"))
+            kernels.moments(x, mean, variance)
+        kernels.normalize(x, mean, variance, weight, bias, self.eps, y, formula, addend)
         if training:
             self._was_frozen = by_running
-        if by_running:
-            kernel(x, self._running_mean, self._running_variance, weight, bias, self.eps, y)
-            return
-        use = "training" if training else "inference"  # which must not change what backward reads
-        mean, variance = (self.buffer(f"{name} in {use}", x.shape[:1]) for name in ("mean", "variance"))
-        kernels.moments(x, mean, variance)
-        kernel(x, mean, variance, weight, bias, self.eps, y)
-        if training:
             self._x, self._mean, self._variance = x, mean, variance
-            if self.track_running_stats:
+            if self.track_running_stats and not by_running:
                 count = prod(x.shape[1:])
                 unbiased = count / max(1, count - 1)
                 running = self._running_mean, self._running_variance, self._batches
                 kernels.track(*running, mean, variance, self.momentum, unbiased)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        return self.differentiate(dy, (), input_grad, self.backend.kernels.normalize_grad)
+        return self.differentiate(dy, input_grad)
 
     def differentiate(
-        self, dy: Array, y: tuple[Array, ...], input_grad: bool, kernel: Callable[..., None]
-    ) -> Array | None:
-        """Write the gradients; ``kernel`` is that of the set, alone or with ReLU, which takes ``y`` too."""
+        self, dy: Array, input_grad: bool, formula: Function | None = None, addend: Array | None = None,
+        addend_grad: Array | None = None,
+    ) -> Array | None:  # fmt: skip
+        """Write the gradients of the latest :meth:`normalize`, whose function and addend are given again."""
         dx = self.input_gradient(dy) if input_grad else None
-        (weight, _), grads = self._values("value"), self._values("grad")
-        if self._was_frozen:
-            return None if dx is None else self._scale_gradient(dy, y, weight, dx)
-        kernel(dy, self._x, *y, self._mean, self._variance, weight, self.eps, *grads, dx)
-        return dx
-
-    def _scale_gradient(self, dy: Array, y: tuple[Array, ...], weight: Array | None, dx: Array) -> Array:
-        """Write the gradient of a frozen layer's input, whose running averages do not depend on the batch."""
+        (weight, bias), grads = self._values("value"), self._values("grad")
+        moments = self._mean, self._variance
+        if not self._was_frozen:
+            wanted = *grads, dx, formula, addend, addend_grad
+            self.backend.kernels.normalize_grad(dy, self._x, *moments, weight, bias, self.eps, *wanted)
+            return dx
         kernels = self.backend.kernels
-        if y:
-            kernels.relu_grad(dy, y[0], dx)
-            dy = dx
-        zeros = self.buffer("zeros", dy.shape[:1])
-        kernels.clear(zeros)
-        kernels.normalize(dy, zeros, self._running_variance, weight, None, self.eps, dx)
+        if formula is not None:
+            value, grad = (self.buffer(name, dy.shape) for name in ("value", "value's gradient"))
+            kernels.normalize(self._x, *moments, weight, bias, self.eps, value, None, addend)
+            kernels.activate_grad(dy, value, formula, grad)
+            dy = grad
+        if addend_grad is not None:
+            kernels.copy(dy, addend_grad)
+        if dx is not None:  # the running averages do not depend on the batch
+            zeros = self.buffer("zeros", dy.shape[:1])
+            kernels.clear(zeros)
+            kernels.normalize(dy, zeros, self._variance, weight, None, self.eps, dx)
         return dx
 
     def fold(self, weight: Array, bias: Array | None, out_weight: Array, out_bias: Array) -> None:
@@ -112,9 +118,12 @@ class _BatchNorm(Layer):
         self.backend.kernels.fold(weight, bias, *moments, scale, shift, self.eps, out_weight, out_bias)
 
     def fuse(self, following: Sequence[Layer]) -> Layer | None:
-        if following and following[0].epilogue == "relu":
+        if following and following[0].is_own and following[0].formula is not None:
             return FusedNormalization(self, following[0])
         return None
+
+    def joined(self, join: Join) -> Layer:
+        return JoinedNormalization(self, join)
 
     def _values(self, name: str) -> tuple[Array | None, Array | None]:
         """The values, or the gradients, of weight and bias."""
@@ -173,26 +182,47 @@ class BatchNorm1D(_BatchNorm):
 
 
 class FusedNormalization(Fused):
-    """Batch normalization with ReLU. What lies between them is not kept."""
+    """Batch normalization with an activation. What lies between them is not kept, but computed again."""
 
-    def __init__(self, normalization: _BatchNorm, relu: Layer) -> None:
-        super().__init__(normalization, relu)
+    def __init__(self, normalization: _BatchNorm, activation: Layer) -> None:
+        super().__init__(normalization, activation)
         self.normalization = normalization
 
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.last.output(x, training)
-        self.normalization.normalize(x, y, training, self.backend.kernels.normalize_relu)
-        if training:
-            self._y = y
+        self.normalization.normalize(x, y, training, self.last.formula)
         return y
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        kernel = self.backend.kernels.normalize_relu_grad
-        return self.normalization.differentiate(dy, (self._y,), input_grad, kernel)
+        return self.normalization.differentiate(dy, input_grad, self.last.formula)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        numbers = prod(self.last.output_shape) * int(self.backend.xp.dtype(self.normalization.dtype).itemsize)
-        return self.normalization.workspace_bytes(batch, trained) + numbers * trained
+        return _workspace_bytes(self, batch, trained)
+
+
+class JoinedNormalization(Fused):
+    """Batch normalization with the sum at the end of a residual block, and the activation after that."""
+
+    def __init__(self, normalization: _BatchNorm, join: Join) -> None:
+        super().__init__(normalization)
+        self.normalization, self.join = normalization, join
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = self.last.output(x, training)
+        self.normalization.normalize(x, y, training, self.join.formula, self.join.addend)
+        return y
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        join = self.join
+        return self.normalization.differentiate(dy, input_grad, join.formula, join.addend, join.addend_grad)
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        return _workspace_bytes(self, batch, trained)
+
+
+def _workspace_bytes(fused: Fused, batch: int, trained: int) -> int:
+    numbers = prod(fused.last.output_shape) * int(fused.backend.xp.dtype(fused.layers[0].dtype).itemsize)
+    return max(layer.workspace_bytes(batch, trained) for layer in fused.layers) + 2 * numbers * trained
 
 
 class _GroupNormalization(Layer):

@@ -1,10 +1,12 @@
 """Branches: layers that work on the same input, whose outputs are joined."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 from cnn.layers.container import Container, backward, forward, require_layers
+from cnn.layers.fusion import Fused, Join
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.layers.sequential import Sequential
 from cnn.support.arguments import instance, shown
@@ -58,10 +60,7 @@ class Parallel(Container):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         kernels = self.backend.kernels
-        if not training:  # scratch, which the branches write into
-            kept = self.buffer("x", x.shape)
-            kernels.copy(x, kept)
-            x = kept
+        x = self._kept(x, "x", training)
         y = self.buffer("y", (*self.output_shape, x.shape[-1]))
         for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
             output = forward(branch, x, training)
@@ -72,6 +71,14 @@ class Parallel(Container):
             else:
                 kernels.add(y, output, y)
         return y
+
+    def _kept(self, x: Array, name: str, training: bool) -> Array:
+        """``x``, or a copy in inference, where it lies in scratch, which the branches write into."""
+        if training:
+            return x
+        kept = self.buffer(name, x.shape)
+        self.backend.kernels.copy(x, kept)
+        return kept
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         kernels = self.backend.kernels
@@ -123,6 +130,52 @@ class Residual(Parallel):
     def config(self) -> dict[str, Any]:
         return {"layers": self.layers, "shortcut": self.shortcut}
 
+    def build(self, input_shape: Shape, context: Context) -> Shape:
+        super().build(input_shape, context)
+        join = Join()
+        self._join = join if context.fuse and self.branches[0].joined(join) else None
+        return self.output_shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        if self._join is None:
+            return super().forward(x, training)
+        layers, shortcut = self.branches
+        x = self._kept(x, "x", training)
+        addend = forward(shortcut, x, training)
+        self._join.addend = addend if addend is x else self._kept(addend, "addend", training)
+        return forward(layers, x, training)
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        if self._join is None:
+            return super().backward(dy, input_grad)
+        layers, shortcut = self.branches
+        grad = self._join.addend_grad = self.buffer("dy", dy.shape)
+        along = backward(layers, dy, input_grad or shortcut.is_trained)  # writes ``grad`` too
+        if not input_grad:
+            return backward(shortcut, grad, False) if shortcut.is_trained else None
+        dx = self.buffer("dx", (*self.input_shape, dy.shape[-1]))
+        if self.shortcut is None:
+            self.backend.kernels.add(along, grad, dx)
+        else:
+            self.backend.kernels.copy(along, dx)  # from scratch, which the shortcut writes into
+            self.backend.kernels.add(dx, backward(shortcut, grad, True), dx)
+        return dx
+
+    def fuse(self, following: Sequence[Layer]) -> Layer | None:
+        if self._join is not None and following and following[0].is_own and following[0].formula is not None:
+            self._join.formula = following[0].formula
+            return FusedResidual(self, following[0])
+        return None
+
+    @contextmanager
+    def unfused(self) -> Iterator[None]:
+        join, self._join = self._join, None
+        try:
+            with super().unfused():
+                yield
+        finally:
+            self._join = join
+
     def fresh(self) -> "Residual":
         layers: Sequence[Layer] = [layer.fresh() for layer in self.layers]
         return type(self)(*layers, shortcut=None if self.shortcut is None else self.shortcut.fresh())
@@ -130,3 +183,25 @@ class Residual(Parallel):
     def __repr__(self) -> str:
         shortcut = [] if self.shortcut is None else [f"shortcut={self.shortcut!r}"]
         return f"Residual({', '.join([*map(repr, self.layers), *shortcut])})"
+
+
+class FusedResidual(Fused):
+    """A residual block and the activation after it, which the last layer of the block computes too."""
+
+    def __init__(self, residual: Residual, activation: Layer) -> None:
+        super().__init__(residual, activation)
+        self.residual = residual
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        return self.residual.forward(x, training)
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        return self.residual.backward(dy, input_grad)
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        return self.residual.workspace_bytes(batch, trained)
+
+    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
+        *inside, _ = self.residual.walk_passes()
+        yield from inside
+        yield self.layers

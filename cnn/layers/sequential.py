@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cnn.layers.container import Container, backward, forward, require_layers
-from cnn.layers.fusion import passes
+from cnn.layers.fusion import Join, passes
 from cnn.layers.layer import Array, Context, Layer, Shape
 
 
@@ -34,6 +34,13 @@ class Sequential(Container):
             self.output_shape = self.build_child(name, self.output_shape, context)
         self.passes = self._fused = passes(self.layers) if context.fuse else list(self.layers)
         return self.output_shape
+
+    def joined(self, join: Join) -> Layer | None:
+        last = self.passes[-1].joined(join) if self.passes and self.passes[-1].is_own else None
+        if last is None:
+            return None
+        self.passes[-1] = last
+        return self
 
     def forward(self, x: Array, training: bool = False) -> Array:
         for layer in self.passes:

@@ -274,16 +274,17 @@ def _normalizations(numbers: _Numbers) -> Iterator[Call]:
                 batches=np.array(3), **moments, momentum=momentum, unbiased=1.1,
             )  # fmt: skip
         for name, affine in (("affine", (weight, bias)), ("plain", (None, None))):
-            given = {"x": x, **moments, "weight": affine[0], "epsilon": 0.1}
-            yield _kernel("normalize", f"{variant}, {name}", **given, bias=affine[1], out=out)
+            given = {"x": x, **moments, "weight": affine[0], "bias": affine[1], "epsilon": 0.1}
             grads = [None if part is None else numbers.unset(shape[0]) for part in affine]
             wanted = {"weight_grad": grads[0], "bias_grad": grads[1], "dx": out}
+            yield _kernel("normalize", f"{variant}, {name}", **given, out=out)
             yield _kernel("normalize_grad", f"{variant}, {name}", dy=dy, **given, **wanted)
-            yield _kernel("normalize_relu", f"{variant}, {name}", **given, bias=affine[1], out=out)
-            y = np.maximum(numbers.normal(*shape), 0)
-            yield _kernel("normalize_relu_grad", f"{variant}, {name}", dy=dy, **given, y=y, **wanted)
+            after = {"formula": Function("silu"), "addend": numbers.normal(*shape)}
+            wanted["addend_grad"] = numbers.unset(*shape)
+            yield _kernel("normalize", f"{variant}, {name}, function", **given, out=out, **after)
+            yield _kernel("normalize_grad", f"{variant}, {name}, function", dy=dy, **given, **wanted, **after)
             yield _kernel(
-                "fold", f"{variant}, {name}", weight=x, bias=None if affine[0] is None else y, **moments,
+                "fold", f"{variant}, {name}", weight=x, bias=None if affine[0] is None else dy, **moments,
                 scale=affine[0], shift=affine[1], epsilon=0.1, out_weight=out, out_bias=out,
             )  # fmt: skip
         yield from _group_normalizations(numbers, variant, shape)

@@ -129,6 +129,29 @@ error_function = _for_each_dtype(_error_function_32, lambda x: erf(x))
 
 
 @inlined
+def relu(x, a, b):
+    return number(0, x) if x < 0 else x  # NaN stays
+
+
+@inlined
+def relu_slope(x, a, b):
+    return number(1, x) if x > 0 else number(0, x)
+
+
+@inlined
+def tanh(x, a, b):
+    twice = exponential_less_1(x + x)
+    # beyond it the quotient is 1, and in float64 the exponential would be infinite
+    return number(1, x) if x > 20 else twice / (twice + number(2, x))
+
+
+@inlined
+def tanh_slope(x, a, b):
+    value = tanh(x, a, b)
+    return number(1, x) - value * value
+
+
+@inlined
 def leaky_relu(x, a, b):
     return x if x > 0 else a * x
 

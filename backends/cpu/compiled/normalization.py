@@ -8,33 +8,36 @@ from math import sqrt
 import numpy as np
 
 from backends.cpu.compiled.jit import Doubles, Indices, Kernel, Numbers, as_written, inlined, share
-from backends.cpu.compiled.registers import as_number, at, one, zero
+from backends.cpu.compiled.registers import as_number, at, call, one, zero
 
-BLOCK = 4096  # numbers, which stay in the first cache
+BLOCK = 2048  # numbers, of which a few arrays stay in the first cache
 
 
 @inlined
-def _sum(x, first, last):
+def _sum(x, count):
     total = zero(x)
-    for i in range(first, last):
+    for i in range(count):
         total += x[i]
     return total
 
 
 @inlined
-def _sum_of_squares(x, mean, first, last):
+def _sum_of_products(x, y, mean, count):
     total = zero(x)
-    for i in range(first, last):
-        total += (x[i] - mean) * (x[i] - mean)
+    for i in range(count):
+        total += x[i] * (y[i] - mean)
     return total
 
 
 @inlined
-def _sum_of_products(x, y, mean, first, last):
-    total = zero(x)
-    for i in range(first, last):
-        total += x[i] * (y[i] - mean)
-    return total
+def _sums_of_powers(x, shift, count):
+    """The sums of x - ``shift`` and of its squares."""
+    total, squares = zero(x), zero(x)
+    for i in range(count):
+        apart = x[i] - shift
+        total += apart
+        squares += apart * apart
+    return total, squares
 
 
 @Kernel
@@ -44,74 +47,99 @@ def moments(
     """``mean`` and biased ``variance`` of each row, merged from those of blocks.
 
     Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+    The sums of a block are those of the distances from the mean up to there.
     """
     first, last = share(rows, part, parts)
     for r in range(first, last):
         row, middle, squares = at(x, r * columns), 0.0, 0.0
+        mean[r] = _sum(row, min(columns, BLOCK)) / min(columns, BLOCK)
         for begin in range(0, columns, BLOCK):
             end = min(columns, begin + BLOCK)
             count = end - begin
-            here = _sum(row, begin, end) / count
-            mean[r] = here
-            apart = here - middle
-            squares += _sum_of_squares(row, mean[r], begin, end) + apart * apart * begin * count / end
+            total, around = _sums_of_powers(at(row, begin), mean[r], count)
+            shift = total / count
+            apart = mean[r] + shift - middle
+            squares += around - shift * total + apart * apart * begin * count / end
             middle += apart * count / end
-        mean[r], variance[r] = middle, squares / columns
+            mean[r] = middle
+        variance[r] = squares / columns
 
 
 @Kernel
 def normalize(
     x: Numbers, mean: Numbers, variance: Numbers, weight: Numbers, bias: Numbers, epsilon: Numbers,
-    y: Numbers, rows: int, columns: int, has_weight: int, has_bias: int, rectify: int, part: int, parts: int,
+    addend: Numbers, function: int, constants: Numbers, scratch: Numbers, y: Numbers, rows: int, columns: int,
+    has_weight: int, has_bias: int, has_addend: int, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``y`` = (x - mean) / sqrt(variance + epsilon) * weight + bias; with ``rectify`` ReLU of that."""
+    """``y`` = the function of (x - mean) / sqrt(variance + epsilon) * weight + bias + addend.
+
+    ``function`` is the address of one of ``functions.VALUES``, or 0. ``scratch`` has a block for each part.
+    """
     first, last = share(rows, part, parts)
     for r in range(first, last):
-        x_row, y_row, middle = at(x, r * columns), at(y, r * columns), mean[r]
-        scale = one(x) / sqrt(variance[r] + epsilon[0])
+        scale, middle = one(x) / sqrt(variance[r] + epsilon[0]), mean[r]
         if has_weight != 0:
             scale *= weight[r]
         shift = bias[r] if has_bias != 0 else zero(x)
-        if rectify != 0:
-            for i in range(columns):
-                value = (x_row[i] - middle) * scale + shift
-                y_row[i] = zero(x) if value < 0 else value  # NaN stays
-        else:
-            for i in range(columns):
-                y_row[i] = (x_row[i] - middle) * scale + shift
+        for begin in range(0, columns, BLOCK):
+            place, count = r * columns + begin, min(columns - begin, BLOCK)
+            y_block = at(y, place)
+            inner = at(scratch, part * BLOCK) if function != 0 else y_block
+            _values(at(x, place), middle, scale, shift, at(addend, place), has_addend, inner, count)
+            if function != 0:
+                call(function, (inner, constants, y_block, count, 0, 1))
+
+
+@inlined
+def _values(x, middle, scale, shift, addend, has_addend, out, count):
+    """``out`` = (x - middle) * scale + shift + addend."""
+    if has_addend != 0:
+        for i in range(count):
+            out[i] = (x[i] - middle) * scale + shift + addend[i]
+    else:
+        for i in range(count):
+            out[i] = (x[i] - middle) * scale + shift
 
 
 @Kernel
 def normalize_grad(
-    dy: Numbers, x: Numbers, y: Numbers, mean: Numbers, variance: Numbers, weight: Numbers, epsilon: Numbers,
-    weight_grad: Numbers, bias_grad: Numbers, dx: Numbers, rows: int, columns: int, rectified: int,
-    has_weight: int, has_weight_grad: int, has_bias_grad: int, input_grad: int, part: int, parts: int,
+    dy: Numbers, x: Numbers, mean: Numbers, variance: Numbers, weight: Numbers, bias: Numbers,
+    epsilon: Numbers, addend: Numbers, function: int, constants: Numbers, scratch: Numbers, inner: Numbers,
+    weight_grad: Numbers, bias_grad: Numbers, dx: Numbers, rows: int, columns: int, has_weight: int,
+    has_bias: int, has_addend: int, keeps: int, has_weight_grad: int, has_bias_grad: int, input_grad: int,
+    part: int, parts: int,
 ) -> None:  # fmt: skip
-    """The gradients of ``normalize``; if ``rectified``, ``y`` is its output and ``dx`` serves as scratch."""
+    """The gradients of ``normalize``; ``function`` is the address of one of ``functions.GRADIENTS``, or 0.
+
+    With a function, ``inner`` gets the gradient of its argument, or, unless it ``keeps`` that, serves as
+    scratch, which like ``scratch`` has a block for each part. ``inner`` may be ``dx``.
+    """
     first, last = share(rows, part, parts)
+    values = at(scratch, part * BLOCK)
     for r in range(first, last):
-        place = r * columns
-        x_row, dx_row, middle = at(x, place), at(dx, place), mean[r]
-        scale = one(x) / sqrt(variance[r] + epsilon[0])
-        dy_row, y_row = at(dy, place), at(y, place)
-        grad = dx_row if rectified != 0 else dy_row
+        scale, middle = one(x) / sqrt(variance[r] + epsilon[0]), mean[r]
+        factor = scale * weight[r] if has_weight != 0 else scale
+        shift = bias[r] if has_bias != 0 else zero(x)
         total, along = 0.0, 0.0
         for begin in range(0, columns, BLOCK):
-            end = min(columns, begin + BLOCK)
-            if rectified != 0:
-                for i in range(begin, end):
-                    dx_row[i] = dy_row[i] if y_row[i] > 0 else zero(x)
-            total += _sum(grad, begin, end)
-            along += _sum_of_products(grad, x_row, middle, begin, end)
+            place, count = r * columns + begin, min(columns - begin, BLOCK)
+            x_block, grad = at(x, place), at(dy, place)
+            if function != 0:
+                grad = at(inner, place if keeps != 0 else part * BLOCK)
+                _values(x_block, middle, factor, shift, at(addend, place), has_addend, values, count)
+                call(function, (at(dy, place), values, constants, grad, count, 0, 1))
+            total += _sum(grad, count)
+            along += _sum_of_products(grad, x_block, middle, count)
         along *= scale
         if has_weight_grad != 0:
             weight_grad[r] = along
         if has_bias_grad != 0:
             bias_grad[r] = total
         if input_grad != 0:
-            # dx = factor (dy - mean(dy) - normalized mean(dy normalized))
-            factor = scale * weight[r] if has_weight != 0 else scale
+            # dx = factor (grad - mean(grad) - normalized mean(grad normalized))
             level, slope = as_number(x, total / columns), as_number(x, along / columns) * scale
+            place = r * columns
+            x_row, dx_row, grad = at(x, place), at(dx, place), at(inner if function != 0 else dy, place)
             for i in range(columns):
                 dx_row[i] = factor * (grad[i] - level - (x_row[i] - middle) * slope)
 
@@ -214,7 +242,7 @@ def normalize_groups_grad_weight(
             for n in range(N):
                 here += grad[n] * (row[n] - means[n]) * scales[n]
             along += here
-            total += _sum(grad, 0, N)
+            total += _sum(grad, N)
         weight_grad[w] = along
         if has_bias != 0:
             bias_grad[w] = total

@@ -34,6 +34,10 @@ class CompiledActivationKernels(Launching, PortableActivationKernels):
         pooling.relu_grad(out.dtype, (*arguments, rows, out.size // rows), thread_count(out.size))
 
     @covering()
+    def tanh(self, x: Array, out: Array) -> None:
+        self.activate(x, Function("tanh"), out)
+
+    @covering()
     def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
         steps.tanh_grad(y.dtype, (dy, y, out, y.size), thread_count(y.size))
 

@@ -1,13 +1,16 @@
 """Normalization and dropout."""
 
+from functools import lru_cache
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from backends.cpu.compiled import normalization
-from backends.cpu.compiled.jit import thread_count
-from backends.cpu.kernels.launching import INDICES, Launching, floats, or_nothing
+from backends.cpu.compiled import functions, normalization
+from backends.cpu.compiled.jit import Kernel, thread_count
+from backends.cpu.kernels.launching import INDICES, NOTHING, Launching, floats, or_nothing
 from backends.kernels.covering import covering, covers
+from backends.kernels.functions import Function
 from backends.kernels.hashing import hash_limit
 from backends.kernels.normalization import PortableNormalizationKernels
 from backends.memory import Array
@@ -24,30 +27,46 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
     @covering()
     def normalize(
         self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
-        epsilon: float, out: Array,
+        epsilon: float, out: Array, formula: Function | None = None, addend: Array | None = None,
     ) -> None:  # fmt: skip
-        self._normalize(x, mean, variance, weight, bias, epsilon, out, rectify=False)
-
-    @covering()
-    def normalize_relu(
-        self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
-        epsilon: float, out: Array,
-    ) -> None:  # fmt: skip
-        self._normalize(x, mean, variance, weight, bias, epsilon, out, rectify=True)
+        rows, optional = len(x), (weight, bias, addend)
+        parts = thread_count(x.size)
+        (scratch,) = self._vectors(x.dtype, parts * normalization.BLOCK)
+        by, shift, added = (or_nothing(array, x) for array in optional)
+        arguments = (
+            x, mean, variance, by, shift, floats(x.dtype, epsilon), added,
+            *_function(functions.VALUES, formula, x.dtype), scratch, out, rows, x.size // rows,
+            *(int(array is not None) for array in optional),
+        )  # fmt: skip
+        normalization.normalize(x.dtype, arguments, parts)
 
     @covering()
     def normalize_grad(
-        self, dy: Array, x: Array, mean: Array, variance: Array, weight: Array | None, epsilon: float,
-        weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
+        self, dy: Array, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
+        epsilon: float, weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
+        formula: Function | None = None, addend: Array | None = None, addend_grad: Array | None = None,
     ) -> None:  # fmt: skip
-        self._normalize_grad(dy, x, None, mean, variance, weight, epsilon, weight_grad, bias_grad, dx)
+        rows, given, wanted = len(x), (weight, bias, addend), (weight_grad, bias_grad, dx)
+        parts = thread_count(2 * x.size)
+        scratch, blocks = self._vectors(x.dtype, *[parts * normalization.BLOCK] * 2)
+        inner = next((array for array in (addend_grad, dx) if array is not None), None)
+        by, shift, added = (or_nothing(array, x) for array in given)
+        flags = (array is not None for array in (*given, inner, *wanted))
+        arguments = (
+            dy, x, mean, variance, by, shift, floats(x.dtype, epsilon), added,
+            *_function(functions.GRADIENTS, formula, x.dtype), scratch, blocks if inner is None else inner,
+            *(or_nothing(array, x) for array in wanted), rows, x.size // rows, *map(int, flags),
+        )  # fmt: skip
+        normalization.normalize_grad(x.dtype, arguments, parts)
+        if addend_grad is not None and formula is None:
+            self.copy(dy, addend_grad)
 
     @covering()
-    def normalize_relu_grad(
-        self, dy: Array, x: Array, y: Array, mean: Array, variance: Array, weight: Array | None,
-        epsilon: float, weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
-    ) -> None:  # fmt: skip
-        self._normalize_grad(dy, x, y, mean, variance, weight, epsilon, weight_grad, bias_grad, dx)
+    def add_activate(self, x: Array, addend: Array, formula: Function | None, out: Array) -> None:
+        if formula is None:
+            self.add(x, addend, out)
+        else:
+            self.normalize(x, *_standard(len(x), x.dtype), None, None, 0.0, out, formula, addend)
 
     @covering()
     def fold(
@@ -105,32 +124,18 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         arguments = (x, counters, scale, out, stream, hash_limit(p), *sizes)
         normalization.dropout(x.dtype, arguments, thread_count(2 * x.size))
 
-    def _normalize(
-        self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
-        epsilon: float, out: Array, rectify: bool,
-    ) -> None:  # fmt: skip
-        rows = len(x)
-        arguments = (
-            x, mean, variance, or_nothing(weight, x), or_nothing(bias, x), floats(x.dtype, epsilon), out,
-            rows, x.size // rows, int(weight is not None), int(bias is not None), int(rectify),
-        )  # fmt: skip
-        normalization.normalize(x.dtype, arguments, thread_count(x.size))
 
-    def _normalize_grad(
-        self, dy: Array, x: Array, y: Array | None, mean: Array, variance: Array, weight: Array | None,
-        epsilon: float, weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
-    ) -> None:  # fmt: skip
-        """The gradients of :meth:`normalize`, followed by ReLU with the output ``y`` if that is given."""
-        rows, optional = len(x), (weight, weight_grad, bias_grad, dx)
-        scratch = dx
-        if dx is None and y is not None:
-            scratch = self.scratch("gradient", dy.shape, dy.dtype)
-        arguments = (
-            dy, x, or_nothing(y, x), mean, variance, or_nothing(weight, x), floats(x.dtype, epsilon),
-            or_nothing(weight_grad, x), or_nothing(bias_grad, x), or_nothing(scratch, x), rows,
-            x.size // rows, int(y is not None), *(int(array is not None) for array in optional),
-        )  # fmt: skip
-        normalization.normalize_grad(x.dtype, arguments, thread_count(2 * x.size))
+def _function(kernels: dict[str, Kernel], formula: Function | None, dtype: Any) -> tuple[int, Array]:
+    """The address of a kernel of a function, or 0 if there is none, and the function's constants."""
+    if formula is None:
+        return 0, NOTHING[dtype]
+    return kernels[formula.name].address(dtype), floats(dtype, formula.a, formula.b)
+
+
+@lru_cache(maxsize=256)
+def _standard(rows: int, dtype: Any) -> tuple[Array, Array]:
+    """A mean and a variance of each row with which a normalization changes nothing."""
+    return np.zeros(rows, dtype), np.ones(rows, dtype)
 
 
 def _groups(x: Array, mean: Array) -> tuple[int, int, int]:
