@@ -85,16 +85,18 @@ def folded(layer: Weighted, normalization: Any) -> tuple[Array, Array]:
 class Folded(Fused):
     """A layer with weights and the batch normalization after it, which inference folds into the weights.
 
-    In training they run one after the other. In inference a ReLU or a pooling that follows runs in the same
-    pass as the layer.
+    In training they run one after the other, and an activation that follows in the pass of the normalization.
+    In inference a ReLU or a pooling that follows runs in the pass of the layer.
     """
 
     def __init__(self, layer: Weighted, normalization: Layer, following: Sequence[Layer]) -> None:
         fused = layer.with_epilogue(following)
-        epilogue = fused.layers[1:] if fused else ()
+        normalized = fused or normalization.fuse(following)
+        epilogue = normalized.layers[1:] if isinstance(normalized, Fused) else ()
         super().__init__(layer, normalization, *epilogue)
         self._layer, self._normalization = layer, normalization
         self._inference: Any = fused or layer
+        self._after = () if fused else epilogue  # what runs by itself in inference
         self._training = [layer, *passes([normalization, *epilogue])]
         self._join: Join | None = None
 
@@ -108,6 +110,8 @@ class Folded(Fused):
     def forward(self, x: Array, training: bool = False) -> Array:
         if not training:
             y = self._inference.infer(x, *folded(self._layer, self._normalization))
+            for layer in self._after:
+                y = layer.forward(y, training)
             return y if self._join is None else self._sum(y, self._join)
         for layer in self._training:
             x = layer.forward(x, training)

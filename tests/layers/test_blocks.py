@@ -184,6 +184,110 @@ def foldable():
     )  # fmt: skip
 
 
+def normalized(activation):
+    """Normalizations with an activation after them, alone and at the end of residual blocks."""
+    return cnn.Sequential(
+        cnn.Conv2D(4, 3, padding=1, bias=False), cnn.BatchNorm2D(), activation(),
+        cnn.Residual(
+            cnn.Conv2D(4, 3, padding=1), cnn.BatchNorm2D(), activation(),
+            cnn.Conv2D(4, 3, padding=1, bias=False), cnn.BatchNorm2D(affine=False),
+        ),
+        activation(),
+        cnn.Residual(
+            cnn.Conv2D(6, 3, stride=2, padding=1), cnn.BatchNorm2D(), shortcut=cnn.Conv2D(6, 1, stride=2)
+        ),
+        activation(),
+        cnn.Residual(cnn.Conv2D(6, 1), cnn.BatchNorm2D()),
+        cnn.Residual(cnn.Dropout(0.2), cnn.Sequential(cnn.BatchNorm2D(track_running_stats=False))),
+        activation(),
+        cnn.Conv2D(5, 2), cnn.MaxPool2D(2), cnn.BatchNorm2D(), activation(),
+        cnn.Flatten(), cnn.Dense(4), cnn.BatchNorm1D(), activation(),
+    )  # fmt: skip
+
+
+EACH_ACTIVATION = {
+    "ReLU": cnn.ReLU, "GELU": cnn.GELU, "SiLU": cnn.SiLU, "Tanh": cnn.Tanh, "ELU": lambda: cnn.ELU(0.7),
+    "Softplus": cnn.Softplus,
+}  # fmt: skip
+
+
+class TestOnePass:
+    """A normalization, the sum of a residual block and an activation are computed in one pass."""
+
+    X = np.random.default_rng(0).standard_normal((2, 12, 12, 9))
+
+    def results(self, kernels, activation, fuse, frozen=(), input_grad=True):
+        net = normalized(activation)
+        net.build((2, 12, 12), backend=backends.get("cpu", kernels), seed=3, dtype="float64", fuse=fuse)
+        net.freeze(*frozen)
+        y = net.forward(self.X.copy(), training=True)
+        dy = np.random.default_rng(1).standard_normal(y.shape)
+        found = {"y": y.copy(), "dx": net.backward(dy, input_grad=input_grad)}
+        found["dx"] = None if found["dx"] is None else found["dx"].copy()
+        found |= {name: parameter.grad.copy() for name, parameter in net.parameters.items()}
+        found |= net.state_dict() | {"inference": net.forward(self.X.copy()).copy()}
+        with net.unfused():
+            found["unfused"] = net.forward(self.X.copy()).copy()
+        return found
+
+    def same(self, *arguments, **named):
+        apart = self.results("portable", *arguments, fuse=False, **named)
+        for kernels in ("portable", "compiled"):
+            if kernels == "compiled":
+                pytest.importorskip("numba")
+            together = self.results(kernels, *arguments, fuse=True, **named)
+            for name, expected in apart.items():
+                if expected is None:
+                    assert together[name] is None
+                else:
+                    np.testing.assert_allclose(together[name], expected, rtol=1e-8, atol=1e-9, err_msg=name)
+
+    @pytest.mark.parametrize("activation", EACH_ACTIVATION)
+    def test_it_gives_what_the_layers_give_apart(self, activation):
+        self.same(EACH_ACTIVATION[activation])
+
+    @pytest.mark.parametrize("activation", ["ReLU", "GELU"])
+    @pytest.mark.parametrize("frozen", [["1", "3"], ["3.1", "5"], ["0", "1", "3", "5.0", "5.1"]])
+    @pytest.mark.parametrize("input_grad", [True, False])
+    def test_frozen_layers_too(self, activation, frozen, input_grad):
+        self.same(EACH_ACTIVATION[activation], frozen=frozen, input_grad=input_grad)
+
+    def test_the_passes(self):
+        net = normalized(cnn.GELU)
+        net.build((2, 12, 12), backend="cpu")
+        passes = [[layer.kind for layer in together] for together in net.walk_passes()]
+        assert passes[:8] == [
+            ["Conv2D"], ["BatchNorm2D", "GELU"], ["Conv2D"], ["BatchNorm2D", "GELU"], ["Conv2D"],
+            ["BatchNorm2D"], ["Residual", "GELU"], ["Conv2D"],
+        ]  # fmt: skip
+        assert passes[-6:] == [
+            ["Residual", "GELU"], ["Conv2D", "MaxPool2D"], ["BatchNorm2D", "GELU"], ["Flatten"], ["Dense"],
+            ["BatchNorm1D", "GELU"],
+        ]  # fmt: skip
+
+    def test_an_activation_of_ones_own_runs_by_itself(self):
+        class Own(cnn.GELU):
+            def function(self, x, out):
+                out[...] = x + 1
+
+        net = cnn.Sequential(cnn.BatchNorm2D(), Own())
+        net.build((1, 3, 3), backend="cpu", dtype="float64")
+        y = net.forward(self.X[:1, :3, :3].copy(), training=True)
+        np.testing.assert_allclose(y.mean(), 1)
+
+    @pytest.mark.parametrize("size", [1, 2047, 2048, 5000])
+    def test_moments_of_far_away_numbers_keep_their_digits(self, size):
+        kernels = backends.get("cpu").kernels
+        rows = np.random.default_rng(0).normal([[0], [1e4]], [[1], [0.01]], (2, size)).astype(np.float32)
+        rows[1, size // 2 :] += 1  # another level further on
+        rows[0, 0] = 50  # what the sums begin with is unlike the rest
+        mean, variance = np.zeros(2, np.float32), np.zeros(2, np.float32)
+        kernels.moments(rows, mean, variance)
+        exact = rows.astype(np.float64)
+        np.testing.assert_allclose(mean, exact.mean(axis=1), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(variance, exact.var(axis=1), rtol=1e-4, atol=1e-7)
+
+
 class TestFolding:
     """In inference a normalization is part of the weights of the layer before it."""
 
