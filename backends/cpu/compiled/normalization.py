@@ -3,13 +3,14 @@
 Sums are made in blocks and added up in float64, so that float32 loses no digits over millions of numbers.
 """
 
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 
 from backends.cpu.compiled.jit import Doubles, Indices, Kernel, Numbers, as_written, inlined, share
 from backends.cpu.compiled.registers import as_number, at, call, one, zero
 
+NO_FUNCTION, RECTIFY = 0, 1  # in place of a function's address; ReLU is computed without a call
 BLOCK = 2048  # numbers, of which a few arrays stay in the first cache
 
 
@@ -73,9 +74,12 @@ def normalize(
 ) -> None:  # fmt: skip
     """``y`` = the function of (x - mean) / sqrt(variance + epsilon) * weight + bias + addend.
 
-    ``function`` is the address of one of ``functions.VALUES``, or 0. ``scratch`` has a block for each part.
+    ``function`` is the address of one of ``functions.VALUES``, NO_FUNCTION or RECTIFY. ``scratch`` has a
+    block for each part.
     """
     first, last = share(rows, part, parts)
+    calls = function > RECTIFY
+    least = zero(x) if function == RECTIFY else zero(x) - inf
     for r in range(first, last):
         scale, middle = one(x) / sqrt(variance[r] + epsilon[0]), mean[r]
         if has_weight != 0:
@@ -84,21 +88,40 @@ def normalize(
         for begin in range(0, columns, BLOCK):
             place, count = r * columns + begin, min(columns - begin, BLOCK)
             y_block = at(y, place)
-            inner = at(scratch, part * BLOCK) if function != 0 else y_block
-            _values(at(x, place), middle, scale, shift, at(addend, place), has_addend, inner, count)
-            if function != 0:
+            inner = at(scratch, part * BLOCK) if calls else y_block
+            _values(at(x, place), middle, scale, shift, at(addend, place), has_addend, least, inner, count)
+            if calls:
                 call(function, (inner, constants, y_block, count, 0, 1))
 
 
 @inlined
-def _values(x, middle, scale, shift, addend, has_addend, out, count):
-    """``out`` = (x - middle) * scale + shift + addend."""
+def _values(x, middle, scale, shift, addend, has_addend, least, out, count):
+    """``out`` = (x - middle) * scale + shift + addend, but at least ``least``; NaN stays."""
     if has_addend != 0:
         for i in range(count):
-            out[i] = (x[i] - middle) * scale + shift + addend[i]
+            value = (x[i] - middle) * scale + shift + addend[i]
+            out[i] = least if value < least else value
     else:
         for i in range(count):
-            out[i] = (x[i] - middle) * scale + shift
+            value = (x[i] - middle) * scale + shift
+            out[i] = least if value < least else value
+
+
+@inlined
+def _inner_grad(dy, x, middle, scale, shift, addend, has_addend, function, constants, values, out, count):
+    """``out`` = dy * the slope of the function, for what ``normalize`` gives to it."""
+    if function == RECTIFY:
+        if has_addend != 0:
+            for i in range(count):
+                value, given = (x[i] - middle) * scale + shift + addend[i], dy[i]
+                out[i] = given if value > 0 else zero(x)
+        else:
+            for i in range(count):
+                value, given = (x[i] - middle) * scale + shift, dy[i]
+                out[i] = given if value > 0 else zero(x)
+    else:
+        _values(x, middle, scale, shift, addend, has_addend, zero(x) - inf, values, count)
+        call(function, (dy, values, constants, out, count, 0, 1))
 
 
 @Kernel
@@ -109,13 +132,14 @@ def normalize_grad(
     has_bias: int, has_addend: int, keeps: int, has_weight_grad: int, has_bias_grad: int, input_grad: int,
     part: int, parts: int,
 ) -> None:  # fmt: skip
-    """The gradients of ``normalize``; ``function`` is the address of one of ``functions.GRADIENTS``, or 0.
+    """The gradients of ``normalize``.
 
-    With a function, ``inner`` gets the gradient of its argument, or, unless it ``keeps`` that, serves as
-    scratch, which like ``scratch`` has a block for each part. ``inner`` may be ``dx``.
+    ``function`` is the address of one of ``functions.GRADIENTS``, NO_FUNCTION or RECTIFY. With a
+    function, ``inner``, which may be ``dx``, gets the gradient of its argument, if it ``keeps`` that.
+    Otherwise it is computed block by block, and again for ``dx``. ``scratch`` has two blocks for each part.
     """
     first, last = share(rows, part, parts)
-    values = at(scratch, part * BLOCK)
+    values, block = at(scratch, 2 * part * BLOCK), at(scratch, (2 * part + 1) * BLOCK)
     for r in range(first, last):
         scale, middle = one(x) / sqrt(variance[r] + epsilon[0]), mean[r]
         factor = scale * weight[r] if has_weight != 0 else scale
@@ -124,10 +148,10 @@ def normalize_grad(
         for begin in range(0, columns, BLOCK):
             place, count = r * columns + begin, min(columns - begin, BLOCK)
             x_block, grad = at(x, place), at(dy, place)
-            if function != 0:
-                grad = at(inner, place if keeps != 0 else part * BLOCK)
-                _values(x_block, middle, factor, shift, at(addend, place), has_addend, values, count)
-                call(function, (at(dy, place), values, constants, grad, count, 0, 1))
+            if function != NO_FUNCTION:
+                grad = at(inner, place) if keeps != 0 else block
+                _inner_grad(at(dy, place), x_block, middle, factor, shift, at(addend, place), has_addend,
+                            function, constants, values, grad, count)  # fmt: skip
             total += _sum(grad, count)
             along += _sum_of_products(grad, x_block, middle, count)
         along *= scale
@@ -138,10 +162,17 @@ def normalize_grad(
         if input_grad != 0:
             # dx = factor (grad - mean(grad) - normalized mean(grad normalized))
             level, slope = as_number(x, total / columns), as_number(x, along / columns) * scale
-            place = r * columns
-            x_row, dx_row, grad = at(x, place), at(dx, place), at(inner if function != 0 else dy, place)
-            for i in range(columns):
-                dx_row[i] = factor * (grad[i] - level - (x_row[i] - middle) * slope)
+            for begin in range(0, columns, BLOCK):
+                place, count = r * columns + begin, min(columns - begin, BLOCK)
+                x_block, dx_block, grad = at(x, place), at(dx, place), at(dy, place)
+                if function != NO_FUNCTION and keeps != 0:
+                    grad = at(inner, place)
+                elif function != NO_FUNCTION:
+                    grad = block
+                    _inner_grad(at(dy, place), x_block, middle, factor, shift, at(addend, place), has_addend,
+                                function, constants, values, grad, count)  # fmt: skip
+                for i in range(count):
+                    dx_block[i] = factor * (grad[i] - level - (x_block[i] - middle) * slope)
 
 
 @Kernel

@@ -48,13 +48,15 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
     ) -> None:  # fmt: skip
         rows, given, wanted = len(x), (weight, bias, addend), (weight_grad, bias_grad, dx)
         parts = thread_count(2 * x.size)
-        scratch, blocks = self._vectors(x.dtype, *[parts * normalization.BLOCK] * 2)
-        inner = next((array for array in (addend_grad, dx) if array is not None), None)
+        (scratch,) = self._vectors(x.dtype, 2 * parts * normalization.BLOCK)
+        inner = addend_grad
+        if inner is None and formula is not None and formula.name != "relu":
+            inner = dx  # ReLU is computed again faster than it is written and read
         by, shift, added = (or_nothing(array, x) for array in given)
         flags = (array is not None for array in (*given, inner, *wanted))
         arguments = (
             dy, x, mean, variance, by, shift, floats(x.dtype, epsilon), added,
-            *_function(functions.GRADIENTS, formula, x.dtype), scratch, blocks if inner is None else inner,
+            *_function(functions.GRADIENTS, formula, x.dtype), scratch, or_nothing(inner, x),
             *(or_nothing(array, x) for array in wanted), rows, x.size // rows, *map(int, flags),
         )  # fmt: skip
         normalization.normalize_grad(x.dtype, arguments, parts)
@@ -126,9 +128,11 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
 
 
 def _function(kernels: dict[str, Kernel], formula: Function | None, dtype: Any) -> tuple[int, Array]:
-    """The address of a kernel of a function, or 0 if there is none, and the function's constants."""
+    """The address of a kernel of a function, or what stands for it, and the function's constants."""
     if formula is None:
-        return 0, NOTHING[dtype]
+        return normalization.NO_FUNCTION, NOTHING[dtype]
+    if formula.name == "relu":
+        return normalization.RECTIFY, NOTHING[dtype]
     return kernels[formula.name].address(dtype), floats(dtype, formula.a, formula.b)
 
 
