@@ -247,6 +247,8 @@ def _activations(numbers: _Numbers) -> Iterator[Call]:
             name = f"{variant}, {formula.name}"
             yield _kernel("activate", name, x=3 * x, formula=formula, out=out)
             yield _kernel("activate_grad", name, dy=dy, x=3 * x, formula=formula, out=out)
+            yield _kernel("add_activate", name, x=x, addend=dy, formula=formula, out=out)
+        yield _kernel("add_activate", variant, x=x, addend=dy, formula=None, out=out)
         for weight in (numbers.normal(1), numbers.normal(shape[0])):
             given = {"x": x, "weight": weight}
             yield _kernel("prelu", f"{variant}, {len(weight)} weights", **given, out=out)
