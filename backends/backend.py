@@ -56,7 +56,9 @@ class Backend(Device):
         has to warm up first restores the arrays in ``state`` afterwards. The CPU records a step that
         :func:`backends.graph.recordable` declares to be made of kernels, and calls any other one again.
         """
-        return RepeatedStep(step, self.stamp) if getattr(step, "recordable", False) else step
+        if not getattr(step, "recordable", False):
+            return step
+        return RepeatedStep(step, self.stamp, self.kernels.prepare)
 
     def stamp(self) -> Hashable:
         """A value that changes when a recorded step is no longer valid, for example if a buffer has moved."""

@@ -7,7 +7,7 @@ these calls are kept in a list (:class:`RepeatedStep`); a GPU records them itsel
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from backends.errors import DeviceLost, Notice
@@ -34,21 +34,61 @@ class Recording:
             function(*arguments, **named)
 
 
+class Rehearsal:
+    """A step is run without its calls, only to find out what it needs."""
+
+    def __init__(self) -> None:
+        self.needed: list[Any] = []
+
+
+class RehearsalOver(Exception):
+    """The step goes on with the result of a call, which a rehearsal does not make."""
+
+
 _thread = threading.local()
 
 
-def current() -> Recording | None:
-    """The recording in progress on this thread."""
+def current() -> Recording | Rehearsal | None:
+    """The recording or rehearsal in progress on this thread."""
     return getattr(_thread, "recording", None)
 
 
+def rehearsal() -> Rehearsal | None:
+    """The rehearsal in progress on this thread."""
+    found = current()
+    return found if isinstance(found, Rehearsal) else None
+
+
 @contextmanager
-def _recording_into(recording: Recording | None) -> Iterator[None]:
+def _recording_into(recording: Recording | Rehearsal | None) -> Iterator[None]:
     before, _thread.recording = current(), recording
     try:
         yield
     finally:
         _thread.recording = before
+
+
+def rehearse(step: Work) -> list[Any]:
+    """What ``step`` adds to a :class:`Rehearsal`; nothing is computed and no array is changed.
+
+    It ends at the first call of a layer that is no list of kernel calls, and at any error: the real step has
+    the same.
+    """
+    trial = Rehearsal()
+    with _recording_into(trial), suppress(Exception):
+        step()
+    return trial.needed
+
+
+def launch(function: Callable[..., Any], *arguments: Any, keep: Any = None, **named: Any) -> None:
+    """Call ``function``, which does nothing but write into arrays, and add the call to a recording."""
+    recording = current()
+    if recording is None:
+        function(*arguments, **named)
+    elif isinstance(recording, Recording):
+        with _recording_into(None):
+            function(*arguments, **named)
+        recording.add(function, *arguments, keep=keep, **named)
 
 
 def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -60,6 +100,8 @@ def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     recording = current()
     if recording is None:
         return function(*arguments, **named)
+    if isinstance(recording, Rehearsal):
+        raise RehearsalOver
     with _recording_into(None):
         result = function(*arguments, **named)
     if result is None:
@@ -84,11 +126,17 @@ def recordable(step: Work) -> Work:
 
 
 class RepeatedStep:
-    """A recordable ``step`` as the list of its calls, which is made again when ``stamp()`` changes."""
+    """A recordable ``step`` as the list of its calls, which is made again when ``stamp()`` changes.
 
-    def __init__(self, step: Work, stamp: Callable[[], Hashable]) -> None:
+    ``prepare(step)`` is called once, before the first step.
+    """
+
+    def __init__(
+        self, step: Work, stamp: Callable[[], Hashable], prepare: Callable[[Work], None] = lambda step: None
+    ) -> None:
         self._step = step
         self._stamp = stamp
+        self._prepare: Callable[[Work], None] | None = prepare
         self._recording: Recording | None = None
         self._recorded_at: Hashable = None
 
@@ -97,6 +145,9 @@ class RepeatedStep:
         if self._recording is not None and stamp == self._recorded_at:
             self._recording.replay()
             return
+        if self._prepare:
+            self._prepare(self._step)
+            self._prepare, stamp = None, self._stamp()
         self._recording = None  # its arrays are freed before new ones are made
         recording = Recording()
         with _recording_into(recording):

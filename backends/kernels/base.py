@@ -18,8 +18,16 @@ class KernelSet:
     def __init__(self, device: Device) -> None:
         self.device = device
 
-    def when_compiling(self, say: Callable[[str], None]) -> None:
-        """Let ``say`` tell the user, once, that kernels are being compiled and whether they are kept."""
+    def when_compiling(
+        self, say: Callable[[str], None] | None = None, show: Callable[[str], None] | None = None
+    ) -> None:
+        """Let ``say`` tell the user, once, that kernels are being compiled and whether they are kept.
+
+        ``show`` gets the progress: each text replaces the one before, and an empty text ends it.
+        """
+
+    def prepare(self, step: Callable[[], None]) -> None:
+        """Compile what a recordable ``step`` needs before its first run, if that saves time."""
 
     def uses_winograd(self, channels: int, y_shape: Shape, window: Window, groups: int, dtype: Any) -> bool:
         """Whether the convolution of so many channels into ``y_shape`` (O, OH, OW, N) is Winograd's.

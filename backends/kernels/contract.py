@@ -30,7 +30,7 @@ from backends.memory import Array
 def _as_one_call(kernel: Callable[..., None]) -> Callable[..., None]:
     @wraps(kernel)
     def called(*arguments: Any, **named: Any) -> None:
-        graph.call(kernel, *arguments, **named)
+        graph.launch(kernel, *arguments, **named)
 
     return called
 

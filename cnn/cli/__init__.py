@@ -18,12 +18,14 @@ from cnn.cli import export
 from cnn.cli import import_
 from cnn.cli import gradcheck
 from cnn.cli import selftest
+from cnn.cli import compile
 from cnn.cli import info
 # isort: on
 
 __all__ = [
     "app",
     "compare",
+    "compile",
     "evaluate",
     "export",
     "gradcheck",

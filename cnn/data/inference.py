@@ -27,7 +27,7 @@ def answers(network: Any, feed: Feed) -> tuple[Array, Array | None]:
     kernels.copy(y, mean)
     for number in range(1, feed.views):
         kernels.add(mean, network.forward(feed.view(number)), mean)
-    graph.call(xp.multiply, mean, 1 / feed.views, out=mean)
+    graph.launch(xp.multiply, mean, 1 / feed.views, out=mean)
     return mean, targets
 
 

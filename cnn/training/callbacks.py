@@ -78,8 +78,12 @@ class Progress(Callback):
             transient=True,
         )
         self._task = self._bar.add_task("starting", total=run.epochs * run.steps, figures="")
+        run.network.backend.kernels.when_compiling(show=self._describe)
         self._bar.start()
         self._looked = time.perf_counter()
+
+    def _describe(self, text: str) -> None:
+        self._bar.update(self._task, description=text or "starting")
 
     def on_step(self, run: Run) -> None:
         now = time.perf_counter()

@@ -296,6 +296,28 @@ def test_summary(command):
     assert json.loads(out)["total"]["parameters"] == 61706
 
 
+def test_compile(command, monkeypatch):
+    kernels = pytest.importorskip("backends.cpu.kernels")
+    asked = []
+
+    def compile_all(self, dtypes):
+        asked.append(dtypes)
+        return {"compiled": 3, "present": 4, "folder": "/a/folder", "bytes": 2048}
+
+    monkeypatch.setattr(kernels.CompiledKernels, "compile_all", compile_all)
+    code, out, err = command("compile")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(
+        r"compiled 3 kernels in \d+\.\d s; 4 were there already; /a/folder has 2\.\d KB of kernels\n", out
+    )
+    found = json.loads(command("compile", "--dtype", "both", "--json")[1])
+    assert {"compiled": 3, "present": 4, "folder": "/a/folder", "bytes": 2048}.items() <= found.items()
+    assert asked == [["float32"], ["float32", "float64"]]
+    code, _, err = command("compile", "--dtype", "float16")
+    assert code == 2
+    assert "--dtype is 'float16', expected float32, float64 or both" in err
+
+
 def test_gradcheck(command):
     code, out, _ = command("gradcheck", "--device", "cpu", "--entries", 2)
     assert code == 0

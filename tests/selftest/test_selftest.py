@@ -22,7 +22,7 @@ from cnn.selftest.cases import NETWORKS as EXAMPLES
 from cnn.selftest.checks import Check, carry_out
 
 KERNELS = {name for name, _ in inspect.getmembers(Kernels, inspect.isfunction) if not name.startswith("_")}
-NO_KERNELS = {"when_compiling", "scratch", "uses_winograd"}
+NO_KERNELS = {"when_compiling", "prepare", "scratch", "uses_winograd"}
 DEVICE = backends.CpuBackend("portable")
 CHECKS = list(parity.checks(DEVICE))
 FUNCTIONS = sorted({call.function for call in calls("float64")})

@@ -1,5 +1,6 @@
 """Compiles the kernels and runs them on threads."""
 
+import gc
 import inspect
 import os
 import time
@@ -29,6 +30,7 @@ _FAST = {"contract", "nsz", "arcp"}
 inlined = numba.njit(inline="always")
 
 
+KERNELS: dict[str, "Kernel"] = {}  # of the modules that have been imported, by their full names
 SMALL = 100_000  # elements moved; below this, a second thread does not pay off
 MULTIPLICATIONS = 8  # multiplications take as long as moving one element
 
@@ -63,6 +65,8 @@ class Kernel:
         self._count = len(inspect.signature(function).parameters) - 2
         assert self._count <= MOST_ARGUMENTS, function.__name__
         self._addresses: dict[Any, int] = {}
+        self.name = f"{function.__module__}.{function.__name__}"
+        KERNELS[self.name] = self
 
     def __call__(self, dtype: Any, arguments: tuple[Any, ...], parts: int = 1) -> None:
         """Compute all parts, on as many threads."""
@@ -72,19 +76,24 @@ class Kernel:
         values = [a.ctypes.data if isinstance(a, np.ndarray) else index(a) for a in arguments]
         words = np.array(values, dtype=np.intp)
         job = self.address(dtype), words.ctypes.data, len(words), parts, pool.address
-        launch(*job)
-        recording = graph.current()
-        if recording is not None:
-            recording.add(launch, *job, keep=(arguments, words))
+        graph.launch(launch, *job, keep=(arguments, words))
 
     def address(self, dtype: Any) -> int:
         """The address of the C function for ``dtype``."""
         address = self._addresses.get(dtype)
         if address is None:
+            rehearsal = graph.rehearsal()
+            if rehearsal:
+                rehearsal.needed.append((self, dtype))
+                return 0
             address = self._addresses[dtype] = self._compile(dtype)
         return address
 
-    def _compile(self, dtype: Any) -> int:
+    def is_ready(self, dtype: Any) -> bool:
+        """Whether the C function for ``dtype`` is in memory or on disk."""
+        return dtype in self._addresses or self._c_function(dtype).is_kept
+
+    def _c_function(self, dtype: Any) -> "_CFunction":
         kinds = {
             Numbers: types.CPointer(numba.from_dtype(np.dtype(dtype))),
             Bytes: types.CPointer(types.uint8),
@@ -96,9 +105,13 @@ class Kernel:
         signature = types.void(*(kinds[parameter.annotation] for parameter in parameters))
         c_function = _CFunction(self.function, sigutils.normalize_signature(signature), {}, self._options)
         kept.keep(c_function, self.function)
+        return c_function
+
+    def _compile(self, dtype: Any) -> int:
+        c_function = self._c_function(dtype)
         before, start = clock.seconds, time.perf_counter()
         c_function.compile()
-        if not c_function.cache_hits:
+        if not c_function.cache_hits and not clock.is_running:
             clock.seconds = before + time.perf_counter() - start  # including linking and caching
         return int(c_function.address)
 
@@ -116,9 +129,21 @@ def share(items, part, parts):
 class _CFunction(CFunc):
     """Numba's CFunc, which also reports when it compiles."""
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether it has been compiled before, by any process."""
+        codegen = self._targetdescr.target_context.codegen()
+        return isinstance(self._cache, kept.KernelCache) and self._cache.has(self._sig, codegen)
+
     def _compile_uncached(self) -> Any:
-        with event.trigger_event("numba:compile"):
-            return super()._compile_uncached()
+        is_collecting = gc.isenabled()
+        gc.disable()  # a tenth of the time: what the compiler makes is needed until it has finished
+        try:
+            with event.trigger_event("numba:compile"):
+                return super()._compile_uncached()
+        finally:
+            if is_collecting:
+                gc.enable()
 
 
 class CompileClock(event.Listener):
@@ -128,6 +153,16 @@ class CompileClock(event.Listener):
         self.seconds = 0.0
         self.begun: Callable[[], None] = lambda: None  # called once, when the first compilation begins
         self._depth = 0  # compiling a function also compiles those that it calls
+
+    @property
+    def is_running(self) -> bool:
+        return self._depth > 0
+
+    def __enter__(self) -> None:
+        self.on_start(None)
+
+    def __exit__(self, *exception: object) -> None:
+        self.on_end(None)
 
     def on_start(self, event: Any) -> None:
         if self._depth == 0:

@@ -61,6 +61,7 @@ class KernelFolder:
     """
 
     def __init__(self, name: str | None) -> None:
+        self.name = name
         self.obstacle: str | None = None
         self.say: Callable[[str], None] = lambda text: None  # called once if a kernel cannot be cached
         self._is_tidy = False
@@ -124,7 +125,7 @@ def keep(compiler: Any, function: Callable[..., Any]) -> None:
         folder.obstacle = folder.obstacle or "their source code cannot be read"
     if folder.obstacle is None:
         with suppress(RuntimeError, OSError):  # from Numba's NUMBA_CACHE_LOCATOR_CLASSES
-            compiler._cache = _KernelCache(function)
+            compiler._cache = KernelCache(function)
 
 
 class _Locator(_CacheLocator):
@@ -151,7 +152,7 @@ class _Located(CompileResultCacheImpl):
     _locator_classes = (_Locator,)
 
 
-class _KernelCache(FunctionCache):
+class KernelCache(FunctionCache):
     """Numba's cache on disk, whose errors are ignored.
 
     If the folder is read-only, full or damaged, kernels are compiled again.
@@ -166,6 +167,10 @@ class _KernelCache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with suppress(Exception):  # if damaged, it is compiled and written again
             return super().load_overload(sig, target_context)
+
+    def has(self, sig: Any, codegen: Any) -> bool:
+        """Whether there is a file for this signature."""
+        return self._cache_file.has(self._index_key(sig, codegen))
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
@@ -198,6 +203,9 @@ class _CacheFiles(IndexDataCacheFile):
             os.utime(self._data_path(name))  # records the time of the latest use
         whole = stamp, kept, check
         return pickle.loads(data) if whole == (self._source_stamp, key, _checksum(data)) else None
+
+    def has(self, key: Any) -> bool:
+        return os.path.exists(self._data_path(self._name(key)))
 
     def save(self, key: Any, data: Any) -> None:
         dumped = self._dump(data)

@@ -12,6 +12,7 @@ import ctypes
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from platform import machine
 from typing import Any
@@ -140,7 +141,10 @@ def call_part(typing_context, address, arguments, count, part, parts):
     return types.void(*[types.intp] * 5), codegen
 
 
-@numba.njit
+_native = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)  # which would take as long to compile
+
+
+@_native
 def _compute(pool, ticket, own):
     """Compute the part ``own`` of a job, and then those that nobody has claimed."""
     job, parts = ticket >> _PARTS_BITS, ticket & ((1 << _PARTS_BITS) - 1)
@@ -155,13 +159,13 @@ def _compute(pool, ticket, own):
                 call(load(pool + RELEASE), (load(pool + BELL),))
 
 
-@numba.njit
+@_native
 def _is_for(ticket, worker, seen):
     """Whether a worker may take part in a job: it has not seen it, and there is a part of its own in it."""
     return ticket >> _PARTS_BITS != seen and worker < ticket & ((1 << _PARTS_BITS) - 1)
 
 
-@numba.njit
+@_native
 def _sleep(pool, worker, seen):
     asleep = pool + worker * _LINE + ASLEEP
     store(asleep, 1)
@@ -173,7 +177,7 @@ def _sleep(pool, worker, seen):
         call(load(pool + ACQUIRE), (load(pool + worker * _LINE + WORKERS_BELL), 1))
 
 
-@numba.njit
+@_native
 def _wake(pool, first, beyond):
     """Wake those of some workers that sleep."""
     for worker in range(first, beyond):
@@ -215,7 +219,7 @@ def _launch(address, arguments, count, parts, pool):
     store(pool + BUSY, 0)
 
 
-@numba.njit
+@_native
 def _wait(pool, parts):
     """Wait until all parts are done: their threads may have been interrupted by other programs."""
     idle = 0
@@ -234,9 +238,19 @@ def _spin(pauses):
         pause()
 
 
-launch, work, spin = (numba.njit(nogil=True)(function) for function in (_launch, _work, _spin))
-for compiled, function in ((launch, _launch), (work, _work), (spin, _spin)):
+def _callable(function: Callable[..., None]) -> Any:
+    compiled = numba.njit(nogil=True, no_cfunc_wrapper=True)(function)
     kept.keep(compiled, function)
+    return compiled
+
+
+launch, work, spin = _callable(_launch), _callable(_work), _callable(_spin)
+
+
+def compile_functions() -> None:
+    """Compile the functions of this module, if they are not kept, before a kernel is called."""
+    for compiled, parameters in ((launch, 5), (work, 2), (spin, 1)):
+        compiled.compile((types.intp,) * parameters)
 
 
 class Pool:
@@ -280,8 +294,9 @@ class Pool:
     def end(self) -> None:
         """End the workers before the interpreter ends; later jobs are computed by their callers."""
         self._set(STOP, 1)
-        _wake(self.address, 1, len(self._workers) + 1)
-        for thread in self._workers:
+        for number, thread in enumerate(self._workers, start=1):
+            bell = ctypes.c_void_p(self._get(number * _LINE + WORKERS_BELL))
+            ctypes.pythonapi.PyThread_release_lock(bell)  # awake or not
             thread.join(timeout=5)
 
     def _get(self, place: int) -> int:

@@ -4,11 +4,13 @@ They accept contiguous arrays of one dtype, float32 or float64, which is what th
 in ``backends/cpu/compiled``. The files here say which loops a kernel calls, with which sizes and threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
+from typing import Any
 
+from backends import graph
 from backends.cpu import threads
-from backends.cpu.compiled import kept
+from backends.cpu.compiled import ahead, kept
 from backends.cpu.compiled.jit import clock
 from backends.cpu.kernels.activations import CompiledActivationKernels
 from backends.cpu.kernels.arithmetic import CompiledArithmeticKernels
@@ -45,8 +47,22 @@ class CompiledKernels(
         """Seconds that this process has spent on compiling kernels; loading them from disk takes none."""
         return clock.seconds
 
-    def when_compiling(self, say: Callable[[str], None]) -> None:
-        kept.folder.say = say
-        clock.begun = lambda: say(
-            f"compiling kernels for this processor, which takes up to a minute; {kept.folder.outlook}"
-        )
+    def when_compiling(
+        self, say: Callable[[str], None] | None = None, show: Callable[[str], None] | None = None
+    ) -> None:
+        if say:
+            kept.folder.say = tell = say
+            clock.begun = lambda: tell(
+                f"compiling kernels for this processor, which takes up to a minute; {kept.folder.outlook}"
+            )
+        ahead.progress.show = show or ahead.progress.show
+
+    def compile_all(self, dtypes: Sequence[str]) -> dict[str, Any]:
+        """Compile every kernel for these dtypes; -> how many, how many were there, the folder and its bytes.
+
+        Raises DeviceUnavailable if they cannot be kept.
+        """
+        return ahead.compile_all(dtypes)
+
+    def prepare(self, step: Callable[[], None]) -> None:
+        ahead.compile_missing(graph.rehearse(step))

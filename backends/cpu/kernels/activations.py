@@ -25,7 +25,7 @@ class CompiledActivationKernels(Launching, PortableActivationKernels):
         steps.add_bias(y.dtype, arguments, thread_count(y.size))
 
     def relu(self, x: Array, out: Array) -> None:
-        graph.call(np.clip, x, 0, np.inf, out=out)
+        graph.launch(np.clip, x, 0, np.inf, out=out)
 
     @covering()
     def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:

@@ -17,7 +17,7 @@ class CompiledUpdateKernels(PortableUpdateKernels):
     """Optimizers' updates."""
 
     def clip_norm(self, grad: Array, limit: float) -> None:
-        graph.call(_clip_norm, grad, limit)
+        graph.launch(_clip_norm, grad, limit)
 
     def sgd(
         self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: Array,
@@ -33,7 +33,7 @@ class CompiledUpdateKernels(PortableUpdateKernels):
         steps.sgd(value.dtype, arguments, thread_count(value.size))
 
     def next_powers(self, powers: Array, factors: tuple[float, float]) -> None:
-        graph.call(np.multiply, powers, factors, out=powers)
+        graph.launch(np.multiply, powers, factors, out=powers)
 
     def adam(
         self, value: Array, grad: Array, mean: Array, square: Array, powers: Array, rate: Array,

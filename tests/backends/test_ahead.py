@@ -1,0 +1,185 @@
+"""Kernels are compiled before they are called, in several processes, and a rehearsal changes nothing."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+import backends
+import cnn
+from backends import DeviceUnavailable, graph
+from backends.cpu import threads
+from backends.cpu.compiled import ahead, jit, kept, steps
+from backends.cpu.compiled.jit import KERNELS
+from cnn.layers import Layer
+
+SMALL = ["sum_rows", "tanh_grad", "softmax_grad"]
+FLOAT32 = np.dtype(np.float32)
+
+
+@pytest.fixture
+def tasks(tmp_path, monkeypatch):
+    """Three small kernels that are neither in memory nor on disk, on two cores."""
+    monkeypatch.setattr(kept, "folder", kept.KernelFolder(str(tmp_path)))
+    monkeypatch.setattr(threads, "count", lambda: 2)
+    chosen = [getattr(steps, name) for name in SMALL]
+    for kernel in chosen:
+        monkeypatch.setattr(kernel, "_addresses", {})
+    return [(kernel, FLOAT32) for kernel in chosen]
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The texts of the progress."""
+    texts = []
+    monkeypatch.setattr(ahead.progress, "show", texts.append)
+    return texts
+
+
+def kept_names():
+    return sorted(file.name.partition("-")[0].partition(".")[2] for file in kept.folder.path.glob("*.nbc"))
+
+
+def test_all_that_are_missing_are_compiled_and_kept(tasks, shown):
+    assert ahead.compile_missing([*tasks, *tasks]) == 3
+    assert {name for name in SMALL if any(name in kernel for kernel in kept_names())} == set(SMALL)
+    assert all(kernel.is_ready(dtype) for kernel, dtype in tasks)
+    assert set(shown) <= {f"compiling kernels: {done} of 3" for done in range(3)} | {""}
+    assert shown[-1] == ""
+    assert ahead.compile_missing(tasks) == 0
+
+
+def test_another_process_compiles_what_this_one_then_loads(tasks):
+    helper = ahead._Helper()
+    try:
+        assert all(helper.compile(task) for task in tasks)
+    finally:
+        helper.end()
+    before = jit.clock.seconds
+    for kernel, dtype in tasks:
+        assert not kernel._addresses
+        assert kernel.is_ready(dtype)
+        assert kernel.address(dtype)
+    assert jit.clock.seconds == before
+
+
+@pytest.mark.parametrize("program", ["no such program", None, "false"])
+def test_without_other_processes_this_one_compiles_everything(tasks, monkeypatch, program):
+    monkeypatch.setattr(sys, "executable", program)
+    assert ahead.compile_missing(tasks) == 3
+    assert all(kernel._addresses for kernel, _ in tasks)
+
+
+def test_seconds_are_counted_once(tasks):
+    before = jit.clock.seconds
+    with jit.clock:
+        tasks[0][0].address(FLOAT32)
+        assert jit.clock.seconds == before
+    assert jit.clock.seconds > before
+
+
+def test_everything_is_compiled_for_the_dtypes_that_are_asked_for(tasks, monkeypatch):
+    monkeypatch.setattr(ahead, "KERNELS", {kernel.name: kernel for kernel, _ in tasks} | {"tests.own": None})
+    found = ahead.compile_all(["float32", "float64"])
+    size = sum(file.stat().st_size for file in kept.folder.path.iterdir())
+    assert found == {"compiled": 6, "present": 0, "folder": str(kept.folder.path), "bytes": found["bytes"]}
+    assert 0 < found["bytes"] <= size
+    assert ahead.compile_all(["float32"]) == found | {"compiled": 0, "present": 3}
+
+
+def test_what_cannot_be_kept_is_not_compiled_ahead(tasks, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(kept, "folder", kept.KernelFolder(str(tmp_path / "file")))
+    with pytest.raises(DeviceUnavailable, match="not compiled, because they cannot be kept"):
+        ahead.compile_all(["float32"])
+
+
+class Own(Layer):
+    """A layer in plain xp, which counts its calls."""
+
+    calls = 0
+
+    def forward(self, x, training=False):
+        self.calls += 1
+        return x * 2
+
+    def backward(self, dy, input_grad=True):
+        return dy * 2
+
+
+def rehearsed(*more):
+    """(the network, the names of the kernels that its step needs) after a rehearsal."""
+    net = cnn.Sequential(cnn.Flatten(), *more, cnn.Dense(4), cnn.Dropout(0.5), cnn.Dense(3))
+    net.build((1, 4, 4), backend=backends.get("cpu", kernels="compiled"))
+    x, labels = np.ones((1, 4, 4, 8), np.float32), np.arange(8) % 3
+    loss, optimizer = cnn.CrossEntropy(), cnn.SGD(0.1, momentum=0.9)
+    optimizer.build(net)
+    loss.build(net)
+
+    def step():
+        y = net.forward(x, training=True)
+        loss.forward(y, labels)
+        net.backward(loss.backward(), input_grad=False)
+        optimizer.step(0.1)
+
+    before = {name: array.copy() for name, array in net.state.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        for kernel in KERNELS.values():
+            patch.setattr(kernel, "_addresses", {})
+        needed = graph.rehearse(step)
+    for name, array in net.state.items():
+        np.testing.assert_array_equal(array, before[name])
+    return net, {kernel.function.__name__ for kernel, _ in needed}
+
+
+def test_a_rehearsal_finds_what_a_step_needs_and_changes_nothing():
+    _, names = rehearsed()
+    assert {"dropout", "outer_product", "cross_entropy", "sgd"} <= names
+
+
+def test_a_rehearsal_ends_at_a_layer_of_a_users_own():
+    own = Own()
+    _, names = rehearsed(own)
+    assert own.calls == 0
+    assert "sgd" not in names
+
+
+def test_a_rehearsal_ends_at_an_error():
+    def step():
+        graph.launch(error)
+        raise ValueError("the step's own")
+
+    def error():
+        raise AssertionError("it is called")
+
+    assert graph.rehearse(step) == []
+    assert graph.current() is None
+
+
+TRAIN = """
+import hashlib, numpy as np, backends, cnn
+device = backends.get("cpu", kernels="compiled", threads=backends.cpu.threads.available_cores())
+device.kernels.when_compiling(print, lambda text: print("progress", text) if text else None)
+net = cnn.Sequential(cnn.Flatten(), cnn.Dense(4), cnn.Tanh(), cnn.Dense(3))
+net.build((1, 4, 4), backend=device)
+data = cnn.data.Dataset(np.arange(4096, dtype=np.uint8).reshape(-1, 1, 4, 4), np.arange(256) % 3)
+cnn.fit(net, data, epochs=2, batch_size=64, callbacks=[])
+print(hashlib.sha256(net.flat.value.tobytes()).hexdigest())
+"""
+
+
+def test_a_training_run_with_an_empty_folder_compiles_ahead_and_has_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+
+    def train():
+        done = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    first, second = train(), train()
+    assert first[0].startswith("compiling kernels for this processor")
+    assert any(line.startswith("progress compiling kernels: ") for line in first)
+    assert second == first[-1:]
