@@ -5,8 +5,8 @@ ours, PyTorch's (NCHW and channels_last) and a large matrix product take turns, 
 thread the clock is the processor time of that thread, so other work on the machine hardly counts. With more
 threads it is the time on the wall, which needs a quiet machine.
 
-A share is relative to the large product of the same round, and a ratio is the time of PyTorch's faster
-format over ours: above 1, ours is faster. Both are medians over the rounds, with quartiles.
+A share is relative to the large product of the same round. "x PyTorch" is how many times as fast ours is as
+PyTorch in its faster format. All are medians over the rounds, and quartiles.
 """
 
 import argparse
@@ -219,7 +219,7 @@ def make_row(name: str, one: str, flops: int, taken: Mapping[str, Sequence[float
 def make_table(rows: Sequence[Row], width: int | None = None) -> str:
     """GFLOP/s of all, the share of the large product that each reaches, and the ratio."""
     headings = ["layer", "shape", "pass", "product", OURS, *FORMATS.values()]
-    headings += [f"{who}, share" for who in (OURS, *FORMATS.values())] + ["PyTorch / ours", "quartiles"]
+    headings += [f"{who}, share" for who in (OURS, *FORMATS.values())] + ["x PyTorch", "quartiles"]
     return markdown(headings, [cells(row) for row in rows], width, names=3)
 
 

@@ -82,10 +82,10 @@ Before anything is timed, all libraries start from the same weights, with random
 batch in each setting. They must give the same outputs and loss, and the same changes of the weights after
 two steps; ours and PyTorch eager must also give the same gradients.
 
-All libraries take turns in one process, round by round. A turn is a pause of {PAUSE} s, one step to wake
-up, and then as many steps as take about {BLOCK} s if each is waited for. They are queued on the GPU one
-after the other; the device is synchronized before the clock starts and before it stops, but not in between.
-A library that has used {PATIENCE:g} s takes no more turns after its fifth.
+All libraries take turns in one process, round by round. A turn is a pause of {PAUSE} s, one step to wake up
+unless it takes longer than {LONG} s, and then as many steps as take about {BLOCK} s if each is waited for.
+They are queued on the GPU one after the other; the device is synchronized before the clock starts and before
+it stops, but not in between. A library that has used {PATIENCE:g} s takes no more turns after its fifth.
 
 The operations of a step are those of its matrix products, forward and for both gradients, without the input
 gradient of the first layer. Their share is relative to a product of {CUDA_PRODUCT_SIZE}x{CUDA_PRODUCT_SIZE}
