@@ -28,6 +28,8 @@ POOL = Window((2, 2), (2, 2))
 def for_all_batches(monkeypatch):
     """Winograd's wherever it can be used, and threads however little there is to do."""
     monkeypatch.setattr(winograd, "LEAST_SAVING", 0.01)
+    monkeypatch.setattr(winograd, "LEAST_SAVING_OF_WEIGHT", 0.01)
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS_OF_WEIGHT", 24)
     monkeypatch.setattr(jit, "SMALL", 0)
 
 
@@ -65,10 +67,10 @@ def nan(shape):
 
 @pytest.mark.parametrize("N", [1, 7, 16, 33, 128])
 @pytest.mark.parametrize(("shape", "padding"), list(zip(SHAPES, PADDINGS[1:], strict=True)))
-def test_forward_and_gradient_are_close_to_those_of_float64(shape, padding, N):
+def test_forward_and_gradients_are_close_to_those_of_float64(shape, padding, N):
     x, weight, bias, window, y_shape = numbers(*shape, N, *padding)
     assert uses(len(x), y_shape, window) == (winograd.lanes(x.dtype) <= N)
-    y, rectified, dx = nan(y_shape), nan(y_shape), nan(x.shape)
+    y, rectified, dx, dw = nan(y_shape), nan(y_shape), nan(x.shape), nan(weight.shape)
     COMPILED.conv2d(x, weight, y, window)
     expected = exact("conv2d", x, weight, y_shape, window)
     require_close(y, expected)
@@ -79,6 +81,9 @@ def test_forward_and_gradient_are_close_to_those_of_float64(shape, padding, N):
     dy = np.random.default_rng(1).standard_normal(y_shape, dtype=np.float32)
     COMPILED.conv2d_grad_input(dy, weight, dx, window)
     require_close(dx, exact("conv2d_grad_input", dy, weight, x.shape, window))
+
+    COMPILED.conv2d_grad_weight(x, dy, dw, window)
+    require_close(dw, exact("conv2d_grad_weight", x, dy, weight.shape, window))
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -178,6 +183,22 @@ def test_moments_of_the_output_in_the_same_pass(size, N):
     np.testing.assert_allclose(variance, rows.var(axis=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [24, 140])
+def test_the_gradient_of_the_weight_is_the_same_each_time_and_for_threads_but_for_rounding(
+    channels, monkeypatch
+):
+    x, weight, _, window, y_shape = numbers(channels, 130, 9, 10, 33, (1, 1), (1, 1))
+    dy = np.random.default_rng(1).standard_normal(y_shape, dtype=np.float32)
+    expected = exact("conv2d_grad_weight", x, dy, weight.shape, window)
+    for count in (1, 2, 5):
+        monkeypatch.setattr(threads, "_asked", threads.Limit(count, "the test"))
+        first, again = nan(weight.shape), nan(weight.shape)
+        COMPILED.conv2d_grad_weight(x, dy, first, window)
+        COMPILED.conv2d_grad_weight(x, dy, again, window)
+        np.testing.assert_array_equal(first, again)
+        require_close(first, expected)
+
+
 @pytest.mark.parametrize("N", [16, 33])
 def test_two_threads_compute_what_one_does_bit_for_bit(N, monkeypatch):
     x, weight, bias, window, y_shape = numbers(40, 33, 13, 10, N, (1, 1), (1, 1))
@@ -226,13 +247,15 @@ registers.VECTOR_BYTES, registers._MANY_REGISTERS = {nbytes}, {many}
 import numpy as np
 import test_winograd as tests
 assert tests.winograd.lanes(np.dtype("float32")) == {nbytes} // 4
-tests.winograd.LEAST_SAVING = 0.01
-tests.test_forward_and_gradient_are_close_to_those_of_float64((27, 35, 9, 11), ((0, 1), (2, 0)), 33)
-tests.test_pooling_in_the_same_pass_gives_the_same_bits((7, 9), True, 33)
+settings = tests.winograd
+settings.LEAST_SAVING = settings.LEAST_SAVING_OF_WEIGHT = 0.01
+settings.LEAST_CHANNELS = settings.LEAST_CHANNELS_OF_WEIGHT = 24
+tests.test_forward_and_gradients_are_close_to_those_of_float64((27, 35, 9, 11), ((0, 1), (2, 0)), 33)
+tests.test_other_poolings_and_biases(tests.POOL, False)
 """
 
 
-@pytest.mark.parametrize(("nbytes", "many"), [(16, False), (16, True), (32, False), (64, True)])
+@pytest.mark.parametrize(("nbytes", "many"), [(16, False), (16, True), (64, True)])
 def test_vectors_and_registers_of_other_processors(nbytes, many, tmp_path):
     code = ON_OTHER_VECTORS.format(nbytes=nbytes, many=many)
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.path.dirname(__file__)}

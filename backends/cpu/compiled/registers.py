@@ -86,10 +86,10 @@ class _Vectors:
         old = self.builder.load(total)
         self.builder.store(self._call(f"llvm.fmuladd.{self._suffix}", self.type, [a, b, old]), total)
 
-    def prefetch(self, pointer: ir.Value) -> None:
+    def prefetch(self, pointer: ir.Value, to_write: bool = False) -> None:
         """Have the L1 cache load what is at ``pointer``; it need not be valid."""
         byte = ir.IntType(8).as_pointer()
-        options = [ir.Constant(_LANE, value) for value in (0, 3, 1)]  # to read, near, data
+        options = [ir.Constant(_LANE, value) for value in (int(to_write), 3, 1)]  # near, data
         self._call("llvm.prefetch.p0", ir.VoidType(), [self.builder.bitcast(pointer, byte), *options])
 
     def sum(self, vector: ir.Value) -> ir.Value:

@@ -11,7 +11,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from backends.cpu.compiled.registers import _HAS_AVX512, _at, _index, _loop, _Vectors
@@ -90,6 +89,24 @@ def _weight_line(v: _Arithmetic, g: Sequence[Vector]) -> list[Vector]:
     ]
 
 
+def _gradient_line(v: _Arithmetic, d: Sequence[Vector]) -> list[Vector]:
+    """``A d``."""
+    even, odd = v.add(d[0], d[2]), v.add(d[1], d[3])
+    more, most = v.scale(4, d[2], d[0]), v.scale(2, v.scale(4, d[3], d[1]))
+    return [d[0], v.add(even, odd), v.subtract(even, odd), v.add(more, most), v.subtract(more, most), d[3]]
+
+
+def _weight_gradient_line(v: _Arithmetic, m: Sequence[Vector]) -> list[Vector]:
+    """``G^T m``."""
+    outer, more = v.add(m[1], m[2]), v.add(m[3], m[4])
+    inner, half = v.subtract(m[2], m[1]), v.subtract(m[3], m[4])
+    return [
+        v.scale(1 / 4, m[0], v.scale(-1 / 6, outer, v.scale(1 / 24, more))),
+        v.scale(1 / 6, inner, v.scale(1 / 12, half)),
+        v.scale(1 / 6, v.subtract(more, outer), m[5]),
+    ]
+
+
 def _load(v: _Arithmetic, pointer: ir.Value, step: ir.Value, size: int) -> list[list[Vector]]:
     """A square matrix of vectors, each ``step`` numbers after the one before."""
     return [
@@ -121,7 +138,7 @@ def input_tile(typing_context, x, taps, out, step, ahead):
         x, taps, out, step, ahead = arguments
         v = _Arithmetic(builder, signature.args[0].dtype)
         d = [[v.load(_place(v, x, taps, row * 6 + column)) for column in range(6)] for row in range(6)]
-        _prefetch_places(v, x, taps, 36, ahead, write=False)
+        _prefetch_places(v, x, taps, 36, ahead)
         _store(v, v.transform(_input_line, d), out, step)
         return context.get_dummy_value()
 
@@ -137,6 +154,43 @@ def weight_tile(typing_context, w, w_step, out, step):
         w, w_step, out, step = arguments
         v = _Arithmetic(builder, signature.args[0].dtype)
         _store(v, v.transform(_weight_line, _load(v, w, w_step, 3)), out, step)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def gradient_tile(typing_context, dy, places, factors, out, step, ahead):
+    """``out[p * step] = (A D A^T)[p]`` for the 16 vectors D at ``dy + places[p]``, each times ``factors``.
+
+    Unless ``ahead`` is 0, the numbers so far behind D are prefetched.
+    """
+    signature = types.void(dy, places, factors, out, types.intp, types.intp)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        dy, places, factors, out, step, ahead = arguments
+        v = _Arithmetic(builder, signature.args[0].dtype)
+        own = v.load(factors)
+        loaded = [
+            [v.load(_place(v, dy, places, row * 4 + column)) for column in range(4)] for row in range(4)
+        ]
+        d = [[builder.fmul(own, vector) for vector in row] for row in loaded]
+        _prefetch_places(v, dy, places, 16, ahead)
+        _store(v, v.transform(_gradient_line, d), out, step)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def weight_gradient_tile(typing_context, m, step, out, out_step):
+    """``out[q * out_step] = (G^T M G)[q]`` for the 36 vectors at ``m + p * step``."""
+    signature = types.void(m, types.intp, out, types.intp)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        m, step, out, out_step = arguments
+        v = _Arithmetic(builder, signature.args[0].dtype)
+        _store(v, v.transform(_weight_gradient_line, _load(v, m, step, 6)), out, out_step)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -168,7 +222,7 @@ def output_tile(typing_context, m, step, y, places, bias, lowest, ahead):
         for row, results in enumerate(_results(v, m, step, bias, lowest)):
             for column, result in enumerate(results):
                 v.store(result, _place(v, y, places, row * 4 + column))
-        _prefetch_places(v, y, places, 16, ahead, write=True)
+        _prefetch_places(v, y, places, 16, ahead, to_write=True)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -261,8 +315,8 @@ def packed_tile(typing_context, y, y_row, x, w, depth, add, rows, vectors):
             x_k, w_k = _at(builder, x, (width, k)), _at(builder, w, (rows.literal_value, k))
             if _PREFETCHES:
                 for start in starts:
-                    _prefetch(builder, _at(builder, x_k, _index(8 * width), start))
-                _prefetch(builder, _at(builder, w_k, _index(16 * rows.literal_value)))
+                    tile.prefetch(_at(builder, x_k, _index(8 * width), start))
+                tile.prefetch(_at(builder, w_k, _index(16 * rows.literal_value)))
             xs = [tile.load(_at(builder, x_k, start)) for start in starts]
             for number, row in enumerate(totals):
                 weight = tile.splat(builder.load(_at(builder, w_k, _index(number))))
@@ -277,21 +331,12 @@ def packed_tile(typing_context, y, y_row, x, w, depth, add, rows, vectors):
 
 
 def _prefetch_places(
-    v: _Arithmetic, pointer: ir.Value, places: ir.Value, count: int, ahead: ir.Value, write: bool
+    v: _Arithmetic, pointer: ir.Value, places: ir.Value, count: int, ahead: ir.Value, to_write: bool = False
 ) -> None:
     """Prefetch what lies ``ahead`` of so many places, if that is not 0."""
     with v.builder.if_then(v.builder.icmp_signed("!=", ahead, _index(0))):
         for place in range(count):
-            _prefetch(v.builder, _place(v, _at(v.builder, pointer, ahead), places, place), write)
-
-
-def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, write: bool = False) -> None:
-    """Have the line at ``pointer`` brought into the first cache; it may lie beyond an array's end."""
-    byte, how = ir.IntType(8).as_pointer(), ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [byte, how, how, how])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    settings = [ir.Constant(how, value) for value in (int(write), 3, 1)]  # in all caches, data
-    builder.call(function, [builder.bitcast(pointer, byte), *settings])
+            v.prefetch(_place(v, _at(v.builder, pointer, ahead), places, place), to_write)
 
 
 @intrinsic

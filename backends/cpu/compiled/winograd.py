@@ -13,15 +13,17 @@ computed in an order that does not depend on the number of parts.
 from typing import NamedTuple
 
 from backends.cpu.compiled.jit import Bytes, Indices, Numbers, as_written, inlined, share
-from backends.cpu.compiled.registers import _MANY_REGISTERS, at, one, zero
+from backends.cpu.compiled.registers import _MANY_REGISTERS, at, call, one, zero
 from backends.cpu.compiled.transforms import (
     POINTS,
     distance,
+    gradient_tile,
     input_tile,
     output_tile,
     packed_tile,
     pooled_tile,
     sum_tile,
+    weight_gradient_tile,
     weight_tile,
 )
 
@@ -162,6 +164,83 @@ def convolve(
                     _add_up(at(sums, 3 * (block * O + o)), y, places, counted, totals, count, lanes)
                 for i in range(count * each):
                     places[i] += place_steps[i]
+
+
+@as_written
+def grad_weight(
+    inner: int, shares: Numbers, dy: Numbers, x: Numbers, offsets: Indices, shape: Indices, scratch: Numbers,
+    size: int, tables: Indices, part: int, parts: int,
+) -> None:  # fmt: skip
+    """Each part's share of the gradient of the transformed weights, ``shares`` (parts, 36, O, C).
+
+    It is a product over all positions of the transformed patches of x and tiles of dy. ``offsets`` contain
+    where the patches of each channel begin, ``size`` numbers and the tables are as in :func:`convolve`.
+    """
+    C, O, lanes = shape[0], shape[4], shape[16]
+    vectors = shape[13] * ACROSS
+    width, total = vectors * lanes, shape[7] * shape[8] * -(-shape[3] // lanes)
+    x_point, dy_point = C * width + ROOM, O * width + ROOM
+    nothing = at(scratch, part * size)
+    patches = at(nothing, lanes)
+    tiles = at(patches, POINTS * x_point)
+    counted = at(tiles, POINTS * dy_point)
+    taps = at(tables, part * vectors * 104)
+    tap_steps, places = at(taps, vectors * POINTS), at(taps, 2 * vectors * POINTS)
+    place_steps = at(places, vectors * 16)
+    own = at(shares, part * POINTS * O * C)
+    for i in range(lanes):
+        nothing[i] = zero(x)
+    for i in range(POINTS * O * C):
+        own[i] = zero(x)
+    first, last = share(-(-total // vectors), part, parts)
+    for block in range(first, last):
+        start = block * vectors
+        count = min(vectors, total - start)
+        _find_taps(taps, tap_steps, start, count, shape, distance(x, nothing))
+        _find_places(places, place_steps, start, count, shape, distance(dy, nothing))
+        _find_counted(counted, start, count, shape)
+        for c in range(C):
+            for v in range(count):
+                ahead = 0 if v * lanes % LINE else shape[1] * shape[2] * shape[3]
+                input_tile(x, at(taps, v * POINTS), at(patches, c * width + v * lanes), x_point, ahead)
+            for i in range(count * POINTS):
+                taps[i] += tap_steps[i]
+        for o in range(O):
+            for v in range(count):
+                ahead = 0 if v * lanes % LINE else shape[5] * shape[6] * shape[3]
+                new = at(counted, v * (16 + lanes) + 16)
+                gradient_tile(dy, at(places, v * 16), new, at(tiles, o * width + v * lanes), dy_point, ahead)
+            for i in range(count * 16):
+                places[i] += place_steps[i]
+        for point in range(POINTS):
+            call(inner, (at(own, point * O * C), C, 1, at(tiles, point * dy_point), width, 0,
+                         at(patches, point * x_point), 0, offsets, 1, count * lanes, O, C))  # fmt: skip
+
+
+@as_written
+def finish_grad_weight(
+    shares: Numbers, count: int, dw: Numbers, scratch: Numbers, O: int, C: int, lanes: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
+    """``dw`` (O, C, 3, 3) = the sum over the first axis of ``shares``, transformed back.
+
+    The sum is left in the first share. C is at least ``lanes``. ``scratch`` has 9 vectors for each part.
+    """
+    first, last = share(O, part, parts)
+    taps = at(scratch, part * 9 * lanes)
+    for o in range(first, last):
+        for point in range(POINTS):
+            row = at(shares, (point * O + o) * C)
+            for k in range(1, count):
+                other = at(row, k * POINTS * O * C)
+                for c in range(C):
+                    row[c] += other[c]
+        for c in range(0, C, lanes):
+            start = min(c, C - lanes)
+            weight_gradient_tile(at(shares, o * C + start), O * C, taps, lanes)
+            for i in range(lanes):
+                for tap in range(9):
+                    dw[(o * C + start + i) * 9 + tap] = taps[tap * lanes + i]
 
 
 @inlined

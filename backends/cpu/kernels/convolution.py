@@ -43,6 +43,8 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
         if _is_depthwise(out, groups):
             sizes = (len(out), len(out) // groups, *x.shape[1:], pool_sizes(window, dy.shape))
             depthwise.grad_weight(out.dtype, (out, dy, x, *sizes), thread_count(_work(out, dy.shape)))
+        elif self._uses_winograd_grad_weight(len(x), dy.shape, window, groups, dy.dtype):
+            self._winograd_grad_weight(x, dy, out, window.padding)
         else:
             self._grad_weight(x, dy, dy.shape, out, window, groups)
 
@@ -124,12 +126,13 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
         self, dy: Array, x: Array, y: Array | None, winner: Array | None, weight: Array, window: Window,
         groups: int, pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
     ) -> None:  # fmt: skip
-        if _is_depthwise(weight, groups):
+        y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        by_winograd = self._uses_winograd_grad_weight(len(x), y_shape, window, groups, dy.dtype)
+        if by_winograd or _is_depthwise(weight, groups):
             super().conv2d_epilogue_grad(
                 dy, x, y, winner, weight, window, groups, pool, weight_grad, bias_grad, dx
             )
             return
-        y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         O, OH, OW, _ = y_shape
         bordered = (
             dx is not None

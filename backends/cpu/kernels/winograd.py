@@ -8,7 +8,7 @@ import numpy as np
 
 from backends.cpu.compiled import winograd
 from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
-from backends.cpu.compiled.products import lanes
+from backends.cpu.compiled.products import inner_product, lanes
 from backends.cpu.compiled.registers import _MANY_REGISTERS as MANY_REGISTERS
 from backends.cpu.compiled.transforms import POINTS
 from backends.cpu.compiled.winograd import ACROSS, ROOM, SHORT, TALL
@@ -19,6 +19,8 @@ from backends.memory import Array, Shape
 # Panels in a block, rows at once, and channels at a time: measured, with 512 KB of second cache and AVX2, and
 # with 1 MB and AVX-512.
 PANELS, ROWS, DEPTH = (2, 32, 256) if MANY_REGISTERS else (4, 20, 256)
+VECTORS, MANY_VECTORS = 16, 32  # in a block of the gradient of the weight: many if it has MANY_CHANNELS
+MANY_CHANNELS = 256  # in and out
 TABLES = 104  # indices for each vector of a block: two for each number of a patch and of a tile of results
 FLOAT32 = np.dtype(np.float32)
 
@@ -26,6 +28,8 @@ FLOAT32 = np.dtype(np.float32)
 # AVX-512 that one is faster itself, and 16 channels are 0.8 to 1.5 times as fast.
 LEAST_CHANNELS = 24 if MANY_REGISTERS else 16
 LEAST_SAVING = 2  # below this the transforms cost what fewer multiplications save
+# The gradient of the weight was 0.9 to 1.2 times as fast with less; with AVX-512 it has not been measured.
+LEAST_CHANNELS_OF_WEIGHT, LEAST_SAVING_OF_WEIGHT = 64 if MANY_REGISTERS else 24, 2.5
 
 
 class Plan(NamedTuple):
@@ -49,6 +53,14 @@ class WinogradKernels(Launching):
         if not plain or window.direct or dtype != FLOAT32:
             return False
         return min(channels, y_shape[0]) >= LEAST_CHANNELS and _saving(y_shape) >= LEAST_SAVING
+
+    def _uses_winograd_grad_weight(
+        self, channels: int, dy_shape: Shape, window: Window, groups: int, dtype: Any
+    ) -> bool:
+        """The same for the gradient of the weight."""
+        saves = _saving(dy_shape) >= LEAST_SAVING_OF_WEIGHT
+        wide = min(channels, dy_shape[0]) >= LEAST_CHANNELS_OF_WEIGHT
+        return saves and wide and self.uses_winograd(channels, dy_shape, window, groups, dtype)
 
     def _winograd(
         self, x: Array, weight: Array, bias: Array | None, out: Array, padding: Pair, *,
@@ -96,6 +108,26 @@ class WinogradKernels(Launching):
             arguments = (sums, *moments, plan.shape, plan.blocks)
             winograd.finish_moments(x.dtype, arguments, thread_count(sums.size))
 
+    def _winograd_grad_weight(self, x: Array, dy: Array, out: Array, padding: Pair) -> None:
+        """``out`` = the gradient of the weight."""
+        O, C = out.shape[:2]
+        plan, offsets = _gradient_plan(x.shape, dy.shape, padding, lanes(x.dtype))
+        parts, ends = min(plan.blocks, thread_count(plan.work)), thread_count(POINTS * O * C)
+        shares, scratch, taps = self._vectors(
+            x.dtype, parts * POINTS * out.size // 9, parts * plan.size, ends * 9 * lanes(x.dtype)
+        )
+        (tables,) = self._vectors(INDICES, parts * plan.indices, name="winograd")
+        winograd.grad_weight(
+            x.dtype,
+            (
+                inner_product.address(x.dtype), shares, dy, x, offsets, plan.shape, scratch, plan.size,
+                tables,
+            ),
+            parts,
+        )  # fmt: skip
+        arguments = (shares, parts, out, taps, O, C, lanes(x.dtype))
+        winograd.finish_grad_weight(x.dtype, arguments, ends)
+
 
 def _saving(y_shape: Shape) -> float:
     """How many times fewer multiplications; at most 4, as tiles and vectors of images hang over the edges."""
@@ -130,6 +162,24 @@ def _plan(x_shape: Shape, y_shape: Shape, padding: Pair, pool: bool, lanes: int)
         -(-size // 16) * 16, vectors * TABLES, -(-prod(tiles) * each // vectors),
         POINTS * O * C * prod(tiles) * N // MULTIPLICATIONS,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _gradient_plan(x_shape: Shape, dy_shape: Shape, padding: Pair, lanes: int) -> tuple[Plan, Array]:
+    """The plan for the gradient of the weight, and where the patches of each channel begin."""
+    C, H, W, N = x_shape
+    O, OH, OW, _ = dy_shape
+    tiles = -(-OH // 4), -(-OW // 4)
+    panels = (MANY_VECTORS if C + O >= MANY_CHANNELS else VECTORS) // ACROSS
+    vectors = panels * ACROSS
+    sizes = winograd.WinogradSizes(C, H, W, N, O, OH, OW, *tiles, *padding, 0, 0, panels, 0, 0, lanes)
+    width = vectors * lanes
+    size = lanes + POINTS * ((C + O) * width + 2 * ROOM) + vectors * (16 + lanes)
+    blocks = -(-prod(tiles) * -(-N // lanes) // vectors)
+    work = POINTS * O * C * prod(tiles) * N // MULTIPLICATIONS
+    shape = np.array(sizes, dtype=np.intp)
+    plan = Plan(shape, 0, 0, 0, -(-size // 16) * 16, vectors * TABLES, blocks, work)
+    return plan, np.arange(C, dtype=np.intp) * width
 
 
 @lru_cache(maxsize=256)
