@@ -117,6 +117,13 @@ class Conv2D(Weighted):
             self._x = x
         return y
 
+    def forward_with_moments(self, x: Array, mean: Array, variance: Array) -> Array:
+        self._x = x = self._padded(x, training=True)
+        y = self.output(x, training=True)
+        kernel = self.backend.kernels.conv2d_moments
+        kernel(x, *self.weights, y, self.window, self.groups, mean, variance)
+        return y
+
     def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
         x = self._padded(x, training=False)
         y = self.output(x, training=False)

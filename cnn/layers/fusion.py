@@ -49,6 +49,12 @@ class Weighted(Layer):
     def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
         """The output of inference with this weight and bias in place of the layer's own."""
 
+    def forward_with_moments(self, x: Array, mean: Array, variance: Array) -> Array:
+        """The output of a training forward, whose moments are written to ``mean`` and ``variance``."""
+        y = self.forward(x, training=True)
+        self.backend.kernels.moments(y, mean, variance)
+        return y
+
     @abstractmethod
     def with_epilogue(self, following: Sequence[Layer]) -> Fused | None:
         """The layer and the activation or pooling after it as one pass, which has an ``infer`` too."""
@@ -86,6 +92,7 @@ class Folded(Fused):
     """A layer with weights and the batch normalization after it, which inference folds into the weights.
 
     In training they run one after the other, and an activation that follows in the pass of the normalization.
+    The layer adds up what the normalization needs to know of its output.
     In inference a ReLU or a pooling that follows runs in the pass of the layer.
     """
 
@@ -94,7 +101,8 @@ class Folded(Fused):
         normalized = fused or normalization.fuse(following)
         epilogue = normalized.layers[1:] if isinstance(normalized, Fused) else ()
         super().__init__(layer, normalization, *epilogue)
-        self._layer, self._normalization = layer, normalization
+        self._layer = layer
+        self._normalization: Any = normalization
         self._inference: Any = fused or layer
         self._after = () if fused else epilogue  # what runs by itself in inference
         self._training = [layer, *passes([normalization, *epilogue])]
@@ -113,7 +121,9 @@ class Folded(Fused):
             for layer in self._after:
                 y = layer.forward(y, training)
             return y if self._join is None else self._sum(y, self._join)
-        for layer in self._training:
+        moments = self._normalization.moments_before()
+        x = self._layer.forward_with_moments(x, *moments) if moments else self._layer.forward(x, training)
+        for layer in self._training[1:]:
             x = layer.forward(x, training)
         return x
 

@@ -41,6 +41,7 @@ class _BatchNorm(Layer):
         if len(input_shape) != self.axes:
             raise ShapeError(f"layer {self.label}: the input is {input_shape}, expected {self.expected}")
         channels = input_shape[0]
+        self._has_moments = False  # whether the layer before has written those of the next training input
         self._weight = self._bias = self._running_mean = self._running_variance = self._batches = None
         if self.affine:
             self._weight = self.parameter("weight", (channels,), "ones")
@@ -66,18 +67,30 @@ class _BatchNorm(Layer):
         if by_running:
             mean, variance = self._running_mean, self._running_variance
         else:
-            use = "training" if training else "inference"  # which must not change what backward reads
-            mean, variance = (self.buffer(f"{name} in {use}", x.shape[:1]) for name in ("mean", "variance"))
-            kernels.moments(x, mean, variance)
+            mean, variance = self._moments(training)
+            if not (training and self._has_moments):
+                kernels.moments(x, mean, variance)
         kernels.normalize(x, mean, variance, weight, bias, self.eps, y, formula, addend)
         if training:
-            self._was_frozen = by_running
+            self._was_frozen, self._has_moments = by_running, False
             self._x, self._mean, self._variance = x, mean, variance
             if self.track_running_stats and not by_running:
                 count = prod(x.shape[1:])
                 unbiased = count / max(1, count - 1)
                 running = self._running_mean, self._running_variance, self._batches
                 kernels.track(*running, mean, variance, self.momentum, unbiased)
+
+    def moments_before(self) -> tuple[Array, Array] | None:
+        """Where the layer before writes the moments of the next training input; None: they are not needed."""
+        if self.track_running_stats and self.frozen:
+            return None
+        self._has_moments = True
+        return self._moments(training=True)
+
+    def _moments(self, training: bool) -> tuple[Array, Array]:
+        use = "training" if training else "inference"  # which must not change what backward reads
+        channels = self.input_shape[:1]
+        return self.buffer(f"mean in {use}", channels), self.buffer(f"variance in {use}", channels)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         return self.differentiate(dy, input_grad)
