@@ -113,7 +113,7 @@ def compare(
             say(f"note: {slower}")
         status = Status()
         for setup in chosen:
-            setup.backend.kernels.when_compiling(status.say)
+            setup.backend.kernels.when_compiling(status.say, status.show)
         how = model, batch_size, dtype, rounds
         result = comparison.compare(chosen, *how, status.begin, status.show, winograd, sweep)
         status.clear()

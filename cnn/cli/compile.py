@@ -32,7 +32,7 @@ def compile_ahead(
     dtypes = DTYPES[choice("--dtype", dtype, list(DTYPES))]
     status, start = Status(), time.perf_counter()
     kernels: Any = backends.get("cpu", "compiled", threads).kernels
-    kernels.when_compiling(show=lambda text: status.show(text) if text else status.clear())
+    kernels.when_compiling(show=status.show)
     found = kernels.compile_all(dtypes)
     seconds = time.perf_counter() - start
     if as_json:

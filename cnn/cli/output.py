@@ -48,11 +48,11 @@ class Status:
         self._said = time.monotonic()
 
     def show(self, text: str) -> None:
-        """Show ``text`` until something else is shown."""
+        """Show ``text`` until something else is shown; an empty text clears the line."""
         width = self._width()
         if width is not None:
             print(f"\r{short(printable(text), width - 1)}{CLEAR_LINE}", end="", file=log(), flush=True)
-        elif time.monotonic() - self._said >= self.seconds:
+        elif text and time.monotonic() - self._said >= self.seconds:
             self.say(text)
 
     def begin(self, text: str) -> None:

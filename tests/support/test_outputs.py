@@ -162,4 +162,5 @@ class TestStatus:
         for second in range(25):
             now[0] = float(second)
             status.show(f"round {second}")
+            status.show("")
         assert capsys.readouterr().err == "round 10\nround 20\n"
