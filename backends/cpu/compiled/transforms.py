@@ -13,10 +13,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from backends.cpu.compiled.registers import _HAS_AVX512, _at, _index, _loop, _Vectors
+from backends.cpu.compiled.registers import VECTOR_BYTES, _at, _index, _loop, _Vectors
 
 POINTS = 36  # of a tile between the transforms
-_PREFETCHES = _HAS_AVX512  # the tile reads faster than the second cache answers; with AVX2 nothing is gained
+_PREFETCHES = VECTOR_BYTES == 64  # the tile then reads faster than the second cache answers
 
 Vector = ir.Value
 
