@@ -145,35 +145,41 @@ def _place_of_line(mine, i, H, W, N, reflect):
 
 
 @inlined
-def _whole_pixels(images, order, drawn, reflect, less, times, places, out, C, H, W, N, line, some, last):
+def _whole_pixels(images, order, drawn, reflect, less, times, lines, out, C, H, W, N, line, some, last):
     """A line of the images from ``some`` up to ``last``, whose pixels move by whole pixels.
 
-    What all of them have inside of the image is copied without a question for each pixel.
+    It is put together in ``lines``, pixels as they are stored, with the images next to each other.
     """
     channel, i = line // H, line % H
-    target, begin, end, changes = at(out, line * W * N), 0, W, 0
     for n in range(some, last):
-        row, column, step, first, beyond = _place_of_line(at(drawn, n), i, H, W, N, reflect)
-        place = (order[n] * C + channel) * H * W
-        places[2 * (n - some)], places[2 * (n - some) + 1] = place + row * W + column, step
-        begin, end = max(begin, first), min(end, beyond)
-        changes += 1 if drawn[GAIN * N + n] != 1 or drawn[OFFSET * N + n] != 0 else 0
-    if changes != 0 or end < begin:
-        end = begin
-    for j in range(begin, end):
-        for n in range(some, last):
-            value = images[places[2 * (n - some)] + j * places[2 * (n - some) + 1]]
-            target[j * N + n] = (as_number(out, value) - less) * times
-    for n in range(some, last):
-        mine, image = at(drawn, n), at(images, (order[n] * C + channel) * H * W)
-        gain, offset = as_number(out, mine[GAIN * N]), as_number(out, mine[OFFSET * N])
-        row, column, step, _, _ = _place_of_line(mine, i, H, W, N, reflect)
+        row, column, step, begin, end = _place_of_line(at(drawn, n), i, H, W, N, reflect)
+        image, target = at(images, (order[n] * C + channel) * H * W), at(lines, n - some)
         for j in range(begin):
-            value = _tap(image, row, column + j * step, H, W, reflect, out)
-            target[j * N + n] = (value * gain + offset - less) * times
+            target[j * IMAGES] = _pixel(image, row, column + j * step, W, reflect)
+        source = at(image, row * W + column)
+        for j in range(begin, end):
+            target[j * IMAGES] = source[j * step]
         for j in range(end, W):
-            value = _tap(image, row, column + j * step, H, W, reflect, out)
-            target[j * N + n] = (value * gain + offset - less) * times
+            target[j * IMAGES] = _pixel(image, row, column + j * step, W, reflect)
+    gains, offsets = at(drawn, GAIN * N + some), at(drawn, OFFSET * N + some)
+    changes = 0
+    for n in range(last - some):
+        changes += 1 if (gains[n] != 1) | (offsets[n] != 0) else 0
+    for j in range(W):
+        source, target = at(lines, j * IMAGES), at(out, (line * W + j) * N + some)
+        if changes == 0:
+            for n in range(last - some):
+                target[n] = (as_number(out, source[n]) - less) * times
+        else:
+            for n in range(last - some):
+                gain, offset = as_number(out, gains[n]), as_number(out, offsets[n])
+                target[n] = (as_number(out, source[n]) * gain + offset - less) * times
+
+
+@inlined
+def _pixel(image, row, x, W, reflect):
+    """The pixel at x, which lies outside, of a row that lies inside if pixels are reflected."""
+    return image[row * W + _reflected(x, W)] if reflect != 0 else zero(image)
 
 
 @inlined
@@ -195,21 +201,22 @@ def _between_pixels(images, order, drawn, reflect, less, times, out, C, H, W, N,
 
 @inlined
 def _augment(
-    images, order, drawn, rows, reflect, smooth, shift, scale, places, out, C, H, W, N, part, parts,
+    images, order, drawn, rows, reflect, smooth, shift, scale, lines, out, C, H, W, N, part, parts,
 ):  # fmt: skip
     """Each line of the output, for a few images at a time: the pixels from where it was drawn."""
     first, beyond = share(C * H, part, parts)
-    mine = at(places, part * 2 * IMAGES)
-    for line in range(first, beyond):
-        less, times = shift[line // H], scale[line // H]
-        for some in range(0, N, IMAGES):
-            last = min(N, some + IMAGES)
+    mine = at(lines, part * W * IMAGES)
+    for some in range(0, N, IMAGES):
+        last = min(N, some + IMAGES)
+        for line in range(first, beyond):
+            less, times = shift[line // H], scale[line // H]
             if smooth != 0:
                 _between_pixels(images, order, drawn, reflect, less, times, out, C, H, W, N, line, some, last)
             else:
                 _whole_pixels(
                     images, order, drawn, reflect, less, times, mine, out, C, H, W, N, line, some, last
                 )
+    for line in range(first, beyond):
         for box in range(BOXES + 4, rows, 4):
             _erase(at(drawn, box * N), at(out, line * W * N), line % H, W, N)
 
@@ -227,19 +234,19 @@ def _erase(box, target, i, W, N):
 @as_in_numpy
 def augment_bytes(
     images: Bytes, order: Indices, drawn: Doubles, rows: int, reflect: int, smooth: int, shift: Numbers,
-    scale: Numbers, places: Indices, out: Numbers, C: int, H: int, W: int, N: int, part: int, parts: int,
+    scale: Numbers, lines: Bytes, out: Numbers, C: int, H: int, W: int, N: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """A batch of augmented byte images, batch last."""
-    _augment(images, order, drawn, rows, reflect, smooth, shift, scale, places, out, C, H, W, N, part, parts)
+    _augment(images, order, drawn, rows, reflect, smooth, shift, scale, lines, out, C, H, W, N, part, parts)
 
 
 @as_in_numpy
 def augment_numbers(
     images: Numbers, order: Indices, drawn: Doubles, rows: int, reflect: int, smooth: int, shift: Numbers,
-    scale: Numbers, places: Indices, out: Numbers, C: int, H: int, W: int, N: int, part: int, parts: int,
+    scale: Numbers, lines: Numbers, out: Numbers, C: int, H: int, W: int, N: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """A batch of augmented float images, batch last."""
-    _augment(images, order, drawn, rows, reflect, smooth, shift, scale, places, out, C, H, W, N, part, parts)
+    _augment(images, order, drawn, rows, reflect, smooth, shift, scale, lines, out, C, H, W, N, part, parts)
 
 
 @as_in_numpy

@@ -5,39 +5,49 @@ from math import exp, log, nan, sqrt
 from backends.cpu.compiled.jit import Bytes, Doubles, Indices, Kernel, Numbers, as_written, inlined, share
 from backends.cpu.compiled.registers import at, one, zero
 
-PIXELS, IMAGES = 64, 16  # at a time: one cache line of each image and of each pixel
+# of a block: its numbers, for bytes and for floats, stay in the first cache
+BYTES_AT_ONCE, NUMBERS_AT_ONCE, IMAGES = 256, 64, 64
 
 
 @inlined
-def _gather(images, order, shift, scale, out, plane, pixels, N, part, parts):
-    """``out[p, n]`` = (images[order[n], p] - shift) * scale: (all, pixels) -> (pixels, N)."""
-    first, last = share(-(-pixels // PIXELS), part, parts)
-    for block in range(first, last):
-        start, end = block * PIXELS, min(pixels, (block + 1) * PIXELS)
-        for channel in range(start // plane, -(-end // plane)):
-            less, times = shift[channel], scale[channel]
-            for some in range(0, N, IMAGES):
-                for p in range(max(start, channel * plane), min(end, (channel + 1) * plane)):
-                    for n in range(some, min(N, some + IMAGES)):
-                        out[p * N + n] = (images[order[n] * pixels + p] - less) * times
+def _gather(images, order, shift, scale, block, out, plane, pixels, at_once, N, part, parts):
+    """``out[p, n]`` = (images[order[n], p] - shift) * scale: (all, pixels) -> (pixels, N).
+
+    The images of a block are read one after the other, and its pixels are written one after the other.
+    """
+    groups = -(-N // IMAGES)
+    first, last = share(-(-pixels // at_once) * groups, part, parts)
+    mine = at(block, part * at_once * IMAGES)
+    for task in range(first, last):
+        start, some = task // groups * at_once, task % groups * IMAGES
+        end, count = min(pixels, start + at_once), min(N - some, IMAGES)
+        for n in range(count):
+            image, target = at(images, order[some + n] * pixels + start), at(mine, n)
+            for p in range(end - start):
+                target[p * IMAGES] = image[p]
+        for p in range(start, end):
+            less, times = shift[p // plane], scale[p // plane]
+            source, target = at(mine, (p - start) * IMAGES), at(out, p * N + some)
+            for n in range(count):
+                target[n] = (source[n] - less) * times
 
 
 @as_written
 def gather_bytes(
-    images: Bytes, order: Indices, shift: Numbers, scale: Numbers, out: Numbers, plane: int, pixels: int,
-    N: int, part: int, parts: int,
+    images: Bytes, order: Indices, shift: Numbers, scale: Numbers, block: Bytes, out: Numbers, plane: int,
+    pixels: int, N: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """A batch of byte images, batch last; shift and scale are those of each channel."""
-    _gather(images, order, shift, scale, out, plane, pixels, N, part, parts)
+    _gather(images, order, shift, scale, block, out, plane, pixels, BYTES_AT_ONCE, N, part, parts)
 
 
 @as_written
 def gather_numbers(
-    images: Numbers, order: Indices, shift: Numbers, scale: Numbers, out: Numbers, plane: int, pixels: int,
-    N: int, part: int, parts: int,
+    images: Numbers, order: Indices, shift: Numbers, scale: Numbers, block: Numbers, out: Numbers, plane: int,
+    pixels: int, N: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """A batch of float images, batch last; shift and scale are those of each channel."""
-    _gather(images, order, shift, scale, out, plane, pixels, N, part, parts)
+    _gather(images, order, shift, scale, block, out, plane, pixels, NUMBERS_AT_ONCE, N, part, parts)
 
 
 @Kernel

@@ -32,11 +32,12 @@ class CompiledBatchKernels(PortableBatchKernels):
         has_bytes = images.dtype == BYTES
         if shift is None:
             shift, scale = _unnormalized(len(out), has_bytes, out.dtype)
-        arguments = (
-            images, indices, shift, scale, out, prod(out.shape[1:3]), prod(images.shape[1:]), len(indices),
-        )  # fmt: skip
+        parts = thread_count(out.size)
+        at_once = steps.BYTES_AT_ONCE if has_bytes else steps.NUMBERS_AT_ONCE
+        block = self.scratch("block", (parts, at_once * steps.IMAGES), images.dtype)
+        sizes = prod(out.shape[1:3]), prod(images.shape[1:]), len(indices)
         gather = steps.gather_bytes if has_bytes else steps.gather_numbers
-        gather(out.dtype, arguments, thread_count(out.size))
+        gather(out.dtype, (images, indices, shift, scale, block, out, *sizes), parts)
 
     def next_samples(self, cursor: Array, order: Array, chosen: Array) -> None:
         augmentation.next_samples(FLOAT64, (cursor, order, chosen, len(chosen), len(order)))
@@ -58,8 +59,8 @@ class CompiledBatchKernels(PortableBatchKernels):
             return
         augment = augmentation.augment_bytes if images.dtype == BYTES else augmentation.augment_numbers
         parts = thread_count(4 * out.size)
-        places = self.scratch("places", (parts, 2 * steps.IMAGES), INDICES)
-        arguments = (images, indices, drawn, len(drawn), int(reflect), int(smooth), shift, scale, places, out)
+        lines = self.scratch("block", (parts, out.shape[2] * steps.IMAGES), images.dtype)
+        arguments = (images, indices, drawn, len(drawn), int(reflect), int(smooth), shift, scale, lines, out)
         augment(out.dtype, (*arguments, *out.shape), parts)
 
     def mix_batch(self, x: Array, others: Array, drawn: Array) -> None:
