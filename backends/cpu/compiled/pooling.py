@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backends.cpu.compiled.jit import Bytes, Indices, Kernel, Numbers, inlined, share
-from backends.cpu.compiled.registers import at, zero
+from backends.cpu.compiled.registers import as_number, at, zero
 
 
 class Pool(NamedTuple):
@@ -102,7 +102,7 @@ def has_quads(pool, H, W, N):
 @inlined
 def pool_quads(y, winner, keep, x, x_row, PW, stride, N, rectify, bias, b_row, b_column):
     """A line of 2x2 max pooling over x + bias, or over ReLU of that, from the two lines of x under it."""
-    least = zero(y) if rectify != 0 else zero(y) - inf
+    least = zero(y) if rectify != 0 else as_number(y, -inf)  # a plain -inf would make wider numbers of all
     for column in range(PW):
         best, who = at(y, column * N), at(winner, column * N)
         left, upper = at(x, stride * column * N), at(bias, stride * column * b_column)
