@@ -3,8 +3,12 @@
 Each output line (all columns and images of one row of one channel) is a product of the weights with
 shifted lines of the input: nothing is copied into columns (Georganas et al. 2018, "Anatomy of
 high-performance deep learning convolutions on SIMD architectures"). Rows outside the input are skipped in
-the product; on its left and right the input has a border of zeros. Weights are (O, KH, C, KW), so that
-the skipped weights are at the ends.
+the product. The input's columns are arranged so that each tap reads neighbours: with a border of zeros on
+the left and right and, with a stride, every stride-th column next to each other. Weights are (O, KH, C, KW),
+so that the skipped weights are at the ends.
+
+The gradient of the input is a convolution of the output's gradient for each phase: the rows and columns of
+the input that have the same remainder modulo the stride see the same taps of the kernel.
 
 ``shape`` contains the sizes in the order of :class:`ConvolutionSizes`. The parts are output lines. Each
 element is computed in one part, in an order that does not depend on the number of parts. Only the gradient
@@ -29,7 +33,25 @@ ALONE, BEFORE_RELU, BEFORE_POOL, BEFORE_RELU_AND_POOL = range(4)
 
 
 class ConvolutionSizes(NamedTuple):
-    """The sizes of a convolution; C and O are channels per group, W is the width including the border."""
+    """The sizes of a convolution; C and O are channels per group, W is the width of the arranged input."""
+
+    groups: int
+    C: int
+    H: int
+    W: int
+    N: int
+    O: int
+    OH: int
+    OW: int
+    KH: int
+    KW: int
+    stride_h: int
+    dilation_h: int
+    padding_h: int
+
+
+class GradientSizes(NamedTuple):
+    """The sizes of the input's gradient; C and O are channels per group, OW includes the border."""
 
     groups: int
     C: int
@@ -43,14 +65,14 @@ class ConvolutionSizes(NamedTuple):
     KW: int
     stride_h: int
     stride_w: int
-    dilation_h: int
+    step_h: int  # rows of the output between the taps of a phase
     padding_h: int
 
 
 @inlined
 def _rows_inside(row, shape):
     """(the input's row under the kernel's first row, the kernel's first row inside, its first beyond)."""
-    H, KH, stride_h, dilation_h, padding_h = shape[2], shape[8], shape[10], shape[12], shape[13]
+    H, KH, stride_h, dilation_h, padding_h = shape[2], shape[8], shape[10], shape[11], shape[12]
     top = row * stride_h - padding_h
     first = min(KH, max(0, -(top // dilation_h)))
     return top, first, max(first, min(KH, (H - 1 - top) // dilation_h + 1))
@@ -60,17 +82,12 @@ def _rows_inside(row, shape):
 def _line(outer, y, y_row, x, w, offsets, shape, group, row, lanes):
     """Output line ``row`` of all channels of a group; that of channel o is written to ``y + o * y_row``."""
     C, H, W, N, O, OW = shape[1], shape[2], shape[3], shape[4], shape[5], shape[7]
-    KH, KW, stride_w = shape[8], shape[9], shape[11]
+    KH, KW = shape[8], shape[9]
     top, first, beyond = _rows_inside(row, shape)
     skipped, depth = first * C * KW, (beyond - first) * C * KW
     x_top = at(x, (group * C * H + top) * W * N)
     w_first = at(w, group * O * KH * C * KW + skipped)
-    pieces, width = 1, OW * N
-    if stride_w > 1:
-        pieces, width = OW, N
-    for piece in range(pieces):
-        call(outer, (at(y, piece * N), y_row, at(x_top, piece * stride_w * N), at(offsets, skipped),
-                     w_first, KH * C * KW, 1, O, depth, width, 0, lanes))  # fmt: skip
+    call(outer, (y, y_row, x_top, at(offsets, skipped), w_first, KH * C * KW, 1, O, depth, OW * N, 0, lanes))
 
 
 @inlined
@@ -175,7 +192,7 @@ def convolution_grad_weight(
     (O, OH, OW, N) or, if it is not needed later, (parts, O, kept, OW, N): a few lines that are reused.
     """
     groups, C, H, W, N, O = shape[0], shape[1], shape[2], shape[3], shape[4], shape[5]
-    OH, OW, KH, KW, stride_h, stride_w = shape[6], shape[7], shape[8], shape[9], shape[10], shape[11]
+    OH, OW, KH, KW, stride_h = shape[6], shape[7], shape[8], shape[9], shape[10]
     depth = KH * C * KW
     dw = at(shares, part * groups * O * depth)
     for i in range(groups * O * depth):
@@ -184,23 +201,18 @@ def convolution_grad_weight(
     dy_channel = kept * dy_line
     if kept < OH:
         dy = at(dy, part * groups * O * dy_channel)
-    pieces, length = 1, OW * N
-    if stride_w > 1:
-        pieces, length = OW, N
+    length = OW * N
     first, last = share(OH, part, parts)
     for group in range(groups):
         row = first
         while row < last:
             top, inside, beyond = _rows_inside(row, shape)
-            lines, a_line, b_line = pieces, N, stride_w * N
-            rows = 1
-            if pieces == 1:  # short lines are combined if they use the same rows of the kernel
-                while row + rows < last and (rows + 1) * length <= at_once:
-                    _, next_inside, next_beyond = _rows_inside(row + rows, shape)
-                    if next_inside != inside or next_beyond != beyond:
-                        break
-                    rows += 1
-                lines, a_line, b_line = rows, dy_line, stride_h * W * N
+            rows = 1  # short lines are combined if they use the same rows of the kernel
+            while row + rows < last and (rows + 1) * length <= at_once:
+                _, next_inside, next_beyond = _rows_inside(row + rows, shape)
+                if next_inside != inside or next_beyond != beyond:
+                    break
+                rows += 1
             base = row if kept == OH else 0  # where the first of these rows lies in dy
             if after != ALONE:
                 for channel in range(group * O, (group + 1) * O):
@@ -220,7 +232,7 @@ def convolution_grad_weight(
             x_top = at(x, (group * C * H + top) * W * N)
             for start in range(0, length, at_once):
                 call(inner, (at(dw, group * O * depth + skipped), depth, 1, at(dy_row, start), dy_channel,
-                             a_line, at(x_top, start), b_line, at(offsets, skipped), lines,
+                             dy_line, at(x_top, start), stride_h * W * N, at(offsets, skipped), rows,
                              min(at_once, length - start), O, (beyond - inside) * C * KW))  # fmt: skip
             row += rows
 
@@ -244,18 +256,31 @@ def add_weight_shares(
 
 
 @Kernel
-def with_borders(
-    x: Numbers, out: Numbers, lines: int, width: int, border: int, part: int, parts: int
-) -> None:
-    """``out`` = the lines of x with a border of zeros before and after each."""
-    first, last = share(lines, part, parts)
-    for line in range(first, last):
-        source, target = at(x, line * width), at(out, line * (width + 2 * border))
-        for n in range(border):
-            target[n] = target[border + width + n] = zero(out)
-        inside = at(target, border)
-        for n in range(width):
-            inside[n] = source[n]
+def arrange_columns(
+    x: Numbers, out: Numbers, lines: int, W: int, N: int, stride: int, padding: int, phases: int, width: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
+    """``out`` (lines, phases, width, N): column v of phase q is column ``v * stride + q - padding`` of x."""
+    first, last = share(lines * phases, part, parts)
+    for task in range(first, last):
+        source, target = at(x, task // phases * W * N), at(out, task * width * N)
+        offset = task % phases - padding  # the column that column 0 would be
+        begin = min(width, max(0, -(offset // stride)))
+        end = max(begin, min(width, (W - 1 - offset) // stride + 1))
+        for n in range(begin * N):
+            target[n] = zero(out)
+        for n in range(end * N, width * N):
+            target[n] = zero(out)
+        if N == 1:
+            for v in range(begin, end):
+                target[v] = source[v * stride + offset]
+        else:
+            runs, length = (1, (end - begin) * N) if stride == 1 else (end - begin, N)
+            for run in range(runs):
+                given = at(source, ((begin + run) * stride + offset) * N)
+                made = at(target, (begin + run) * N)
+                for n in range(length):
+                    made[n] = given[n]
 
 
 @Kernel
@@ -269,14 +294,82 @@ def by_kernel_rows(w: Numbers, out: Numbers, O: int, C: int, KH: int, KW: int, p
                     out[((o * KH + i) * C + c) * KW + j] = w[((o * C + c) * KH + i) * KW + j]
 
 
+@inlined
+def _phases(tables, shape):
+    """The parts of a table of phases, which ``input_gradient`` in the kernels' layout explains."""
+    stride_h, stride_w, KH = shape[10], shape[11], shape[8]
+    columns = at(tables, 2 * stride_h)
+    starts = at(columns, 4 * stride_w)
+    row_taps = at(starts, stride_h * stride_w)
+    return tables, columns, starts, row_taps, at(row_taps, 2 * KH)
+
+
 @Kernel
-def turn(w: Numbers, out: Numbers, G: int, O: int, C: int, KH: int, KW: int, part: int, parts: int) -> None:
-    """The flipped weights for the input gradient: (G, O, C, KH, KW) -> (G, C, KH, O, KW)."""
-    first, last = share(G * O, part, parts)
+def turn(w: Numbers, out: Numbers, tables: Indices, shape: Indices, part: int, parts: int) -> None:
+    """The flipped weights (G, O, C, KH, KW) for the input gradient: (C, rows, O, columns) for each phase."""
+    groups, C, O, KH, KW, stride_w = shape[0], shape[1], shape[5], shape[8], shape[9], shape[11]
+    rows, columns, starts, row_taps, column_taps = _phases(tables, shape)
+    first, last = share(groups * O, part, parts)
     for task in range(first, last):
         group, o = task // O, task % O
-        for c in range(C):
-            for i in range(KH):
-                for j in range(KW):
-                    place = (((group * C + c) * KH + KH - 1 - i) * O + o) * KW + KW - 1 - j
-                    out[place] = w[((task * C + c) * KH + i) * KW + j]
+        own = at(out, group * O * C * KH * KW)
+        for i in range(KH):
+            below, place = row_taps[2 * i], row_taps[2 * i + 1]
+            taps, start = rows[2 * below], below * stride_w
+            for j in range(KW):
+                across, column = column_taps[2 * j], column_taps[2 * j + 1]
+                count = columns[4 * across]
+                made = at(own, C * starts[start + across] + (place * O + o) * count + column)
+                for c in range(C):
+                    made[c * taps * O * count] = w[((task * C + c) * KH + i) * KW + j]
+
+
+@Kernel
+def convolution_grad_input(
+    outer: int, dx: Numbers, scratch: Numbers, size: int, dy: Numbers, w: Numbers, offsets: Indices,
+    tables: Indices, shape: Indices, lanes: int, part: int, parts: int,
+) -> None:  # fmt: skip
+    """``dx`` = the gradient of the input, for ``dy`` with its border and turned weights.
+
+    With a stride across, the columns of a phase are computed next to each other in ``scratch``, which has
+    ``size`` numbers for each part. The parts are lines of dx.
+    """
+    groups, C, H, W, N, O, OH, OW = (
+        shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7]
+    )  # fmt: skip
+    KH, KW, stride_h, stride_w, step_h, padding_h = (
+        shape[8], shape[9], shape[10], shape[11], shape[12], shape[13]
+    )  # fmt: skip
+    rows, columns, starts, _, _ = _phases(tables, shape)
+    computed = at(scratch, part * size)
+    first_line, last_line = share(groups * H, part, parts)
+    for task in range(first_line, last_line):
+        group, h = task // H, task % H
+        below = (h + padding_h) % stride_h
+        taps = rows[2 * below]
+        top = (h + padding_h) // stride_h - rows[2 * below + 1]  # the row of dy under the first tap
+        first = min(taps, max(0, -(top // step_h)))
+        beyond = max(first, min(taps, (OH - 1 - top) // step_h + 1))
+        line = at(dx, (group * C * H + h) * W * N)
+        for across in range(stride_w):
+            count, left = columns[4 * across], columns[4 * across + 1]
+            column, width = columns[4 * across + 2], columns[4 * across + 3]
+            each = O * count
+            start, depth = starts[below * stride_w + across], (beyond - first) * each
+            target, channel = (line, H * W * N) if stride_w == 1 else (computed, width * N)
+            if depth > 0 or stride_w == 1:
+                call(outer, (target, channel, at(dy, ((group * O * OH + top) * OW + left) * N),
+                             at(offsets, start + first * each),
+                             at(w, C * (group * O * KH * KW + start) + first * each), taps * each, 1,
+                             C, depth, width * N, 0, lanes))  # fmt: skip
+            if stride_w > 1:
+                for c in range(C):
+                    for v in range(width):
+                        made = at(line, (c * H * W + column + v * stride_w) * N)
+                        given = at(computed, (c * width + v) * N)
+                        if depth > 0:
+                            for n in range(N):
+                                made[n] = given[n]
+                        else:
+                            for n in range(N):
+                                made[n] = zero(dx)

@@ -17,14 +17,14 @@ from backends.cpu.compiled.registers import (
     zero,
 )
 
-# so many lines of x, three vectors wide, are 24 KB, which stay in the L1 cache
-DEPTH = min(256, (24 << 10) // (3 * VECTOR_BYTES))
-PACKED_ROWS = 32  # from so many rows on, copying these lines into a panel pays off
-BLOCK = (
-    64  # rows that are combined with a panel before the next one is made; their weights stay in the L2 cache
-)
-_PANEL, _WEIGHTS = DEPTH * 3 * VECTOR_BYTES // 4, DEPTH * BLOCK
-NARROW_BLOCK = 16  # the same if y is so narrow that x is not copied; their weights stay in the L1 cache
+# what is kept where, for an L1 cache of 32 KB and an L2 cache of 512 KB
+_PANEL_BYTES = 24 << 10
+DEPTH = min(256, _PANEL_BYTES // (3 * VECTOR_BYTES))  # lines of x, three vectors wide: a panel, in L1
+PACKED_ROWS = 32  # from so many rows on, copying x into panels pays off
+PANELS = 8  # are copied at a time, in L2, so that x is read in long pieces
+BLOCK = 64  # rows are combined with these panels at a time; their weights stay in L2
+NARROW_BLOCK = 16  # the same if y is so narrow that x is not copied; their weights stay in L1
+_PANELS_BYTES, _DEPTH_BYTES, _WEIGHTS_BYTES = PANELS * _PANEL_BYTES, DEPTH * 8, DEPTH * BLOCK * 8
 
 
 def lanes(dtype: Any) -> int:
@@ -89,6 +89,8 @@ def _packing_strip(rows: int) -> Any:
             at_once = BLOCK
             for k in range(depth):
                 steps[k] = k * 3 * lanes
+        elif depth == 1:
+            at_once = rows  # little but writing, which is fastest along the rows
         elif count > width:
             at_once = NARROW_BLOCK
         whole = width // lanes
@@ -104,17 +106,19 @@ def _packing_strip(rows: int) -> Any:
                         target[i] = source[i]
                 w_r, own_column = weights, BLOCK
             m = 0
-            for _ in range(threes):
+            for column in range(threes):
                 x_m, places = at(x, m), offsets
                 if packed:
-                    copy_lines(x_m, offsets, numbers, 3 * lanes, depth, 3)
-                    x_m, places = numbers, steps
+                    if column % PANELS == 0:
+                        panels = min(PANELS, threes - column)
+                        copy_lines(x_m, offsets, numbers, 3 * lanes, depth, panels, 3 * lanes * depth, 3)
+                    x_m, places = at(numbers, column % PANELS * 3 * lanes * depth), steps
                 three(at(y_r, m), y_row, x_m, places, w_r, own_row, own_column, some, depth, 0, add)
                 m += 3 * lanes
             for _ in range(twos):
                 x_m, places = at(x, m), offsets
                 if packed:
-                    copy_lines(x_m, offsets, numbers, 3 * lanes, depth, 2)
+                    copy_lines(x_m, offsets, numbers, 3 * lanes, depth, 1, 0, 2)
                     x_m, places = numbers, steps
                 two(at(y_r, m), y_row, x_m, places, w_r, own_row, own_column, some, depth, 0, add)
                 m += 2 * lanes
@@ -152,8 +156,8 @@ def outer_product(
     rows: int, depth: int, width: int, add: int, lanes: int,
 ) -> None:  # fmt: skip
     """``y (+)= w @ x``: (rows, depth) times (depth, width); ``outer_tile`` explains the layout."""
-    panel = room(y, _PANEL), room(offsets, DEPTH)
-    weights = room(y, _WEIGHTS)
+    panel = room(y, _PANELS_BYTES), room(offsets, _DEPTH_BYTES)
+    weights = room(y, _WEIGHTS_BYTES)
     for k in range(0, max(depth, 1), DEPTH):
         some, more = min(DEPTH, depth - k), add != 0 or k > 0
         _outer_tiles(y, y_row, x, at(offsets, k), at(w, k * w_column), w_row, w_column,

@@ -32,8 +32,8 @@ _MANY_REGISTERS = _HAS_AVX512 or machine() in ("aarch64", "arm64")  # 32 of them
 
 # for each number of rows of a tile: its vectors (outer) or columns (inner), so that sums and operands fit the
 # registers
-OUTER_TILES = {8: 3, 6: 4, 4: 4, 1: 8} if _MANY_REGISTERS else {4: 3, 1: 8}
-INNER_TILES = {8: 3, 6: 4, 4: 5, 1: 8} if _MANY_REGISTERS else {4: 3, 1: 8}
+OUTER_TILES = {8: 3, 6: 4, 4: 4, 1: 8} if _MANY_REGISTERS else {4: 3, 2: 4, 1: 8}
+INNER_TILES = {8: 3, 6: 4, 4: 5, 1: 8} if _MANY_REGISTERS else {4: 3, 2: 4, 1: 8}
 
 _AHEAD = 8  # the steps by which vectors of 64 bytes are prefetched; with shorter ones this gains nothing
 
@@ -331,33 +331,39 @@ def inner_tile(
 
 
 @intrinsic(prefer_literal=True)
-def room(typing_context, like, count):
-    """A pointer to ``count`` numbers of the type that ``like`` points to, on the stack, 64-byte aligned."""
+def room(typing_context, like, size):
+    """A pointer of the type of ``like`` to ``size`` bytes on the stack, on a 64-byte boundary."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        kind = context.get_value_type(signature.args[0].dtype)
         with builder.goto_entry_block():  # alloca_once would fill it with zeros
-            place = builder.alloca(ir.ArrayType(kind, count.literal_value))
+            place = builder.alloca(ir.ArrayType(ir.IntType(8), size.literal_value))
         place.align = 64
-        return builder.bitcast(place, kind.as_pointer())
+        return builder.bitcast(place, context.get_value_type(like))
 
-    return types.CPointer(like.dtype)(like, count), codegen
+    return like(like, size), codegen
 
 
 @intrinsic(prefer_literal=True)
-def copy_lines(typing_context, x, offsets, out, out_row, depth, vectors):
-    """``out[k * out_row + m] = x[k, m]`` for as many m as ``vectors`` vectors hold; see ``outer_tile``."""
-    signature = types.void(x, offsets, out, types.intp, types.intp, vectors)
+def copy_lines(typing_context, x, offsets, out, out_row, depth, panels, panel, vectors):
+    """Copy the beginnings of ``depth`` lines of x, which lie as in ``outer_tile``, into ``panels`` panels.
+
+    ``out[p * panel + k * out_row + m]`` = x[k, m] after p times as many m as ``vectors`` vectors hold.
+    """
+    index = types.intp
+    signature = types.void(x, offsets, out, index, index, index, index, vectors)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        x, offsets, out, out_row, depth, _ = arguments
+        x, offsets, out, out_row, depth, panels, panel, _ = arguments
         tile = _Vectors(builder, signature.args[0].dtype)
         starts = [_index(vector * tile.lanes) for vector in range(vectors.literal_value)]
         with _loop(builder, depth) as k:
             source = _at(builder, x, builder.load(_at(builder, offsets, k)))
             target = _at(builder, out, builder.mul(out_row, k))
-            for start in starts:
-                tile.store(tile.load(_at(builder, source, start)), _at(builder, target, start))
+            with _loop(builder, panels) as p:
+                given = _at(builder, source, (len(starts) * tile.lanes, p))
+                made = _at(builder, target, builder.mul(panel, p))
+                for start in starts:
+                    tile.store(tile.load(_at(builder, given, start)), _at(builder, made, start))
         return context.get_dummy_value()
 
     return signature, codegen

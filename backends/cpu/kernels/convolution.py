@@ -20,6 +20,7 @@ from backends.cpu.compiled.convolution import (
 )
 from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
+from backends.cpu.kernels import layout
 from backends.cpu.kernels.launching import BYTES, NO_BYTES, NO_INDICES, NOTHING, pool_sizes
 from backends.cpu.kernels.winograd import WinogradKernels
 from backends.kernels.covering import covering
@@ -58,13 +59,9 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
             depthwise.grad_input(out.dtype, (out, dy, weight, *sizes), thread_count(work))
         elif self.uses_winograd(len(dy), out.shape, window, groups, dy.dtype):
             self._winograd(dy, weight, None, out, _around_gradient(window, window.padding), turned=True)
-        elif _has_direct_grad_input(window):
-            border = _gradient_border(window)
-            bordered, turned = self._vectors(dy.dtype, _bordered_size(dy, border), weight.size)
-            bordered = self._bordered(dy, border, bordered)
-            self._grad_input(bordered, dy.shape, weight, turned, out, window, groups)
         else:
-            super().conv2d_grad_input(dy, weight, out, window, groups)
+            plan = layout.input_gradient(out.shape, weight.shape, dy.shape, window, groups)
+            self._grad_input(dy, dy.shape, weight, out, plan)
 
     @covering()
     def conv2d_relu(
@@ -105,11 +102,11 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
         at_once = max(1, (POOLED_BYTES // (line * x.itemsize) - extent) // step + 1)
         rows = min(at_once, -(-out.shape[1] // parts))
         size = parts * line * ((rows - 1) * step + extent)
-        border = _border(window)
-        bordered, rows_first, scratch = self._vectors(x.dtype, _bordered_size(x, border), weight.size, size)
-        x = self._bordered(x, border, bordered)
+        columns = layout.columns(window, x.shape[2], y_shape[2])
+        arranged, rows_first, scratch = self._vectors(x.dtype, columns.size(x.shape), weight.size, size)
+        shape, offsets = layout.convolution(x.shape, weight.shape, y_shape, window, groups)
+        x = _arranged(x, columns, window, arranged)
         weight = _by_rows(weight, rows_first)
-        shape, offsets = _convolution(x.shape, weight.shape, y_shape, window, groups)
         keep = winner is not None
         convolution.convolve_pool(
             out.dtype,
@@ -134,12 +131,9 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
             )
             return
         O, OH, OW, _ = y_shape
-        bordered = (
-            dx is not None
-            and _has_direct_grad_input(window)
-            and not self.uses_winograd(O, dx.shape, window, groups, dy.dtype)
-        )
-        grad = self.scratch("gradient", _gradient_shape(y_shape, window, dx is not None, bordered), dy.dtype)
+        direct = dx is not None and not self.uses_winograd(O, dx.shape, window, groups, dy.dtype)
+        plan = layout.input_gradient(x.shape, weight.shape, y_shape, window, groups) if direct else None
+        grad = self.scratch("gradient", _gradient_shape(y_shape, dx is not None, plan), dy.dtype)
         sums = None
         if bias_grad is not None:
             sums = (
@@ -151,9 +145,8 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
         self._grad_weight(x, grad, y_shape, weight_grad, window, groups, made_from, sums, sizes)
         if bias_grad is not None and bias_grad.ndim == 1:
             steps.sum_rows(grad.dtype, (sums, bias_grad, O, OH * OW))
-        if bordered:
-            turned = self._vectors(grad.dtype, weight.size)[0]
-            self._grad_input(grad, y_shape, weight, turned, dx, window, groups)
+        if plan is not None:
+            self._grad_input(grad, y_shape, weight, dx, plan)
         elif dx is not None:
             self.conv2d_grad_input(grad, weight, dx, window, groups)
 
@@ -183,11 +176,11 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
                 self._winograd(x, weight, None, out, window.padding)
                 self.add_bias(out, bias, rectify)
             return
-        border = _border(window)
-        bordered, rows_first = self._vectors(x.dtype, _bordered_size(x, border), weight.size)
-        x = self._bordered(x, border, bordered)
+        columns = layout.columns(window, x.shape[2], out.shape[2])
+        arranged, rows_first = self._vectors(x.dtype, columns.size(x.shape), weight.size)
+        shape, offsets = layout.convolution(x.shape, weight.shape, out.shape, window, groups)
+        x = _arranged(x, columns, window, arranged)
         weight = _by_rows(weight, rows_first)
-        shape, offsets = _convolution(x.shape, weight.shape, out.shape, window, groups)
         convolution.convolve(
             out.dtype,
             (
@@ -203,10 +196,10 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
     ) -> None:  # fmt: skip
         """The gradient of the weight; ``made_from`` is explained in convolution_grad_weight."""
         parts = thread_count(_work(out, y_shape))
-        border = _border(window)
-        bordered, shares = self._vectors(x.dtype, _bordered_size(x, border), parts * out.size)
-        x = self._bordered(x, border, bordered)
-        shape, offsets = _convolution(x.shape, out.shape, y_shape, window, groups)
+        columns = layout.columns(window, x.shape[2], y_shape[2])
+        arranged, shares = self._vectors(x.dtype, columns.size(x.shape), parts * out.size)
+        shape, offsets = layout.convolution(x.shape, out.shape, y_shape, window, groups)
+        x = _arranged(x, columns, window, arranged)
         nothing = NOTHING[out.dtype]
         made_from = made_from or (ALONE, nothing, nothing, NO_BYTES)
         sums, add_up = (nothing, 0) if sums is None else (sums, 1)
@@ -219,44 +212,35 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
         convolution.add_weight_shares(out.dtype, (shares, parts, out, *out.shape), thread_count(out.size))
 
     def _grad_input(
-        self, bordered: Array, dy_shape: Shape, weight: Array, turned: Array, out: Array, window: Window,
-        groups: int,
-    ) -> None:  # fmt: skip
-        """The convolution of ``dy``, including its border, with the flipped weights."""
+        self, dy: Array, dy_shape: Shape, weight: Array, out: Array, plan: layout.InputGradient
+    ) -> None:
+        """The gradient of the input; ``dy`` may have the border that the plan names."""
         O, OH, OW, N = dy_shape
-        C = len(out)
-        KH, KW = window.size
-        sizes = (groups, O // groups, C // groups, KH, KW)
-        convolution.turn(out.dtype, (weight, turned, *sizes), thread_count(weight.size))
-        back = Window(
-            window.size,
-            dilation=window.dilation,
-            padding=_around_gradient(window, window.padding),
-            end=_around_gradient(window, window.end),
-        )
-        width = OW + 2 * _border(back)
-        shape, offsets = _convolution((O, OH, width, N), (C, O // groups, KH, KW), out.shape, back, groups)
-        convolution.convolve(
-            out.dtype,
-            (
-                outer_product.address(out.dtype), out, bordered, turned, offsets, shape, *_bias(None, out),
-                0, 0, lanes(out.dtype),
-            ),
-            thread_count(_work(weight, dy_shape)),
+        parts, width, border = thread_count(_work(weight, dy_shape)), OW + 2 * plan.border, plan.border
+        is_bordered = dy.shape[2] == width
+        sizes = 0 if is_bordered else O * OH * width * N, weight.size, parts * plan.scratch
+        bordered, turned, scratch = self._vectors(out.dtype, *sizes)
+        if is_bordered:
+            bordered = dy
+        else:
+            how = O * OH, OW, N, 1, border, 1, width
+            convolution.arrange_columns(out.dtype, (dy, bordered, *how), thread_count(dy.size))
+        convolution.turn(out.dtype, (weight, turned, plan.tables, plan.sizes), thread_count(weight.size))
+        arguments = (
+            outer_product.address(out.dtype), out, scratch, plan.scratch, bordered, turned, plan.offsets,
+            plan.tables, plan.sizes, lanes(out.dtype),
         )  # fmt: skip
-
-    def _bordered(self, x: Array, border: int, out: Array) -> Array:
-        """Write ``x`` with ``border`` columns of zeros on its left and right to ``out``."""
-        if not border:
-            return x
-        C, H, W, N = x.shape
-        convolution.with_borders(x.dtype, (x, out, C * H, W * N, border * N), thread_count(x.size))
-        return out.reshape(C, H, W + 2 * border, N)
+        convolution.convolution_grad_input(out.dtype, arguments, parts)
 
 
-def _bordered_size(x: Array, border: int) -> int:
+def _arranged(x: Array, columns: layout.Columns, window: Window, out: Array) -> Array:
+    """``x`` with its columns arranged, in ``out`` if that is not how they are."""
+    if columns.as_they_are:
+        return x
     C, H, W, N = x.shape
-    return int(C * H * (W + 2 * border) * N) if border else 0
+    how = window.stride[1], window.padding[1], columns.phases, columns.width
+    convolution.arrange_columns(x.dtype, (x, out, C * H, W, N, *how), thread_count(out.size))
+    return out
 
 
 def _by_rows(weight: Array, out: Array) -> Array:
@@ -284,36 +268,20 @@ def _is_quads(pool: Window, y_shape: Shape, pooled_shape: Shape) -> bool:
     return plain and inside
 
 
-def _has_direct_grad_input(window: Window) -> bool:
-    """Whether the gradient of the input is a convolution too; with a stride it has gaps."""
-    sides = window.padding[1], window.end[1]
-    return window.stride == (1, 1) and max(sides) < window.extent[1]
-
-
-def _gradient_shape(y_shape: Shape, window: Window, input_grad: bool, bordered: bool) -> Shape:
-    """The shape of a convolution's output gradient; ``bordered``: as the direct input gradient needs it.
+def _gradient_shape(y_shape: Shape, input_grad: bool, plan: layout.InputGradient | None) -> Shape:
+    """The shape of a convolution's output gradient, with the border of a plan for the input's gradient.
 
     If the input gradient is not needed, a few lines per thread are enough.
     """
     O, OH, OW, N = y_shape
     if not input_grad:
         return O * threads.count(), min(OH, max(1, AT_ONCE // (OW * N))), OW, N
-    return O, OH, OW + 2 * (_gradient_border(window) if bordered else 0), N
-
-
-def _gradient_border(window: Window) -> int:
-    """The border of the output's gradient that the input's gradient needs on its left and right."""
-    return max(_around_gradient(window, window.padding)[1], _around_gradient(window, window.end)[1])
+    return O, OH, OW + 2 * (plan.border if plan else 0), N
 
 
 def _around_gradient(window: Window, padding: Pair) -> Pair:
     """The padding of the convolution that computes the input's gradient."""
     return window.extent[0] - 1 - padding[0], window.extent[1] - 1 - padding[1]
-
-
-def _border(window: Window) -> int:
-    """The columns of zeros on both sides of a convolution's input: as many as the wider side needs."""
-    return max(window.padding[1], window.end[1])
 
 
 def _bias(bias: Array | None, out: Array) -> tuple[Array, int, int, int]:
@@ -331,24 +299,3 @@ def _tap_offsets(window: Window, x_shape: Shape) -> Array:
     _, _, W, N = x_shape
     i, j = np.ogrid[: window.size[0], : window.size[1]]
     return ((i * window.dilation[0] * W + j * window.dilation[1]) * N).astype(np.intp).ravel()
-
-
-@lru_cache(maxsize=256)
-def _convolution(
-    x_shape: Shape, weight_shape: Shape, y_shape: Shape, window: Window, groups: int
-) -> tuple[Array, Array]:
-    """The sizes of a convolution, and the offset of each tap of each channel from the start of a line.
-
-    ``x_shape`` includes the border; taps are in the order (KH, C, KW) of the kernels' weights.
-    """
-    C, H, W, N = x_shape
-    O, OH, OW, _ = y_shape
-    KH, KW = window.size
-    sizes = convolution.ConvolutionSizes(
-        groups, C // groups, H, W, N, O // groups, OH, OW, KH, KW, *window.stride,
-        window.dilation[0], window.padding[0],
-    )  # fmt: skip
-    i, c, j = np.ogrid[:KH, : C // groups, :KW]
-    left = _border(window) - window.padding[1]  # columns of the border that no window sees
-    offsets = ((c * H + i * window.dilation[0]) * W + j * window.dilation[1] + left) * N
-    return np.array(sizes, dtype=np.intp), offsets.astype(np.intp).ravel()
