@@ -219,7 +219,7 @@ x = np.random.default_rng(0).uniform(0, 1, (1, 16, 16, 70))
 dy = np.random.default_rng(1).standard_normal((10, 70))
 network.forward(x, training=True)
 network.backward(dy)
-from backends.cpu.compiled.registers import VECTOR_BYTES
+from backends.cpu.compiled.vectors import VECTOR_BYTES
 print(json.dumps(dict(vector=VECTOR_BYTES, gradients=network.flat.grad.tolist())))
 """
 
@@ -254,7 +254,7 @@ def test_the_tiles_of_other_processors_compute_the_same(processor, here):
 AS_ON = """
 actual = numba.config.CPU_FEATURES, platform.machine
 numba.config.CPU_FEATURES, platform.machine = {features!r}, lambda: {machine!r}
-import backends.cpu.compiled.registers
+import backends.cpu.compiled.vectors
 numba.config.CPU_FEATURES, platform.machine = actual
 """
 TILES = {"AVX-512": ("+avx512f,+avx2", "x86_64", 64), "NEON": ("", "aarch64", 16)}

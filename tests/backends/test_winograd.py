@@ -242,8 +242,8 @@ def test_it_is_used_where_it_saves_multiplications(monkeypatch):
 
 
 ON_OTHER_VECTORS = """
-import backends.cpu.compiled.registers as registers
-registers.VECTOR_BYTES, registers._MANY_REGISTERS = {nbytes}, {many}
+import backends.cpu.compiled.vectors as vectors
+vectors.VECTOR_BYTES, vectors.MANY_REGISTERS = {nbytes}, {many}
 import numpy as np
 import test_winograd as tests
 assert tests.winograd.lanes(np.dtype("float32")) == {nbytes} // 4

@@ -6,7 +6,6 @@ from backends.cpu.compiled.jit import Indices, Kernel, Numbers, inlined, share
 from backends.cpu.compiled.registers import (
     INNER_TILES,
     OUTER_TILES,
-    VECTOR_BYTES,
     at,
     call,
     copy_lines,
@@ -16,6 +15,7 @@ from backends.cpu.compiled.registers import (
     transpose_tile,
     zero,
 )
+from backends.cpu.compiled.vectors import VECTOR_BYTES
 
 # what is kept where, for an L1 cache of 32 KB and an L2 cache of 512 KB
 _PANEL_BYTES = 24 << 10

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from backends.cpu.compiled.registers import VECTOR_BYTES, _at, _index, _loop, _Vectors
+from backends.cpu.compiled.vectors import VECTOR_BYTES, Vectors, loop, moved, word
 
 POINTS = 36  # of a tile between the transforms
 _PREFETCHES = VECTOR_BYTES == 64  # the tile then reads faster than the second cache answers
@@ -21,7 +21,7 @@ _PREFETCHES = VECTOR_BYTES == 64  # the tile then reads faster than the second c
 Vector = ir.Value
 
 
-class _Arithmetic(_Vectors):
+class _Arithmetic(Vectors):
     """Sums and multiples of vectors."""
 
     def constant(self, value: float) -> Vector:
@@ -110,7 +110,7 @@ def _weight_gradient_line(v: _Arithmetic, m: Sequence[Vector]) -> list[Vector]:
 def _load(v: _Arithmetic, pointer: ir.Value, step: ir.Value, size: int) -> list[list[Vector]]:
     """A square matrix of vectors, each ``step`` numbers after the one before."""
     return [
-        [v.load(_at(v.builder, pointer, (row * size + column, step))) for column in range(size)]
+        [v.load(moved(v.builder, pointer, (row * size + column, step))) for column in range(size)]
         for row in range(size)
     ]
 
@@ -118,12 +118,12 @@ def _load(v: _Arithmetic, pointer: ir.Value, step: ir.Value, size: int) -> list[
 def _store(v: _Arithmetic, matrix: Sequence[Sequence[Vector]], pointer: ir.Value, step: ir.Value) -> None:
     """Write the vectors of a matrix, each ``step`` numbers after the one before."""
     for place, vector in enumerate(vector for row in matrix for vector in row):
-        v.store(vector, _at(v.builder, pointer, (place, step)))
+        v.store(vector, moved(v.builder, pointer, (place, step)))
 
 
 def _place(v: _Arithmetic, pointer: ir.Value, places: ir.Value, number: int) -> ir.Value:
     """``pointer`` moved on by number ``number`` of the table ``places``."""
-    return _at(v.builder, pointer, v.builder.load(_at(v.builder, places, _index(number))))
+    return moved(v.builder, pointer, v.builder.load(moved(v.builder, places, word(number))))
 
 
 @intrinsic
@@ -243,12 +243,12 @@ def sum_tile(typing_context, y, places, weights, shift, sums):
         shift, total, squares = v.splat(shift), v.variable(), v.variable()
         for place in range(16):
             difference = v.subtract(v.load(_place(v, y, places, place)), shift)
-            weight = v.splat(builder.load(_at(builder, weights, _index(place))))
+            weight = v.splat(builder.load(moved(builder, weights, word(place))))
             v.multiply_add(total, weight, difference)
             v.multiply_add(squares, builder.fmul(weight, difference), difference)
-        of_images = v.load(_at(builder, weights, _index(16)))
+        of_images = v.load(moved(builder, weights, word(16)))
         for number, variable in enumerate((total, squares)):
-            there = _at(builder, sums, _index(number * v.lanes))
+            there = moved(builder, sums, word(number * v.lanes))
             v.store(v.add(v.load(there), builder.fmul(of_images, builder.load(variable))), there)
         return context.get_dummy_value()
 
@@ -302,29 +302,29 @@ def packed_tile(typing_context, y, y_row, x, w, depth, add, rows, vectors):
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         y, y_row, x, w, depth, add, *_ = arguments
-        tile = _Vectors(builder, signature.args[0].dtype)
+        tile = Vectors(builder, signature.args[0].dtype)
         width = vectors.literal_value * tile.lanes
-        starts = [_index(start) for start in range(0, width, tile.lanes)]
-        targets = [_at(builder, y, (row, y_row)) for row in range(rows.literal_value)]
+        starts = [word(start) for start in range(0, width, tile.lanes)]
+        targets = [moved(builder, y, (row, y_row)) for row in range(rows.literal_value)]
         totals = [[tile.variable() for _ in starts] for _ in targets]
         with builder.if_then(add):
             for target, row in zip(targets, totals, strict=True):
                 for start, total in zip(starts, row, strict=True):
-                    builder.store(tile.load(_at(builder, target, start)), total)
-        with _loop(builder, depth) as k:
-            x_k, w_k = _at(builder, x, (width, k)), _at(builder, w, (rows.literal_value, k))
+                    builder.store(tile.load(moved(builder, target, start)), total)
+        with loop(builder, depth) as k:
+            x_k, w_k = moved(builder, x, (width, k)), moved(builder, w, (rows.literal_value, k))
             if _PREFETCHES:
                 for start in starts:
-                    tile.prefetch(_at(builder, x_k, _index(8 * width), start))
-                tile.prefetch(_at(builder, w_k, _index(16 * rows.literal_value)))
-            xs = [tile.load(_at(builder, x_k, start)) for start in starts]
+                    tile.prefetch(moved(builder, x_k, word(8 * width), start))
+                tile.prefetch(moved(builder, w_k, word(16 * rows.literal_value)))
+            xs = [tile.load(moved(builder, x_k, start)) for start in starts]
             for number, row in enumerate(totals):
-                weight = tile.splat(builder.load(_at(builder, w_k, _index(number))))
+                weight = tile.splat(builder.load(moved(builder, w_k, word(number))))
                 for total, x_vector in zip(row, xs, strict=True):
                     tile.multiply_add(total, weight, x_vector)
         for target, row in zip(targets, totals, strict=True):
             for start, total in zip(starts, row, strict=True):
-                tile.store(builder.load(total), _at(builder, target, start))
+                tile.store(builder.load(total), moved(builder, target, start))
         return context.get_dummy_value()
 
     return signature, codegen
@@ -334,9 +334,9 @@ def _prefetch_places(
     v: _Arithmetic, pointer: ir.Value, places: ir.Value, count: int, ahead: ir.Value, to_write: bool = False
 ) -> None:
     """Prefetch what lies ``ahead`` of so many places, if that is not 0."""
-    with v.builder.if_then(v.builder.icmp_signed("!=", ahead, _index(0))):
+    with v.builder.if_then(v.builder.icmp_signed("!=", ahead, word(0))):
         for place in range(count):
-            v.prefetch(_place(v, _at(v.builder, pointer, ahead), places, place), to_write)
+            v.prefetch(_place(v, moved(v.builder, pointer, ahead), places, place), to_write)
 
 
 @intrinsic
@@ -346,6 +346,6 @@ def distance(typing_context, start, end):
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         places = [builder.ptrtoint(pointer, ir.IntType(64)) for pointer in arguments]
         nbytes = signature.args[0].dtype.bitwidth // 8
-        return builder.sdiv(builder.sub(places[1], places[0]), _index(nbytes))
+        return builder.sdiv(builder.sub(places[1], places[0]), word(nbytes))
 
     return types.intp(start, end), codegen

@@ -13,7 +13,7 @@ computed in an order that does not depend on the number of parts.
 from typing import NamedTuple
 
 from backends.cpu.compiled.jit import Bytes, Indices, Numbers, as_written, inlined, share
-from backends.cpu.compiled.registers import _MANY_REGISTERS, at, call, one, zero
+from backends.cpu.compiled.registers import at, call, one, zero
 from backends.cpu.compiled.transforms import (
     POINTS,
     distance,
@@ -26,9 +26,10 @@ from backends.cpu.compiled.transforms import (
     weight_gradient_tile,
     weight_tile,
 )
+from backends.cpu.compiled.vectors import MANY_REGISTERS
 
 # the product's tiles have so many rows, and so many vectors of columns, which are a panel
-TALL, SHORT, ACROSS = (8, 4, 3) if _MANY_REGISTERS else (6, 4, 2)
+TALL, SHORT, ACROSS = (8, 4, 3) if MANY_REGISTERS else (6, 4, 2)
 LINE = 16  # numbers in a line of the caches
 ROOM = 16  # numbers between points, so that they do not fall on the same lines of a cache
 

@@ -9,8 +9,8 @@ import numpy as np
 from backends.cpu.compiled import winograd
 from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
 from backends.cpu.compiled.products import inner_product, lanes
-from backends.cpu.compiled.registers import _MANY_REGISTERS as MANY_REGISTERS
 from backends.cpu.compiled.transforms import POINTS
+from backends.cpu.compiled.vectors import MANY_REGISTERS
 from backends.cpu.compiled.winograd import ACROSS, ROOM, SHORT, TALL
 from backends.cpu.kernels.launching import INDICES, NO_BYTES, Launching, floats, or_nothing
 from backends.kernels.window import Pair, Window
