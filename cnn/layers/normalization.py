@@ -221,13 +221,15 @@ class JoinedNormalization(Fused):
         self.normalization, self.join = normalization, join
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        y = self.last.output(x, training)
-        self.normalization.normalize(x, y, training, self.join.formula, self.join.addend)
+        y, addend = self.last.output(x, training), self.join.addend
+        self.normalization.normalize(x, y, training, self.join.formula, addend)
+        if training:
+            self._addend = addend
         return y
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         join = self.join
-        return self.normalization.differentiate(dy, input_grad, join.formula, join.addend, join.addend_grad)
+        return self.normalization.differentiate(dy, input_grad, join.formula, self._addend, join.addend_grad)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         return _workspace_bytes(self, batch, trained)

@@ -61,7 +61,8 @@ class Parallel(Container):
     def forward(self, x: Array, training: bool = False) -> Array:
         kernels = self.backend.kernels
         x = self._kept(x, "x", training)
-        y = self.buffer("y", (*self.output_shape, x.shape[-1]))
+        use = "training" if training else "inference"  # which must not change what backward reads
+        y = self.buffer(f"y in {use}", (*self.output_shape, x.shape[-1]))
         for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
             output = forward(branch, x, training)
             if self.join == "concatenate":
