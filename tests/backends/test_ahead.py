@@ -1,7 +1,10 @@
 """Kernels are compiled before they are called, in several processes, and a rehearsal changes nothing."""
 
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -64,6 +67,34 @@ def test_another_process_compiles_what_this_one_then_loads(tasks):
         assert kernel.is_ready(dtype)
         assert kernel.address(dtype)
     assert jit.clock.seconds == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way")
+def test_ctrl_c_does_not_end_the_processes_that_help(tasks):
+    helper = ahead._Helper()
+    try:
+        assert helper.compile(tasks[0])
+        helper._process.send_signal(signal.SIGINT)
+        assert helper.compile(tasks[1])
+    finally:
+        helper.end()
+
+
+def test_what_a_process_that_ends_late_has_not_compiled_this_one_compiles(tasks, monkeypatch):
+    started = threading.Event()
+
+    def compile_late(self, task):
+        started.set()
+        end = time.monotonic() + 60
+        while sum(bool(kernel._addresses) for kernel, _ in tasks) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(0.3)  # this process has nothing left to do
+        return False
+
+    monkeypatch.setattr(ahead._Helper, "compile", compile_late)
+    monkeypatch.setattr(ahead, "compile_functions", started.wait)
+    assert ahead.compile_missing(tasks) == 3
+    assert all(kernel._addresses for kernel, _ in tasks)
 
 
 @pytest.mark.parametrize("program", ["no such program", None, "false"])

@@ -5,6 +5,7 @@ reads the names of kernels line by line and answers each with a line.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -80,6 +81,10 @@ def _compile(tasks: deque[Task]) -> None:
                     return
                 finished[0] += 1
 
+    def compile_here(task: Task) -> bool:
+        kernel, dtype = task
+        return kernel.address(dtype) != 0
+
     with ExitStack() as stack:
         processes = 1 if kept.folder.obstacle else min(threads.count(), MOST_PROCESSES, total)
         helpers = [_Helper() for _ in range(processes - 1)]
@@ -89,9 +94,10 @@ def _compile(tasks: deque[Task]) -> None:
         for other in others:
             other.start()
         compile_functions()  # while the helpers start
-        each(lambda task: task[0].address(task[1]) != 0)
+        each(compile_here)
         for other in others:
             other.join()
+        each(compile_here)  # what a helper that ended has left
     progress.tell(total, total)
 
 
@@ -131,6 +137,7 @@ class _Helper:
 
 def help_out() -> None:
     """Compile the kernels that standard input names; the main function of a helper process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the process that it helps decides
     for line in sys.stdin:
         name, dtype = line.split()
         import_module(name.rpartition(".")[0])
