@@ -122,7 +122,11 @@ class Folded(Fused):
                 y = layer.forward(y, training)
             return y if self._join is None else self._sum(y, self._join)
         moments = self._normalization.moments_before()
-        x = self._layer.forward_with_moments(x, *moments) if moments else self._layer.forward(x, training)
+        if moments is None:
+            x = self._layer.forward(x, training)
+        else:
+            x = self._layer.forward_with_moments(x, *moments)
+            self._normalization.has_moments = True  # only if nothing interrupted the layer
         for layer in self._training[1:]:
             x = layer.forward(x, training)
         return x

@@ -41,7 +41,7 @@ class _BatchNorm(Layer):
         if len(input_shape) != self.axes:
             raise ShapeError(f"layer {self.label}: the input is {input_shape}, expected {self.expected}")
         channels = input_shape[0]
-        self._has_moments = False  # whether the layer before has written those of the next training input
+        self.has_moments = False  # whether the layer before has written those of the next training input
         self._weight = self._bias = self._running_mean = self._running_variance = self._batches = None
         if self.affine:
             self._weight = self.parameter("weight", (channels,), "ones")
@@ -68,11 +68,11 @@ class _BatchNorm(Layer):
             mean, variance = self._running_mean, self._running_variance
         else:
             mean, variance = self._moments(training)
-            if not (training and self._has_moments):
+            if not (training and self.has_moments):
                 kernels.moments(x, mean, variance)
         kernels.normalize(x, mean, variance, weight, bias, self.eps, y, formula, addend)
         if training:
-            self._was_frozen, self._has_moments = by_running, False
+            self._was_frozen, self.has_moments = by_running, False
             self._x, self._mean, self._variance = x, mean, variance
             if self.track_running_stats and not by_running:
                 count = prod(x.shape[1:])
@@ -84,7 +84,6 @@ class _BatchNorm(Layer):
         """Where the layer before writes the moments of the next training input; None: they are not needed."""
         if self.track_running_stats and self.frozen:
             return None
-        self._has_moments = True
         return self._moments(training=True)
 
     def _moments(self, training: bool) -> tuple[Array, Array]:

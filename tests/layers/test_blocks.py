@@ -277,6 +277,21 @@ class TestOnePass:
         y = net.forward(self.X[:1, :3, :3].copy(), training=True)
         np.testing.assert_allclose(y.mean(), 1)
 
+    def test_moments_of_an_interrupted_step_are_not_used(self, monkeypatch):
+        net = cnn.Sequential(cnn.Conv2D(3, 3), cnn.BatchNorm2D())
+        net.build((2, 12, 12), backend="cpu", dtype="float64")
+
+        def interrupted(*arguments):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(net.layers[0], "forward_with_moments", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                net.forward(self.X.copy(), training=True)
+        with net.unfused():
+            y = net.forward(self.X.copy(), training=True)
+        np.testing.assert_allclose(y.var(axis=(1, 2, 3)), 1, rtol=1e-3)
+
     @pytest.mark.parametrize("size", [1, 2047, 2048, 5000])
     def test_moments_of_far_away_numbers_keep_their_digits(self, size):
         kernels = backends.get("cpu").kernels
