@@ -116,8 +116,13 @@ class Progress(Callback):
 
     def on_end(self, run: Run) -> None:
         if self._bar:
+            run.network.backend.kernels.when_compiling(show=_show_nothing)
             self._bar.stop()
             self._bar = None  # so that the callback can be pickled after use
+
+
+def _show_nothing(text: str) -> None:
+    pass
 
 
 def _results(record: dict[str, Any], prefix: str = "") -> str:

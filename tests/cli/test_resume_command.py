@@ -244,7 +244,7 @@ class TestResume:
             2,
             f"error: {flags[0].replace('no-', '')} cannot be given with --resume: "
             "only the settings --data, --epochs, --stop-at, --early-stopping, --max-minutes, --device, "
-            "--threads may change\n",
+            "--threads, --winograd may change\n",
         )
 
     def test_it_takes_a_device(self, command, stopped):

@@ -3,9 +3,11 @@
 import re
 import sys
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
+import backends
 import cnn
 from cnn import cli
 from cnn.cli.output import print_kept, result_line
@@ -169,6 +171,15 @@ class TestConsoles:
 
     def test_lines_can_be_drawn_again_on_a_terminal(self, terminal):
         assert live_console().width == 80
+
+    def test_a_bar_that_has_ended_shows_no_kernels_that_are_compiled_later(self, terminal):
+        ahead = pytest.importorskip("backends.cpu.compiled.ahead")
+        images, labels = np.zeros((8, 4, 4), np.uint8), np.arange(8) % 2
+        net = cnn.Sequential(cnn.Flatten(), cnn.Dense(2))
+        net.build((1, 4, 4), backend=backends.get("cpu"), seed=0)
+        progress = cnn.Progress()
+        cnn.fit(net, cnn.data.Dataset(images, labels), epochs=1, batch_size=8, callbacks=[progress])
+        ahead.progress.tell(0, 2)
 
     @pytest.mark.parametrize("term", ["dumb", "unknown", "DUMB", "", None])
     def test_but_not_on_one_that_only_takes_lines(self, terminal, monkeypatch, term):

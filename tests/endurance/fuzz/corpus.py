@@ -193,7 +193,8 @@ def comparisons() -> list[bytes]:
         )
         for name, found, moved in (("cpu", None, None), ("cuda:0", agreement, SPREAD))
     ]
-    return [_json(as_plain(results.Comparison("lenet5", 8, "float32", 2, {"python": "3.11"}, work, columns)))]
+    comparison = results.Comparison("lenet5", 8, "float32", 2, 8, {"python": "3.11"}, work, columns)
+    return [_json(as_plain(comparison))]
 
 
 def flags_as_json() -> list[bytes]:
