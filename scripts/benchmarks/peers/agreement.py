@@ -19,8 +19,9 @@ SLOWEST = 1.0  # seconds: who goes image by image is not timed where a step take
 # gradient, so that gradients may be further apart than what they come from.
 ALLOWED = {"loss": 1e-5, "output": 1e-5, "gradient": 1e-2, "update": 1e-2}
 # In a deep network this goes on from layer to layer, also where ReLU is passed a number close to 0: the
-# gradients of PyTorch's own two memory formats are up to 2e-2 apart in ResNet-20.
-ALLOWED_IF_DEEP = {"loss": 1e-4, "output": 1e-4, "gradient": 5e-2, "update": 5e-2}
+# gradients of PyTorch's own two memory formats are up to 2e-2 apart in ResNet-20, their updates 6e-2 in
+# airbench93.
+ALLOWED_IF_DEEP = {"loss": 1e-4, "output": 1e-4, "gradient": 5e-2, "update": 1e-1}
 # TF32 keeps ten bits of a factor. Emulated on the CPU, rounded or cut off, that took the outputs of these
 # networks up to 4e-3 away from those in float32, and gradients up to 2e-2.
 ALLOWED_TF32 = {"loss": 1e-2, "output": 1e-2, "gradient": 0.1, "update": 0.1}
