@@ -2,8 +2,7 @@
 
 Training steps and inference of the same networks, from the same weights and on the same batches, timed in
 turns after a check that all compute the same; on the CPU, or with --device cuda on a GPU. A library that is
-not installed is left out: pip install torch jax. The defaults take about a quarter of an hour on two cores
-that have nothing else to do.
+not installed is left out: pip install torch jax. The machine should have nothing else to do.
 """
 
 import argparse
