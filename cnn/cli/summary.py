@@ -14,7 +14,7 @@ from cnn.data import augmentation
 from cnn.inspection import summary as network_summary
 from cnn.inspection.sheet import write_sheet
 from cnn.support.errors import ArgumentError
-from cnn.support.outputs import PNG, require_output
+from cnn.support.outputs import PNG, require_output, require_suffix
 from cnn.support.terminal import write_line
 
 
@@ -22,19 +22,36 @@ from cnn.support.terminal import write_line
     epilog=examples(
         "cnn summary",
         "cnn summary --model notebook --input-shape 1,32,32 --classes 2",
+        "cnn summary --model resnet20 --data cifar10",
         "cnn summary --augment shift=2,flip --data mnist",
     )
 )
 def summary(
     model: Model = DEFAULT.model,
-    input_shape: Annotated[str, typer.Option(help="Channels, height and width of an image.")] = "1,28,28",
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Channels, height and width of an image.", show_default="those of --data or 1,28,28"
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes.", show_default="those of --data or 10")
+    ] = None,
     dtype: Dtype = DEFAULT.dtype,
     augment: Annotated[str | None, option("augment")] = None,
-    data: Annotated[str, typer.Option(help="Data set whose images --augment shows.")] = DEFAULT.data,
-    sheet: Annotated[Path, typer.Option(readable=False, help="The PNG file that --augment writes.")] = Path(
-        "augmented.png"
-    ),
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set for whose images the model is built, or whose images --augment shows.",
+            show_default=f"{DEFAULT.data} for --augment",
+        ),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="The PNG file that --augment writes.", show_default="augmented.png"
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a model's layers: output shapes, parameters, multiply-adds, memory.
@@ -42,23 +59,34 @@ def summary(
     With --augment, write a sheet of pictures instead: training images, and how they are changed in epochs.
     """
     if augment is not None:
-        _write_sheet(augmentation.parse(augment), data, sheet, as_json)
+        path = sheet or Path("augmented.png")
+        _write_sheet(augmentation.parse(augment), data or DEFAULT.data, path, as_json)
         return
-    try:
-        shape = tuple(int(size) for size in input_shape.split(","))
-    except ValueError:
-        raise ArgumentError(f"--input-shape is {input_shape!r}, expected numbers as in 1,28,28") from None
-    network = models.get(model, classes)
-    network.build(shape, backend="cpu", dtype=dtype)
+    if sheet is not None:
+        raise ArgumentError("--sheet needs --augment: say how the images are changed, such as --augment flip")
+    shape, count = (1, 28, 28), 10
+    if data is not None and (input_shape is None or classes is None):
+        train_set, _ = data_sets.load(data)
+        shape, count = train_set.shape, len(train_set.classes)
+    network = models.get(model, count if classes is None else classes)
+    network.build(shape if input_shape is None else _numbers(input_shape), backend="cpu", dtype=dtype)
     if as_json:
         print_json({"layers": network_summary.rows(network), "total": network_summary.totals(network)})
     else:
         network.summary()
 
 
+def _numbers(input_shape: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in input_shape.split(","))
+    except ValueError:
+        raise ArgumentError(f"--input-shape is {input_shape!r}, expected numbers as in 1,28,28") from None
+
+
 def _write_sheet(
     augmentations: list[augmentation.Augmentation], data: str, sheet: Path, as_json: bool
 ) -> None:
+    require_suffix("sheet", sheet, ".png")
     written = require_output(sheet, PNG)
     train_set, _ = data_sets.load(data)
     write_sheet(train_set, augmentations, sheet)

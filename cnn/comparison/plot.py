@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from cnn.comparison.results import Comparison, batch_sizes, crossover, rate
 from cnn.support.drawing import line_look, require_matplotlib, style
-from cnn.support.errors import ArgumentError
 from cnn.support.files import write_whole
-from cnn.support.outputs import PNG, SVG, require_output
+from cnn.support.outputs import PNG, SVG, require_output, require_suffix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 
 def require_drawing(path: Path) -> list[str]:
     """The messages for after :func:`draw`; ArgumentError if ``path`` cannot be written."""
-    if path.suffix != ".png":
-        raise ArgumentError(f"--plot is {str(path)!r}, expected a name that ends in .png")
+    require_suffix("plot", path, ".png")
     png, svg = _targets(path)
     written = [require_output(png, PNG), require_output(svg, SVG)]
     require_matplotlib("to draw")

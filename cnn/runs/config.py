@@ -122,6 +122,9 @@ class Config:
     momentum: float | None = setting(
         None, TRAINING, "Momentum of sgd, muon and rmsprop.", shown="0.9; 0.95 for muon; 0 for rmsprop",
     )
+    nesterov: bool = setting(
+        False, TRAINING, "Nesterov momentum for sgd; muon always has it.", before=False,
+    )
     weight_decay: float | None = setting(
         None, TRAINING, "How strongly weights are pulled towards 0.", shown="0; 0.01 for adamw",
     )
@@ -283,6 +286,10 @@ class Config:
         arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if "momentum" in arguments and "momentum" not in inspect.signature(kind).parameters:
             raise ArgumentError(f"momentum is {self.momentum}, but {self.optimizer} has none: leave it out")
+        if self.nesterov:
+            if "nesterov" not in inspect.signature(kind).parameters:
+                raise ArgumentError(f"{self.optimizer} has no Nesterov momentum: leave --nesterov out")
+            arguments["nesterov"] = True
         if kind is SGD:
             usual = {"learning_rate": defaults.learning_rate(self.batch_size, images)}
             arguments = usual | {"momentum": defaults.MOMENTUM} | arguments

@@ -29,6 +29,12 @@ JSON = Kind("a JSON file", lambda start: start.lstrip()[:1] in (b"{", b"["))
 MARKDOWN = Kind("a Markdown page", lambda start: start.startswith(b"# "))
 
 
+def require_suffix(option: str, path: Path, suffix: str) -> None:
+    """Raise ArgumentError unless the file that an option names ends in the suffix of what is written."""
+    if path.suffix != suffix:
+        raise ArgumentError(f"--{option} is {str(path)!r}, expected a name that ends in {suffix}")
+
+
 def require_output(path: Path, kind: Kind) -> str:
     """The message for after ``path`` is written, such as "overwrote speeds.png".
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import cnn
+from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
+from cnn.support.errors import ArgumentError
 
 SMALL = ("--model", "notebook", "--epochs", "1", "--batch-size", "16", "--no-report")
 
@@ -117,3 +119,12 @@ def test_a_setting_that_every_run_has_is_missed(change, command):
 )
 def test_one_cycle_has_no_warm_up_unless_it_is_asked_for(settings, warmup):
     assert cnn.runs.config.Config(**settings).make_schedule().warmup == warmup
+
+
+def test_nesterov_momentum():
+    assert not Config().make_optimizer(1000).nesterov
+    assert Config(nesterov=True).make_optimizer(1000).nesterov
+    assert Config(optimizer="muon").make_optimizer(1000).nesterov
+    assert not Config(**Config.completed({})).nesterov  # as in a run that is older than the setting
+    with pytest.raises(ArgumentError, match="adam has no Nesterov momentum: leave --nesterov out"):
+        Config(optimizer="adam", nesterov=True).require_valid()
