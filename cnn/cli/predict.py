@@ -13,7 +13,9 @@ from backends.text import did_you_mean
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, Threads, Tta, Weights
 from cnn.cli.output import print_json, say, say_weights
-from cnn.data.readers.photographs import as_digit, as_image, pictures_at, read_picture
+from cnn.data.digits import as_digit
+from cnn.data.fitting import as_image
+from cnn.data.readers.photographs import pictures_at, read_picture
 from cnn.runs.folder import RunFolder
 from cnn.support.arguments import whole
 from cnn.support.errors import ArgumentError, CheckpointError, DataError

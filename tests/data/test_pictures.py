@@ -11,7 +11,9 @@ import pytest
 
 import backends
 import cnn
-from cnn.data.readers.photographs import as_digit, as_image, pictures_at, read_picture
+from cnn.data.digits import as_digit
+from cnn.data.fitting import as_image
+from cnn.data.readers.photographs import pictures_at, read_picture
 from cnn.support.errors import DataError, ShapeError
 
 pytest.importorskip("hypothesis")
