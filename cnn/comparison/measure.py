@@ -24,8 +24,10 @@ ROUNDS = 9
 BLOCK = 0.02  # seconds of steps that are timed together
 PATIENCE = 5.0  # seconds after which a setup takes no more turns; it gets at least three
 SLOW = 1.0  # seconds: a setup whose step takes longer than this is timed at small batch sizes only
+PROBE = 4  # images of the steps that show which setups are slow
 SLOWEST = 0.5  # seconds: a sweep ends before the first batch size whose step would take longer
-PAUSE = 0.25  # seconds between two setups, if idle threads of the first one keep spinning for a while
+PAUSE = 0.25  # seconds at most between two setups, if idle threads of the first one keep spinning for a while
+GLANCE = 0.02  # seconds: threads that are idle for so long have gone to sleep
 SWEEP_TURNS = 3
 LAUNCHES = 100
 LONG_ENOUGH = 5e-3  # seconds: a product or a copy that shows the device at full speed
@@ -96,7 +98,7 @@ def _slow(setups: Sequence[Setup], workload: Workload, show: Callable[[str], Non
     The first setup is not among them, because the others are compared with it. This runs the first steps
     of the process on each setup, which also pay for what the setups share.
     """
-    batch_size = proof_batch_size(workload.batch_size)
+    batch_size = min(PROBE, workload.batch_size)
     allowed = SLOW * batch_size / workload.batch_size
     slow = []
     for setup in setups:
@@ -139,12 +141,10 @@ class _Measurements:
             self._number = backend.zeros(1, self.workload.dtype)
 
     def take_turn(self) -> None:
-        """Measure everything once; short steps are preceded by one warm-up step."""
+        """Measure everything once."""
         with self.setup.active() as backend:
             if self.timed:
-                if self._steps_a_block > 1:
-                    self.training.step()
-                self.steps.append(wall_clock(backend, self.training.step, self._steps_a_block))
+                self.steps.append(_step_seconds(backend, self.training, self._steps_a_block))
                 with self.watch.step():
                     self.training.plain_step()
             if self.setup.has_own_memory:
@@ -169,16 +169,27 @@ class _Measurements:
 
 
 class _Turns:
-    """Lets setups work in turns, with a pause in which the threads of the setup before go to sleep."""
+    """Lets setups work in turns, with a pause in which the threads of a BLAS library go to sleep."""
 
     def __init__(self) -> None:
         self._before: Setup | None = None
 
     def begin(self, setup: Setup) -> None:
         """Wait until ``setup`` can be timed."""
-        if self._before is not None and self._before != setup and self._before.leaves_threads_spinning:
-            time.sleep(PAUSE)
+        is_spinning = self._before is not None and self._before.leaves_threads_spinning
+        if is_spinning and not setup.leaves_threads_spinning:  # or else it works with these threads
+            _wait_for_sleep()
         self._before = setup
+
+
+def _wait_for_sleep() -> None:
+    """Wait until no thread of this process is running, but not longer than PAUSE."""
+    end = time.perf_counter() + PAUSE
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(GLANCE)
+        if time.process_time() - before < GLANCE / 10:
+            return
 
 
 def _take_turns(measured: Sequence[_Measurements], rounds: int, show: Callable[[str], None]) -> None:
@@ -213,8 +224,7 @@ def _sweep(
             for index, (training, block) in trainings.items():
                 turns.begin(setups[index])
                 with setups[index].active() as backend:
-                    training.step()
-                    seconds[index].append(wall_clock(backend, training.step, block))
+                    seconds[index].append(_step_seconds(backend, training, block))
         for index in trainings:
             points[index].append(SweepPoint(batch_size, Spread.of(seconds[index])))
     return points
@@ -230,6 +240,13 @@ def _warmed_up(workload: Workload, backend: Backend, batch_size: int | None = No
     training = workload.start(backend, batch_size)
     training.step()
     return training, ceil(BLOCK / wall_clock(backend, training.step, 1))
+
+
+def _step_seconds(backend: Backend, training: Training, block: int) -> float:
+    """Seconds of a step, over a block of them; short steps are preceded by one that wakes up the threads."""
+    if block > 1:
+        training.step()
+    return wall_clock(backend, training.step, block)
 
 
 def _peaks(setup: Setup, dtype: str, show: Callable[[str], None]) -> dict[str, float]:

@@ -278,17 +278,26 @@ class TestMeasurements:
         [
             ("compiled compiled", 0),
             ("portable portable", 0),  # the same setup
+            ("portable signal", 0),  # the same threads
             ("compiled portable compiled signal", 1),
-            ("portable compiled portable signal", 2),
+            ("portable compiled portable signal compiled", 2),
         ],
     )
     def test_there_is_a_pause_after_the_threads_of_a_blas_library(self, monkeypatch, names, pauses):
-        slept = []
-        monkeypatch.setattr(measure.time, "sleep", slept.append)
+        waits = []
+        monkeypatch.setattr(measure, "_wait_for_sleep", lambda: waits.append(1))
         turns = measure._Turns()
         for name in names.split():
             turns.begin(Setup(SimpleNamespace(name="cpu", kernels=SimpleNamespace(name=name)), 2))
-        assert slept == [measure.PAUSE] * pauses
+        assert len(waits) == pauses
+
+    @pytest.mark.parametrize(("spinning", "seconds"), [(0, 0.02), (0.05, 0.08), (9, 0.26)])
+    def test_a_pause_ends_when_the_threads_sleep_and_never_takes_long(self, monkeypatch, spinning, seconds):
+        clock = Clock(spinning)
+        monkeypatch.setattr(measure, "time", clock)
+        monkeypatch.setattr(measure, "PAUSE", 0.25)
+        measure._wait_for_sleep()
+        assert clock.now == pytest.approx(seconds)
 
     def test_one_thread_leaves_none_spinning(self):
         assert not Setup(backends.get("cpu", "portable"), 1).leaves_threads_spinning
@@ -321,6 +330,22 @@ class TestMeasurements:
         device.synchronize = lambda: order.append("wait")
         measure.wall_clock(device, lambda: order.append("work"), 3)
         assert order == ["wait", "work", "work", "work", "wait"]
+
+
+class Clock:
+    """The clock of a process in which a thread is ``spinning`` for so many seconds."""
+
+    def __init__(self, spinning):
+        self.now, self.spinning = 0.0, spinning
+
+    def perf_counter(self):
+        return self.now
+
+    def process_time(self):
+        return min(self.now, self.spinning)
+
+    def sleep(self, seconds):
+        self.now += seconds
 
 
 class TestWork:
