@@ -6,7 +6,7 @@ place of 144. With the batch last, each number of d is a vector of neighbouring 
 plain arithmetic on vectors, and the results of an input's transform are what the product loads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -43,22 +43,26 @@ class _Arithmetic(Vectors):
             return self.builder.fmul(times, a)
         return self._call(f"llvm.fmuladd.{self._suffix}", self.type, [times, a, b])
 
-    def transform(self, line: Any, matrix: Sequence[Sequence[Vector]]) -> list[list[Vector]]:
-        """``line`` applied to the columns and then to the rows of a matrix."""
-        columns = [line(self, column) for column in zip(*matrix, strict=True)]
-        return [line(self, row) for row in zip(*columns, strict=True)]
+    def transform(self, line: Any, size: int, load: Callable[[int, int], Vector]) -> Iterator[list[Vector]]:
+        """``line`` applied to the columns and then to the rows of a square matrix; -> each row when asked for.
+
+        ``load(row, column)`` reads a number of the matrix just before it is needed: there are not registers for
+        all, and LLVM keeps the order.
+        """
+        columns = [line(self, [load(row, column) for row in range(size)]) for column in range(size)]
+        return (line(self, row) for row in zip(*columns, strict=True))
 
 
 def _input_line(v: _Arithmetic, d: Sequence[Vector]) -> list[Vector]:
     """``B^T d``."""
     even, odd = v.scale(-4, d[2], d[4]), v.scale(-4, d[1], d[3])
-    more, twice = v.subtract(d[4], d[2]), v.scale(2, v.subtract(d[3], d[1]))
+    more, most = v.subtract(d[4], d[2]), v.subtract(d[3], d[1])
     return [
         v.scale(4, d[0], v.scale(-5, d[2], d[4])),
         v.add(even, odd),
         v.subtract(even, odd),
-        v.add(more, twice),
-        v.subtract(more, twice),
+        v.scale(2, most, more),
+        v.scale(-2, most, more),
         v.scale(4, d[1], v.scale(-5, d[3], d[5])),
     ]
 
@@ -107,15 +111,26 @@ def _weight_gradient_line(v: _Arithmetic, m: Sequence[Vector]) -> list[Vector]:
     ]
 
 
-def _load(v: _Arithmetic, pointer: ir.Value, step: ir.Value, size: int) -> list[list[Vector]]:
-    """A square matrix of vectors, each ``step`` numbers after the one before."""
-    return [
-        [v.load(moved(v.builder, pointer, (row * size + column, step))) for column in range(size)]
-        for row in range(size)
-    ]
+def _in_steps(v: _Arithmetic, pointer: ir.Value, step: ir.Value, size: int) -> Callable[[int, int], Vector]:
+    """The loads of a square matrix of vectors, each ``step`` numbers after the one before."""
+    return lambda row, column: v.load(moved(v.builder, pointer, (row * size + column, step)))
 
 
-def _store(v: _Arithmetic, matrix: Sequence[Sequence[Vector]], pointer: ir.Value, step: ir.Value) -> None:
+def _in_places(
+    v: _Arithmetic, pointer: ir.Value, places: ir.Value, size: int, ahead: ir.Value
+) -> Callable[[int, int], Vector]:
+    """The loads of a square matrix of vectors at ``places``; what lies ``ahead`` of each is prefetched."""
+    behind = moved(v.builder, pointer, ahead)
+
+    def load(row: int, column: int) -> Vector:
+        place = v.builder.load(moved(v.builder, places, word(row * size + column)))
+        v.prefetch(moved(v.builder, behind, place))
+        return v.load(moved(v.builder, pointer, place))
+
+    return load
+
+
+def _store(v: _Arithmetic, matrix: Iterable[Sequence[Vector]], pointer: ir.Value, step: ir.Value) -> None:
     """Write the vectors of a matrix, each ``step`` numbers after the one before."""
     for place, vector in enumerate(vector for row in matrix for vector in row):
         v.store(vector, moved(v.builder, pointer, (place, step)))
@@ -137,9 +152,7 @@ def input_tile(typing_context, x, taps, out, step, ahead):
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         x, taps, out, step, ahead = arguments
         v = _Arithmetic(builder, signature.args[0].dtype)
-        d = [[v.load(_place(v, x, taps, row * 6 + column)) for column in range(6)] for row in range(6)]
-        _prefetch_places(v, x, taps, 36, ahead)
-        _store(v, v.transform(_input_line, d), out, step)
+        _store(v, v.transform(_input_line, 6, _in_places(v, x, taps, 6, ahead)), out, step)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -153,7 +166,7 @@ def weight_tile(typing_context, w, w_step, out, step):
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         w, w_step, out, step = arguments
         v = _Arithmetic(builder, signature.args[0].dtype)
-        _store(v, v.transform(_weight_line, _load(v, w, w_step, 3)), out, step)
+        _store(v, v.transform(_weight_line, 3, _in_steps(v, w, w_step, 3)), out, step)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -171,12 +184,12 @@ def gradient_tile(typing_context, dy, places, factors, out, step, ahead):
         dy, places, factors, out, step, ahead = arguments
         v = _Arithmetic(builder, signature.args[0].dtype)
         own = v.load(factors)
-        loaded = [
-            [v.load(_place(v, dy, places, row * 4 + column)) for column in range(4)] for row in range(4)
-        ]
-        d = [[builder.fmul(own, vector) for vector in row] for row in loaded]
-        _prefetch_places(v, dy, places, 16, ahead)
-        _store(v, v.transform(_gradient_line, d), out, step)
+        load = _in_places(v, dy, places, 4, ahead)
+
+        def weighted(row: int, column: int) -> Vector:
+            return builder.fmul(own, load(row, column))
+
+        _store(v, v.transform(_gradient_line, 4, weighted), out, step)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -190,13 +203,13 @@ def weight_gradient_tile(typing_context, m, step, out, out_step):
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         m, step, out, out_step = arguments
         v = _Arithmetic(builder, signature.args[0].dtype)
-        _store(v, v.transform(_weight_gradient_line, _load(v, m, step, 6)), out, out_step)
+        _store(v, v.transform(_weight_gradient_line, 6, _in_steps(v, m, step, 6)), out, out_step)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _results(v: _Arithmetic, m: ir.Value, step: ir.Value, bias: ir.Value, lowest: ir.Value) -> Any:
+def _results(v: _Arithmetic, m: ir.Value, step: ir.Value, bias: ir.Value, lowest: ir.Value) -> Iterator[list[Vector]]:
     """``A^T M A`` plus ``bias``, at least ``lowest``, for the 36 vectors M at ``m + p * step``."""
     bias, lowest = v.splat(bias), v.splat(lowest)
 
@@ -204,7 +217,8 @@ def _results(v: _Arithmetic, m: ir.Value, step: ir.Value, bias: ir.Value, lowest
         result = v.add(result, bias)
         return v.builder.select(v.builder.fcmp_ordered("<", result, lowest), lowest, result)  # NaN stays
 
-    return [list(map(finished, row)) for row in v.transform(_output_line, _load(v, m, step, 6))]
+    rows = v.transform(_output_line, 6, _in_steps(v, m, step, 6))
+    return (list(map(finished, row)) for row in rows)
 
 
 @intrinsic
@@ -268,7 +282,7 @@ def pooled_tile(typing_context, m, step, y, winner, keep, places, bias, lowest):
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         m, step, y, winner, keep, places, bias, lowest = arguments
         v = _Arithmetic(builder, signature.args[2].dtype)
-        results = _results(v, m, step, bias, lowest)
+        results = list(_results(v, m, step, bias, lowest))
         byte, lane = ir.VectorType(ir.IntType(8), v.lanes), ir.VectorType(ir.IntType(32), v.lanes)
         taps = []
         for window in range(4):
