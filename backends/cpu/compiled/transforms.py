@@ -19,6 +19,7 @@ POINTS = 36  # of a tile between the transforms
 _PREFETCHES = VECTOR_BYTES == 64  # the tile then reads faster than the second cache answers
 
 Vector = ir.Value
+Load = Callable[[int, int], Vector]  # of the number in a row and column
 
 
 class _Arithmetic(Vectors):
@@ -43,11 +44,10 @@ class _Arithmetic(Vectors):
             return self.builder.fmul(times, a)
         return self._call(f"llvm.fmuladd.{self._suffix}", self.type, [times, a, b])
 
-    def transform(self, line: Any, size: int, load: Callable[[int, int], Vector]) -> Iterator[list[Vector]]:
-        """``line`` applied to the columns and then to the rows of a square matrix; -> each row when asked for.
+    def transform(self, line: Any, size: int, load: Load) -> Iterator[list[Vector]]:
+        """``line`` applied to the columns and then to the rows of a square matrix; -> its rows, one by one.
 
-        ``load(row, column)`` reads a number of the matrix just before it is needed: there are not registers for
-        all, and LLVM keeps the order.
+        Each number is loaded just before it is needed, because the registers do not hold all of them.
         """
         columns = [line(self, [load(row, column) for row in range(size)]) for column in range(size)]
         return (line(self, row) for row in zip(*columns, strict=True))
@@ -111,14 +111,12 @@ def _weight_gradient_line(v: _Arithmetic, m: Sequence[Vector]) -> list[Vector]:
     ]
 
 
-def _in_steps(v: _Arithmetic, pointer: ir.Value, step: ir.Value, size: int) -> Callable[[int, int], Vector]:
+def _in_steps(v: _Arithmetic, pointer: ir.Value, step: ir.Value, size: int) -> Load:
     """The loads of a square matrix of vectors, each ``step`` numbers after the one before."""
     return lambda row, column: v.load(moved(v.builder, pointer, (row * size + column, step)))
 
 
-def _in_places(
-    v: _Arithmetic, pointer: ir.Value, places: ir.Value, size: int, ahead: ir.Value
-) -> Callable[[int, int], Vector]:
+def _in_places(v: _Arithmetic, pointer: ir.Value, places: ir.Value, size: int, ahead: ir.Value) -> Load:
     """The loads of a square matrix of vectors at ``places``; what lies ``ahead`` of each is prefetched."""
     behind = moved(v.builder, pointer, ahead)
 
@@ -209,7 +207,9 @@ def weight_gradient_tile(typing_context, m, step, out, out_step):
     return signature, codegen
 
 
-def _results(v: _Arithmetic, m: ir.Value, step: ir.Value, bias: ir.Value, lowest: ir.Value) -> Iterator[list[Vector]]:
+def _results(
+    v: _Arithmetic, m: ir.Value, step: ir.Value, bias: ir.Value, lowest: ir.Value
+) -> Iterator[list[Vector]]:
     """``A^T M A`` plus ``bias``, at least ``lowest``, for the 36 vectors M at ``m + p * step``."""
     bias, lowest = v.splat(bias), v.splat(lowest)
 
@@ -306,19 +306,19 @@ def pooled_tile(typing_context, m, step, y, winner, keep, places, bias, lowest):
 
 
 @intrinsic(prefer_literal=True)
-def packed_tile(typing_context, y, y_row, x, w, depth, add, rows, vectors):
+def packed_tile(typing_context, y, y_row, x, x_row, w, depth, add, rows, vectors):
     """``y[r, m] (+)= sum_k w[k, r] * x[k, m]`` for ``rows`` rows and as many m as ``vectors`` vectors hold.
 
-    ``x`` and ``w`` have no gaps; row r of y is at ``y + r * y_row``. Without ``add``, y is overwritten.
+    Row r of y is at ``y + r * y_row``, row k of x at ``x + k * x_row``, and w has no gaps. Without ``add``, y
+    is overwritten.
     """
     index = types.intp
-    signature = types.void(y, index, x, w, index, types.boolean, rows, vectors)
+    signature = types.void(y, index, x, index, w, index, types.boolean, rows, vectors)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        y, y_row, x, w, depth, add, *_ = arguments
+        y, y_row, x, x_row, w, depth, add, *_ = arguments
         tile = Vectors(builder, signature.args[0].dtype)
-        width = vectors.literal_value * tile.lanes
-        starts = [word(start) for start in range(0, width, tile.lanes)]
+        starts = [word(vector * tile.lanes) for vector in range(vectors.literal_value)]
         targets = [moved(builder, y, (row, y_row)) for row in range(rows.literal_value)]
         totals = [[tile.variable() for _ in starts] for _ in targets]
         with builder.if_then(add):
@@ -326,10 +326,10 @@ def packed_tile(typing_context, y, y_row, x, w, depth, add, rows, vectors):
                 for start, total in zip(starts, row, strict=True):
                     builder.store(tile.load(moved(builder, target, start)), total)
         with loop(builder, depth) as k:
-            x_k, w_k = moved(builder, x, (width, k)), moved(builder, w, (rows.literal_value, k))
+            x_k, w_k = moved(builder, x, builder.mul(x_row, k)), moved(builder, w, (rows.literal_value, k))
             if _PREFETCHES:
                 for start in starts:
-                    tile.prefetch(moved(builder, x_k, word(8 * width), start))
+                    tile.prefetch(moved(builder, x_k, (8, x_row), start))
                 tile.prefetch(moved(builder, w_k, word(16 * rows.literal_value)))
             xs = [tile.load(moved(builder, x_k, start)) for start in starts]
             for number, row in enumerate(totals):

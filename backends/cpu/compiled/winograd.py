@@ -31,6 +31,7 @@ from backends.cpu.compiled.vectors import MANY_REGISTERS
 # the product's tiles have so many rows, and so many vectors of columns, which are a panel
 TALL, SHORT, ACROSS = (8, 4, 3) if MANY_REGISTERS else (6, 4, 2)
 LINE = 16  # numbers in a line of the caches
+TABLES = 106  # indices for each vector of a block: two for each number of a patch, each result, and itself
 ROOM = 16  # numbers between points, so that they do not fall on the same lines of a cache
 
 
@@ -54,6 +55,14 @@ class WinogradSizes(NamedTuple):
     at_once: int  # tiles of rows that are multiplied before they are transformed back
     depth: int  # input channels that are multiplied at a time
     lanes: int
+    x_size: int  # numbers of all transformed patches of a block
+    x_point: int  # from one of the 36 points to the next
+    x_channel: int
+    x_panel: int
+    y_size: int  # the same for the products or, in the gradient of the weight, for the transformed dy
+    y_point: int
+    y_channel: int
+    y_panel: int
 
 
 @inlined
@@ -97,45 +106,31 @@ def convolve(
 ) -> None:  # fmt: skip
     """``y`` = x * w plus the bias, at least ``lowest``; with ``pool`` its 2x2 max pooling.
 
-    ``weights`` are transformed. ``scratch`` has ``size`` numbers and ``tables`` 104 for each vector of a
-    block, for each part. The tables contain where each number of a tile lies in the current channel, and the
-    steps to where it lies in the next. With ``add_up``, ``sums`` get three numbers for each block and output
-    channel: one of its results, the sum of the differences from it, and that of their squares.
+    ``weights`` are transformed. ``scratch`` has ``size`` numbers and ``tables`` TABLES for each vector of a
+    block, for each part. With ``add_up``, ``sums`` get four numbers for each block and output channel: one of
+    its results, the sum of the differences from it, that of their squares, and how many results there are.
     """
-    C, O, tall, short, panels, at_once = shape[0], shape[4], shape[11], shape[12], shape[13], shape[14]
-    depth, lanes = shape[15], shape[16]
-    vectors, width = panels * ACROSS, ACROSS * lanes
-    total = shape[7] * shape[8] * -(-shape[3] // lanes)
-    x_point, y_row = panels * C * width + ROOM, panels * width
-    y_point = at_once * TALL * y_row + ROOM
-    nothing = at(scratch, part * size)
-    dump, patches = at(nothing, lanes), at(nothing, 3 * lanes)
-    products = at(patches, POINTS * x_point)
-    counted, totals = at(products, POINTS * y_point), at(nothing, size - 2 * lanes)
-    for i in range(lanes):
-        nothing[i] = zero(x)
-    taps = at(tables, part * vectors * 104)
-    tap_steps, places = at(taps, vectors * POINTS), at(taps, 2 * vectors * POINTS)
-    place_steps = at(places, vectors * 16)
-    each = 8 if pool != 0 else 16  # places for each vector
-    first, last = share(-(-total // vectors), part, parts)
+    C, N, O, OH, OW = shape[0], shape[3], shape[4], shape[5], shape[6]
+    tall, short, at_once, depth, lanes = shape[11], shape[12], shape[14], shape[15], shape[16]
+    x_point, x_channel, x_panel = shape[18], shape[19], shape[20]
+    y_point, y_channel, y_panel = shape[22], shape[23], shape[24]
+    nothing, dump, patches, products, counted = _divide(at(scratch, part * size), shape)
+    totals = at(scratch, (part + 1) * size - 2 * lanes)
+    taps, tap_steps, places, place_steps, tile_of, image_of = _divide_tables(tables, part, shape)
+    each = 8 if pool != 0 else 16  # places for each tile
+    first, last = share(_count_blocks(shape), part, parts)
     for block in range(first, last):
-        start = block * vectors
-        count = min(vectors, total - start)
-        _find_taps(taps, tap_steps, start, count, shape, distance(x, nothing))
+        start, count = _vectors_of(block, shape)
+        tiles = _find_vectors(tile_of, image_of, start, count, shape)
+        _find_taps(taps, tap_steps, start, tiles, shape, distance(x, nothing))
         if pool != 0:
-            _find_windows(places, place_steps, start, count, shape, distance(y, dump), distance(winner, dump))
+            _find_windows(places, place_steps, start, tiles, shape, distance(y, dump), distance(winner, dump))
         else:
-            _find_places(places, place_steps, start, count, shape, distance(y, dump))
-        if add_up != 0:
-            _find_counted(counted, start, count, shape)
+            _find_places(places, place_steps, start, tiles, shape, distance(y, dump))
+        results = _find_counted(counted, start, count, shape) if add_up != 0 else 0
         for c in range(C):
-            for v in range(count):
-                to = at(patches, (v // ACROSS * C + c) * width + v % ACROSS * lanes)
-                ahead = 0 if v * lanes % LINE else shape[1] * shape[2] * shape[3]  # the next channel
-                input_tile(x, at(taps, v * POINTS), to, x_point, ahead)
-            for i in range(count * POINTS):
-                taps[i] += tap_steps[i]
+            _transform_inputs(x, taps, tile_of, image_of, count, at(patches, c * x_channel), shape)
+            _step(taps, tap_steps, tiles * POINTS)
         for tile in range(0, tall + short, at_once):
             beyond = min(tall + short, tile + at_once)
             row, end = _before(tile, tall, TALL, SHORT), _before(beyond, tall, TALL, SHORT)
@@ -144,27 +139,32 @@ def convolve(
                 for c in range(0, C, depth):
                     some = min(depth, C - c)
                     for panel in range(-(-count // ACROSS)):
-                        to, of = at(target, panel * width), at(source, (panel * C + c) * width)
+                        to, of = at(target, panel * y_panel), at(source, panel * x_panel + c * x_channel)
                         for t in range(tile, beyond):
                             w = at(weights, point * weights_point + _before(t, tall, tall_size, short_size))
-                            line = at(to, (_before(t, tall, TALL, SHORT) - row) * y_row)
+                            line = at(to, (_before(t, tall, TALL, SHORT) - row) * y_channel)
                             if t < tall:
-                                packed_tile(line, y_row, of, at(w, c * TALL), some, c > 0, TALL, ACROSS)
+                                packed_tile(line, y_channel, of, x_channel, at(w, c * TALL), some, c > 0,
+                                            TALL, ACROSS)  # fmt: skip
                             else:
-                                packed_tile(line, y_row, of, at(w, c * SHORT), some, c > 0, SHORT, ACROSS)
+                                packed_tile(line, y_channel, of, x_channel, at(w, c * SHORT), some, c > 0,
+                                            SHORT, ACROSS)  # fmt: skip
             for o in range(row, min(end, O)):
-                add = bias[o] if has_bias != 0 else zero(y)
+                add, of = bias[o] if has_bias != 0 else zero(y), at(products, (o - row) * y_channel)
                 for v in range(count):
-                    source, there = at(products, (o - row) * y_row + v * lanes), at(places, v * each)
+                    source = at(of, v // ACROSS * y_panel + v % ACROSS * lanes)
+                    there, image = at(places, tile_of[v] * each), image_of[v]
+                    to = at(y, image)
                     if pool != 0:
-                        pooled_tile(source, y_point, y, winner, keep != 0, there, add, lowest[0])
+                        pooled_tile(source, y_point, to, at(winner, image), keep != 0, there, add, lowest[0])
                     else:
-                        ahead = 0 if v * lanes % LINE else shape[5] * shape[6] * shape[3]
-                        output_tile(source, y_point, y, there, add, lowest[0], ahead)
+                        ahead = 0 if image % LINE else OH * OW * N
+                        output_tile(source, y_point, to, there, add, lowest[0], ahead)
                 if add_up != 0:
-                    _add_up(at(sums, 3 * (block * O + o)), y, places, counted, totals, count, lanes)
-                for i in range(count * each):
-                    places[i] += place_steps[i]
+                    own = at(sums, 4 * (block * O + o))
+                    _add_up(own, y, places, tile_of, image_of, counted, totals, count, shape)
+                    own[3] = results
+                _step(places, place_steps, tiles * each)
 
 
 @as_written
@@ -177,44 +177,32 @@ def grad_weight(
     It is a product over all positions of the transformed patches of x and tiles of dy. ``offsets`` contain
     where the patches of each channel begin, ``size`` numbers and the tables are as in :func:`convolve`.
     """
-    C, O, lanes = shape[0], shape[4], shape[16]
-    vectors = shape[13] * ACROSS
-    width, total = vectors * lanes, shape[7] * shape[8] * -(-shape[3] // lanes)
-    x_point, dy_point = C * width + ROOM, O * width + ROOM
-    nothing = at(scratch, part * size)
-    patches = at(nothing, lanes)
-    tiles = at(patches, POINTS * x_point)
-    counted = at(tiles, POINTS * dy_point)
-    taps = at(tables, part * vectors * 104)
-    tap_steps, places = at(taps, vectors * POINTS), at(taps, 2 * vectors * POINTS)
-    place_steps = at(places, vectors * 16)
+    C, N, O, OH, OW, lanes = shape[0], shape[3], shape[4], shape[5], shape[6], shape[16]
+    x_point, x_channel, y_point, y_channel = shape[18], shape[19], shape[22], shape[23]
+    nothing, _, patches, transformed, counted = _divide(at(scratch, part * size), shape)
+    taps, tap_steps, places, place_steps, tile_of, image_of = _divide_tables(tables, part, shape)
     own = at(shares, part * POINTS * O * C)
-    for i in range(lanes):
-        nothing[i] = zero(x)
     for i in range(POINTS * O * C):
         own[i] = zero(x)
-    first, last = share(-(-total // vectors), part, parts)
+    first, last = share(_count_blocks(shape), part, parts)
     for block in range(first, last):
-        start = block * vectors
-        count = min(vectors, total - start)
-        _find_taps(taps, tap_steps, start, count, shape, distance(x, nothing))
-        _find_places(places, place_steps, start, count, shape, distance(dy, nothing))
+        start, count = _vectors_of(block, shape)
+        tiles = _find_vectors(tile_of, image_of, start, count, shape)
+        _find_taps(taps, tap_steps, start, tiles, shape, distance(x, nothing))
+        _find_places(places, place_steps, start, tiles, shape, distance(dy, nothing))
         _find_counted(counted, start, count, shape)
         for c in range(C):
-            for v in range(count):
-                ahead = 0 if v * lanes % LINE else shape[1] * shape[2] * shape[3]
-                input_tile(x, at(taps, v * POINTS), at(patches, c * width + v * lanes), x_point, ahead)
-            for i in range(count * POINTS):
-                taps[i] += tap_steps[i]
+            _transform_inputs(x, taps, tile_of, image_of, count, at(patches, c * x_channel), shape)
+            _step(taps, tap_steps, tiles * POINTS)
         for o in range(O):
             for v in range(count):
-                ahead = 0 if v * lanes % LINE else shape[5] * shape[6] * shape[3]
-                new = at(counted, v * (16 + lanes) + 16)
-                gradient_tile(dy, at(places, v * 16), new, at(tiles, o * width + v * lanes), dy_point, ahead)
-            for i in range(count * 16):
-                places[i] += place_steps[i]
+                image, new = image_of[v], at(counted, v * (16 + lanes) + 16)
+                ahead = 0 if image % LINE else OH * OW * N
+                to = at(transformed, o * y_channel + v * lanes)
+                gradient_tile(at(dy, image), at(places, tile_of[v] * 16), new, to, y_point, ahead)
+            _step(places, place_steps, tiles * 16)
         for point in range(POINTS):
-            call(inner, (at(own, point * O * C), C, 1, at(tiles, point * dy_point), width, 0,
+            call(inner, (at(own, point * O * C), C, 1, at(transformed, point * y_point), y_channel, 0,
                          at(patches, point * x_point), 0, offsets, 1, count * lanes, O, C))  # fmt: skip
 
 
@@ -244,33 +232,17 @@ def finish_grad_weight(
                     dw[(o * C + start + i) * 9 + tap] = taps[tap * lanes + i]
 
 
-@inlined
-def _add_up(sums, y, places, counted, totals, count, lanes):
-    """The sums of a channel over the results of a block."""
-    shift = y[places[0]]
-    for i in range(2 * lanes):
-        totals[i] = zero(y)
-    for v in range(count):
-        sum_tile(y, at(places, v * 16), at(counted, v * (16 + lanes)), shift, totals)
-    sums[0], sums[1], sums[2] = shift, totals[0], totals[lanes]
-    for i in range(1, lanes):
-        sums[1] += totals[i]
-        sums[2] += totals[lanes + i]
-
-
 @as_written
 def finish_moments(
-    sums: Numbers, mean: Numbers, variance: Numbers, shape: Indices, blocks: int, part: int, parts: int
+    sums: Numbers, mean: Numbers, variance: Numbers, O: int, blocks: int, part: int, parts: int
 ) -> None:
     """``mean`` and biased ``variance`` of each channel, from the sums of :func:`convolve`."""
-    O, total = shape[4], shape[7] * shape[8] * -(-shape[3] // shape[16])
-    vectors = shape[13] * ACROSS
     first, last = share(O, part, parts)
     for o in range(first, last):
         seen, middle, squares = 0.0, 0.0, 0.0
         for block in range(blocks):
-            own, start = at(sums, 3 * (block * O + o)), block * vectors
-            count = float(_count_results(start, min(vectors, total - start), shape))
+            own = at(sums, 4 * (block * O + o))
+            count = float(own[3])
             distance_to = own[0] + own[1] / count - middle
             middle += distance_to * count / (seen + count)
             squares += own[2] - own[1] * own[1] / count + distance_to**2 * seen * count / (seen + count)
@@ -280,83 +252,161 @@ def finish_moments(
 
 
 @inlined
-def _new_images(vector, shape):
-    """How many images of a vector are not in the one before it."""
-    N, lanes = shape[3], shape[16]
-    each = -(-N // lanes)
-    return min(lanes, N - vector % each * lanes)
+def _divide(scratch, shape):
+    """The areas of a part: zeros for all images, what nobody reads, patches, products, and what counts."""
+    images = -(-shape[3] // LINE) * LINE
+    for i in range(images):
+        scratch[i] = zero(scratch)
+    patches = at(scratch, 2 * images)
+    products = at(patches, shape[17])
+    return scratch, at(scratch, images), patches, products, at(products, shape[21])
 
 
 @inlined
-def _count_results(start, count, shape):
-    """How many results the vectors from ``start`` on have."""
-    results = 0
-    for vector in range(start, start + count):
-        row, column, _ = _position(vector, shape)
-        results += min(4, shape[5] - row) * min(4, shape[6] - column) * _new_images(vector, shape)
-    return results
+def _divide_tables(tables, part, shape):
+    """The tables of a part.
+
+    For each tile of a block they contain where each number of its patch lies in the current channel of x, the
+    steps to where it lies in the next, and the same for its results. For each vector, they contain its tile
+    and its first image.
+    """
+    vectors = shape[13] * ACROSS
+    taps = at(tables, part * vectors * TABLES)
+    places = at(taps, 2 * vectors * POINTS)
+    tile_of = at(places, 2 * vectors * 16)
+    tap_steps, place_steps = at(taps, vectors * POINTS), at(places, vectors * 16)
+    return taps, tap_steps, places, place_steps, tile_of, at(tile_of, vectors)
+
+
+@inlined
+def _step(places, steps, count):
+    """Move the places on to the next channel."""
+    for i in range(count):
+        places[i] += steps[i]
+
+
+@inlined
+def _transform_inputs(x, taps, tile_of, image_of, count, out, shape):
+    """The transformed patches of a channel, for all vectors of a block."""
+    lanes, x_point, x_panel = shape[16], shape[18], shape[20]
+    for v in range(count):
+        image = image_of[v]
+        ahead = 0 if image % LINE else shape[1] * shape[2] * shape[3]  # the next channel
+        to = at(out, v // ACROSS * x_panel + v % ACROSS * lanes)
+        input_tile(at(x, image), at(taps, tile_of[v] * POINTS), to, x_point, ahead)
+
+
+@inlined
+def _add_up(sums, y, places, tile_of, image_of, counted, totals, count, shape):
+    """The sums of a channel over the results of a block."""
+    lanes = shape[16]
+    shift = y[places[0] + image_of[0]]
+    for i in range(2 * lanes):
+        totals[i] = zero(y)
+    for v in range(count):
+        there = at(places, tile_of[v] * 16)
+        sum_tile(at(y, image_of[v]), there, at(counted, v * (16 + lanes)), shift, totals)
+    sums[0], sums[1], sums[2] = shift, totals[0], totals[lanes]
+    for i in range(1, lanes):
+        sums[1] += totals[i]
+        sums[2] += totals[lanes + i]
+
+
+@inlined
+def _vectors_of_tile(shape):
+    """How many vectors have the images of a batch."""
+    return -(-shape[3] // shape[16])
+
+
+@inlined
+def _count_blocks(shape):
+    """How many blocks there are."""
+    return -(-shape[7] * shape[8] * _vectors_of_tile(shape) // (shape[13] * ACROSS))
+
+
+@inlined
+def _vectors_of(block, shape):
+    """(the first vector of a block, how many it has)."""
+    vectors, total = shape[13] * ACROSS, shape[7] * shape[8] * _vectors_of_tile(shape)
+    return block * vectors, min(vectors, total - block * vectors)
+
+
+@inlined
+def _find_vectors(tile_of, image_of, start, count, shape):
+    """Which of the block's tiles each vector belongs to, and its first image; -> the number of tiles."""
+    each = _vectors_of_tile(shape)
+    tile, number = 0, start % each
+    for v in range(count):
+        if number == each:
+            tile, number = tile + 1, 0
+        tile_of[v], image_of[v] = tile, min(number * shape[16], shape[3] - shape[16])
+        number += 1
+    return tile + 1
 
 
 @inlined
 def _find_counted(counted, start, count, shape):
-    """Which of the 16 results of each vector, and then which of its images, count in sums: 1 or 0."""
-    OH, OW, lanes = shape[5], shape[6], shape[16]
+    """Which of the 16 results of each vector and which of its images count in sums; -> how many do."""
+    N, OH, OW, lanes = shape[3], shape[5], shape[6], shape[16]
+    each, results = _vectors_of_tile(shape), 0
     for v in range(count):
-        row, column, _ = _position(start + v, shape)
-        own, new = at(counted, v * (16 + lanes)), _new_images(start + v, shape)
+        row, column = _position((start + v) // each, shape)
+        own, new = at(counted, v * (16 + lanes)), min(lanes, N - (start + v) % each * lanes)
         for i in range(16):
             own[i] = one(counted) if row + i // 4 < OH and column + i % 4 < OW else zero(counted)
-        for i in range(lanes):
+        for i in range(lanes):  # images that are not in the vector before
             own[16 + i] = one(counted) if i >= lanes - new else zero(counted)
+        results += min(4, OH - row) * min(4, OW - column) * new
+    return results
 
 
 @inlined
-def _position(vector, shape):
-    """(the first row, column and image of a vector's tile of results)."""
-    N, tiles_w, lanes = shape[3], shape[8], shape[16]
-    each = -(-N // lanes)
-    tile, image = vector // each, vector % each * lanes
-    return tile // tiles_w * 4, tile % tiles_w * 4, min(image, N - lanes)
+def _position(tile, shape):
+    """(the first row and column of a tile of results)."""
+    return tile // shape[8] * 4, tile % shape[8] * 4
 
 
 @inlined
-def _find_taps(taps, steps, start, count, shape, nothing):
-    """Where the 36 numbers of each vector's patch lie in the first channel; zeros are at ``nothing``."""
+def _find_taps(taps, steps, start, tiles, shape, nothing):
+    """Where the 36 numbers of a tile's patch lie in the first image and channel; ``nothing`` is zeros."""
     H, W, N, top, left = shape[1], shape[2], shape[3], shape[9], shape[10]
-    for v in range(count):
-        row, column, image = _position(start + v, shape)
+    first = start // _vectors_of_tile(shape)
+    for tile in range(tiles):
+        row, column = _position(first + tile, shape)
         for i in range(6):
             for j in range(6):
-                h, w, place = row + i - top, column + j - left, v * POINTS + i * 6 + j
+                h, w, place = row + i - top, column + j - left, tile * POINTS + i * 6 + j
                 inside = 0 <= h < H and 0 <= w < W
-                taps[place] = (h * W + w) * N + image if inside else nothing
+                taps[place] = (h * W + w) * N if inside else nothing
                 steps[place] = H * W * N if inside else 0
 
 
 @inlined
-def _find_places(places, steps, start, count, shape, dump):
-    """Where the 16 results of each vector lie in the first channel; those beyond it go to ``dump``."""
+def _find_places(places, steps, start, tiles, shape, dump):
+    """Where the 16 results of a tile lie in the first image and channel; others go to ``dump``."""
     N, OH, OW = shape[3], shape[5], shape[6]
-    for v in range(count):
-        row, column, image = _position(start + v, shape)
+    first = start // _vectors_of_tile(shape)
+    for tile in range(tiles):
+        row, column = _position(first + tile, shape)
         for i in range(4):
             for j in range(4):
-                h, w, place = row + i, column + j, v * 16 + i * 4 + j
+                h, w, place = row + i, column + j, tile * 16 + i * 4 + j
                 inside = h < OH and w < OW
-                places[place] = (h * OW + w) * N + image if inside else dump
+                places[place] = (h * OW + w) * N if inside else dump
                 steps[place] = OH * OW * N if inside else 0
 
 
 @inlined
-def _find_windows(places, steps, start, count, shape, dump, winner_dump):
-    """Where the 4 pooled results of each vector lie in the first channel, and then their winners."""
+def _find_windows(places, steps, start, tiles, shape, dump, winner_dump):
+    """Where the 4 pooled results of each tile lie in the first image and channel, and then their winners."""
     N, OH, OW = shape[3], shape[5], shape[6]
-    for v in range(count):
-        row, column, image = _position(start + v, shape)
+    first = start // _vectors_of_tile(shape)
+    for tile in range(tiles):
+        row, column = _position(first + tile, shape)
         for i in range(8):
-            h, w, place = row // 2 + i % 4 // 2, column // 2 + i % 2, v * 8 + i
+            h, w, place = row // 2 + i % 4 // 2, column // 2 + i % 2, tile * 8 + i
             inside = h < OH and w < OW
             places[place] = dump if i < 4 else winner_dump
             if inside:
-                places[place] = (h * OW + w) * N + image
+                places[place] = (h * OW + w) * N
             steps[place] = OH * OW * N if inside else 0

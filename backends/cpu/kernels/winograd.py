@@ -11,7 +11,7 @@ from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
 from backends.cpu.compiled.products import inner_product, lanes
 from backends.cpu.compiled.transforms import POINTS
 from backends.cpu.compiled.vectors import MANY_REGISTERS
-from backends.cpu.compiled.winograd import ACROSS, ROOM, SHORT, TALL
+from backends.cpu.compiled.winograd import ACROSS, LINE, ROOM, SHORT, TABLES, TALL
 from backends.cpu.kernels.launching import INDICES, NO_BYTES, Launching, floats, or_nothing
 from backends.kernels.window import Pair, Window
 from backends.memory import Array, Shape
@@ -19,9 +19,10 @@ from backends.memory import Array, Shape
 # Panels in a block, rows at once, and channels at a time: measured, with 512 KB of second cache and AVX2, and
 # with 1 MB and AVX-512.
 PANELS, ROWS, DEPTH = (2, 32, 256) if MANY_REGISTERS else (4, 20, 256)
-VECTORS, MANY_VECTORS = 16, 32  # in a block of the gradient of the weight: many if it has MANY_CHANNELS
-MANY_CHANNELS = 256  # in and out
-TABLES = 104  # indices for each vector of a block: two for each number of a patch and of a tile of results
+VECTORS = 16  # in a block of the gradient of the weight
+# Blocks are twice as large with up to so many input channels (with AVX-512 this has not been measured), and
+# in the gradient of the weight with at least MANY_CHANNELS, in and out, if there are enough such blocks.
+NARROW, MANY_CHANNELS, ENOUGH_BLOCKS = 0 if MANY_REGISTERS else 32, 256, 2
 FLOAT32 = np.dtype(np.float32)
 
 # Measured on AVX2: faster from 16 channels in and out, with 8 as fast as the direct kernel at best. With
@@ -29,12 +30,13 @@ FLOAT32 = np.dtype(np.float32)
 LEAST_CHANNELS = 24 if MANY_REGISTERS else 16
 LEAST_SAVING = 2  # below this the transforms cost what fewer multiplications save
 # The gradient of the weight was 0.9 to 1.2 times as fast with less; with AVX-512 it has not been measured.
-LEAST_CHANNELS_OF_WEIGHT, LEAST_SAVING_OF_WEIGHT = 64 if MANY_REGISTERS else 24, 2.5
+LEAST_CHANNELS_OF_WEIGHT, LEAST_SAVING_OF_WEIGHT = 64 if MANY_REGISTERS else 16, 2.5
 
 
 class Plan(NamedTuple):
-    """How a convolution is cut up; ``shape`` has the sizes that its loops read."""
+    """How a convolution is cut up; ``shape`` has the ``sizes`` as its loops read them."""
 
+    sizes: winograd.WinogradSizes
     shape: Array
     tall_size: int  # numbers in a panel of weights
     short_size: int
@@ -43,6 +45,17 @@ class Plan(NamedTuple):
     indices: int  # in the tables of each part
     blocks: int
     work: int  # in elements moved
+
+
+class Blocks(NamedTuple):
+    """The blocks of a convolution, or of the gradient of a weight, which has no tiles of rows."""
+
+    tiles: Pair
+    panels: int
+    rows: int  # output channels that are kept at a time
+    tall: int = 0
+    short: int = 0
+    at_once: int = 0
 
 
 class WinogradKernels(Launching):
@@ -76,13 +89,13 @@ class WinogradKernels(Launching):
         w_row, w_column = 9 * C, 9
         if turned:
             O, C, w_row, w_column = C, O, w_column, w_row
-        plan = _plan(x.shape, out.shape, padding, pool, lanes(x.dtype))
+        plan = _plan(x.shape, out.shape, padding, pool)
         tall, short = _row_tiles(O)
         parts = min(plan.blocks, thread_count(plan.work))
         weight_parts = thread_count(POINTS * O * C)
         weights, kernels, scratch, sums = self._vectors(
             x.dtype, POINTS * plan.weights_point, weight_parts * 9 * plan.tall_size, parts * plan.size,
-            3 * plan.blocks * O if moments else 1,
+            4 * plan.blocks * O if moments else 1,
         )  # fmt: skip
         (tables,) = self._vectors(INDICES, parts * plan.indices, name="winograd")
         panel_sizes = plan.tall_size, plan.short_size
@@ -105,13 +118,13 @@ class WinogradKernels(Launching):
             parts,
         )  # fmt: skip
         if moments:
-            arguments = (sums, *moments, plan.shape, plan.blocks)
+            arguments = (sums, *moments, O, plan.blocks)
             winograd.finish_moments(x.dtype, arguments, thread_count(sums.size))
 
     def _winograd_grad_weight(self, x: Array, dy: Array, out: Array, padding: Pair) -> None:
         """``out`` = the gradient of the weight."""
         O, C = out.shape[:2]
-        plan, offsets = _gradient_plan(x.shape, dy.shape, padding, lanes(x.dtype))
+        plan, offsets = _gradient_plan(x.shape, dy.shape, padding)
         parts, ends = min(plan.blocks, thread_count(plan.work)), thread_count(POINTS * O * C)
         shares, scratch, taps = self._vectors(
             x.dtype, parts * POINTS * out.size // 9, parts * plan.size, ends * 9 * lanes(x.dtype)
@@ -140,46 +153,53 @@ def _saving(y_shape: Shape) -> float:
 
 
 @lru_cache(maxsize=256)
-def _plan(x_shape: Shape, y_shape: Shape, padding: Pair, pool: bool, lanes: int) -> Plan:
-    C, H, W, N = x_shape
+def _plan(x_shape: Shape, y_shape: Shape, padding: Pair, pool: bool) -> Plan:
+    """The plan of a convolution; with ``pool``, ``y_shape`` is that of the pooled output."""
     O, OH, OW, _ = y_shape
+    seen = 2 if pool else 1  # results for each number of the output, down and across
     tall, short = _row_tiles(O)
     at_once = min(ROWS // TALL, tall + short)
-    seen = 2 if pool else 1  # results for each number of the output, down and across
     tiles = -(-OH * seen // 4), -(-OW * seen // 4)
-    each = -(-N // lanes)
-    panels = PANELS
-    vectors = panels * ACROSS
-    sizes = winograd.WinogradSizes(
-        C, H, W, N, O, OH, OW, *tiles, *padding, tall, short, panels, at_once, DEPTH, lanes
-    )
-    tall_size, short_size = (-(-rows * C // lanes) * lanes for rows in (TALL, SHORT))
-    width = vectors * lanes
-    size = 3 * lanes + POINTS * (C * width + ROOM) + POINTS * (at_once * TALL * width + ROOM)
-    size += vectors * (16 + lanes) + 2 * lanes  # for sums
-    return Plan(
-        np.array(sizes, dtype=np.intp), tall_size, short_size, tall * tall_size + short * short_size,
-        -(-size // 16) * 16, vectors * TABLES, -(-prod(tiles) * each // vectors),
-        POINTS * O * C * prod(tiles) * N // MULTIPLICATIONS,
-    )  # fmt: skip
+    blocks = Blocks(tiles, PANELS, at_once * TALL, tall, short, at_once)
+    return _divide(x_shape, y_shape, padding, blocks, x_shape[0] <= NARROW)
 
 
 @lru_cache(maxsize=256)
-def _gradient_plan(x_shape: Shape, dy_shape: Shape, padding: Pair, lanes: int) -> tuple[Plan, Array]:
+def _gradient_plan(x_shape: Shape, dy_shape: Shape, padding: Pair) -> tuple[Plan, Array]:
     """The plan for the gradient of the weight, and where the patches of each channel begin."""
+    C, (O, OH, OW, _) = x_shape[0], dy_shape
+    blocks = Blocks((-(-OH // 4), -(-OW // 4)), VECTORS // ACROSS, O)
+    plan = _divide(x_shape, dy_shape, padding, blocks, C + O <= 2 * NARROW or C + O >= MANY_CHANNELS)
+    return plan, np.arange(C, dtype=np.intp) * int(plan.sizes.x_channel)
+
+
+def _divide(x_shape: Shape, y_shape: Shape, padding: Pair, blocks: Blocks, large: bool) -> Plan:
+    """The plan with these blocks, or with ``large`` ones of twice the size if there are enough of them."""
     C, H, W, N = x_shape
-    O, OH, OW, _ = dy_shape
-    tiles = -(-OH // 4), -(-OW // 4)
-    panels = (MANY_VECTORS if C + O >= MANY_CHANNELS else VECTORS) // ACROSS
-    vectors = panels * ACROSS
-    sizes = winograd.WinogradSizes(C, H, W, N, O, OH, OW, *tiles, *padding, 0, 0, panels, 0, 0, lanes)
-    width = vectors * lanes
-    size = lanes + POINTS * ((C + O) * width + 2 * ROOM) + vectors * (16 + lanes)
-    blocks = -(-prod(tiles) * -(-N // lanes) // vectors)
-    work = POINTS * O * C * prod(tiles) * N // MULTIPLICATIONS
-    shape = np.array(sizes, dtype=np.intp)
-    plan = Plan(shape, 0, 0, 0, -(-size // 16) * 16, vectors * TABLES, blocks, work)
-    return plan, np.arange(C, dtype=np.intp) * width
+    O, OH, OW, _ = y_shape
+    vector = lanes(FLOAT32)
+    total, panels = prod(blocks.tiles) * -(-N // vector), blocks.panels
+    if large and total >= ENOUGH_BLOCKS * 2 * panels * ACROSS:
+        panels *= 2
+    vectors, panel = panels * ACROSS, ACROSS * vector
+
+    def strides(channels: int, in_panels: bool) -> tuple[int, int, int, int]:
+        """All numbers of so many channels, and the steps between points, channels and panels."""
+        point = channels * panels * panel + ROOM
+        steps = (panel, channels * panel) if in_panels else (panels * panel, panel)
+        return POINTS * point, point, *steps
+
+    sizes = winograd.WinogradSizes(
+        C, H, W, N, O, OH, OW, *blocks.tiles, *padding, blocks.tall, blocks.short, panels, blocks.at_once,
+        DEPTH, vector, *strides(C, blocks.at_once > 0), *strides(blocks.rows, False),
+    )  # fmt: skip
+    size = 2 * -(-N // LINE) * LINE + sizes.x_size + sizes.y_size + vectors * (16 + vector) + 2 * vector
+    tall_size, short_size = (-(-rows * C // vector) * vector for rows in (TALL, SHORT))
+    return Plan(
+        sizes, np.array(sizes, dtype=np.intp), tall_size, short_size,
+        blocks.tall * tall_size + blocks.short * short_size, -(-size // LINE) * LINE, vectors * TABLES,
+        -(-total // vectors), POINTS * O * C * prod(blocks.tiles) * N // MULTIPLICATIONS,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=256)
