@@ -10,6 +10,7 @@ from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, 
 from cnn.cli.output import print_json, result_line, say_notes
 from cnn.data import load
 from cnn.data.notes import notes_on
+from cnn.data.pictures import Pictures
 from cnn.runs.folder import RunFolder
 from cnn.support.terminal import write_line
 from cnn.training import evaluation
@@ -40,7 +41,7 @@ def evaluate(
     network, config, class_names = folder.load(backends.get(device, kernels, threads), weights, winograd)
     if data is None:
         config.require_data()
-    test_set = load(data or config.data)[1]
+    test_set = load(data or config.data, Pictures.of(network), config.seed)[1]
     say_notes(test_set.notes)
     if data:
         say_notes(notes_on(test_set, "test"))

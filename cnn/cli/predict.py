@@ -1,7 +1,7 @@
 """``cnn predict``."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,21 +9,18 @@ import numpy as np
 import typer
 
 import backends
-from backends.text import did_you_mean
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, Threads, Tta, Weights
 from cnn.cli.output import print_json, say, say_weights
-from cnn.data.digits import as_digit
-from cnn.data.fitting import as_image
+from cnn.data.fitting import FITS, fitted, require_fit
 from cnn.data.readers.photographs import pictures_at, read_picture
 from cnn.runs.folder import RunFolder
 from cnn.support.arguments import whole
-from cnn.support.errors import ArgumentError, CheckpointError, DataError
+from cnn.support.errors import CheckpointError, DataError
 from cnn.support.terminal import make_console
 from cnn.support.text import labels, percent, printable, text_width
 
-Prepare = Callable[[Any, tuple[int, ...]], Any]
-PREPARATIONS: dict[str, Prepare] = {"digit": as_digit, "resize": as_image}
+AUTO, RESIZE = "auto", "resize"  # the words of version 0.1 for the default and for stretch
 
 Result = tuple[Path, Any, Any]  # the file, its image (C, H, W), the probabilities
 
@@ -46,14 +43,17 @@ def predict(
     ],
     top: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
     show: Annotated[bool, typer.Option("--show", help="Also show the image that the network gets.")] = False,
-    prepare: Annotated[
-        str,
+    fit: Annotated[
+        str | None,
         typer.Option(
-            help="digit (cut out, white on black, centred as in MNIST), resize (the whole picture, as it "
-            "is), or auto: digit for networks trained on mnist.",
-            autocompletion=lambda: ["auto", *PREPARATIONS],
+            "--fit",
+            "--prepare",
+            help="How pictures become images of the network's size: crop (the middle), letterbox (all of it, "
+            "with bars), stretch (all of it, distorted) or digit (cut out and centred as in MNIST).",
+            show_default="as the training images",
+            autocompletion=lambda: list(FITS),
         ),
-    ] = "auto",
+    ] = None,
     weights: Weights = None,
     tta: Tta = None,
     device: Device = DEFAULT.device,
@@ -64,26 +64,25 @@ def predict(
 ) -> None:
     """Classify photographs and scans.
 
-    A file that cannot be used is named and skipped, and the exit code is then 1. The network gets the
-    brightness as 0..1, as it got images of bytes in training. A network that was trained on floats of
-    another range needs `predict` in Python.
+    Pictures are prepared as the training images were. A file that cannot be used is named and skipped, and
+    the exit code is then 1. The network gets the brightness as 0..1, as it got images of bytes in training.
+    A network that was trained on floats of another range needs `predict` in Python.
     """
     whole("top", top)
-    if prepare not in ("auto", *PREPARATIONS):
-        raise ArgumentError(
-            f"--prepare is {prepare!r}, expected auto, {' or '.join(PREPARATIONS)}"
-            + did_you_mean(prepare, ["auto", *PREPARATIONS])
-        )
+    if fit == RESIZE:
+        fit = "stretch"
+    if fit not in (None, AUTO):
+        require_fit(fit)
     folder = RunFolder(run)
     network, config, class_names = folder.load(backends.get(device, kernels, threads), weights, winograd)
     say_weights(folder, weights)
-    if prepare == "auto":
-        prepare = "digit" if config.data == "mnist" else "resize"
+    if fit in (None, AUTO):
+        fit = network.preprocessing.fit if network.preprocessing else "stretch"
     unread: list[DataError] = []
 
     def results() -> Iterator[Result]:
         """The probabilities for each picture that can be read; the others are named as they come."""
-        for file, image in _images(pictures, PREPARATIONS[prepare], network.input_shape):
+        for file, image in _images(pictures, fit, network.input_shape):
             if isinstance(image, DataError):
                 say(f"error: {image}")
                 unread.append(image)
@@ -101,9 +100,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _images(
-    paths: list[Path], prepare: Prepare, shape: tuple[int, ...]
-) -> Iterator[tuple[Path, Any | DataError]]:
+def _images(paths: list[Path], fit: str, shape: tuple[int, ...]) -> Iterator[tuple[Path, Any | DataError]]:
     """Each picture's file with its image for the network, or with what keeps it from being one."""
     for path in paths:
         try:
@@ -113,15 +110,15 @@ def _images(
             continue
         for file in files:
             try:
-                yield file, _read(file, prepare, shape)
+                yield file, _read(file, fit, shape)
             except DataError as error:
                 yield file, error
 
 
-def _read(file: Path, prepare: Prepare, shape: tuple[int, ...]) -> Any:
+def _read(file: Path, fit: str, shape: tuple[int, ...]) -> Any:
     picture = read_picture(file)
     try:
-        return prepare(picture, shape)
+        return fitted(picture, shape, fit)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
 

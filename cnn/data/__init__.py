@@ -10,10 +10,12 @@ from pathlib import Path
 from backends.text import did_you_mean
 from cnn.data.advice import SAVE
 from cnn.data.dataset import Dataset
+from cnn.data.pictures import Pictures
 from cnn.data.published.bundled import load_mnist
 from cnn.data.published.fashion_mnist import load_fashion_mnist
 from cnn.data.readers import cifar10
 from cnn.data.readers.common import MOST_FOLDERS, names_below, names_in, unreadable
+from cnn.data.readers.folder import class_folders, load_folder
 from cnn.data.readers.idx import holds_idx, idx_names, load_idx, read_idx
 from cnn.data.readers.npy import holds_npy, load_npy, npy_names
 from cnn.data.readers.npz import holds_arrays, load_npz
@@ -21,7 +23,7 @@ from cnn.data.recognize import unread_file, unread_folder
 from cnn.support.errors import DataError
 from cnn.support.text import some_of
 
-__all__ = ["NAMES", "Dataset", "load", "read_idx"]
+__all__ = ["NAMES", "Dataset", "Pictures", "load", "read_idx"]
 
 _LOADERS = {
     "mnist": load_mnist,
@@ -37,7 +39,9 @@ NAMES_ELSEWHERE = {
 }
 
 
-def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
+def load(
+    source: str | os.PathLike[str], pictures: Pictures | None = None, seed: int = 0
+) -> tuple[Dataset, Dataset]:
     """Load the training set and the test set of ``source``; both have the same classes.
 
     ``source`` is one of
@@ -50,6 +54,9 @@ def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
           in ``classes``. Nothing is ever unpickled.
         - a folder with these arrays as .npy files; the images may be larger than memory.
         - cifar-10-binary.tar.gz, or the folder that it unpacks to.
+        - a folder with a folder of pictures for each class, or with the folders train and test (or val) that
+          have these. ``pictures`` says how they become images of one shape. They are decoded once, into the
+          folder for downloads. If there is no test set, ``seed`` chooses a fifth of each class.
 
         Files and arrays may have other descriptive names (train_images, train-labels.idx1-ubyte), and may be
         in the only subfolder of the given folder. Arrays in a layout that a :class:`Dataset` does not accept
@@ -74,7 +81,9 @@ def load(source: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
         ) from error
     except OSError as error:
         raise unreadable(source, error) from error
-    return _load_folder(path) if stat.S_ISDIR(mode) else _load_file(path)
+    if not stat.S_ISDIR(mode):
+        return _load_file(path)
+    return _load_folder(path, pictures or Pictures(), seed)
 
 
 def _load_file(path: Path) -> tuple[Dataset, Dataset]:
@@ -86,7 +95,7 @@ def _load_file(path: Path) -> tuple[Dataset, Dataset]:
     raise unread_file(path)
 
 
-def _load_folder(path: Path) -> tuple[Dataset, Dataset]:
+def _load_folder(path: Path, pictures: Pictures, seed: int) -> tuple[Dataset, Dataset]:
     places = _places(path)
     if len(places) > 1:
         several = some_of(str(place.relative_to(path)) for place in places)
@@ -94,6 +103,8 @@ def _load_folder(path: Path) -> tuple[Dataset, Dataset]:
             f"{path}: contains several data sets, {several}: give one of them; if they are parts of one set, "
             f"{SAVE}"
         )
+    if not places and (parts := class_folders(path)):
+        return load_folder(path, parts, pictures, seed)
     if not places:
         raise unread_folder(path)
     (place,) = places

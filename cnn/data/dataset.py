@@ -76,6 +76,8 @@ class Dataset:
         float64 (N,), or None.
     notes
         How the arrays of a file were interpreted, if they were not as documented here.
+    fit
+        How pictures were fitted to these images, as in :class:`cnn.data.Pictures`; None if that is unknown.
 
     Raises DataError for anything else; positions in its message count from 0.
     """
@@ -104,6 +106,7 @@ class Dataset:
             raise DataError("classes and targets are both given: targets have no classes, leave classes out")
         self.weights: Array | None = None if weights is None else _as_weights(weights, len(self.images))
         self.notes: tuple[str, ...] = ()
+        self.fit: str | None = None
 
     @classmethod
     def checked(
@@ -113,16 +116,18 @@ class Dataset:
         classes: tuple[str, ...],
         notes: tuple[str, ...] = (),
         weights: Array | None = None,
+        fit: str | None = None,
     ) -> "Dataset":
         """Make a Dataset of attributes that are valid; they are not checked again."""
         made = cls.__new__(cls)
         made.images, made.targets, made.classes, made.notes = images, targets, classes, notes
-        made.weights = weights
+        made.weights, made.fit = weights, fit
         return made
 
     def with_note(self, note: str) -> "Dataset":
         """The same set with ``note`` before its other notes."""
-        return Dataset.checked(self.images, self.targets, self.classes, (note, *self.notes), self.weights)
+        notes = (note, *self.notes)
+        return Dataset.checked(self.images, self.targets, self.classes, notes, self.weights, self.fit)
 
     @property
     def labels(self) -> Array:
@@ -266,7 +271,7 @@ class Dataset:
             images = self.images[chosen]
             part = images if targets is self.images else targets[chosen]
             weights = None if self.weights is None else self.weights[chosen]
-            return Dataset.checked(images, part, classes, self.notes, weights)
+            return Dataset.checked(images, part, classes, self.notes, weights, self.fit)
         except MemoryError:
             raise OutOfMemory(
                 "cpu",

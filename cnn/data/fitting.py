@@ -1,29 +1,82 @@
-"""Fits pictures of any size to the images of a network."""
+"""Fits a picture of any size and colour to the images of a network."""
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backends.text import did_you_mean
+from cnn.data.digits import as_digit
 from cnn.data.readers.photographs import laid_on
-from cnn.support.errors import ShapeError
+from cnn.support.arguments import shown
+from cnn.support.errors import ArgumentError, ShapeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Array = np.ndarray
+Size = tuple[int, int]  # width, height
+
+GROUND = 255  # white: what shows through transparent pictures, and the bars of a letterbox
 
 
-def as_image(picture: "Picture", shape: tuple[int, ...]) -> Array:
-    """``picture`` as a uint8 image of ``shape`` (C, H, W): grey or RGB, with transparency as white.
+def require_fit(fit: str) -> None:
+    """Raise ArgumentError unless this is one of the ways to fit pictures that FITS names."""
+    if fit not in FITS:
+        raise ArgumentError(f"fit is {shown(fit)}, expected {', '.join(FITS)}{did_you_mean(fit, FITS)}")
 
-    The whole picture is scaled to H x W without keeping its aspect ratio, because the network has never
-    seen borders. Raises ShapeError unless C is 1 or 3.
+
+def fitted(picture: "Picture", shape: tuple[int, ...], fit: str) -> Array:
+    """``picture`` as a uint8 image of ``shape`` (C, H, W), by one of the ways that FITS names.
+
+    Raises ShapeError unless C is 1 (grey) or 3 (red, green, blue), and DataError if there is no digit to be
+    found.
     """
+    return FITS[fit](picture, shape)
+
+
+def _opaque(resize: Callable[["Picture", Size], "Picture"]) -> Callable[["Picture", tuple[int, ...]], Array]:
+    """A way to fit pictures that only resizes them, given as a function of Pillow's."""
+
+    def fit(picture: "Picture", shape: tuple[int, ...]) -> Array:
+        C, H, W = shape
+        if C not in (1, 3):
+            raise ShapeError(f"a picture has 1 or 3 channels, the network was built for {C} in {shape}")
+        opaque = laid_on(picture, GROUND).convert("L" if C == 1 else "RGB")
+        pixels = np.asarray(resize(opaque, (W, H))).reshape(H, W, C)
+        return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+
+    return fit
+
+
+def _stretch(picture: "Picture", size: Size) -> "Picture":
+    """The whole picture, whose aspect ratio changes."""
     from PIL import Image
 
-    C, H, W = shape
-    if C not in (1, 3):
-        raise ShapeError(f"a picture has 1 or 3 channels, the network was built for {C} in {shape}")
-    opaque = laid_on(picture, 255).convert("L" if C == 1 else "RGB")
-    pixels = np.asarray(opaque.resize((W, H), Image.Resampling.BICUBIC))
-    return np.ascontiguousarray(np.moveaxis(pixels.reshape(H, W, C), -1, 0))
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def _crop(picture: "Picture", size: Size) -> "Picture":
+    """The middle of the picture, as much of it as has the aspect ratio of the image."""
+    from PIL import ImageOps
+
+    return ImageOps.fit(picture, size)
+
+
+def _letterbox(picture: "Picture", size: Size) -> "Picture":
+    """The whole picture with its aspect ratio, and bars at two of its sides."""
+    from PIL import Image
+
+    scale = min(size[0] / picture.width, size[1] / picture.height)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    image = Image.new(picture.mode, size, (GROUND,) * len(picture.getbands()))
+    image.paste(_stretch(picture, (width, height)), ((size[0] - width) // 2, (size[1] - height) // 2))
+    return image
+
+
+FITS: Mapping[str, Callable[["Picture", tuple[int, ...]], Array]] = {
+    "stretch": _opaque(_stretch),
+    "crop": _opaque(_crop),
+    "letterbox": _opaque(_letterbox),
+    "digit": as_digit,
+}

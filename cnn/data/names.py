@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cnn.support.errors import DataError
 from cnn.support.text import some_of
 
-_PARTS = {
+PARTS = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "te", "t10k"), "test"),
@@ -19,7 +19,7 @@ _KINDS = {
     ),
     **dict.fromkeys(("y", "label", "labels", "lbl", "lbls", "target", "targets"), "labels"),
 }
-_PART, _KIND = "|".join(_PARTS), "|".join(_KINDS)
+_PART, _KIND = "|".join(PARTS), "|".join(_KINDS)
 _RUN_TOGETHER = re.compile(f"({_PART})({_KIND})|({_KIND})({_PART})")  # as in xtrain
 _CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")  # as in trainImages
 _NPY = re.compile(r"\.npy$", re.IGNORECASE)
@@ -45,12 +45,12 @@ class Parts(NamedTuple):
 def role_of(name: str) -> Role | None:
     """The role of ``name``, which may include folders; None if it names neither images nor labels."""
     *folders, own = [_words(piece) for piece in _NPY.sub("", name.strip("/")).split("/")]
-    part, kind = _only(own, _PARTS), _only(own, _KINDS)
+    part, kind = _only(own, PARTS), _only(own, _KINDS)
     above = [word for folder in folders for word in folder]
-    part, kind = part or _only(above, _PARTS), kind or _only(above, _KINDS)
+    part, kind = part or _only(above, PARTS), kind or _only(above, _KINDS)
     if not kind:
         return None
-    known = (*_PARTS, *_KINDS)
+    known = (*PARTS, *_KINDS)
     rest = [word for word in own if word not in known and not _OF_THE_FORMAT.fullmatch(word)]
     return Role(part, kind, tuple(rest))
 

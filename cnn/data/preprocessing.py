@@ -1,12 +1,13 @@
 """What is done to stored images before a network gets them; it belongs to the network."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from cnn.data.dataset import Dataset
+from cnn.data.fitting import require_fit
 from cnn.support.arguments import number, shown
 from cnn.support.errors import ArgumentError
 
@@ -16,18 +17,22 @@ BYTE = 255  # bytes are divided by this
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Each channel minus its mean, divided by its standard deviation.
+    """Each channel minus its mean, divided by its standard deviation; before that, a picture is fitted.
 
     Parameters
     ----------
     mean, std
         One number for each channel. Bytes count as 0..1, other numbers as they are.
+    fit
+        How a picture of another size or colour becomes an image, as in :class:`cnn.data.Pictures`.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fit: str = "stretch"
 
     def __post_init__(self) -> None:
+        require_fit(self.fit)
         for name in ("mean", "std"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if len(self.mean) != len(self.std):
@@ -47,12 +52,17 @@ class Preprocessing:
         """
         moments = _moments_of_bytes if data.images.dtype == np.uint8 else _moments_of_floats
         mean, std = moments(data.images)
-        return cls(tuple(mean), tuple(value or 1.0 for value in std))
+        return cls(tuple(mean), tuple(value or 1.0 for value in std), data.fit or cls.fit)
 
     @classmethod
-    def none(cls, channels: int) -> "Preprocessing":
+    def none(cls, channels: int, fit: str = "stretch") -> "Preprocessing":
         """What leaves the numbers as they are, with bytes as 0..1."""
-        return cls((0.0,) * channels, (1.0,) * channels)
+        return cls((0.0,) * channels, (1.0,) * channels, fit)
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether numbers are changed, other than bytes to 0..1."""
+        return any(self.mean) or any(value != 1 for value in self.std)
 
     def arrays(self, images_dtype: Any, dtype: str) -> tuple[Any, Any]:
         """(shift, scale) of each channel in ``dtype``: stored numbers become (number - shift) * scale."""
@@ -63,7 +73,14 @@ class Preprocessing:
     @property
     def description(self) -> dict[str, Any]:
         """The numbers as plain data, from which ``Preprocessing(**description)`` makes the same."""
-        return {"mean": list(self.mean), "std": list(self.std)}
+        return {"mean": list(self.mean), "std": list(self.std), "fit": self.fit}
+
+
+def keep_fit(network: Any, fit: str | None) -> None:
+    """Let a network fit pictures as those of its training images were fitted; None if that is unknown."""
+    own = network.preprocessing or Preprocessing.none(network.input_shape[0])
+    if fit not in (None, own.fit):
+        network.preprocessing = replace(own, fit=fit)
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:

@@ -209,7 +209,9 @@ def _pictures(pictures: Counter[str], least: str) -> Found:
         what = f"{count} in {_counted(len(folders), 'folder')} ({shown}{more})"
     else:
         what = f"{count} and no class folders"
-    return Found(what, f"folders of pictures are not supported yet; {SAVE}")
+    return Found(
+        what, "expected a folder of pictures for each class, or the folders train and test with these"
+    )
 
 
 def _files(folder: Path) -> tuple[list[tuple[str, str]], bool]:

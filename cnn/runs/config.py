@@ -14,6 +14,8 @@ from backends.text import did_you_mean
 from cnn import data, models
 from cnn.data import Dataset, augmentation
 from cnn.data.augmentation import Augmentation
+from cnn.data.fitting import FITS, require_fit
+from cnn.data.pictures import Pictures
 from cnn.network import Network
 from cnn.support.arguments import number, whole
 from cnn.support.dtypes import DTYPES, require_dtype
@@ -63,6 +65,19 @@ def cut(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
+def sides(text: str | None) -> list[int] | None:
+    """Cut "48x64" into [48, 64]; "64" is [64, 64]."""
+    if text is None:
+        return None
+    try:
+        found = [int(side) for side in text.lower().split("x")]
+    except ValueError:
+        found = []
+    if len(found) not in (1, 2) or min(found) < 1:
+        raise ArgumentError(f"--size is {text!r}, expected a height and a width as in 64 or 48x64")
+    return found if len(found) == 2 else found * 2
+
+
 def absolute(data_set: str) -> str:
     """The data set's path in full, so that a run's folder finds it from anywhere; a name stays a name."""
     is_path = data_set not in data.NAMES and os.path.exists(data_set)
@@ -93,9 +108,25 @@ class Config:
     data: str = setting(
         "mnist", ON_WHAT,
         "mnist, fashion-mnist or cifar10 (the last two are downloaded once, into the folder CNN_DATA); "
-        "or the path of a folder of four IDX files, of an .npz with x_train, y_train, x_test, y_test, or of "
-        "cifar-10-binary.tar.gz.",
+        "or the path of a folder with a folder of pictures for each class, of a folder of four IDX files, of "
+        "an .npz with x_train, y_train, x_test, y_test, or of cifar-10-binary.tar.gz.",
         parse=absolute, changeable=True,
+    )
+    size: list[int] | None = setting(  # noqa: RUF009
+        None, ON_WHAT,
+        "Height and width of the images that pictures become, as in 64 or 48x64.",
+        shown="the pictures' own, if all have the same and at most 64 pixels; otherwise 64", parse=sides,
+        before=None,
+    )
+    fit: str | None = setting(
+        None, ON_WHAT,
+        "How pictures become images of this size: crop (the middle), letterbox (all of it, with bars) or "
+        "stretch (all of it, distorted).",
+        shown="crop", choices=FITS, check=lambda _, fit: require_fit(fit or "crop"), before=None,
+    )
+    channels: int | None = setting(
+        None, ON_WHAT, "1 makes grey images of pictures, 3 colour images.",
+        shown="1 if all are grey", before=None,
     )
     classes: list[str] | None = setting(  # noqa: RUF009
         None, ON_WHAT, "Classes to use, as in 0,1.", shown="all", parse=cut,
@@ -257,7 +288,14 @@ class Config:
 
         ``validation`` is the part of the training set that is held out, or None.
         """
-        train, test = data.load(self.data)
+        asked = {name: getattr(self, name) for name in ("size", "fit", "channels")}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        train, test = data.load(self.data, Pictures(**asked), self.seed)
+        if asked and (train.fit is None or self.data in data.NAMES):
+            raise ArgumentError(
+                f"--{next(iter(asked))} is for folders of pictures, but {self.data} has images of "
+                f"{'x'.join(map(str, train.shape))}: leave it out"
+            )
         train, test = train.only(self.classes, self.per_class), test.only(self.classes)
         if not self.validation:
             return train, None, test

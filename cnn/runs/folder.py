@@ -16,6 +16,7 @@ from typing import Any
 from backends import Backend
 from cnn import models
 from cnn.data import Dataset
+from cnn.data.preprocessing import keep_fit
 from cnn.network import Network
 from cnn.runs.config import Config
 from cnn.saving.weights import epoch_of, require_held
@@ -228,7 +229,10 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.config} does not describe a network ({reason}): it is damaged"
             ) from None
-        return load_weights(file, network=network), config, class_names
+        load_weights(file, network=network)
+        if config.data == "mnist":  # files of version 0.1 do not say how pictures are fitted
+            keep_fit(network, "digit")
+        return network, config, class_names
 
 
 def _has_changed(name: str, before: Any, now: Any) -> bool:

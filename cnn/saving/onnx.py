@@ -196,7 +196,7 @@ class _Builder:
 
 def _preprocessing(network: Network) -> list[tuple[str, Operation]]:
     """What the network's preprocessing does to each channel, by name."""
-    if network.preprocessing is None:
+    if network.preprocessing is None or not network.preprocessing.normalizes:
         return []
     shift, scale = (
         array.reshape(-1, 1, 1) for array in network.preprocessing.arrays(np.dtype("float32"), "float32")

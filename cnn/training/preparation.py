@@ -13,7 +13,7 @@ from cnn.data.augmentation import Augmentation
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.data.notes import notes_on
-from cnn.data.preprocessing import Preprocessing
+from cnn.data.preprocessing import Preprocessing, keep_fit
 from cnn.data.sources import is_too_large
 from cnn.network import Network
 from cnn.support import random
@@ -94,6 +94,8 @@ class PreparedRun:
             self.saved.take_preprocessing(self.network)
         elif self.normalize:
             self.network.preprocessing = Preprocessing.of(self.train)
+        else:
+            keep_fit(self.network, self.train.fit)
 
     def _settings(self, training: TrainingStep) -> dict[str, Any]:
         """The settings that a resumed training run must share with the run that it resumes.
@@ -260,8 +262,12 @@ def _default_transforms(optimizer: Optimizer | None, saved: SavedTraining | None
     return [ClipNorm(defaults.CLIP)]
 
 
+def _normalizes(network: Network) -> bool:
+    return network.preprocessing is not None and network.preprocessing.normalizes
+
+
 def _warn_of_data(network: Network, train: Dataset, validation: Dataset | None) -> None:
-    notes = notes_on(train, "training", normalized=network.preprocessing is not None)
+    notes = notes_on(train, "training", normalized=_normalizes(network))
     if validation is not None:
         notes += notes_on(validation, "evaluated", train)  # which may be the test set
     for note in notes:

@@ -57,7 +57,7 @@ WORDS = {
     "input_shape": ["1,28,28", "3,20,31", "1,1,1", "1,2147483647,2147483647"],
     "entries": ["1", "3"],
     "top": ["1", "9" * 30],
-    "prepare": ["auto", "digit", "resize"],
+    "fit": ["auto", "digit", "resize", "crop", "letterbox", "stretch"],
     "weights": ["last", "best"],
     "augment": [
         "shift=2,flip",

@@ -156,7 +156,7 @@ def test_a_network_of_other_images_gets_the_whole_picture(command, own_data, sev
     ("arguments", "message"),
     [
         (("nowhere", "seven.png"), "not the folder of a run"),
-        (("run", "seven.png", "--prepare", "magic"), "--prepare is 'magic', expected auto, digit or resize"),
+        (("run", "seven.png", "--fit", "magic"), "fit is 'magic', expected stretch, crop, letterbox, digit"),
         (("run", "seven.png", "--top", 0), "top is 0, expected a whole number of at least 1"),
         (("run", "seven.png", "--device", "gpu"), "unknown device 'gpu'"),
     ],

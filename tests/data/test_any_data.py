@@ -45,9 +45,14 @@ class TestMaking:
         assert made.images.ndim == 4
         assert made.images.dtype in (np.uint8, np.float32, np.float64)
         assert made.images.flags.c_contiguous
-        assert made.labels.dtype == np.int64
-        assert made.labels.shape == (len(made),)
-        assert 0 <= made.labels.min() <= made.labels.max() < len(made.classes)
+        if made.has_one_class_each:
+            assert made.labels.dtype == np.int64
+            assert made.labels.shape == (len(made),)
+            assert 0 <= made.labels.min() <= made.labels.max() < len(made.classes)
+        else:  # probabilities, or several classes for an image
+            assert made.labels.dtype in (np.float32, np.float64)
+            assert made.labels.shape == (len(made), len(made.classes))
+            assert 0 <= made.labels.min() <= made.labels.max() <= 1
         np.testing.assert_array_equal(made.images.reshape(np.shape(images)), np.asarray(images))
 
     @examples(100)

@@ -12,7 +12,7 @@ import pytest
 import backends
 import cnn
 from cnn.data.digits import as_digit
-from cnn.data.fitting import as_image
+from cnn.data.fitting import fitted
 from cnn.data.readers.photographs import pictures_at, read_picture
 from cnn.support.errors import DataError, ShapeError
 
@@ -556,29 +556,29 @@ class TestImages:
 
     def test_colour_for_three_channels(self):
         picture = Image.new("RGB", (60, 40), (200, 100, 50))
-        image = as_image(picture, (3, 32, 24))
+        image = fitted(picture, (3, 32, 24), "stretch")
         assert (image.shape, image.dtype) == ((3, 32, 24), np.uint8)
         np.testing.assert_array_equal(image, np.broadcast_to([[[200]], [[100]], [[50]]], (3, 32, 24)))
 
     def test_grey_for_one_channel(self):
-        image = as_image(Image.new("RGB", (60, 40), (90, 90, 90)), (1, 20, 20))
+        image = fitted(Image.new("RGB", (60, 40), (90, 90, 90)), (1, 20, 20), "stretch")
         np.testing.assert_array_equal(image, np.full((1, 20, 20), 90))
 
     def test_rows_stay_rows(self):
         picture = Image.new("L", (100, 50), 0)
         picture.paste(255, (0, 0, 100, 25))
-        (image,) = as_image(picture, (1, 10, 6))
+        (image,) = fitted(picture, (1, 10, 6), "stretch")
         assert (image[:4] > 250).all()
         assert (image[6:] < 5).all()
 
     def test_what_is_transparent_is_white(self):
-        image = as_image(on_transparent((0, 0, 0)), (3, 28, 28))
+        image = fitted(on_transparent((0, 0, 0)), (3, 28, 28), "stretch")
         assert (image[:, 0, 0] == 255).all()
         assert image.min() < 100
 
     def test_other_channels_are_refused(self):
         with pytest.raises(ShapeError, match=r"1 or 3 channels, the network was built for 2 in \(2, 8, 8\)"):
-            as_image(drawn(), (2, 8, 8))
+            fitted(drawn(), (2, 8, 8), "stretch")
 
 
 class TestRuledPaper:

@@ -20,7 +20,10 @@ _SHA256 = {  # of each decompressed file
 def load_mnist() -> tuple[Dataset, Dataset]:
     """The 60,000 training and 10,000 test images of MNIST, each file verified."""
     x_train, y_train, x_test, y_test = (_verified(name, axes) for name, axes in zip(FILES, AXES, strict=True))
-    return Dataset(x_train, y_train, classes=10), Dataset(x_test, y_test, classes=10)
+    sets = Dataset(x_train, y_train, classes=10), Dataset(x_test, y_test, classes=10)
+    for each in sets:
+        each.fit = "digit"
+    return sets
 
 
 def _verified(name: str, axes: int) -> Array:

@@ -4,13 +4,16 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnn.data.readers.common import open_file, unreadable
+from cnn.data.readers.common import is_hidden, open_file, unreadable
 from cnn.support.errors import DataError
 from cnn.support.libraries import require
 from cnn.support.signatures import CAMERA, PHONE, describe_contents, describe_suffix
@@ -31,7 +34,24 @@ MOST_PER_BYTE = 1 << 15  # pixels per byte of a file; a blank fax page, with 1 b
 SCALES = (1, 255, 1023, 4095, 16383, 65535)  # the brightest value of floats, or of 8, 10, 12, 14, 16 bits
 
 
+@contextmanager
+def tolerating_faults() -> Iterator[None]:
+    """Silence Pillow's warnings about faults that it tolerates.
+
+    The filters of warnings belong to the whole process, so threads that read pictures share one such block.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def read_picture(path: Path) -> "Picture":
+    """:func:`decode` without Pillow's warnings."""
+    with tolerating_faults():
+        return decode(path)
+
+
+def decode(path: Path) -> "Picture":
     """Read the picture in ``path``, rotated according to its EXIF data: RGB or RGBA with 8 bits each.
 
     Only the first frame of an animation is read. Values of more than 8 bits are scaled by
@@ -41,11 +61,9 @@ def read_picture(path: Path) -> "Picture":
     Image = require("PIL.Image", "to read pictures", "pillow")
     from PIL import ImageOps
 
-    with open_file(path) as file, warnings.catch_warnings():
+    with open_file(path) as file:
         if description := describe_suffix(path.suffix):
             raise _unknown(path, description)
-        warnings.simplefilter("ignore")  # no warnings about faults that Pillow tolerates
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         size = os.fstat(file.fileno()).st_size
         if size > MOST_BYTES:
             raise DataError(
@@ -54,6 +72,8 @@ def read_picture(path: Path) -> "Picture":
         try:
             data = file.read()  # from memory Pillow cannot read more than the file contains
             picture = Image.open(io.BytesIO(data), formats=list(_suffixes().values()))
+            if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError  # which Pillow only warns of, up to twice as many
             _require_plausible(path, size, picture.size)
             is_deep = any(";16" in str(tile) for tile in picture.tile)
             return _in_8_bits(ImageOps.exif_transpose(picture), is_deep)
@@ -61,7 +81,7 @@ def read_picture(path: Path) -> "Picture":
             raise error if str(path) in str(error) else DataError(f"{path}: {error}") from None
         except Image.UnidentifiedImageError:
             raise _unknown(path, describe_contents(data)) from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        except Image.DecompressionBombError:
             most = f"{Image.MAX_IMAGE_PIXELS:,}"
             raise DataError(f"{path}: the picture is too large: expected at most {most} pixels") from None
         except MemoryError:
@@ -71,6 +91,11 @@ def read_picture(path: Path) -> "Picture":
             raise DataError(
                 f"{path}: the picture cannot be read ({reason}): it may be damaged, copy it again"
             ) from error
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its name; camera formats, which cannot be read, are pictures too."""
+    return Path(name).suffix.lower() in {*_suffixes(), *CAMERA, *PHONE} and not is_hidden(name)
 
 
 def pictures_at(path: Path) -> list[Path]:
@@ -84,8 +109,7 @@ def pictures_at(path: Path) -> list[Path]:
         files = sorted(path.iterdir())
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    suffixes = {*_suffixes(), *CAMERA, *PHONE}  # camera formats are reported instead of skipped
-    pictures = [file for file in files if file.suffix.lower() in suffixes and file.name[0] != "."]
+    pictures = [file for file in files if is_picture(file.name)]
     if not pictures:
         raise DataError(
             f"{path}: this folder contains no pictures: expected .png, .jpg, .tif or similar files"
@@ -113,6 +137,7 @@ def _require_plausible(path: Path, size: int, sides: tuple[int, int]) -> None:
         )
 
 
+@cache
 def _suffixes() -> dict[str, str]:
     """The supported formats of the installed Pillow, by suffix."""
     Image = require("PIL.Image", "to read pictures", "pillow")

@@ -1,0 +1,85 @@
+"""How the pictures of a data set become images of one shape."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn.data.fitting import require_fit
+from cnn.data.readers.photographs import read_picture
+from cnn.support.arguments import shown, whole
+from cnn.support.errors import ArgumentError, DataError
+
+LOOKED_AT = 32  # pictures from which the size and the channels follow
+TINT = 8  # of 255: by how much the colours of a grey picture differ after lossy compression
+SIDE = 64  # of images that are made from larger pictures, or from pictures of several sizes
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The shape of the images, and how a picture is fitted to it.
+
+    Parameters
+    ----------
+    size
+        Height and width in pixels, or one number for both. None: the size of the pictures, if all have the
+        same and it is at most 64, otherwise 64.
+    fit
+        "crop" (the middle), "letterbox" (all of it, with bars), "stretch" (all of it, distorted) or "digit".
+    channels
+        1 (grey) or 3 (colour). None: 1 if all pictures that were looked at are grey.
+    """
+
+    size: tuple[int, int] | int | None = None
+    fit: str = "crop"
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            sides = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+            if len(sides) != 2:
+                raise ArgumentError(f"size is {shown(self.size)}, expected a height and a width in pixels")
+            object.__setattr__(self, "size", tuple(whole("size", side) for side in sides))
+        require_fit(self.fit)
+        if self.channels not in (None, 1, 3):
+            raise ArgumentError(f"channels is {shown(self.channels)}, expected 1 (grey) or 3 (colour)")
+
+    @classmethod
+    def of(cls, network: Any) -> "Pictures":
+        """As the network's training images were made; the defaults if it does not take pictures."""
+        C, H, W = (*network.input_shape, 0, 0)[:3]
+        if C not in (1, 3) or not H:
+            return cls()
+        return cls((H, W), network.preprocessing.fit if network.preprocessing else "stretch", C)
+
+    def completed(self, folder: Path, names: Sequence[str]) -> "Pictures":
+        """The same, with what is left out chosen for the pictures ``names`` in ``folder``."""
+        if None not in (self.size, self.channels):
+            return self
+        sides: set[tuple[int, int]] = set()
+        is_grey = True
+        for place in np.unique(np.linspace(0, len(names) - 1, LOOKED_AT).astype(int)):
+            try:
+                picture = read_picture(folder / names[place])
+            except DataError:  # it is reported when all are read
+                continue
+            sides.add((picture.height, picture.width))
+            is_grey = is_grey and np.ptp(np.asarray(picture)[..., :3], axis=2).max() <= TINT
+        own = next(iter(sides)) if len(sides) == 1 else (SIDE, SIDE)
+        size = self.size or (own if max(own) <= SIDE else (SIDE, SIDE))
+        return Pictures(size, self.fit, self.channels or (1 if sides and is_grey else 3))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image; the settings are complete."""
+        return self.channels, *self.size  # type: ignore
+
+    @property
+    def note(self) -> str:
+        """What is said of the complete settings next to the name of the data set."""
+        height, width = self.size  # type: ignore
+        made = {"crop": "cropped to", "stretch": "stretched to", "letterbox": "letterboxed to"}
+        how = made.get(self.fit, "as digits of")
+        return f"pictures {how} {height}x{width}, {'colour' if self.channels == 3 else 'grey'}"

@@ -1,0 +1,178 @@
+"""Decodes many pictures once, in parallel, into an array in the cache folder that is mapped from then on."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from backends.cpu import threads
+from cnn.data.fitting import fitted
+from cnn.data.published.downloads import cache_folder
+from cnn.data.readers.photographs import decode, tolerating_faults
+from cnn.support.errors import DataError, Notice
+from cnn.support.files import making_whole, write_json
+from cnn.support.libraries import require
+from cnn.support.streams import log
+from cnn.support.terminal import live_console, write_line
+
+Array = np.ndarray
+
+IMAGES, UNREADABLE = "images.npy", "unreadable.json"  # the files in a folder of the cache
+FORMAT = 1  # changes with the way in which pictures are read or fitted
+AT_ONCE = 256  # pictures that wait for a thread or have been decoded
+MOST_UNREADABLE = 0.1  # of all pictures; beyond that they are refused
+NAMED = 5  # unreadable pictures that the note names
+MANY = 1000  # pictures whose decoding is announced if there is no terminal for a bar
+MONTH = 30 * 24 * 3600  # seconds after which arrays that were not used are removed
+
+
+class Decoded(NamedTuple):
+    """The images (N, C, H, W) of the pictures that can be read, in order, and which these are."""
+
+    images: Array
+    is_readable: Array
+
+
+def decoded(root: Path, names: Sequence[str], shape: tuple[int, int, int], fit: str) -> Decoded:
+    """The pictures ``names`` in the folder ``root``, each fitted to ``shape``; uint8, mapped if possible.
+
+    They are decoded again only if the name, the size or the time of one of them has changed. A note names
+    those that cannot be read. Raises DataError if these are more than a tenth.
+    """
+    try:
+        folder = cache_folder() / "pictures" / _key(root, names, shape, fit)
+        images, reasons = _read(folder) or _make(folder, root, names, shape, fit)
+    except OSError as error:
+        warnings.warn(
+            f"the decoded pictures are not cached ({error.strerror or error}): they are decoded again the "
+            "next time, and have to fit into memory",
+            Notice,
+            stacklevel=2,
+        )
+        images = np.empty((len(names), *shape), np.uint8)
+        reasons = _fill(images, root, names, shape, fit)
+    _note_unreadable(root, reasons, len(names))
+    is_readable = np.array([name not in reasons for name in names])
+    return Decoded(images[: is_readable.sum()], is_readable)
+
+
+def _read(folder: Path) -> tuple[Array, dict[str, str]] | None:
+    """The images in a folder of the cache, and why others cannot be read; None if it is not complete."""
+    try:
+        found = np.load(folder / IMAGES, mmap_mode="r"), json.loads((folder / UNREADABLE).read_text("utf-8"))
+        os.utime(folder)  # it is in use
+        return found
+    except (OSError, ValueError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+
+def _make(
+    folder: Path, root: Path, names: Sequence[str], shape: tuple[int, ...], fit: str
+) -> tuple[Array, dict[str, str]]:
+    _remove_unused(folder.parent)
+    with making_whole(folder) as unfinished:
+        images = np.lib.format.open_memmap(unfinished / IMAGES, "w+", np.uint8, (len(names), *shape))
+        reasons = _fill(images, root, names, shape, fit)
+        images.flush()
+        del images  # Windows does not rename a folder with a mapped file
+        write_json(unfinished / UNREADABLE, reasons)
+    return np.load(folder / IMAGES, mmap_mode="r"), reasons
+
+
+def _key(root: Path, names: Sequence[str], shape: tuple[int, ...], fit: str) -> str:
+    """What identifies the array: how the pictures are fitted, and their names, sizes and times."""
+    pillow = require("PIL", "to read pictures", "pillow").__version__
+    digest = hashlib.sha256(json.dumps([FORMAT, pillow, shape, fit]).encode())
+    for name in names:
+        try:
+            found = (root / name).stat()
+        except OSError:  # the reader will say why
+            continue
+        digest.update(json.dumps([name, found.st_size, found.st_mtime_ns]).encode())
+    return digest.hexdigest()[:32]
+
+
+def _fill(
+    images: Array, root: Path, names: Sequence[str], shape: tuple[int, ...], fit: str
+) -> dict[str, str]:
+    """Write the pictures that can be read into ``images``, in order; -> why the others cannot, by name."""
+
+    def image(name: str) -> Array | DataError:
+        try:
+            return fitted(decode(root / name), shape, fit)
+        except DataError as error:
+            return error
+
+    count, reasons = 0, {}
+    with _shown(len(names)) as advance, tolerating_faults(), ThreadPoolExecutor(threads.count()) as pool:
+        for first in range(0, len(names), AT_ONCE):
+            some = names[first : first + AT_ONCE]
+            for name, found in zip(some, pool.map(image, some), strict=True):
+                if isinstance(found, DataError):
+                    reasons[name] = str(found)
+                else:
+                    images[count] = found
+                    count += 1
+                advance(1)
+            _require_few(root, reasons, len(names))
+    return reasons
+
+
+def _require_few(root: Path, reasons: dict[str, str], total: int) -> None:
+    if len(reasons) > max(1, MOST_UNREADABLE * total):
+        raise DataError(
+            f"{root}: more than {MOST_UNREADABLE:.0%} of the {total:,} pictures cannot be read, such as "
+            f"{next(iter(reasons.values()))}"
+        )
+
+
+def _note_unreadable(root: Path, reasons: dict[str, str], total: int) -> None:
+    _require_few(root, reasons, total)
+    if len(reasons) == total:
+        raise DataError(f"{root}: no picture can be read: {next(iter(reasons.values()))}")
+    if reasons:
+        more = f"; and {len(reasons) - NAMED:,} more" if len(reasons) > NAMED else ""
+        which = "; ".join(list(reasons.values())[:NAMED])
+        warnings.warn(f"skipped {len(reasons):,} of {total:,} pictures: {which}{more}", Notice, stacklevel=3)
+
+
+@contextmanager
+def _shown(total: int) -> Iterator[Callable[[int], object]]:
+    """Show on standard error how many pictures have been decoded: a bar on a terminal, a line elsewhere.
+
+    Yields a function to call with the number of further pictures.
+    """
+    console = live_console()
+    if console is None:
+        if total >= MANY:
+            write_line(f"decoding {total:,} pictures", log())
+        yield lambda count: None
+        return
+    progress = require("rich.progress", "to show a bar")
+    columns = (
+        progress.TextColumn("decoding pictures"),
+        progress.BarColumn(bar_width=24),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the arrays that have not been used for a month."""
+    with suppress(OSError):
+        for each in folder.iterdir():
+            if time.time() - each.stat().st_mtime > MONTH:
+                shutil.rmtree(each, ignore_errors=True)

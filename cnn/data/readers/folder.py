@@ -1,0 +1,144 @@
+"""A folder of pictures, with a folder for each class: ``photos/cat/1.jpg``, or ``photos/train/cat/1.jpg``."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cnn.data.dataset import Dataset, as_names
+from cnn.data.names import PARTS
+from cnn.data.pictures import Pictures
+from cnn.data.readers.common import is_hidden, unreadable
+from cnn.data.readers.decoded import decoded
+from cnn.data.readers.photographs import is_picture
+from cnn.support.errors import DataError
+from cnn.support.random import SPLIT, generator
+from cnn.support.text import short
+
+DEEPEST = 8  # levels of folders below that of a class; links may form cycles
+TEST_SHARE = 0.2  # of the pictures of each class, if there is no test set
+
+
+class Part(NamedTuple):
+    """The pictures of a part of a data set by their paths in its folder, and the class of each."""
+
+    names: list[str]
+    classes: list[str]
+
+    def only(self, chosen: "np.ndarray") -> "Part":
+        return Part([self.names[i] for i in chosen], [self.classes[i] for i in chosen])
+
+    def below(self, folder: str) -> "Part":
+        """The same pictures, by their paths in the folder that contains ``folder``."""
+        return Part([f"{folder}/{name}" for name in self.names], self.classes)
+
+
+def class_folders(folder: Path) -> dict[str, Part]:
+    """The pictures in folders of classes, by part: "train", "test" and "val", or "" if it has no parts."""
+    below = _folders(folder)
+    if len(below) == 1 and len(_folders(folder / below[0])) > 1:  # the folder that an archive unpacks to
+        inner = class_folders(folder / below[0])
+        return {part: pictures.below(below[0]) for part, pictures in inner.items()}
+    parts = {name: PARTS[name.lower()] for name in below if name.lower() in PARTS}
+    if "train" not in parts.values():
+        parts = {"": ""}
+    found = {part: _part(folder, name) for name, part in parts.items()}
+    return {part: pictures for part, pictures in found.items() if pictures.names}
+
+
+def load_folder(folder: Path, parts: dict[str, Part], how: Pictures, seed: int) -> tuple[Dataset, Dataset]:
+    """Load both sets from what :func:`class_folders` found; the classes are in sorted order.
+
+    If there is no test set, a fifth of the pictures of each class is held out for it.
+    """
+    notes = []
+    if not parts.keys() & {"train", ""}:
+        raise DataError(
+            f"{folder}: train has no pictures: expected a folder of pictures for each class in it"
+        )
+    if "test" in parts:
+        tested = "test"
+        notes += ["the pictures in val are not used"] if "val" in parts else []
+    elif "val" in parts:
+        tested = "val"
+        notes.append("there is no test set: val is used for testing")
+    else:
+        tested = "test"
+        whole = parts.get("train") or parts[""]
+        parts = dict(zip(("train", "test"), _held_out(folder, whole, seed), strict=True))
+        notes.append(f"a test set of {len(parts['test'].names):,} pictures is held out")
+    train, test = parts["train"], parts[tested]
+    names = as_names(sorted({*train.classes, *test.classes}), str(folder)) or ()
+    how = how.completed(folder, train.names)
+    sets = [_load(folder, part, names, how, (how.note, *notes)) for part in (train, test)]
+    return sets[0], sets[1]
+
+
+def _load(folder: Path, part: Part, names: tuple[str, ...], how: Pictures, notes: tuple[str, ...]) -> Dataset:
+    found = decoded(folder, part.names, how.shape, how.fit)
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = np.array([numbers[name] for name in part.classes], np.int64)[found.is_readable]
+    return Dataset.checked(found.images, labels, names, notes, fit=how.fit)
+
+
+def _held_out(folder: Path, part: Part, seed: int) -> Iterator[Part]:
+    """The rest, and a random share of the pictures of each class for the test; both in order."""
+    counts = Counter(part.classes)
+    if len(counts) < 2:
+        (only,) = counts
+        raise DataError(
+            f"{folder}: all pictures are of one class, {short(only, 40)}: expected a folder for each of at "
+            "least two classes"
+        )
+    for name, count in counts.items():
+        if count < 2:
+            raise DataError(
+                f"{folder}: class {short(name, 40)} has a single picture: expected at least two, one "
+                "to train and one to test; add some, or remove the folder"
+            )
+    random, classes = generator(seed, SPLIT), np.array(part.classes)
+    is_tested = np.zeros(len(classes), bool)
+    for name in sorted(counts):
+        own = np.flatnonzero(classes == name)
+        is_tested[random.permutation(own)[: max(1, round(TEST_SHARE * len(own)))]] = True
+    yield part.only(np.flatnonzero(~is_tested))
+    yield part.only(np.flatnonzero(is_tested))
+
+
+def _part(folder: Path, name: str) -> Part:
+    """The pictures of each class below the folder ``name`` of ``folder``, in sorted order."""
+    names, classes = [], []
+    for inner in _folders(folder / name):
+        path = f"{name}/{inner}".strip("/")
+        found = sorted(_pictures(folder, path))
+        names += found
+        classes += [unicodedata.normalize("NFC", inner)] * len(found)
+    return Part(names, classes)
+
+
+def _folders(folder: Path) -> list[str]:
+    """The names of the folders in ``folder``, sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(each.name for each in entries if not is_hidden(each.name) and each.is_dir())
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def _pictures(root: Path, path: str) -> Iterator[str]:
+    """The pictures in the folder ``path`` of ``root`` and below."""
+    try:
+        with os.scandir(root / path) as entries:
+            found = [(each.name, each.is_dir()) for each in entries if not is_hidden(each.name)]
+    except OSError as error:
+        raise unreadable(root / path, error) from error
+    for name, is_folder in found:
+        inner = f"{path}/{name}"
+        if not is_folder and is_picture(name):
+            yield inner
+        elif is_folder and inner.count("/") < DEEPEST:
+            yield from _pictures(root, inner)

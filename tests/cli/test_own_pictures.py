@@ -1,0 +1,105 @@
+"""A folder of pictures of one's own: cnn train, evaluate and predict prepare them in the same way."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import cnn
+from cnn.runs.folder import RunFolder
+
+pytest.importorskip("PIL")
+from PIL import Image
+
+TRAIN = ("train", "--model", "mnist-small", "--epochs", 8, "--batch-size", 8, "--no-report", "--out", "run")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Striped pictures of two classes in several sizes and formats; one of them is broken."""
+    random = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("pictures") / "Fotos (é)"
+    for part, count in (("train", 24), ("test", 10)):
+        for name in ("down", "across"):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                across, down = random.integers(40, 90, 2)
+                waves = np.sin(np.arange(across) / 4 + np.zeros((down, across)))
+                pixels = np.clip(128 + 80 * waves + random.normal(0, 30, waves.shape), 0, 255)
+                pixels = pixels.T if name == "across" else pixels
+                suffix = ("jpg", "png", "webp", "bmp")[number % 4]
+                picture = Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+                picture.save(folder / part / name / f"{number:02}.{suffix}")
+    (folder / "train/down/broken.jpg").write_bytes(b"\xff\xd8\xff")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CNN_DATA", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("fit", ["crop", "letterbox"])
+def test_predict_gives_what_evaluate_counts(command, photos, tmp_path, fit):
+    code, _, err = command(*TRAIN, "--data", photos, "--size", 24, "--fit", fit)
+    assert code == 0, err
+    assert "pictures " + {"crop": "cropped", "letterbox": "letterboxed"}[fit] + " to 24x24, grey" in err
+    assert "skipped 1 of 49 pictures" in err
+    assert "broken.jpg: this is a damaged or incomplete JPEG picture" in err
+
+    found = json.loads(command("evaluate", "run", "--json")[1])
+    assert found["count"] == 20
+    assert found["accuracy"] > 0.9
+    right = 0
+    for name in ("down", "across"):
+        answers = json.loads(command("predict", "run", photos / "test" / name, "--json")[1])
+        right += sum(answer["class"] == name for answer in answers)
+    assert right == round(found["accuracy"] * 20)
+
+    again = json.loads(command("evaluate", "run", "--data", photos, "--json")[1])
+    assert again["accuracy"] == found["accuracy"]
+    network = cnn.load(tmp_path / "run" / "model.safetensors", device="cpu")
+    assert (network.input_shape, network.preprocessing.fit) == ((1, 24, 24), fit)
+
+
+def test_another_fit_on_request(command, photos):
+    assert command(*TRAIN, "--data", photos, "--size", "20x28", "--epochs", 1)[0] == 0
+    picture = photos / "test/down/01.png"
+    own, crop, stretch = (
+        json.loads(command("predict", "run", picture, "--json", "--show", *flags)[1])[0]["image"]
+        for flags in ((), ("--fit", "crop"), ("--fit", "stretch"))
+    )
+    assert np.shape(own) == (1, 20, 28)
+    assert own == crop != stretch
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--size", "big"), "--size is 'big', expected a height and a width as in 64 or 48x64"),
+        (("--size", 0), "--size is '0', expected a height and a width"),
+        (("--fit", "squeeze"), "fit is 'squeeze', expected stretch, crop, letterbox, digit"),
+        (("--channels", 2), r"channels is 2, expected 1 \(grey\) or 3 \(colour\)"),
+        (
+            ("--data", "mnist", "--size", 32),
+            "--size is for folders of pictures, but mnist has images",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(command, photos, tmp_path, flags, message):
+    code, out, err = command(*TRAIN, "--data", photos, *flags)
+    assert (code, out) == (2, "")
+    assert re.search(f"error: .*{message}", err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_on_mnist_that_does_not_say_how_pictures_are_fitted_finds_digits(command, tmp_path):
+    flags = "--model", "mnist-small", "--per-class", 5, "--epochs", 1, "--no-report", "--out", "run"
+    assert command("train", *flags)[0] == 0
+    folder = RunFolder(tmp_path / "run")
+    network = cnn.load(folder.weights, device="cpu")
+    assert network.preprocessing.fit == "digit"
+    network.preprocessing = None
+    network.save(folder.weights)  # as version 0.1 wrote it
+    assert folder.load(network.backend)[0].preprocessing.fit == "digit"
