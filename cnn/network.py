@@ -80,7 +80,8 @@ class Network(Freezable):
             Compute neighbouring layers in one pass if they can be; the results are the same.
         winograd : bool
             Let the CPU's kernels compute wide 3x3 convolutions in float32 by Winograd's algorithm, which is
-            faster but rounds more.
+            faster but rounds more. Small batches are computed directly, so the prediction for one image may
+            differ in its last bits from that for the same image in a batch.
 
         Returns
         -------

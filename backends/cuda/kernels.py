@@ -15,7 +15,7 @@ import numpy as np
 from backends.cuda.launch import COUNTABLE, SHARED_BYTES, THREADS, Launcher, ceil_div
 from backends.kernels.arithmetic import as_matrix
 from backends.kernels.covering import covering, covers
-from backends.kernels.functions import FUNCTIONS, Function
+from backends.kernels.functions import FUNCTIONS, RELU, Function
 from backends.kernels.portable import PortableKernels, split
 from backends.kernels.sampling import Sampling
 from backends.kernels.updates import TINY
@@ -75,25 +75,30 @@ class CompiledKernels(PortableKernels, records_launches=True):
             self._grad_input_by_columns(dy, weight, out, window, groups)
 
     @covering()
-    def conv2d_relu(
-        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
-    ) -> None:
-        self._convolve(x, weight, bias, out, window, groups, rectify=True)
+    def conv2d_activate(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
+        formula: Function,
+    ) -> None:  # fmt: skip
+        if formula == RELU:
+            self._convolve(x, weight, bias, out, window, groups, rectify=True)
+        else:
+            super().conv2d_activate(x, weight, bias, out, window, groups, formula)
 
     @covering(BYTES)
     def conv2d_max_pool2d(
         self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
-        groups: int, pool: Window, rectify: bool,
+        groups: int, pool: Window, formula: Function | None, scale: Array | None = None,
     ) -> None:  # fmt: skip
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         computed = pool.taps * prod(out.shape[1:3])
         overlapping = computed > OVERLAP * prod(y_shape[1:3])
+        rectify = formula == RELU and scale is None
         if rectify and self._is_direct(x, out, weight, groups) and not overlapping:
             sizes = _convolution(x.shape, y_shape, window, groups), _pooling(y_shape, out.shape, pool)
             arguments = (x, weight, *_bias(bias), out, winner, *sizes)
             self._launch_tiles("convolve_pool", out, groups, weight[0].size, arguments)
         else:
-            super().conv2d_max_pool2d(x, weight, bias, out, winner, window, groups, pool, rectify)
+            super().conv2d_max_pool2d(x, weight, bias, out, winner, window, groups, pool, formula, scale)
 
     @covering(BYTES)
     def conv2d_epilogue_grad(

@@ -40,6 +40,9 @@ class Function:
     b: float = 0.0
 
 
+RELU = Function("relu")
+
+
 class Formulas:
     """The functions and slopes for arrays of one shape; each is written to ``out``.
 

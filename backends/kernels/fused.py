@@ -5,6 +5,7 @@ A kernel set overrides what it computes in one pass.
 
 from collections.abc import Callable
 
+from backends.kernels.functions import RELU, Function
 from backends.kernels.normalization import NormalizationKernels
 from backends.kernels.window import Window
 from backends.memory import Array
@@ -19,39 +20,56 @@ class FusedKernels(NormalizationKernels):
     max_pool2d: Callable[..., None]
     max_pool2d_grad: Callable[..., None]
 
-    def conv2d_relu(
-        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
-    ) -> None:
-        """``out`` = ReLU of the convolution plus ``bias``, (O,) or (O, OH, OW)."""
+    def conv2d_activate(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
+        formula: Function,
+    ) -> None:  # fmt: skip
+        """``out`` = the function ``formula`` of the convolution plus ``bias``, (O,) or (O, OH, OW)."""
         self.conv2d(x, weight, out, window, groups)
-        if bias is None:
-            self.relu(out, out)
-        else:
-            self.add_bias(out, bias, rectify=True)
+        self.finish(out, None, bias, formula)
 
     def conv2d_max_pool2d(
         self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
-        groups: int, pool: Window, rectify: bool,
+        groups: int, pool: Window, formula: Function | None, scale: Array | None = None,
     ) -> None:  # fmt: skip
-        """``out`` = the max pooling of the convolution plus ``bias``, or with ``rectify`` of ReLU of that.
+        """``out`` = the function ``formula`` of the max pooling of the convolution plus ``bias``.
 
-        ``winner`` is that of :meth:`max_pool2d`.
+        ``winner`` is that of :meth:`max_pool2d`, after ReLU if ``formula`` is that. With ``scale`` (O,), what
+        is pooled is multiplied by it before the bias, which is then (O,), is added.
         """
         shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
         y = self.scratch("convolution", shape, x.dtype)
-        if rectify:
-            self.conv2d_relu(x, weight, bias, y, window, groups)
-        else:
-            self.conv2d(x, weight, y, window, groups)
-            if bias is not None:
-                self.add_bias(y, bias)
+        self.conv2d(x, weight, y, window, groups)
+        if scale is None:
+            before = formula if formula == RELU else None
+            self.finish(y, None, bias, before)
+            bias, formula = None, None if before else formula
         self.max_pool2d(y, out, winner, pool)
+        self.finish(out, scale, bias, formula)
+
+    def finish(self, y: Array, scale: Array | None, bias: Array | None, formula: Function | None) -> None:
+        """``y`` = the function ``formula`` of ``scale * y + bias``, in place; each may be None.
+
+        ``scale`` is (O,), and ``bias`` is (O,) or has the shape of ``y``'s first axes.
+        """
+        if scale is None and formula in (None, RELU):
+            if bias is not None:
+                self.add_bias(y, bias, rectify=formula == RELU)
+            elif formula == RELU:
+                self.relu(y, y)
+            return
+        if bias is not None and bias.ndim > 1:
+            self.add_bias(y, bias)
+            bias = None
+        zeros = self.scratch("zeros", y.shape[:1], y.dtype)
+        self.clear(zeros)
+        self.normalize(y, zeros, zeros, scale, bias, 1.0, y, formula)
 
     def conv2d_epilogue_grad(
         self, dy: Array, x: Array, y: Array | None, winner: Array | None, weight: Array, window: Window,
         groups: int, pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
     ) -> None:  # fmt: skip
-        """The gradients of :meth:`conv2d_relu`, or with ``pool`` of :meth:`conv2d_max_pool2d`.
+        """The gradients of :meth:`conv2d_activate` with ReLU, or with ``pool`` of :meth:`conv2d_max_pool2d`.
 
         ``y`` is the output of that forward, or None without ReLU, and ``winner`` has its taps. ``bias_grad``
         and ``dx`` may be None.

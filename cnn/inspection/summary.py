@@ -13,9 +13,10 @@ from cnn.support.terminal import print_table, write_line
 def rows(network: Any) -> list[dict[str, Any]]:
     """One dict per layer. Multiply-adds and bytes are per image; bytes are those that training keeps.
 
-    Of fused layers only the output of the last one is kept.
+    Of layers that training computes in one pass only the output of the last one is kept.
     """
     network.require_built()
+    inference = {layer: together for together in network.walk_passes(training=False) for layer in together}
     return [
         {
             "layer": layer.label,
@@ -23,12 +24,25 @@ def rows(network: Any) -> list[dict[str, Any]]:
             "parameters": sum(parameter.size for parameter in layer.own_parameters.values()),
             "multiply_adds": layer.multiply_adds,
             "bytes": layer.kept_bytes if layer is together[-1] else 0,
-            "in_one_pass": [other.path for other in together] if len(together) > 1 else [],
+            "in_one_pass": _paths(together),
+            "in_one_pass_in_inference": _paths(inference[layer]),
+            "adds_up_moments": _adds_up_moments(layer, inference[layer]),
             "algorithm": layer.algorithm,
         }
         for together in network.walk_passes()
         for layer in together
     ]
+
+
+def _paths(together: tuple[Any, ...]) -> list[str]:
+    """The layers of a pass, if there are several."""
+    return [layer.path for layer in together] if len(together) > 1 else []
+
+
+def _adds_up_moments(layer: Any, together: tuple[Any, ...]) -> bool:
+    """Whether in training the pass of the layer gives the moments for the normalization after it."""
+    followed = layer is together[0] and len(together) > 1 and together[1].epilogue == "batch_norm"
+    return followed and bool(layer.algorithm)
 
 
 def totals(network: Any) -> dict[str, int]:
@@ -64,18 +78,31 @@ def show(network: Any) -> None:
         readable_bytes(whole["bytes_per_image"]),
     )
     footer = ["total", "", *figures]
-    if any(row["in_one_pass"] for row in table):
-        headings.append("in one\npass")
-        footer.append("")
-        for line, row in zip(lines, table, strict=True):
-            together = row["in_one_pass"]
-            line.append(f"{together[0]}-{together[-1]}" if together else "")
+    columns = {"in_one_pass": "in one\npass", "in_one_pass_in_inference": "in one pass\nin inference"}
+    if all(row["in_one_pass"] == row["in_one_pass_in_inference"] for row in table):
+        del columns["in_one_pass_in_inference"]
+    for name, heading in columns.items():
+        if any(row[name] for row in table):
+            headings.append(heading)
+            footer.append("")
+            for line, row in zip(lines, table, strict=True):
+                line.append(f"{row[name][0]}-{row[name][-1]}" if row[name] else "")
     print_table(headings, lines, footer)
     write_line(
         f"{network.dtype} on {network.backend.name}; parameters and their gradients use "
         f"{readable_bytes(whole['parameter_bytes'])}; the total memory per image includes the gradients that "
         "layers pass on"
     )
+    if summing := [row for row in table if row["adds_up_moments"]]:
+        write_line(
+            f"in training, layers {_list(summing)} compute the mean and the variance for the normalization "
+            "after them in their own pass"
+        )
     for algorithm in dict.fromkeys(row["algorithm"] for row in table if row["algorithm"]):
-        layers = ", ".join(row["layer"].partition(" ")[0] for row in table if row["algorithm"] == algorithm)
+        layers = _list([row for row in table if row["algorithm"] == algorithm])
         write_line(f"{algorithm} computes large batches of layers {layers}")
+
+
+def _list(table: list[dict[str, Any]]) -> str:
+    """The numbers of the layers of some rows."""
+    return ", ".join(row["layer"].partition(" ")[0] for row in table)

@@ -58,9 +58,9 @@ class Container(Layer):
         for child in self.children.values():
             yield from child.walk()
 
-    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
+    def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
         for child in self.children.values():
-            yield from child.walk_passes()
+            yield from child.walk_passes(training)
 
     @contextmanager
     def unfused(self) -> Iterator[None]:

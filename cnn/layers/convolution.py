@@ -7,7 +7,7 @@ from backends import Window
 from backends.kernels.window import Pair
 from cnn.layers import initializers
 from cnn.layers.epilogues import FusedConvolution
-from cnn.layers.fusion import Fused, Weighted
+from cnn.layers.fusion import Epilogue, Fused, Weighted, find_epilogue
 from cnn.layers.layer import Array, Context, Layer, Parameter, Shape
 from cnn.layers.padding import PADS, ZeroPad2D
 from cnn.layers.window import as_given, border_bytes, column_bytes, make_window, window_output
@@ -124,10 +124,19 @@ class Conv2D(Weighted):
         kernel(x, *self.weights, y, self.window, self.groups, mean, variance)
         return y
 
-    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
+    def infer(
+        self, x: Array, weight: Array, bias: Array | None, epilogue: Epilogue, scale: Array | None = None
+    ) -> Array:
         x = self._padded(x, training=False)
-        y = self.output(x, training=False)
-        self._convolve(x, weight, bias, y)
+        y = epilogue.layers[-1].output(x, training=False)
+        kernels, pool, formula = self.backend.kernels, epilogue.pool, epilogue.formula
+        how = self.window, self.groups
+        if pool is not None:
+            kernels.conv2d_max_pool2d(x, weight, bias, y, None, *how, pool.window, formula, scale)
+        elif formula is not None:
+            kernels.conv2d_activate(x, weight, bias, y, *how, formula)
+        else:
+            self._convolve(x, weight, bias, y)
         return y
 
     def _padded(self, x: Array, training: bool) -> Array:
@@ -160,6 +169,9 @@ class Conv2D(Weighted):
             case ["relu", *_]:
                 return FusedConvolution(self, following[0])
         return None
+
+    def find_epilogue(self, following: Sequence[Layer]) -> Epilogue:
+        return find_epilogue(following, pools=True, pool_first=not self.untied_bias)
 
     @property
     def algorithm(self) -> str:  # type: ignore[override]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cnn.layers import initializers
 from cnn.layers.epilogues import FusedDense
-from cnn.layers.fusion import Fused, Weighted
+from cnn.layers.fusion import Epilogue, Fused, Weighted, find_epilogue
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.support.arguments import flag, size
 from cnn.support.errors import ShapeError
@@ -44,11 +44,12 @@ class Dense(Weighted):
             self.backend.kernels.add_bias(y, self._bias.value)
         return y
 
-    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
+    def infer(
+        self, x: Array, weight: Array, bias: Array | None, epilogue: Epilogue, scale: Array | None = None
+    ) -> Array:
         y = self.output(x, training=False)
         self.backend.kernels.matmul(weight, x, y)
-        if bias is not None:
-            self.backend.kernels.add_bias(y, bias)
+        self.backend.kernels.finish(y, None, bias, epilogue.formula)
         return y
 
     @property
@@ -79,6 +80,9 @@ class Dense(Weighted):
         if following and following[0].epilogue == "relu":
             return FusedDense(self, following[0])
         return None
+
+    def find_epilogue(self, following: Sequence[Layer]) -> Epilogue:
+        return find_epilogue(following, pools=False, pool_first=False)
 
     @property
     def multiply_adds(self) -> int:

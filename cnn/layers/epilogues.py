@@ -3,6 +3,7 @@
 from math import prod
 from typing import Any
 
+from backends.kernels.functions import RELU
 from cnn.layers.fusion import Fused
 from cnn.layers.layer import Array, Layer
 
@@ -19,24 +20,15 @@ class FusedConvolution(Fused):
         y = self.last.output(x, training)
         winner = self.pool.winner(y) if training and self.pool is not None else None
         weight, bias = self.convolution.weights
-        self._convolve(x, weight, bias, y, winner)
+        window, groups = self.convolution.window, self.convolution.groups
+        if self.pool is None:
+            self.backend.kernels.conv2d_activate(x, weight, bias, y, window, groups, RELU)
+        else:
+            pool, formula = self.pool.window, None if self.relu is None else RELU
+            self.backend.kernels.conv2d_max_pool2d(x, weight, bias, y, winner, window, groups, pool, formula)
         if training:
             self._x, self._y, self._winner = x, y, winner
         return y
-
-    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        """The output of inference with this weight and bias."""
-        y = self.last.output(x, training=False)
-        self._convolve(x, weight, bias, y, None)
-        return y
-
-    def _convolve(self, x: Array, weight: Array, bias: Array | None, y: Array, winner: Array | None) -> None:
-        window, groups = self.convolution.window, self.convolution.groups
-        if self.pool is None:
-            self.backend.kernels.conv2d_relu(x, weight, bias, y, window, groups)
-        else:
-            pool, rectify = self.pool.window, self.relu is not None
-            self.backend.kernels.conv2d_max_pool2d(x, weight, bias, y, winner, window, groups, pool, rectify)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         convolution = self.convolution
@@ -68,23 +60,11 @@ class FusedDense(Fused):
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.last.output(x, training)
         self.dense.multiply(x, y, training)
-        self._rectify(y, None if self._bias is None else self._bias.value)
+        _, bias = self.dense.weights
+        self.backend.kernels.finish(y, None, bias, RELU)
         if training:
             self._y = y
         return y
-
-    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        """The output of inference with this weight and bias."""
-        y = self.last.output(x, training=False)
-        self.backend.kernels.matmul(weight, x, y)
-        self._rectify(y, bias)
-        return y
-
-    def _rectify(self, y: Array, bias: Array | None) -> None:
-        if bias is None:
-            self.backend.kernels.relu(y, y)
-        else:
-            self.backend.kernels.add_bias(y, bias, rectify=True)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         grad = self.dense.context.scratch.beside(dy, dy.shape)

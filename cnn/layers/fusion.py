@@ -5,12 +5,12 @@ go through the fused one. What lies between them is not kept: the output is enou
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
-from backends.kernels.functions import Function
+from backends.kernels.functions import RELU, Function
 from cnn.layers.layer import Array, Layer, Shape
 
 
@@ -23,17 +23,71 @@ class Fused(Layer):
         self.backend = layers[0].backend
         self._own_parameters = layers[0].parameters
 
-    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
+    def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
         yield self.layers
 
 
-@dataclass
-class Join:
-    """What a residual block lets its last layer add to its output, in the same pass."""
+class Joinable(Layer):
+    """A layer that can end a residual block: it then adds the shortcut's output in its own pass."""
 
-    addend: Array = None
-    addend_grad: Array = None  # where the gradient of the sum goes
-    formula: Function | None = None  # of the activation after the sum
+    joins = True  # whether this one can
+
+    @abstractmethod
+    def forward_joined(self, x: Array, training: bool, addend: Array, formula: Function | None) -> Array:
+        """The function ``formula`` of the sum of the output and ``addend``."""
+
+    @abstractmethod
+    def backward_joined(
+        self, dy: Array, input_grad: bool, addend_grad: Array, formula: Function | None
+    ) -> Array | None:
+        """What ``backward`` does; the gradient of the sum is written to ``addend_grad``."""
+
+
+def joins(layer: Layer) -> TypeGuard[Joinable]:
+    """Whether the layer can add the shortcut's output of a residual block in its own pass."""
+    return isinstance(layer, Joinable) and layer.is_own and layer.joins
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """The layers after one with weights that inference computes in the same pass.
+
+    They are a normalization, an activation and a max pooling, which may be the first or the last of them.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    normalization: Any = None
+    formula: Function | None = None
+    pool: Any = None
+
+
+def find_epilogue(following: Sequence[Layer], pools: bool, pool_first: bool) -> Epilogue:
+    """What of ``following`` can be computed in the pass of the layer before.
+
+    ``pools``: whether this can include a pooling, and ``pool_first``: whether a normalization may follow it.
+    """
+    taken: list[Layer] = []
+
+    def take(is_taken: Callable[[Layer], bool]) -> Any:
+        rest = following[len(taken) : len(taken) + 1]
+        if not rest or not rest[0].is_own or not is_taken(rest[0]):
+            return None
+        taken.append(rest[0])
+        return rest[0]
+
+    def is_pool(layer: Layer) -> bool:
+        return pools and layer.epilogue == "max_pool2d"
+
+    def folds(layer: Layer) -> bool:
+        return layer.epilogue == "batch_norm" and not layer.mixes_in_inference
+
+    pool = take(is_pool)
+    normalization = take(folds) if pool is None or pool_first else None
+    activation = take(lambda layer: layer.formula is not None)
+    formula = None if activation is None else activation.formula
+    if pool is None and formula in (None, RELU):
+        pool = take(is_pool)
+    return Epilogue(tuple(taken), normalization, formula, pool)
 
 
 class Weighted(Layer):
@@ -46,8 +100,13 @@ class Weighted(Layer):
         return getattr(weight, "value", None), getattr(bias, "value", None)
 
     @abstractmethod
-    def infer(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        """The output of inference with this weight and bias in place of the layer's own."""
+    def infer(
+        self, x: Array, weight: Array, bias: Array | None, epilogue: Epilogue, scale: Array | None = None
+    ) -> Array:
+        """The output of inference with this weight and bias in place of the layer's own.
+
+        ``epilogue`` is part of it, but for its normalization. ``scale`` is a factor of what is pooled.
+        """
 
     def forward_with_moments(self, x: Array, mean: Array, variance: Array) -> Array:
         """The output of a training forward, whose moments are written to ``mean`` and ``variance``."""
@@ -57,7 +116,11 @@ class Weighted(Layer):
 
     @abstractmethod
     def with_epilogue(self, following: Sequence[Layer]) -> Fused | None:
-        """The layer and the activation or pooling after it as one pass, which has an ``infer`` too."""
+        """The layer and the activation or pooling after it as one pass, also in training."""
+
+    @abstractmethod
+    def find_epilogue(self, following: Sequence[Layer]) -> Epilogue:
+        """What of ``following`` inference can compute in the same pass."""
 
     @property
     @abstractmethod
@@ -65,16 +128,97 @@ class Weighted(Layer):
         """The shape of the bias, or of one that is put where there is none."""
 
     def fuse(self, following: Sequence[Layer]) -> Layer | None:
-        if folds_into(self, following):
-            return Folded(self, following[0], following[1:])
-        return self.with_epilogue(following)
+        fused, epilogue = self.with_epilogue(following), self.find_epilogue(following)
+        together = len(fused.layers) if fused else 1
+        return Folded(self, epilogue) if len(epilogue.layers) >= together else fused
 
 
-def folds_into(layer: Layer, following: Sequence[Layer]) -> bool:
-    """Whether the first of ``following`` is a normalization that inference can fold into ``layer``."""
-    if not (isinstance(layer, Weighted) and layer.is_own and following):
-        return False
-    return following[0].epilogue == "batch_norm" and not following[0].mixes_in_inference
+class Folded(Fused, Joinable):
+    """A layer with weights and an epilogue that is one pass in inference.
+
+    A batch normalization is then folded into the weights, or if a pooling comes before it, into a scale and
+    a bias of what is pooled. In training the layers run as far as they can be fused there, and the layer
+    adds up what a normalization that follows it needs to know of its output.
+    """
+
+    def __init__(self, layer: Weighted, epilogue: Epilogue) -> None:
+        super().__init__(layer, *epilogue.layers)
+        self._layer, self._epilogue = layer, epilogue
+        fused = layer.with_epilogue(epilogue.layers)
+        rest = epilogue.layers[len(fused.layers) - 1 :] if fused else epilogue.layers
+        self._training: list[Any] = [fused or layer, *passes(rest)]
+        self._normalizes_first = epilogue.layers[0] is epilogue.normalization
+        self._ones = layer.backend.zeros(layer.bias_shape[0], layer.dtype)
+        self._ones.fill(1)
+
+    @property
+    def joins(self) -> bool:  # type: ignore[override]
+        return joins(self._training[-1])
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        if not training:
+            return self._infer(x)
+        return self._training[-1].forward(self._before_last(x), training)
+
+    def forward_joined(self, x: Array, training: bool, addend: Array, formula: Function | None) -> Array:
+        if training:
+            return self._training[-1].forward_joined(self._before_last(x), training, addend, formula)
+        y = self._infer(x)
+        result = self._layer.context.scratch.beside(y, y.shape)
+        self.backend.kernels.add_activate(y, addend, formula, result)
+        return result
+
+    def _infer(self, x: Array) -> Array:
+        weight, bias = self._layer.weights
+        normalization, scale = self._epilogue.normalization, None
+        if self._normalizes_first:
+            weight, bias = folded(self._layer, normalization)
+        elif normalization is not None:
+            scale, shift = (self._layer.buffer(name, self._ones.shape) for name in ("scale", "folded bias"))
+            normalization.fold(self._ones, bias, scale, shift)
+            bias = shift
+        return self._layer.infer(x, weight, bias, self._epilogue, scale)
+
+    def _before_last(self, x: Array) -> Array:
+        """The input of the last pass of a training forward."""
+        normalization = self._epilogue.normalization
+        moments = normalization.moments_before() if self._normalizes_first else None
+        if moments is None:
+            x = self._training[0].forward(x, training=True)
+        else:
+            x = self._layer.forward_with_moments(x, *moments)
+            normalization.has_moments = True  # only if nothing interrupted the layer
+        for layer in self._training[1:-1]:
+            x = layer.forward(x, training=True)
+        return x
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
+        return self._backward_before_last(self._training[-1].backward(dy), input_grad)
+
+    def backward_joined(
+        self, dy: Array, input_grad: bool, addend_grad: Array, formula: Function | None
+    ) -> Array | None:
+        last = self._training[-1].backward_joined(dy, True, addend_grad, formula)
+        return self._backward_before_last(last, input_grad)
+
+    def _backward_before_last(self, dy: Array | None, input_grad: bool) -> Array | None:
+        for layer in reversed(self._training[:-1]):
+            dy = layer.backward(dy, input_grad or layer is not self._training[0])
+        return dy
+
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        weight = self._layer.parameters["weight"]
+        numbers = weight.size + prod(self._layer.bias_shape)
+        runs = self._layer, *self._training
+        most = max(layer.workspace_bytes(batch, trained) for layer in runs)
+        return most + numbers * int(self.backend.xp.dtype(self._layer.dtype).itemsize)
+
+    def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
+        if not training:
+            yield self.layers
+            return
+        for layer in self._training:
+            yield from layer.walk_passes(training)
 
 
 def folded(layer: Weighted, normalization: Any) -> tuple[Array, Array]:
@@ -88,70 +232,11 @@ def folded(layer: Weighted, normalization: Any) -> tuple[Array, Array]:
     return result
 
 
-class Folded(Fused):
-    """A layer with weights and the batch normalization after it, which inference folds into the weights.
-
-    In training they run one after the other, and an activation that follows in the pass of the normalization.
-    The layer adds up what the normalization needs to know of its output.
-    In inference a ReLU or a pooling that follows runs in the pass of the layer.
-    """
-
-    def __init__(self, layer: Weighted, normalization: Layer, following: Sequence[Layer]) -> None:
-        fused = layer.with_epilogue(following)
-        normalized = fused or normalization.fuse(following)
-        epilogue = normalized.layers[1:] if isinstance(normalized, Fused) else ()
-        super().__init__(layer, normalization, *epilogue)
-        self._layer = layer
-        self._normalization: Any = normalization
-        self._inference: Any = fused or layer
-        self._after = () if fused else epilogue  # what runs by itself in inference
-        self._training = [layer, *passes([normalization, *epilogue])]
-        self._join: Join | None = None
-
-    def joined(self, join: Join) -> Layer | None:
-        last = self._training[-1].joined(join)
-        if last is None:
-            return None
-        self._training[-1], self._join = last, join
-        return self
-
-    def forward(self, x: Array, training: bool = False) -> Array:
-        if not training:
-            y = self._inference.infer(x, *folded(self._layer, self._normalization))
-            for layer in self._after:
-                y = layer.forward(y, training)
-            return y if self._join is None else self._sum(y, self._join)
-        moments = self._normalization.moments_before()
-        if moments is None:
-            x = self._layer.forward(x, training)
-        else:
-            x = self._layer.forward_with_moments(x, *moments)
-            self._normalization.has_moments = True  # only if nothing interrupted the layer
-        for layer in self._training[1:]:
-            x = layer.forward(x, training)
-        return x
-
-    def _sum(self, y: Array, join: Join) -> Array:
-        result = self._layer.context.scratch.beside(y, y.shape)
-        self.backend.kernels.add_activate(y, join.addend, join.formula, result)
-        return result
-
-    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        gradient: Array | None = dy
-        for layer in reversed(self._training):
-            gradient = layer.backward(gradient, input_grad or layer is not self._layer)
-        return gradient
-
-    def workspace_bytes(self, batch: int, trained: int) -> int:
-        weight = self._layer.parameters["weight"]
-        numbers = weight.size + prod(self._layer.bias_shape)
-        runs = self._inference, *self._training
-        most = max(layer.workspace_bytes(batch, trained) for layer in runs)
-        return most + numbers * int(self.backend.xp.dtype(self._layer.dtype).itemsize)
-
-    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
-        for layer in self._training:
-            yield from layer.walk_passes()
+def folds_into(layer: Layer, following: Sequence[Layer]) -> bool:
+    """Whether the first of ``following`` is a normalization that inference can fold into ``layer``."""
+    if not (layer.is_own and isinstance(layer, Weighted)):
+        return False
+    return find_epilogue(following, pools=False, pool_first=False).normalization is not None
 
 
 def passes(layers: Sequence[Layer]) -> list[Layer]:

@@ -108,10 +108,6 @@ class Layer:
         """How messages call it: "3 Conv2D"."""
         return f"{self.path} {self.kind}".strip()
 
-    def joined(self, join: Any) -> "Layer | None":
-        """This layer in one pass with the sum of a residual block; None if there is no such pass."""
-        return None
-
     def build(self, input_shape: Shape, context: Context) -> Shape:
         """Take up the place in a network: shapes and parameters, no data. -> the output's shape."""
         self.require_unbuilt()
@@ -209,7 +205,7 @@ class Layer:
         """The layers that follow each other: this one, or those inside a plain Sequential."""
         yield self
 
-    def walk_passes(self) -> Iterator[tuple["Layer", ...]]:
+    def walk_passes(self, training: bool = True) -> Iterator[tuple["Layer", ...]]:
         """All layers, those that run in one pass together; those inside containers included."""
         yield (self,)
 

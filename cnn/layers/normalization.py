@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from math import prod
 
 from backends.kernels.functions import Function
-from cnn.layers.fusion import Fused, Join
+from cnn.layers.fusion import Fused, Joinable
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.support.arguments import flag, number, positive, size
 from cnn.support.errors import ArgumentError, ShapeError
 
 
-class _BatchNorm(Layer):
+class _BatchNorm(Joinable):
     """What both batch normalizations share: everything but the input that they expect."""
 
     mixes_samples = True
@@ -134,8 +134,17 @@ class _BatchNorm(Layer):
             return FusedNormalization(self, following[0])
         return None
 
-    def joined(self, join: Join) -> Layer:
-        return JoinedNormalization(self, join)
+    def forward_joined(self, x: Array, training: bool, addend: Array, formula: Function | None) -> Array:
+        y = self.output(x, training)
+        self.normalize(x, y, training, formula, addend)
+        if training:
+            self._addend = addend
+        return y
+
+    def backward_joined(
+        self, dy: Array, input_grad: bool, addend_grad: Array, formula: Function | None
+    ) -> Array | None:
+        return self.differentiate(dy, input_grad, formula, self._addend, addend_grad)
 
     def _values(self, name: str) -> tuple[Array | None, Array | None]:
         """The values, or the gradients, of weight and bias."""
@@ -209,34 +218,8 @@ class FusedNormalization(Fused):
         return self.normalization.differentiate(dy, input_grad, self.last.formula)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        return _workspace_bytes(self, batch, trained)
-
-
-class JoinedNormalization(Fused):
-    """Batch normalization with the sum at the end of a residual block, and the activation after that."""
-
-    def __init__(self, normalization: _BatchNorm, join: Join) -> None:
-        super().__init__(normalization)
-        self.normalization, self.join = normalization, join
-
-    def forward(self, x: Array, training: bool = False) -> Array:
-        y, addend = self.last.output(x, training), self.join.addend
-        self.normalization.normalize(x, y, training, self.join.formula, addend)
-        if training:
-            self._addend = addend
-        return y
-
-    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        join = self.join
-        return self.normalization.differentiate(dy, input_grad, join.formula, self._addend, join.addend_grad)
-
-    def workspace_bytes(self, batch: int, trained: int) -> int:
-        return _workspace_bytes(self, batch, trained)
-
-
-def _workspace_bytes(fused: Fused, batch: int, trained: int) -> int:
-    numbers = prod(fused.last.output_shape) * int(fused.backend.xp.dtype(fused.layers[0].dtype).itemsize)
-    return max(layer.workspace_bytes(batch, trained) for layer in fused.layers) + 2 * numbers * trained
+        numbers = prod(self.last.output_shape) * int(self.backend.xp.dtype(self.normalization.dtype).itemsize)
+        return max(layer.workspace_bytes(batch, trained) for layer in self.layers) + 2 * numbers * trained
 
 
 class _GroupNormalization(Layer):

@@ -1,12 +1,13 @@
 """Branches: layers that work on the same input, whose outputs are joined."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
+from math import prod
 from typing import Any
 
+from backends.kernels.functions import Function
 from cnn.layers.container import Container, backward, forward, require_layers
-from cnn.layers.fusion import Fused, Join
+from cnn.layers.fusion import Fused, joins
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.layers.sequential import Sequential
 from cnn.support.arguments import instance, shown
@@ -99,8 +100,8 @@ class Parallel(Container):
     def fresh(self) -> "Parallel":
         return type(self)(*(branch.fresh() for branch in self.branches), join=self.join)
 
-    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
-        yield from super().walk_passes()
+    def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
+        yield from super().walk_passes(training)
         yield (self,)
 
     def __repr__(self) -> str:
@@ -131,27 +132,28 @@ class Residual(Parallel):
     def config(self) -> dict[str, Any]:
         return {"layers": self.layers, "shortcut": self.shortcut}
 
-    def build(self, input_shape: Shape, context: Context) -> Shape:
-        super().build(input_shape, context)
-        join = Join()
-        self._join = join if context.fuse and self.branches[0].joined(join) else None
-        return self.output_shape
-
-    def forward(self, x: Array, training: bool = False) -> Array:
-        if self._join is None:
-            return super().forward(x, training)
+    def forward(self, x: Array, training: bool = False, formula: Function | None = None) -> Array:
+        """The sum, or if the layers end in one that joins, the function ``formula`` of it."""
         layers, shortcut = self.branches
         x = self._kept(x, "x", training)
         addend = forward(shortcut, x, training)
-        self._join.addend = addend if addend is x else self._kept(addend, "addend", training)
-        return forward(layers, x, training)
+        addend = addend if addend is x else self._kept(addend, "addend", training)
+        if joins(layers):
+            return layers.forward_joined(x, training, addend, formula)
+        output = forward(layers, x, training)
+        y = self.output(output, training)
+        self.backend.kernels.add(output, addend, y)
+        return y
 
-    def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        if self._join is None:
-            return super().backward(dy, input_grad)
+    def backward(self, dy: Array, input_grad: bool = True, formula: Function | None = None) -> Array | None:
         layers, shortcut = self.branches
-        grad = self._join.addend_grad = self.buffer("dy", dy.shape)
-        along = backward(layers, dy, input_grad or shortcut.is_trained)  # writes ``grad`` too
+        wanted = input_grad or shortcut.is_trained
+        grad = self.buffer("dy", dy.shape)
+        if joins(layers):
+            along = layers.backward_joined(dy, wanted, grad, formula)
+        else:
+            self.backend.kernels.copy(dy, grad)  # from scratch, which the layers write into
+            along = backward(layers, dy, wanted)
         if not input_grad:
             return backward(shortcut, grad, False) if shortcut.is_trained else None
         dx = self.buffer("dx", (*self.input_shape, dy.shape[-1]))
@@ -163,19 +165,14 @@ class Residual(Parallel):
         return dx
 
     def fuse(self, following: Sequence[Layer]) -> Layer | None:
-        if self._join is not None and following and following[0].is_own and following[0].formula is not None:
-            self._join.formula = following[0].formula
+        if joins(self.branches[0]) and following and following[0].is_own and following[0].formula is not None:
             return FusedResidual(self, following[0])
         return None
 
-    @contextmanager
-    def unfused(self) -> Iterator[None]:
-        join, self._join = self._join, None
-        try:
-            with super().unfused():
-                yield
-        finally:
-            self._join = join
+    def workspace_bytes(self, batch: int, trained: int) -> int:
+        """That of the layers, and what the last one needs for the sum and its gradient."""
+        numbers = prod(self.output_shape) * int(self.backend.xp.dtype(self.dtype).itemsize)
+        return super().workspace_bytes(batch, trained) + 2 * numbers * trained
 
     def fresh(self) -> "Residual":
         layers: Sequence[Layer] = [layer.fresh() for layer in self.layers]
@@ -194,15 +191,15 @@ class FusedResidual(Fused):
         self.residual = residual
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        return self.residual.forward(x, training)
+        return self.residual.forward(x, training, self.last.formula)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        return self.residual.backward(dy, input_grad)
+        return self.residual.backward(dy, input_grad, self.last.formula)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         return self.residual.workspace_bytes(batch, trained)
 
-    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
-        *inside, _ = self.residual.walk_passes()
+    def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
+        *inside, _ = self.residual.walk_passes(training)
         yield from inside
         yield self.layers

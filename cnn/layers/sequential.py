@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from backends.kernels.functions import Function
 from cnn.layers.container import Container, backward, forward, require_layers
-from cnn.layers.fusion import Join, passes
+from cnn.layers.fusion import Joinable, joins, passes
 from cnn.layers.layer import Array, Context, Layer, Shape
 
 
-class Sequential(Container):
+class Sequential(Container, Joinable):
     """Each layer's output is the next one's input. Neighbouring layers run in one pass if they can."""
 
     def __init__(self, *layers: Layer) -> None:
@@ -35,22 +36,44 @@ class Sequential(Container):
         self.passes = self._fused = passes(self.layers) if context.fuse else list(self.layers)
         return self.output_shape
 
-    def joined(self, join: Join) -> Layer | None:
-        last = self.passes[-1].joined(join) if self.passes and self.passes[-1].is_own else None
-        if last is None:
-            return None
-        self.passes[-1] = last
-        return self
+    @property
+    def joins(self) -> bool:  # type: ignore[override]
+        is_fused = self.context.fuse and self.passes is self._fused
+        return is_fused and bool(self.passes) and joins(self.passes[-1])
 
     def forward(self, x: Array, training: bool = False) -> Array:
         for layer in self.passes:
             x = forward(layer, x, training)
         return x
 
+    def forward_joined(self, x: Array, training: bool, addend: Array, formula: Function | None) -> Array:
+        for layer in self.passes[:-1]:
+            x = forward(layer, x, training)
+        return self._last.forward_joined(x, training, addend, formula)
+
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        first_trained = next((i for i, layer in enumerate(self.passes) if layer.is_trained), len(self.passes))
-        gradient: Array | None = dy
-        for index in reversed(range(len(self.passes))):
+        return self._backward(len(self.passes), dy, input_grad)
+
+    def backward_joined(
+        self, dy: Array, input_grad: bool, addend_grad: Array, formula: Function | None
+    ) -> Array | None:
+        along = self._last.backward_joined(
+            dy, input_grad or self._first_trained < len(self.passes) - 1, addend_grad, formula
+        )
+        return self._backward(len(self.passes) - 1, along, input_grad)
+
+    @property
+    def _last(self) -> Any:
+        return self.passes[-1]
+
+    @property
+    def _first_trained(self) -> int:
+        return next((i for i, layer in enumerate(self.passes) if layer.is_trained), len(self.passes))
+
+    def _backward(self, count: int, gradient: Array | None, input_grad: bool) -> Array | None:
+        """The gradient of the input of the first ``count`` passes, for that of their output."""
+        first_trained = self._first_trained
+        for index in reversed(range(count)):
             if not input_grad and index < first_trained:
                 return None
             gradient = backward(self.passes[index], gradient, input_grad or index > first_trained)
@@ -81,6 +104,6 @@ class Sequential(Container):
             finally:
                 self.passes = self._fused
 
-    def walk_passes(self) -> Iterator[tuple[Layer, ...]]:
+    def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
         for layer in self.passes:
-            yield from layer.walk_passes()
+            yield from layer.walk_passes(training)

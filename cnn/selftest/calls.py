@@ -25,7 +25,7 @@ from backends.kernels.augmentation import (
     Step,
     rows_drawn,
 )
-from backends.kernels.functions import FUNCTIONS, Function
+from backends.kernels.functions import FUNCTIONS, RELU, Function
 from backends.kernels.sampling import Sampling
 
 
@@ -138,16 +138,33 @@ def _fused(numbers: _Numbers) -> Iterator[Call]:
         PH, PW = pool.output_size(OH, OW)
         for kind, bias in biases.items():
             given = {"x": x, "weight": weight, "bias": bias, "window": window, "groups": groups}
-            plain = _kernel("conv2d_relu", f"{variant}, {kind}", **given, out=numbers.unset(O, OH, OW, N))
+            yield _kernel(
+                "conv2d_activate", f"{variant}, {kind}, GELU", **given, formula=Function("gelu"),
+                out=numbers.unset(O, OH, OW, N),
+            )  # fmt: skip
+            if bias is None or bias.ndim == 1:
+                yield _kernel(
+                    "conv2d_max_pool2d", f"{variant}, {kind}, scale and GELU", **given, pool=pool,
+                    out=numbers.unset(O, PH, PW, N), winner=None, formula=Function("gelu"),
+                    scale=numbers.normal(O),
+                )  # fmt: skip
+            plain = _kernel(
+                "conv2d_activate", f"{variant}, {kind}, ReLU", **given, formula=RELU,
+                out=numbers.unset(O, OH, OW, N),
+            )  # fmt: skip
             yield _kernel(
                 "conv2d_moments", f"{variant}, {kind}", **given, out=numbers.unset(O, OH, OW, N),
                 mean=numbers.unset(O), variance=numbers.unset(O),
+            )  # fmt: skip
+            yield _kernel(
+                "finish", f"{variant}, {kind}", y=numbers.normal(O, OH, OW, N), bias=bias,
+                formula=Function("gelu"), scale=numbers.normal(O),
             )  # fmt: skip
             winner = np.zeros((O, PH, PW, N), np.uint8)
             pooled, rectified = (
                 _kernel(
                     "conv2d_max_pool2d", f"{variant}, {kind}, {name}", **given, pool=pool, winner=winner,
-                    out=numbers.unset(O, PH, PW, N), rectify=name == "ReLU",
+                    out=numbers.unset(O, PH, PW, N), formula=RELU if name == "ReLU" else None,
                 )
                 for name in ("no ReLU", "ReLU")
             )  # fmt: skip

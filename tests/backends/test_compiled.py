@@ -14,6 +14,7 @@ import backends
 import cnn
 from backends import Window
 from backends.cpu import threads
+from backends.kernels.functions import RELU
 
 pytest.importorskip("hypothesis")
 pytest.importorskip("numba")
@@ -46,6 +47,7 @@ def pools(draw):
 )  # fmt: skip
 def test_one_pass_is_the_same_as_one_after_the_other(kernels, case, pool, kind, input_grad, rectify):
     rectify = rectify or pool is None
+    formula = RELU if rectify else None
     window, groups, x, weight, dy = case
     O, OH, OW, N = dy.shape
     random = np.random.default_rng(O)
@@ -80,12 +82,12 @@ def test_one_pass_is_the_same_as_one_after_the_other(kernels, case, pool, kind, 
     # in one pass
     found, who = np.full_like(y, np.nan), None
     if pool is None:
-        kernels.conv2d_relu(x, weight, bias, found, window, groups)
+        kernels.conv2d_activate(x, weight, bias, found, window, groups, RELU)
     else:
         who = np.empty(y.shape, dtype=np.uint8)
-        kernels.conv2d_max_pool2d(x, weight, bias, found, who, window, groups, pool, rectify)
+        kernels.conv2d_max_pool2d(x, weight, bias, found, who, window, groups, pool, formula)
         alone = np.full_like(y, np.nan)
-        kernels.conv2d_max_pool2d(x, weight, bias, alone, None, window, groups, pool, rectify)
+        kernels.conv2d_max_pool2d(x, weight, bias, alone, None, window, groups, pool, formula)
         np.testing.assert_array_equal(alone, found)
     found_dw, found_dx = np.full_like(dw, np.nan), np.full_like(dx, np.nan) if input_grad else None
     found_db = None if bias is None else np.full_like(bias, np.nan)

@@ -22,6 +22,7 @@ from backends.cuda.kernels import TILES
 from backends.cuda.launch import SOURCE, THREADS, Launcher
 from backends.kernels import PortableKernels
 from backends.kernels.contract import Kernels
+from backends.kernels.functions import RELU
 from backends.kernels.sampling import Sampling
 from cnn.selftest.calls import EACH_FUNCTION
 
@@ -295,7 +296,7 @@ def launch_windows(device, channels):
     kernels.conv2d(x, weight, y, window)
     kernels.conv2d_grad_weight(x, y, weight, window)
     kernels.conv2d_grad_input(y, weight, x, window)
-    kernels.conv2d_max_pool2d(x, weight, None, pooled, winner, window, 1, pool, rectify=True)
+    kernels.conv2d_max_pool2d(x, weight, None, pooled, winner, window, 1, pool, RELU)
     kernels.max_pool2d(y, pooled, winner, pool)
     kernels.max_pool2d_grad(pooled, winner, y, pool)
 
@@ -337,7 +338,7 @@ def launch_groups(kernels, asarray, groups):
     winner = asarray(np.zeros((2 * groups, 1, 1, 2), np.uint8))
     window, pool = Window((2, 2)), Window((2, 2))
     kernels.conv2d(x, weight, y, window, groups)
-    kernels.conv2d_max_pool2d(x, weight, None, pooled, winner, window, groups, pool, rectify=True)
+    kernels.conv2d_max_pool2d(x, weight, None, pooled, winner, window, groups, pool, RELU)
     gradients = asarray(np.zeros(x.shape)), asarray(np.zeros(weight.shape))
     kernels.conv2d_grad_input(y, weight, gradients[0], window, groups)
     kernels.conv2d_grad_weight(x, y, gradients[1], window, groups)

@@ -16,6 +16,7 @@ pytest.importorskip("numba")
 from backends.cpu import threads
 from backends.cpu.compiled import jit
 from backends.cpu.kernels import winograd
+from backends.kernels.functions import RELU, Function
 
 COMPILED = backends.get("cpu", kernels="compiled").kernels
 PORTABLE = backends.get("cpu", kernels="portable").kernels
@@ -75,7 +76,7 @@ def test_forward_and_gradients_are_close_to_those_of_float64(shape, padding, N):
     expected = exact("conv2d", x, weight, y_shape, window)
     require_close(y, expected)
 
-    COMPILED.conv2d_relu(x, weight, bias, rectified, window, 1)
+    COMPILED.conv2d_activate(x, weight, bias, rectified, window, 1, RELU)
     require_close(rectified, np.maximum(expected + bias[:, None, None, None], 0))
 
     dy = np.random.default_rng(1).standard_normal(y_shape, dtype=np.float32)
@@ -104,6 +105,39 @@ def test_every_number_of_rows_is_covered_by_tiles(O):
     require_close(y, exact("conv2d", x, weight, y_shape, window))
 
 
+@pytest.mark.parametrize("N", [16, 33, 128])
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (5, 15)])
+def test_a_function_of_the_output_in_the_same_pass(size, N):
+    x, weight, bias, window, y_shape = numbers(24, 29, *size, N, (1, 1), (1, 1))
+    gelu, y = Function("gelu"), nan(y_shape)
+    COMPILED.conv2d(x, weight, y, window)
+    for own in (bias, None):
+        expected, found = nan(y_shape), nan(y_shape)
+        before = y + (0 if own is None else own[:, None, None, None])
+        COMPILED.activate(before, gelu, expected)
+        COMPILED.conv2d_activate(x, weight, own, found, window, 1, gelu)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("winners", [False, True])
+@pytest.mark.parametrize("formula", [None, RELU, Function("silu")])
+@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
+def test_pooled_numbers_are_scaled_before_the_bias_and_the_function(size, formula, winners):
+    x, weight, bias, window, y_shape = numbers(24, 29, *size, 33, (1, 1), (1, 1))
+    x[3, 2, 1, 5] = np.nan
+    scale = np.random.default_rng(1).standard_normal(29, dtype=np.float32)  # some are negative
+    shape = (len(weight), *POOL.output_size(*size), 33)
+    y, found, expected = nan(y_shape), nan(shape), nan(shape)
+    winner = np.zeros(shape, np.uint8) if winners else None
+    COMPILED.conv2d(x, weight, y, window)
+    COMPILED.max_pool2d(y, expected, None, POOL)
+    COMPILED.finish(expected, scale, bias, formula)
+    COMPILED.conv2d_max_pool2d(x, weight, bias, found, winner, window, 1, POOL, formula, scale)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    assert np.isnan(found).any()
+    assert not np.isnan(found).all()
+
+
 def test_more_channels_than_are_multiplied_at_a_time():
     x, weight, _, window, y_shape = numbers(winograd.DEPTH + 3, 24, 4, 4, 16, (1, 1), (1, 1))
     y = nan(y_shape)
@@ -125,7 +159,9 @@ def test_pooling_in_the_same_pass_gives_the_same_bits(size, rectify, N):
     COMPILED.max_pool2d(y, expected, taps, POOL)
     for winner in (np.full(shape, 77, np.uint8), None):
         pooled = nan(shape)
-        COMPILED.conv2d_max_pool2d(x, weight, bias, pooled, winner, window, 1, POOL, rectify)
+        COMPILED.conv2d_max_pool2d(
+            x, weight, bias, pooled, winner, window, 1, POOL, RELU if rectify else None
+        )
         np.testing.assert_array_equal(pooled, expected)
         assert winner is None or (winner == taps).all()
     assert np.isnan(expected).any()
@@ -140,9 +176,9 @@ def test_other_poolings_and_biases(pool, untied):
         bias = np.random.default_rng(2).standard_normal(y_shape[:3], dtype=np.float32)
     shape = (len(weight), *pool.output_size(7, 7), 16)
     found, expected = nan(shape), np.zeros(shape)
-    COMPILED.conv2d_max_pool2d(x, weight, bias, found, None, window, 1, pool, True)
+    COMPILED.conv2d_max_pool2d(x, weight, bias, found, None, window, 1, pool, RELU)
     wide = [array.astype(np.float64) for array in (x, weight, bias)]
-    PORTABLE.conv2d_max_pool2d(*wide, expected, None, window, 1, pool, True)
+    PORTABLE.conv2d_max_pool2d(*wide, expected, None, window, 1, pool, RELU)
     require_close(found, expected)
 
 
@@ -152,10 +188,10 @@ def test_gradients_behind_relu_and_pooling(pool, rectify):
     shape = y_shape if pool is None else (y_shape[0], *pool.output_size(*y_shape[1:3]), 24)
     y, winner = nan(shape), None
     if pool is None:
-        COMPILED.conv2d_relu(x, weight, bias, y, window, 1)
+        COMPILED.conv2d_activate(x, weight, bias, y, window, 1, RELU)
     else:
         winner = np.zeros(shape, np.uint8)
-        COMPILED.conv2d_max_pool2d(x, weight, bias, y, winner, window, 1, pool, rectify)
+        COMPILED.conv2d_max_pool2d(x, weight, bias, y, winner, window, 1, pool, RELU if rectify else None)
     dy = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
     found = nan(weight.shape), nan(bias.shape), nan(x.shape)
     expected = np.zeros(weight.shape), np.zeros(bias.shape), np.zeros(x.shape)
@@ -208,9 +244,13 @@ def test_two_threads_compute_what_one_does_bit_for_bit(N, monkeypatch):
         pooled, winner = nan((33, 6, 5, N)), np.zeros((33, 6, 5, N), np.uint8)
         y, dx, mean, variance = nan(y_shape), nan(x.shape), nan(bias.shape), nan(bias.shape)
         COMPILED.conv2d_moments(x, weight, bias, y, window, 1, mean, variance)
-        COMPILED.conv2d_max_pool2d(x, weight, bias, pooled, winner, window, 1, POOL, True)
+        COMPILED.conv2d_max_pool2d(x, weight, bias, pooled, winner, window, 1, POOL, RELU)
         COMPILED.conv2d_grad_input(y, weight, dx, window)
-        results.append([array.tobytes() for array in (y, mean, variance, pooled, winner, dx)])
+        activated, scaled = nan(y_shape), nan(pooled.shape)
+        COMPILED.conv2d_activate(x, weight, bias, activated, window, 1, Function("gelu"))
+        COMPILED.conv2d_max_pool2d(x, weight, bias, scaled, None, window, 1, POOL, Function("gelu"), bias)
+        arrays = y, mean, variance, pooled, winner, dx, activated, scaled
+        results.append([array.tobytes() for array in arrays])
     assert results[0] == results[1] == results[2]
 
 

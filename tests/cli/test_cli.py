@@ -346,6 +346,20 @@ def test_the_summary_shows_what_runs_in_one_pass(command):
     assert "0-2" in command("summary")[1]
 
 
+def test_the_summary_shows_what_runs_in_one_pass_in_inference(command):
+    pytest.importorskip("numba")
+    rows = json.loads(command("summary", "--model", "airbench93", "--json")[1])["layers"]
+    assert rows[1]["in_one_pass"] == []
+    assert rows[1]["in_one_pass_in_inference"] == ["0", "1"]
+    assert rows[2]["in_one_pass"] == ["2", "3"]
+    assert rows[2]["in_one_pass_in_inference"] == ["2", "3", "4", "5"]
+    assert [row["layer"] for row in rows if row["adds_up_moments"]] == ["6 Conv2D", "13 Conv2D", "20 Conv2D"]
+    shown = command("summary", "--model", "airbench93")[1]
+    assert "in inference" in shown
+    assert "layers 6, 13, 20 compute the mean and the variance" in " ".join(shown.split())
+    assert "in inference" not in command("summary")[1]
+
+
 def test_the_summary_shows_which_layers_use_winograds_algorithm(command):
     pytest.importorskip("numba")
     wide = command("summary", "--model", "resnet20", "--input-shape", "3,32,32")[1]

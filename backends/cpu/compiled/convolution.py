@@ -17,6 +17,7 @@ of the weight is the sum of a share of each part.
 
 from typing import NamedTuple
 
+from backends.cpu.compiled.functions import RECTIFY
 from backends.cpu.compiled.jit import Bytes, Indices, Kernel, Numbers, inlined, share
 from backends.cpu.compiled.pooling import (
     has_quads,
@@ -27,6 +28,8 @@ from backends.cpu.compiled.pooling import (
     sum_images,
 )
 from backends.cpu.compiled.registers import at, call, zero
+
+BLOCK = 2048  # numbers to which a function is applied at a time; they stay in the first cache
 
 # what follows the convolution whose gradient is computed
 ALONE, BEFORE_RELU, BEFORE_POOL, BEFORE_RELU_AND_POOL = range(4)
@@ -116,12 +119,28 @@ def finish_line(y, y_row, O, OW, N, bias, b_channel, b_column, rectify):
                     run[n] += add
 
 
+@inlined
+def _activate_line(y, y_row, O, width, function, constants, block):
+    """Apply a function to a line of all channels."""
+    for o in range(O):
+        for begin in range(0, width, BLOCK):
+            run, count = at(y, o * y_row + begin), min(width - begin, BLOCK)
+            for n in range(count):
+                block[n] = run[n]
+            call(function, (block, constants, run, count, 0, 1))
+
+
 @Kernel
 def convolve(
     outer: int, y: Numbers, x: Numbers, w: Numbers, offsets: Indices, shape: Indices, bias: Numbers,
-    b_channel: int, b_row: int, b_column: int, finish: int, rectify: int, lanes: int, part: int, parts: int,
+    b_channel: int, b_row: int, b_column: int, finish: int, function: int, constants: Numbers,
+    scratch: Numbers, lanes: int, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``y`` = x * w; with ``finish`` the bias is added; with ``rectify`` negative values become 0."""
+    """``y`` = the function of x * w, or with ``finish`` of x * w + bias.
+
+    ``function`` is the address of one of ``functions.VALUES``, NO_FUNCTION or RECTIFY. ``scratch`` has a
+    block for each part.
+    """
     groups, N, O, OH, OW = shape[0], shape[4], shape[5], shape[6], shape[7]
     line = OW * N
     first, last = share(groups * OH, part, parts)
@@ -131,7 +150,9 @@ def convolve(
         _line(outer, y_line, OH * line, x, w, offsets, shape, group, row, lanes)
         if finish != 0:
             b = at(bias, group * O * b_channel + row * b_row)
-            finish_line(y_line, OH * line, O, OW, N, b, b_channel, b_column, rectify)
+            finish_line(y_line, OH * line, O, OW, N, b, b_channel, b_column, int(function == RECTIFY))
+        if function > RECTIFY:
+            _activate_line(y_line, OH * line, O, line, function, constants, at(scratch, part * BLOCK))
 
 
 @Kernel

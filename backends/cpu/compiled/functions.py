@@ -18,6 +18,8 @@ from numba.extending import intrinsic, overload
 from backends.cpu.compiled.jit import Numbers, as_written, inlined, share
 from backends.kernels.functions import CUBIC, FUNCTIONS, TANH_SCALE
 
+NO_FUNCTION, RECTIFY = 0, 1  # in place of a function's address; ReLU is computed without a call
+
 F = np.float32
 
 # exp(x) = 2^k exp(r), where k is the whole number next to x / log(2)

@@ -7,10 +7,10 @@ from math import inf, sqrt
 
 import numpy as np
 
+from backends.cpu.compiled.functions import NO_FUNCTION, RECTIFY
 from backends.cpu.compiled.jit import Doubles, Indices, Kernel, Numbers, as_written, inlined, share
 from backends.cpu.compiled.registers import as_number, at, call, one, zero
 
-NO_FUNCTION, RECTIFY = 0, 1  # in place of a function's address; ReLU is computed without a call
 BLOCK = 2048  # numbers, of which a few arrays stay in the first cache
 
 

@@ -7,6 +7,7 @@ plain arithmetic on vectors, and the results of an input's transform are what th
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import nan
 from typing import Any
 
 from llvmlite import ir
@@ -207,18 +208,15 @@ def weight_gradient_tile(typing_context, m, step, out, out_step):
     return signature, codegen
 
 
-def _results(
-    v: _Arithmetic, m: ir.Value, step: ir.Value, bias: ir.Value, lowest: ir.Value
-) -> Iterator[list[Vector]]:
-    """``A^T M A`` plus ``bias``, at least ``lowest``, for the 36 vectors M at ``m + p * step``."""
-    bias, lowest = v.splat(bias), v.splat(lowest)
+def _finished(v: _Arithmetic, result: Vector, bias: ir.Value, lowest: ir.Value) -> Vector:
+    """``result + bias``, at least ``lowest``."""
+    result, lowest = v.add(result, v.splat(bias)), v.splat(lowest)
+    return v.builder.select(v.builder.fcmp_ordered("<", result, lowest), lowest, result)  # NaN stays
 
-    def finished(result: Vector) -> Vector:
-        result = v.add(result, bias)
-        return v.builder.select(v.builder.fcmp_ordered("<", result, lowest), lowest, result)  # NaN stays
 
-    rows = v.transform(_output_line, 6, _in_steps(v, m, step, 6))
-    return (list(map(finished, row)) for row in rows)
+def _results(v: _Arithmetic, m: ir.Value, step: ir.Value) -> Iterator[list[Vector]]:
+    """``A^T M A`` for the 36 vectors M at ``m + p * step``."""
+    return v.transform(_output_line, 6, _in_steps(v, m, step, 6))
 
 
 @intrinsic
@@ -233,9 +231,9 @@ def output_tile(typing_context, m, step, y, places, bias, lowest, ahead):
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         m, step, y, places, bias, lowest, ahead = arguments
         v = _Arithmetic(builder, signature.args[2].dtype)
-        for row, results in enumerate(_results(v, m, step, bias, lowest)):
+        for row, results in enumerate(_results(v, m, step)):
             for column, result in enumerate(results):
-                v.store(result, _place(v, y, places, row * 4 + column))
+                v.store(_finished(v, result, bias, lowest), _place(v, y, places, row * 4 + column))
         _prefetch_places(v, y, places, 16, ahead, to_write=True)
         return context.get_dummy_value()
 
@@ -270,21 +268,20 @@ def sum_tile(typing_context, y, places, weights, shift, sums):
 
 
 @intrinsic
-def pooled_tile(typing_context, m, step, y, winner, keep, places, bias, lowest):
+def pooled_tile(typing_context, m, step, y, winner, places, bias, lowest):
     """The same followed by 2x2 max pooling: ``y[places[p]]`` for 4 windows, whose taps go to ``winner``.
 
-    If ``keep`` is true, ``winner[places[4 + p]]`` = the tap of each maximum: the first of equal ones, and NaN
-    wins over every number.
+    ``winner[places[4 + p]]`` = the tap of each maximum: the first of equal ones, and NaN wins over every
+    number.
     """
     number = y.dtype
-    signature = types.void(m, types.intp, y, winner, types.boolean, places, number, number)
+    signature = types.void(m, types.intp, y, winner, places, number, number)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        m, step, y, winner, keep, places, bias, lowest = arguments
+        m, step, y, winner, places, bias, lowest = arguments
         v = _Arithmetic(builder, signature.args[2].dtype)
-        results = list(_results(v, m, step, bias, lowest))
+        results = [[_finished(v, one, bias, lowest) for one in row] for row in _results(v, m, step)]
         byte, lane = ir.VectorType(ir.IntType(8), v.lanes), ir.VectorType(ir.IntType(32), v.lanes)
-        taps = []
         for window in range(4):
             row, column = window // 2 * 2, window % 2 * 2
             best, tap = results[row][column], ir.Constant(lane, [0] * v.lanes)
@@ -295,11 +292,55 @@ def pooled_tile(typing_context, m, step, y, winner, keep, places, bias, lowest):
                 best = builder.select(better, other, best)
                 tap = builder.select(better, ir.Constant(lane, [number] * v.lanes), tap)
             v.store(best, _place(v, y, places, window))
-            taps.append(tap)
-        with builder.if_then(keep):
-            for window, tap in enumerate(taps):
-                place = builder.bitcast(_place(v, winner, places, 4 + window), byte.as_pointer())
-                builder.store(builder.trunc(tap, byte), place, align=1)
+            place = builder.bitcast(_place(v, winner, places, 4 + window), byte.as_pointer())
+            builder.store(builder.trunc(tap, byte), place, align=1)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def largest_tile(typing_context, m, step, y, places, scale, bias, lowest):
+    """``y[places[p]]`` = the maximum of 2x2 results, times ``scale``, plus ``bias``, and at least ``lowest``.
+
+    This is done for the 4 windows of a tile.
+    """
+    number = y.dtype
+    signature = types.void(m, types.intp, y, places, number, number, number)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        m, step, y, places, scale, bias, lowest = arguments
+        v = _Arithmetic(builder, signature.args[2].dtype)
+        results = list(_results(v, m, step))
+        for window in range(4):
+            row, column = window // 2 * 2, window % 2 * 2
+            seen = [*results[row][column : column + 2], *results[row + 1][column : column + 2]]
+            best = seen[0]
+            for other in seen[1:]:
+                best = builder.select(builder.fcmp_ordered(">", other, best), other, best)
+            is_nan = builder.or_(*(builder.fcmp_unordered("uno", *seen[i : i + 2]) for i in (0, 2)))
+            best = builder.select(is_nan, v.constant(nan), builder.fmul(best, v.splat(scale)))
+            v.store(_finished(v, best, bias, lowest), _place(v, y, places, window))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def place_tile(typing_context, source, y, places, count, ahead):
+    """``y[places[p]]`` = vector p at ``source``, for so many of them.
+
+    Unless ``ahead`` is 0, the numbers of y so far behind these are prefetched.
+    """
+    signature = types.void(source, y, places, count, types.intp)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        source, y, places, _, ahead = arguments
+        v = _Arithmetic(builder, signature.args[0].dtype)
+        for place in range(count.literal_value):
+            vector = v.load(moved(builder, source, word(place * v.lanes)))
+            v.store(vector, _place(v, y, places, place))
+        _prefetch_places(v, y, places, count.literal_value, ahead, to_write=True)
         return context.get_dummy_value()
 
     return signature, codegen

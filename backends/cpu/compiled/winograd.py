@@ -10,17 +10,21 @@ results.
 computed in an order that does not depend on the number of parts.
 """
 
+from math import inf
 from typing import NamedTuple
 
+from backends.cpu.compiled.functions import RECTIFY
 from backends.cpu.compiled.jit import Bytes, Indices, Numbers, as_written, inlined, share
-from backends.cpu.compiled.registers import at, call, one, zero
+from backends.cpu.compiled.registers import as_number, at, call, one, zero
 from backends.cpu.compiled.transforms import (
     POINTS,
     distance,
     gradient_tile,
     input_tile,
+    largest_tile,
     output_tile,
     packed_tile,
+    place_tile,
     pooled_tile,
     sum_tile,
     weight_gradient_tile,
@@ -101,10 +105,15 @@ def transform_weights(
 @as_written
 def convolve(
     y: Numbers, winner: Bytes, keep: int, x: Numbers, weights: Numbers, weights_point: int, tall_size: int,
-    short_size: int, bias: Numbers, has_bias: int, lowest: Numbers, pool: int, sums: Numbers, add_up: int,
-    shape: Indices, scratch: Numbers, size: int, tables: Indices, part: int, parts: int,
+    short_size: int, bias: Numbers, has_bias: int, scale: Numbers, has_scale: int, pool: int, function: int,
+    constants: Numbers, in_order: Indices, sums: Numbers, add_up: int, shape: Indices, scratch: Numbers,
+    size: int, tables: Indices, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``y`` = x * w plus the bias, at least ``lowest``; with ``pool`` its 2x2 max pooling.
+    """``y`` = the function of x * w plus the bias, or with ``pool`` of its 2x2 max pooling.
+
+    If no ``winner`` is kept, what is pooled is multiplied by ``scale`` before the bias is added. ``function``
+    is the address of one of ``functions.VALUES``, NO_FUNCTION or RECTIFY; ``in_order`` contains where 16
+    vectors lie that follow each other.
 
     ``weights`` are transformed. ``scratch`` has ``size`` numbers and ``tables`` TABLES for each vector of a
     block, for each part. With ``add_up``, ``sums`` get four numbers for each block and output channel: one of
@@ -118,6 +127,11 @@ def convolve(
     totals = at(scratch, (part + 1) * size - 2 * lanes)
     taps, tap_steps, places, place_steps, tile_of, image_of = _divide_tables(tables, part, shape)
     each = 8 if pool != 0 else 16  # places for each tile
+    made = 4 * lanes if pool != 0 else 16 * lanes  # numbers for each vector
+    vectors = shape[13] * ACROSS
+    values = at(counted, vectors * (16 + lanes))
+    computed = at(values, vectors * 16 * lanes)
+    lowest = zero(y) if function == RECTIFY else as_number(y, -inf)
     first, last = share(_count_blocks(shape), part, parts)
     for block in range(first, last):
         start, count = _vectors_of(block, shape)
@@ -151,15 +165,29 @@ def convolve(
                                             SHORT, ACROSS)  # fmt: skip
             for o in range(row, min(end, O)):
                 add, of = bias[o] if has_bias != 0 else zero(y), at(products, (o - row) * y_channel)
+                times = scale[o] if has_scale != 0 else one(y)
                 for v in range(count):
                     source = at(of, v // ACROSS * y_panel + v % ACROSS * lanes)
                     there, image = at(places, tile_of[v] * each), image_of[v]
-                    to = at(y, image)
-                    if pool != 0:
-                        pooled_tile(source, y_point, to, at(winner, image), keep != 0, there, add, lowest[0])
+                    to, ahead = at(y, image), 0 if image % LINE else OH * OW * N
+                    if function > RECTIFY:
+                        there, to, ahead = in_order, at(values, v * made), 0
+                    if pool == 0:
+                        output_tile(source, y_point, to, there, add, lowest, ahead)
+                    elif keep != 0:
+                        pooled_tile(source, y_point, to, at(winner, image), there, add, lowest)
                     else:
+                        largest_tile(source, y_point, to, there, times, add, lowest)
+                if function > RECTIFY:
+                    call(function, (values, constants, computed, count * made, 0, 1))
+                    for v in range(count):
+                        there, image = at(places, tile_of[v] * each), image_of[v]
+                        source, to = at(computed, v * made), at(y, image)
                         ahead = 0 if image % LINE else OH * OW * N
-                        output_tile(source, y_point, to, there, add, lowest[0], ahead)
+                        if pool != 0:
+                            place_tile(source, to, there, 4, ahead)
+                        else:
+                            place_tile(source, to, there, 16, ahead)
                 if add_up != 0:
                     own = at(sums, 4 * (block * O + o))
                     _add_up(own, y, places, tile_of, image_of, counted, totals, count, shape)

@@ -21,9 +21,17 @@ from backends.cpu.compiled.convolution import (
 from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
 from backends.cpu.kernels import layout
-from backends.cpu.kernels.launching import BYTES, NO_BYTES, NO_INDICES, NOTHING, pool_sizes
+from backends.cpu.kernels.launching import (
+    BYTES,
+    NO_BYTES,
+    NO_INDICES,
+    NOTHING,
+    function_of,
+    pool_sizes,
+)
 from backends.cpu.kernels.winograd import WinogradKernels
 from backends.kernels.covering import covering
+from backends.kernels.functions import RELU, Function
 from backends.kernels.portable import PortableKernels
 from backends.kernels.window import Pair, Window
 from backends.memory import Array, Shape
@@ -37,7 +45,7 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
 
     @covering()
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
-        self._convolve(x, weight, None, out, window, groups, rectify=False)
+        self._convolve(x, weight, None, out, window, groups, None)
 
     @covering()
     def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
@@ -64,10 +72,14 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
             self._grad_input(dy, dy.shape, weight, out, plan)
 
     @covering()
-    def conv2d_relu(
-        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int
-    ) -> None:
-        self._convolve(x, weight, bias, out, window, groups, rectify=True)
+    def conv2d_activate(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
+        formula: Function,
+    ) -> None:  # fmt: skip
+        if formula != RELU and _is_depthwise(weight, groups):
+            super().conv2d_activate(x, weight, bias, out, window, groups, formula)
+        else:
+            self._convolve(x, weight, bias, out, window, groups, formula)
 
     @covering()
     def conv2d_moments(
@@ -83,16 +95,24 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
     @covering(BYTES)
     def conv2d_max_pool2d(
         self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
-        groups: int, pool: Window, rectify: bool,
+        groups: int, pool: Window, formula: Function | None, scale: Array | None = None,
     ) -> None:  # fmt: skip
         y_shape = (len(weight), *window.output_size(*x.shape[1:3]), x.shape[-1])
+        apart = scale is not None or formula not in (None, RELU)  # the loops do this only without winners
         if self.uses_winograd(len(x), y_shape, window, groups, x.dtype):
-            if _is_quads(pool, y_shape, out.shape) and (bias is None or bias.ndim == 1):
+            is_fused = _is_quads(pool, y_shape, out.shape) and (bias is None or bias.ndim == 1)
+            if is_fused and not (apart and winner is not None):
                 self._winograd(
-                    x, weight, bias, out, window.padding, rectify=rectify, pool=True, winner=winner
-                )
+                    x, weight, bias, out, window.padding, formula=formula, pool=True, winner=winner,
+                    scale=scale,
+                )  # fmt: skip
             else:
-                super().conv2d_max_pool2d(x, weight, bias, out, winner, window, groups, pool, rectify)
+                super().conv2d_max_pool2d(x, weight, bias, out, winner, window, groups, pool, formula, scale)
+            return
+        if apart:
+            before = bias if scale is None else None
+            self.conv2d_max_pool2d(x, weight, before, out, winner, window, groups, pool, None)
+            self.finish(out, scale, None if scale is None else bias, formula)
             return
         O, _, OW, N = y_shape
         work = _work(weight, y_shape)
@@ -112,8 +132,8 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
             out.dtype,
             (
                 outer_product.address(out.dtype), out, winner if keep else NO_BYTES, int(keep), scratch,
-                x, weight, offsets, shape, *_bias(bias, out), int(rectify), pool_sizes(pool, out.shape), rows,
-                lanes(out.dtype),
+                x, weight, offsets, shape, *_bias(bias, out), int(formula == RELU),
+                pool_sizes(pool, out.shape), rows, lanes(out.dtype),
             ),
             parts,
         )  # fmt: skip
@@ -151,33 +171,28 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
             self.conv2d_grad_input(grad, weight, dx, window, groups)
 
     def _convolve(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array | None,
-        out: Array,
-        window: Window,
-        groups: int,
-        rectify: bool,
-    ) -> None:
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
+        formula: Function | None,
+    ) -> None:  # fmt: skip
         work = _work(weight, out.shape)
-        finish = bias is not None or rectify
+        finish = bias is not None or formula == RELU
         if _is_depthwise(weight, groups):
             sizes = (len(out), len(out) // groups, *x.shape[1:], pool_sizes(window, out.shape))
             offsets = _tap_offsets(window, x.shape)
-            how = *_bias(bias, out), int(finish), int(rectify), lanes(out.dtype)
+            how = *_bias(bias, out), int(finish), int(formula == RELU), lanes(out.dtype)
             arguments = (outer_product.address(out.dtype), out, x, weight, offsets, *sizes, *how)
             depthwise.convolve(out.dtype, arguments, thread_count(work))
             return
         if self.uses_winograd(len(x), out.shape, window, groups, x.dtype):
             if bias is None or bias.ndim == 1:
-                self._winograd(x, weight, bias, out, window.padding, rectify=rectify)
+                self._winograd(x, weight, bias, out, window.padding, formula=formula)
             else:
                 self._winograd(x, weight, None, out, window.padding)
-                self.add_bias(out, bias, rectify)
+                self.finish(out, None, bias, formula)
             return
-        columns = layout.columns(window, x.shape[2], out.shape[2])
-        arranged, rows_first = self._vectors(x.dtype, columns.size(x.shape), weight.size)
+        parts, columns = thread_count(work), layout.columns(window, x.shape[2], out.shape[2])
+        sizes = columns.size(x.shape), weight.size, parts * convolution.BLOCK
+        arranged, rows_first, scratch = self._vectors(x.dtype, *sizes)
         shape, offsets = layout.convolution(x.shape, weight.shape, out.shape, window, groups)
         x = _arranged(x, columns, window, arranged)
         weight = _by_rows(weight, rows_first)
@@ -185,9 +200,9 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
             out.dtype,
             (
                 outer_product.address(out.dtype), out, x, weight, offsets, shape, *_bias(bias, out),
-                int(finish), int(rectify), lanes(out.dtype),
+                int(finish), *function_of(formula, out.dtype), scratch, lanes(out.dtype),
             ),
-            thread_count(work),
+            parts,
         )  # fmt: skip
 
     def _grad_weight(

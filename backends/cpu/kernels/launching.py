@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from backends.cpu.compiled import pooling
+from backends.cpu.compiled import functions, pooling
+from backends.cpu.compiled.jit import Kernel
 from backends.kernels.base import KernelSet
 from backends.kernels.covering import FLOATS
+from backends.kernels.functions import RELU, Function
 from backends.kernels.window import Window
 from backends.memory import Array, Shape
 
@@ -38,6 +40,17 @@ def or_nothing(array: Array | None, like: Array) -> Array:
 def floats(dtype: Any, *values: float) -> Array:
     """A vector of these numbers, which no kernel changes."""
     return np.array(values, dtype=dtype)
+
+
+def function_of(
+    formula: Function | None, dtype: Any, kernels: dict[str, Kernel] = functions.VALUES
+) -> tuple[int, Array]:
+    """The address of a kernel of a function, or what stands for it, and the function's constants."""
+    if formula is None:
+        return functions.NO_FUNCTION, NOTHING[dtype]
+    if formula == RELU:
+        return functions.RECTIFY, NOTHING[dtype]
+    return kernels[formula.name].address(dtype), floats(dtype, formula.a, formula.b)
 
 
 @lru_cache(maxsize=256)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from backends.cpu.compiled import functions, normalization
-from backends.cpu.compiled.jit import Kernel, thread_count
-from backends.cpu.kernels.launching import INDICES, NOTHING, Launching, floats, or_nothing
+from backends.cpu.compiled.jit import thread_count
+from backends.cpu.kernels.launching import INDICES, Launching, floats, function_of, or_nothing
 from backends.kernels.covering import covering, covers
 from backends.kernels.functions import Function
 from backends.kernels.hashing import hash_limit
@@ -35,7 +35,7 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         by, shift, added = (or_nothing(array, x) for array in optional)
         arguments = (
             x, mean, variance, by, shift, floats(x.dtype, epsilon), added,
-            *_function(functions.VALUES, formula, x.dtype), scratch, out, rows, x.size // rows,
+            *function_of(formula, x.dtype), scratch, out, rows, x.size // rows,
             *(int(array is not None) for array in optional),
         )  # fmt: skip
         normalization.normalize(x.dtype, arguments, parts)
@@ -56,7 +56,7 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         flags = (array is not None for array in (*given, inner, *wanted))
         arguments = (
             dy, x, mean, variance, by, shift, floats(x.dtype, epsilon), added,
-            *_function(functions.GRADIENTS, formula, x.dtype), scratch, or_nothing(inner, x),
+            *function_of(formula, x.dtype, functions.GRADIENTS), scratch, or_nothing(inner, x),
             *(or_nothing(array, x) for array in wanted), rows, x.size // rows, *map(int, flags),
         )  # fmt: skip
         normalization.normalize_grad(x.dtype, arguments, parts)
@@ -125,15 +125,6 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         sizes = positions, rows // positions, x.shape[-1]
         arguments = (x, counters, scale, out, stream, hash_limit(p), *sizes)
         normalization.dropout(x.dtype, arguments, thread_count(2 * x.size))
-
-
-def _function(kernels: dict[str, Kernel], formula: Function | None, dtype: Any) -> tuple[int, Array]:
-    """The address of a kernel of a function, or what stands for it, and the function's constants."""
-    if formula is None:
-        return normalization.NO_FUNCTION, NOTHING[dtype]
-    if formula.name == "relu":
-        return normalization.RECTIFY, NOTHING[dtype]
-    return kernels[formula.name].address(dtype), floats(dtype, formula.a, formula.b)
 
 
 @lru_cache(maxsize=256)

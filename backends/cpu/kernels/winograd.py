@@ -1,7 +1,7 @@
 """Convolution by Winograd's F(4x4, 3x3): for which shapes, and with which sizes."""
 
-from functools import lru_cache
-from math import inf, prod
+from functools import cache, lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,8 @@ from backends.cpu.compiled.products import inner_product, lanes
 from backends.cpu.compiled.transforms import POINTS
 from backends.cpu.compiled.vectors import MANY_REGISTERS
 from backends.cpu.compiled.winograd import ACROSS, LINE, ROOM, SHORT, TABLES, TALL
-from backends.cpu.kernels.launching import INDICES, NO_BYTES, Launching, floats, or_nothing
+from backends.cpu.kernels.launching import INDICES, NO_BYTES, Launching, function_of, or_nothing
+from backends.kernels.functions import Function
 from backends.kernels.window import Pair, Window
 from backends.memory import Array, Shape
 
@@ -77,11 +78,12 @@ class WinogradKernels(Launching):
 
     def _winograd(
         self, x: Array, weight: Array, bias: Array | None, out: Array, padding: Pair, *,
-        rectify: bool = False, turned: bool = False, pool: bool = False, winner: Array | None = None,
-        moments: tuple[Array, Array] | None = None,
+        formula: Function | None = None, turned: bool = False, pool: bool = False,
+        winner: Array | None = None, scale: Array | None = None, moments: tuple[Array, Array] | None = None,
     ) -> None:  # fmt: skip
-        """``out`` = the convolution plus ``bias``; with ``rectify`` its ReLU; with ``pool`` 2x2 max pooling.
+        """``out`` = the function of the convolution plus ``bias``; with ``pool`` after 2x2 max pooling.
 
+        Without ``winner``, what is pooled is multiplied by ``scale`` before the bias is added.
         With ``turned``, the weight's channels change places, and its kernels are turned by half a turn.
         ``moments``: where the mean and the variance of each output channel are written.
         """
@@ -112,8 +114,9 @@ class WinogradKernels(Launching):
             (
                 out, NO_BYTES if winner is None else winner, int(winner is not None), x, weights,
                 plan.weights_point, *panel_sizes, or_nothing(bias, x), int(bias is not None),
-                floats(x.dtype, 0 if rectify else -inf), int(pool), sums, int(moments is not None),
-                plan.shape, scratch, plan.size, tables,
+                or_nothing(scale, x), int(scale is not None), int(pool), *function_of(formula, x.dtype),
+                _in_order(lanes(x.dtype)), sums, int(moments is not None), plan.shape, scratch, plan.size,
+                tables,
             ),
             parts,
         )  # fmt: skip
@@ -194,12 +197,19 @@ def _divide(x_shape: Shape, y_shape: Shape, padding: Pair, blocks: Blocks, large
         DEPTH, vector, *strides(C, blocks.at_once > 0), *strides(blocks.rows, False),
     )  # fmt: skip
     size = 2 * -(-N // LINE) * LINE + sizes.x_size + sizes.y_size + vectors * (16 + vector) + 2 * vector
+    size += 2 * vectors * 16 * vector  # for what a function is applied to
     tall_size, short_size = (-(-rows * C // vector) * vector for rows in (TALL, SHORT))
     return Plan(
         sizes, np.array(sizes, dtype=np.intp), tall_size, short_size,
         blocks.tall * tall_size + blocks.short * short_size, -(-size // LINE) * LINE, vectors * TABLES,
         -(-total // vectors), POINTS * O * C * prod(blocks.tiles) * N // MULTIPLICATIONS,
     )  # fmt: skip
+
+
+@cache
+def _in_order(lanes: int) -> Array:
+    """Where the 16 results of a tile lie that follow each other."""
+    return np.arange(16, dtype=np.intp) * lanes
 
 
 @lru_cache(maxsize=256)
