@@ -14,6 +14,8 @@ import numpy as np
 
 from backends.kernels.functions import CUBIC, TANH_SCALE
 from backends.kernels.sampling import Sampling
+from cnn.data.fitting import GROUND
+from cnn.data.preprocessing import BYTE, Preprocessing
 from cnn.layers import (
     ELU,
     GELU,
@@ -90,7 +92,9 @@ def export(network: Network, path: str | Path, classes: Sequence[str] | None = N
     path : str or Path
         A file in an existing folder. The same network always gives the same bytes.
     classes : sequence of str
-        The class names, stored in the file's metadata as JSON under "classes".
+        The class names, stored in the file's metadata as JSON under "classes". "preprocessing" says there how
+        a picture becomes an input: its size and fit, the ground under transparent pictures, the scale of
+        bytes, and the mean and std that the graph itself applies.
 
     Notes
     -----
@@ -114,10 +118,23 @@ def export(network: Network, path: str | Path, classes: Sequence[str] | None = N
         producer_version=VERSION,
         doc_string=f"{INPUT}: {SCALING}, other numbers as they were in training; {OUTPUT}: of each class",
     )
+    properties: dict[str, Any] = {}
+    if len(network.input_shape) == 3:
+        properties["preprocessing"] = _prepared(network)
     if classes is not None:
-        onnx.helper.set_model_props(model, {"classes": json.dumps(list(classes))})
+        properties["classes"] = list(classes)
+    if properties:
+        onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in properties.items()})
     onnx.checker.check_model(model, full_check=True)
     write_whole(path, model.SerializeToString(deterministic=True))
+
+
+def _prepared(network: Network) -> dict[str, Any]:
+    """How a picture becomes an input of the file; the graph subtracts mean and divides by std itself."""
+    C, H, W = network.input_shape
+    own = network.preprocessing or Preprocessing.none(C)
+    sizes = {"height": H, "width": W, "channels": C}
+    return sizes | {"resampling": "bicubic", "ground": GROUND, "scale": 1 / BYTE} | own.description
 
 
 def _graph(onnx: Any, network: Network) -> Any:

@@ -10,7 +10,7 @@ import cnn
 from cnn.runs.folder import RunFolder
 
 pytest.importorskip("PIL")
-from PIL import Image
+from PIL import Image, ImageOps
 
 TRAIN = ("train", "--model", "mnist-small", "--epochs", 8, "--batch-size", 8, "--no-report", "--out", "run")
 
@@ -61,6 +61,29 @@ def test_predict_gives_what_evaluate_counts(command, photos, tmp_path, fit):
     assert again["accuracy"] == found["accuracy"]
     network = cnn.load(tmp_path / "run" / "model.safetensors", device="cpu")
     assert (network.input_shape, network.preprocessing.fit) == ((1, 24, 24), fit)
+
+
+def test_the_onnx_file_says_how_pictures_are_prepared(command, photos, tmp_path):
+    """Pictures that are prepared with Pillow as the file says get the labels that predict gives."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    flags = "--size", "24x20", "--channels", 3, "--normalize"
+    assert command(*TRAIN, "--data", photos, *flags)[0] == 0
+    assert command("export", "run", "model.onnx")[0] == 0
+    properties = {entry.key: json.loads(entry.value) for entry in onnx.load("model.onnx").metadata_props}
+    prepared = properties["preprocessing"]
+    assert (prepared["fit"], prepared["resampling"]) == ("crop", "bicubic")
+    session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+
+    answers = json.loads(command("predict", "run", photos / "test/down", photos / "test/across", "--json")[1])
+    assert {answer["class"] for answer in answers} == {"down", "across"}
+    for answer in answers:
+        picture = Image.open(answer["file"]).convert("RGB" if prepared["channels"] == 3 else "L")
+        size = prepared["width"], prepared["height"]
+        pixels = np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC), dtype=np.float32)
+        images = pixels.transpose(2, 0, 1)[None] * np.float32(prepared["scale"])
+        (shares,) = session.run(None, {"images": images})
+        expected = [answer["probabilities"][name] for name in properties["classes"]]
+        np.testing.assert_allclose(shares[0], expected, atol=1e-5)
 
 
 def test_another_fit_on_request(command, photos):
