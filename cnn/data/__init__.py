@@ -15,10 +15,11 @@ from cnn.data.published.bundled import load_mnist
 from cnn.data.published.fashion_mnist import load_fashion_mnist
 from cnn.data.readers import cifar10
 from cnn.data.readers.common import MOST_FOLDERS, names_below, names_in, unreadable
-from cnn.data.readers.folder import class_folders, load_folder
+from cnn.data.readers.folder import class_folders, load_parts
 from cnn.data.readers.idx import holds_idx, idx_names, load_idx, read_idx
 from cnn.data.readers.npy import holds_npy, load_npy, npy_names
 from cnn.data.readers.npz import holds_arrays, load_npz
+from cnn.data.readers.table import SUFFIXES, load_tables, tables_in
 from cnn.data.recognize import unread_file, unread_folder
 from cnn.support.errors import DataError
 from cnn.support.text import some_of
@@ -57,6 +58,9 @@ def load(
         - a folder with a folder of pictures for each class, or with the folders train and test (or val) that
           have these. ``pictures`` says how they become images of one shape. They are decoded once, into the
           folder for downloads. If there is no test set, ``seed`` chooses a fifth of each class.
+        - a table as text (.csv, .tsv, .txt): the numbers of an image and its label in each row, or the path of a
+          picture and its label; or a folder with train.csv and test.csv. Pictures and a missing test set are as
+          above.
 
         Files and arrays may have other descriptive names (train_images, train-labels.idx1-ubyte), and may be
         in the only subfolder of the given folder. Arrays in a layout that a :class:`Dataset` does not accept
@@ -82,12 +86,14 @@ def load(
     except OSError as error:
         raise unreadable(source, error) from error
     if not stat.S_ISDIR(mode):
-        return _load_file(path)
+        return _load_file(path, pictures or Pictures(), seed)
     return _load_folder(path, pictures or Pictures(), seed)
 
 
-def _load_file(path: Path) -> tuple[Dataset, Dataset]:
+def _load_file(path: Path, pictures: Pictures, seed: int) -> tuple[Dataset, Dataset]:
     name = path.name.lower()
+    if path.suffix.lower() in SUFFIXES:
+        return load_tables({"train": path}, pictures, seed)
     if name.endswith((".tar.gz", ".tgz", ".tar")):
         return cifar10.load_archive(path)
     if name.endswith(".npz") or holds_arrays(path):
@@ -103,14 +109,16 @@ def _load_folder(path: Path, pictures: Pictures, seed: int) -> tuple[Dataset, Da
             f"{path}: contains several data sets, {several}: give one of them; if they are parts of one set, "
             f"{SAVE}"
         )
+    if not places and (tables := tables_in(path)):
+        return load_tables(tables, pictures, seed)
     if not places and (parts := class_folders(path)):
-        return load_folder(path, parts, pictures, seed)
+        return load_parts(path, parts, pictures, seed)
     if not places:
         raise unread_folder(path)
     (place,) = places
     if place == path:
         return _load_own(path)
-    train, test = _load_own(place) if place.is_dir() else _load_file(place)
+    train, test = _load_own(place) if place.is_dir() else _load_file(place, pictures, seed)
     note = f"found in {place.relative_to(path)}"
     return train.with_note(note), test.with_note(note)
 

@@ -14,7 +14,7 @@ from cnn.data.dataset import CHANNELS, MOST_CLASSES, as_names, as_texts, looks_c
 from cnn.support.errors import DataError
 from cnn.support.text import short, some_of
 
-_LEAST_SIDE = 8  # of flattened images
+LEAST_SIDE = 8  # of flattened images
 _LISTED = 4  # classes in a note
 _WHOLE = re.compile(r"[0-9]{1,9}(\.0*)?")  # a label as text, such as "3" or "3.0"
 
@@ -51,7 +51,7 @@ def arranged_images(images: Named) -> tuple[Named, str | None]:
         return Named(images.name, array), f"channels last, taken as {array.shape}"
     if array.ndim == 2 and len(array):
         side = isqrt(array.shape[1])
-        if side >= _LEAST_SIDE and side * side == array.shape[1]:
+        if side >= LEAST_SIDE and side * side == array.shape[1]:
             note = f"rows of {side * side} pixels, taken as {side}x{side}"
             return Named(images.name, array.reshape(-1, side, side)), note
     if array.ndim == 4 and array.shape[1] > max(CHANNELS):

@@ -55,6 +55,11 @@ def role_of(name: str) -> Role | None:
     return Role(part, kind, tuple(rest))
 
 
+def part_of(name: str) -> str:
+    """The part that a name tells: "train", "val", "test" or ""."""
+    return _only(_words(name), PARTS)
+
+
 def parts_among(names: Iterable[str], place: str, usual: Sequence[str], expected: str) -> Parts:
     """Find the images and labels for training and testing among ``names``.
 

@@ -139,7 +139,7 @@ def _text(path: Path, head: bytes) -> Found | None:
     more = ", ..." if len(columns) > 4 else ""
     return Found(
         f"a table as text (CSV) with {len(columns):,}{known} columns ({named}{more})",
-        f"tables are not supported yet; {SAVE}",
+        "expected the numbers of an image and a label in each row, or the path of a picture and a label",
     )
 
 

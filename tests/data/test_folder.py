@@ -257,7 +257,7 @@ class TestRefusals:
             cnn.data.load(folder)
 
     def test_a_single_class(self, photos):
-        self.refused(photos("cat"), "all pictures are of one class, cat: expected a folder for each")
+        self.refused(photos("cat"), "all pictures are of one class, cat: expected at least two classes")
 
     def test_a_class_with_a_single_picture(self, photos):
         photos("cat", 1)

@@ -4,17 +4,20 @@ import os
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from cnn.data.dataset import Dataset, as_pair, numbered
 from cnn.data.layouts import Named, Pair, arranged_images, arranged_labels
 from cnn.support.errors import DataError
+from cnn.support.random import SPLIT, generator
 from cnn.support.reading import open_regular
+from cnn.support.text import printable, short
 
 CHUNK = 1 << 20
 MOST_NAMES = 2000  # read from a folder, which may contain a million
+TEST_SHARE = 0.2  # of each class, if there is no test set
 MOST_FOLDERS = 20  # searched in a folder: more folders are classes
 _COUNT = (
     "count the classes from 0 (numpy.unique(labels, return_inverse=True) does), or name all of them in "
@@ -102,6 +105,30 @@ def read_up_to(size: int, stream: IO[bytes], data: bytearray) -> None:
 def most_inflated(compressed: int) -> int:
     """An upper bound of the decompressed size; deflate compresses at most 1032 to 1."""
     return 1032 * compressed + 64
+
+
+def held_out(labels: Any, seed: int, place: str, one: str) -> np.ndarray:
+    """Where a random share of each class is held out for the test; the choice follows from ``seed``.
+
+    Raises DataError if there are fewer than two classes, or if one has a single example. ``one`` is what an
+    example is called.
+    """
+    names, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        only = short(printable(names[0]), 40)
+        raise DataError(f"{place}: all {one}s are of one class, {only}: expected at least two classes")
+    if counts.min() < 2:
+        rare = short(printable(names[counts.argmin()]), 40)
+        raise DataError(
+            f"{place}: class {rare} has a single {one}: expected at least two, one to train and one to test; "
+            "add some, or leave the class out"
+        )
+    random = generator(seed, SPLIT)
+    is_tested = np.zeros(len(labels), bool)
+    for number, count in enumerate(counts):
+        own = random.permutation(np.flatnonzero(classes == number))
+        is_tested[own[: max(1, round(TEST_SHARE * count))]] = True
+    return is_tested
 
 
 def as_sets(

@@ -2,8 +2,8 @@
 
 import os
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,15 +12,12 @@ import numpy as np
 from cnn.data.dataset import Dataset, as_names
 from cnn.data.names import PARTS
 from cnn.data.pictures import Pictures
-from cnn.data.readers.common import is_hidden, unreadable
+from cnn.data.readers.common import held_out, is_hidden, unreadable
 from cnn.data.readers.decoded import decoded
 from cnn.data.readers.photographs import is_picture
 from cnn.support.errors import DataError
-from cnn.support.random import SPLIT, generator
-from cnn.support.text import short
 
 DEEPEST = 8  # levels of folders below that of a class; links may form cycles
-TEST_SHARE = 0.2  # of the pictures of each class, if there is no test set
 
 
 class Part(NamedTuple):
@@ -30,7 +27,7 @@ class Part(NamedTuple):
     classes: list[str]
 
     def only(self, chosen: "np.ndarray") -> "Part":
-        return Part([self.names[i] for i in chosen], [self.classes[i] for i in chosen])
+        return Part([*compress(self.names, chosen)], [*compress(self.classes, chosen)])
 
     def below(self, folder: str) -> "Part":
         """The same pictures, by their paths in the folder that contains ``folder``."""
@@ -50,8 +47,8 @@ def class_folders(folder: Path) -> dict[str, Part]:
     return {part: pictures for part, pictures in found.items() if pictures.names}
 
 
-def load_folder(folder: Path, parts: dict[str, Part], how: Pictures, seed: int) -> tuple[Dataset, Dataset]:
-    """Load both sets from what :func:`class_folders` found; the classes are in sorted order.
+def load_parts(folder: Path, parts: dict[str, Part], how: Pictures, seed: int) -> tuple[Dataset, Dataset]:
+    """Load both sets from pictures in ``folder``, given by part; the classes are in sorted order.
 
     If there is no test set, a fifth of the pictures of each class is held out for it.
     """
@@ -69,8 +66,9 @@ def load_folder(folder: Path, parts: dict[str, Part], how: Pictures, seed: int) 
     else:
         tested = "test"
         whole = parts.get("train") or parts[""]
-        parts = dict(zip(("train", "test"), _held_out(folder, whole, seed), strict=True))
-        notes.append(f"a test set of {len(parts['test'].names):,} pictures is held out")
+        is_tested = held_out(whole.classes, seed, str(folder), "picture")
+        parts = {"train": whole.only(~is_tested), "test": whole.only(is_tested)}
+        notes.append(f"a test set of {is_tested.sum():,} pictures is held out")
     train, test = parts["train"], parts[tested]
     names = as_names(sorted({*train.classes, *test.classes}), str(folder)) or ()
     how = how.completed(folder, train.names)
@@ -83,30 +81,6 @@ def _load(folder: Path, part: Part, names: tuple[str, ...], how: Pictures, notes
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[name] for name in part.classes], np.int64)[found.is_readable]
     return Dataset.checked(found.images, labels, names, notes, fit=how.fit)
-
-
-def _held_out(folder: Path, part: Part, seed: int) -> Iterator[Part]:
-    """The rest, and a random share of the pictures of each class for the test; both in order."""
-    counts = Counter(part.classes)
-    if len(counts) < 2:
-        (only,) = counts
-        raise DataError(
-            f"{folder}: all pictures are of one class, {short(only, 40)}: expected a folder for each of at "
-            "least two classes"
-        )
-    for name, count in counts.items():
-        if count < 2:
-            raise DataError(
-                f"{folder}: class {short(name, 40)} has a single picture: expected at least two, one "
-                "to train and one to test; add some, or remove the folder"
-            )
-    random, classes = generator(seed, SPLIT), np.array(part.classes)
-    is_tested = np.zeros(len(classes), bool)
-    for name in sorted(counts):
-        own = np.flatnonzero(classes == name)
-        is_tested[random.permutation(own)[: max(1, round(TEST_SHARE * len(own)))]] = True
-    yield part.only(np.flatnonzero(~is_tested))
-    yield part.only(np.flatnonzero(is_tested))
 
 
 def _part(folder: Path, name: str) -> Part:
