@@ -58,9 +58,9 @@ def load(
         - a folder with a folder of pictures for each class, or with the folders train and test (or val) that
           have these. ``pictures`` says how they become images of one shape. They are decoded once, into the
           folder for downloads. If there is no test set, ``seed`` chooses a fifth of each class.
-        - a table as text (.csv, .tsv, .txt): the numbers of an image and its label in each row, or the path of a
-          picture and its label; or a folder with train.csv and test.csv. Pictures and a missing test set are as
-          above.
+        - a table as text (.csv, .tsv, .txt): the numbers of an image and its label in each row, or the path
+          of a picture and its label; or a folder with train.csv and test.csv. Pictures and a missing test set
+          are as above.
 
         Files and arrays may have other descriptive names (train_images, train-labels.idx1-ubyte), and may be
         in the only subfolder of the given folder. Arrays in a layout that a :class:`Dataset` does not accept
