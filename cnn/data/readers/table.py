@@ -1,6 +1,7 @@
 """Tables as text: a row of numbers and a label for each image, or the path of a picture and a label."""
 
 import csv
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -173,8 +174,10 @@ def _rows(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
         encoding="utf-8-sig",
     )  # fmt: skip
     try:
-        rows = read(dtype=np.float32, usecols=others, ndmin=2)
-        labels = read(dtype=str, usecols=[layout.label], ndmin=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of empty lines
+            rows = read(dtype=np.float32, usecols=others, ndmin=2)
+            labels = read(dtype=str, usecols=[layout.label], ndmin=1)
     except ValueError as error:
         raise DataError(
             f"{path}: is not a table of numbers ({short(printable(first_line(error)), 200)}): expected "

@@ -89,6 +89,20 @@ def _npy(array: Any) -> bytes:
     return stream.getvalue()
 
 
+def tables() -> list[bytes]:
+    """Rows of numbers with a label first or last, with and without a header."""
+    numbers = np.random.default_rng(0).integers(0, 256, (12, 9))
+    rows = [[number % 3, *row] for number, row in enumerate(numbers.tolist())]
+    named = [[*row[1:], "ab"[row[0] % 2]] for row in rows]
+    head = ["label", *(f"pixel{place}" for place in range(9))]
+    floats = [[f"{number / 7:.4f}" for number in row] for row in rows]
+    return [_table([head, *rows], ","), _table(named, ";"), _table(floats, "\t")]
+
+
+def _table(rows: list[list[Any]], separator: str) -> bytes:
+    return "".join(separator.join(map(str, row)) + "\n" for row in rows).encode()
+
+
 def safetensors() -> list[bytes]:
     from safetensors.numpy import save
 

@@ -161,6 +161,7 @@ TARGETS = {
         Target("idx", "a", corpus.idx, (damage,), cnn.data.read_idx, THRICE),
         Target("idx.gz", "a.gz", corpus.idx_gz, GZIP, cnn.data.read_idx, partial(held_in_gzip, times=3)),
         Target("npz", "a.npz", corpus.npz, ZIP, cnn.data.load, partial(held_in_zip, times=24)),
+        Target("table", "a.csv", corpus.tables, CSV, cnn.data.load, TEXT),
         Target("safetensors", "a.safetensors", corpus.safetensors, SAFETENSORS, weights.read, TEXT),
         Target("network", "a.safetensors", corpus.networks, SAFETENSORS, read_network, MANY),
         Target("checkpoint", "a.safetensors", corpus.checkpoints, CHECKPOINT, SavedTraining.read, TEXT),
