@@ -77,10 +77,10 @@ class CompiledKernels(PortableKernels, records_launches=True):
     @covering()
     def conv2d_activate(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
-        formula: Function,
+        formula: Function | None,
     ) -> None:  # fmt: skip
-        if formula == RELU:
-            self._convolve(x, weight, bias, out, window, groups, rectify=True)
+        if formula in (None, RELU):
+            self._convolve(x, weight, bias, out, window, groups, rectify=formula == RELU)
         else:
             super().conv2d_activate(x, weight, bias, out, window, groups, formula)
 

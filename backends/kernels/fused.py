@@ -22,9 +22,12 @@ class FusedKernels(NormalizationKernels):
 
     def conv2d_activate(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
-        formula: Function,
+        formula: Function | None,
     ) -> None:  # fmt: skip
-        """``out`` = the function ``formula`` of the convolution plus ``bias``, (O,) or (O, OH, OW)."""
+        """``out`` = the function ``formula`` of the convolution plus ``bias``, (O,) or (O, OH, OW).
+
+        Both may be None.
+        """
         self.conv2d(x, weight, out, window, groups)
         self.finish(out, None, bias, formula)
 
@@ -95,7 +98,5 @@ class FusedKernels(NormalizationKernels):
         mean: Array, variance: Array,
     ) -> None:  # fmt: skip
         """``out`` = the convolution plus ``bias``, and the :meth:`moments` of its channels."""
-        self.conv2d(x, weight, out, window, groups)
-        if bias is not None:
-            self.add_bias(out, bias)
+        self.conv2d_activate(x, weight, bias, out, window, groups, None)
         self.moments(out, mean, variance)

@@ -112,7 +112,7 @@ class Conv2D(Weighted):
     def forward(self, x: Array, training: bool = False) -> Array:
         x = self._padded(x, training)
         y = self.output(x, training)
-        self._convolve(x, *self.weights, y)
+        self.backend.kernels.conv2d_activate(x, *self.weights, y, self.window, self.groups, None)
         if training:
             self._x = x
         return y
@@ -131,21 +131,14 @@ class Conv2D(Weighted):
         y = epilogue.layers[-1].output(x, training=False)
         kernels, pool, formula = self.backend.kernels, epilogue.pool, epilogue.formula
         how = self.window, self.groups
-        if pool is not None:
-            kernels.conv2d_max_pool2d(x, weight, bias, y, None, *how, pool.window, formula, scale)
-        elif formula is not None:
+        if pool is None:
             kernels.conv2d_activate(x, weight, bias, y, *how, formula)
         else:
-            self._convolve(x, weight, bias, y)
+            kernels.conv2d_max_pool2d(x, weight, bias, y, None, *how, pool.window, formula, scale)
         return y
 
     def _padded(self, x: Array, training: bool) -> Array:
         return x if self.pad is None else self.pad.forward(x, training)
-
-    def _convolve(self, x: Array, weight: Array, bias: Array | None, y: Array) -> None:
-        self.backend.kernels.conv2d(x, weight, y, self.window, self.groups)
-        if bias is not None:
-            self.backend.kernels.add_bias(y, bias)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         self.backend.kernels.conv2d_grad_weight(self._x, dy, self._weight.grad, self.window, self.groups)

@@ -148,6 +148,10 @@ def _fused(numbers: _Numbers) -> Iterator[Call]:
                     out=numbers.unset(O, PH, PW, N), winner=None, formula=Function("gelu"),
                     scale=numbers.normal(O),
                 )  # fmt: skip
+            yield _kernel(
+                "conv2d_activate", f"{variant}, {kind}", **given, formula=None,
+                out=numbers.unset(O, OH, OW, N),
+            )  # fmt: skip
             plain = _kernel(
                 "conv2d_activate", f"{variant}, {kind}, ReLU", **given, formula=RELU,
                 out=numbers.unset(O, OH, OW, N),

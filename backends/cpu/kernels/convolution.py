@@ -74,9 +74,9 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
     @covering()
     def conv2d_activate(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
-        formula: Function,
+        formula: Function | None,
     ) -> None:  # fmt: skip
-        if formula != RELU and _is_depthwise(weight, groups):
+        if formula not in (None, RELU) and _is_depthwise(weight, groups):
             super().conv2d_activate(x, weight, bias, out, window, groups, formula)
         else:
             self._convolve(x, weight, bias, out, window, groups, formula)
