@@ -103,7 +103,7 @@ class Job:
                     self.network,
                     self.train_set,
                     validation=self.validation_set or self.test_set,
-                    loss=self.config.make_loss(),
+                    loss=self.config.make_loss(self.train_set),
                     optimizer=self.optimizer,
                     schedule=self.config.make_schedule(),
                     transforms=self.config.make_transforms(),
@@ -237,8 +237,8 @@ class Job:
         with np.errstate(over="ignore", invalid="ignore"):  # the last steps are meant to be too large
             found = find_rate(
                 self.network, self.train_set, self.optimizer, batch_size=self.config.batch_size,
-                loss=self.config.make_loss(), seed=self.config.seed, transforms=self.config.make_transforms(),
-                augment=self.config.make_augmentations(),
+                loss=self.config.make_loss(self.train_set), seed=self.config.seed,
+                transforms=self.config.make_transforms(), augment=self.config.make_augmentations(),
             )  # fmt: skip
         path = self.folder.path.with_name(f"{self.folder.path.name}-learning-rates.png")
         with style():

@@ -6,6 +6,8 @@ from cnn.data.dataset import Dataset
 from cnn.data.scale import scale_note
 from cnn.support.text import short, some_of
 
+UNBALANCED = 4  # times as many images
+
 
 def notes_on(part: Dataset, name: str, train: Dataset | None = None, normalized: bool = False) -> list[str]:
     """Notes on the ``name`` part; ``train`` is the training set, if that is a different one.
@@ -15,7 +17,7 @@ def notes_on(part: Dataset, name: str, train: Dataset | None = None, normalized:
     if train is None:
         notes = [None if normalized else scale_note(part.images, name)]
         if name == "training":
-            notes.append(_one_class_note(part))
+            notes.append(_one_class_note(part) or _imbalance_note(part))
     else:
         notes = [scale_note(part.images, name, train.images), _untrained_note(part, name, train)]
     return [note for note in notes if note]
@@ -32,6 +34,20 @@ def _one_class_note(part: Dataset) -> str | None:
     return (
         f"all training images are of one class, {only}: the network will predict this class for every image"
     )
+
+
+def _imbalance_note(part: Dataset) -> str | None:
+    """The note that a class has many times as many images as another."""
+    if not part.has_one_class_each:
+        return None
+    labels, counts = np.unique(part.labels, return_counts=True)
+    rare, common = counts.argmin(), counts.argmax()
+    if counts[common] < UNBALANCED * counts[rare]:
+        return None
+    (few, least), (many, most) = (
+        (short(part.classes[labels[which]], 30), counts[which]) for which in (rare, common)
+    )
+    return f"the classes are unbalanced, from {least:,} training images of {few} to {most:,} of {many}"
 
 
 def _untrained_note(part: Dataset, name: str, train: Dataset) -> str | None:

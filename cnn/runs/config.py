@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from backends import Backend
 from backends.kernels import SETS
 from backends.text import did_you_mean
@@ -82,6 +84,12 @@ def absolute(data_set: str) -> str:
     """The data set's path in full, so that a run's folder finds it from anywhere; a name stays a name."""
     is_path = data_set not in data.NAMES and os.path.exists(data_set)
     return os.path.realpath(data_set) if is_path else data_set
+
+
+def require_balanced(name: str, value: str | None) -> None:
+    """Raise ArgumentError for a word other than "balanced"."""
+    if value not in (None, "balanced"):
+        raise ArgumentError(f"--class-weights is {value!r}, expected balanced")
 
 
 def require_accuracy(name: str, value: float | None) -> None:
@@ -182,6 +190,11 @@ class Config:
         0.0, TRAINING, "Share of each label that is spread over all classes, such as 0.1.",
         check=partial(number, below=1), before=0.0,
     )
+    class_weights: str | None = setting(
+        None, TRAINING,
+        "balanced: weight the loss of each class by the inverse of its number of training images.",
+        shown="off", choices=("balanced",), check=require_balanced, before=None,
+    )
     clip: float = setting(
         defaults.CLIP, TRAINING,
         "Scale a gradient with a norm above this down to it; 0 turns this off.",
@@ -277,11 +290,12 @@ class Config:
         """Raise ArgumentError for a setting that does not suit the network or its images."""
         changes = [*self.make_augmentations(), *augmentation.views(self.tta)]
         augmentation.require_size(changes, network.input_shape)
-        if self.label_smoothing and network.gives_probabilities:
-            raise ArgumentError(
-                f"label_smoothing is {self.label_smoothing:g}, but {self.model} ends in Softmax, and its "
-                "loss has no label smoothing: leave it out"
-            )
+        for name in ("label_smoothing", "class_weights"):
+            if getattr(self, name) and network.gives_probabilities:
+                raise ArgumentError(
+                    f"{name} is {getattr(self, name)}, but {self.model} ends in Softmax, and its loss has no "
+                    f"{name.replace('_', ' ')}: leave it out"
+                )
 
     def load_data(self) -> tuple[Dataset, Dataset | None, Dataset]:
         """(train, validation, test), with the chosen classes and ``per_class`` training images of each.
@@ -361,9 +375,12 @@ class Config:
             stops.append(MaxTime(self.max_minutes))
         return stops
 
-    def make_loss(self) -> Loss | None:
+    def make_loss(self, train: Dataset) -> Loss | None:
         """The loss, or None for the network's usual one."""
-        return CrossEntropy(label_smoothing=self.label_smoothing) if self.label_smoothing else None
+        weights = _balanced(train) if self.class_weights else None
+        if not self.label_smoothing and weights is None:
+            return None
+        return CrossEntropy(label_smoothing=self.label_smoothing, class_weights=weights)
 
     def make_transforms(self) -> list[GradientTransform]:
         """The transforms of the gradient before each update."""
@@ -382,3 +399,13 @@ class Config:
         kind = SCHEDULES[self.schedule]
         usual = 0 if kind is OneCycle else defaults.WARMUP
         return kind(warmup=usual if self.warmup is None else self.warmup)
+
+
+def _balanced(train: Dataset) -> list[float]:
+    """Class weights with which each class counts the same: ``images / (classes * images of the class)``.
+
+    A class without images gets 1.
+    """
+    train.require_classes("--class-weights")
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    return [len(train) / (len(counts) * count) if count else 1.0 for count in counts.tolist()]

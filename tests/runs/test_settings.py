@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cnn
@@ -128,3 +129,13 @@ def test_nesterov_momentum():
     assert not Config(**Config.completed({})).nesterov  # as in a run that is older than the setting
     with pytest.raises(ArgumentError, match="adam has no Nesterov momentum: leave --nesterov out"):
         Config(optimizer="adam", nesterov=True).require_valid()
+
+
+def test_balanced_class_weights():
+    """Each class counts the same: those of scikit-learn's compute_class_weight("balanced")."""
+    train = cnn.data.Dataset(np.zeros((10, 4, 4)), [0] * 6 + [1] * 3 + [3], classes=4)
+    assert Config().make_loss(train) is None
+    weights = Config(class_weights="balanced").make_loss(train).class_weights
+    np.testing.assert_allclose(weights, [10 / 24, 10 / 12, 1, 10 / 4])
+    with pytest.raises(ArgumentError, match="--class-weights is 'even', expected balanced"):
+        Config(class_weights="even").require_valid()
