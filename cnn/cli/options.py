@@ -25,7 +25,9 @@ def choices(name: str) -> list[str]:
 def option(name: str) -> Any:
     """The option of a setting; its type and its default are the parameter's."""
     about = SETTINGS[name].metadata
+    names = (f"--{each.replace('_', '-')}" for each in (name, about["alias"]) if about["alias"] and each)
     return typer.Option(
+        *names,
         help=about["help"],
         show_default=about["shown"] or True,
         autocompletion=(lambda: choices(name)) if about["choices"] else None,

@@ -49,6 +49,7 @@ def setting(
     check: Callable[[str, Any], object] | None = None,
     before: Any = MISSING,
     changeable: bool = False,
+    alias: str | None = None,
 ) -> T:
     """A field of Config; its option, its key in a --config file and its place in config.json follow from it.
 
@@ -56,10 +57,11 @@ def setting(
     shell's completion, and ``parse`` turns the option's text into the value. ``check(name, value)`` raises
     ArgumentError for a value that is wrong whatever the data are. ``before`` is what runs had that are older
     than the setting; a config.json that lacks a setting without it is damaged. A ``changeable`` setting may
-    be given another value when a run is resumed.
+    be given another value when a run is resumed. ``alias`` is another name of the option.
     """
     about = {"panel": panel, "help": help, "shown": shown, "choices": choices, "parse": parse, "check": check}
-    return field(default=default, metadata=about | {"before": before, "changeable": changeable})
+    more = {"before": before, "changeable": changeable, "alias": alias}
+    return field(default=default, metadata=about | more)
 
 
 def cut(text: str | None) -> list[str] | None:
@@ -176,7 +178,7 @@ class Config:
     )
     early_stopping: int | None = setting(
         None, TRAINING, "Stop if the validation loss has not improved for so many epochs.",
-        shown="off", before=None, changeable=True,
+        shown="off", before=None, changeable=True, alias="patience",
     )
     max_minutes: float | None = setting(
         None, TRAINING, "Stop after so many minutes.", shown="off", before=None, changeable=True,

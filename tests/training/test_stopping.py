@@ -90,7 +90,7 @@ def test_a_value_that_is_not_finite_is_never_the_best():
     [
         (["--stop-at", "0.01"], 1, "the accuracy has reached 0.01"),
         (
-            ["--early-stopping", "1", "--validation", "0.3"],
+            ["--patience", "1", "--validation", "0.3"],
             None,
             "validation_loss has not improved for 1 epoch",
         ),
