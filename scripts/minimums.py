@@ -19,7 +19,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("pytest", "pytest-xdist")  # of the extra "test", whose other tools need newer libraries
 CORE = (
-    "tests/layers", "tests/data", "tests/runs", "tests/training/test_training.py", "tests/cli/test_cli.py",
+    "tests/layers", "tests/data", "tests/runs", "tests/training/test_training.py", "tests/cli/test_cli.py", "tests/cli/test_train.py",
     "tests/support/test_terminal.py", "tests/backends/test_libraries.py", "tests/test_network.py",
     "tests/saving/test_weights.py",
 )  # fmt: skip
