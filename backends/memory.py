@@ -150,7 +150,7 @@ class Scratch:
     def __init__(self, device: Device, dtype: Any) -> None:
         self._pair = Buffer(device, dtype), Buffer(device, dtype)
 
-    def beside(self, array: Array, shape: Shape) -> Array:
+    def like(self, array: Array, shape: Shape) -> Array:
         """Room for ``shape`` in the buffer that ``array`` does not lie in."""
         first, second = self._pair
         return second.view(shape) if first.holds(array) else first.view(shape)

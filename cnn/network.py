@@ -203,7 +203,7 @@ class Network(Freezable):
         """Softmax of an inference output ``y``; ``y`` itself if it is probabilities already, or pictures."""
         if self.gives_probabilities or y.ndim > 2:
             return y
-        out = self.context.scratch.beside(y, y.shape)
+        out = self.context.scratch.like(y, y.shape)
         self.backend.kernels.softmax(y, out)
         return out
 

@@ -147,7 +147,7 @@ class Conv2D(Weighted):
         if not input_grad:
             return None
         seen_shape = self.input_shape if self.pad is None else self.pad.output_shape
-        dx = self.context.scratch.beside(dy, (*seen_shape, dy.shape[-1]))
+        dx = self.context.scratch.like(dy, (*seen_shape, dy.shape[-1]))
         self.backend.kernels.conv2d_grad_input(dy, self._weight.value, dx, self.window, self.groups)
         return dx if self.pad is None else self.pad.backward(dx)
 

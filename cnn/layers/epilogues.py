@@ -67,7 +67,7 @@ class FusedDense(Fused):
         return y
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        grad = self.dense.context.scratch.beside(dy, dy.shape)
+        grad = self.dense.context.scratch.like(dy, dy.shape)
         sums = None if self._bias is None else self._bias.grad
         self.backend.kernels.relu_grad(dy, self._y, grad, sums)
         return self.dense.multiply_back(grad, input_grad)

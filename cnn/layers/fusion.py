@@ -164,7 +164,7 @@ class Folded(Fused, Joinable):
         if training:
             return self._training[-1].forward_joined(self._before_last(x), training, addend, formula)
         y = self._infer(x)
-        result = self._layer.context.scratch.beside(y, y.shape)
+        result = self._layer.context.scratch.like(y, y.shape)
         self.backend.kernels.add_activate(y, addend, formula, result)
         return result
 

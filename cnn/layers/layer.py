@@ -255,11 +255,11 @@ class Layer:
     def output(self, x: Array, training: bool) -> Array:
         """Room for the output: the layer's own where training will need it again, else scratch."""
         shape = (*self.output_shape, x.shape[-1])
-        return self.buffer("y", shape) if training else self.context.scratch.beside(x, shape)
+        return self.buffer("y", shape) if training else self.context.scratch.like(x, shape)
 
     def input_gradient(self, dy: Array) -> Array:
         """Room for the input's gradient, which lives until the layer before has used it."""
-        return self.context.scratch.beside(dy, (*self.input_shape, dy.shape[-1]))
+        return self.context.scratch.like(dy, (*self.input_shape, dy.shape[-1]))
 
     def __repr__(self) -> str:
         return f"{self.kind}({', '.join(f'{k}={v!r}' for k, v in self.config.items())})"

@@ -395,14 +395,14 @@ def made_optimizers(kind, peer, settings):
     return getattr(cnn, kind)(**settings), getattr(torch.optim, kind)(peer.parameters(), **theirs)
 
 
-def scheduler_beside(schedule, optimizer, steps):
+def scheduler_of(schedule, optimizer, steps):
     """PyTorch's scheduler for one of ours over so many steps of ``optimizer``, at the middle of the first.
 
     Ours takes the learning rate in the middle of each step: PyTorch's is to be stepped twice a step.
     """
     halves = 2 * steps
     warm = round(schedule.warmup * halves)
-    decay = _decay_beside(schedule, optimizer, halves - warm)
+    decay = _decay_of(schedule, optimizer, halves - warm)
     if warm:
         warm_up = lr_scheduler.LinearLR(optimizer, 1 / warm, 1.0, warm - 1)
         return lr_scheduler.SequentialLR(optimizer, [warm_up, decay], [warm - 1])
@@ -411,7 +411,7 @@ def scheduler_beside(schedule, optimizer, steps):
     return decay
 
 
-def _decay_beside(schedule, optimizer, halves):
+def _decay_of(schedule, optimizer, halves):
     kind = type(schedule)
     if kind is schedules.Step:
         return lr_scheduler.StepLR(optimizer, round(schedule.every * halves), schedule.factor)

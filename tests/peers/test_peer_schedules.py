@@ -3,7 +3,7 @@
 from math import ceil
 
 import numpy as np
-from helpers.twins import at_random, given, nn, scheduler_beside, st, torch
+from helpers.twins import at_random, given, nn, scheduler_of, st, torch
 
 from cnn.training import schedules
 from cnn.training.preparation import learning_rates
@@ -14,7 +14,7 @@ base_rates, ends, counts = st.floats(1e-4, 10), st.floats(0, 1), st.integers(1, 
 def same_rates(schedule, base, epochs, steps):
     """Compare the learning rates of all steps of a run."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], base)
-    scheduler = scheduler_beside(schedule, optimizer, epochs * steps)
+    scheduler = scheduler_of(schedule, optimizer, epochs * steps)
     for epoch in range(epochs):
         for rate in learning_rates(base, schedule, epoch, epochs, steps):
             theirs = optimizer.param_groups[0]["lr"]

@@ -12,7 +12,7 @@ from helpers.twins import (
     optimizers,
     same_state,
     same_weights,
-    scheduler_beside,
+    scheduler_of,
     seeds,
     st,
     stacks,
@@ -38,7 +38,7 @@ def train_peer(peer, optimizer, criterion, data, schedule, epochs, batch_size):
     """What fit does, in PyTorch; -> each epoch's mean loss."""
     images = data.images / 255 if data.images.dtype == np.uint8 else data.images
     images, labels, N = torch.tensor(images), torch.tensor(data.labels), len(data)
-    scheduler = scheduler_beside(schedule, optimizer, epochs * -(-N // batch_size))
+    scheduler = scheduler_of(schedule, optimizer, epochs * -(-N // batch_size))
     means = []
     for epoch in range(epochs):
         total = 0.0
