@@ -202,7 +202,7 @@ class TestDiagnosis:
             f'run {PIP} install "cupy-cuda12x[ctk]"'
         )
 
-    def test_this_machine_as_it_is_has_a_device_or_a_mend(self, monkeypatch):
+    def test_this_machine_as_it_is_has_a_device_or_a_way_to_get_one(self, monkeypatch):
         monkeypatch.setattr(backends, "_made", {})
         devices = backends.available()
         assert ("cuda:0" in devices) != ("cuda" in devices)
