@@ -96,7 +96,7 @@ class TestCommands:
             ("info",),
             ("gradcheck", "--device", "cpu", "--entries", "1"),
             ("train", "--dry-run", "--device", "cpu"),
-            ("train", "--optimizer", "lion"),
+            ("train", "--optimizer", "newton"),
             ("evaluate", "nowhere"),
             ("train", "--batch_size", "3"),
         ],
