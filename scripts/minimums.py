@@ -19,7 +19,9 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("pytest", "pytest-xdist")  # of the extra "test", whose other tools need newer libraries
 CORE = (
-    "tests/layers", "tests/data", "tests/runs", "tests/training/test_training.py", "tests/cli/test_cli.py", "tests/cli/test_train.py",
+    "tests/layers", "tests/data", "tests/runs", "tests/training/test_training.py",
+    "tests/cli/test_cli.py", "tests/cli/test_train.py", "tests/cli/test_data_of_runs.py",
+    "tests/cli/test_config_file.py", "tests/cli/test_end_of_run.py", "tests/cli/test_mistakes.py",
     "tests/support/test_terminal.py", "tests/backends/test_libraries.py", "tests/test_network.py",
     "tests/saving/test_weights.py",
 )  # fmt: skip

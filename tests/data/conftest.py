@@ -1,4 +1,4 @@
-"""The small data set on disk."""
+"""The small data set on disk, and a digit."""
 
 import numpy as np
 import pytest
@@ -28,3 +28,14 @@ def npz(tmp_path):
         return path
 
     return save
+
+
+@pytest.fixture(scope="module")
+def seven():
+    """What becomes of the plain digit: dark ink in the middle of white paper."""
+    pytest.importorskip("PIL")
+    from helpers.drawn_digits import SHAPE, drawn
+
+    from cnn.data.digits import as_digit
+
+    return as_digit(drawn(), SHAPE)
