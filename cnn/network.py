@@ -10,7 +10,7 @@ import backends
 from backends import Backend
 from backends.memory import Array, Scratch, Shape
 from cnn.data.augmentation import views
-from cnn.data.dataset import as_images, channels_last_advice, looks_channels_last
+from cnn.data.checked import as_images, channels_last_advice, looks_channels_last
 from cnn.data.feed import Feed
 from cnn.data.inference import answers, with_fitting_batches
 from cnn.data.preprocessing import Preprocessing

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn.data.dataset import CHANNELS, MOST_CLASSES, as_names, as_texts, looks_channels_last
+from cnn.data.checked import CHANNELS, MOST_CLASSES, as_names, as_texts, looks_channels_last
 from cnn.support.errors import DataError
 from cnn.support.text import short, some_of
 

@@ -41,7 +41,7 @@ class TestDataset:
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize("position", [0, 333, COUNT - 1])
     def test_names_the_image_that_is_not_finite(self, bad, position, monkeypatch):
-        monkeypatch.setattr("cnn.data.dataset._LOOKED_AT", 100 * 28 * 28 + 1)
+        monkeypatch.setattr("cnn.data.checked._LOOKED_AT", 100 * 28 * 28 + 1)
         images = IMAGES.astype(np.float32)
         images[position, 0, 3, 4] = bad
         images[position:, 0, 9, 9] = np.nan

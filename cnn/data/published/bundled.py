@@ -3,7 +3,8 @@
 import hashlib
 from importlib.resources import as_file, files
 
-from cnn.data.dataset import Array, Dataset
+from cnn.data.checked import Array
+from cnn.data.dataset import Dataset
 from cnn.data.readers.idx import AXES, FILES, read_with_contents
 from cnn.support.errors import DataError
 

@@ -12,7 +12,8 @@ from typing import IO, cast
 import numpy as np
 
 from cnn.data.advice import BINARY, NEVER_OPENED, SAVE
-from cnn.data.dataset import Array, Dataset
+from cnn.data.checked import Array
+from cnn.data.dataset import Dataset
 from cnn.data.published.downloads import Published, PublishedFile
 from cnn.data.readers.common import CHUNK, is_gzip, open_file, read_up_to
 from cnn.support.errors import DataError

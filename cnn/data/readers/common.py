@@ -8,7 +8,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from cnn.data.dataset import Dataset, as_pair, numbered
+from cnn.data.checked import as_pair, numbered
+from cnn.data.dataset import Dataset
 from cnn.data.layouts import Named, Pair, arranged_images, arranged_labels
 from cnn.support.errors import DataError
 from cnn.support.random import SPLIT, generator

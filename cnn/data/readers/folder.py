@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnn.data.dataset import Dataset, as_names
+from cnn.data.checked import as_names
+from cnn.data.dataset import Dataset
 from cnn.data.names import PARTS
 from cnn.data.pictures import Pictures
 from cnn.data.readers.common import held_out, is_hidden, unreadable

@@ -12,7 +12,8 @@ from typing import IO, cast
 import numpy as np
 
 from cnn.data.advice import SAVE
-from cnn.data.dataset import Array, Dataset
+from cnn.data.checked import Array
+from cnn.data.dataset import Dataset
 from cnn.data.layouts import Named
 from cnn.data.names import parts_among, role_of
 from cnn.data.readers.common import as_sets, is_gzip, most_inflated, open_file, read_up_to

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cnn.data.dataset import Dataset, as_names, as_texts
+from cnn.data.checked import as_names, as_texts
+from cnn.data.dataset import Dataset
 from cnn.data.layouts import Named
 from cnn.data.names import parts_among, role_of
 from cnn.data.readers.common import as_sets, open_file, read_up_to, unreadable

@@ -8,7 +8,8 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
-from cnn.data.dataset import Array, Dataset
+from cnn.data.checked import Array
+from cnn.data.dataset import Dataset
 from cnn.data.layouts import Named, Pair
 from cnn.data.names import parts_among
 from cnn.data.readers.common import as_sets, is_hidden, most_inflated, open_file, read_up_to
