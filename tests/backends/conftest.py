@@ -1,12 +1,14 @@
-"""Machines with and without CUDA, made of a fake CuPy."""
+"""Machines with and without CUDA, made of a fake CuPy; and the stand-in device."""
 
 import sys
 import weakref
 from collections import Counter, deque
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from helpers.fake_cupy import FakePool, fake_cupy
+from helpers.standin import StandInBackend
 
 import backends
 from backends.cuda import capture, diagnosis
@@ -37,3 +39,19 @@ def gpu(machine):
     """A backend on the second of two fake GPUs."""
     machine(["cupy-cuda12x"], 13000, fake_cupy(2))
     return CudaBackend(1)
+
+
+@pytest.fixture
+def device():
+    """The stand-in device; it has counted nothing yet."""
+    backend = StandInBackend()
+    backend.reset_counters()
+    return backend
+
+
+@pytest.fixture
+def a(device):
+    """[0, 1, 2] on the stand-in device."""
+    array = device.asarray(np.arange(3, dtype=np.float32))
+    device.reset_counters()
+    return array

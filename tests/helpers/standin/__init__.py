@@ -6,8 +6,10 @@ would wait for the device, copy or allocate without a word, the stand-in counts.
 makes a backend of them.
 """
 
-from helpers.standin.arrays import UFUNCS, Array, Listed, signal, xp
+from helpers.standin.arrays import Array
 from helpers.standin.backend import StandInBackend
+from helpers.standin.functions import UFUNCS
+from helpers.standin.modules import Listed, signal, xp
 from helpers.standin.work import ForbiddenWhileRecording, Tape, counters
 
 __all__ = [

@@ -12,7 +12,8 @@ from backends.cpu.backend import CpuTimer
 from backends.errors import DeviceLost
 from backends.graph import CapturedStep, CaptureError, Work
 from backends.kernels import Kernels
-from helpers.standin.arrays import Array, _host, signal, special, xp
+from helpers.standin.arrays import Array, host_of
+from helpers.standin.modules import signal, special, xp
 from helpers.standin.work import Tape, counters, do, refuse_while_recording
 
 
@@ -67,7 +68,7 @@ class StandInBackend(Backend):
         if out is None:
             with self.active():
                 return Array(data)
-        if _host(out).shape != data.shape:
+        if host_of(out).shape != data.shape:
             raise ValueError(f"Shape mismatch: out has {out.shape}, the host data {data.shape}")
         out._host[...] = data
         return out
@@ -75,7 +76,7 @@ class StandInBackend(Backend):
     def to_host(self, array: Array) -> np.ndarray:
         refuse_while_recording("a copy to the host")
         self.crossings += 1
-        return np.array(_host(array), order="C")
+        return np.array(host_of(array), order="C")
 
     def owns(self, array: object) -> bool:
         return isinstance(array, Array)
@@ -93,7 +94,7 @@ class StandInBackend(Backend):
         return CompiledKernels
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
-        matrices = _host(a), _host(b), _host(out)
+        matrices = host_of(a), host_of(b), host_of(out)
         if any(matrix.ndim != 2 for matrix in matrices):
             raise ValueError(f"matmul of shapes {a.shape}, {b.shape}, {out.shape}: expected matrices")
         if a.dtype.kind != "f" or not a.dtype == b.dtype == out.dtype:
