@@ -43,7 +43,7 @@ def scores(out):
 @pytest.fixture
 def few_entries(monkeypatch):
     """Fewer finite differences, which take most of the time and are checked for each layer elsewhere."""
-    monkeypatch.setattr("cnn.selftest.gradients.ENTRIES", 3)
+    monkeypatch.setattr("cnn.selftest.gradients.ENTRIES", 1)
 
 
 @pytest.mark.usefixtures("few_entries")
