@@ -17,7 +17,9 @@ def run(name, *arguments, cwd):
 
 
 def test_train_is_cnn_train(tmp_path):
-    done = run("train.py", "--per-class", 5, "--epochs", 1, "--out", "run", "--json", cwd=tmp_path)
+    done = run(
+        "train.py", "--per-class", 5, "--epochs", 1, "--out", "run", "--json", "--no-report", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["run"] == "run"
     assert (tmp_path / "run" / "model.safetensors").exists()
