@@ -30,6 +30,7 @@ train: environment-run ## install what running needs, then train: make train ARG
 	@.venv/bin/cnn train $(ARGS)
 
 test: lint types ## install what testing needs, then run lint, types and all tests, without a GPU
+	@-.venv/bin/cnn compile --dtype both # once for all processes of the tests; fails where Numba is missing
 	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 test-peers: environment-peers ## install PyTorch, then compare with it on thousands of random examples
