@@ -19,20 +19,10 @@ from typing import NamedTuple
 
 from backends.cpu.compiled.functions import RECTIFY
 from backends.cpu.compiled.jit import Bytes, Indices, Kernel, Numbers, inlined, share
-from backends.cpu.compiled.pooling import (
-    has_quads,
-    pool_grad_line,
-    pool_line,
-    pool_quads,
-    relu_grad_line,
-    sum_images,
-)
+from backends.cpu.compiled.pooling import pool_quads, sum_images
 from backends.cpu.compiled.registers import at, call, zero
 
 BLOCK = 2048  # numbers to which a function is applied at a time; they stay in the first cache
-
-# what follows the convolution whose gradient is computed
-ALONE, BEFORE_RELU, BEFORE_POOL, BEFORE_RELU_AND_POOL = range(4)
 
 
 class ConvolutionSizes(NamedTuple):
@@ -157,23 +147,20 @@ def convolve(
 
 @Kernel
 def convolve_pool(
-    outer: int, y: Numbers, winner: Bytes, keep: int, scratch: Numbers, x: Numbers, w: Numbers,
-    offsets: Indices, shape: Indices, bias: Numbers, b_channel: int, b_row: int, b_column: int,
+    outer: int, line_function: int, y: Numbers, winner: Bytes, keep: int, scratch: Numbers, x: Numbers,
+    w: Numbers, offsets: Indices, shape: Indices, bias: Numbers, b_channel: int, b_row: int, b_column: int,
     rectify: int, pool: Indices, rows: int, lanes: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """``y`` = the max pooling of x * w + bias, or with ``rectify`` of ReLU of that.
 
-    ``winner`` is written if ``keep``.
-
-    The convolution is computed for ``rows`` rows of ``y`` at a time in ``scratch``, which has space for
-    this for each part.
+    ``winner`` is written if ``keep``; ``line_function`` is explained in ``max_pool``. The convolution is
+    computed for ``rows`` rows of ``y`` at a time in ``scratch``, which has space for this for each part.
     """
     groups, N, O, OH, OW = shape[0], shape[4], shape[5], shape[6], shape[7]
     PH, PW, KH, stride_h, padding_h, dilation_h = pool[0], pool[1], pool[2], pool[4], pool[6], pool[8]
     line = OW * N
     lines = (rows - 1) * stride_h + (KH - 1) * dilation_h + 1  # of the convolution, for so many pooled rows
     convolved = at(scratch, part * groups * O * lines * line)
-    quads = has_quads(pool, OH, OW, N)
     first, last = share(PH, part, parts)
     for pooled in range(first, last, rows):
         top = pooled * stride_h - padding_h
@@ -182,35 +169,37 @@ def convolve_pool(
             for group in range(groups):
                 y_line = at(convolved, (group * O * lines + row - top) * line)
                 _line(outer, y_line, lines * line, x, w, offsets, shape, group, row, lanes)
-                if not quads:
+                if line_function != 0:
                     b = at(bias, group * O * b_channel + row * b_row)
                     finish_line(y_line, lines * line, O, OW, N, b, b_channel, b_column, rectify)
         for channel in range(groups * O):
             for row in range(pooled, min(last, pooled + rows)):
                 source = at(convolved, (channel * lines - top) * line)  # where the channel's row 0 would lie
                 target = (channel * PH + row) * PW * N
-                if quads:
+                if line_function == 0:
                     b = at(bias, channel * b_channel + stride_h * row * b_row)
                     upper = at(source, stride_h * row * line)
                     pool_quads(at(y, target), at(winner, target), keep, upper, line, PW, pool[5], N,
                                rectify, b, b_row, b_column)  # fmt: skip
                 else:
-                    pool_line(at(y, target), at(winner, target), keep, source, line, OH, OW, N, pool, row)
+                    call(line_function, (at(y, target), at(winner, target), keep, source, line, OH, OW, N,
+                                         pool, row))  # fmt: skip
 
 
 @Kernel
 def convolution_grad_weight(
     inner: int, shares: Numbers, dy: Numbers, dy_border: int, kept: int, x: Numbers, offsets: Indices,
-    shape: Indices, at_once: int, after: int, dz: Numbers, z: Numbers, winner: Bytes, sums: Numbers,
-    add_up: int, pool: Indices, part: int, parts: int,
+    shape: Indices, at_once: int, line_function: int, dz: Numbers, z: Numbers, winner: Bytes,
+    rectified: int, sums: Numbers, add_up: int, pool: Indices, part: int, parts: int,
 ) -> None:  # fmt: skip
     """Each part's share of the sum over all positions of dy * x: ``shares`` is (parts, O, KH, C, KW).
 
     ``dy`` has a border of so many columns on its left and right. ``at_once`` elements of it are processed
-    together; they stay in the L2 cache while all lines of x are combined with them. If ReLU, or ReLU and max
-    pooling, came ``after`` the convolution, dy is first computed line by line from their output ``z`` and
-    its gradient; with ``add_up``, ``sums`` (O, OH, OW) gets its sum over the batch. dy is then
-    (O, OH, OW, N) or, if it is not needed later, (parts, O, kept, OW, N): a few lines that are reused.
+    together; they stay in the L2 cache while all lines of x are combined with them. If ReLU, max pooling or
+    both came after the convolution, dy is first computed line by line from their output ``z`` and its
+    gradient, by the C function with the address ``line_function``, which is 0 otherwise; with ``add_up``,
+    ``sums`` (O, OH, OW) gets its sum over the batch. dy is then (O, OH, OW, N) or, if it is not needed later,
+    (parts, O, kept, OW, N): a few lines that are reused.
     """
     groups, C, H, W, N, O = shape[0], shape[1], shape[2], shape[3], shape[4], shape[5]
     OH, OW, KH, KW, stride_h = shape[6], shape[7], shape[8], shape[9], shape[10]
@@ -235,17 +224,13 @@ def convolution_grad_weight(
                     break
                 rows += 1
             base = row if kept == OH else 0  # where the first of these rows lies in dy
-            if after != ALONE:
+            if line_function != 0:
                 for channel in range(group * O, (group + 1) * O):
                     for r in range(row, row + rows):
                         task = channel * OH + r
                         made = at(dy, channel * dy_channel + (base + r - row) * dy_line)
-                        if after == BEFORE_RELU:
-                            there = task * OW * N
-                            relu_grad_line(made, at(dz, there), at(z, there), OW * N, dy_border * N)
-                        else:
-                            rectified = after == BEFORE_RELU_AND_POOL
-                            pool_grad_line(made, dz, winner, z, rectified, channel, r, OW, N, dy_border, pool)
+                        call(line_function, (made, dz, winner, z, rectified, channel, OH, r, OW, N,
+                                             dy_border, pool))  # fmt: skip
                         if add_up != 0:
                             sum_images(at(made, dy_border * N), OW, N, at(sums, task * OW))
             skipped = inside * C * KW

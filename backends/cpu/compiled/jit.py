@@ -3,8 +3,10 @@
 import gc
 import inspect
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache, partial
 from operator import index
 from typing import Any
@@ -14,14 +16,12 @@ import numpy as np
 from numba import types
 from numba.core import event, sigutils
 from numba.core.ccallback import CFunc
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
-from numba.core.typed_passes import NopythonRewrites
 
 from backends import graph
 from backends.cpu import threads
 from backends.cpu.compiled import kept
+from backends.cpu.compiled.compiler import Compiler, inlined
 from backends.cpu.compiled.pool import MOST_ARGUMENTS, launch, pool
 
 # The parameter types of kernels; Numbers have the dtype for which the kernel is compiled.
@@ -29,8 +29,6 @@ Numbers, Bytes, Indices, Doubles = "numbers", "bytes", "indices", "doubles"
 
 # NaN and infinity keep their meaning, because pooling uses both
 _FAST = {"contract", "nsz", "arcp"}
-
-inlined = numba.njit(inline="always")
 
 
 KERNELS: dict[str, "Kernel"] = {}  # of the modules that have been imported, by their full names
@@ -58,11 +56,18 @@ class Kernel:
 
     With ``reorder``, sums may be computed in any order, as vectorization requires. Without it, formulas that
     could lose precision or overflow are computed exactly as written. Without ``fuse``, a product and a sum
-    are rounded apart, as in plain NumPy.
+    are rounded apart, as in plain NumPy. ``dtypes`` are those for which it is ever called.
     """
 
-    def __init__(self, function: Callable[..., None], reorder: bool = True, fuse: bool = True) -> None:
+    def __init__(
+        self,
+        function: Callable[..., None],
+        reorder: bool = True,
+        fuse: bool = True,
+        dtypes: Sequence[str] = ("float32", "float64"),
+    ) -> None:
         self.function = function
+        self.dtypes = dtypes
         fast = _FAST - (set() if fuse else {"contract", "arcp"}) | ({"reassoc"} if reorder else set())
         self._options = {"error_model": "numpy", "fastmath": fast}
         self._count = len(inspect.signature(function).parameters) - 2
@@ -92,9 +97,18 @@ class Kernel:
             address = self._addresses[dtype] = self._compile(dtype)
         return address
 
+    @property
+    def loaded(self) -> list[Any]:
+        """The dtypes whose C functions are in memory."""
+        return list(self._addresses)
+
     def is_ready(self, dtype: Any) -> bool:
         """Whether the C function for ``dtype`` is in memory or on disk."""
-        return dtype in self._addresses or self._c_function(dtype).is_kept
+        return dtype in self._addresses or self.is_on_disk(dtype)
+
+    def is_on_disk(self, dtype: Any) -> bool:
+        """Whether the next process finds the C function for ``dtype``."""
+        return self._c_function(dtype).is_kept
 
     def _c_function(self, dtype: Any) -> "_CFunction":
         kinds = {
@@ -107,17 +121,15 @@ class Kernel:
         parameters = inspect.signature(self.function).parameters.values()
         signature = types.void(*(kinds[parameter.annotation] for parameter in parameters))
         c_function = _CFunction(
-            self.function, sigutils.normalize_signature(signature), {}, self._options, _Compiler
+            self.function, sigutils.normalize_signature(signature), {}, self._options, Compiler
         )
         kept.keep(c_function, self.function)
         return c_function
 
     def _compile(self, dtype: Any) -> int:
         c_function = self._c_function(dtype)
-        before, start = clock.seconds, time.perf_counter()
-        c_function.compile()
-        if not c_function.cache_hits and not clock.is_running:
-            clock.seconds = before + time.perf_counter() - start  # including linking and caching
+        with nullcontext() if c_function.is_kept else clock:  # which includes linking and caching
+            c_function.compile()
         return int(c_function.address)
 
 
@@ -129,22 +141,6 @@ as_in_numpy = partial(Kernel, reorder=False, fuse=False)
 def share(items, part, parts):
     """(first, end) of the items of one part."""
     return part * items // parts, (part + 1) * items // parts
-
-
-class _Compiler(CompilerBase):
-    """Numba's passes without its search for expressions of whole arrays, which kernels do not have.
-
-    It would take a fifteenth of the time.
-    """
-
-    def define_pipelines(self) -> list[PassManager]:
-        passes = PassManager("kernel")
-        passes.passes += DefaultPassBuilder.define_untyped_pipeline(self.state).passes
-        typed = DefaultPassBuilder.define_typed_pipeline(self.state).passes
-        passes.passes += [step for step in typed if step[0] is not NopythonRewrites]
-        passes.passes += DefaultPassBuilder.define_nopython_lowering_pipeline(self.state).passes
-        passes.finalize()
-        return [passes]
 
 
 class _CFunction(CFunc):
@@ -168,16 +164,13 @@ class _CFunction(CFunc):
 
 
 class CompileClock(event.Listener):
-    """Counts the seconds that this process spends compiling; loading from disk is not counted."""
+    """Counts the seconds in which this process compiles, in any thread; loading from disk is not counted."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.begun: Callable[[], None] = lambda: None  # called once, when the first compilation begins
+        self._lock = threading.Lock()
         self._depth = 0  # compiling a function also compiles those that it calls
-
-    @property
-    def is_running(self) -> bool:
-        return self._depth > 0
 
     def __enter__(self) -> None:
         self.on_start(None)
@@ -186,16 +179,19 @@ class CompileClock(event.Listener):
         self.on_end(None)
 
     def on_start(self, event: Any) -> None:
-        if self._depth == 0:
-            self._start = time.perf_counter()
-            self.begun()
-            self.begun = lambda: None
-        self._depth += 1
+        with self._lock:
+            begun, self.begun = self.begun, lambda: None
+        begun()
+        with self._lock:
+            if self._depth == 0:
+                self._start = time.perf_counter()
+            self._depth += 1
 
     def on_end(self, event: Any) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            self.seconds += time.perf_counter() - self._start
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                self.seconds += time.perf_counter() - self._start
 
 
 clock = CompileClock()

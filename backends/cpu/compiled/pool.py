@@ -25,6 +25,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from backends.cpu.compiled import kept
+from backends.cpu.compiled.compiler import Compiler, inlined
 from backends.cpu.compiled.registers import call
 
 MOST_ARGUMENTS = 24  # a case is compiled for each number of them
@@ -141,10 +142,7 @@ def call_part(typing_context, address, arguments, count, part, parts):
     return types.void(*[types.intp] * 5), codegen
 
 
-_native = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)  # which would take as long to compile
-
-
-@_native
+@inlined
 def _compute(pool, ticket, own):
     """Compute the part ``own`` of a job, and then those that nobody has claimed."""
     job, parts = ticket >> _PARTS_BITS, ticket & ((1 << _PARTS_BITS) - 1)
@@ -159,13 +157,13 @@ def _compute(pool, ticket, own):
                 call(load(pool + RELEASE), (load(pool + BELL),))
 
 
-@_native
+@inlined
 def _is_for(ticket, worker, seen):
     """Whether a worker may take part in a job: it has not seen it, and there is a part of its own in it."""
     return ticket >> _PARTS_BITS != seen and worker < ticket & ((1 << _PARTS_BITS) - 1)
 
 
-@_native
+@inlined
 def _sleep(pool, worker, seen):
     asleep = pool + worker * _LINE + ASLEEP
     store(asleep, 1)
@@ -177,7 +175,7 @@ def _sleep(pool, worker, seen):
         call(load(pool + ACQUIRE), (load(pool + worker * _LINE + WORKERS_BELL), 1))
 
 
-@_native
+@inlined
 def _wake(pool, first, beyond):
     """Wake those of some workers that sleep."""
     for worker in range(first, beyond):
@@ -219,7 +217,7 @@ def _launch(address, arguments, count, parts, pool):
     store(pool + BUSY, 0)
 
 
-@_native
+@inlined
 def _wait(pool, parts):
     """Wait until all parts are done: their threads may have been interrupted by other programs."""
     idle = 0
@@ -239,7 +237,7 @@ def _spin(pauses):
 
 
 def _callable(function: Callable[..., None]) -> Any:
-    compiled = numba.njit(nogil=True, no_cfunc_wrapper=True)(function)
+    compiled = numba.njit(nogil=True, no_cfunc_wrapper=True, pipeline_class=Compiler)(function)
     kept.keep(compiled, function)
     return compiled
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backends.cpu.compiled.jit import Bytes, Indices, Kernel, Numbers, inlined, share
-from backends.cpu.compiled.registers import as_number, at, zero
+from backends.cpu.compiled.registers import as_number, at, call, zero
 
 
 class Pool(NamedTuple):
@@ -65,8 +65,11 @@ def _take_larger(best, who, keep, seen, step, count, tap):
                 best[n], who[n] = value, tap
 
 
-@inlined
-def pool_line(y, winner, keep, x, x_row, H, W, N, pool, row):
+@Kernel
+def pool_line(
+    y: Numbers, winner: Bytes, keep: int, x: Numbers, x_row: int, H: int, W: int, N: int, pool: Indices,
+    row: int,
+) -> None:  # fmt: skip
     """Row ``row`` of one channel's max pooling; row h of its input is at ``x + h * x_row``."""
     PW, KH, KW, stride_h, stride_w = pool[1], pool[2], pool[3], pool[4], pool[5]
     padding_h, padding_w, dilation_h, dilation_w = pool[6], pool[7], pool[8], pool[9]
@@ -89,14 +92,6 @@ def pool_line(y, winner, keep, x, x_row, H, W, N, pool, row):
                 target = (first + run) * N
                 _take_larger(at(y, target), at(winner, target), keep, at(seen, run * stride_w * N), step,
                              count, np.uint8(i * KW + j))  # fmt: skip
-
-
-@inlined
-def has_quads(pool, H, W, N):
-    """Whether the windows have 2x2 neighbouring numbers and lie inside the input."""
-    size = pool[2] == 2 and pool[3] == 2 and pool[8] == 1 and pool[9] == 1
-    inside = (pool[0] - 1) * pool[4] + 2 <= H and (pool[1] - 1) * pool[5] + 2 <= W
-    return size and inside and pool[6] == 0 and pool[7] == 0 and N > 1
 
 
 @inlined
@@ -126,22 +121,24 @@ def pool_quads(y, winner, keep, x, x_row, PW, stride, N, rectify, bias, b_row, b
 
 @Kernel
 def max_pool(
-    y: Numbers, winner: Bytes, keep: int, x: Numbers, no_bias: Numbers, C: int, H: int, W: int, N: int,
-    pool: Indices, part: int, parts: int,
+    line_function: int, y: Numbers, winner: Bytes, keep: int, x: Numbers, no_bias: Numbers, C: int, H: int,
+    W: int, N: int, pool: Indices, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """``y`` = the largest value in each window, ``winner`` (if ``keep``) its tap; ``no_bias`` is a zero."""
+    """``y`` = the largest value in each window, ``winner`` (if ``keep``) its tap; ``no_bias`` is a zero.
+
+    ``line_function`` is the address of ``pool_line``, or 0 if ``pool_quads`` computes the lines.
+    """
     PH, PW = pool[0], pool[1]
-    quads = has_quads(pool, H, W, N)
     first, last = share(C * PH, part, parts)
     for line in range(first, last):
-        target = line * PW * N
+        target, row = line * PW * N, line % PH
         source = at(x, line // PH * H * W * N)
-        if quads:
-            upper = at(source, line % PH * pool[4] * W * N)
+        if line_function == 0:
+            upper = at(source, row * pool[4] * W * N)
             pool_quads(at(y, target), at(winner, target), keep, upper, W * N, PW, pool[5], N, 0,
                        no_bias, 0, 0)  # fmt: skip
         else:
-            pool_line(at(y, target), at(winner, target), keep, source, W * N, H, W, N, pool, line % PH)
+            call(line_function, (at(y, target), at(winner, target), keep, source, W * N, H, W, N, pool, row))
 
 
 @inlined
@@ -173,29 +170,29 @@ def _give_back_pairs(dx, dy, who, y, rectified, upper_tap, columns, N):
 
 
 @inlined
-def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool):
-    """Line h of the gradient of one channel's max pooling, with a border of zeros on both sides."""
-    PH, PW, KH, KW, stride_h, stride_w = pool[0], pool[1], pool[2], pool[3], pool[4], pool[5]
-    padding_h, padding_w, dilation_h, dilation_w = pool[6], pool[7], pool[8], pool[9]
+def _row_over(h, i, pool):
+    """The row of windows that have row h of the input at their own row i; -1 if there is none."""
+    PH, stride_h, below = pool[0], pool[4], h + pool[6] - i * pool[8]
+    row = below // stride_h
+    return row if (row * stride_h == below) & (row >= 0) & (row < PH) else -1
+
+
+@Kernel
+def pool_grad_line(
+    dx: Numbers, dy: Numbers, winner: Bytes, y: Numbers, rectified: int, channel: int, H: int, h: int, W: int,
+    N: int, border: int, pool: Indices,
+) -> None:  # fmt: skip
+    """Line h of the gradient of one channel's max pooling, with a border of zeros on both sides.
+
+    If ``rectified``, it is the gradient through ReLU and max pooling, whose output was ``y``.
+    """
+    PH, PW, KH, KW, stride_w = pool[0], pool[1], pool[2], pool[3], pool[5]
+    padding_w, dilation_w = pool[7], pool[9]
     for n in range((W + 2 * border) * N):
         dx[n] = zero(dx)
     for i in range(KH):
-        below = h + padding_h - i * dilation_h
-        row = below // stride_h
-        if row * stride_h == below and 0 <= row < PH:
-            if (
-                KW == 2
-                and stride_w == 2
-                and padding_w == 0
-                and dilation_w == 1
-                and 2 * PW <= W
-                and stride_h > (KH - 1) * dilation_h
-                and N > 1
-            ):
-                there = (channel * PH + row) * PW * N
-                _give_back_pairs(at(dx, border * N), at(dy, there), at(winner, there), at(y, there),
-                                 rectified, i * KW, PW, N)  # fmt: skip
-                continue
+        row = _row_over(h, i, pool)
+        if row >= 0:
             for j in range(KW):
                 first, beyond = inside(j, W, PW, stride_w, padding_w, dilation_w)
                 runs, count, step = runs_of(first, beyond, stride_w, N)
@@ -206,6 +203,23 @@ def pool_grad_line(dx, dy, winner, y, rectified, channel, h, W, N, border, pool)
                                at(y, there), rectified, step, count, np.uint8(i * KW + j))  # fmt: skip
 
 
+@Kernel
+def pool_grad_line_of_pairs(
+    dx: Numbers, dy: Numbers, winner: Bytes, y: Numbers, rectified: int, channel: int, H: int, h: int, W: int,
+    N: int, border: int, pool: Indices,
+) -> None:  # fmt: skip
+    """The same for windows with two columns that do not overlap and lie inside the input."""
+    PH, PW = pool[0], pool[1]
+    for n in range((W + 2 * border) * N):
+        dx[n] = zero(dx)
+    for i in range(pool[2]):
+        row = _row_over(h, i, pool)
+        if row >= 0:
+            there = (channel * PH + row) * PW * N
+            _give_back_pairs(at(dx, border * N), at(dy, there), at(winner, there), at(y, there), rectified,
+                             2 * i, PW, N)  # fmt: skip
+
+
 @inlined
 def relu_grad_line(dx, dy, y, width, border):
     """``dx`` = dy where y is positive, with a border of zeros on both sides."""
@@ -214,6 +228,16 @@ def relu_grad_line(dx, dy, y, width, border):
         dx[n] = inside[width + n] = zero(dx)
     for n in range(width):
         inside[n] = dy[n] if y[n] > 0 else zero(dx)
+
+
+@Kernel
+def relu_grad_line_of_image(
+    dx: Numbers, dy: Numbers, winner: Bytes, y: Numbers, rectified: int, channel: int, H: int, h: int, W: int,
+    N: int, border: int, pool: Indices,
+) -> None:  # fmt: skip
+    """Line h of one channel of the gradient through ReLU, with the parameters of ``pool_grad_line``."""
+    there = (channel * H + h) * W * N
+    relu_grad_line(dx, at(dy, there), at(y, there), W * N, border * N)
 
 
 @inlined
@@ -233,21 +257,14 @@ def sum_images(dx, W, N, sums):
 
 @Kernel
 def max_pool_grad(
-    dx: Numbers,
-    dy: Numbers,
-    winner: Bytes,
-    C: int,
-    H: int,
-    W: int,
-    N: int,
-    pool: Indices,
-    part: int,
-    parts: int,
-) -> None:
-    """``dx`` = each dy where its window's winner is, zeros elsewhere."""
+    line_function: int, dx: Numbers, dy: Numbers, winner: Bytes, C: int, H: int, W: int, N: int,
+    pool: Indices, part: int, parts: int,
+) -> None:  # fmt: skip
+    """``dx`` = each dy where its window's winner is, zeros elsewhere, line by line."""
     first, last = share(C * H, part, parts)
     for line in range(first, last):
-        pool_grad_line(at(dx, line * W * N), dy, winner, dy, 0, line // H, line % H, W, N, 0, pool)
+        made = at(dx, line * W * N)
+        call(line_function, (made, dy, winner, dy, 0, line // H, H, line % H, W, N, 0, pool))
 
 
 @Kernel

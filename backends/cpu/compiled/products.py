@@ -9,8 +9,8 @@ from backends.cpu.compiled.registers import (
     at,
     call,
     copy_lines,
-    inner_tile,
-    outer_tile,
+    inner_tiles,
+    outer_tiles,
     room,
     transpose_tile,
     zero,
@@ -41,31 +41,18 @@ def _in_tiles(count, rows):
     return tiles * rows
 
 
-def _outer_column(rows: int, vectors: int, masked: bool) -> Any:
-    """A column of tiles, ``vectors`` wide, for ``count`` rows, a multiple of ``rows``."""
-
-    @inlined
-    def column(y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add):
-        for r in range(0, count, rows):
-            outer_tile(
-                at(y, r * y_row), y_row, x, offsets, at(w, r * w_row), w_row, w_column,
-                depth, width, add, rows, vectors, masked,
-            )  # fmt: skip
-
-    return column
-
-
 def _outer_strip(rows: int, vectors: int) -> Any:
     """The loops over y for tiles of ``rows`` rows; ``count`` is a multiple of it."""
-    wide, masked = _outer_column(rows, vectors, False), _outer_column(rows, 1, True)
 
     @inlined
     def strip(y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add, lanes, panel, weights):
         whole = width - width % (vectors * lanes)
         for m in range(0, whole, vectors * lanes):
-            wide(at(y, m), y_row, at(x, m), offsets, w, w_row, w_column, count, depth, 0, add)
+            outer_tiles(at(y, m), y_row, at(x, m), offsets, w, w_row, w_column, count, depth, 0, add,
+                        rows, vectors, False)  # fmt: skip
         for m in range(whole, width, lanes):
-            masked(at(y, m), y_row, at(x, m), offsets, w, w_row, w_column, count, depth, width - m, add)
+            outer_tiles(at(y, m), y_row, at(x, m), offsets, w, w_row, w_column, count, depth, width - m, add,
+                        rows, 1, True)  # fmt: skip
 
     return strip
 
@@ -77,8 +64,6 @@ def _packing_strip(rows: int) -> Any:
     ``panel``. Otherwise they may displace each other from the L1 cache, because a batch of 128 puts their
     beginnings on few of its sets. So are the weights if they are those of w.T.
     """
-    three, two = _outer_column(rows, 3, False), _outer_column(rows, 2, False)
-    masked = _outer_column(rows, 1, True)
 
     @inlined
     def strip(y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add, lanes, panel, weights):
@@ -113,18 +98,20 @@ def _packing_strip(rows: int) -> Any:
                         panels = min(PANELS, threes - column)
                         copy_lines(x_m, offsets, numbers, 3 * lanes, depth, panels, 3 * lanes * depth, 3)
                     x_m, places = at(numbers, column % PANELS * 3 * lanes * depth), steps
-                three(at(y_r, m), y_row, x_m, places, w_r, own_row, own_column, some, depth, 0, add)
+                outer_tiles(at(y_r, m), y_row, x_m, places, w_r, own_row, own_column, some, depth, 0, add,
+                            rows, 3, False)  # fmt: skip
                 m += 3 * lanes
             for _ in range(twos):
                 x_m, places = at(x, m), offsets
                 if packed:
                     copy_lines(x_m, offsets, numbers, 3 * lanes, depth, 1, 0, 2)
                     x_m, places = numbers, steps
-                two(at(y_r, m), y_row, x_m, places, w_r, own_row, own_column, some, depth, 0, add)
+                outer_tiles(at(y_r, m), y_row, x_m, places, w_r, own_row, own_column, some, depth, 0, add,
+                            rows, 2, False)  # fmt: skip
                 m += 2 * lanes
             for rest in range(m, width, lanes):
-                masked(at(y_r, rest), y_row, at(x, rest), offsets, w_r, own_row, own_column,
-                       some, depth, width - rest, add)  # fmt: skip
+                outer_tiles(at(y_r, rest), y_row, at(x, rest), offsets, w_r, own_row, own_column,
+                            some, depth, width - rest, add, rows, 1, True)  # fmt: skip
 
     return strip
 
@@ -147,7 +134,7 @@ def _outer_strips(tiles: dict[int, int]) -> Any:
     return strips
 
 
-_outer_tiles = _outer_strips(OUTER_TILES)
+_all_outer_tiles = _outer_strips(OUTER_TILES)
 
 
 @Kernel
@@ -155,12 +142,12 @@ def outer_product(
     y: Numbers, y_row: int, x: Numbers, offsets: Indices, w: Numbers, w_row: int, w_column: int,
     rows: int, depth: int, width: int, add: int, lanes: int,
 ) -> None:  # fmt: skip
-    """``y (+)= w @ x``: (rows, depth) times (depth, width); ``outer_tile`` explains the layout."""
+    """``y (+)= w @ x``: (rows, depth) times (depth, width); ``outer_tiles`` explains the layout."""
     panel = room(y, _PANELS_BYTES), room(offsets, _DEPTH_BYTES)
     weights = room(y, _WEIGHTS_BYTES)
     for k in range(0, max(depth, 1), DEPTH):
         some, more = min(DEPTH, depth - k), add != 0 or k > 0
-        _outer_tiles(y, y_row, x, at(offsets, k), at(w, k * w_column), w_row, w_column,
+        _all_outer_tiles(y, y_row, x, at(offsets, k), at(w, k * w_column), w_row, w_column,
                      rows, some, width, more, lanes, panel, weights)  # fmt: skip
 
 
@@ -170,17 +157,13 @@ def _inner_strip(rows: int, wide: int) -> Any:
     @inlined
     def strip(y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, count, lines, length, columns):
         whole = columns - columns % wide
-        for r in range(0, count, rows):
-            for c in range(0, whole, wide):
-                inner_tile(
-                    at(y, r * y_row + c * y_column), y_row, y_column, at(a, r * a_row), a_row, a_line,
-                    b, b_line, at(offsets, c), lines, length, rows, wide,
-                )  # fmt: skip
-            for c in range(whole, columns):
-                inner_tile(
-                    at(y, r * y_row + c * y_column), y_row, y_column, at(a, r * a_row), a_row, a_line,
-                    b, b_line, at(offsets, c), lines, length, rows, 1,
-                )  # fmt: skip
+        inner_tiles(
+            y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, count, whole, lines, length, rows, wide
+        )
+        inner_tiles(
+            at(y, whole * y_column), y_row, y_column, a, a_row, a_line, b, b_line, at(offsets, whole),
+            count, columns - whole, lines, length, rows, 1,
+        )  # fmt: skip
 
     return strip
 
@@ -203,7 +186,7 @@ def _inner_strips(tiles: dict[int, int]) -> Any:
     return strips
 
 
-_inner_tiles = _inner_strips(INNER_TILES)
+_all_inner_tiles = _inner_strips(INNER_TILES)
 
 
 @Kernel
@@ -211,8 +194,8 @@ def inner_product(
     y: Numbers, y_row: int, y_column: int, a: Numbers, a_row: int, a_line: int, b: Numbers, b_line: int,
     offsets: Indices, lines: int, length: int, rows: int, columns: int,
 ) -> None:  # fmt: skip
-    """``y += a @ b.T`` for a (rows, lines * length), b (columns, lines * length); see ``inner_tile``."""
-    _inner_tiles(y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, rows, lines, length, columns)
+    """``y += a @ b.T`` for a (rows, lines * length), b (columns, lines * length); see ``inner_tiles``."""
+    _all_inner_tiles(y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, rows, lines, length, columns)
 
 
 @Kernel

@@ -93,101 +93,118 @@ def _call(builder: ir.IRBuilder, address: ir.Value, arguments: list[ir.Value]) -
 
 
 @intrinsic(prefer_literal=True)
-def outer_tile(
-    typing_context, y, y_row, x, offsets, w, w_row, w_column, depth, width, add, rows, vectors, masked
+def outer_tiles(
+    typing_context, y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add, rows, vectors, masked
 ):
-    """``y[r, m] (+)= sum_k w[r, k] * x[k, m]`` for ``rows`` rows and as many m as ``vectors`` vectors hold.
+    """``y[r, m] (+)= sum_k w[r, k] * x[k, m]`` for ``count`` rows and as many m as ``vectors`` vectors hold.
 
     ``y``, ``x``, ``w`` and ``offsets`` are pointers: ``y[r, m]`` is number ``r * y_row + m`` from there,
     ``x[k, m]`` is ``offsets[k] + m``, ``w[r, k]`` is ``r * w_row + k * w_column``. Without ``add`` what was
-    in y is overwritten. ``masked``: only the m below ``width`` are read and written.
+    in y is overwritten. ``masked``: only the m below ``width`` are read and written. A tile has ``rows``
+    rows, of which ``count`` is a multiple.
     """
     index = types.intp
     signature = types.void(
-        y, index, x, offsets, w, index, index, index, index, types.boolean, rows, vectors, masked
+        y, index, x, offsets, w, index, index, index, index, index, types.boolean, rows, vectors, masked
     )
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        y, y_row, x, offsets, w, w_row, w_column, depth, width, add, *_ = arguments
+        y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add, *_ = arguments
         tile = Vectors(builder, signature.args[0].dtype)
         starts = [word(vector * tile.lanes) for vector in range(vectors.literal_value)]
         masks = [tile.mask(builder.sub(width, start)) if masked.literal_value else None for start in starts]
-        targets = [moved(builder, y, (row, y_row)) for row in range(rows.literal_value)]
-        totals = [[tile.variable() for _ in starts] for _ in targets]
-        with builder.if_then(add):
-            for target, row in zip(targets, totals, strict=True):
-                for start, mask, total in zip(starts, masks, row, strict=True):
-                    builder.store(tile.load(moved(builder, target, start), mask), total)
-        with loop(builder, depth) as k:
-            x_k = moved(builder, x, builder.load(moved(builder, offsets, k)))
-            w_k = moved(builder, w, builder.mul(k, w_column))
-            if VECTOR_BYTES == 64:
-                later = builder.add(k, word(_AHEAD))
-                later = builder.select(builder.icmp_signed("<", later, depth), later, k)
-                x_later = moved(builder, x, builder.load(moved(builder, offsets, later)))
-                for start in starts:
-                    tile.prefetch(moved(builder, x_later, start))
-            xs = [
-                tile.load(moved(builder, x_k, start), mask) for start, mask in zip(starts, masks, strict=True)
-            ]
-            for number, row in enumerate(totals):
-                weight = tile.splat(builder.load(moved(builder, w_k, (number, w_row))))
-                for total, x_vector in zip(row, xs, strict=True):
-                    tile.multiply_add(total, weight, x_vector)
-        for target, row in zip(targets, totals, strict=True):
-            for start, mask, total in zip(starts, masks, row, strict=True):
-                tile.store(builder.load(total), moved(builder, target, start), mask)
+        height = word(rows.literal_value)
+        with loop(builder, builder.sdiv(count, height)) as number:
+            row = builder.mul(number, height)
+            y_0, w_0 = moved(builder, y, builder.mul(row, y_row)), moved(builder, w, builder.mul(row, w_row))
+            targets = [moved(builder, y_0, (row, y_row)) for row in range(rows.literal_value)]
+            totals = [[tile.variable() for _ in starts] for _ in targets]
+            with builder.if_then(add):
+                for target, row_totals in zip(targets, totals, strict=True):
+                    for start, mask, total in zip(starts, masks, row_totals, strict=True):
+                        builder.store(tile.load(moved(builder, target, start), mask), total)
+            with loop(builder, depth) as k:
+                x_k = moved(builder, x, builder.load(moved(builder, offsets, k)))
+                w_k = moved(builder, w_0, builder.mul(k, w_column))
+                if VECTOR_BYTES == 64:
+                    later = builder.add(k, word(_AHEAD))
+                    later = builder.select(builder.icmp_signed("<", later, depth), later, k)
+                    x_later = moved(builder, x, builder.load(moved(builder, offsets, later)))
+                    for start in starts:
+                        tile.prefetch(moved(builder, x_later, start))
+                places = [moved(builder, x_k, start) for start in starts]
+                xs = [tile.load(place, mask) for place, mask in zip(places, masks, strict=True)]
+                for number, row_totals in enumerate(totals):
+                    weight = tile.splat(builder.load(moved(builder, w_k, (number, w_row))))
+                    for total, x_vector in zip(row_totals, xs, strict=True):
+                        tile.multiply_add(total, weight, x_vector)
+            for target, row_totals in zip(targets, totals, strict=True):
+                for start, mask, total in zip(starts, masks, row_totals, strict=True):
+                    tile.store(builder.load(total), moved(builder, target, start), mask)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 @intrinsic(prefer_literal=True)
-def inner_tile(
-    typing_context, y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, lines, length, rows, columns
-):
-    """``y[r, c] += sum_m a[r, m] * b[c, m]`` for ``rows`` rows and ``columns`` columns.
+def inner_tiles(
+    typing_context, y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, height, width, lines, length,
+    rows, columns,
+):  # fmt: skip
+    """``y[r, c] += sum_m a[r, m] * b[c, m]`` for ``height`` rows and ``width`` columns.
 
     The sum runs over ``lines`` lines of ``length`` neighbours each. All arrays are pointers: ``y[r, c]`` is
     number ``r * y_row + c * y_column`` from there, ``a[r, (line, i)]`` is ``r * a_row + line * a_line + i``,
-    ``b[c, (line, i)]`` is ``offsets[c] + line * b_line + i``.
+    ``b[c, (line, i)]`` is ``offsets[c] + line * b_line + i``. A tile has ``rows`` rows and ``columns``
+    columns, of which the height and the width are multiples.
     """
     index = types.intp
-    signature = types.void(y, index, index, a, index, index, b, index, offsets, index, index, rows, columns)
+    signature = types.void(
+        y, index, index, a, index, index, b, index, offsets, index, index, index, index, rows, columns
+    )
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, lines, length, *_ = arguments
+        y, y_row, y_column, a, a_row, a_line, b, b_line, offsets, height, width, lines, length, *_ = arguments
         tile = Vectors(builder, signature.args[0].dtype)
-        a_rows = [moved(builder, a, (row, a_row)) for row in range(rows.literal_value)]
-        b_columns = [
-            moved(builder, b, builder.load(moved(builder, offsets, word(column))))
-            for column in range(columns.literal_value)
-        ]
-        totals = [[tile.variable() for _ in b_columns] for _ in a_rows]
-
-        def accumulate(a_at: ir.Value, b_at: ir.Value, mask: ir.Value | None) -> None:
-            bs = [tile.load(moved(builder, column, b_at), mask) for column in b_columns]
-            for a_start, row in zip(a_rows, totals, strict=True):
-                a_vector = tile.load(moved(builder, a_start, a_at), mask)
-                for total, b_vector in zip(row, bs, strict=True):
-                    tile.multiply_add(total, a_vector, b_vector)
-
         lanes = word(tile.lanes)
         whole, rest = builder.sdiv(length, lanes), builder.srem(length, lanes)
         mask = tile.mask(rest)
-        with loop(builder, lines) as line:
-            a_begin, b_begin = builder.mul(line, a_line), builder.mul(line, b_line)
-            with loop(builder, whole) as vector:
-                m = builder.mul(vector, lanes)
-                accumulate(builder.add(a_begin, m), builder.add(b_begin, m), None)
-            with builder.if_then(builder.icmp_signed(">", rest, word(0))):
-                m = builder.mul(whole, lanes)
-                accumulate(builder.add(a_begin, m), builder.add(b_begin, m), mask)
-        for row_number, row in enumerate(totals):
-            for column_number, total in enumerate(row):
-                target = moved(builder, y, (row_number, y_row), (column_number, y_column))
-                value = tile.sum(builder.load(total))
-                builder.store(builder.fadd(builder.load(target), value), target)
+        tile_rows, tile_columns = word(rows.literal_value), word(columns.literal_value)
+
+        def one_tile(row: ir.Value, column: ir.Value) -> None:
+            y_0 = moved(builder, y, builder.mul(row, y_row), builder.mul(column, y_column))
+            a_0, offsets_0 = moved(builder, a, builder.mul(row, a_row)), moved(builder, offsets, column)
+            a_rows = [moved(builder, a_0, (number, a_row)) for number in range(rows.literal_value)]
+            b_columns = [
+                moved(builder, b, builder.load(moved(builder, offsets_0, word(number))))
+                for number in range(columns.literal_value)
+            ]
+            totals = [[tile.variable() for _ in b_columns] for _ in a_rows]
+
+            def accumulate(a_at: ir.Value, b_at: ir.Value, mask: ir.Value | None) -> None:
+                bs = [tile.load(moved(builder, column, b_at), mask) for column in b_columns]
+                for a_start, row in zip(a_rows, totals, strict=True):
+                    a_vector = tile.load(moved(builder, a_start, a_at), mask)
+                    for total, b_vector in zip(row, bs, strict=True):
+                        tile.multiply_add(total, a_vector, b_vector)
+
+            with loop(builder, lines) as line:
+                a_begin, b_begin = builder.mul(line, a_line), builder.mul(line, b_line)
+                with loop(builder, whole) as vector:
+                    m = builder.mul(vector, lanes)
+                    accumulate(builder.add(a_begin, m), builder.add(b_begin, m), None)
+                with builder.if_then(builder.icmp_signed(">", rest, word(0))):
+                    m = builder.mul(whole, lanes)
+                    accumulate(builder.add(a_begin, m), builder.add(b_begin, m), mask)
+            for row_number, row in enumerate(totals):
+                for column_number, total in enumerate(row):
+                    target = moved(builder, y_0, (row_number, y_row), (column_number, y_column))
+                    value = tile.sum(builder.load(total))
+                    builder.store(builder.fadd(builder.load(target), value), target)
+
+        across = builder.sdiv(width, tile_columns)
+        with loop(builder, builder.sdiv(height, tile_rows)) as row, loop(builder, across) as column:
+            one_tile(builder.mul(row, tile_rows), builder.mul(column, tile_columns))
         return context.get_dummy_value()
 
     return signature, codegen
@@ -208,7 +225,7 @@ def room(typing_context, like, size):
 
 @intrinsic(prefer_literal=True)
 def copy_lines(typing_context, x, offsets, out, out_row, depth, panels, panel, vectors):
-    """Copy the beginnings of ``depth`` lines of x, which lie as in ``outer_tile``, into ``panels`` panels.
+    """Copy the beginnings of ``depth`` lines of x, which lie as in ``outer_tiles``, into ``panels`` panels.
 
     ``out[p * panel + k * out_row + m]`` = x[k, m] after p times as many m as ``vectors`` vectors hold.
     """

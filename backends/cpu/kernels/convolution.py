@@ -10,13 +10,8 @@ from backends.cpu import threads
 from backends.cpu.compiled import (
     convolution,
     depthwise,
+    pooling,
     steps,
-)
-from backends.cpu.compiled.convolution import (
-    ALONE,
-    BEFORE_POOL,
-    BEFORE_RELU,
-    BEFORE_RELU_AND_POOL,
 )
 from backends.cpu.compiled.jit import MULTIPLICATIONS, thread_count
 from backends.cpu.compiled.products import inner_product, lanes, outer_product
@@ -27,6 +22,8 @@ from backends.cpu.kernels.launching import (
     NO_INDICES,
     NOTHING,
     function_of,
+    pool_function,
+    pool_grad_function,
     pool_sizes,
 )
 from backends.cpu.kernels.winograd import WinogradKernels
@@ -131,9 +128,9 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
         convolution.convolve_pool(
             out.dtype,
             (
-                outer_product.address(out.dtype), out, winner if keep else NO_BYTES, int(keep), scratch,
-                x, weight, offsets, shape, *_bias(bias, out), int(formula == RELU),
-                pool_sizes(pool, out.shape), rows, lanes(out.dtype),
+                outer_product.address(out.dtype), pool_function(out.dtype, pool, y_shape, out.shape), out,
+                winner if keep else NO_BYTES, int(keep), scratch, x, weight, offsets, shape,
+                *_bias(bias, out), int(formula == RELU), pool_sizes(pool, out.shape), rows, lanes(out.dtype),
             ),
             parts,
         )  # fmt: skip
@@ -159,9 +156,13 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
             sums = (
                 bias_grad if bias_grad.ndim == 3 else self._vectors(grad.dtype, O * OH * OW, name="sums")[0]
             )
-        after = BEFORE_RELU if pool is None else BEFORE_POOL if y is None else BEFORE_RELU_AND_POOL
-        made_from = after, dy, dy if y is None else y, NO_BYTES if winner is None else winner
-        sizes = pool_sizes(pool, dy.shape) if pool else NO_INDICES
+        if pool is None:
+            line_function, sizes = pooling.relu_grad_line_of_image.address(dy.dtype), NO_INDICES
+        else:
+            line_function = pool_grad_function(dy.dtype, pool, y_shape, dy.shape)
+            sizes = pool_sizes(pool, dy.shape)
+        z, rectified = (dy, 0) if y is None else (y, 1)
+        made_from = line_function, dy, z, NO_BYTES if winner is None else winner, rectified
         self._grad_weight(x, grad, y_shape, weight_grad, window, groups, made_from, sums, sizes)
         if bias_grad is not None and bias_grad.ndim == 1:
             steps.sum_rows(grad.dtype, (sums, bias_grad, O, OH * OW))
@@ -207,7 +208,8 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
 
     def _grad_weight(
         self, x: Array, dy: Array, y_shape: Shape, out: Array, window: Window, groups: int,
-        made_from: tuple[int, Array, Array, Array] | None = None, sums: Array | None = None, pool: Any = None,
+        made_from: tuple[int, Array, Array, Array, int] | None = None, sums: Array | None = None,
+        pool: Any = None,
     ) -> None:  # fmt: skip
         """The gradient of the weight; ``made_from`` is explained in convolution_grad_weight."""
         parts = thread_count(_work(out, y_shape))
@@ -216,7 +218,7 @@ class CompiledConvolutionKernels(WinogradKernels, PortableKernels, records_launc
         shape, offsets = layout.convolution(x.shape, out.shape, y_shape, window, groups)
         x = _arranged(x, columns, window, arranged)
         nothing = NOTHING[out.dtype]
-        made_from = made_from or (ALONE, nothing, nothing, NO_BYTES)
+        made_from = made_from or (0, nothing, nothing, NO_BYTES, 0)
         sums, add_up = (nothing, 0) if sums is None else (sums, 1)
         dy_border, kept = (dy.shape[2] - y_shape[2]) // 2, dy.shape[1]
         arguments = (

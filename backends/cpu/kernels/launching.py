@@ -59,3 +59,24 @@ def pool_sizes(window: Window, y_shape: Shape) -> Array:
     _, PH, PW, _ = y_shape
     sizes = pooling.Pool(PH, PW, *window.size, *window.stride, *window.padding, *window.dilation)
     return np.array(sizes, dtype=np.intp)
+
+
+def pool_function(dtype: Any, window: Window, x_shape: Shape, y_shape: Shape) -> int:
+    """The address of the C function for a line of max pooling.
+
+    It is 0 if the windows have 2x2 neighbouring numbers inside the input: they need no such function.
+    """
+    (_, H, W, N), (_, PH, PW, _) = x_shape, y_shape
+    (stride_h, stride_w), plain = window.stride, window.padding == (0, 0) and window.dilation == (1, 1)
+    inside = (PH - 1) * stride_h + 2 <= H and (PW - 1) * stride_w + 2 <= W
+    has_quads = window.size == (2, 2) and plain and inside and N > 1
+    return 0 if has_quads else pooling.pool_line.address(dtype)
+
+
+def pool_grad_function(dtype: Any, window: Window, x_shape: Shape, y_shape: Shape) -> int:
+    """The address of the C function for a line of the gradient of max pooling."""
+    (_, _, W, N), PW = x_shape, y_shape[2]
+    pairs = window.size[1] == window.stride[1] == 2 and window.padding[1] == 0 and window.dilation[1] == 1
+    apart = window.stride[0] >= window.extent[0] and 2 * PW <= W and N > 1
+    function = pooling.pool_grad_line_of_pairs if pairs and apart else pooling.pool_grad_line
+    return function.address(dtype)

@@ -11,7 +11,16 @@ from backends.cpu.compiled import (
     resampling,
 )
 from backends.cpu.compiled.jit import thread_count
-from backends.cpu.kernels.launching import BYTES, INDICES, NO_BYTES, NOTHING, Launching, pool_sizes
+from backends.cpu.kernels.launching import (
+    BYTES,
+    INDICES,
+    NO_BYTES,
+    NOTHING,
+    Launching,
+    pool_function,
+    pool_grad_function,
+    pool_sizes,
+)
 from backends.kernels.covering import covering
 from backends.kernels.portable import PortableKernels
 from backends.kernels.sampling import Sampling
@@ -26,12 +35,18 @@ class CompiledPoolingKernels(Launching, PortableKernels, records_launches=True):
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
         keep = winner is not None
         arrays = out, winner if keep else NO_BYTES, int(keep), x, NOTHING[x.dtype]
-        arguments = (*arrays, *x.shape, pool_sizes(window, out.shape))
+        arguments = (
+            pool_function(x.dtype, window, x.shape, out.shape),
+            *arrays,
+            *x.shape,
+            pool_sizes(window, out.shape),
+        )
         pooling.max_pool(x.dtype, arguments, thread_count(x.size))
 
     @covering(BYTES)
     def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
-        arguments = (out, dy, winner, *out.shape, pool_sizes(window, dy.shape))
+        line_function = pool_grad_function(dy.dtype, window, out.shape, dy.shape)
+        arguments = (line_function, out, dy, winner, *out.shape, pool_sizes(window, dy.shape))
         pooling.max_pool_grad(dy.dtype, arguments, thread_count(out.size))
 
     @covering()
