@@ -97,6 +97,73 @@ def test_what_a_process_that_ends_late_has_not_compiled_this_one_compiles(tasks,
     assert all(kernel._addresses for kernel, _ in tasks)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped in another way")
+def test_a_process_that_hangs_is_ended_and_this_one_compiles_its_kernel(tasks, monkeypatch):
+    ended = []
+    start, end = ahead._Helper.__init__, ahead._Helper.end
+
+    def start_and_stop(self):
+        start(self)
+        self._process.send_signal(signal.SIGSTOP)
+
+    monkeypatch.setattr(ahead._Helper, "__init__", start_and_stop)
+    monkeypatch.setattr(ahead._Helper, "end", lambda self: (ended.append(self.seconds), end(self)))
+    monkeypatch.setattr(ahead, "LEAST_PATIENCE", 0.5)
+    monkeypatch.setattr(ahead, "PATIENCE", 0)
+    assert ahead.compile_missing(tasks) == 3
+    assert all(kernel._addresses for kernel, _ in tasks)
+    assert ended[0] > 0.5
+
+
+def test_the_patience_with_a_process_grows_with_the_longest_time_for_a_kernel(tasks):
+    queue = ahead._Queue(tasks)
+    times = iter([0, 0.1, 0])
+    queue.work(lambda task: time.sleep(next(times)) is None)
+    assert queue.longest >= 0.1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have other permissions")
+def test_what_a_process_could_not_write_is_compiled_by_this_one(tasks, monkeypatch):
+    start = ahead._Helper.__init__
+
+    def start_elsewhere(self):
+        monkeypatch.setattr(kept.folder, "name", "/dev/null")  # where no file can be written
+        start(self)
+
+    monkeypatch.setattr(ahead._Helper, "__init__", start_elsewhere)
+    helper = ahead._Helper()
+    try:
+        assert not helper.compile(tasks[0])
+    finally:
+        helper.end()
+    assert ahead.compile_missing(tasks) == 3
+    assert all(kernel.is_on_disk(dtype) for kernel, dtype in tasks)
+
+
+COMPILE = """
+import sys
+from cnn.cli import main
+sys.argv = ["cnn", "compile", "--threads", "2"]
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way")
+def test_ctrl_c_ends_cnn_compile_soon_and_without_a_traceback(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMPILE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    kernels = tmp_path / "xpcnn" / "kernels"
+    end = time.monotonic() + 300
+    while len(list(kernels.glob("*.nbc"))) < 6 and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
 @pytest.mark.parametrize("program", ["no such program", None, "false"])
 def test_without_other_processes_this_one_compiles_everything(tasks, monkeypatch, program):
     monkeypatch.setattr(sys, "executable", program)
@@ -110,6 +177,26 @@ def test_seconds_are_counted_once(tasks):
         tasks[0][0].address(FLOAT32)
         assert jit.clock.seconds == before
     assert jit.clock.seconds > before
+
+
+def test_seconds_of_two_threads_are_counted_once_and_the_beginning_is_told_once():
+    clock, told, both = jit.CompileClock(), [], threading.Barrier(2)
+    clock.begun = lambda: (time.sleep(0.1), told.append(1))
+
+    def compile_something():
+        with clock:
+            both.wait(60)
+            time.sleep(0.1)
+            both.wait(60)
+
+    start = time.perf_counter()
+    others = [threading.Thread(target=compile_something) for _ in range(2)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert told == [1]
+    assert 0.1 <= clock.seconds <= time.perf_counter() - start
 
 
 def test_everything_is_compiled_for_the_dtypes_that_are_asked_for(tasks, monkeypatch):

@@ -4,15 +4,18 @@ Each process writes what it compiles into the folder of kernels, where this one 
 reads the names of kernels line by line and answers each with a line.
 """
 
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from importlib import import_module
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -25,6 +28,8 @@ from backends.cpu.compiled.pool import compile_functions
 from backends.errors import DeviceUnavailable
 
 MOST_PROCESSES = 8  # the largest kernel takes a fifth of the time for all that a network needs
+LEAST_PATIENCE, PATIENCE = 20, 10  # a helper has hung after so many seconds, and so many of the longest times
+COMPILED = "compiled\n"  # a helper's answer
 Task = tuple[Kernel, Any]  # a kernel and a dtype
 
 
@@ -44,14 +49,45 @@ progress = Progress()
 def compile_all(dtypes: Sequence[str]) -> dict[str, Any]:
     """Compile every kernel of the library for these dtypes; -> what was compiled, and where it is kept."""
     own = [kernel for name, kernel in KERNELS.items() if name.startswith(f"{__package__}.")]
-    tasks = [(kernel, np.dtype(dtype)) for kernel in own for dtype in dtypes]
-    if kept.folder.obstacle is None:
-        compiled = compile_missing(tasks)
+    tasks = [(kernel, np.dtype(dtype)) for kernel in own for dtype in dtypes if dtype in kernel.dtypes]
+    _require_folder()
+    compiled = compile_missing(tasks)
+    return _found(compiled, len(tasks))
+
+
+def compile_used_by(uses: Sequence[Callable[[], None]]) -> dict[str, Any]:
+    """Compile the kernels that ``uses`` call; -> the same as :func:`compile_all`."""
+    _require_folder()
+    compile_functions()
+    kernels, files = _loaded(), _files()
+    for use in uses:
+        use()
+    return _found(len(_files() - files), len(_loaded() - kernels))
+
+
+def _require_folder() -> None:
     if kept.folder.obstacle is not None:
         raise DeviceUnavailable(f"kernels were not compiled, because {kept.folder.outlook}")
-    size = sum(file.stat().st_size for file in kept.folder.path.glob("*.nbc"))
-    present = len(tasks) - compiled
-    return {"compiled": compiled, "present": present, "folder": str(kept.folder.path), "bytes": size}
+
+
+def _found(compiled: int, needed: int) -> dict[str, Any]:
+    _require_folder()
+    files = _files()
+    size = sum(file.stat().st_size for file in files)
+    return {
+        "compiled": compiled,
+        "present": needed - compiled,
+        "folder": str(kept.folder.path),
+        "bytes": size,
+    }
+
+
+def _files() -> set[Path]:
+    return set(kept.folder.path.glob("*.nbc"))
+
+
+def _loaded() -> set[Task]:
+    return {(kernel, dtype) for kernel in KERNELS.values() for dtype in kernel.loaded}
 
 
 def compile_missing(tasks: Iterable[Task]) -> int:
@@ -59,53 +95,72 @@ def compile_missing(tasks: Iterable[Task]) -> int:
     missing = [task for task in dict.fromkeys(tasks) if not task[0].is_ready(task[1])]
     if missing:
         with clock:
-            _compile(deque(sorted(missing, key=_size, reverse=True)))
+            _compile(missing)
     return len(missing)
 
 
-def _compile(tasks: deque[Task]) -> None:
-    """Compile in as many processes as there are cores, the largest kernels first."""
-    total, lock, finished = len(tasks), threading.Lock(), [0]
-
-    def each(compile_one: Callable[[Task], bool]) -> None:
-        while True:
-            with lock:
-                if not tasks:
-                    return
-                task = tasks.popleft()
-                progress.tell(finished[0], total)
-            is_done = compile_one(task)
-            with lock:
-                if not is_done:
-                    tasks.appendleft(task)
-                    return
-                finished[0] += 1
-
-    def compile_here(task: Task) -> bool:
-        kernel, dtype = task
-        return kernel.address(dtype) != 0
-
+def _compile(tasks: list[Task]) -> None:
+    """Compile in as many processes as there are cores."""
+    queue = _Queue(tasks)
+    processes = 1 if kept.folder.obstacle else min(threads.count(), MOST_PROCESSES, len(tasks))
     with ExitStack() as stack:
-        processes = 1 if kept.folder.obstacle else min(threads.count(), MOST_PROCESSES, total)
         helpers = [_Helper() for _ in range(processes - 1)]
         for helper in helpers:
             stack.callback(helper.end)
-        others = [threading.Thread(target=each, args=(helper.compile,), daemon=True) for helper in helpers]
+        others = [threading.Thread(target=queue.work, args=(each.compile,), daemon=True) for each in helpers]
         for other in others:
             other.start()
         compile_functions()  # while the helpers start
-        each(compile_here)
-        for other in others:
-            other.join()
-        each(compile_here)  # what a helper that ended has left
-    progress.tell(total, total)
+        queue.work(_compile_here)
+        for helper, other in zip(helpers, others, strict=True):
+            while other.is_alive():
+                other.join(0.1)
+                if helper.seconds > max(LEAST_PATIENCE, PATIENCE * queue.longest):
+                    helper.end()
+        queue.work(_compile_here)  # what a helper that ended has left
+    progress.tell(len(tasks), len(tasks))
+
+
+def _compile_here(task: Task) -> bool:
+    kernel, dtype = task
+    return kernel.address(dtype) != 0
+
+
+class _Queue:
+    """The kernels that nobody compiles yet, the largest first."""
+
+    def __init__(self, tasks: list[Task]) -> None:
+        self._tasks = deque(sorted(tasks, key=_size, reverse=True))
+        self._total, self._finished = len(tasks), 0
+        self._lock = threading.Lock()
+        self.longest = 0.0  # seconds for a kernel
+
+    def work(self, compile_one: Callable[[Task], bool]) -> None:
+        """Have ``compile_one`` compile one kernel after another, until none is left or it returns False."""
+        while True:
+            with self._lock:
+                if not self._tasks:
+                    return
+                task, start = self._tasks.popleft(), time.monotonic()
+                progress.tell(self._finished, self._total)
+            is_done = compile_one(task)
+            with self._lock:
+                if not is_done:
+                    self._tasks.appendleft(task)
+                    return
+                self._finished += 1
+                self.longest = max(self.longest, time.monotonic() - start)
 
 
 class _Helper:
-    """Another process that compiles; if it cannot be started or ends early, this process does its work."""
+    """Another process that compiles.
+
+    If it cannot be started, ends early, hangs or cannot write a file, this process does its work.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._begun: float | None = None
         environment = {"NUMBA_CACHE_DIR": kept.folder.name or "", "PYTHONPATH": os.pathsep.join(sys.path)}
         if getattr(sys, "frozen", False):  # sys.executable is another program than Python
             return
@@ -119,20 +174,30 @@ class _Helper:
                 text=True,
             )
 
+    @property
+    def seconds(self) -> float:
+        """How long it has been busy with the current kernel."""
+        return time.monotonic() - self._begun if self._begun else 0.0
+
     def compile(self, task: Task) -> bool:
         """Whether it has compiled the kernel."""
         kernel, dtype = task
         if self._process and self._process.stdin and self._process.stdout:
+            self._begun = time.monotonic()
             with suppress(OSError, ValueError):
                 self._process.stdin.write(f"{kernel.name} {dtype}\n")
                 self._process.stdin.flush()
-                return bool(self._process.stdout.readline())
+                return self._process.stdout.readline() == COMPILED
         return False
 
     def end(self) -> None:
+        """End the process, also if it has been stopped."""
         if self._process:
             self._process.kill()
-            self._process.communicate()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with suppress(OSError):  # what could not be written
+                    pipe.close()  # type: ignore[union-attr]
 
 
 def help_out() -> None:
@@ -141,8 +206,11 @@ def help_out() -> None:
     for line in sys.stdin:
         name, dtype = line.split()
         import_module(name.rpartition(".")[0])
-        KERNELS[name].address(np.dtype(dtype))
-        sys.stdout.write("compiled\n")
+        kernel = KERNELS[name]
+        kernel.address(np.dtype(dtype))
+        if not kernel.is_on_disk(np.dtype(dtype)):
+            return  # the process that it helps reports the error when it compiles this kernel
+        sys.stdout.write(COMPILED)
         sys.stdout.flush()
 
 
@@ -150,8 +218,12 @@ def _size(task: Task) -> int:
     """The length of a kernel's code and of all that is compiled into it; the time is about proportional."""
 
     def size(function: FunctionType) -> int:
-        values = (function.__globals__.get(name) for name in function.__code__.co_names)
-        called = (value.py_func for value in values if hasattr(value, "py_func"))
+        inner = inspect.getclosurevars(function)
+        called = (
+            value.py_func
+            for value in [*inner.globals.values(), *inner.nonlocals.values()]
+            if hasattr(value, "py_func")
+        )
         return len(function.__code__.co_code) + sum(map(size, called))
 
     return size(task[0].function)  # type: ignore[arg-type]
