@@ -10,6 +10,7 @@ import typer
 
 from cnn.runs.config import Config
 from cnn.runs.folder import WEIGHTS
+from cnn.support.errors import ArgumentError
 
 DEFAULT = Config()
 SETTINGS = {field.name: field for field in fields(Config)}
@@ -57,6 +58,14 @@ def _parameter(name: str) -> Parameter:
     return Parameter(
         name, Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, option(name)]
     )
+
+
+def image_shape(text: str) -> tuple[int, ...]:
+    """The channels, the height and the width that --input-shape names."""
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise ArgumentError(f"--input-shape is {text!r}, expected numbers as in 1,28,28") from None
 
 
 def given(context: typer.Context) -> dict[str, str]:

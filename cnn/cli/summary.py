@@ -8,7 +8,7 @@ import typer
 from cnn import data as data_sets
 from cnn import models
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, option
+from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, image_shape, option
 from cnn.cli.output import print_json
 from cnn.data import augmentation
 from cnn.inspection import summary as network_summary
@@ -69,18 +69,11 @@ def summary(
         train_set, _ = data_sets.load(data)
         shape, count = train_set.shape, len(train_set.classes)
     network = models.get(model, count if classes is None else classes)
-    network.build(shape if input_shape is None else _numbers(input_shape), backend="cpu", dtype=dtype)
+    network.build(shape if input_shape is None else image_shape(input_shape), backend="cpu", dtype=dtype)
     if as_json:
         print_json({"layers": network_summary.rows(network), "total": network_summary.totals(network)})
     else:
         network.summary()
-
-
-def _numbers(input_shape: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(size) for size in input_shape.split(","))
-    except ValueError:
-        raise ArgumentError(f"--input-shape is {input_shape!r}, expected numbers as in 1,28,28") from None
 
 
 def _write_sheet(

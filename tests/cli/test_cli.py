@@ -47,6 +47,51 @@ def test_compile(command, monkeypatch):
     assert "--dtype is 'float16', expected float32, float64 or both" in err
 
 
+def test_compile_for_a_model_trains_and_predicts_with_it(command, monkeypatch, tmp_path):
+    kernels = pytest.importorskip("backends.cpu.kernels")
+    seen = []
+
+    def compile_used_by(self, uses):
+        for use in uses:
+            use()
+        return {"compiled": 3, "present": 4, "folder": "/a/folder", "bytes": 2048}
+
+    def fit(network, data, **settings):
+        seen.append((network.input_shape, str(network.dtype), len(data), settings["batch_size"]))
+
+    monkeypatch.setattr(kernels.CompiledKernels, "compile_used_by", compile_used_by)
+    monkeypatch.setattr(cli.compile, "fit", fit)
+    monkeypatch.setattr(cnn.Sequential, "predict", lambda self, images: seen.append(len(images)))
+    assert command("compile", "--model", "lenet5")[0] == 0
+    small = ("compile", "--model", "resnet20", "--input-shape", "3,16,16", "--batch-size", 8)
+    assert command(*small, "--dtype", "both")[0] == 0
+    assert seen == [
+        ((1, 28, 28), "float32", 128, 128), 128, 1,
+        ((3, 16, 16), "float32", 8, 8), 8, 1,
+        ((3, 16, 16), "float64", 8, 8), 8, 1,
+    ]  # fmt: skip
+    network = cnn.Sequential(cnn.Flatten(), cnn.Dense(3))
+    network.build((1, 4, 4), backend="cpu")
+    network.save(tmp_path / "own.safetensors")
+    assert command("compile", "--model", tmp_path / "own.safetensors")[0] == 0
+    assert seen[9:] == [((1, 4, 4), "float32", 128, 128), 128, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--batch-size", 8), "--batch-size and --input-shape need --model: name the network to compile for"),
+        (("--model", "lenet6"), "unknown model 'lenet6'"),
+        (("--model", "lenet5", "--input-shape", "28x28"), "--input-shape is '28x28', expected numbers"),
+    ],
+)
+def test_compile_for_a_model_with_arguments_that_do_not_fit(command, arguments, expected):
+    pytest.importorskip("backends.cpu.kernels")
+    code, _, err = command("compile", *arguments)
+    assert code == 2
+    assert expected in err
+
+
 def test_gradcheck(command):
     code, out, _ = command("gradcheck", "--device", "cpu", "--entries", 2)
     assert code == 0

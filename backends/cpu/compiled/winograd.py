@@ -10,6 +10,7 @@ results.
 computed in an order that does not depend on the number of parts.
 """
 
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
@@ -69,13 +70,16 @@ class WinogradSizes(NamedTuple):
     y_panel: int
 
 
+in_float32 = partial(as_written, dtypes=("float32",))  # float64 is computed directly
+
+
 @inlined
 def _before(tile, tall, tall_size, short_size):
     """The sum of the sizes of the product's tiles of rows before one of them."""
     return min(tile, tall) * tall_size + max(0, tile - tall) * short_size
 
 
-@as_written
+@in_float32
 def transform_weights(
     w: Numbers, out: Numbers, scratch: Numbers, O: int, C: int, w_row: int, w_column: int, turned: int,
     tall: int, short: int, tall_size: int, short_size: int, lanes: int, part: int, parts: int,
@@ -102,7 +106,7 @@ def transform_weights(
             weight_tile(at(kernels, i), size, at(out, start + i), point)
 
 
-@as_written
+@in_float32
 def convolve(
     y: Numbers, winner: Bytes, keep: int, x: Numbers, weights: Numbers, weights_point: int, tall_size: int,
     short_size: int, bias: Numbers, has_bias: int, scale: Numbers, has_scale: int, pool: int, function: int,
@@ -195,7 +199,7 @@ def convolve(
                 _step(places, place_steps, tiles * each)
 
 
-@as_written
+@in_float32
 def grad_weight(
     inner: int, shares: Numbers, dy: Numbers, x: Numbers, offsets: Indices, shape: Indices, scratch: Numbers,
     size: int, tables: Indices, part: int, parts: int,
@@ -234,7 +238,7 @@ def grad_weight(
                          at(patches, point * x_point), 0, offsets, 1, count * lanes, O, C))  # fmt: skip
 
 
-@as_written
+@in_float32
 def finish_grad_weight(
     shares: Numbers, count: int, dw: Numbers, scratch: Numbers, O: int, C: int, lanes: int,
     part: int, parts: int,
@@ -260,7 +264,7 @@ def finish_grad_weight(
                     dw[(o * C + start + i) * 9 + tap] = taps[tap * lanes + i]
 
 
-@as_written
+@in_float32
 def finish_moments(
     sums: Numbers, mean: Numbers, variance: Numbers, O: int, blocks: int, part: int, parts: int
 ) -> None:

@@ -64,5 +64,9 @@ class CompiledKernels(
         """
         return ahead.compile_all(dtypes)
 
+    def compile_used_by(self, uses: Sequence[Callable[[], None]]) -> dict[str, Any]:
+        """Compile the kernels that ``uses`` call, and call them; -> as :meth:`compile_all`."""
+        return ahead.compile_used_by(uses)
+
     def prepare(self, step: Callable[[], None]) -> None:
         ahead.compile_missing(graph.rehearse(step))
