@@ -1,10 +1,7 @@
 """``cnn gradcheck``."""
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +16,7 @@ from cnn.inspection.layer_checks import LayerCheck, check_layer
 from cnn.layers import Layer
 from cnn.support.arguments import instance
 from cnn.support.errors import ArgumentError
+from cnn.support.own_code import evaluated, failed
 
 
 @app.command(
@@ -74,24 +72,14 @@ def gradcheck(
 
 def _made(text: str) -> Layer:
     """The layer that "FILE.py:EXPRESSION" makes; ArgumentError if it does not."""
-    name, _, expression = text.partition(":")
-    path = Path(name)
-    if not expression or not path.is_file():
-        raise ArgumentError(
-            f"--layer is {text!r}, expected a Python file, a colon and how the layer is made in it, as in "
-            '"my_layers.py:Scale(2)"'
-        )
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if specification is None or specification.loader is None:
-        raise ArgumentError(f"--layer: {path} is no Python file, expected a name that ends in .py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module
-    try:
-        specification.loader.exec_module(module)
-        made = eval(expression, vars(module))  # the user's own code, named by the user
-    except Exception as error:
-        raise ArgumentError(f"--layer {text!r} fails ({type(error).__name__}: {error})") from error
-    return instance("--layer", made() if isinstance(made, type) else made, Layer, "Scale(2)")
+    example = "my_layers.py:Scale(2)"
+    made = evaluated(text, "--layer", example)
+    if isinstance(made, type):
+        try:
+            made = made()
+        except Exception as error:
+            raise failed(error, text, "--layer") from error
+    return instance("--layer", made, Layer, example)
 
 
 def _shape(text: str) -> Sequence[int]:

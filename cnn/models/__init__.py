@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from backends.text import did_you_mean
+from cnn.models import own
 from cnn.models.airbench import airbench93, airbench94
 from cnn.models.classic import lenet5, mnist_keras, mnist_pytorch, mnist_small, notebook, vgg6
 from cnn.models.mobilenet import mobilenet_small
@@ -34,16 +35,28 @@ __all__ = ["MODELS", "get", "make", "reference_names", *(function.__name__ for f
 def make(name: str, classes: int = 10, input_shape: tuple[int, ...] | None = None) -> Network:
     """The model called ``name``, for so many classes; not yet built.
 
-    The channels and the size of the images are inferred by ``build``. ``input_shape`` (C, H, W) is checked
-    now. Raises ArgumentError for a name that is unknown, and ShapeError if the images are too small.
+    ``name`` may also be a network of one's own: "mynet.py:make", where ``make`` is a network or a function
+    that returns one, or a .safetensors file, whose architecture is taken without its weights. The channels
+    and the size of the images are inferred by ``build``. ``input_shape`` (C, H, W) is checked now. Raises
+    ArgumentError for a name that is unknown, and ShapeError if the images are too small.
     """
+    if isinstance(name, str) and own.is_own(name):
+        return own.make(name, classes, input_shape)
     if not isinstance(name, str) or name not in MODELS:
-        expected = f"expected {', '.join(MODELS)}{did_you_mean(name, MODELS)}"
+        expected = (
+            f"expected {', '.join(MODELS)}{did_you_mean(name, MODELS)}, or your own as in {own.EXAMPLE}"
+        )
         raise ArgumentError(f"unknown model {shown(name)}: {expected}")
     network = MODELS[name](classes)
     if input_shape is not None:
         network.count_parameters(shape("input_shape", input_shape))  # builds it for a moment
     return network
+
+
+def require(name: str) -> None:
+    """Raise ArgumentError unless this is a model; the user's own code is not run."""
+    if not own.is_own(name):
+        make(name)
 
 
 def get(name: str, classes: int) -> Network:

@@ -18,6 +18,7 @@ from cnn.data import Dataset, augmentation
 from cnn.data.augmentation import Augmentation
 from cnn.data.fitting import FITS, require_fit
 from cnn.data.pictures import Pictures
+from cnn.models import own
 from cnn.network import Network
 from cnn.support.arguments import number, whole
 from cnn.support.dtypes import DTYPES, require_dtype
@@ -88,6 +89,11 @@ def absolute(data_set: str) -> str:
     return os.path.realpath(data_set) if is_path else data_set
 
 
+def absolute_model(model: str) -> str:
+    """The path of a network of one's own in full; a name stays a name."""
+    return os.path.abspath(model) if own.is_own(model) else model
+
+
 def require_balanced(name: str, value: str | None) -> None:
     """Raise ArgumentError for a word other than "balanced"."""
     if value not in (None, "balanced"):
@@ -112,8 +118,10 @@ class Config:
 
     # fmt: off
     model: str = setting(
-        "lenet5", ON_WHAT, f"{', '.join(models.MODELS)}.", choices=models.MODELS,
-        check=lambda _, model: models.get(model, classes=2),
+        "lenet5", ON_WHAT,
+        f"{', '.join(models.MODELS)}; or your own: a Python file and a function or network in it, as in "
+        "mynet.py:make, or a .safetensors file that describes its network.",
+        choices=models.MODELS, parse=absolute_model, check=lambda _, model: models.require(model),
     )
     data: str = setting(
         "mnist", ON_WHAT,
@@ -324,7 +332,10 @@ class Config:
 
     def make_network(self, shape: tuple[int, ...], classes: int, backend: Backend) -> Network:
         """The model, built for images of ``shape``."""
-        network = models.get(self.model, classes)
+        return self.build_network(models.make(self.model, classes, shape), shape, backend)
+
+    def build_network(self, network: Network, shape: tuple[int, ...], backend: Backend) -> Network:
+        """``network``, built for images of ``shape``."""
         network.build(
             shape, backend=backend, seed=self.seed, dtype=self.dtype, fuse=self.fuse, winograd=self.winograd
         )

@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from errno import ENOTDIR
 from itertools import count
@@ -17,9 +17,10 @@ from backends import Backend
 from cnn import models
 from cnn.data import Dataset
 from cnn.data.preprocessing import keep_fit
+from cnn.models import own
 from cnn.network import Network
 from cnn.runs.config import Config
-from cnn.saving.weights import epoch_of, require_held
+from cnn.saving.weights import architecture, epoch_of, require_held
 from cnn.saving.weights import load as load_weights
 from cnn.saving.weights import read as read_weights
 from cnn.support import system
@@ -59,7 +60,7 @@ class RunFolder:
     @classmethod
     def default(cls, model: str) -> "RunFolder":
         """runs/MODEL-TIME for a new run, with a number behind it if another run has that."""
-        folder = cls(Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder = cls(Path("runs") / f"{own.title(model)}-{time.strftime('%Y%m%d-%H%M%S')}")
         first = folder.path
         folder._further = (first.with_name(f"{first.name}-{number}") for number in count(2))
         return folder
@@ -219,9 +220,9 @@ class RunFolder:
         file = self.weights_file(self.require_weights(weights))
         state, _ = read_weights(file)
         try:
-            model = models.get(config.model, len(class_names))
+            model = self._model(config, file, shape, len(class_names))
             require_held(model, shape, state)
-            network = config.make_network(shape, len(class_names), backend)
+            network = config.build_network(model, shape, backend)
         except CheckpointError as error:
             raise CheckpointError(f"{file}: the weights are not those of {self.config}: {error}") from None
         except (ValueError, TypeError, MemoryError) as error:
@@ -233,6 +234,13 @@ class RunFolder:
         if config.data == "mnist":  # files of version 0.1 do not say how pictures are fitted
             keep_fit(network, "digit")
         return network, config, class_names
+
+    def _model(self, config: Config, file: Path, shape: tuple[int, ...], classes: int) -> Network:
+        """The network of the run; the user's own is made from the file of weights, if this describes it."""
+        if own.is_own(config.model):
+            with suppress(CheckpointError):
+                return architecture(file)
+        return models.make(config.model, classes, shape)
 
 
 def _has_changed(name: str, before: Any, now: Any) -> bool:

@@ -176,7 +176,7 @@ def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str
         if "network" in description:
             if description["version"] != FILE_VERSION:
                 raise ValueError(f"version {description['version']}, expected {FILE_VERSION}")
-            network = Network(*map(rebuild, description["network"]["layers"]))
+            network = _described(description)
             input_shape = tuple(description["input_shape"])
             require_held(network, input_shape, state)
             network.build(input_shape, backend=backend, dtype=description["dtype"])
@@ -185,6 +185,25 @@ def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str
     except (TypeError, LookupError, AttributeError, ValueError, RecursionError, MemoryError) as error:
         reason = f"the description of the network cannot be used ({short(str(error), 300)})"
     raise CheckpointError(f"{reason}; give the network to load it into: cnn.load(path, network=...)")
+
+
+def _described(description: dict[str, Any]) -> Network:
+    return Network(*map(rebuild, description["network"]["layers"]))
+
+
+def architecture(path: str | Path) -> Network:
+    """The network that a file describes, not yet built and without the file's weights.
+
+    Raises CheckpointError if the file does not describe one.
+    """
+    _, metadata = read_all(path)
+    try:
+        return _described(json.loads(metadata[METADATA]))
+    except (TypeError, LookupError, AttributeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: the file does not describe its network ({short(str(error), 200)}): give a file that "
+            "net.save wrote, or the name of a model"
+        ) from None
 
 
 def require_held(network: Network, input_shape: Shape, state: Mapping[str, Any]) -> None:
