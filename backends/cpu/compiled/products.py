@@ -21,6 +21,7 @@ from backends.cpu.compiled.vectors import VECTOR_BYTES
 _PANEL_BYTES = 24 << 10
 DEPTH = min(256, _PANEL_BYTES // (3 * VECTOR_BYTES))  # lines of x, three vectors wide: a panel, in L1
 PACKED_ROWS = 32  # from so many rows on, copying x into panels pays off
+SCATTERED_ROWS, NEAR = 16, 1024  # or from so many, if four lines of x lie further apart than so many numbers
 PANELS = 8  # are copied at a time, in L2, so that x is read in long pieces
 BLOCK = 64  # rows are combined with these panels at a time; their weights stay in L2
 NARROW_BLOCK = 16  # the same if y is so narrow that x is not copied; their weights stay in L1
@@ -68,7 +69,10 @@ def _packing_strip(rows: int) -> Any:
     @inlined
     def strip(y, y_row, x, offsets, w, w_row, w_column, count, depth, width, add, lanes, panel, weights):
         numbers, steps = panel
-        packed = (count >= PACKED_ROWS) & (width > 6 * lanes) & (depth >= 16)
+        packed = False
+        if (width > 6 * lanes) & (depth >= 16):
+            scattered = offsets[3] - offsets[0] > NEAR
+            packed = (count >= PACKED_ROWS) | (count >= SCATTERED_ROWS) & scattered
         at_once = max(1, count)
         if packed:
             at_once = BLOCK
