@@ -88,6 +88,14 @@ def test_forward_and_gradients_are_close_to_those_of_float64(shape, padding, N):
     require_close(dw, exact("conv2d_grad_weight", x, dy, weight.shape, window))
 
 
+@pytest.mark.parametrize("N", [16, 33, 128])
+def test_the_weight_gradient_of_a_narrow_layer_in_small_and_large_blocks(N):
+    x, weight, _, window, y_shape = numbers(16, 16, 17, 9, N, (1, 1), (1, 1))
+    dy, dw = np.random.default_rng(1).standard_normal(y_shape, dtype=np.float32), nan(weight.shape)
+    COMPILED._winograd_grad_weight(x, dy, dw, window.padding)
+    require_close(dw, exact("conv2d_grad_weight", x, dy, weight.shape, window))
+
+
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_every_padding(padding):
     x, weight, _, window, y_shape = numbers(25, 26, 6, 7, 16, *padding)
