@@ -15,7 +15,7 @@ import backends
 import cnn
 from backends import DeviceUnavailable, graph
 from backends.cpu import threads
-from backends.cpu.compiled import ahead, jit, kept, steps
+from backends.cpu.compiled import ahead, jit, kernel_cache, steps
 from backends.cpu.compiled.jit import KERNELS
 from cnn.layers import Layer
 
@@ -26,7 +26,7 @@ FLOAT32 = np.dtype(np.float32)
 @pytest.fixture
 def tasks(tmp_path, monkeypatch):
     """Three small kernels that are neither in memory nor on disk, on two cores."""
-    monkeypatch.setattr(kept, "folder", kept.KernelFolder(str(tmp_path)))
+    monkeypatch.setattr(kernel_cache, "folder", kernel_cache.KernelFolder(str(tmp_path)))
     monkeypatch.setattr(threads, "count", lambda: 2)
     chosen = [getattr(steps, name) for name in SMALL]
     for kernel in chosen:
@@ -42,13 +42,14 @@ def shown(monkeypatch):
     return texts
 
 
-def kept_names():
-    return sorted(file.name.partition("-")[0].partition(".")[2] for file in kept.folder.path.glob("*.nbc"))
+def cached_names():
+    files = kernel_cache.folder.path.glob("*.nbc")
+    return sorted(file.name.partition("-")[0].partition(".")[2] for file in files)
 
 
-def test_all_that_are_missing_are_compiled_and_kept(tasks, shown):
+def test_all_that_are_missing_are_compiled_and_cached(tasks, shown):
     assert ahead.compile_missing([*tasks, *tasks]) == 3
-    assert {name for name in SMALL if any(name in kernel for kernel in kept_names())} == set(SMALL)
+    assert {name for name in SMALL if any(name in kernel for kernel in cached_names())} == set(SMALL)
     assert all(kernel.is_ready(dtype) for kernel, dtype in tasks)
     assert set(shown) <= {f"compiling kernels: {done} of 3" for done in range(3)} | {""}
     assert shown[-1] == ""
@@ -127,7 +128,7 @@ def test_what_a_process_could_not_write_is_compiled_by_this_one(tasks, monkeypat
     start = ahead._Helper.__init__
 
     def start_elsewhere(self):
-        monkeypatch.setattr(kept.folder, "name", "/dev/null")  # where no file can be written
+        monkeypatch.setattr(kernel_cache.folder, "name", "/dev/null")  # where no file can be written
         start(self)
 
     monkeypatch.setattr(ahead._Helper, "__init__", start_elsewhere)
@@ -202,16 +203,17 @@ def test_seconds_of_two_threads_are_counted_once_and_the_beginning_is_told_once(
 def test_everything_is_compiled_for_the_dtypes_that_are_asked_for(tasks, monkeypatch):
     monkeypatch.setattr(ahead, "KERNELS", {kernel.name: kernel for kernel, _ in tasks} | {"tests.own": None})
     found = ahead.compile_all(["float32", "float64"])
-    size = sum(file.stat().st_size for file in kept.folder.path.iterdir())
-    assert found == {"compiled": 6, "present": 0, "folder": str(kept.folder.path), "bytes": found["bytes"]}
+    folder = kernel_cache.folder.path
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    assert found == {"compiled": 6, "present": 0, "folder": str(folder), "bytes": found["bytes"]}
     assert 0 < found["bytes"] <= size
     assert ahead.compile_all(["float32"]) == found | {"compiled": 0, "present": 3}
 
 
-def test_what_cannot_be_kept_is_not_compiled_ahead(tasks, monkeypatch, tmp_path):
+def test_what_cannot_be_cached_is_not_compiled_ahead(tasks, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(kept, "folder", kept.KernelFolder(str(tmp_path / "file")))
-    with pytest.raises(DeviceUnavailable, match="not compiled, because they cannot be kept"):
+    monkeypatch.setattr(kernel_cache, "folder", kernel_cache.KernelFolder(str(tmp_path / "file")))
+    with pytest.raises(DeviceUnavailable, match="not compiled, because they cannot be cached"):
         ahead.compile_all(["float32"])
 
 

@@ -126,15 +126,18 @@ print(len(cnn.data.load("mnist")[1]), SOURCE.read_text("utf-8").count("__global_
 from cnn.runs.report import page
 print(page.files("cnn.runs.report").joinpath("page.html").read_text("utf-8").count("<html") > 0)
 try:
-    from backends.cpu.compiled import kept, products
-    print(kept.stamp(products.__name__).hex())
+    from backends.cpu.compiled import kernel_cache, products
+    print(kernel_cache.stamp(products.__name__).hex())
 except ImportError:  # there is no Numba
     print()
 """
     found = python("-c", code, path=wheel, cwd=tmp_path).stdout.split("\n")
     assert found[:2] == ["10000 True", "True"]
-    code = "from backends.cpu.compiled import kept, products; print(kept.stamp(products.__name__).hex())"
-    if found[2]:  # the kernels are the same code wherever it lies, so they are kept together
+    code = (
+        "from backends.cpu.compiled.kernel_cache import stamp\n"
+        "from backends.cpu.compiled import products; print(stamp(products.__name__).hex())"
+    )
+    if found[2]:  # the kernels are the same code wherever it lies, so they are cached together
         assert found[2] == python("-c", code, path=installed, cwd=tmp_path).stdout.strip()
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from backends.cpu import threads
-from backends.cpu.compiled import kept
+from backends.cpu.compiled import kernel_cache
 from backends.cpu.compiled.jit import KERNELS, Kernel, clock
 from backends.cpu.compiled.pool import compile_functions
 from backends.errors import DeviceUnavailable
@@ -47,7 +47,7 @@ progress = Progress()
 
 
 def compile_all(dtypes: Sequence[str]) -> dict[str, Any]:
-    """Compile every kernel of the library for these dtypes; -> what was compiled, and where it is kept."""
+    """Compile every kernel of the library for these dtypes; -> what was compiled, and where it is cached."""
     own = [kernel for name, kernel in KERNELS.items() if name.startswith(f"{__package__}.")]
     tasks = [(kernel, np.dtype(dtype)) for kernel in own for dtype in dtypes if dtype in kernel.dtypes]
     _require_folder()
@@ -66,8 +66,8 @@ def compile_used_by(uses: Sequence[Callable[[], None]]) -> dict[str, Any]:
 
 
 def _require_folder() -> None:
-    if kept.folder.obstacle is not None:
-        raise DeviceUnavailable(f"kernels were not compiled, because {kept.folder.outlook}")
+    if kernel_cache.folder.reason is not None:
+        raise DeviceUnavailable(f"kernels were not compiled, because {kernel_cache.folder.status}")
 
 
 def _found(compiled: int, needed: int) -> dict[str, Any]:
@@ -77,13 +77,13 @@ def _found(compiled: int, needed: int) -> dict[str, Any]:
     return {
         "compiled": compiled,
         "present": needed - compiled,
-        "folder": str(kept.folder.path),
+        "folder": str(kernel_cache.folder.path),
         "bytes": size,
     }
 
 
 def _files() -> set[Path]:
-    return set(kept.folder.path.glob("*.nbc"))
+    return set(kernel_cache.folder.path.glob("*.nbc"))
 
 
 def _loaded() -> set[Task]:
@@ -102,7 +102,7 @@ def compile_missing(tasks: Iterable[Task]) -> int:
 def _compile(tasks: list[Task]) -> None:
     """Compile in as many processes as there are cores."""
     queue = _Queue(tasks)
-    processes = 1 if kept.folder.obstacle else min(threads.count(), MOST_PROCESSES, len(tasks))
+    processes = 1 if kernel_cache.folder.reason else min(threads.count(), MOST_PROCESSES, len(tasks))
     with ExitStack() as stack:
         helpers = [_Helper() for _ in range(processes - 1)]
         for helper in helpers:
@@ -161,7 +161,8 @@ class _Helper:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._begun: float | None = None
-        environment = {"NUMBA_CACHE_DIR": kept.folder.name or "", "PYTHONPATH": os.pathsep.join(sys.path)}
+        cache, modules = kernel_cache.folder.name or "", os.pathsep.join(sys.path)
+        environment = {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": modules}
         if getattr(sys, "frozen", False):  # sys.executable is another program than Python
             return
         with suppress(OSError, TypeError, ValueError):

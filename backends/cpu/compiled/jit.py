@@ -20,7 +20,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from backends import graph
 from backends.cpu import threads
-from backends.cpu.compiled import kept
+from backends.cpu.compiled import kernel_cache
 from backends.cpu.compiled.compiler import Compiler, inlined
 from backends.cpu.compiled.pool import MOST_ARGUMENTS, launch, pool
 
@@ -108,7 +108,7 @@ class Kernel:
 
     def is_on_disk(self, dtype: Any) -> bool:
         """Whether the next process finds the C function for ``dtype``."""
-        return self._c_function(dtype).is_kept
+        return self._c_function(dtype).is_cached
 
     def _c_function(self, dtype: Any) -> "_CFunction":
         kinds = {
@@ -123,12 +123,12 @@ class Kernel:
         c_function = _CFunction(
             self.function, sigutils.normalize_signature(signature), {}, self._options, Compiler
         )
-        kept.keep(c_function, self.function)
+        kernel_cache.attach(c_function, self.function)
         return c_function
 
     def _compile(self, dtype: Any) -> int:
         c_function = self._c_function(dtype)
-        with nullcontext() if c_function.is_kept else clock:  # which includes linking and caching
+        with nullcontext() if c_function.is_cached else clock:  # which includes linking and caching
             c_function.compile()
         return int(c_function.address)
 
@@ -147,10 +147,10 @@ class _CFunction(CFunc):
     """Numba's CFunc, which also reports when it compiles."""
 
     @property
-    def is_kept(self) -> bool:
+    def is_cached(self) -> bool:
         """Whether it has been compiled before, by any process."""
         codegen = self._targetdescr.target_context.codegen()
-        return isinstance(self._cache, kept.KernelCache) and self._cache.has(self._sig, codegen)
+        return isinstance(self._cache, kernel_cache.KernelCache) and self._cache.has(self._sig, codegen)
 
     def _compile_uncached(self) -> Any:
         is_collecting = gc.isenabled()

@@ -24,7 +24,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from backends.cpu.compiled import kept
+from backends.cpu.compiled import kernel_cache
 from backends.cpu.compiled.compiler import Compiler, inlined
 from backends.cpu.compiled.registers import call
 
@@ -238,7 +238,7 @@ def _spin(pauses):
 
 def _callable(function: Callable[..., None]) -> Any:
     compiled = numba.njit(nogil=True, no_cfunc_wrapper=True, pipeline_class=Compiler)(function)
-    kept.keep(compiled, function)
+    kernel_cache.attach(compiled, function)
     return compiled
 
 
@@ -246,7 +246,7 @@ launch, work, spin = _callable(_launch), _callable(_work), _callable(_spin)
 
 
 def compile_functions() -> None:
-    """Compile the functions of this module, if they are not kept, before a kernel is called."""
+    """Compile the functions of this module, if they are not cached, before a kernel is called."""
     for compiled, parameters in ((launch, 5), (work, 2), (spin, 1)):
         compiled.compile((types.intp,) * parameters)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from backends import graph
 from backends.cpu import threads
-from backends.cpu.compiled import ahead, kept
+from backends.cpu.compiled import ahead, kernel_cache
 from backends.cpu.compiled.jit import clock
 from backends.cpu.kernels.activations import CompiledActivationKernels
 from backends.cpu.kernels.arithmetic import CompiledArithmeticKernels
@@ -51,16 +51,17 @@ class CompiledKernels(
         self, say: Callable[[str], None] | None = None, show: Callable[[str], None] | None = None
     ) -> None:
         if say:
-            kept.folder.say = tell = say
+            kernel_cache.folder.say = tell = say
             clock.begun = lambda: tell(
-                f"compiling kernels for this processor, which takes up to a minute; {kept.folder.outlook}"
+                "compiling kernels for this processor, which takes up to a minute; "
+                + kernel_cache.folder.status
             )
         ahead.progress.show = show or ahead.progress.show
 
     def compile_all(self, dtypes: Sequence[str]) -> dict[str, Any]:
         """Compile every kernel for these dtypes; -> how many, how many were there, the folder and its bytes.
 
-        Raises DeviceUnavailable if they cannot be kept.
+        Raises DeviceUnavailable if they cannot be cached.
         """
         return ahead.compile_all(dtypes)
 

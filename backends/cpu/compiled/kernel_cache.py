@@ -57,12 +57,12 @@ class KernelFolder:
     """The cache folder, in the folder that NUMBA_CACHE_DIR names or else in the user's cache folder.
 
     It has a file for each kernel, dtype and state of the kernel's code; the first that this process writes
-    removes those that are out of use. ``obstacle`` says why kernels cannot be cached, or is None.
+    removes those that are out of use. ``reason`` says why kernels cannot be cached, or is None.
     """
 
     def __init__(self, name: str | None) -> None:
         self.name = name
-        self.obstacle: str | None = None
+        self.reason: str | None = None
         self.say: Callable[[str], None] = lambda text: None  # called once if a kernel cannot be cached
         self._is_tidy = False
         try:
@@ -70,23 +70,20 @@ class KernelFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=self.path).close()
         except Exception as error:  # a broken platformdirs may raise anything
-            self.obstacle = _reason(error)
+            self.reason = _reason(error)
 
     @property
-    def outlook(self) -> str:
+    def status(self) -> str:
         """A phrase that says whether compiled kernels are cached."""
-        if self.obstacle is None:
-            return "they are kept for the next time"
-        return (
-            f"they cannot be kept for the next time ({self.obstacle}): "
-            "set NUMBA_CACHE_DIR to a writable folder"
-        )
+        if self.reason is None:
+            return "they are cached for the next time"
+        return f"they cannot be cached ({self.reason}): set NUMBA_CACHE_DIR to a writable folder"
 
     def fail(self, error: Exception) -> None:
         """Show a note, once, that a kernel could not be cached."""
-        if self.obstacle is None:
-            self.obstacle = _reason(error)
-            self.say(f"note: some compiled kernels are not kept; {self.outlook}")
+        if self.reason is None:
+            self.reason = _reason(error)
+            self.say(f"note: some compiled kernels are not cached; {self.status}")
 
     def remove_unused(self) -> None:
         """Remove, once, kernels that no process has loaded for a month.
@@ -119,11 +116,11 @@ def _reason(error: Exception) -> str:
 folder = KernelFolder(numba.config.CACHE_DIR)
 
 
-def keep(compiler: Any, function: Callable[..., Any]) -> None:
+def attach(compiler: Any, function: Callable[..., Any]) -> None:
     """Cache the compiled versions of ``function`` on disk, if there is a folder for it."""
     if stamp(function.__module__) is None:
-        folder.obstacle = folder.obstacle or "their source code cannot be read"
-    if folder.obstacle is None:
+        folder.reason = folder.reason or "their source code cannot be read"
+    if folder.reason is None:
         with suppress(RuntimeError, OSError):  # from Numba's NUMBA_CACHE_LOCATOR_CLASSES
             compiler._cache = KernelCache(function)
 
@@ -196,12 +193,12 @@ class _CacheFiles(IndexDataCacheFile):
     def load(self, key: Any) -> Any:
         name = self._name(key)
         try:
-            stamp, kept, check, data = self._load_data(name)
+            stamp, cached, check, data = self._load_data(name)
         except FileNotFoundError:
             return None
         with suppress(OSError):  # the file belongs to another user
             os.utime(self._data_path(name))  # records the time of the latest use
-        whole = stamp, kept, check
+        whole = stamp, cached, check
         return pickle.loads(data) if whole == (self._source_stamp, key, _checksum(data)) else None
 
     def has(self, key: Any) -> bool:

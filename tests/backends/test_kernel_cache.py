@@ -1,4 +1,4 @@
-"""The machine code of compiled kernels is kept for the next process, or it is said that it is not."""
+"""The machine code of compiled kernels is cached for the next process, or it is said that it is not."""
 
 import errno
 import os
@@ -16,9 +16,9 @@ import pytest
 pytest.importorskip("numba")
 
 from backends import cache
-from backends.cpu.compiled import jit, kept
+from backends.cpu.compiled import jit, kernel_cache
 from backends.cpu.compiled.jit import Kernel, Numbers
-from backends.cpu.compiled.kept import stamp
+from backends.cpu.compiled.kernel_cache import stamp
 
 STAMP = b"this code"
 
@@ -40,7 +40,7 @@ def use_stamp(monkeypatch):
     """``use_stamp(code)`` gives the kernel above another state of its code."""
 
     def use(code):
-        monkeypatch.setattr(kept, "stamp", lambda module: code)
+        monkeypatch.setattr(kernel_cache, "stamp", lambda module: code)
 
     use(STAMP)
     return use
@@ -49,10 +49,10 @@ def use_stamp(monkeypatch):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty folder for kernels, and what is said of it."""
-    made = kept.KernelFolder(str(tmp_path / "cache"))
+    made = kernel_cache.KernelFolder(str(tmp_path / "cache"))
     made.said = []
     made.say = made.said.append
-    monkeypatch.setattr(kept, "folder", made)
+    monkeypatch.setattr(kernel_cache, "folder", made)
     return made
 
 
@@ -65,7 +65,7 @@ def test_what_is_on_disk_is_not_compiled_again(folder):
     assert not folder.said
 
 
-def test_another_state_of_the_code_is_compiled_and_kept_next_to_it(folder, use_stamp):
+def test_another_state_of_the_code_is_compiled_and_cached_next_to_it(folder, use_stamp):
     assert compile_and_run()
     use_stamp(b"other code")
     assert compile_and_run()
@@ -95,24 +95,24 @@ def test_a_full_disk_is_noted_once(folder, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kept._CacheFiles, "_save_data", full)
-    assert folder.outlook == "they are kept for the next time"
+    monkeypatch.setattr(kernel_cache._CacheFiles, "_save_data", full)
+    assert folder.status == "they are cached for the next time"
     assert compile_and_run()
     assert compile_and_run("float32")
     assert folder.said == [
-        "note: some compiled kernels are not kept; they cannot be kept for the next time "
+        "note: some compiled kernels are not cached; they cannot be cached "
         "(No space left on device): set NUMBA_CACHE_DIR to a writable folder"
     ]
 
 
 def test_a_folder_that_cannot_be_made_is_named_and_everything_works(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    folder = kept.KernelFolder(str(tmp_path / "file"))
-    monkeypatch.setattr(kept, "folder", folder)
+    folder = kernel_cache.KernelFolder(str(tmp_path / "file"))
+    monkeypatch.setattr(kernel_cache, "folder", folder)
     assert compile_and_run()
     assert compile_and_run()
-    assert folder.outlook == (
-        f"they cannot be kept for the next time (Not a directory: {tmp_path}/file/xpcnn/kernels): "
+    assert folder.status == (
+        f"they cannot be cached (Not a directory: {tmp_path}/file/xpcnn/kernels): "
         "set NUMBA_CACHE_DIR to a writable folder"
     )
 
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_made_is_named_and_everything_works(tmp_path, mo
 def test_a_user_without_a_home_gets_no_folder_named_tilde(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: f"~/.cache/{name}")
-    assert kept.KernelFolder(None).obstacle == "this user has no home folder"
+    assert kernel_cache.KernelFolder(None).reason == "this user has no home folder"
     assert not list(tmp_path.iterdir())
 
 
@@ -128,16 +128,16 @@ def test_code_that_cannot_be_read_is_not_mistaken_for_other_code(folder, use_sta
     use_stamp(None)
     assert compile_and_run()
     assert compile_and_run()
-    assert "(their source code cannot be read)" in folder.outlook
+    assert "(their source code cannot be read)" in folder.status
 
 
-def test_kernels_are_kept_in_the_users_cache_folder():
-    named = kept.numba.config.CACHE_DIR
-    assert kept.KernelFolder(named).path == kept.folder.path
-    assert kept.KernelFolder("").path == cache.user_folder() / "kernels"
+def test_kernels_are_cached_in_the_users_cache_folder():
+    named = kernel_cache.numba.config.CACHE_DIR
+    assert kernel_cache.KernelFolder(named).path == kernel_cache.folder.path
+    assert kernel_cache.KernelFolder("").path == cache.user_folder() / "kernels"
 
 
-def test_what_has_not_been_used_for_a_month_is_removed_once_a_new_kernel_is_kept(folder):
+def test_what_has_not_been_used_for_a_month_is_removed_once_a_new_kernel_is_cached(folder):
     def used(path, days):
         then = time.time() - days * 24 * 3600
         os.utime(path, (then, then))
@@ -157,7 +157,7 @@ def test_what_has_not_been_used_for_a_month_is_removed_once_a_new_kernel_is_kept
     assert time.time() - kernel.stat().st_mtime < 3600  # loading it is using it
 
 
-def test_kernels_whose_folder_another_process_has_removed_are_kept_again(folder):
+def test_kernels_whose_folder_another_process_has_removed_are_cached_again(folder):
     assert compile_and_run()
     shutil.rmtree(folder.path)
     assert compile_and_run()
@@ -171,8 +171,8 @@ def test_kernels_that_two_processes_keep_for_two_dtypes_at_the_same_moment_are_n
     """Both find an empty folder. If both write a file, either may be the last to write it."""
 
     def use(name):
-        monkeypatch.setattr(kept, "folder", kept.KernelFolder(str(tmp_path / name)))
-        return kept.folder.path
+        monkeypatch.setattr(kernel_cache, "folder", kernel_cache.KernelFolder(str(tmp_path / name)))
+        return kernel_cache.folder.path
 
     mine = use("mine")
     assert compile_and_run("float32")
@@ -216,7 +216,7 @@ class TestStamp:
                     return stamp(f"loops.inner.{module}")
                 finally:
                     stamp.cache_clear()
-                    kept._read.cache_clear()
+                    kernel_cache._read.cache_clear()
                     for name in [name for name in sys.modules if name.startswith("loops")]:
                         del sys.modules[name]
 
