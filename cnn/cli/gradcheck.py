@@ -57,7 +57,7 @@ def gradcheck(
     if layer is not None:
         _show_checks(check_layer(_made(layer), _shape(input_shape or ""), backend), as_json)
         return
-    network = models.get(model, 10)
+    network = models.make(model, 10, (1, 28, 28))
     network.build((1, 28, 28), backend=backend, seed=seed, dtype="float64")
     results = check_gradients(network, entries=entries, seed=seed)
     if as_json:

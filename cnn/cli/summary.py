@@ -64,12 +64,14 @@ def summary(
         return
     if sheet is not None:
         raise ArgumentError("--sheet needs --augment: say how the images are changed, such as --augment flip")
-    shape, count = (1, 28, 28), 10
+    shape: tuple[int, ...] = (1, 28, 28)
+    count = 10
     if data is not None and (input_shape is None or classes is None):
         train_set, _ = data_sets.load(data)
         shape, count = train_set.shape, len(train_set.classes)
-    network = models.get(model, count if classes is None else classes)
-    network.build(shape if input_shape is None else image_shape(input_shape), backend="cpu", dtype=dtype)
+    shape = shape if input_shape is None else image_shape(input_shape)
+    network = models.make(model, count if classes is None else classes, shape)
+    network.build(shape, backend="cpu", dtype=dtype)
     if as_json:
         print_json({"layers": network_summary.rows(network), "total": network_summary.totals(network)})
     else:

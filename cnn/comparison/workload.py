@@ -47,7 +47,7 @@ class Training:
 
     def __init__(self, workload: Workload, backend: Backend, batch_size: int, batches: int) -> None:
         data = workload.batches(batch_size, batches)
-        self.network = models.get(workload.model, len(data.classes))
+        self.network = models.make(workload.model, len(data.classes), data.shape)
         self.network.build(
             data.shape, backend=backend, seed=0, dtype=workload.dtype, winograd=workload.winograd
         )
@@ -73,7 +73,7 @@ def make_workload(model: str, batch_size: int, dtype: str, winograd: bool = True
     """The model on MNIST's test images; ArgumentError if an argument is invalid."""
     whole("batch_size", batch_size)
     require_dtype(dtype)
-    models.get(model, 10)
+    models.require(model)
     return Workload(model, batch_size, dtype, load("mnist")[1], winograd)
 
 
