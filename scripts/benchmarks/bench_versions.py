@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -21,7 +22,7 @@ import cnn
 def train(model, batch_size, images):
     data = cnn.data.load("mnist")[0].only((0, 1) if model == "notebook" else None)
     data = data.split(1 - images / len(data), 0)[0]
-    network = getattr(cnn.models, model)(len(data.classes))
+    network = cnn.models.make(model, len(data.classes))
     network.build(data.shape, backend="cpu", seed=0)
     sgd = cnn.SGD(0.01, momentum=0.9)
     history = cnn.fit(network, data, epochs=2, batch_size=batch_size, optimizer=sgd, callbacks=[])
@@ -32,11 +33,8 @@ for line in sys.stdin:
     print(json.dumps(train(*json.loads(line))), flush=True)
 """
 
-SETTINGS = {  # model, batch size, training images
-    "LeNet-5, batch 1": ("lenet5", 1, 1500),
-    "LeNet-5, batch 128": ("lenet5", 128, 10000),
-    "notebook, batch 1": ("notebook", 1, 1500),
-}
+IMAGES = {"lenet5": 1500, "notebook": 1500, "mnist-pytorch": 300, "resnet20": 64}  # at least, in an epoch
+BATCHES = 4  # at least
 
 
 class Version:
@@ -73,11 +71,17 @@ def main() -> None:
     parser.add_argument("old", type=Path, help="the folder of the earlier checkout")
     parser.add_argument("new", type=Path, help="the folder of the later checkout")
     parser.add_argument("--rounds", type=int, default=11, help="how often the two take turns (11)")
+    parser.add_argument(
+        "--models", default="lenet5,notebook", help=f"some of {', '.join(IMAGES)} (lenet5,notebook)"
+    )
+    parser.add_argument("--batch-sizes", default="1,128", help="images per step (1,128)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each (2)")
     arguments = parser.parse_args()
 
     versions = [Version(folder, arguments.threads) for folder in (arguments.old, arguments.new)]
-    for name, setting in SETTINGS.items():
+    sizes = [int(size) for size in arguments.batch_sizes.split(",")]
+    for model, size in product(arguments.models.split(","), sizes):
+        setting = model, size, max(IMAGES[model], BATCHES * size)
         first = [version.train(setting) for version in versions]
         same = "the same weights" if first[0]["weights"] == first[1]["weights"] else "OTHER WEIGHTS"
         ratios = []
@@ -86,7 +90,10 @@ def main() -> None:
             speed = {version: version.train(setting)["images_per_second"] for version in order}
             ratios.append(speed[versions[1]] / speed[versions[0]])
         low, _, high = quantiles(ratios, n=4, method="inclusive")
-        print(f"{name:20} {median(ratios):.3f} times as fast ({low:.3f} to {high:.3f}), {same}", flush=True)
+        print(
+            f"{model:13} {size:5} {median(ratios):.3f} times as fast ({low:.3f} to {high:.3f}), {same}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
