@@ -41,8 +41,8 @@ def compile_ahead(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Compile only what training and prediction with this network need: a model's name, the "
-            "folder of a run, or a model file.",
+            help="Compile only what training and prediction with this network need: a model's name, your "
+            "own as in mynet.py:make, the folder of a run, or a model file.",
             show_default="all kernels",
         ),
     ] = None,
@@ -102,7 +102,7 @@ def _networks(
 ) -> list[tuple[Network, Config]]:
     """The networks of a model's name, of a run or of a file, for each dtype, and how they are trained."""
     path = Path(model)
-    if model not in MODELS and path.exists():
+    if model not in MODELS and path.exists() and path.suffix != ".py":  # which needs a name: mynet.py:make
         if input_shape is not None:
             raise ArgumentError(f"--input-shape is {input_shape}, but {model} has a shape: leave it out")
         if path.is_file():
@@ -119,6 +119,11 @@ def _networks(
 
 def _use(network: Network, config: Config, batch_size: int) -> None:
     """Train on one batch, evaluate it, and predict it and one image."""
+    if len(network.input_shape) != 3:
+        raise ArgumentError(
+            f"--model has an input of the shape {network.input_shape}, expected the channels, height and "
+            "width of an image; without --model, all kernels are compiled"
+        )
     images = np.zeros((batch_size, *network.input_shape), dtype=np.uint8)
     classes = network.output_shape[0]
     data = Dataset(images, np.arange(batch_size) % classes, tuple(map(str, range(classes))))

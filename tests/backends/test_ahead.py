@@ -210,6 +210,18 @@ def test_everything_is_compiled_for_the_dtypes_that_are_asked_for(tasks, monkeyp
     assert ahead.compile_all(["float32"]) == found | {"compiled": 0, "present": 3}
 
 
+def test_what_another_process_compiles_meanwhile_is_not_counted(tasks):
+    kernel, dtype = tasks[0]
+
+    def use():
+        kernel.address(dtype)
+        for name in "abc":
+            (kernel_cache.folder.path / f"{name}.nbc").touch()
+
+    found = ahead.compile_used_by([use])
+    assert (found["compiled"], found["present"]) == (1, 0)
+
+
 def test_what_cannot_be_cached_is_not_compiled_ahead(tasks, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setattr(kernel_cache, "folder", kernel_cache.KernelFolder(str(tmp_path / "file")))

@@ -83,10 +83,19 @@ def test_compile_for_a_model_trains_and_predicts_with_it(command, monkeypatch, t
         (("--batch-size", 8), "--batch-size and --input-shape need --model: name the network to compile for"),
         (("--model", "lenet6"), "unknown model 'lenet6'"),
         (("--model", "lenet5", "--input-shape", "28x28"), "--input-shape is '28x28', expected numbers"),
+        (("--model", "mynet.py", "--input-shape", "1,8,8"), "unknown model 'mynet.py'"),
+        (("--model", "flat.safetensors"), "--model has an input of the shape (4,), expected the channels"),
     ],
 )
-def test_compile_for_a_model_with_arguments_that_do_not_fit(command, arguments, expected):
+def test_compile_for_a_model_with_arguments_that_do_not_fit(
+    command, arguments, expected, tmp_path, monkeypatch
+):
     pytest.importorskip("backends.cpu.kernels")
+    monkeypatch.chdir(tmp_path)
+    Path("mynet.py").write_text("import cnn\n")
+    flat = cnn.Sequential(cnn.Dense(3))
+    flat.build((4,), backend="cpu")
+    flat.save("flat.safetensors")
     code, _, err = command("compile", *arguments)
     assert code == 2
     assert expected in err
