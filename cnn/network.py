@@ -77,7 +77,7 @@ class Network(Freezable):
         dtype : str
             "float32" or "float64".
         fuse : bool
-            Compute neighbouring layers in one pass if they can be; the results are the same.
+            Compute neighbouring layers in one pass if they can be; the results differ only by rounding.
         winograd : bool
             Let the CPU's kernels compute wide 3x3 convolutions in float32 by Winograd's algorithm, which is
             faster but rounds more. Small batches are computed directly, so the prediction for one image may
