@@ -43,6 +43,22 @@ def of(data):
     return [data.classes[label] for label in data.labels]
 
 
+def test_a_link_to_a_folder_that_contains_it_is_skipped(photos):
+    root = photos("cat", 5, RED)
+    photos("dog", 5, GREEN)
+    (root / "dog" / "all").symlink_to(root, target_is_directory=True)
+    (root / "everything").symlink_to(root, target_is_directory=True)
+    train, test = cnn.data.load(root)
+    assert train.classes == ("cat", "dog")
+    assert sorted(of(train) + of(test)) == ["cat"] * 5 + ["dog"] * 5
+
+
+def test_pictures_count_at_any_depth(photos):
+    photos("cat/" + "/".join("abcdefghijkl"))
+    train, test = cnn.data.load(photos("dog"))
+    assert sorted(of(train) + of(test)) == ["cat"] * 5 + ["dog"] * 5
+
+
 class TestParts:
     def test_train_and_test(self, photos):
         photos("train/dog", 3, GREEN)

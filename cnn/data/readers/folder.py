@@ -18,8 +18,6 @@ from cnn.data.readers.decoded import decoded
 from cnn.data.readers.photographs import is_picture
 from cnn.support.errors import DataError
 
-DEEPEST = 8  # levels of folders below that of a class; links may form cycles
-
 
 class Part(NamedTuple):
     """The pictures of a part of a data set by their paths in its folder, and the class of each."""
@@ -89,7 +87,7 @@ def _part(folder: Path, name: str) -> Part:
     names, classes = [], []
     for inner in _folders(folder / name):
         path = f"{name}/{inner}".strip("/")
-        found = sorted(_pictures(folder, path))
+        found = sorted(_pictures(folder, path, (Path(os.path.realpath(folder)),)))
         names += found
         classes += [unicodedata.normalize("NFC", inner)] * len(found)
     return Part(names, classes)
@@ -104,8 +102,14 @@ def _folders(folder: Path) -> list[str]:
         raise unreadable(folder, error) from error
 
 
-def _pictures(root: Path, path: str) -> Iterator[str]:
-    """The pictures in the folder ``path`` of ``root`` and below."""
+def _pictures(root: Path, path: str, outer: tuple[Path, ...]) -> Iterator[str]:
+    """The pictures in the folder ``path`` of ``root`` and below; ``outer`` are the folders that lead to it.
+
+    A link to a folder that contains it is skipped: that folder has the pictures of other classes.
+    """
+    here = Path(os.path.realpath(root / path))
+    if any(folder.is_relative_to(here) for folder in outer):
+        return
     try:
         with os.scandir(root / path) as entries:
             found = [(each.name, each.is_dir()) for each in entries if not is_hidden(each.name)]
@@ -113,7 +117,7 @@ def _pictures(root: Path, path: str) -> Iterator[str]:
         raise unreadable(root / path, error) from error
     for name, is_folder in found:
         inner = f"{path}/{name}"
-        if not is_folder and is_picture(name):
+        if is_folder:
+            yield from _pictures(root, inner, (*outer, here))
+        elif is_picture(name):
             yield inner
-        elif is_folder and inner.count("/") < DEEPEST:
-            yield from _pictures(root, inner)
