@@ -152,3 +152,75 @@ class TestLists:
         (folder / "list.csv").write_text(lines([*self.rows(0, 10), ("images/1.png",)]))
         with pytest.raises(DataError, match="row 11 has 1 columns, expected 2"):
             cnn.data.load(folder / "list.csv")
+
+
+class TestOddTables:
+    """Tables as other programs write them are read, or refused with what is wrong, but never misread."""
+
+    @pytest.mark.parametrize("name", ["id", "", "Unnamed: 0", "number"])
+    def test_a_first_column_that_numbers_the_rows_is_left_out(self, tmp_path, name):
+        header = [name, "label", *[f"pixel{number}" for number in range(64)]]
+        rows = [
+            [place, label, *pixels] for place, label, pixels in zip(range(30), LABELS, PIXELS, strict=True)
+        ]
+        (tmp_path / "t.csv").write_text(lines([header, *rows]))
+        train, test = cnn.data.load(tmp_path / "t.csv")
+        assert sorted_images(train, test) == sorted(PIXELS.tolist())
+        assert "the first column numbers the rows and is left out" in train.notes
+
+    def test_spaces_around_values(self, tmp_path):
+        rows = [[label, *pixels] for label, pixels in zip(LABELS, PIXELS, strict=True)]
+        (tmp_path / "t.csv").write_text(lines([[f" {value} " for value in row] for row in rows]))
+        train, test = cnn.data.load(tmp_path / "t.csv")
+        assert train.classes == ("0", "1", "2")
+        assert sorted_images(train, test) == sorted(PIXELS.tolist())
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda text: text + text.splitlines()[0] + ",7\n", "from 65 to 66 at row 31"),
+            (lambda text: text + "," + text.splitlines()[0].partition(",")[2] + "\n", "row 31 has no label"),
+            (lambda text: text.encode("utf-16"), "it is in UTF-16: save it as UTF-8"),
+            (lambda text: text.replace("\n2,", "\né,").encode("latin-1"), "Latin-1.*: save it as UTF-8"),
+        ],
+        ids=["a longer row", "no label", "UTF-16", "Latin-1"],
+    )
+    def test_others_are_refused(self, tmp_path, change, message):
+        text = change(lines([[label, *pixels] for label, pixels in zip(LABELS, PIXELS, strict=True)]))
+        (tmp_path / "t.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(DataError, match=message):
+            cnn.data.load(tmp_path / "t.csv")
+
+
+class TestOddLists:
+    def load(self, tmp_path, rows):
+        for number in range(8):
+            Image.new("RGB", (16, 16), (30 * number, 0, 0)).save(tmp_path / f"my cat {number}.png")
+        (tmp_path / "train.csv").write_text(lines(rows))
+        return cnn.data.load(tmp_path / "train.csv")
+
+    def test_names_with_spaces(self, tmp_path):
+        rows = [[f"my cat {number}.png", "ab"[number % 2]] for number in range(8)]
+        train, test = self.load(tmp_path, rows)
+        found = [
+            (data.images[place, 0, 0, 0] // 30, data.labels[place])
+            for data in (train, test) for place in range(len(data.labels))
+        ]  # fmt: skip
+        assert sorted(found) == [(number, number % 2) for number in range(8)]
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            ([["file", "width", "breed"]], "several columns may be that of the labels: name it `label`$"),
+            (
+                [["file", "label", "breed"], *[["my cat 1.png", "a", "b"]] * 60, ["", "b", "c"]],
+                "row 62 has no path",
+            ),
+            ([["file", "label", "breed"], ["my cat 1.png", "", "b"]], "row 2 has no label"),
+        ],
+        ids=["two columns that may have labels", "no path", "no label"],
+    )
+    def test_others_are_refused(self, tmp_path, rows, message):
+        good = [[f"my cat {number}.png", number % 2, number % 2] for number in range(8)]
+        with pytest.raises(DataError, match=message):
+            self.load(tmp_path, [*rows, *good])

@@ -2,12 +2,12 @@
 
 import csv
 import warnings
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from math import isqrt
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,12 +21,13 @@ from cnn.data.readers.folder import Part, load_parts
 from cnn.data.readers.photographs import is_picture
 from cnn.data.recognize import unread_file
 from cnn.support.errors import DataError
-from cnn.support.reading import decoded
+from cnn.support.reading import SAVE_AS, decoded
 from cnn.support.text import printable, short
 
 SUFFIXES = (".csv", ".tsv", ".txt")
-SEPARATORS = ",\t; "
+SEPARATORS = ",\t;"  # a space separates if none of them does
 LABELS = ("label", "labels", "class", "target", "y", "category")  # names of the column of labels
+INDEX = ("", "id", "index", "unnamed: 0")  # names of a first column that only numbers the rows
 HEAD = 1 << 20  # bytes from which the layout follows
 LOOKED_AT = 50  # rows of it
 
@@ -40,6 +41,7 @@ class Layout(NamedTuple):
     label: int | None  # the column of labels; None if there is none
     is_list: bool  # of pictures: a path and a label
     note: str | None
+    has_index: bool = False  # the first column numbers the rows
 
 
 def tables_in(folder: Path) -> dict[str, Path]:
@@ -62,9 +64,13 @@ def load_tables(parts: dict[str, Path], pictures: Pictures, seed: int) -> tuple[
     layouts = {part: layout_of(path) for part, path in parts.items()}
     layout = layouts["train"]
     if layout is None:
-        raise unread_file(train)
+        raise _unread(train)
     if layout.label is None:
-        raise DataError(f"{train}: there is no column of labels: name one `label`, or put it first or last")
+        advice = "name it `label`" if layout.is_list else "name one `label`, or put it first or last"
+        what = (
+            "several columns may be that of the labels" if layout.is_list else "there is no column of labels"
+        )
+        raise DataError(f"{train}: {what}: {advice}")
     tested = next((part for part in ("test", "val") if part in parts), None)
     test_layout = layouts[tested] if tested else None
     if tested and (not test_layout or test_layout.label is None or test_layout.is_list != layout.is_list):
@@ -101,7 +107,8 @@ def layout_of(path: Path) -> Layout | None:
         head = file.read(HEAD)
     try:
         lines = decoded(head[: head.rfind(b"\n") + 1] or head).splitlines()
-        separator = max(SEPARATORS, key=lines[-1].count)
+        separator = max(SEPARATORS, key="".join(lines).count)
+        separator = separator if any(separator in line for line in lines) else " "
         table = [row for row in csv.reader(lines[: LOOKED_AT + 1], delimiter=separator) if row]
         (width, _), *_ = Counter(map(len, table)).most_common(1)
     except (ValueError, IndexError, csv.Error):
@@ -115,12 +122,15 @@ def layout_of(path: Path) -> Layout | None:
     paths = [place for place in range(width) if all(is_picture(row[place].strip()) for row in rows)]
     if paths:
         named = (place for place, name in enumerate(names) if name in LABELS)
-        others = (place for place in range(width) if place not in paths)
-        return Layout(separator, header, width, next(named, next(others, None)), True, None)
+        others = [place for place in range(width) if place not in paths]
+        label = next(named, others[0] if len(others) == 1 else None)
+        return Layout(separator, header, width, label, True, None)
     if width == 2 or min(map(_numeric, rows)) < width - 1:
         return None
     label, note = _label_column(rows, names, width)
-    return Layout(separator, header, width, label, False, note)
+    has_index = bool(label) and (_counts([row[0] for row in rows]) or (names[:1] or ["-"])[0] in INDEX)
+    notes = [*([note] if note else []), *(["the first column numbers the rows and is left out"] * has_index)]
+    return Layout(separator, header, width, label, False, "; ".join(notes) or None, has_index)
 
 
 def _numeric(row: Sequence[str]) -> int:
@@ -133,6 +143,13 @@ def _numeric(row: Sequence[str]) -> int:
         except ValueError:
             pass
     return count
+
+
+def _counts(column: Sequence[str]) -> bool:
+    """Whether the values count up by one from row to row."""
+    start = int(column[0]) if column[0].strip().isdecimal() else 0
+    counted = [str(start + number) for number in range(len(column))]
+    return len(column) > 2 and [value.strip() for value in column] == counted
 
 
 def _label_column(
@@ -154,36 +171,63 @@ def _label_column(
 
 def _pictures(path: Path, layout: Layout) -> Part:
     """The pictures that a list names, and their classes."""
-    with open_file(path) as file:
-        text = decoded(file.read())
+    try:
+        with open_file(path) as file:
+            text = decoded(file.read())
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
     rows = [row for row in csv.reader(text.splitlines(), delimiter=layout.separator) if row]
     names, classes = [], []
     for number, row in enumerate(rows[layout.header :], layout.header + 1):
         if len(row) != layout.width or layout.label is None:
             raise DataError(f"{path}: row {number} has {len(row)} columns, expected {layout.width}")
-        names.append(next(value.strip() for value in row if is_picture(value.strip())))
-        classes.append(row[layout.label].strip())
+        name = next((value.strip() for value in row if is_picture(value.strip())), None)
+        label = row[layout.label].strip()
+        if not name or not label:
+            raise DataError(f"{path}: row {number} has no {'label' if name else 'path of a picture'}")
+        names.append(name)
+        classes.append(label)
     return Part(names, classes)
 
 
 def _rows(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of each row without its label, and the labels as text."""
-    others = [place for place in range(layout.width) if place != layout.label]
-    read: Any = partial(
-        np.loadtxt, path, comments=None, delimiter=layout.separator, skiprows=layout.header, quotechar='"',
-        encoding="utf-8-sig",
-    )  # fmt: skip
+    labels: list[str] = []
+    label = layout.label or 0
+
+    def taken(text: str) -> float:
+        labels.append(text.strip())
+        return 0
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of empty lines
-            rows = read(dtype=np.float32, usecols=others, ndmin=2)
-            labels = read(dtype=str, usecols=[layout.label], ndmin=1)
+            rows = np.loadtxt(
+                path, np.float32, comments=None, delimiter=layout.separator, skiprows=layout.header,
+                quotechar='"', encoding="utf-8-sig", ndmin=2, converters={label: taken},
+            )  # fmt: skip
     except ValueError as error:
+        reason = short(printable(first_line(error).partition(";")[0]), 200)
         raise DataError(
-            f"{path}: is not a table of numbers ({short(printable(first_line(error)), 200)}): expected "
-            f"{layout.width} columns in each row"
+            f"{path}: is not a table of numbers ({reason}): expected {layout.width} columns in each row"
         ) from None
-    return rows, np.char.strip(labels)
+    if "" in labels:
+        raise DataError(f"{path}: row {labels.index('') + layout.header + 1} has no label: expected one")
+    left_out = [label, 0] if layout.has_index else [label]
+    return np.delete(rows, left_out, axis=1), np.array(labels)
+
+
+def _unread(path: Path) -> DataError:
+    """The error for a file that is no table, or in another encoding."""
+    with open_file(path) as file:
+        head = file.read(HEAD)
+    if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return DataError(f"{path}: it is in UTF-16: {SAVE_AS}")
+    try:
+        decoded(head[: head.rfind(b"\n") + 1] or head)
+    except ValueError as error:
+        return DataError(f"{path}: {error}")
+    return unread_file(path)
 
 
 def _images(rows: np.ndarray) -> np.ndarray:
