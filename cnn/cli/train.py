@@ -14,6 +14,7 @@ from cnn.cli.config_file import take_defaults
 from cnn.cli.job import Job
 from cnn.cli.options import RUN, SETTINGS, AsJson, Out, given, with_settings
 from cnn.cli.output import print_json, print_kept, result_line, say
+from cnn.network import Network
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.support.errors import ArgumentError
@@ -126,10 +127,21 @@ def make_job(config: Config, folder: RunFolder, is_resumed: bool) -> Job:
         saved.require_data(train_set)
     backend.kernels.when_compiling(say)
     network = config.make_network(train_set.shape, len(train_set.classes), backend)
+    if not is_resumed:
+        _require_named(network, len(train_set.classes))
     config.require_suitable(network)
     chosen = config.make_optimizer(len(train_set))
     sets = train_set, validation_set, test_set
     return Job(config.with_values_of(chosen), folder, network, chosen, *sets, is_resumed, saved)
+
+
+def _require_named(network: Network, classes: int) -> None:
+    """Raise ArgumentError if the network would predict classes that the data do not have."""
+    if network.output_shape[0] > classes:
+        raise ArgumentError(
+            f"the network has {network.output_shape[0]} outputs, but the data have {classes} classes: give "
+            f"its last layer {classes} outputs"
+        )
 
 
 def find_backend(config: Config, is_resumed: bool) -> Backend:

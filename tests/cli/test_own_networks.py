@@ -107,6 +107,10 @@ def test_a_file_of_weights_is_a_model_without_its_weights(command, own_data, tmp
             r"mynet.py:broken' fails in line 29 \(AttributeError: module 'cnn' has no",
         ),
         (model("number"), "mynet.py:number' is int, expected a network such as cnn.Sequential"),
+        (
+            model("unknown(7)"),
+            "the network has 7 outputs, but the data have 2 classes: give its last layer 2 outputs",
+        ),
         (model("branches"), "mynet.py:branches' is Parallel, expected a network"),
         ("nowhere.safetensors", "nowhere.safetensors does not exist"),
         ("mynet", "unknown model 'mynet': expected notebook, .* or your own as in mynet.py:make"),
