@@ -1,4 +1,4 @@
-"""Direct convolution, line by line, batch last; alone, or fused with the ReLU and pooling after it.
+"""Direct convolution, line by line, batch last; alone, or in one pass with what follows it.
 
 Each output line (all columns and images of one row of one channel) is a product of the weights with
 shifted lines of the input: nothing is copied into columns (Georganas et al. 2018, "Anatomy of

@@ -169,6 +169,10 @@ class CompileClock(event.Listener):
     def __init__(self) -> None:
         self.seconds = 0.0
         self.begun: Callable[[], None] = lambda: None  # called once, when the first compilation begins
+        self.reset()
+
+    def reset(self) -> None:
+        """Count nothing until the next compilation, as in a child process, in which no other thread runs."""
         self._lock = threading.Lock()
         self._depth = 0  # compiling a function also compiles those that it calls
 
@@ -196,6 +200,8 @@ class CompileClock(event.Listener):
 
 clock = CompileClock()
 event.register("numba:compile", clock)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=clock.reset)
 
 
 def _nothing(part: int, parts: int) -> None:

@@ -5,7 +5,7 @@ Both read memory as vectors along its contiguous axis and multiply and add once 
     outer:  y[r, :] += sum_k w[r, k] * x[k, :]     rows of y share what is loaded of x
     inner:  y[r, c] += sum_m a[r, m] * b[c, m]     rows and columns share what is loaded of a and b
 
-Left to itself, LLVM vectorises the innermost loop only and carries the sums through memory. So these are
+Left to itself, LLVM vectorizes the innermost loop only and carries the sums through memory. So these are
 written in its own language, as Numba intrinsics, for vectors as wide as this processor's (Goto & van de
 Geijn 2008, "Anatomy of high-performance matrix multiplication", section 6, has the idea of the tile).
 """
