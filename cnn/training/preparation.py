@@ -186,7 +186,7 @@ def prepare(
         saved.require_data(train)
     if schedule is None:
         schedule = _default_schedule(optimizer, saved)
-    instance("schedule", schedule, Schedule, "cnn.schedules.Linear()")
+    instance("schedule", schedule, Schedule, "cnn.schedules.Linear()").require(validation is not None)
     if transforms is None:
         transforms = _default_transforms(optimizer, saved)
     _instances("transforms", transforms, GradientTransform, "cnn.ClipNorm(1)")

@@ -58,6 +58,9 @@ class Schedule:
         """The factor at ``progress`` of the part after the warm-up."""
         return 1.0
 
+    def require(self, has_validation: bool) -> None:
+        """Raise ArgumentError if the schedule needs validation images and there are none."""
+
     def reduction(self, history: Sequence[Mapping[str, Any]]) -> float:
         """A further factor that follows from the epochs so far, for the next epoch."""
         return 1.0
@@ -285,6 +288,13 @@ class Plateau(Schedule):
         whole("patience", self.patience, least=0)
         if not isinstance(self.metric, str):
             raise ArgumentError(f'metric is {shown(self.metric)}, expected a name such as "validation_loss"')
+
+    def require(self, has_validation: bool) -> None:
+        if self.metric.startswith("validation") and not has_validation:
+            raise ArgumentError(
+                f"schedule watches {self.metric}, but there are no validation images: give some, or another "
+                'metric such as "loss"'
+            )
 
     def reduction(self, history: Sequence[Mapping[str, Any]]) -> float:
         found, best, bad = 1.0, inf, 0

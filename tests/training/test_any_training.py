@@ -125,6 +125,13 @@ class TestFit:
         np.testing.assert_array_equal(networks[1].flat.value, networks[0].flat.value)
         np.testing.assert_array_equal([record["loss"] for record in again], [r["loss"] for r in history])
 
+    def test_a_schedule_that_needs_validation_images_is_refused_before_anything_changes(self):
+        network = small_network()
+        before = network.flat.value.copy()
+        with pytest.raises(cnn.ArgumentError, match="schedule watches validation_loss, but there are no"):
+            cnn.fit(network, some_images(), epochs=2, schedule=cnn.schedules.Plateau())
+        np.testing.assert_array_equal(network.flat.value, before)
+
     @examples(150)
     @given(st.sampled_from(sorted(FIT.keys() - {"callbacks"})), PLAIN_ODD)
     def test_one_odd_argument_changes_nothing_or_trains(self, name, value):
