@@ -110,6 +110,14 @@ class TestRows:
         assert "\n" not in str(caught.value)
 
 
+def test_black_test_images_are_bytes_like_the_training_images(tmp_path):
+    (tmp_path / "train.csv").write_text(lines(np.hstack([LABELS[:, None], PIXELS])))
+    (tmp_path / "test.csv").write_text(lines(np.hstack([LABELS[:, None], 0 * PIXELS])))
+    train, test = cnn.data.load(tmp_path)
+    assert train.images.dtype == test.images.dtype == np.uint8
+    assert test.images.max() == 0
+
+
 class TestLists:
     @pytest.fixture
     def folder(self, tmp_path):

@@ -114,7 +114,7 @@ def _fill(
             return error
 
     count, reasons = 0, {}
-    with _shown(len(names)) as advance, tolerating_faults(), ThreadPoolExecutor(threads.count()) as pool:
+    with _shown(len(names)) as advance, tolerating_faults(), _pool() as pool:
         for first in range(0, len(names), AT_ONCE):
             some = names[first : first + AT_ONCE]
             for name, found in zip(some, pool.map(image, some), strict=True):
@@ -126,6 +126,16 @@ def _fill(
                 advance(1)
             _require_few(root, reasons, len(names))
     return reasons
+
+
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads that decode; after an exception, such as Ctrl-C, the pictures that wait are not decoded."""
+    pool = ThreadPoolExecutor(threads.count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _require_few(root: Path, reasons: dict[str, str], total: int) -> None:

@@ -93,9 +93,10 @@ def load_tables(parts: dict[str, Path], pictures: Pictures, seed: int) -> tuple[
         test_rows, test_labels, test_name = rows[is_tested], labels[is_tested], name
         rows, labels = rows[~is_tested], labels[~is_tested]
         notes.append(f"a test set of {is_tested.sum():,} rows is held out")
+    as_bytes = _are_bytes(rows) and _are_bytes(test_rows) and rows.max() > 1
     return as_sets(
-        (Named(name, _images(rows)), Named(f"{name}, labels", labels)),
-        (Named(test_name, _images(test_rows)), Named(f"{test_name}, labels", test_labels)),
+        (Named(name, _images(rows, as_bytes)), Named(f"{name}, labels", labels)),
+        (Named(test_name, _images(test_rows, as_bytes)), Named(f"{test_name}, labels", test_labels)),
         None,
         tuple(notes),
     )
@@ -230,10 +231,13 @@ def _unread(path: Path) -> DataError:
     return unread_file(path)
 
 
-def _images(rows: np.ndarray) -> np.ndarray:
-    """Rows as bytes if all are whole numbers from 0 to 255; as images of one line if they are not square."""
-    is_whole = (rows == np.floor(rows)).all()
-    is_bytes = is_whole and rows.min() >= 0 and 1 < rows.max() <= 255
-    rows = rows.astype(np.uint8) if is_bytes else rows
+def _are_bytes(rows: np.ndarray) -> bool:
+    """Whether all numbers are whole and from 0 to 255."""
+    return bool((rows == np.floor(rows)).all() and rows.min() >= 0 and rows.max() <= 255)
+
+
+def _images(rows: np.ndarray, as_bytes: bool) -> np.ndarray:
+    """Rows as the images of a data set; as images of one line if they are not square."""
+    rows = rows.astype(np.uint8) if as_bytes else rows
     side = isqrt(rows.shape[1])
     return rows if side >= LEAST_SIDE and side * side == rows.shape[1] else rows[:, None, None, :]
