@@ -13,6 +13,7 @@ from cnn.data.notes import notes_on
 from cnn.data.pictures import Pictures
 from cnn.runs.folder import RunFolder
 from cnn.support.terminal import write_line
+from cnn.support.text import some_of
 from cnn.training import evaluation
 from cnn.training.metrics import all_metrics
 
@@ -45,7 +46,11 @@ def evaluate(
     say_notes(test_set.notes)
     if data:
         say_notes(notes_on(test_set, "test"))
-    test_set = test_set.labelled_as(class_names)
+    given, test_set = test_set, test_set.labelled_as(class_names)
+    if len(test_set) < len(given):
+        unknown = some_of(name for name in given.classes if name not in class_names)
+        left_out = f"{len(given) - len(test_set):,} images"
+        say_notes([f"{left_out} of classes that the network does not know are left out: {unknown}"])
     about = folder.about(folder.require_weights(weights))
     metrics = all_metrics(len(class_names)) if as_json else []
     found = evaluation.evaluate(network, test_set, tta=tta or config.tta, metrics=metrics)

@@ -43,10 +43,8 @@ def make(name: str, classes: int = 10, input_shape: tuple[int, ...] | None = Non
     if isinstance(name, str) and own.is_own(name):
         return own.make(name, classes, input_shape)
     if not isinstance(name, str) or name not in MODELS:
-        expected = (
-            f"expected {', '.join(MODELS)}{did_you_mean(name, MODELS)}, or your own as in {own.EXAMPLE}"
-        )
-        raise ArgumentError(f"unknown model {shown(name)}: {expected}")
+        expected = f"expected {', '.join(MODELS)}, or your own as in {own.EXAMPLE}"
+        raise ArgumentError(f"unknown model {shown(name)}: {expected}{did_you_mean(name, MODELS)}")
     network = MODELS[name](classes)
     if input_shape is not None:
         network.count_parameters(shape("input_shape", input_shape))  # builds it for a moment

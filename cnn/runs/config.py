@@ -23,6 +23,7 @@ from cnn.network import Network
 from cnn.support.arguments import number, whole
 from cnn.support.dtypes import DTYPES, require_dtype
 from cnn.support.errors import ArgumentError, DataError
+from cnn.support.text import short
 from cnn.training import defaults
 from cnn.training.averaging import EMA
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
@@ -71,15 +72,17 @@ def cut(text: str | None) -> list[str] | None:
 
 
 def sides(text: str | None) -> list[int] | None:
-    """Cut "48x64" into [48, 64]; "64" is [64, 64]."""
+    """Cut "48x64", or "48,64" as a list in a file becomes, into [48, 64]; "64" is [64, 64]."""
     if text is None:
         return None
     try:
-        found = [int(side) for side in text.lower().split("x")]
+        found = [int(side) for side in text.lower().replace("x", ",").split(",")]
     except ValueError:
         found = []
     if len(found) not in (1, 2) or min(found) < 1:
-        raise ArgumentError(f"--size is {text!r}, expected a height and a width as in 64 or 48x64")
+        raise ArgumentError(
+            f"--size is {short(text, 100)!r}, expected a height and a width as in 64 or 48x64"
+        )
     return found if len(found) == 2 else found * 2
 
 

@@ -29,7 +29,7 @@ def evaluated(text: str, option: str, example: str) -> Any:
         raise ArgumentError(
             f'{option} is {text!r}, expected a Python file, a colon and a name in it, as in "{example}"'
         )
-    module_name = path.stem
+    module_name = path.stem if path.stem not in sys.modules else f"own_{path.stem}"  # none is replaced
     specification = importlib.util.spec_from_file_location(module_name, path)
     assert specification
     assert specification.loader

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -86,6 +87,16 @@ def test_the_onnx_file_says_how_pictures_are_prepared(command, photos, tmp_path)
         np.testing.assert_allclose(shares[0], expected, atol=1e-5)
 
 
+def test_images_of_classes_that_the_network_does_not_know_are_left_out_with_a_note(command, photos, tmp_path):
+    assert command(*TRAIN, "--data", photos, "--size", 16, "--epochs", 1)[0] == 0
+    more = shutil.copytree(photos, tmp_path / "more")
+    shutil.copytree(more / "test/down", more / "test/zebra")
+    code, out, err = command("evaluate", "run", "--data", more)
+    assert code == 0
+    assert out.endswith("on 20 images\n")
+    assert "10 images of classes that the network does not know are left out: 'zebra'" in err
+
+
 def test_another_fit_on_request(command, photos):
     assert command(*TRAIN, "--data", photos, "--size", "20x28", "--epochs", 1)[0] == 0
     picture = photos / "test/down/01.png"
@@ -95,6 +106,14 @@ def test_another_fit_on_request(command, photos):
     )
     assert np.shape(own) == (1, 20, 28)
     assert own == crop != stretch
+
+
+def test_a_run_is_repeated_from_its_config(command, photos, tmp_path):
+    assert command(*TRAIN, "--data", photos, "--size", "20x28", "--epochs", 1)[0] == 0
+    assert command("train", "--config", "run/config.json", "--out", "again", "--no-report")[0] == 0
+    one, other = (cnn.load(tmp_path / name / "model.safetensors", device="cpu") for name in ("run", "again"))
+    assert other.input_shape == (1, 20, 28)
+    np.testing.assert_array_equal(one.flat.value, other.flat.value)
 
 
 @pytest.mark.parametrize(
