@@ -47,12 +47,14 @@ def compile_ahead(
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per batch for --model.", show_default="the run's own")
+        int | None,
+        typer.Option(min=1, help="Images per batch for --model.", show_default="128 or the run's own"),
     ] = None,
     input_shape: Annotated[
         str | None,
         typer.Option(
-            help="Channels, height and width of an image, for a model's name.", show_default="1,28,28"
+            help="Channels, height and width of an image, unless --model is a run or a model file.",
+            show_default="1,28,28",
         ),
     ] = None,
     dtype: Annotated[
@@ -69,8 +71,8 @@ def compile_ahead(
     """Compile CPU kernels for this processor before they are needed, for container images and installers.
 
     They are cached in the user's cache folder, or in the folder that the environment variable NUMBA_CACHE_DIR
-    names. Without this command, a training run compiles what it needs. With --model, one batch is trained on
-    and predicted to find out what that is.
+    names. Without this command, a training run compiles what it needs. With --model, the
+    command trains on one batch and predicts it, to find out which kernels the network needs.
     """
     if model is None and (batch_size, input_shape) != (None, None):
         raise ArgumentError("--batch-size and --input-shape need --model: name the network to compile for")

@@ -37,7 +37,11 @@ def evaluate(
     winograd: OwnWinograd = None,
     as_json: AsJson = False,
 ) -> None:
-    """Test a trained network on the test set of its data."""
+    """Test a trained network on the test set of its data.
+
+    Pictures are prepared as the training images were. Images of classes that the network does not know are
+    left out, with a note.
+    """
     folder = RunFolder(run)
     network, config, class_names = folder.load(backends.get(device, kernels, threads), weights, winograd)
     if data is None:

@@ -20,7 +20,7 @@ from cnn.support.errors import CheckpointError, DataError
 from cnn.support.terminal import make_console
 from cnn.support.text import labels, percent, printable, text_width
 
-AUTO, RESIZE = "auto", "resize"  # the words of version 0.1 for the default and for stretch
+AUTO, RESIZE = "auto", "resize"  # version 0.1's names of the default and of stretch
 
 Result = tuple[Path, Any, Any]  # the file, its image (C, H, W), the probabilities
 
@@ -81,7 +81,7 @@ def predict(
     unread: list[DataError] = []
 
     def results() -> Iterator[Result]:
-        """The probabilities for each picture that can be read; the others are named as they come."""
+        """The probabilities for each picture that can be read; errors are shown for the others."""
         for file, image in _images(pictures, fit, network.input_shape):
             if isinstance(image, DataError):
                 say(f"error: {image}")
@@ -101,7 +101,7 @@ def predict(
 
 
 def _images(paths: list[Path], fit: str, shape: tuple[int, ...]) -> Iterator[tuple[Path, Any | DataError]]:
-    """Each picture's file with its image for the network, or with what keeps it from being one."""
+    """Each picture's file with its image for the network, or with the error if it cannot be used."""
     for path in paths:
         try:
             files = pictures_at(path)
@@ -153,7 +153,7 @@ def _print_bars(results: Iterable[Result], class_names: Sequence[str], top: int,
 
 
 def _drawn(image: Any, columns: int) -> list[str]:
-    """The brightness of ``image`` (C, H, W) as text, two columns for a pixel; smaller where too wide."""
+    """The brightness of ``image`` (C, H, W) as text, two columns for a pixel; scaled down if too wide."""
     from PIL import Image
 
     grey = Image.fromarray(image.mean(axis=0).round().astype(np.uint8))
@@ -163,6 +163,6 @@ def _drawn(image: Any, columns: int) -> list[str]:
 
 
 def _shown(text: str) -> str:
-    """``text`` without what a terminal would obey, or standard output cannot encode."""
+    """``text`` without control characters and without characters that standard output cannot encode."""
     encoding = sys.stdout.encoding or "utf-8"
     return printable(text).encode(encoding, "replace").decode(encoding)

@@ -56,7 +56,8 @@ def summary(
 ) -> None:
     """Show a model's layers: output shapes, parameters, multiply-adds, memory.
 
-    With --augment, write a sheet of pictures instead: training images, and how they are changed in epochs.
+    With --augment, write a sheet of pictures instead: training images, and their changed versions in the
+    first epochs.
     """
     if augment is not None:
         path = sheet or Path("augmented.png")

@@ -56,11 +56,11 @@ def load(
         - a folder with these arrays as .npy files; the images may be larger than memory.
         - cifar-10-binary.tar.gz, or the folder that it unpacks to.
         - a folder with a folder of pictures for each class, or with the folders train and test (or val) that
-          have these. ``pictures`` says how they become images of one shape. They are decoded once, into the
-          folder for downloads. If there is no test set, ``seed`` chooses a fifth of each class.
+          have these. ``pictures`` says how they become images of one shape. They are decoded once and
+          cached in the folder for downloads. If there is no test set, ``seed`` chooses a fifth of each class.
         - a table as text (.csv, .tsv, .txt): the numbers of an image and its label in each row, or the path
           of a picture and its label; or a folder with train.csv and test.csv. Pictures and a missing test set
-          are as above.
+          are treated as above.
 
         Files and arrays may have other descriptive names (train_images, train-labels.idx1-ubyte), and may be
         in the only subfolder of the given folder. Arrays in a layout that a :class:`Dataset` does not accept
@@ -80,8 +80,8 @@ def load(
     except (FileNotFoundError, NotADirectoryError, TypeError, ValueError) as error:
         raise DataError(
             f"there is no data set {source!r}: expected {', '.join(NAMES)}, or the path of a folder "
-            "with IDX or .npy files, of a .npz file, or of cifar-10-binary.tar.gz or its folder"
-            + did_you_mean(source, NAMES, NAMES_ELSEWHERE)
+            "of pictures, of a table as text, of a .npz file, of a folder with IDX or .npy files, or of "
+            "cifar-10-binary.tar.gz or its folder" + did_you_mean(source, NAMES, NAMES_ELSEWHERE)
         ) from error
     except OSError as error:
         raise unreadable(source, error) from error

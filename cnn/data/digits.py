@@ -147,7 +147,7 @@ def _shows_a_sheet(grey: Array, is_light: bool) -> bool:
 
 
 def _between(mask: Array) -> Array:
-    """What lies between the first and the last point of each row."""
+    """A mask of all points between the first and the last point of each row."""
     return np.logical_or.accumulate(mask, 1) & np.logical_or.accumulate(mask[:, ::-1], 1)[:, ::-1]
 
 
@@ -175,10 +175,10 @@ def _next_to_border(lines: Array) -> float:
 def _from_the_edges(ink: Array, removed: Array) -> Array:
     """A mask of ``ink`` that is connected to an edge of the picture and is not part of a digit.
 
-    A digit reaches into the middle of the picture, or is all that there is. Others do not reach so
-    far. A digit may touch the edge itself, or a border of the picture: then only what covers most of an
-    edge is no part of it. The pale rim of a shadow can reach far, so its darker parts are looked at one
-    after the other.
+    A digit reaches into the middle of the picture, or is its only ink. Other objects do not reach so far.
+    A digit may touch the edge itself, or a border of the picture: then only ink that covers most of an edge
+    is not part of it. The pale rim of a shadow can reach far, so its darker parts are inspected one after
+    the other.
     """
     from scipy import ndimage
 

@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 Array = np.ndarray
 Size = tuple[int, int]  # width, height
 
-GROUND = 255  # white: what shows through transparent pictures, and the bars of a letterbox
+GROUND = 255  # white: the background of transparent pictures, and the bars of a letterbox
 
 
 def require_fit(fit: str) -> None:
-    """Raise ArgumentError unless this is one of the ways to fit pictures that FITS names."""
+    """Raise ArgumentError unless ``fit`` is the name of a way to fit pictures, a key of FITS."""
     if fit not in FITS:
         raise ArgumentError(f"fit is {shown(fit)}, expected {', '.join(FITS)}{did_you_mean(fit, FITS)}")
 
 
 def fitted(picture: "Picture", shape: tuple[int, ...], fit: str) -> Array:
-    """``picture`` as a uint8 image of ``shape`` (C, H, W), by one of the ways that FITS names.
+    """``picture`` as a uint8 image of ``shape`` (C, H, W); ``fit`` is a key of FITS.
 
-    Raises ShapeError unless C is 1 (grey) or 3 (red, green, blue), and DataError if there is no digit to be
-    found.
+    Raises ShapeError unless C is 1 (grey) or 3 (red, green, blue), and DataError if ``fit`` is "digit" and no
+    digit is found.
     """
     return FITS[fit](picture, shape)
 
 
 def _opaque(resize: Callable[["Picture", Size], "Picture"]) -> Callable[["Picture", tuple[int, ...]], Array]:
-    """A way to fit pictures that only resizes them, given as a function of Pillow's."""
+    """Make a way to fit pictures from a function that resizes an opaque picture."""
 
     def fit(picture: "Picture", shape: tuple[int, ...]) -> Array:
         C, H, W = shape
@@ -50,21 +50,21 @@ def _opaque(resize: Callable[["Picture", Size], "Picture"]) -> Callable[["Pictur
 
 
 def _stretch(picture: "Picture", size: Size) -> "Picture":
-    """The whole picture, whose aspect ratio changes."""
+    """The whole picture; its aspect ratio changes."""
     from PIL import Image
 
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def _crop(picture: "Picture", size: Size) -> "Picture":
-    """The middle of the picture, as much of it as has the aspect ratio of the image."""
+    """The largest part in the middle of the picture that has the aspect ratio of the image."""
     from PIL import ImageOps
 
     return ImageOps.fit(picture, size)
 
 
 def _letterbox(picture: "Picture", size: Size) -> "Picture":
-    """The whole picture with its aspect ratio, and bars at two of its sides."""
+    """The whole picture with its aspect ratio kept, and bars at two of its sides."""
     from PIL import Image
 
     scale = min(size[0] / picture.width, size[1] / picture.height)

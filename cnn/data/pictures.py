@@ -1,4 +1,4 @@
-"""How the pictures of a data set become images of one shape."""
+"""Settings that say how the pictures of a data set become images of one shape."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from cnn.data.readers.photographs import read_picture
 from cnn.support.arguments import shown, whole
 from cnn.support.errors import ArgumentError, DataError
 
-LOOKED_AT = 32  # pictures from which the size and the channels follow
-TINT = 8  # of 255: by how much the colours of a grey picture differ after lossy compression
-SIDE = 64  # of images that are made from larger pictures, or from pictures of several sizes
+LOOKED_AT = 32  # pictures that are inspected to choose the size and the channels
+TINT = 8  # of 255: after lossy compression, the colours of a grey picture differ by at most this
+SIDE = 64  # pixels; the default size if the pictures are larger or have several sizes
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Pictures:
     Parameters
     ----------
     size
-        Height and width in pixels, or one number for both. None: the size of the pictures, if all have the
-        same and it is at most 64, otherwise 64.
+        Height and width in pixels, or one number for both. None: the size of the pictures, if all that are
+        inspected have the same size of at most 64 pixels, otherwise 64.
     fit
         "crop" (the middle), "letterbox" (all of it, with bars), "stretch" (all of it, distorted) or "digit".
     channels
-        1 (grey) or 3 (colour). None: 1 if all pictures that were looked at are grey.
+        1 (grey) or 3 (colour). None: 1 if all pictures that are inspected are grey, otherwise 3.
     """
 
     size: tuple[int, int] | int | None = None
@@ -48,14 +48,14 @@ class Pictures:
 
     @classmethod
     def of(cls, network: Any) -> "Pictures":
-        """As the network's training images were made; the defaults if it does not take pictures."""
+        """The settings of the network's training images; the defaults if it does not take pictures."""
         C, H, W = (*network.input_shape, 0, 0)[:3]
         if C not in (1, 3) or not H:
             return cls()
         return cls((H, W), network.preprocessing.fit if network.preprocessing else "stretch", C)
 
     def completed(self, folder: Path, names: Sequence[str]) -> "Pictures":
-        """The same, with what is left out chosen for the pictures ``names`` in ``folder``."""
+        """The same settings, with missing ones chosen for the pictures ``names`` in ``folder``."""
         if None not in (self.size, self.channels):
             return self
         sides: set[tuple[int, int]] = set()
@@ -63,7 +63,7 @@ class Pictures:
         for place in np.unique(np.linspace(0, len(names) - 1, LOOKED_AT).astype(int)):
             try:
                 picture = read_picture(folder / names[place])
-            except DataError:  # it is reported when all are read
+            except DataError:  # it is reported later, when all pictures are read
                 continue
             sides.add((picture.height, picture.width))
             is_grey = is_grey and np.ptp(np.asarray(picture)[..., :3], axis=2).max() <= TINT
@@ -78,7 +78,7 @@ class Pictures:
 
     @property
     def note(self) -> str:
-        """What is said of the complete settings next to the name of the data set."""
+        """A note on the complete settings, which is shown next to the name of the data set."""
         height, width = self.size  # type: ignore
         made = {"crop": "cropped to", "stretch": "stretched to", "letterbox": "letterboxed to"}
         how = made.get(self.fit, "as digits of")

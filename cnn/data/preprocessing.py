@@ -1,4 +1,4 @@
-"""What is done to stored images before a network gets them; it belongs to the network."""
+"""The preprocessing of images, which is part of a network: normalization, and how pictures are fitted."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ BYTE = 255  # bytes are divided by this
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Each channel minus its mean, divided by its standard deviation; before that, a picture is fitted.
+    """Fits a picture, then subtracts the mean of each channel and divides by its standard deviation.
 
     Parameters
     ----------
     mean, std
-        One number for each channel. Bytes count as 0..1, other numbers as they are.
+        One number for each channel. Bytes are scaled to 0..1 before; other numbers are used unchanged.
     fit
         How a picture of another size or colour becomes an image, as in :class:`cnn.data.Pictures`.
     """
@@ -56,12 +56,12 @@ class Preprocessing:
 
     @classmethod
     def none(cls, channels: int, fit: str = "stretch") -> "Preprocessing":
-        """What leaves the numbers as they are, with bytes as 0..1."""
+        """The preprocessing that only scales bytes to 0..1."""
         return cls((0.0,) * channels, (1.0,) * channels, fit)
 
     @property
     def normalizes(self) -> bool:
-        """Whether numbers are changed, other than bytes to 0..1."""
+        """Whether it changes numbers other than by scaling bytes to 0..1."""
         return any(self.mean) or any(value != 1 for value in self.std)
 
     def arrays(self, images_dtype: Any, dtype: str) -> tuple[Any, Any]:
@@ -77,7 +77,7 @@ class Preprocessing:
 
 
 def keep_fit(network: Any, fit: str | None) -> None:
-    """Let a network fit pictures as those of its training images were fitted; None if that is unknown."""
+    """Let ``network`` fit pictures like its training images, by ``fit``; None if that is unknown."""
     own = network.preprocessing or Preprocessing.none(network.input_shape[0])
     if fit not in (None, own.fit):
         network.preprocessing = replace(own, fit=fit)

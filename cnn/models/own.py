@@ -1,4 +1,4 @@
-"""Networks of one's own: made by a Python file, or described by a file of weights."""
+"""A user's own networks, made by a Python file or described by a file of weights."""
 
 import inspect
 from pathlib import Path
@@ -14,7 +14,7 @@ WEIGHTS = ".safetensors"
 
 
 def is_own(model: str) -> bool:
-    """Whether a model is a file of the user's and not a name."""
+    """Whether a model is a file of the user and not a name."""
     return is_code(model) or model.endswith(WEIGHTS)
 
 
@@ -24,10 +24,10 @@ def title(model: str) -> str:
 
 
 def make(model: str, classes: int, input_shape: tuple[int, ...] | None) -> Network:
-    """The network that "mynet.py:make" or "net.safetensors" stands for; not yet built.
+    """The network of "mynet.py:make" or "net.safetensors", not yet built.
 
-    In a Python file it is a network, or a function that returns one. A function is called with ``classes``
-    and ``input_shape`` (C, H, W), if it has parameters of these names.
+    ``make`` is a network, or a function that returns one. A function is called with ``classes`` and
+    ``input_shape`` (C, H, W) if it has parameters of these names.
     """
     if model.endswith(WEIGHTS):
         return architecture(Path(model))

@@ -57,9 +57,9 @@ def setting(
 
     ``shown`` stands in --help as the default if the value does not explain itself, ``choices`` are for the
     shell's completion, and ``parse`` turns the option's text into the value. ``check(name, value)`` raises
-    ArgumentError for a value that is wrong whatever the data are. ``before`` is what runs had that are older
-    than the setting; a config.json that lacks a setting without it is damaged. A ``changeable`` setting may
-    be given another value when a run is resumed. ``alias`` is another name of the option.
+    ArgumentError for a value that is wrong for any data. ``before`` is the value of runs that are older than
+    the setting; a config.json that lacks a setting without ``before`` is damaged. A ``changeable`` setting
+    may be given another value when a run is resumed. ``alias`` is another name of the option.
     """
     about = {"panel": panel, "help": help, "shown": shown, "choices": choices, "parse": parse, "check": check}
     more = {"before": before, "changeable": changeable, "alias": alias}
@@ -72,7 +72,7 @@ def cut(text: str | None) -> list[str] | None:
 
 
 def sides(text: str | None) -> list[int] | None:
-    """Cut "48x64", or "48,64" as a list in a file becomes, into [48, 64]; "64" is [64, 64]."""
+    """Turn "48x64" into [48, 64] and "64" into [64, 64]; a list in a file arrives as "48,64"."""
     if text is None:
         return None
     try:
@@ -93,7 +93,7 @@ def absolute(data_set: str) -> str:
 
 
 def absolute_model(model: str) -> str:
-    """The path of a network of one's own in full; a name stays a name."""
+    """The full path of a user's own network; a name stays a name."""
     return os.path.abspath(model) if own.is_own(model) else model
 
 
@@ -129,14 +129,15 @@ class Config:
     data: str = setting(
         "mnist", ON_WHAT,
         "mnist, fashion-mnist or cifar10 (the last two are downloaded once, into the folder CNN_DATA); "
-        "or the path of a folder with a folder of pictures for each class, of a folder of four IDX files, of "
-        "an .npz with x_train, y_train, x_test, y_test, or of cifar-10-binary.tar.gz.",
+        "or the path of a folder with a folder of pictures for each class, of a table as text (.csv), of an "
+        ".npz with x_train, y_train, x_test, y_test, of a folder with these arrays as .npy files or with "
+        "four IDX files, or of cifar-10-binary.tar.gz.",
         parse=absolute, changeable=True,
     )
     size: list[int] | None = setting(  # noqa: RUF009
         None, ON_WHAT,
         "Height and width of the images that pictures become, as in 64 or 48x64.",
-        shown="the pictures' own, if all have the same and at most 64 pixels; otherwise 64", parse=sides,
+        shown="the pictures' own, if all have the same size of at most 64 pixels; otherwise 64", parse=sides,
         before=None,
     )
     fit: str | None = setting(
@@ -188,11 +189,11 @@ class Config:
         shown="off", check=require_accuracy, before=None, changeable=True,
     )
     early_stopping: int | None = setting(
-        None, TRAINING, "Stop if the validation loss has not improved for so many epochs.",
+        None, TRAINING, "With --validation: stop if the loss on it has not improved for this many epochs.",
         shown="off", before=None, changeable=True, alias="patience",
     )
     max_minutes: float | None = setting(
-        None, TRAINING, "Stop after so many minutes.", shown="off", before=None, changeable=True,
+        None, TRAINING, "Stop after this many minutes.", shown="off", before=None, changeable=True,
     )
     ema: float = setting(
         0.0, TRAINING,
@@ -291,7 +292,7 @@ class Config:
         return {name: value for name, value in before.items() if value is not MISSING} | values
 
     def require_valid(self) -> None:
-        """Raise ArgumentError for a value that is wrong whatever the data are, before they are loaded."""
+        """Raise ArgumentError for a value that is wrong for any data, before they are loaded."""
         for each in fields(self):
             if check := each.metadata["check"]:
                 check(each.name, getattr(self, each.name))
@@ -320,7 +321,7 @@ class Config:
         train, test = data.load(self.data, Pictures(**asked), self.seed)
         if asked and (train.fit is None or self.data in data.NAMES):
             raise ArgumentError(
-                f"--{next(iter(asked))} is for folders of pictures, but {self.data} has images of "
+                f"--{next(iter(asked))} is for picture files, but {self.data} has images of "
                 f"{'x'.join(map(str, train.shape))}: leave it out"
             )
         train, test = train.only(self.classes, self.per_class), test.only(self.classes)

@@ -1,4 +1,4 @@
-"""What a Python file of the user's makes, as in "mynet.py:make"."""
+"""Evaluates a name in a Python file of the user, as in "mynet.py:make"."""
 
 import importlib.util
 import os
@@ -19,9 +19,9 @@ def is_code(text: str) -> bool:
 
 
 def evaluated(text: str, option: str, example: str) -> Any:
-    """What "FILE.py:EXPRESSION" gives; ArgumentError if it fails or is not written so.
+    """The value of "FILE.py:EXPRESSION". Raises ArgumentError if it fails or does not have this form.
 
-    ``option`` and ``example`` are for the message.
+    ``option`` and ``example`` are shown in the message.
     """
     name, _, expression = text.rpartition(".py:")
     path = Path(f"{name}.py")
@@ -29,7 +29,7 @@ def evaluated(text: str, option: str, example: str) -> Any:
         raise ArgumentError(
             f'{option} is {text!r}, expected a Python file, a colon and a name in it, as in "{example}"'
         )
-    module_name = path.stem if path.stem not in sys.modules else f"own_{path.stem}"  # none is replaced
+    module_name = path.stem if path.stem not in sys.modules else f"own_{path.stem}"  # replace no module
     specification = importlib.util.spec_from_file_location(module_name, path)
     assert specification
     assert specification.loader

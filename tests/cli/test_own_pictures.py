@@ -125,7 +125,7 @@ def test_a_run_is_repeated_from_its_config(command, photos, tmp_path):
         (("--channels", 2), r"channels is 2, expected 1 \(grey\) or 3 \(colour\)"),
         (
             ("--data", "mnist", "--size", 32),
-            "--size is for folders of pictures, but mnist has images",
+            "--size is for picture files, but mnist has images",
         ),
     ],
 )

@@ -219,7 +219,7 @@ class TestOddLists:
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
-            ([["file", "width", "breed"]], "several columns may be that of the labels: name it `label`$"),
+            ([["file", "width", "breed"]], "several columns may contain the labels: name it `label`$"),
             (
                 [["file", "label", "breed"], *[["my cat 1.png", "a", "b"]] * 60, ["", "b", "c"]],
                 "row 62 has no path",

@@ -1,4 +1,4 @@
-"""Decodes many pictures once, in parallel, into an array in the cache folder that is mapped from then on."""
+"""Decodes many pictures once, in parallel, into an array in the cache folder, which is then memory-mapped."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ MONTH = 30 * 24 * 3600  # seconds after which arrays that were not used are remo
 
 
 class Decoded(NamedTuple):
-    """The images (N, C, H, W) of the pictures that can be read, in order, and which these are."""
+    """The images (N, C, H, W) of the pictures that can be read, in order, and which pictures these are."""
 
     images: Array
     is_readable: Array
@@ -46,7 +46,7 @@ def decoded(root: Path, names: Sequence[str], shape: tuple[int, int, int], fit: 
     """The pictures ``names`` in the folder ``root``, each fitted to ``shape``; uint8, mapped if possible.
 
     They are decoded again only if the name, the size or the time of one of them has changed. A note names
-    those that cannot be read. Raises DataError if these are more than a tenth.
+    those that cannot be read. Raises DataError if more than a tenth of them cannot be read.
     """
     try:
         folder = cache_folder() / "pictures" / _key(root, names, shape, fit)
@@ -66,7 +66,7 @@ def decoded(root: Path, names: Sequence[str], shape: tuple[int, int, int], fit: 
 
 
 def _read(folder: Path) -> tuple[Array, dict[str, str]] | None:
-    """The images in a folder of the cache, and why others cannot be read; None if it is not complete."""
+    """The images in a folder of the cache, and why others cannot be read; None if it is incomplete."""
     try:
         found = np.load(folder / IMAGES, mmap_mode="r"), json.loads((folder / UNREADABLE).read_text("utf-8"))
         os.utime(folder)  # it is in use
@@ -90,7 +90,7 @@ def _make(
 
 
 def _key(root: Path, names: Sequence[str], shape: tuple[int, ...], fit: str) -> str:
-    """What identifies the array: how the pictures are fitted, and their names, sizes and times."""
+    """A hash that identifies the array: how the pictures are fitted, and their names, sizes and times."""
     pillow = require("PIL", "to read pictures", "pillow").__version__
     digest = hashlib.sha256(json.dumps([FORMAT, pillow, shape, fit]).encode())
     for name in names:
@@ -105,7 +105,10 @@ def _key(root: Path, names: Sequence[str], shape: tuple[int, ...], fit: str) -> 
 def _fill(
     images: Array, root: Path, names: Sequence[str], shape: tuple[int, ...], fit: str
 ) -> dict[str, str]:
-    """Write the pictures that can be read into ``images``, in order; -> why the others cannot, by name."""
+    """Write the pictures that can be read into ``images``, in order.
+
+    Returns why the others cannot be read, by name.
+    """
 
     def image(name: str) -> Array | DataError:
         try:
@@ -130,7 +133,7 @@ def _fill(
 
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads that decode; after an exception, such as Ctrl-C, the pictures that wait are not decoded."""
+    """Threads that decode; after an exception, such as Ctrl-C, waiting pictures are not decoded."""
     pool = ThreadPoolExecutor(threads.count())
     try:
         yield pool

@@ -20,7 +20,7 @@ from cnn.support.errors import DataError
 
 
 class Part(NamedTuple):
-    """The pictures of a part of a data set by their paths in its folder, and the class of each."""
+    """The pictures of a part of a data set, as paths in its folder, and the class of each."""
 
     names: list[str]
     classes: list[str]
@@ -29,7 +29,7 @@ class Part(NamedTuple):
         return Part([*compress(self.names, chosen)], [*compress(self.classes, chosen)])
 
     def below(self, folder: str) -> "Part":
-        """The same pictures, by their paths in the folder that contains ``folder``."""
+        """The same pictures, as paths in the folder that contains ``folder``."""
         return Part([f"{folder}/{name}" for name in self.names], self.classes)
 
 

@@ -28,8 +28,8 @@ SUFFIXES = (".csv", ".tsv", ".txt")
 SEPARATORS = ",\t;"  # a space separates if none of them does
 LABELS = ("label", "labels", "class", "target", "y", "category")  # names of the column of labels
 INDEX = ("", "id", "index", "unnamed: 0")  # names of a first column that only numbers the rows
-HEAD = 1 << 20  # bytes from which the layout follows
-LOOKED_AT = 50  # rows of it
+HEAD = 1 << 20  # bytes that are read to find out the layout
+LOOKED_AT = 50  # rows that are inspected
 
 
 class Layout(NamedTuple):
@@ -57,8 +57,8 @@ def tables_in(folder: Path) -> dict[str, Path]:
 def load_tables(parts: dict[str, Path], pictures: Pictures, seed: int) -> tuple[Dataset, Dataset]:
     """Load both sets from tables by part; without a labelled test set, a fifth of each class is held out.
 
-    A row has the numbers of an image and its label, first or last; or the path of a picture, from the folder
-    of the table, and its label.
+    A row has the numbers of an image and its label, first or last; or the path of a picture, relative to the
+    folder of the table, and its label.
     """
     train, notes = parts["train"], []
     layouts = {part: layout_of(path) for part, path in parts.items()}
@@ -67,9 +67,7 @@ def load_tables(parts: dict[str, Path], pictures: Pictures, seed: int) -> tuple[
         raise _unread(train)
     if layout.label is None:
         advice = "name it `label`" if layout.is_list else "name one `label`, or put it first or last"
-        what = (
-            "several columns may be that of the labels" if layout.is_list else "there is no column of labels"
-        )
+        what = "several columns may contain the labels" if layout.is_list else "there is no column of labels"
         raise DataError(f"{train}: {what}: {advice}")
     tested = next((part for part in ("test", "val") if part in parts), None)
     test_layout = layouts[tested] if tested else None
@@ -164,7 +162,7 @@ def _label_column(
     if texts:
         return texts[0], None
     if isqrt(width) ** 2 == width >= LEAST_SIDE**2:
-        return None, None  # all of a row are the pixels of an image
+        return None, None  # the whole row is the pixels of an image
     varies = [place for place in (0, width - 1) if len({row[place] for row in rows}) > 1]
     label = varies[0] if len(varies) == 1 else 0
     return label, f"labels taken from the {'last' if label else 'first'} column"
@@ -202,7 +200,7 @@ def _rows(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of empty lines
+            warnings.simplefilter("ignore")  # about empty lines
             rows = np.loadtxt(
                 path, np.float32, comments=None, delimiter=layout.separator, skiprows=layout.header,
                 quotechar='"', encoding="utf-8-sig", ndmin=2, converters={label: taken},
@@ -219,7 +217,7 @@ def _rows(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unread(path: Path) -> DataError:
-    """The error for a file that is no table, or in another encoding."""
+    """The error for a file that is not a table, or is in another encoding."""
     with open_file(path) as file:
         head = file.read(HEAD)
     if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):

@@ -41,10 +41,10 @@ in the same process.
 METHOD = f"""\
 A training step gathers a batch of bytes that are already in memory, converts them to floats from 0 to 1,
 and runs forward, cross entropy, backward, and an SGD update with momentum 0.9. Inference runs forward on
-floats. Everything is in float32, except the notebook's loops. The networks are those of `cnn.models`, but
-`example`, which is the network of PyTorch's MNIST example without its dropout, and `vgg`, which has six 3x3
-convolutions with 64 to 256 channels and two dense layers. In training, normalizations use the batch, and the
-first convolution of the airbench networks is frozen.
+floats. Everything is in float32, except the notebook's loops. The networks are those of `cnn.models`,
+except `example`, which is the network of PyTorch's MNIST example without its dropout, and `vgg`, which has
+six 3x3 convolutions with 64 to 256 channels and two dense layers. In training, normalizations use the batch,
+and the first convolution of the airbench networks is frozen.
 
 Before anything is timed, all libraries start from the same weights, with random biases, and the same random
 batch in each setting. They must give the same outputs and loss, and the same changes of the weights and
