@@ -27,7 +27,7 @@ from cnn.training.metrics import all_metrics
 def evaluate(
     run: Run,
     data: Annotated[
-        str | None, typer.Option(help="Data set to test on.", show_default="the run's own")
+        str | None, typer.Option(help="Data set whose test set is used.", show_default="the run's own")
     ] = None,
     weights: Weights = None,
     tta: Tta = None,
@@ -39,6 +39,7 @@ def evaluate(
 ) -> None:
     """Test a trained network on the test set of its data.
 
+    If the data have no test set, the validation set is used, or a fifth of each class of pictures or rows.
     Pictures are prepared as the training images were. Images of classes that the network does not know are
     left out, with a note.
     """

@@ -147,8 +147,8 @@ class Config:
         shown="crop", choices=FITS, check=lambda _, fit: require_fit(fit or "crop"), before=None,
     )
     channels: int | None = setting(
-        None, ON_WHAT, "1 makes grey images of pictures, 3 colour images.",
-        shown="1 if all are grey", before=None,
+        None, ON_WHAT, "Channels of the images that pictures become: 1 (grey) or 3 (colour).",
+        shown="1 if all pictures are grey, otherwise 3", before=None,
     )
     classes: list[str] | None = setting(  # noqa: RUF009
         None, ON_WHAT, "Classes to use, as in 0,1.", shown="all", parse=cut,
