@@ -7,6 +7,7 @@ from cnn.data.scale import scale_note
 from cnn.support.text import short, some_of
 
 UNBALANCED = 4  # times as many images
+ENOUGH = 100  # images; in smaller sets chance alone may make such a difference
 
 
 def notes_on(part: Dataset, name: str, train: Dataset | None = None, normalized: bool = False) -> list[str]:
@@ -38,7 +39,7 @@ def _one_class_note(part: Dataset) -> str | None:
 
 def _imbalance_note(part: Dataset) -> str | None:
     """The note that a class has many times as many images as another."""
-    if not part.has_one_class_each:
+    if not part.has_one_class_each or len(part) < ENOUGH:
         return None
     labels, counts = np.unique(part.labels, return_counts=True)
     rare, common = counts.argmin(), counts.argmax()
