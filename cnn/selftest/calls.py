@@ -22,6 +22,7 @@ from backends.kernels.augmentation import (
     GEOMETRY,
     SHARE,
     TARGET_SHARE,
+    UNIT,
     Step,
     rows_drawn,
 )
@@ -486,7 +487,7 @@ def _augmentations(
     moved = drawn.copy()
     moved[[2, 5]] = numbers.random.integers(-2, 3, (2, N))
     turned = drawn.copy()
-    turned[:6] += numbers.random.integers(-1 << 16, 1 << 16, (6, N)) / (1 << 18)
+    turned[:6] += numbers.random.integers(-1 << 14, 1 << 14, (6, N)) / UNIT  # as in tables
     for rows in (moved, turned):
         rows[[GAIN, SHARE, TARGET_SHARE]] = numbers.random.integers(0, 1 << 16, (3, N)) / (1 << 16)
         rows[BOXES:] = numbers.random.integers(0, H, rows[BOXES:].shape)

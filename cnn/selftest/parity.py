@@ -22,7 +22,7 @@ from cnn.support.dtypes import DTYPES
 from cnn.training.fit import fit
 from cnn.training.optimizers import SGD, Adam, Optimizer
 
-ROUNDINGS = 64  # that a kernel's results may be off, of the largest: its sums are that long, and longer
+ROUNDINGS = 128  # that a kernel's results may be off, of the largest: its sums are that long, and longer
 
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "SGD": lambda: SGD(0.05, momentum=0.9, weight_decay=0.01),
