@@ -48,8 +48,6 @@ from cnn.layers import (
     ReplicationPad2D,
     Rescale,
     Reshape,
-    Residual,
-    Sequential,
     Sigmoid,
     SiLU,
     Softmax,
@@ -58,9 +56,8 @@ from cnn.layers import (
     Upsample2D,
     ZeroPad2D,
 )
-from cnn.layers.fusion import folded, folds_into
 from cnn.network import Network
-from cnn.support.errors import ArgumentError
+from cnn.saving.walk import Writer, weights
 from cnn.support.files import write_whole
 from cnn.support.libraries import require
 from cnn.support.version import VERSION
@@ -156,39 +153,25 @@ def _graph(onnx: Any, network: Network) -> Any:
     return onnx.helper.make_graph(builder.nodes, "network", [images], [probabilities], builder.constants)
 
 
-class _Builder:
+class _Builder(Writer[str]):
     """The nodes and constants of a graph under construction."""
 
     def __init__(self, onnx: Any) -> None:
+        super().__init__("ONNX", (*WEIGHTED, *OPERATIONS))
         self._onnx = onnx
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
-    def layer(self, layer: Layer, value: str) -> str:
-        """Add a layer whose input is ``value``; -> its output.
+    def write(self, layer: Any, normalization: Layer | None, value: str) -> str:
+        kind = type(layer)
+        if kind in WEIGHTED:
+            operations = WEIGHTED[kind](layer, weights(layer, normalization))
+        else:
+            operations = OPERATIONS[kind](layer)
+        return self._operations(layer.path, operations, value)
 
-        Raises ArgumentError for layers that are not in the table, because a subclass may compute anything.
-        """
-        if layer.is_own and isinstance(layer, Sequential):
-            return self._sequence(list(layer.in_sequence()), value)
-        if layer.is_own and isinstance(layer, Parallel):
-            outputs = [self.layer(branch, value) for branch in layer.branches]
-            return self.operation(layer.path, JOINS[layer.join], outputs)
-        if type(layer) not in OPERATIONS:
-            known = ", ".join(kind.__name__ for kind in (*OPERATIONS, Sequential, Parallel, Residual))
-            raise ArgumentError(f"layer {layer.label} cannot be expressed in ONNX: expected {known}")
-        return self._operations(layer.path, OPERATIONS[type(layer)](layer), value)
-
-    def _sequence(self, layers: list[Layer], value: str) -> str:
-        """Add layers one after the other; a normalization is folded into a layer before it, as in predict."""
-        while layers:
-            layer = layers.pop(0)
-            if type(layer) in FOLDING and folds_into(layer, layers):
-                operations = FOLDING[type(layer)](layer, _folded_weights(layer, layers.pop(0)))
-                value = self._operations(layer.path, operations, value)
-            else:
-                value = self.layer(layer, value)
-        return value
+    def join(self, layer: Parallel, values: list[str]) -> str:
+        return self.operation(layer.path, JOINS[layer.join], values)
 
     def _operations(self, place: str, operations: list[Operation], value: str) -> str:
         values = {X: value}
@@ -244,7 +227,7 @@ def _transposed_convolution(layer: Any) -> list[Operation]:
     ends = [max(end, 0) for end in layer.window.end]
     more = [max(-end, 0) for end in layer.window.end]
     attributes |= {"pads": (*layer.padding, *ends), "output_padding": more}
-    return [Operation("ConvTranspose", _weights(layer), attributes)]
+    return [Operation("ConvTranspose", weights(layer), attributes)]
 
 
 def _enlarging(layer: Any) -> list[Operation]:
@@ -299,40 +282,35 @@ def _reshape(layer: Any) -> list[Operation]:
 
 
 def _batch_normalization(layer: Any) -> list[Operation]:
-    if not layer.track_running_stats:
-        raise ArgumentError(
-            f"layer {layer.label} cannot be expressed in ONNX: it has no running averages "
-            "(track_running_stats=False)"
-        )
     channels = layer.input_shape[0]
     arrays = {"weight": np.ones(channels, np.float32), "bias": np.zeros(channels, np.float32)}
-    arrays |= _weights(layer)
+    arrays |= weights(layer)
     for name in ("running_mean", "running_var"):
         arrays[name] = layer.backend.to_host(layer.statistics[name]).astype(np.float32)
     return [Operation("BatchNormalization", arrays, {"epsilon": layer.eps})]
 
 
 def _layer_normalization(layer: Any) -> list[Operation]:
-    arrays = {"weight": np.ones(layer.input_shape, np.float32)} | _weights(layer)
+    arrays = {"weight": np.ones(layer.input_shape, np.float32)} | weights(layer)
     return [Operation("LayerNormalization", arrays, {"axis": 1, "epsilon": layer.eps})]
 
 
 def _group_normalization(layer: Any) -> list[Operation]:
     """Out of older operators: GroupNormalization itself came with opset 18."""
     shape, groups = layer.input_shape, layer.groups
-    weights = {name: value.reshape(-1, *[1] * (len(shape) - 1)) for name, value in _weights(layer).items()}
+    affine = {name: value.reshape(-1, *[1] * (len(shape) - 1)) for name, value in weights(layer).items()}
     one = {"scale": np.ones(groups, np.float32), "shift": np.zeros(groups, np.float32)}
     return [
         Operation("Reshape", {"grouped": np.array([0, groups, -1], np.int64)}),
         Operation("InstanceNormalization", one, {"epsilon": layer.eps}),
         Operation("Reshape", {"shape": np.array([0, *shape], np.int64)}),
-        *([Operation("Mul", {"weight": weights["weight"]})] if layer.affine else []),
-        *([Operation("Add", {"bias": weights["bias"]})] if layer.affine else []),
+        *([Operation("Mul", {"weight": affine["weight"]})] if layer.affine else []),
+        *([Operation("Add", {"bias": affine["bias"]})] if layer.affine else []),
     ]
 
 
 def _prelu(layer: Any) -> list[Operation]:
-    weight = _weights(layer)["weight"].reshape(-1, *[1] * (len(layer.input_shape) - 1))
+    weight = weights(layer)["weight"].reshape(-1, *[1] * (len(layer.input_shape) - 1))
     return [Operation("PRelu", {"weight": weight})]
 
 
@@ -386,19 +364,17 @@ JOINS = {"add": Operation("Sum"), "concatenate": Operation("Concat", {}, {"axis"
 FLATTEN = Operation("Flatten", {}, {"axis": 1})
 SOFTMAX = Operation("Softmax", {}, {"axis": 1})  # along the first axis of a sample
 
-# into whose weights a normalization after them is folded
-FOLDING: dict[type[Layer], Callable[[Any, dict[str, Any]], list[Operation]]] = {
+WEIGHTED: dict[type[Layer], Callable[[Any, dict[str, Any]], list[Operation]]] = {
     Conv2D: _convolution,
     Dense: _dense,
 }
+"""Into whose weights a normalization after them is folded."""
 OPERATIONS: dict[type[Layer], Callable[[Any], list[Operation]]] = {
-    Conv2D: lambda layer: _convolution(layer, _weights(layer)),
     ZeroPad2D: _padding,
     ReflectionPad2D: _padding,
     ReplicationPad2D: _padding,
     ConvTranspose2D: _transposed_convolution,
     Upsample2D: _enlarging,
-    Dense: lambda layer: _dense(layer, _weights(layer)),
     BatchNorm1D: _batch_normalization,
     BatchNorm2D: _batch_normalization,
     MaxPool2D: _max_pooling,
@@ -435,21 +411,3 @@ def _window(layer: Any) -> dict[str, Any]:
     """The attributes of a sliding window; padding is given for all starts, then for all ends."""
     pads = layer.window.padding + layer.window.end
     return {"kernel_shape": layer.kernel_size, "strides": layer.stride, "pads": pads}
-
-
-def _weights(layer: Layer) -> dict[str, Any]:
-    """The layer's parameters on the host, in float32."""
-    return {
-        name: layer.backend.to_host(parameter.value).astype(np.float32)
-        for name, parameter in layer.parameters.items()
-    }
-
-
-def _folded_weights(layer: Any, normalization: Layer) -> dict[str, Any]:
-    """The parameters of ``layer`` with the normalization after it, on the host, in float32."""
-    with layer.backend.active():
-        arrays = folded(layer, normalization)
-    return {
-        name: layer.backend.to_host(array).astype(np.float32)
-        for name, array in zip(("weight", "bias"), arrays, strict=True)
-    }

@@ -172,6 +172,11 @@ class TestRefused:
         self.refused(network, (3,), "layer 1 Residual cannot be expressed", tmp_path)
         self.refused(Residual(cnn.ReLU()), (3,), "layer Residual cannot be expressed", tmp_path)
 
+    def test_a_normalization_over_the_batch(self, tmp_path):
+        network = cnn.Sequential(cnn.Flatten(), cnn.BatchNorm1D(track_running_stats=False))
+        message = "layer 1 BatchNorm1D cannot be expressed in ONNX: it has no running averages"
+        self.refused(network, (1, 2, 3), message, tmp_path)
+
     def test_a_network_that_is_not_built(self, tmp_path):
         with pytest.raises(cnn.ArgumentError, match="not built yet"):
             export(cnn.models.lenet5(), tmp_path / "model.onnx")
