@@ -10,7 +10,7 @@ import backends
 from backends import Backend
 from backends.memory import Array, Scratch, Shape
 from cnn.data.augmentation import views
-from cnn.data.checked import as_images, channels_last_advice, looks_channels_last
+from cnn.data.checked import as_class_names, as_images, channels_last_advice, looks_channels_last
 from cnn.data.feed import Feed
 from cnn.data.inference import answers, with_fitting_batches
 from cnn.data.preprocessing import Preprocessing
@@ -46,6 +46,7 @@ class Network(Freezable):
 
     is_root = False
     _preprocessing: Preprocessing | None = None
+    _class_names: tuple[str, ...] | None = None
 
     @property
     def kind(self) -> str:
@@ -182,22 +183,21 @@ class Network(Freezable):
 
     @preprocessing.setter
     def preprocessing(self, preprocessing: Preprocessing | None) -> None:
-        self.require_built()
-        if not self.is_root:
-            raise ArgumentError(
-                f"layer {self.label} is part of another network, which has the preprocessing: "
-                "use that network"
-            )
+        self._require_root("the preprocessing")
         if preprocessing is not None:
             example = "cnn.Preprocessing(mean=(0.5,), std=(0.25,))"
-            instance("preprocessing", preprocessing, Preprocessing, example)
-            channels = self.input_shape[0] if len(self.input_shape) == 3 else None
-            if len(preprocessing.mean) != channels:
-                raise ArgumentError(
-                    f"the preprocessing is for {len(preprocessing.mean)} channels, the network's input is "
-                    f"{self.input_shape}: expected a mean and a std for each channel of a (C, H, W)"
-                )
+            instance("preprocessing", preprocessing, Preprocessing, example).require(self.input_shape)
         self._preprocessing = preprocessing
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes that the outputs stand for; None if unknown. ``fit`` sets them, and files keep them."""
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str] | None) -> None:
+        self._require_root("the class names")
+        self._class_names = as_class_names(names, self.output_shape)
 
     def probabilities(self, y: Array) -> Array:
         """Softmax of an inference output ``y``; ``y`` itself if it is probabilities already, or pictures."""
@@ -222,12 +222,7 @@ class Network(Freezable):
     @property
     def flat(self) -> Parameter:
         """All parameters in one vector, and all gradients in another; a layer of another network has none."""
-        self.require_built()
-        if not self.is_root:
-            raise ArgumentError(
-                f"layer {self.label} is part of another network, which holds the vector of all parameters: "
-                "use that network"
-            )
+        self._require_root("the vector of all parameters")
         return self._flat
 
     @property
@@ -305,6 +300,8 @@ class Network(Freezable):
         described = {"version": FILE_VERSION, "dtype": self.dtype, "input_shape": self.input_shape}
         if self.preprocessing is not None:
             described["preprocessing"] = self.preprocessing.description
+        if self.class_names is not None:
+            described["class_names"] = self.class_names
         try:
             return described | {"network": describe(self)}
         except CheckpointError as error:
@@ -323,7 +320,7 @@ class Network(Freezable):
             self.require_alone()
         twin = self.fresh()
         twin.build(**self._place)
-        twin.preprocessing = self.preprocessing
+        twin.preprocessing, twin.class_names = self.preprocessing, self.class_names
         twin.freeze(*self.frozen_names)
         with self.backend.active():
             for array, value in zip(twin.state.values(), self.state.values(), strict=True):
@@ -353,13 +350,20 @@ class Network(Freezable):
         if not self.is_root:
             return super().__reduce_ex__(protocol)
         draws = {name: self.backend.to_host(array) for name, array in self.context.draws.state.items()}
-        state = self.state_dict(), self.preprocessing, self.frozen_names, draws
+        state = self.state_dict(), self.preprocessing, self.frozen_names, draws, self.class_names
         return _rebuilt, (self.fresh(), self._place, *state)
 
     def require_built(self) -> None:
         """Raise ArgumentError if the network has not been built."""
         if not self.built:
             raise ArgumentError("the network is not built yet: call net.build(input_shape) first")
+
+    def _require_root(self, what: str) -> None:
+        self.require_built()
+        if not self.is_root:
+            raise ArgumentError(
+                f"layer {self.label} is part of another network, which has {what}: use that network"
+            )
 
     def check_images(self, images: Any) -> None:
         """Raise ShapeError unless host images (N, C, H, W) are what the network was built for."""
@@ -439,11 +443,12 @@ def _rebuilt(
     preprocessing: Preprocessing | None = None,
     frozen: Sequence[str] = (),
     draws: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Network:
     """A network from what it was pickled as; version 0.1 had only its place and its state."""
     network.build(**place)
     network.load_state_dict(state)
-    network.preprocessing = preprocessing
+    network.preprocessing, network.class_names = preprocessing, class_names
     network.freeze(*frozen)
     for name, values in (draws or {}).items():
         network.backend.asarray(values, out=network.context.draws.state[name])

@@ -11,7 +11,7 @@ from cnn.cli.output import print_json, result_line, say_notes
 from cnn.data import load
 from cnn.data.notes import notes_on
 from cnn.data.pictures import Pictures
-from cnn.runs.folder import RunFolder
+from cnn.runs.trained import load_trained
 from cnn.support.terminal import write_line
 from cnn.support.text import some_of
 from cnn.training import evaluation
@@ -43,11 +43,9 @@ def evaluate(
     Pictures are prepared as the training images were. Images of classes that the network does not know are
     left out, with a note.
     """
-    folder = RunFolder(run)
-    network, config, class_names = folder.load(backends.get(device, kernels, threads), weights, winograd)
-    if data is None:
-        config.require_data()
-    test_set = load(data or config.data, Pictures.of(network), config.seed)[1]
+    trained = load_trained(run, backends.get(device, kernels, threads), weights, winograd)
+    network, class_names = trained.network, trained.class_names
+    test_set = load(data or trained.require_data(), Pictures.of(network), trained.seed)[1]
     say_notes(test_set.notes)
     if data:
         say_notes(notes_on(test_set, "test"))
@@ -56,12 +54,11 @@ def evaluate(
         unknown = some_of(name for name in given.classes if name not in class_names)
         left_out = f"{len(given) - len(test_set):,} images"
         say_notes([f"{left_out} of classes that the network does not know are left out: {unknown}"])
-    about = folder.about(folder.require_weights(weights))
     metrics = all_metrics(len(class_names)) if as_json else []
-    found = evaluation.evaluate(network, test_set, tta=tta or config.tta, metrics=metrics)
+    found = evaluation.evaluate(network, test_set, tta=tta or trained.tta, metrics=metrics)
     if as_json:
         found["per_class"] = dict(zip(class_names, found["per_class"], strict=True))
-    result = {**found, "count": len(test_set), **about}
+    result = {**found, "count": len(test_set), **trained.about}
     if as_json:
         print_json(result)
     else:

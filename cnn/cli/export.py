@@ -9,7 +9,7 @@ import backends
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson, Run, Weights
 from cnn.cli.output import print_json, say, say_weights
-from cnn.runs.folder import RunFolder
+from cnn.runs.trained import load_trained
 from cnn.saving import onnx
 from cnn.support.outputs import ONNX, require_output
 from cnn.support.terminal import write_line
@@ -37,10 +37,10 @@ def export(
     Its input "images" is float32 (N, C, H, W), already scaled, its output "probabilities" (N, classes).
     """
     written, existed = require_output(file, ONNX), file.exists()
-    folder = RunFolder(run)
-    network, _, class_names = folder.load(backends.get("cpu"), weights)
-    say_weights(folder, weights)
-    onnx.export(network, file, class_names)
+    trained = load_trained(run, backends.get("cpu"), weights)
+    network = trained.network
+    say_weights(trained, weights)
+    onnx.export(network, file, trained.class_names)
     if existed:
         say(written)
     images, probabilities = ("N", *network.input_shape), ("N", *network.output_shape)
@@ -51,7 +51,7 @@ def export(
                 "opset": onnx.OPSET,
                 "input": {"name": onnx.INPUT, "dtype": "float32", "shape": images, "scaling": onnx.SCALING},
                 "output": {"name": onnx.OUTPUT, "dtype": "float32", "shape": probabilities},
-                "classes": class_names,
+                "classes": trained.class_names,
             }
         )
     else:

@@ -19,7 +19,7 @@ from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.report import examine
 from cnn.saving import foreign
-from cnn.saving.weights import read, require_finite, take_preprocessing
+from cnn.saving.weights import read, require_finite, take_description
 from cnn.support.errors import CheckpointError
 from cnn.support.terminal import write_line
 
@@ -65,7 +65,8 @@ def import_(
         state = renamed(state, network.shapes, models.reference_names(config.model, network.shapes))
         network.require_state(state)
         require_finite(state, config.dtype)
-        take_preprocessing(network, metadata)
+        take_description(network, metadata)
+        network.class_names = test_set.classes
         network.load_state_dict(state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from None

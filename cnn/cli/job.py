@@ -81,7 +81,7 @@ class Job:
             with self.folder.alone():
                 remove_unfinished(self.folder.path)
                 self._write_new_place()
-            self.saved.take_preprocessing(self.network)
+            self.saved.take_description(self.network)
             if self.folder.weights.exists():
                 load(self.folder.weights, network=self.network)
             else:

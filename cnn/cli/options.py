@@ -100,7 +100,13 @@ Tta = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 # readable=False leaves permissions unchecked: some file systems show them wrongly, and opening a file tells.
 Run = Annotated[
-    Path, typer.Argument(readable=False, help="A run's folder, as `cnn train` wrote it.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        readable=False,
+        help="A run's folder, as `cnn train` wrote it, or a .safetensors file that describes its network.",
+        show_default=False,
+    ),
 ]
 Weights = Annotated[
     str | None,

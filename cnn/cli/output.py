@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from cnn.runs.folder import RunFolder
+from cnn.runs.trained import Trained
 from cnn.support.files import to_json
 from cnn.support.streams import OutputLost, log
 from cnn.support.terminal import screen_width, write_line
@@ -26,11 +26,10 @@ def print_kept(text: str) -> None:
         write_line(text)
 
 
-def say_weights(folder: RunFolder, asked: str | None) -> None:
+def say_weights(trained: Trained, asked: str | None) -> None:
     """Say which weights are used, if that was left to the command and they are not the last."""
-    about = folder.about(folder.require_weights(asked))
-    if asked is None and about:
-        say(f"weights: {best_weights(about['epoch'])}; --weights last takes those of the end")
+    if asked is None and trained.about:
+        say(f"weights: {best_weights(trained.about['epoch'])}; --weights last takes those of the end")
 
 
 def say_notes(notes: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, 
 from cnn.cli.output import print_json, say, say_weights
 from cnn.data.fitting import FITS, fitted, require_fit
 from cnn.data.readers.photographs import pictures_at, read_picture
-from cnn.runs.folder import RunFolder
+from cnn.runs.trained import load_trained
 from cnn.support.arguments import whole
 from cnn.support.errors import CheckpointError, DataError
 from cnn.support.terminal import make_console
@@ -73,9 +73,9 @@ def predict(
         fit = "stretch"
     if fit not in (None, AUTO):
         require_fit(fit)
-    folder = RunFolder(run)
-    network, config, class_names = folder.load(backends.get(device, kernels, threads), weights, winograd)
-    say_weights(folder, weights)
+    trained = load_trained(run, backends.get(device, kernels, threads), weights, winograd)
+    network, class_names = trained.network, trained.class_names
+    say_weights(trained, weights)
     if fit in (None, AUTO):
         fit = network.preprocessing.fit if network.preprocessing else "stretch"
     unread: list[DataError] = []
@@ -87,7 +87,7 @@ def predict(
                 say(f"error: {image}")
                 unread.append(image)
                 continue
-            (probabilities,) = network.predict(image[None], tta=tta or config.tta)
+            (probabilities,) = network.predict(image[None], tta=tta or trained.tta)
             if not np.isfinite(probabilities).all():
                 raise CheckpointError(f"{run}: its weights give NaN: train it with a lower learning rate")
             yield file, image, probabilities

@@ -165,6 +165,14 @@ def as_names(classes: Classes, name: str = "classes") -> tuple[str, ...] | None:
     return tuple(map(str, names))
 
 
+def as_class_names(names: Any, outputs: tuple[int, ...]) -> tuple[str, ...] | None:
+    """The names of the classes of a network with outputs of this shape; None stays None."""
+    found = as_names(names, "class_names")
+    if found is not None and (len(found),) != outputs:
+        raise DataError(f"class_names: {len(found)} names, expected one for each output of {outputs}")
+    return found
+
+
 def as_texts(texts: Array, name: str) -> list[str]:
     """The strings in an array of str or bytes; DataError for bytes that are not UTF-8."""
     try:

@@ -59,6 +59,14 @@ class Preprocessing:
         """The preprocessing that only scales bytes to 0..1."""
         return cls((0.0,) * channels, (1.0,) * channels, fit)
 
+    def require(self, input_shape: tuple[int, ...]) -> None:
+        """Raise ArgumentError unless these are the numbers for inputs of this shape."""
+        if len(input_shape) != 3 or len(self.mean) != input_shape[0]:
+            raise ArgumentError(
+                f"the preprocessing is for {len(self.mean)} channels, the network's input is {input_shape}: "
+                "expected a mean and a std for each channel of a (C, H, W)"
+            )
+
     @property
     def normalizes(self) -> bool:
         """Whether it changes numbers other than by scaling bytes to 0..1."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cnn.layers.sequential import Sequential
 from cnn.network import Network
-from cnn.saving.weights import architecture
+from cnn.saving.weights import SavedNetwork
 from cnn.support.errors import ArgumentError
 from cnn.support.own_code import evaluated, failed, is_code
 
@@ -30,7 +30,7 @@ def make(model: str, classes: int, input_shape: tuple[int, ...] | None) -> Netwo
     ``input_shape`` (C, H, W) if it has parameters of these names.
     """
     if model.endswith(WEIGHTS):
-        return architecture(Path(model))
+        return SavedNetwork.read(model).architecture()
     made = evaluated(model, "--model", EXAMPLE)
     if callable(made) and not isinstance(made, Sequential):
         known = {"classes": classes, "input_shape": input_shape}

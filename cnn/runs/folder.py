@@ -20,9 +20,7 @@ from cnn.data.preprocessing import keep_fit
 from cnn.models import own
 from cnn.network import Network
 from cnn.runs.config import Config
-from cnn.saving.weights import architecture, epoch_of, require_held
-from cnn.saving.weights import load as load_weights
-from cnn.saving.weights import read as read_weights
+from cnn.saving.weights import SavedNetwork, epoch_of, require_held
 from cnn.support import system
 from cnn.support.environment import environment
 from cnn.support.errors import ArgumentError, CheckpointError, Notice
@@ -218,10 +216,10 @@ class RunFolder:
         if winograd is not None:
             config = replace(config, winograd=winograd)
         file = self.weights_file(self.require_weights(weights))
-        state, _ = read_weights(file)
+        saved = SavedNetwork.read(file)
         try:
-            model = self._model(config, file, shape, len(class_names))
-            require_held(model, shape, state)
+            model = self._model(config, saved, shape, len(class_names))
+            require_held(model, shape, saved.state)
             network = config.build_network(model, shape, backend)
         except CheckpointError as error:
             raise CheckpointError(f"{file}: the weights are not those of {self.config}: {error}") from None
@@ -230,16 +228,16 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.config} does not describe a network ({reason}): it is damaged"
             ) from None
-        load_weights(file, network=network)
+        saved.put_into(network)
         if config.data == "mnist":  # files of version 0.1 do not say how pictures are fitted
             keep_fit(network, "digit")
         return network, config, class_names
 
-    def _model(self, config: Config, file: Path, shape: tuple[int, ...], classes: int) -> Network:
+    def _model(self, config: Config, saved: SavedNetwork, shape: tuple[int, ...], classes: int) -> Network:
         """The network of the run; the user's own is made from the file of weights, if this describes it."""
         if own.is_own(config.model):
             with suppress(CheckpointError):
-                return architecture(file)
+                return saved.architecture()
         return models.make(config.model, classes, shape)
 
 

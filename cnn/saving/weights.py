@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +39,70 @@ UNREADABLE = (
 def load(path: str | Path, device: Backend | str = "auto", network: Network | None = None) -> Network:
     """Load the network in ``path`` on ``device``; or load its weights into ``network`` on its own device.
 
-    The network gets the preprocessing that the file describes.
+    The network gets the preprocessing and the class names that the file describes.
 
     Names may have a prefix like those of PyTorch's DataParallel and compile. The file may be an .npz.
     Raises CheckpointError if the file is missing, damaged, of another kind or of another architecture, or
     if a weight is NaN or infinite; :meth:`Sequential.load_state_dict` accepts such arrays.
     """
-    state, metadata = read(path)
-    try:
-        if network is None:
-            network = _rebuild(metadata, device, state)
-        state = foreign.without_wrappers(state, network.shapes)
-        network.require_state(state)
-        require_finite(state, network.dtype)
-        take_preprocessing(network, metadata)
-        network.load_state_dict(state)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    saved = SavedNetwork.read(path)
+    if network is None:
+        return saved.build(device, advice="give the network to load it into: cnn.load(path, network=...)")
+    saved.put_into(network)
     return network
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """A file of weights that was read."""
+
+    path: str | Path
+    state: dict[str, Any]
+    metadata: dict[str, str]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "SavedNetwork":
+        """Read the file; CheckpointError if it is missing, damaged or of another kind."""
+        return cls(path, *read(path))
+
+    def build(self, device: Backend | str, winograd: bool = True, *, advice: str) -> Network:
+        """The network that the file describes, with its weights.
+
+        Raises CheckpointError, with ``advice``, if the file does not describe one.
+        """
+        try:
+            network = _rebuild(self.metadata, device, self.state, winograd)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}; {advice}") from error
+        self.put_into(network)
+        return network
+
+    def architecture(self) -> Network:
+        """The network that the file describes, not yet built and without the file's weights.
+
+        Raises CheckpointError if the file does not describe one.
+        """
+        try:
+            return _described(json.loads(self.metadata[METADATA]))
+        except (TypeError, LookupError, AttributeError, ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{self.path}: the file does not describe its network ({short(str(error), 200)}): give a "
+                "file that net.save wrote, or the name of a model"
+            ) from None
+
+    def put_into(self, network: Network) -> None:
+        """Give ``network`` the weights, and what the file says of the images and the classes.
+
+        Raises CheckpointError if they are those of another network, or not finite.
+        """
+        try:
+            state = foreign.without_wrappers(self.state, network.shapes)
+            network.require_state(state)
+            require_finite(state, network.dtype)
+            take_description(network, self.metadata)
+            network.load_state_dict(state)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -152,23 +199,30 @@ def _read_bfloat16(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
     return arrays
 
 
-def take_preprocessing(network: Network, metadata: Mapping[str, str]) -> None:
-    """Give ``network`` the preprocessing that a file describes; CheckpointError if it cannot be used.
+def take_description(network: Network, metadata: Mapping[str, str]) -> None:
+    """Give ``network`` the preprocessing and the class names that a file describes.
 
-    A file from elsewhere does not say how its images were prepared: the network then keeps its own.
+    A file from elsewhere does not say how its images were prepared: the network then keeps its own. Raises
+    CheckpointError if they cannot be used.
     """
     if METADATA not in metadata:
         return
+    what = "preprocessing"
     try:
-        described = json.loads(metadata[METADATA]).get("preprocessing")
-        network.preprocessing = None if described is None else Preprocessing(**described)
+        described = json.loads(metadata[METADATA])
+        preprocessing = described.get(what)
+        network.preprocessing = None if preprocessing is None else Preprocessing(**preprocessing)
+        what = "class names"
+        network.class_names = described.get("class_names")
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"the description of the preprocessing cannot be used ({short(str(error), 300)})"
+            f"the description of the {what} cannot be used ({short(str(error), 300)})"
         ) from None
 
 
-def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str, Any]) -> Network:
+def _rebuild(
+    metadata: dict[str, str], device: Backend | str, state: Mapping[str, Any], winograd: bool
+) -> Network:
     """The network that a file describes, whose arrays are ``state``."""
     backend = backends.get(device) if isinstance(device, str) else device
     try:
@@ -179,31 +233,16 @@ def _rebuild(metadata: dict[str, str], device: Backend | str, state: Mapping[str
             network = _described(description)
             input_shape = tuple(description["input_shape"])
             require_held(network, input_shape, state)
-            network.build(input_shape, backend=backend, dtype=description["dtype"])
+            network.build(input_shape, backend=backend, dtype=description["dtype"], winograd=winograd)
             return network
         reason = description.get("not_described", "the file does not say which network it belongs to")
     except (TypeError, LookupError, AttributeError, ValueError, RecursionError, MemoryError) as error:
         reason = f"the description of the network cannot be used ({short(str(error), 300)})"
-    raise CheckpointError(f"{reason}; give the network to load it into: cnn.load(path, network=...)")
+    raise CheckpointError(reason)
 
 
 def _described(description: dict[str, Any]) -> Network:
     return Network(*map(rebuild, description["network"]["layers"]))
-
-
-def architecture(path: str | Path) -> Network:
-    """The network that a file describes, not yet built and without the file's weights.
-
-    Raises CheckpointError if the file does not describe one.
-    """
-    _, metadata = read_all(path)
-    try:
-        return _described(json.loads(metadata[METADATA]))
-    except (TypeError, LookupError, AttributeError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: the file does not describe its network ({short(str(error), 200)}): give a file that "
-            "net.save wrote, or the name of a model"
-        ) from None
 
 
 def require_held(network: Network, input_shape: Shape, state: Mapping[str, Any]) -> None:

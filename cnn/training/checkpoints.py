@@ -125,9 +125,9 @@ class SavedTraining:
             return f"the end of epoch {self.epoch}"
         return f"epoch {self.epoch}, step {self.step} of {self.steps}"
 
-    def take_preprocessing(self, network: Network) -> None:
-        """Give ``network`` the preprocessing that the training run began with."""
-        weights.take_preprocessing(network, self.metadata)
+    def take_description(self, network: Network) -> None:
+        """Give ``network`` the preprocessing and the class names that the training run began with."""
+        weights.take_description(network, self.metadata)
 
     def require_epochs(self, epochs: int) -> None:
         """Raise CheckpointError if the run is already beyond so many epochs."""

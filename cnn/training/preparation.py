@@ -58,7 +58,7 @@ class PreparedRun:
 
     def start(self) -> tuple[Run, Feed | None]:
         """Bring the data to the device, and resume from ``saved``; -> the run, and the validation batches."""
-        self._choose_preprocessing()
+        self._describe_data()
         network, train = self.network, self.train
         rates = 1 if self.momentum_schedule is None else 2
         loss = make_loss(network, self.loss, train)
@@ -87,15 +87,17 @@ class PreparedRun:
         has_accuracy = self.validation is not None and self.validation.has_accuracy
         return totals_of(self.network, batches, run.training.loss, self.metrics, has_accuracy)
 
-    def _choose_preprocessing(self) -> None:
-        """Take the preprocessing of the run that is resumed, or measure the training set."""
+    def _describe_data(self) -> None:
+        """Let the network keep the classes of the training set, and how its images are prepared."""
         self.network.check_images(self.train.images)
         if self.saved is not None:
-            self.saved.take_preprocessing(self.network)
+            self.saved.take_description(self.network)
         elif self.normalize:
             self.network.preprocessing = Preprocessing.of(self.train)
         else:
             keep_fit(self.network, self.train.fit)
+        if (len(self.train.classes),) == self.network.output_shape:
+            self.network.class_names = self.train.classes
 
     def _settings(self, training: TrainingStep) -> dict[str, Any]:
         """The settings that a resumed training run must share with the run that it resumes.

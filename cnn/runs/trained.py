@@ -1,0 +1,78 @@
+"""Opens what was trained: the folder of a run, or a file of weights that describes its network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends import Backend
+from cnn.data.checked import numbered
+from cnn.network import Network
+from cnn.runs.config import Config
+from cnn.runs.folder import RunFolder
+from cnn.saving.weights import SavedNetwork
+from cnn.support.errors import ArgumentError, CheckpointError
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with its weights, and what is known about its training run."""
+
+    network: Network
+    class_names: tuple[str, ...]  # "0", "1", ... if the file does not have them
+    config: Config | None  # None for a file that is not part of a run
+    path: Path  # of the folder or the file
+    about: dict[str, Any]  # entries that name the weights in results if these are the best of a run
+
+    @property
+    def tta(self) -> str | None:
+        """The test-time augmentation of the run."""
+        return self.config.tta if self.config else None
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run, which also splits data without a test set."""
+        return self.config.seed if self.config else Config.seed
+
+    def require_data(self) -> str:
+        """The data set of the run; ArgumentError or DataError if there is none."""
+        if self.config is None:
+            raise ArgumentError(f"{self.path} does not name its data: give them with --data")
+        self.config.require_data()
+        return self.config.data
+
+
+def load_trained(
+    source: Path, backend: Backend, weights: str | None = None, winograd: bool | None = None
+) -> Trained:
+    """The network of a run's folder, or of a .safetensors file that ``net.save`` wrote, on ``backend``.
+
+    ``weights`` are "last" or "best"; None is the best weights if the run has kept them, otherwise the last.
+    ``winograd`` replaces the run's own setting. Raises CheckpointError if ``source`` is neither, or if it is
+    damaged, ArgumentError if ``weights`` do not suit it.
+    """
+    if source.is_file() or source.suffix == ".safetensors":
+        return _from_file(source, backend, weights, winograd)
+    folder = RunFolder(source)
+    if not folder.config.exists():
+        raise CheckpointError(
+            f"{source} is not the folder of a run, it has no config.json: give the folder that `cnn train` "
+            "wrote, or a .safetensors file that describes its network"
+        )
+    network, config, class_names = folder.load(backend, weights, winograd)
+    return Trained(network, class_names, config, source, folder.about(folder.require_weights(weights)))
+
+
+def _from_file(file: Path, backend: Backend, weights: str | None, winograd: bool | None) -> Trained:
+    if weights is not None:
+        raise ArgumentError(
+            f"--weights is {weights!r}, but {file} is a file with one set of weights: leave it out"
+        )
+    advice = "`cnn import` makes a run of weights from elsewhere"
+    network = SavedNetwork.read(file).build(backend, winograd is not False, advice=advice)
+    if len(network.output_shape) != 1:
+        raise CheckpointError(
+            f"{file}: the output of the network has the shape {network.output_shape}, expected a number for "
+            "each class: use it in Python, with cnn.load(path)"
+        )
+    names = network.class_names or numbered(network.output_shape[0])
+    return Trained(network, names, None, file, {})
