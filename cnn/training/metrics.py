@@ -209,9 +209,9 @@ def require_measurable(metrics: Sequence[Metric], data: Any) -> None:
         )
 
 
-def all_metrics(classes: int) -> list[Metric]:
-    """Every metric that makes sense for so many classes."""
-    return [*([TopK(5)] if classes > 5 else []), F1(), Confusion(), CalibrationError()]
+def all_metrics(classes: int, k: int = 5) -> list[Metric]:
+    """Every metric that makes sense for so many classes; top-k accuracy only if there are more than ``k``."""
+    return [*([TopK(k)] if classes > k else []), F1(), Confusion(), CalibrationError()]
 
 
 def _share(part: Any, whole: Any) -> Any:

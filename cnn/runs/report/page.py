@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from cnn.inspection import summary
+from cnn.runs.classes import ClassResults
 from cnn.runs.folder import RunFolder
 from cnn.runs.report import figures
 from cnn.runs.report.record import RunRecord
@@ -16,8 +17,7 @@ from cnn.support.drawing import Picture, require_matplotlib, style
 from cnn.support.errors import ArgumentError
 from cnn.support.files import write_whole
 from cnn.support.libraries import require
-from cnn.support.text import best_weights, duration, milliseconds, percent, printable, short
-from cnn.training.metrics import F1
+from cnn.support.text import best_weights, duration, labels, milliseconds, percent, printable
 
 BY = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"  # between the sizes of a shape
 METRICS = {"top_5": "top-5 accuracy", "f1": "F1", "calibration_error": "calibration error"}
@@ -169,18 +169,10 @@ def _epoch(epoch: dict[str, float], checked: str) -> dict[str, str]:
 
 
 def _per_class(record: RunRecord) -> list[dict[str, str]]:
-    """Precision, recall and F1 of each class on the test images."""
+    """The results of each class on the test images."""
     if not record.evaluation:
         return []
-    rows = F1().result(record.evaluation.confusion)["per_class"]
-    return [
-        {
-            "class": short(name, 30),
-            "images": f"{row['count']:,}",
-            **{rate: percent(row[rate]) for rate in ("precision", "recall", "f1")},
-        }
-        for name, row in zip(record.class_names, rows, strict=True)
-    ]
+    return ClassResults(record.evaluation.confusion, labels(record.class_names, 30)).rows
 
 
 def _mistakes(record: RunRecord) -> list[dict[str, Any]]:
