@@ -3,7 +3,6 @@
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,15 +11,15 @@ import typer
 import backends
 from backends import Backend
 from backends.text import readable_bytes
+from cnn import models
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Threads, image_shape
 from cnn.cli.output import Status, print_json
 from cnn.data import Dataset
-from cnn.models import MODELS
+from cnn.models import sources
 from cnn.network import Network
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
-from cnn.saving.weights import load
 from cnn.support.arguments import choice
 from cnn.support.errors import ArgumentError
 from cnn.support.terminal import write_line
@@ -41,8 +40,8 @@ def compile_ahead(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Compile only what training and prediction with this network need: a model's name, your "
-            "own as in mynet.py:make, the folder of a run, or a model file.",
+            help="Compile only what training and prediction with this network need: what `cnn train --model` "
+            "takes, or the folder of a run with its settings.",
             show_default="all kernels",
         ),
     ] = None,
@@ -103,20 +102,13 @@ def _networks(
     model: str, input_shape: str | None, dtypes: list[str], device: Backend
 ) -> list[tuple[Network, Config]]:
     """The networks of a model's name, of a run or of a file, for each dtype, and how they are trained."""
-    path = Path(model)
-    if model not in MODELS and path.exists() and path.suffix != ".py":  # which needs a name: mynet.py:make
-        if input_shape is not None:
-            raise ArgumentError(f"--input-shape is {input_shape}, but {model} has a shape: leave it out")
-        if path.is_file():
-            if dtypes:
-                raise ArgumentError(f"--dtype is given, but {model} has a dtype: leave it out")
-            return [(load(path, device), Config())]
-        config, shape, class_names = RunFolder(path).read()
-        classes = len(class_names)
-    else:
-        config, shape, classes = Config(model=model), image_shape(input_shape or "1,28,28"), 10
-    configs = [replace(config, dtype=dtype) for dtype in dtypes or [config.dtype]]
-    return [(each.make_network(shape, classes, device), each) for each in configs]
+    source = models.find(model)
+    if input_shape is not None and source.input_shape is not None:
+        raise ArgumentError(f"--input-shape is {input_shape}, but {model} has a shape: leave it out")
+    config = RunFolder(model).read()[0] if sources.is_run(model) else Config()
+    shape = source.input_shape or image_shape(input_shape or "1,28,28")
+    configs = [replace(config, dtype=dtype) for dtype in dtypes or [source.dtype or config.dtype]]
+    return [(each.build_network(source.make(models.CLASSES, shape), shape, device), each) for each in configs]
 
 
 def _use(network: Network, config: Config, batch_size: int) -> None:

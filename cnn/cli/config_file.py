@@ -1,7 +1,6 @@
 """``--config``: a command's flags from a file."""
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ from cnn.cli.app import UsageError
 from cnn.runs.config import Config
 from cnn.runs.folder import DATA_KEYS
 from cnn.support.errors import ArgumentError
-from cnn.support.reading import read_text
+from cnn.support.reading import parse_toml, read_text
 from cnn.support.text import short
 
 MOST_TOML = 64 << 10  # bytes of a file of flags, with room for comments
-MOST_DOTS = 200  # in a line: tomllib takes memory by the square of the parts of a name
 LONGEST = 200  # letters of what an error shows of the file
 
 
@@ -75,7 +73,7 @@ def _as_given(value: Any) -> str:
 def _read(path: Path) -> dict[str, Any]:
     is_json = path.suffix.lower() == ".json"
     try:
-        values = json.loads(read_text(path)) if is_json else _parse_toml(read_text(path, MOST_TOML))
+        values = json.loads(read_text(path)) if is_json else parse_toml(read_text(path, MOST_TOML))
     except OSError as error:
         raise ArgumentError(f"--config {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -85,11 +83,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ArgumentError(f"{path}: holds no flags: expected names with values, as in a run's config.json")
     return Config.completed(values) if is_json and "class_names" in values else values
-
-
-def _parse_toml(text: str) -> dict[str, Any]:
-    """The values in TOML; ValueError if it is invalid, or has lines that take very long to parse."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.count(".") > MOST_DOTS and not line.lstrip().startswith("#"):
-            raise ValueError(f"line {number} has {line.count('.'):,} dots, expected at most {MOST_DOTS}")
-    return tomllib.loads(text)

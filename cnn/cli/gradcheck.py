@@ -57,8 +57,10 @@ def gradcheck(
     if layer is not None:
         _show_checks(check_layer(_made(layer), _shape(input_shape or ""), backend), as_json)
         return
-    network = models.make(model, 10, (1, 28, 28))
-    network.build((1, 28, 28), backend=backend, seed=seed, dtype="float64")
+    source = models.find(model)
+    shape = source.input_shape or models.INPUT_SHAPE
+    network = source.make(models.CLASSES, shape)
+    network.build(shape, backend=backend, seed=seed, dtype="float64")
     results = check_gradients(network, entries=entries, seed=seed)
     if as_json:
         print_json([asdict(result) | {"passed": result.passed} for result in results])

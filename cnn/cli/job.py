@@ -16,7 +16,7 @@ from cnn.data.notes import notes_on
 from cnn.data.preprocessing import Preprocessing
 from cnn.data.sources import is_too_large
 from cnn.inspection.memory import memory as memory_of
-from cnn.models import own
+from cnn.models import sources
 from cnn.network import Network
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
@@ -61,7 +61,7 @@ class Job:
         start = f"; resumes from {self.saved.position}" if self.saved else ""
         notes = f" ({'; '.join(self.train_set.notes)})" if self.train_set.notes else ""
         images = f"{len(self.train_set):,} images of {config.data}{notes}"
-        return f"{own.title(config.model)} on {images}; {where}{start}"
+        return f"{sources.title(config.model)} on {images}; {where}{start}"
 
     def require_place(self) -> None:
         """Raise ArgumentError if the folder of a new run exists already."""

@@ -8,11 +8,12 @@ import typer
 from cnn import data as data_sets
 from cnn import models
 from cnn.cli.app import app, examples
-from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, image_shape, option
+from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, given, image_shape, option
 from cnn.cli.output import print_json
 from cnn.data import augmentation
 from cnn.inspection import summary as network_summary
 from cnn.inspection.sheet import write_sheet
+from cnn.saving import toml
 from cnn.support.errors import ArgumentError
 from cnn.support.outputs import PNG, require_output, require_suffix
 from cnn.support.terminal import write_line
@@ -23,15 +24,26 @@ from cnn.support.terminal import write_line
         "cnn summary",
         "cnn summary --model notebook --input-shape 1,32,32 --classes 2",
         "cnn summary --model resnet20 --data cifar10",
+        "cnn summary runs/lenet5-20261124-025825 --toml",
         "cnn summary --augment shift=2,flip --data mnist",
     )
 )
 def summary(
+    context: typer.Context,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="The folder of a run, or a .safetensors file that describes its network; like --model RUN.",
+            show_default=False,
+        ),
+    ] = None,
     model: Model = DEFAULT.model,
     input_shape: Annotated[
         str | None,
         typer.Option(
-            help="Channels, height and width of an image.", show_default="those of --data or 1,28,28"
+            help="Channels, height and width of an image.",
+            show_default="those of --data, of the run, or 1,28,28",
         ),
     ] = None,
     classes: Annotated[
@@ -52,6 +64,10 @@ def summary(
             readable=False, help="The PNG file that --augment writes.", show_default="augmented.png"
         ),
     ] = None,
+    as_toml: Annotated[
+        bool,
+        typer.Option("--toml", help="Print the layers as TOML instead, to be edited and given to --model."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a model's layers: output shapes, parameters, multiply-adds, memory.
@@ -65,15 +81,19 @@ def summary(
         return
     if sheet is not None:
         raise ArgumentError("--sheet needs --augment: say how the images are changed, such as --augment flip")
-    shape: tuple[int, ...] = (1, 28, 28)
-    count = 10
+    if source is not None and "model" in given(context):
+        raise ArgumentError(f"{source} and --model are both given: leave one of them out")
+    found = models.find(model if source is None else source)
+    shape, count = found.input_shape or models.INPUT_SHAPE, models.CLASSES
     if data is not None and (input_shape is None or classes is None):
         train_set, _ = data_sets.load(data)
         shape, count = train_set.shape, len(train_set.classes)
     shape = shape if input_shape is None else image_shape(input_shape)
-    network = models.make(model, count if classes is None else classes, shape)
+    network = found.make(count if classes is None else classes, shape)
     network.build(shape, backend="cpu", dtype=dtype)
-    if as_json:
+    if as_toml:
+        write_line(toml.write(network).rstrip("\n"))
+    elif as_json:
         print_json({"layers": network_summary.rows(network), "total": network_summary.totals(network)})
     else:
         network.summary()

@@ -9,6 +9,7 @@ import typer
 import backends
 from backends import Backend, DeviceUnavailable
 from backends.cpu.threads import available_cores
+from cnn import models
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import take_defaults
 from cnn.cli.job import Job
@@ -119,14 +120,16 @@ def make_job(config: Config, folder: RunFolder, is_resumed: bool) -> Job:
     backend = find_backend(config, is_resumed)
     if config.tf32 and backend.name == "cpu":
         say("note: --tf32 has no effect on the CPU")
-    train_set, validation_set, test_set = config.load_data()
     saved = SavedTraining.read(folder.checkpoint) if is_resumed and folder.checkpoint.exists() else None
+    source = models.find(config.model) if saved is None else folder.source(config, saved.network)
+    train_set, validation_set, test_set = config.load_data()
     if is_resumed:
         folder.require_same(train_set)
     if saved:
         saved.require_data(train_set)
     backend.kernels.when_compiling(say)
-    network = config.make_network(train_set.shape, len(train_set.classes), backend)
+    made = source.make(len(train_set.classes), train_set.shape)
+    network = config.build_network(made, train_set.shape, backend)
     if not is_resumed:
         _require_named(network, len(train_set.classes))
     config.require_suitable(network)

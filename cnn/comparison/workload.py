@@ -6,12 +6,14 @@ from math import prod
 import numpy as np
 
 from backends import Backend
-from backends.memory import Array
+from backends.memory import Array, Shape
 from cnn import models
 from cnn.comparison.results import Work
 from cnn.data import Dataset, load
 from cnn.layers.layer import Layer
+from cnn.models.sources import Source
 from cnn.network import Network
+from cnn.support import random
 from cnn.support.arguments import whole
 from cnn.support.dtypes import require_dtype
 from cnn.training.evaluation import make_feed, make_loss
@@ -20,13 +22,14 @@ from cnn.training.optimizers import SGD
 from cnn.training.step import TrainingStep
 
 RATE, MOMENTUM = 0.01, 0.9
+NOISE = 256  # images
 
 
 @dataclass(frozen=True)
 class Workload:
     """A model to train on any device, with the same initial weights and the same batches everywhere."""
 
-    model: str
+    source: Source  # of the model
     batch_size: int
     dtype: str
     data: Dataset
@@ -47,7 +50,7 @@ class Training:
 
     def __init__(self, workload: Workload, backend: Backend, batch_size: int, batches: int) -> None:
         data = workload.batches(batch_size, batches)
-        self.network = models.make(workload.model, len(data.classes), data.shape)
+        self.network = workload.source.make(len(data.classes), data.shape)
         self.network.build(
             data.shape, backend=backend, seed=0, dtype=workload.dtype, winograd=workload.winograd
         )
@@ -70,11 +73,22 @@ class Training:
 
 
 def make_workload(model: str, batch_size: int, dtype: str, winograd: bool = True) -> Workload:
-    """The model on MNIST's test images; ArgumentError if an argument is invalid."""
+    """The model on MNIST's test images, or on noise if it was built for other images.
+
+    Raises ArgumentError if an argument is invalid.
+    """
     whole("batch_size", batch_size)
     require_dtype(dtype)
-    models.require(model)
-    return Workload(model, batch_size, dtype, load("mnist")[1], winograd)
+    source = models.find(model)
+    data = load("mnist")[1] if source.input_shape is None else _noise(source.input_shape)
+    return Workload(source, batch_size, dtype, data, winograd)
+
+
+def _noise(shape: Shape) -> Dataset:
+    """Images of this shape whose numbers are random."""
+    generator = random.generator(0, random.CHECK)
+    images = generator.integers(0, 256, (NOISE, *shape), dtype=np.uint8)
+    return Dataset(images, np.zeros(NOISE, dtype=int))  # a label that every network has
 
 
 def work(network: Network, batch_size: int) -> list[Work]:

@@ -18,7 +18,7 @@ from cnn.data import Dataset, augmentation
 from cnn.data.augmentation import Augmentation
 from cnn.data.fitting import FITS, require_fit
 from cnn.data.pictures import Pictures
-from cnn.models import own
+from cnn.models import sources
 from cnn.network import Network
 from cnn.support.arguments import number, whole
 from cnn.support.dtypes import DTYPES, require_dtype
@@ -94,7 +94,7 @@ def absolute(data_set: str) -> str:
 
 def absolute_model(model: str) -> str:
     """The full path of a user's own network; a name stays a name."""
-    return os.path.abspath(model) if own.is_own(model) else model
+    return os.path.abspath(model) if model not in models.MODELS and sources.is_own(model) else model
 
 
 def require_balanced(name: str, value: str | None) -> None:
@@ -123,7 +123,8 @@ class Config:
     model: str = setting(
         "lenet5", ON_WHAT,
         f"{', '.join(models.MODELS)}; or your own: a Python file and a function or network in it, as in "
-        "mynet.py:make, or a .safetensors file that describes its network.",
+        "mynet.py:make, a .toml file as `cnn summary --toml` prints it, or the network of a .safetensors "
+        "file or of a run, without its weights.",
         choices=models.MODELS, parse=absolute_model, check=lambda _, model: models.require(model),
     )
     data: str = setting(

@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from errno import ENOTDIR
 from itertools import count
@@ -17,10 +17,11 @@ from backends import Backend
 from cnn import models
 from cnn.data import Dataset
 from cnn.data.preprocessing import keep_fit
-from cnn.models import own
+from cnn.models import sources
+from cnn.models.sources import Source
 from cnn.network import Network
 from cnn.runs.config import Config
-from cnn.saving.weights import SavedNetwork, epoch_of, require_held
+from cnn.saving.weights import MODEL_FILE, SavedNetwork, epoch_of, require_held
 from cnn.support import system
 from cnn.support.environment import environment
 from cnn.support.errors import ArgumentError, CheckpointError, Notice
@@ -46,10 +47,10 @@ class RunFolder:
 
     def _lie_at(self, path: Path) -> None:
         self.path = path
-        self.config = self.path / "config.json"
+        self.config = self.path / sources.RUN_FILE
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.csv"
-        self.weights = self.path / "model.safetensors"
+        self.weights = self.path / MODEL_FILE
         self.best = self.path / "best.safetensors"
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.evaluation = self.path / "evaluation.safetensors"
@@ -58,7 +59,7 @@ class RunFolder:
     @classmethod
     def default(cls, model: str) -> "RunFolder":
         """runs/MODEL-TIME for a new run, with a number behind it if another run has that."""
-        folder = cls(Path("runs") / f"{own.title(model)}-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder = cls(Path("runs") / f"{sources.title(model)}-{time.strftime('%Y%m%d-%H%M%S')}")
         first = folder.path
         folder._further = (first.with_name(f"{first.name}-{number}") for number in count(2))
         return folder
@@ -218,7 +219,7 @@ class RunFolder:
         file = self.weights_file(self.require_weights(weights))
         saved = SavedNetwork.read(file)
         try:
-            model = self._model(config, saved, shape, len(class_names))
+            model = self.source(config, saved).make(len(class_names), shape)
             require_held(model, shape, saved.state)
             network = config.build_network(model, shape, backend)
         except CheckpointError as error:
@@ -233,12 +234,11 @@ class RunFolder:
             keep_fit(network, "digit")
         return network, config, class_names
 
-    def _model(self, config: Config, saved: SavedNetwork, shape: tuple[int, ...], classes: int) -> Network:
-        """The network of the run; the user's own is made from the file of weights, if this describes it."""
-        if own.is_own(config.model):
-            with suppress(CheckpointError):
-                return saved.architecture()
-        return models.make(config.model, classes, shape)
+    @staticmethod
+    def source(config: Config, saved: SavedNetwork) -> Source:
+        """The source of the run's network; that of a user's own is in the weights, if they describe it."""
+        known = config.model in models.MODELS
+        return models.find(config.model) if known else sources.of_run(saved, config.model)
 
 
 def _has_changed(name: str, before: Any, now: Any) -> bool:

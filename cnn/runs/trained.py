@@ -1,5 +1,6 @@
 """Opens what was trained: the folder of a run, or a file of weights that describes its network."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,10 @@ def load_trained(
     ``winograd`` replaces the run's own setting. Raises CheckpointError if ``source`` is neither, or if it is
     damaged, ArgumentError if ``weights`` do not suit it.
     """
-    if source.is_file() or source.suffix == ".safetensors":
+    if os.path.isfile(source) or source.suffix == ".safetensors":
         return _from_file(source, backend, weights, winograd)
     folder = RunFolder(source)
-    if not folder.config.exists():
+    if not os.path.exists(folder.config):
         raise CheckpointError(
             f"{source} is not the folder of a run, it has no config.json: give the folder that `cnn train` "
             "wrote, or a .safetensors file that describes its network"

@@ -25,6 +25,7 @@ from cnn.support.text import short
 
 EPOCH = "epoch"  # in a file's description: the epoch of the weights
 TRAINING = "training/"  # prefix of a checkpoint's arrays that do not belong to the network
+MODEL_FILE = "model.safetensors"  # in the folder of a run
 MOST_HEADER = 16 << 20  # bytes; a tensor takes about 100 of them
 UNREADABLE = (
     "F8_E4M3",
@@ -64,6 +65,19 @@ class SavedNetwork:
     def read(cls, path: str | Path) -> "SavedNetwork":
         """Read the file; CheckpointError if it is missing, damaged or of another kind."""
         return cls(path, *read(path))
+
+    @property
+    def input_shape(self) -> Shape | None:
+        """The shape of the images that the network was built for; None if the file does not have it."""
+        try:
+            return shape("input_shape", json.loads(self.metadata[METADATA])["input_shape"])
+        except (TypeError, LookupError, ValueError, RecursionError):
+            return None
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the weights."""
+        return "float64" if any(array.dtype == np.float64 for array in self.state.values()) else "float32"
 
     def build(self, device: Backend | str, winograd: bool = True, *, advice: str) -> Network:
         """The network that the file describes, with its weights.
@@ -242,7 +256,8 @@ def _rebuild(
 
 
 def _described(description: dict[str, Any]) -> Network:
-    return Network(*map(rebuild, description["network"]["layers"]))
+    layers = description["network"]["layers"]
+    return Network(*(rebuild(layer, str(number)) for number, layer in enumerate(layers)))
 
 
 def require_held(network: Network, input_shape: Shape, state: Mapping[str, Any]) -> None:

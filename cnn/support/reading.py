@@ -2,12 +2,14 @@
 
 import os
 import stat
+import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from errno import EINVAL
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 SAVE_AS = "save it as UTF-8"  # what to do with text in another encoding
+MOST_DOTS = 200  # in a line of TOML: tomllib takes memory by the square of the parts of a name
 MOST_TEXT = 16 << 20  # bytes; 100,000 epochs, or the names of 65,536 classes, take less
 
 
@@ -48,3 +50,11 @@ def decoded(data: bytes) -> str:
     if "\0" in text:
         raise ValueError(f"character {text.index(chr(0)):,} is NUL: it is damaged or not text")
     return text
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The values in TOML; ValueError if it is invalid, or has lines that take very long to parse."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > MOST_DOTS and not line.lstrip().startswith("#"):
+            raise ValueError(f"line {number} has {line.count('.'):,} dots, expected at most {MOST_DOTS}")
+    return tomllib.loads(text)

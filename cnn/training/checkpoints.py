@@ -125,6 +125,11 @@ class SavedTraining:
             return f"the end of epoch {self.epoch}"
         return f"epoch {self.epoch}, step {self.step} of {self.steps}"
 
+    @property
+    def network(self) -> weights.SavedNetwork:
+        """What a file of weights would have."""
+        return weights.SavedNetwork(self.path, weights.weights_in(self.arrays), self.metadata)
+
     def take_description(self, network: Network) -> None:
         """Give ``network`` the preprocessing and the class names that the training run began with."""
         weights.take_description(network, self.metadata)

@@ -113,7 +113,7 @@ def test_a_file_of_weights_is_a_model_without_its_weights(command, own_data, tmp
         ),
         (model("branches"), "mynet.py:branches' is Parallel, expected a network"),
         ("nowhere.safetensors", "nowhere.safetensors does not exist"),
-        ("mynet", "unknown model 'mynet': expected notebook, .* or your own as in mynet.py:make"),
+        ("mynet", "unknown model 'mynet': expected notebook, .* or your own: mynet.py:make, a .toml"),
     ],
 )
 def test_mistakes_are_one_sentence(command, own_data, name, message, tmp_path):

@@ -22,6 +22,7 @@ from cnn.inspection.timing import LayerTime, Spread
 from cnn.runs.config import Config
 from cnn.runs.report.evaluation import Evaluation, Mistakes
 from cnn.runs.report.histogram import Histogram
+from cnn.saving import toml
 from cnn.support.tensors import METADATA, serialized
 from cnn.training.checkpoints import CHECKSUM, checksum
 from fuzz.formats import png_chunks, png_of
@@ -223,6 +224,10 @@ def flags_as_toml() -> list[bytes]:
         b"# a run\nepochs = 3\nbatch-size = 8\nclasses = ['0', '1']\nfuse = false\nlearning_rate = 1e-2\n",
         b'model = "notebook"\nseed = 7\nper-class = 100\ndtype = "float64"\nwarmup = 0.2\ntf32 = true\n',
     ]
+
+
+def models_as_toml() -> list[bytes]:
+    return [toml.write(cnn.models.make(name)).encode() for name in ("lenet5", "resnet8", "mobilenet-small")]
 
 
 def _json(values: dict[str, Any]) -> bytes:
