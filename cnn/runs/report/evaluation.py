@@ -1,7 +1,7 @@
 """The evaluation of a trained network on its test set, saved as one data file for the report."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
@@ -13,7 +13,8 @@ from backends.memory import Array
 from cnn.data import Dataset
 from cnn.data.inference import answers as outputs
 from cnn.data.inference import with_fitting_batches
-from cnn.inspection.timing import LayerTime, Spread, time_layers, wrapped
+from cnn.inspection.activations import as_batch, watch
+from cnn.inspection.timing import LayerTime, Spread, time_layers
 from cnn.layers.layer import Layer
 from cnn.network import Network
 from cnn.runs.folder import WEIGHTS
@@ -199,23 +200,11 @@ def _activations(network: Network, test_set: Dataset) -> list[Histogram]:
     """Histograms of the outputs of every layer that does arithmetic, for images spread over the test set."""
     found: list[Histogram] = []
 
-    def watched(layer: Layer, direction: str, method: Callable[..., Array]) -> Callable[..., Array]:
-        if direction == "backward" or layer.is_view:
-            return method
-
-        def call(*arguments: Any, **options: Any) -> Array:
-            y = method(*arguments, **options)
-            found.append(
-                Histogram.of(layer.label, network.backend.to_host(y))
-            )  # now, because the next layer overwrites it
-            return y
-
-        return call
+    def keep(layer: Layer, y: Array) -> None:
+        found.append(Histogram.of(layer.label, network.backend.to_host(y)))
 
     every = slice(None, None, -(-len(test_set) // LOOKED_AT))
-    ((x, _),) = make_feed(network, Dataset(test_set.images[every], test_set.labels[every]), LOOKED_AT)
-    with wrapped(network, watched):
-        network.forward(x)
+    watch(network, as_batch(network, test_set.images[every]), keep)
     return found
 
 
