@@ -11,6 +11,7 @@ from cnn.cli.app import app, main
 from cnn.cli import train
 from cnn.cli import evaluate
 from cnn.cli import predict
+from cnn.cli import demo
 from cnn.cli import report
 from cnn.cli import compare
 from cnn.cli import summary
@@ -26,6 +27,7 @@ __all__ = [
     "app",
     "compare",
     "compile",
+    "demo",
     "evaluate",
     "export",
     "gradcheck",

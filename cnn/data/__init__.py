@@ -12,7 +12,7 @@ from cnn.data.advice import SAVE
 from cnn.data.dataset import Dataset
 from cnn.data.pictures import Pictures
 from cnn.data.published.bundled import load_mnist
-from cnn.data.published.fashion_mnist import load_fashion_mnist
+from cnn.data.published.fashion_mnist import FASHION_MNIST, load_fashion_mnist
 from cnn.data.readers import cifar10
 from cnn.data.readers.common import MOST_FOLDERS, names_below, names_in, unreadable
 from cnn.data.readers.folder import class_folders, load_parts
@@ -31,6 +31,7 @@ _LOADERS = {
     "fashion-mnist": load_fashion_mnist,
     "cifar10": cifar10.load_cifar10,
 }
+_DOWNLOADED = {each.name: each for each in (FASHION_MNIST, cifar10.CIFAR10)}
 NAMES = tuple(_LOADERS)
 NAMES_ELSEWHERE = {
     "fashion": "fashion-mnist",
@@ -88,6 +89,11 @@ def load(
     if not stat.S_ISDIR(mode):
         return _load_file(path, pictures or Pictures(), seed)
     return _load_folder(path, pictures or Pictures(), seed)
+
+
+def needs_download(source: str) -> bool:
+    """Whether :func:`load` would have to download ``source``."""
+    return source in _DOWNLOADED and not _DOWNLOADED[source].is_here
 
 
 def _load_file(path: Path, pictures: Pictures, seed: int) -> tuple[Dataset, Dataset]:

@@ -10,6 +10,7 @@ from helpers import ROOT
 FLOORS = [
     {"cnn", "cnn.__main__"},
     {"cnn.cli"},
+    {"cnn.demo"},
     {"cnn.selftest"},
     {"cnn.comparison"},
     {"cnn.runs"},

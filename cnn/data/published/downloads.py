@@ -52,6 +52,12 @@ class Published:
         folder = cache_folder() / self.name
         return [self._fetch(file, folder) for file in self.files]
 
+    @property
+    def is_here(self) -> bool:
+        """Whether all files lie in the cache, in their sizes; :meth:`fetch` verifies them."""
+        paths = [(cache_folder() / self.name / file.name, file.size) for file in self.files]
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+
     def _fetch(self, file: PublishedFile, folder: Path) -> Path:
         path = folder / file.name
         fault = _fault(path, file)

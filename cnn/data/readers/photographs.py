@@ -52,18 +52,9 @@ def read_picture(path: Path) -> "Picture":
 
 
 def decode(path: Path) -> "Picture":
-    """Read the picture in ``path``, rotated according to its EXIF data: RGB or RGBA with 8 bits each.
-
-    Only the first frame of an animation is read. Values of more than 8 bits are scaled by
-    :func:`_in_bytes`. Raises DataError if the file is not a picture, is damaged, or has more pixels
-    than Pillow considers safe.
-    """
-    Image = require("PIL.Image", "to read pictures", "pillow")
-    from PIL import ImageOps
-
+    """Read the picture in the file at ``path``, as :func:`decode_bytes` does."""
     with open_file(path) as file:
-        if description := describe_suffix(path.suffix):
-            raise _unknown(path, description)
+        _require_suffix(path)
         size = os.fstat(file.fileno()).st_size
         if size > MOST_BYTES:
             raise DataError(
@@ -71,26 +62,42 @@ def decode(path: Path) -> "Picture":
             )
         try:
             data = file.read()  # from memory Pillow cannot read more than the file contains
-            picture = Image.open(io.BytesIO(data), formats=list(_suffixes().values()))
-            if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError  # which Pillow only warns of, up to twice as many
-            _require_plausible(path, size, picture.size)
-            is_deep = any(";16" in str(tile) for tile in picture.tile)
-            return _in_8_bits(ImageOps.exif_transpose(picture), is_deep)
-        except DataError as error:
-            raise error if str(path) in str(error) else DataError(f"{path}: {error}") from None
-        except Image.UnidentifiedImageError:
-            raise _unknown(path, describe_contents(data)) from None
-        except Image.DecompressionBombError:
-            most = f"{Image.MAX_IMAGE_PIXELS:,}"
-            raise DataError(f"{path}: the picture is too large: expected at most {most} pixels") from None
         except MemoryError:
-            raise DataError(f"{path}: the picture does not fit into memory: scale it down") from None
-        except Exception as error:  # damaged files cause any kind of exception in Pillow
-            reason = short(str(error), 200) or type(error).__name__
-            raise DataError(
-                f"{path}: the picture cannot be read ({reason}): it may be damaged, copy it again"
-            ) from error
+            raise _too_large_for_memory(path) from None
+        except OSError as error:
+            raise _damaged(path, error) from error
+    return decode_bytes(path, data)
+
+
+def decode_bytes(path: Path, data: bytes) -> "Picture":
+    """A picture from what its file contains, rotated according to its EXIF data: RGB or RGBA, 8 bits each.
+
+    Only the first frame of an animation is read. Values of more than 8 bits are scaled by
+    :func:`_in_bytes`. Raises DataError, which names ``path``, if the file is not a picture, is damaged, or
+    has more pixels than Pillow considers safe.
+    """
+    Image = require("PIL.Image", "to read pictures", "pillow")
+    from PIL import ImageOps
+
+    _require_suffix(path)
+    try:
+        picture = Image.open(io.BytesIO(data), formats=list(_suffixes().values()))
+        if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError  # which Pillow only warns of, up to twice as many
+        _require_plausible(path, len(data), picture.size)
+        is_deep = any(";16" in str(tile) for tile in picture.tile)
+        return _in_8_bits(ImageOps.exif_transpose(picture), is_deep)
+    except DataError as error:
+        raise error if str(path) in str(error) else DataError(f"{path}: {error}") from None
+    except Image.UnidentifiedImageError:
+        raise _unknown(path, describe_contents(data)) from None
+    except Image.DecompressionBombError:
+        most = f"{Image.MAX_IMAGE_PIXELS:,}"
+        raise DataError(f"{path}: the picture is too large: expected at most {most} pixels") from None
+    except MemoryError:
+        raise _too_large_for_memory(path) from None
+    except Exception as error:  # damaged files cause any kind of exception in Pillow
+        raise _damaged(path, error) from error
 
 
 def is_picture(name: str) -> bool:
@@ -115,6 +122,21 @@ def pictures_at(path: Path) -> list[Path]:
             f"{path}: this folder contains no pictures: expected .png, .jpg, .tif or similar files"
         )
     return pictures
+
+
+def _require_suffix(path: Path) -> None:
+    """Raise DataError if the file's suffix is that of something else than a picture."""
+    if description := describe_suffix(path.suffix):
+        raise _unknown(path, description)
+
+
+def _too_large_for_memory(path: Path) -> DataError:
+    return DataError(f"{path}: the picture does not fit into memory: scale it down")
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    reason = short(str(error), 200) or type(error).__name__
+    return DataError(f"{path}: the picture cannot be read ({reason}): it may be damaged, copy it again")
 
 
 def _unknown(path: Path, description: str | None) -> DataError:
