@@ -16,9 +16,8 @@ from cnn.data import load, needs_download
 from cnn.data.dataset import Dataset
 from cnn.data.pictures import Pictures
 from cnn.demo import Server, Viewer
-from cnn.network import Network
-from cnn.runs.config import Config
-from cnn.runs.folder import RunFolder
+from cnn.runs.trained import Trained, load_trained
+from cnn.support.errors import DataError
 from cnn.support.terminal import write_line
 
 
@@ -29,9 +28,9 @@ from cnn.support.terminal import write_line
 )
 def demo(
     run: Run,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
-    ] = True,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address, and do not open it in the browser.")
+    ] = False,
     weights: Weights = None,
     device: Device = DEFAULT.device,
     kernels: Kernels = DEFAULT.kernels,
@@ -45,18 +44,17 @@ def demo(
     draw. It is served on this machine alone, at an address with a random token, until you press Ctrl-C.
     Nothing is sent elsewhere.
     """
-    folder = RunFolder(run)
-    network, config, class_names = folder.load(backends.get(device, kernels, threads), weights, winograd)
-    say_weights(folder, weights)
-    tests = _tests(network, config, class_names)
-    with Server(Viewer(network, class_names, folder.path.resolve().name, tests, config.tta)) as server:
+    trained = load_trained(run, backends.get(device, kernels, threads), weights, winograd)
+    say_weights(trained, weights)
+    title = run.resolve().name
+    with Server(Viewer(trained.network, trained.class_names, title, _tests(trained), trained.tta)) as server:
         if as_json:
             print_json({"address": server.address})
             sys.stdout.flush()
         else:
             write_line(server.address)
         say("the page is served at this address until you press Ctrl-C")
-        if browser and _has_screen():
+        if not no_browser and _has_screen():
             threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
         try:
             server.serve_forever()
@@ -64,14 +62,14 @@ def demo(
             say("stopped")
 
 
-def _tests(network: Network, config: Config, class_names: tuple[str, ...]) -> Dataset | str:
+def _tests(trained: Trained) -> Dataset | str:
     """The test images of the run's data, or a sentence that says why there are none."""
-    if needs_download(config.data):
-        return f"there are no test images: {config.data} is not downloaded on this machine"
     try:
-        config.require_data()
-        tests = load(config.data, Pictures.of(network), config.seed)[1].labelled_as(class_names)
-        network.check_images(tests.images[:1])
+        data = trained.require_data()
+        if needs_download(data):
+            raise DataError(f"{data} is not downloaded on this machine")
+        tests = load(data, Pictures.of(trained.network), trained.seed)[1].labelled_as(trained.class_names)
+        trained.network.check_images(tests.images)
         tests.require_classes("the page")
     except ValueError as error:
         return f"there are no test images: {error}"
