@@ -13,6 +13,7 @@ from cnn.cli import evaluate
 from cnn.cli import predict
 from cnn.cli import demo
 from cnn.cli import report
+from cnn.cli import runs
 from cnn.cli import compare
 from cnn.cli import summary
 from cnn.cli import export
@@ -36,6 +37,7 @@ __all__ = [
     "main",
     "predict",
     "report",
+    "runs",
     "selftest",
     "summary",
     "train",

@@ -53,6 +53,7 @@ COMMANDS = {
     "info": "env environment devices device system doctor gpus about",
     "predict": "infer inference classify recognize detect run",
     "report": "plot draw visualize visualise show curves",
+    "runs": "list ls history leaderboard rank experiments",
     "selftest": "check verify self-test",
     "summary": "describe model models layers print architecture",
     "train --resume RUN": "resume continue",

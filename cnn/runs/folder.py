@@ -96,6 +96,11 @@ class RunFolder:
                 ) from None
             yield
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a process trains in the folder."""
+        return system.is_locked(self.path)
+
     def describe(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
         """Write config.json and environment.json."""
         backend = network.backend

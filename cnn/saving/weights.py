@@ -198,6 +198,23 @@ def read_all(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise CheckpointError(f"{path} is not a readable safetensors file: {short(reason, 300)}") from error
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without reading its arrays; CheckpointError if it is damaged."""
+    try:
+        with open_regular(Path(path)) as file:
+            if (length := int.from_bytes(file.read(8), "little")) > MOST_HEADER:
+                raise ValueError(f"its header would have {length:,} bytes, expected at most {MOST_HEADER:,}")
+            metadata = json.loads(file.read(length)).get("__metadata__", {})
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata are not an object")
+        return metadata
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, AttributeError, RecursionError) as error:
+        reason = short(str(error), 200)
+        raise CheckpointError(f"{path} is not a readable safetensors file: {reason}") from None
+
+
 def _read_bfloat16(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
     """Arrays of bfloat16, which NumPy lacks; each value is the upper half of a float32."""
     arrays: dict[str, Any] = {}

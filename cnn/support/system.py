@@ -73,6 +73,15 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the folder's lock."""
+    try:
+        with locked(folder):
+            return False
+    except BlockingIOError:
+        return True
+
+
 def _lock_file(path: Path, stack: ExitStack) -> None:
     """Lock a separate file, which is removed when ``stack`` is closed."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT)

@@ -37,10 +37,10 @@ class RunRecord:
         has_weights = folder.weights_file(tested).exists()
         record = cls(
             name=printable(folder.path.resolve().name),
-            settings=_read_json(folder.config),
+            settings=read_json(folder.config),
             class_names=[printable(str(name)) for name in class_names],
-            environment=_read_json(folder.environment) if folder.environment.exists() else {},
-            epochs=_read_metrics(folder.metrics) if folder.metrics.exists() else [],
+            environment=read_json(folder.environment) if folder.environment.exists() else {},
+            epochs=read_metrics(folder.metrics) if folder.metrics.exists() else [],
             network=folder.load(backends.get("cpu"), tested)[0] if has_weights else None,
             evaluation=evaluation,
         )
@@ -91,7 +91,8 @@ class RunRecord:
         return {f"{part} {kind}": last[self.measured(kind)] for kind in ("accuracy", "loss")}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run; CheckpointError if it is damaged."""
     try:
         values = json.loads(read_text(path))
         if not isinstance(values, dict):
@@ -103,7 +104,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The history in metrics.csv; CheckpointError if it is damaged."""
     try:
         lines = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
         epochs = []
