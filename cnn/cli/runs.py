@@ -9,7 +9,7 @@ from backends.text import did_you_mean
 from cnn.cli.app import app, examples
 from cnn.cli.options import SETTINGS, AsJson
 from cnn.cli.output import print_json, say_notes
-from cnn.models import own
+from cnn.models import sources
 from cnn.runs.listing import ListedRun, differing, list_runs
 from cnn.support.errors import ArgumentError, CheckpointError
 from cnn.support.files import reason_of
@@ -126,7 +126,7 @@ def _text(run: ListedRun, name: str) -> str:
     if name == "date":
         return printable(value[:16].replace("T", " "))
     if name == "model":
-        return printable(own.title(str(value)))
+        return printable(sources.title(str(value)))
     if name == "data":
         return printable(Path(str(value)).name)
     if isinstance(value, list):
