@@ -157,7 +157,7 @@ class Job:
         return notes
 
     def _tensorboard(self) -> Callback:
-        return tensorboard.TensorBoard(self.folder.tensorboard)
+        return tensorboard.TensorBoard(self.folder.tensorboard, self.config.hyperparameters)
 
     def _ended(self, what: str, code: int) -> typer.Exit:
         """Say what ended the run early, and what was kept; -> the exit to raise."""

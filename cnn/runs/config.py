@@ -292,6 +292,13 @@ class Config:
         before = {each.name: each.metadata["before"] for each in fields(cls)}
         return {name: value for name, value in before.items() if value is not MISSING} | values
 
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The settings that decide what the network learns: all but those of the device."""
+        return {
+            each.name: getattr(self, each.name) for each in fields(self) if each.metadata["panel"] != DEVICE
+        }
+
     def require_valid(self) -> None:
         """Raise ArgumentError for a value that is wrong for any data, before they are loaded."""
         for each in fields(self):

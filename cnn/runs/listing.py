@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from cnn.runs.config import DEVICE, Config
+from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.report.record import read_json, read_metrics
 from cnn.saving.weights import SavedNetwork, read_metadata
@@ -66,13 +66,12 @@ def list_runs(folder: Path) -> Iterator[ListedRun | CheckpointError]:
 
 
 def differing(runs: list[ListedRun]) -> list[str]:
-    """The names of the settings of training that are not the same in all runs; not model, data and epochs."""
-    chosen = [each.name for each in fields(Config) if each.metadata["panel"] != DEVICE]
-    own = ("model", "data", "epochs")
+    """The names of the hyperparameters that are not the same in all runs; not model, data and epochs."""
+    settings = [run.config.hyperparameters for run in runs]
     return [
         name
-        for name in chosen
-        if name not in own and any(getattr(run.config, name) != getattr(runs[0].config, name) for run in runs)
+        for name, value in settings[0].items()
+        if name not in ("model", "data", "epochs") and any(other[name] != value for other in settings)
     ]
 
 

@@ -1,6 +1,8 @@
 """Writes logs for TensorBoard, using only the package tensorboard."""
 
+import json
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,14 @@ class TensorBoard(Callback):
     Each training run adds its own file, which is flushed after each epoch. View the logs with
     ``tensorboard --logdir FOLDER``. Raises ArgumentError if the package tensorboard is missing, OSError if
     the folder cannot be written or the disk is full.
+
+    ``hyperparameters`` are what TensorBoard's tab HParams shows for the run, by name. None: the arguments
+    of ``fit`` and the optimizer's settings.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, hyperparameters: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
+        self.hyperparameters = hyperparameters
 
     def on_start(self, run: Run) -> None:
         self._Event = _import("compat.proto.event_pb2").Event
@@ -47,6 +53,9 @@ class TensorBoard(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / f"events.out.tfevents.{time.time():.6f}"
         self._append(file_version="brain.Event:2")
+        given = run.settings if self.hyperparameters is None else self.hyperparameters
+        values = {name: _plain(value) for name, value in given.items() if value is not None}
+        self._append(summary=_import("plugins.hparams.summary_v2").hparams_pb(values))
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         values = [
@@ -84,6 +93,11 @@ def histogram(array: Any) -> dict[str, Any]:
         "bucket_limit": limits[1:],
         "bucket": counts,
     }
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    """A hyperparameter as TensorBoard takes it."""
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value, default=repr)
 
 
 def _import(module: str) -> Any:

@@ -91,6 +91,40 @@ def test_a_histogram_of_nothing_can_be_written(tmp_path):
     assert read(tmp_path)["parameters/0.weight"][1].shape == (0, 3)
 
 
+def hyperparameters(folder):
+    """Those that the tab HParams shows, by name."""
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
+
+    content = EventAccumulator(str(folder)).Reload().PluginTagToContent(metadata.PLUGIN_NAME)
+    found = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG]).hparams
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in found.items()}
+
+
+def test_hyperparameters_are_those_of_fit(tmp_path):
+    train(TensorBoard(tmp_path))
+    found = hyperparameters(tmp_path)
+    expected = {"batch_size": 16, "optimizer": "SGD", "learning_rate": 0.05 * (16 / 128) ** 0.5, "seed": 0}
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert "accumulate" not in found  # it is not used
+
+
+def test_hyperparameters_are_those_that_are_given(tmp_path):
+    given = {"model": "mine", "rate": 0.5, "flip": True, "augment": ["flip", "shift=2"], "size": None}
+    train(TensorBoard(tmp_path, given))
+    assert hyperparameters(tmp_path) == {
+        "model": "mine", "rate": 0.5, "flip": True, "augment": '["flip", "shift=2"]',
+    }  # fmt: skip
+
+
+def test_a_run_of_the_command_has_its_settings(command, own_data):
+    assert command("train", "--data", own_data, "--epochs", 1, "--no-report", "--out", "run")[0] == 0
+    found = hyperparameters("run/tensorboard")
+    assert found["model"] == "lenet5"
+    assert (found["epochs"], found["batch_size"], found["optimizer"]) == (1, 128, "sgd")
+    assert "device" not in found
+
+
 def test_an_epoch_is_in_the_file_as_soon_as_it_is_over(tmp_path):
     seen = []
 
@@ -116,7 +150,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):
 
     def fills_up(self, data):
         writes.append(data)
-        if len(writes) > 2:
+        if len(writes) > 3:
             raise OSError(28, "No space left on device")
         write(self, data)
 
