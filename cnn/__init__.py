@@ -51,6 +51,7 @@ from cnn.layers import (
     initializers,
 )
 from cnn.network import Network as Sequential
+from cnn.runs.fit import fit
 from cnn.saving.weights import load
 from cnn.support import errors
 from cnn.support.errors import (
@@ -77,7 +78,6 @@ from cnn.training.callbacks import (
     Progress,
 )
 from cnn.training.evaluation import evaluate
-from cnn.training.fit import fit
 from cnn.training.focal import Focal
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
 from cnn.training.groups import Group

@@ -16,7 +16,7 @@ from cnn.cli.job import Job
 from cnn.cli.options import RUN, SETTINGS, AsJson, Out, given, with_settings
 from cnn.cli.output import print_json, print_kept, result_line, say
 from cnn.network import Network
-from cnn.runs.config import Config
+from cnn.runs.config import OWN_NETWORK, Config
 from cnn.runs.folder import RunFolder
 from cnn.support.errors import ArgumentError
 from cnn.training.checkpoints import SavedTraining
@@ -171,6 +171,11 @@ def resumed(context: typer.Context, folder: RunFolder) -> Config:
                 f"{flag} cannot be given with --resume: only the settings {CHANGEABLE_FLAGS} may change"
             )
     config, _, _ = folder.read(is_resumed=True)
+    if config.model == OWN_NETWORK:
+        raise ArgumentError(
+            f"{folder.path} was trained in Python: resume it there, with cnn.fit(..., resume="
+            f"{str(folder.checkpoint)!r}) and another folder"
+        )
     if folder.evaluation.exists() and not folder.checkpoint.exists():
         raise ArgumentError(
             f"{folder.path} cannot be resumed, it has no checkpoint: it was imported, or trained by an older "

@@ -36,6 +36,9 @@ from cnn.training.stopping import EarlyStopping, MaxTime, Stop, StopAt
 
 T = TypeVar("T")
 
+# the model and the data of a run that was trained with cnn.fit(run=...)
+OWN_NETWORK, OWN_DATA = "own network", "own data"
+
 # the titles that --help shows the settings below
 ON_WHAT, TRAINING, DEVICE = "Model and data", "Training", "Device"
 
@@ -338,7 +341,9 @@ class Config:
         return *train.split(self.validation, self.seed), test
 
     def require_data(self) -> None:
-        """Raise DataError if the run's data are no longer at their path."""
+        """Raise DataError if the run's data are no longer at their path, or have none."""
+        if self.data == OWN_DATA:
+            raise DataError("the run was trained in Python, its data have no path: give a path with --data")
         if self.data not in data.NAMES and not Path(self.data).exists():
             raise DataError(f"the run's data are no longer at {self.data}: give their new path with --data")
 

@@ -135,15 +135,15 @@ class RunFolder:
                 f"{train!r}: give the path of the original data with --data"
             )
 
-    def require_new(self) -> None:
+    def require_new(self, advice: str = "give --out another name") -> None:
         """Raise ArgumentError if there is something at the folder's place, or it could not be made.
 
-        A default folder moves on to the next number instead.
+        A default folder moves on to the next number instead. The message ends with ``advice``.
         """
         while os.path.lexists(self.path):
             further = next(self._further, None)
             if further is None:
-                raise ArgumentError(f"the output folder {self.path} exists: give --out another name")
+                raise ArgumentError(f"the output folder {self.path} exists: {advice}")
             self._lie_at(further)
         parent = next(parent for parent in self.path.absolute().parents if parent.exists())
         if not parent.is_dir():

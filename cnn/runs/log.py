@@ -53,6 +53,7 @@ class RunLog(Callback):
 
     def on_end(self, run: Run) -> None:
         with self._alone:
-            if run.stop and are_finite(run.network.state_dict()):
+            has_begun = run.step > 0 and not self.folder.weights.exists()  # if an exception ended it
+            if (run.stop or has_begun) and are_finite(run.network.state_dict()):
                 run.save(self.folder.weights)
             self._checkpoint.on_end(run)

@@ -75,6 +75,14 @@ class SavedNetwork:
             return None
 
     @property
+    def is_described(self) -> bool:
+        """Whether the file says which layers the network has."""
+        try:
+            return "network" in json.loads(self.metadata[METADATA])
+        except (TypeError, LookupError, ValueError, RecursionError):
+            return False
+
+    @property
     def dtype(self) -> str:
         """The dtype of the weights."""
         return "float64" if any(array.dtype == np.float64 for array in self.state.values()) else "float32"
@@ -97,7 +105,10 @@ class SavedNetwork:
         Raises CheckpointError if the file does not describe one.
         """
         try:
-            return _described(json.loads(self.metadata[METADATA]))
+            description = json.loads(self.metadata[METADATA])
+            if "not_described" in description:
+                raise ValueError(description["not_described"])
+            return _described(description)
         except (TypeError, LookupError, AttributeError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{self.path}: the file does not describe its network ({short(str(error), 200)}): give a "

@@ -223,7 +223,7 @@ class LearningGuard(Callback):
             trouble = trouble or f"{_no_better(run, record)}; try {_lower_rate(run)}, or more epochs"
         if trouble and not self._warned:
             self._warned = True
-            warnings.warn(trouble, Notice, stacklevel=3)  # in the caller of fit
+            warnings.warn(trouble, Notice, stacklevel=4)  # in the caller of cnn.fit
 
     def _failure(self, run: Run, record: dict[str, Any], first: float) -> str | None:
         """Why the network is useless, or None."""

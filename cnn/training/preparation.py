@@ -71,7 +71,7 @@ class PreparedRun:
         _warn_of_data(network, train, self.validation)
         if network.parameters and not network.is_trained:
             message = 'all parameters are frozen, so nothing is learned: net.unfreeze("*") changes that'
-            warnings.warn(message, Notice, stacklevel=3)  # of who called fit
+            warnings.warn(message, Notice, stacklevel=4)  # of who called cnn.fit
         self.optimizer.build(network)
         totals = Totals(network, loss, self.metrics, train.has_accuracy)
         training = TrainingStep(network, loss, self.optimizer, feed, totals, self.graph, self.transforms)
@@ -273,4 +273,4 @@ def _warn_of_data(network: Network, train: Dataset, validation: Dataset | None) 
     if validation is not None:
         notes += notes_on(validation, "evaluated", train)  # which may be the test set
     for note in notes:
-        warnings.warn(note, Notice, stacklevel=4)  # of who called fit
+        warnings.warn(note, Notice, stacklevel=5)  # of who called cnn.fit

@@ -139,7 +139,9 @@ def _missing(record: RunRecord) -> list[str]:
     """A sentence for each missing file."""
     sentences = {
         "The run has no metrics.csv: no epoch was finished, or it was trained elsewhere.": record.epochs,
-        "The run has no model.safetensors: there are no weights to show.": record.network,
+        "There are no weights to show: the run has no model.safetensors, or layers of its own program.": (
+            record.network
+        ),
         "The run has no evaluation.safetensors, because it did not finish: "
         "confusion matrix, mistakes, activations and times are not shown.": record.evaluation,
         "The run has no environment.json: the machine is not known.": record.environment,

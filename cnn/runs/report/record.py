@@ -9,8 +9,10 @@ from typing import Any
 
 import backends
 from cnn.network import Network
+from cnn.runs.config import OWN_NETWORK
 from cnn.runs.folder import RunFolder
 from cnn.runs.report.evaluation import LARGEST, Evaluation
+from cnn.saving.weights import SavedNetwork
 from cnn.support.errors import CheckpointError
 from cnn.support.reading import read_text
 from cnn.support.text import printable, short
@@ -25,7 +27,7 @@ class RunRecord:
     class_names: list[str]
     environment: dict[str, Any]
     epochs: list[dict[str, float]]  # metrics.csv
-    network: Network | None  # on the CPU
+    network: Network | None  # on the CPU; None too if its layers are not known here
     evaluation: Evaluation | None
 
     @classmethod
@@ -41,7 +43,7 @@ class RunRecord:
             class_names=[printable(str(name)) for name in class_names],
             environment=read_json(folder.environment) if folder.environment.exists() else {},
             epochs=read_metrics(folder.metrics) if folder.metrics.exists() else [],
-            network=folder.load(backends.get("cpu"), tested)[0] if has_weights else None,
+            network=_network(folder, tested) if has_weights else None,
             evaluation=evaluation,
         )
         if record.evaluation and len(record.evaluation.confusion) != len(class_names):
@@ -89,6 +91,17 @@ class RunRecord:
             return {}
         part, last = self.checked if self.validated else "training", self.epochs[-1]
         return {f"{part} {kind}": last[self.measured(kind)] for kind in ("accuracy", "loss")}
+
+
+def _network(folder: RunFolder, weights: str) -> Network | None:
+    """The network of the run; None if only the program that trained it has the classes of its layers."""
+    try:
+        return folder.load(backends.get("cpu"), weights)[0]
+    except CheckpointError:
+        file = folder.weights_file(weights)
+        if folder.read()[0].model == OWN_NETWORK and not SavedNetwork.read(file).is_described:
+            return None
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""The folder of a run that was trained in Python."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from backends.text import quoted
+from cnn.network import Network
+from cnn.runs.config import OWN_DATA, OWN_NETWORK, Config
+from cnn.runs.folder import RunFolder
+from cnn.runs.log import RunLog
+from cnn.runs.report import examine, write_report
+from cnn.support.errors import Notice
+from cnn.support.files import reason_of
+from cnn.training import tensorboard
+from cnn.training.averaging import EMA
+from cnn.training.callbacks import Callback, Dispensable, LearningGuard, NaNGuard, Progress
+from cnn.training.fit import fit
+from cnn.training.gradients import ClipNorm, ClipValue
+from cnn.training.named import OPTIMIZERS
+from cnn.training.preparation import PreparedRun, prepare
+from cnn.training.schedules import SCHEDULES
+
+
+def fit_in_folder(path: Path, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train with these arguments of ``fit``, and keep the folder of the run; -> the history."""
+    folder = RunFolder(path)
+    folder.require_new("give run another name")
+    arguments["train"].require_classes("run")
+    prepared = prepare(**arguments)  # checks the arguments, builds the network and chooses defaults
+    callbacks: list[Callback] = [*_usual_callbacks(arguments["callbacks"])]
+    callbacks.append(RunLog(folder, _config(prepared), prepared.train.classes))
+    if tensorboard.installed():
+        callbacks.append(Dispensable(lambda: tensorboard.TensorBoard(folder.tensorboard), "logs", _warn))
+    history = fit(**arguments | {"callbacks": callbacks})
+    try:
+        _test_and_report(folder, prepared)
+    except (OSError, ValueError) as error:  # the trained network is worth more than the report
+        again = f"`cnn report {quoted(str(path))}` draws it"
+        _warn(f"no report: {reason_of(error) if isinstance(error, OSError) else error}; {again}")
+    return history
+
+
+def _usual_callbacks(given: Any) -> Any:
+    return [Progress(), NaNGuard(), LearningGuard()] if given is None else given
+
+
+def _test_and_report(folder: RunFolder, prepared: PreparedRun) -> None:
+    validation = prepared.validation
+    if validation is not None and validation.has_one_class_each:
+        examine(prepared.network, validation, prepared.batch_size).save(folder.evaluation)
+    write_report(folder)
+
+
+def _config(prepared: PreparedRun) -> Config:
+    """The settings of the run, as far as ``cnn train`` has them too."""
+    network, optimizer = prepared.network, prepared.optimizer
+    inner = getattr(optimizer, "optimizer", optimizer)  # of one that averages
+    found = inner.present_settings
+    return Config(
+        model=OWN_NETWORK,
+        data=OWN_DATA,
+        epochs=prepared.epochs,
+        batch_size=prepared.batch_size,
+        optimizer=_name(inner, OPTIMIZERS),
+        learning_rate=found["learning_rate"],
+        momentum=found.get("momentum"),
+        nesterov=found.get("nesterov", False),
+        weight_decay=found.get("weight_decay"),
+        ema=optimizer.decay if isinstance(optimizer, EMA) else 0.0,
+        schedule=_name(prepared.schedule, SCHEDULES),
+        warmup=prepared.schedule.warmup,
+        clip=_limit(prepared, ClipNorm),
+        clip_value=_limit(prepared, ClipValue),
+        accumulate=prepared.accumulate,
+        augment=[repr(each) for each in prepared.augment] or None,
+        normalize=prepared.normalize,
+        seed=prepared.seed,
+        graph=prepared.graph,
+        stream=prepared.stream,
+        **_of(network),
+    )
+
+
+def _of(network: Network) -> dict[str, Any]:
+    """The settings of a network that is built."""
+    backend, context = network.backend, network.context
+    own = {"device": backend.name, "kernels": backend.kernels.name, "dtype": network.dtype}
+    return own | {"fuse": context.fuse, "winograd": context.winograd}
+
+
+def _name(made: Any, kinds: Any) -> str:
+    """The name that the command has for the kind of an object; that of its class for others."""
+    names = {kind: name for name, kind in kinds.items()}
+    return names.get(type(made), type(made).__name__)
+
+
+def _limit(prepared: PreparedRun, kind: type) -> float:
+    """The limit of the gradient that a transform of this kind has; 0 without one."""
+    return next((float(each.limit) for each in prepared.transforms if type(each) is kind), 0.0)  # type: ignore[attr-defined]
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, Notice, stacklevel=5)  # of who called cnn.fit
