@@ -5,7 +5,7 @@ import secrets
 import socketserver
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,7 +74,7 @@ class Server(ThreadingHTTPServer):
         self.pages = {
             path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in PAGES.items()
         }
-        self._worker = ThreadPoolExecutor(1, "network")
+        self._worker, self._is_closed = ThreadPoolExecutor(1, "network"), False
 
     def server_bind(self) -> None:
         socketserver.TCPServer.server_bind(self)  # HTTPServer's would also look up the machine's name
@@ -92,9 +92,18 @@ class Server(ThreadingHTTPServer):
 
     def compute(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
         """The result of ``function`` in the thread of the network."""
-        return self._worker.submit(function, *arguments).result()
+        try:
+            return self._worker.submit(function, *arguments).result()
+        except (RuntimeError, CancelledError):
+            if self._is_closed:
+                raise Refused(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "the server was stopped: start cnn demo again, and open the address that it prints",
+                ) from None
+            raise
 
     def server_close(self) -> None:
+        self._is_closed = True
         super().server_close()
         self._worker.shutdown(cancel_futures=True)
 

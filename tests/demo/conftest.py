@@ -1,29 +1,13 @@
-"""A page that is served in this process, of small networks."""
-
-import contextlib
-import threading
+"""What is shown on the page in these tests."""
 
 import numpy as np
 import pytest
 
 import backends
 import cnn
-from cnn.demo import Server, Viewer
+from cnn.demo import Viewer
 
 NAMES = ("<img src=x onerror=alert(1)>", "salt & 'pepper'", "a long name " * 8, "3", "4", "5", "6")
-
-
-@contextlib.contextmanager
-def served(viewer):
-    """The server, which answers inside the block."""
-    with Server(viewer) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from demo.conftest import NAMES, served
+from helpers.served_page import served
 
 import backends
 import cnn
@@ -213,7 +213,7 @@ def test_a_test_image_is_what_the_network_was_tested_on(page, grey):
         status, answer = told(page, "POST", f"look?test={number}")
         assert status == 200
         np.testing.assert_array_equal(pixels(answer["input"]["src"]), grey.tests.images[number, 0])
-        assert answer["truth"] == NAMES[grey.tests.labels[number]]
+        assert answer["truth"] == grey.class_names[grey.tests.labels[number]]
         expected = grey.network.predict(grey.tests.images[number : number + 1])[0].max()
         assert answer["top"][0]["share"] == pytest.approx(expected, rel=1e-5)
 
@@ -295,6 +295,14 @@ def test_many_ask_at_once(page):
     assert together == alone * 3
 
 
+def test_a_request_under_way_when_it_is_stopped_is_no_error(grey, capfd):
+    with served(grey) as running:
+        running.server_close()
+        with pytest.raises(server.Refused, match="stopped"):
+            running.compute(grey.about)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_network_that_shows_no_pictures_is_refused():
     vector = cnn.Sequential(cnn.Dense(3))
     vector.build((5,), backend="cpu")
@@ -310,7 +318,7 @@ def test_a_network_that_shows_no_pictures_is_refused():
 
 
 def test_without_test_images_it_says_why(grey):
-    viewer = Viewer(grey.network, NAMES, "x", "there are no test images: they were moved")
+    viewer = Viewer(grey.network, grey.class_names, "x", "there are no test images: they were moved")
     assert viewer.about()["tests"] == 0
     assert viewer.about()["without"] == "there are no test images: they were moved"
     with pytest.raises(ValueError, match="they were moved"):

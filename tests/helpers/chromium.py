@@ -29,7 +29,7 @@ class Browser:
         self._from, theirs_out = os.pipe()
         script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'  # Chromium reads from 3 and writes to 4
         self._process = subprocess.Popen(
-            ["sh", "-c", script, "sh", BROWSER, *flags],
+            ["bash", "-c", script, "bash", BROWSER, *flags],
             pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(theirs_in)
@@ -91,6 +91,7 @@ class Browser:
 
     def open(self, address):
         self.call("Page.navigate", url=address)
+        self.wait_for("document.readyState === 'complete'")
 
     def look(self, width, height=900, dark=False, phone=False):
         """The size of the window, and what the reader prefers."""
