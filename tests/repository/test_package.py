@@ -73,6 +73,7 @@ def test_wheel_holds_the_data_and_the_licences(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
         assert {f"cnn/data/published/mnist/{name}-ubyte.gz" for name in MNIST} <= names
+        assert {f"cnn/demo/static/page.{suffix}" for suffix in ("html", "css", "js")} <= names
         for name in ("LICENSE", "NOTICE"):
             (inside,) = [path for path in names if path.endswith(f".dist-info/licenses/{name}")]
             assert archive.read(inside) == (ROOT / name).read_bytes()
@@ -125,6 +126,8 @@ assert ".whl" in cnn.__file__, cnn.__file__
 print(len(cnn.data.load("mnist")[1]), SOURCE.read_text("utf-8").count("__global__") > 0)
 from cnn.runs.report import page
 print(page.files("cnn.runs.report").joinpath("page.html").read_text("utf-8").count("<html") > 0)
+from cnn.demo import server
+print(server.files("cnn.demo").joinpath("static").joinpath("page.html").read_text("utf-8").count("<html") > 0)
 try:
     from backends.cpu.compiled import kernel_cache, products
     print(kernel_cache.stamp(products.__name__).hex())
@@ -132,13 +135,13 @@ except ImportError:  # there is no Numba
     print()
 """
     found = python("-c", code, path=wheel, cwd=tmp_path).stdout.split("\n")
-    assert found[:2] == ["10000 True", "True"]
+    assert found[:3] == ["10000 True", "True", "True"]
     code = (
         "from backends.cpu.compiled.kernel_cache import stamp\n"
         "from backends.cpu.compiled import products; print(stamp(products.__name__).hex())"
     )
-    if found[2]:  # the kernels are the same code wherever it lies, so they are cached together
-        assert found[2] == python("-c", code, path=installed, cwd=tmp_path).stdout.strip()
+    if found[3]:  # the kernels are the same code wherever it lies, so they are cached together
+        assert found[3] == python("-c", code, path=installed, cwd=tmp_path).stdout.strip()
 
 
 def test_command_is_installed(installed: Path, tmp_path: Path) -> None:
