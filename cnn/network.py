@@ -391,6 +391,7 @@ class Network(Freezable):
                 scratch, draws = Scratch(backend, name), Draws(backend, seed)
                 super().build(input_shape, Context(backend, name, scratch, draws, fuse, winograd))
                 self._allocate(seed)
+                self._freeze_untrainable()
                 self.is_root, self._batch, self._seed = True, 0, seed
         except (OutOfMemory, MemoryError) as error:
             self.unbuild()

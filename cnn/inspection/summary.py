@@ -22,6 +22,7 @@ def rows(network: Any) -> list[dict[str, Any]]:
             "layer": layer.label,
             "output_shape": list(layer.output_shape),
             "parameters": sum(parameter.size for parameter in layer.own_parameters.values()),
+            "trainable": layer.trainable,
             "multiply_adds": layer.multiply_adds,
             "bytes": layer.kept_bytes if layer is together[-1] else 0,
             "in_one_pass": _paths(together),
@@ -52,6 +53,9 @@ def totals(network: Any) -> dict[str, int]:
     largest = max((prod(row["output_shape"]) for row in table), default=0)
     return {
         "parameters": sum(row["parameters"] for row in table),
+        "trained_parameters": sum(
+            parameter.size for parameter in network.parameters.values() if not parameter.frozen
+        ),
         "multiply_adds": sum(row["multiply_adds"] for row in table),
         "parameter_bytes": network.flat.value.nbytes + network.flat.grad.nbytes,
         "bytes_per_image": sum(row["bytes"] for row in table) + 2 * largest * itemsize,
@@ -93,6 +97,11 @@ def show(network: Any) -> None:
         f"{readable_bytes(whole['parameter_bytes'])}; the total memory per image includes the gradients that "
         "layers pass on"
     )
+    if frozen := [row for row in table if not row["trainable"]]:
+        write_line(
+            f"layers {_list(frozen)} are frozen: training changes {whole['trained_parameters']:,} of "
+            f"{whole['parameters']:,} parameters"
+        )
     if summing := [row for row in table if row["adds_up_moments"]]:
         write_line(
             f"in training, layers {_list(summing)} compute the mean and the variance for the normalization "

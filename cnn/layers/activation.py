@@ -273,6 +273,8 @@ class PReLU(Layer):
         1 for one weight, or the number of channels for one weight for each.
     init : float
         The first value of the weight.
+    trainable : bool
+        Whether training changes the weight.
 
     Raises
     ------
@@ -282,7 +284,8 @@ class PReLU(Layer):
         When built on an input with another number of channels.
     """
 
-    def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, *, trainable: bool = True) -> None:
+        self.trainable = trainable
         self.num_parameters = size("PReLU: num_parameters", num_parameters)
         self.init = number("PReLU: init", init)
 

@@ -42,6 +42,8 @@ class Conv2D(Weighted):
     padding_mode : str
         What the padding consists of: "zeros", "reflect" (the input mirrored at its edges) or "replicate"
         (its edges repeated).
+    trainable : bool
+        Whether training changes the layer.
 
     Raises
     ------
@@ -63,7 +65,10 @@ class Conv2D(Weighted):
         untied_bias: bool = False,
         initializer: str = "he_normal",
         padding_mode: str = "zeros",
+        *,
+        trainable: bool = True,
     ) -> None:
+        self.trainable = trainable
         self.out_channels = size("Conv2D: out_channels", out_channels)
         self.groups = size("Conv2D: groups", groups)
         self.bias = flag("Conv2D: bias", bias)

@@ -14,11 +14,14 @@ class Dense(Weighted):
     """Every output a weighted sum of every input: (F,) -> (O,), ``y = weight @ x + bias``.
 
     As PyTorch's Linear: the weight is (O, F), the bias (O,); named as in Keras. ``initializer`` names
-    the weight's (see :mod:`cnn.initializers`); the bias starts at zero. Raises ShapeError when built
-    on an image.
+    the weight's (see :mod:`cnn.initializers`); the bias starts at zero. Training leaves the layer as it is
+    if not ``trainable``. Raises ShapeError when built on an image.
     """
 
-    def __init__(self, out_features: int, bias: bool = True, initializer: str = "he_normal") -> None:
+    def __init__(
+        self, out_features: int, bias: bool = True, initializer: str = "he_normal", *, trainable: bool = True
+    ) -> None:
+        self.trainable = trainable
         self.out_features = size("Dense: out_features", out_features)
         self.bias = flag("Dense: bias", bias)
         self.initializer = initializers.require(initializer, "Dense")

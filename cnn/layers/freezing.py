@@ -43,6 +43,11 @@ class Freezable(Sequential):
         """
         self._set_frozen(self._with_whole_layers(set(self.frozen_names) - set(self._find(names))))
 
+    def _freeze_untrainable(self) -> None:
+        """Freeze the layers that were made with ``trainable=False``."""
+        frozen = [layer for layer in self.walk() if layer.frozen]
+        self.freeze(*(layer.path for layer in frozen if layer.own_parameters or layer.statistics))
+
     def _with_whole_layers(self, frozen: set[str]) -> set[str]:
         """``frozen`` without the statistics of layers that are only frozen in part."""
         partly = {name.rpartition(".")[0] for name in self.arrays if name not in frozen}

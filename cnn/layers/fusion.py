@@ -23,6 +23,10 @@ class Fused(Layer):
         self.backend = layers[0].backend
         self._own_parameters = layers[0].parameters
 
+    @property
+    def is_trained(self) -> bool:
+        return any(layer.is_trained for layer in self.layers)
+
     def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
         yield self.layers
 
@@ -202,9 +206,10 @@ class Folded(Fused, Joinable):
         return self._backward_before_last(last, input_grad)
 
     def _backward_before_last(self, dy: Array | None, input_grad: bool) -> Array | None:
-        for layer in reversed(self._training[:-1]):
-            dy = layer.backward(dy, input_grad or layer is not self._training[0])
-        return dy
+        first, *rest = self._training[:-1]
+        for layer in reversed(rest):
+            dy = layer.backward(dy)
+        return first.backward(dy, input_grad) if input_grad or first.is_trained else None
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         weight = self._layer.parameters["weight"]

@@ -12,6 +12,7 @@ from backends.kernels.functions import Function
 from backends.memory import Array, Buffers, Scratch, Shape
 from cnn.layers import initializers
 from cnn.layers.draws import Draws
+from cnn.layers.trainable import Trainable
 from cnn.support import origin
 from cnn.support.arguments import countable
 from cnn.support.errors import ArgumentError
@@ -49,7 +50,7 @@ class Context:
     path: str = ""
 
 
-class Layer:
+class Layer(Trainable):
     """A part of a network. A new layer overrides :meth:`forward`, :meth:`backward` and often :meth:`build`.
 
     :meth:`build` receives the shape of one sample; it calls ``super().build`` and declares parameters.
@@ -63,7 +64,6 @@ class Layer:
     """
 
     built = False
-    frozen = False  # whether training leaves the layer as it is; set by Network.freeze
     path = ""  # its place in the network: "3", or "3.1" inside a container
     is_view = False  # whether the output is the input's numbers in another shape
     gives_probabilities = False  # whether the outputs are not negative and add up to 1
@@ -153,11 +153,6 @@ class Layer:
     def parameters(self) -> dict[str, Parameter]:
         """The parameters by name."""
         return self._own_parameters
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether it has parameters that training changes."""
-        return any(not parameter.frozen for parameter in self.parameters.values())
 
     @property
     def own_parameters(self) -> dict[str, Parameter]:

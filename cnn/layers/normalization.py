@@ -23,7 +23,10 @@ class _BatchNorm(Joinable):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        *,
+        trainable: bool = True,
     ) -> None:
+        self.trainable = trainable
         name = type(self).__name__
         self.eps = positive(f"{name}: eps", eps)  # the variance may be 0
         self.momentum = None if momentum is None else number(f"{name}: momentum", momentum)
@@ -176,6 +179,8 @@ class BatchNorm2D(_BatchNorm):
         Whether there are a weight and a bias for each channel.
     track_running_stats : bool
         Whether there are running averages. Without them, inference uses the batch too.
+    trainable : bool
+        Whether training changes the layer, its running averages too. If not, training uses these averages.
 
     Raises
     ------
@@ -277,6 +282,8 @@ class LayerNorm(_GroupNormalization):
         Whether there are a weight and a bias.
     bias : bool
         Whether there is a bias next to the weight.
+    trainable : bool
+        Whether training changes the layer.
 
     Raises
     ------
@@ -286,7 +293,15 @@ class LayerNorm(_GroupNormalization):
 
     groups = 1
 
-    def __init__(self, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True) -> None:
+    def __init__(
+        self,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        trainable: bool = True,
+    ) -> None:
+        self.trainable = trainable
         self.eps = positive("LayerNorm: eps", eps)
         self.elementwise_affine = flag("LayerNorm: elementwise_affine", elementwise_affine)
         self.bias = flag("LayerNorm: bias", bias)
@@ -314,6 +329,8 @@ class GroupNorm(_GroupNormalization):
         Added to the variance.
     affine : bool
         Whether there are a weight and a bias for each channel.
+    trainable : bool
+        Whether training changes the layer.
 
     Raises
     ------
@@ -323,7 +340,10 @@ class GroupNorm(_GroupNormalization):
         When built on an input whose channels cannot be cut into the groups.
     """
 
-    def __init__(self, groups: int, eps: float = 1e-5, affine: bool = True) -> None:
+    def __init__(
+        self, groups: int, eps: float = 1e-5, affine: bool = True, *, trainable: bool = True
+    ) -> None:
+        self.trainable = trainable
         self.groups = size("GroupNorm: groups", groups)
         self.eps = positive("GroupNorm: eps", eps)
         self.affine = flag("GroupNorm: affine", affine)

@@ -32,6 +32,8 @@ class ConvTranspose2D(Layer):
     initializer : str
         The weight's, by name (see :mod:`cnn.initializers`); biases start at zero. The fan-in is
         O/groups * KH * KW, as in PyTorch.
+    trainable : bool
+        Whether training changes the layer.
 
     Raises
     ------
@@ -52,7 +54,10 @@ class ConvTranspose2D(Layer):
         bias: bool = True,
         dilation: int | tuple[int, int] = 1,
         initializer: str = "he_normal",
+        *,
+        trainable: bool = True,
     ) -> None:
+        self.trainable = trainable
         name = "ConvTranspose2D"
         self.out_channels = size(f"{name}: out_channels", out_channels)
         self.groups = size(f"{name}: groups", groups)
