@@ -50,6 +50,7 @@ from cnn.layers import (
     ZeroPad2D,
     initializers,
 )
+from cnn.models.finetuning import find_head, replace_head
 from cnn.network import Network as Sequential
 from cnn.runs.fit import fit
 from cnn.saving.weights import load
@@ -195,6 +196,7 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "find_head",
     "find_rate",
     "fit",
     "initializers",
@@ -203,5 +205,6 @@ __all__ = [
     "metrics",
     "models",
     "optimizers",
+    "replace_head",
     "schedules",
 ]

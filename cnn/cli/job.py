@@ -16,6 +16,7 @@ from cnn.data.notes import notes_on
 from cnn.data.preprocessing import Preprocessing
 from cnn.data.sources import is_too_large
 from cnn.inspection.memory import memory as memory_of
+from cnn.inspection.summary import frozen_note
 from cnn.models import sources
 from cnn.network import Network
 from cnn.runs.config import Config
@@ -51,17 +52,19 @@ class Job:
     test_set: Dataset
     is_resumed: bool = False  # in a folder that exists
     saved: SavedTraining | None = None
+    base: str | None = None  # what is taken over from the network that the run begins with
     guard: LearningGuard = field(default_factory=LearningGuard)
 
     @property
-    def headline(self) -> str:
-        """The model, the data and the device, in a line."""
+    def headlines(self) -> list[str]:
+        """The model, the data and the device, in a line; and in another what a fine-tuned network keeps."""
         config, backend = self.config, self.network.backend
         where = f"{backend.name} ({backend.reason})"
         start = f"; resumes from {self.saved.position}" if self.saved else ""
         notes = f" ({'; '.join(self.train_set.notes)})" if self.train_set.notes else ""
         images = f"{len(self.train_set):,} images of {config.data}{notes}"
-        return f"{sources.title(config.model)} on {images}; {where}{start}"
+        headline = f"{sources.title(config.model)} on {images}; {where}{start}"
+        return [headline, self.base] if self.base else [headline]
 
     def require_place(self) -> None:
         """Raise ArgumentError if the folder of a new run exists already."""
@@ -93,7 +96,7 @@ class Job:
             NaNGuard(),
             self.guard,  # before what keeps its finding
             RunLog(self.folder, self.config, self.train_set.classes, self.is_resumed),
-            Headline(self.headline, self._notes()),
+            Headline(self.headlines, self._notes()),
             Progress(tests=self.validation_set is None),
             *stops,
         ]
@@ -145,9 +148,11 @@ class Job:
             self.folder.write_config(replace(config, data=self.config.data), shape, class_names)
 
     def _notes(self) -> list[str]:
-        """Notes on the speed of this run, and on changes since the last one in its folder."""
+        """Notes on the speed of this run, its frozen layers, and changes since the last one in its folder."""
         slower = self.network.backend.slower
         notes = [f"this run is slower than it could be: {slower}"] if slower else []
+        if frozen := frozen_note(self.network):
+            notes.append(frozen)
         changes = self.folder.changes(self.network.backend) if self.saved else []
         if changes:
             notes.append(
@@ -233,7 +238,8 @@ class Job:
         """Print the learning rate that a range test suggests, and draw the test; nothing is trained."""
         self.require_place()
         require_matplotlib("to draw the range test of the learning rate")
-        say(self.headline)
+        for line in self.headlines:
+            say(line)
         if self.config.normalize:
             self.network.preprocessing = Preprocessing.of(self.train_set)
         with np.errstate(over="ignore", invalid="ignore"):  # the last steps are meant to be too large
@@ -271,7 +277,8 @@ class Job:
             figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}
             print_json({"run": str(self.folder.path), "config": asdict(config), **figures})
             return
-        write_line(self.headline)
+        for line in self.headlines:
+            write_line(line)
         say_notes(
             [
                 *notes_on(self.train_set, "training", normalized=config.normalize),
@@ -287,12 +294,11 @@ class Job:
 
 
 class Headline(Callback):
-    """Prints the headline and the notes when the training run starts."""
+    """Prints the headlines and the notes when the training run starts."""
 
-    def __init__(self, text: str, notes: Sequence[str]) -> None:
-        self.text, self.notes = text, notes
+    def __init__(self, lines: Sequence[str], notes: Sequence[str]) -> None:
+        self.lines = [*lines, *(f"note: {note}" for note in notes)]
 
     def on_start(self, run: Run) -> None:
-        say(self.text)
-        for note in self.notes:
-            say(f"note: {note}")
+        for line in self.lines:
+            say(line)

@@ -17,6 +17,7 @@ from cnn.cli.options import RUN, SETTINGS, AsJson, Out, given, with_settings
 from cnn.cli.output import print_json, print_kept, result_line, say
 from cnn.network import Network
 from cnn.runs.config import OWN_NETWORK, Config
+from cnn.runs.finetuning import Base, with_model
 from cnn.runs.folder import RunFolder
 from cnn.support.errors import ArgumentError
 from cnn.training.checkpoints import SavedTraining
@@ -33,6 +34,7 @@ CHANGEABLE_FLAGS = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABL
         "cnn train --model notebook --classes 0,1 --per-class 5000 --batch-size 32",
         "cnn train --data my_images.npz --out runs/mine",
         "cnn train --config runs/mine/config.json --seed 1",
+        "cnn train --from runs/mine --data photos --freeze all-but-head",
         "cnn train --resume runs/mine",
     )
 )
@@ -89,6 +91,9 @@ def train(
     """
     if resume is None:
         config = Config(**settings)
+        if config.base:
+            source = context.get_parameter_source("model")
+            config = with_model(config, is_given=source is not None and source.name != "DEFAULT")
         folder = RunFolder(out) if out else RunFolder.default(config.model)
     else:
         folder = RunFolder(resume)
@@ -122,20 +127,28 @@ def make_job(config: Config, folder: RunFolder, is_resumed: bool) -> Job:
         say("note: --tf32 has no effect on the CPU")
     saved = SavedTraining.read(folder.checkpoint) if is_resumed and folder.checkpoint.exists() else None
     source = models.find(config.model) if saved is None else folder.source(config, saved.network)
-    train_set, validation_set, test_set = config.load_data()
+    base = Base.load(config, backend) if config.base and not saved else None
+    train_set, validation_set, test_set = config.load_data(base.pictures(config) if base else None)
+    if base:
+        config = base.completed(config, train_set)
     if is_resumed:
         folder.require_same(train_set)
     if saved:
         saved.require_data(train_set)
     backend.kernels.when_compiling(say)
-    made = source.make(len(train_set.classes), train_set.shape)
-    network = config.build_network(made, train_set.shape, backend)
+    if base:
+        network = base.make_network(config, train_set.classes)
+    else:
+        made = source.make(len(train_set.classes), train_set.shape)
+        network = config.build_network(made, train_set.shape, backend)
+    config.freeze_layers(network)
     if not is_resumed:
         _require_named(network, len(train_set.classes))
     config.require_suitable(network)
-    chosen = config.make_optimizer(len(train_set))
+    chosen = config.make_optimizer(len(train_set), network)
     sets = train_set, validation_set, test_set
-    return Job(config.with_values_of(chosen), folder, network, chosen, *sets, is_resumed, saved)
+    note = base.note(config, network, train_set.classes) if base else None
+    return Job(config.with_values_of(chosen), folder, network, chosen, *sets, is_resumed, saved, note)
 
 
 def _require_named(network: Network, classes: int) -> None:

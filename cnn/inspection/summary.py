@@ -97,11 +97,8 @@ def show(network: Any) -> None:
         f"{readable_bytes(whole['parameter_bytes'])}; the total memory per image includes the gradients that "
         "layers pass on"
     )
-    if frozen := [row for row in table if not row["trainable"]]:
-        write_line(
-            f"layers {_list(frozen)} are frozen: training changes {whole['trained_parameters']:,} of "
-            f"{whole['parameters']:,} parameters"
-        )
+    if frozen := frozen_note(network):
+        write_line(frozen)
     if summing := [row for row in table if row["adds_up_moments"]]:
         write_line(
             f"in training, layers {_list(summing)} compute the mean and the variance for the normalization "
@@ -110,6 +107,17 @@ def show(network: Any) -> None:
     for algorithm in dict.fromkeys(row["algorithm"] for row in table if row["algorithm"]):
         layers = _list([row for row in table if row["algorithm"] == algorithm])
         write_line(f"{algorithm} computes large batches of layers {layers}")
+
+
+def frozen_note(network: Any) -> str | None:
+    """A sentence on the frozen layers of a network, if it has any."""
+    frozen = [row for row in rows(network) if not row["trainable"]]
+    if not frozen:
+        return None
+    whole = totals(network)
+    changed = f"training changes {whole['trained_parameters']:,} of {whole['parameters']:,} parameters"
+    are = f"layers {_list(frozen)} are" if len(frozen) > 1 else f"layer {_list(frozen)} is"
+    return f"{are} frozen: {changed}"
 
 
 def _list(table: list[dict[str, Any]]) -> str:

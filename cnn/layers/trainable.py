@@ -1,13 +1,10 @@
 """Whether training changes a layer: one flag, set by its constructor or by :meth:`Network.freeze`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 from cnn.support.arguments import flag
 from cnn.support.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from cnn.layers.layer import Parameter
 
 
 class Trainable:
@@ -26,13 +23,13 @@ class Trainable:
     def trainable(self, trainable: bool) -> None:
         if self.built:
             raise ArgumentError(
-                f"layer {self.path} {type(self).__name__} has its place in a network, which decides what is trained: call "
-                f'net.freeze("{self.path}") or net.unfreeze("{self.path}")'
+                f"layer {self.path} {type(self).__name__} has its place in a network, which decides what is "
+                f'trained: call net.freeze("{self.path}") or net.unfreeze("{self.path}")'
             )
         self.frozen = not flag(f"{type(self).__name__}: trainable", trainable)
 
     @property
-    def parameters(self) -> Mapping[str, "Parameter"]:
+    def parameters(self) -> Mapping[str, Any]:
         """The parameters by name."""
         raise NotImplementedError
 

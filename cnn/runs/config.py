@@ -18,7 +18,7 @@ from cnn.data import Dataset, augmentation
 from cnn.data.augmentation import Augmentation
 from cnn.data.fitting import FITS, require_fit
 from cnn.data.pictures import Pictures
-from cnn.models import sources
+from cnn.models import finetuning, sources
 from cnn.network import Network
 from cnn.support.arguments import number, whole
 from cnn.support.dtypes import DTYPES, require_dtype
@@ -100,6 +100,11 @@ def absolute_model(model: str) -> str:
     return os.path.abspath(model) if model not in models.MODELS and sources.is_own(model) else model
 
 
+def absolute_base(path: str | None) -> str | None:
+    """The full path of the run or the file that a run begins with."""
+    return path and os.path.abspath(path)
+
+
 def require_balanced(name: str, value: str | None) -> None:
     """Raise ArgumentError for a word other than "balanced"."""
     if value not in (None, "balanced"):
@@ -129,6 +134,23 @@ class Config:
         "mynet.py:make, a .toml file as `cnn summary --toml` prints it, or the network of a .safetensors "
         "file or of a run, without its weights.",
         choices=models.MODELS, parse=absolute_model, check=lambda _, model: models.require(model),
+    )
+    base: str | None = setting(
+        None, ON_WHAT,
+        "Fine-tune: begin with the network, weights and preprocessing of this run or .safetensors file. If "
+        "the classes differ, the last layer with weights is new.",
+        shown="none", parse=absolute_base, before=None, alias="from",
+    )
+    freeze: str | None = setting(
+        None, ON_WHAT,
+        "With --from: leave the first layers as they are, a number as `cnn summary` counts them, or "
+        "all-but-head.",
+        shown="none", choices=(finetuning.ALL_BUT_HEAD,),
+        check=lambda _, what: what is None or finetuning.require_freezable(what), before=None,
+    )
+    old_rate: float = setting(
+        1.0, TRAINING, "With --from: factor of the learning rate of all layers but the last one.",
+        check=number, before=1.0,
     )
     data: str = setting(
         "mnist", ON_WHAT,
@@ -307,6 +329,15 @@ class Config:
         for each in fields(self):
             if check := each.metadata["check"]:
                 check(each.name, getattr(self, each.name))
+        for name, is_used in (("freeze", self.freeze is not None), ("old_rate", self.old_rate != 1)):
+            if is_used and self.base is None:
+                flag = name.replace("_", "-")
+                raise ArgumentError(f"--{flag} needs --from: say which run or file has the trained network")
+        if self.freeze == finetuning.ALL_BUT_HEAD and self.old_rate != 1:
+            raise ArgumentError(
+                f"--old-rate has no effect with --freeze {finetuning.ALL_BUT_HEAD}, which leaves no old "
+                "layer to train: leave one of them out"
+            )
         self.make_optimizer(images=1)
         self.make_schedule()
         self.make_stops()
@@ -322,14 +353,15 @@ class Config:
                     f"{name.replace('_', ' ')}: leave it out"
                 )
 
-    def load_data(self) -> tuple[Dataset, Dataset | None, Dataset]:
+    def load_data(self, pictures: Pictures | None = None) -> tuple[Dataset, Dataset | None, Dataset]:
         """(train, validation, test), with the chosen classes and ``per_class`` training images of each.
 
+        ``pictures`` replaces the settings for pictures.
         ``validation`` is the part of the training set that is held out, or None.
         """
         asked = {name: getattr(self, name) for name in ("size", "fit", "channels")}
         asked = {name: value for name, value in asked.items() if value is not None}
-        train, test = data.load(self.data, Pictures(**asked), self.seed)
+        train, test = data.load(self.data, pictures or Pictures(**asked), self.seed)
         if asked and (train.fit is None or self.data in data.NAMES):
             raise ArgumentError(
                 f"--{next(iter(asked))} is for picture files, but {self.data} has images of "
@@ -358,8 +390,27 @@ class Config:
         )
         return network
 
-    def make_optimizer(self, images: int) -> Optimizer:
-        """The optimizer by name, with its defaults for ``images`` training images."""
+    def freeze_layers(self, network: Network) -> None:
+        """Freeze the layers of a fine-tuned network that the settings say, and no others."""
+        if self.base is not None:
+            network.unfreeze("*")
+        if self.freeze is not None:
+            finetuning.freeze(network, self.freeze)
+
+    def make_groups(self, network: Network | None) -> list[Group]:
+        """The parameters whose learning rate or decay differs; without a network, only those by decay."""
+        vectors = [] if self.decay_biases else [Group(is_vector, weight_decay=0)]
+        if self.old_rate == 1 or network is None:
+            return vectors
+        new = [network.parameters.get(name) for name in finetuning.head_names(network)]
+        decays = [
+            (each.name, 0.0 if any(group.fits(each) for group in vectors) else None) for each in new if each
+        ]
+        old = [replace(group, rate=self.old_rate) for group in [*vectors, Group("*")]]
+        return [Group(name, weight_decay=decay) for name, decay in decays] + old
+
+    def make_optimizer(self, images: int, network: Network | None = None) -> Optimizer:
+        """The optimizer by name for ``network``, with its defaults for ``images`` training images."""
         if self.optimizer not in OPTIMIZERS:
             expected = f"expected {', '.join(OPTIMIZERS)}{did_you_mean(self.optimizer, OPTIMIZERS)}"
             raise ArgumentError(f"unknown optimizer {self.optimizer!r}: {expected}")
@@ -375,8 +426,8 @@ class Config:
         if kind is SGD:
             usual = {"learning_rate": defaults.learning_rate(self.batch_size, images)}
             arguments = usual | {"momentum": defaults.MOMENTUM} | arguments
-        if not self.decay_biases:
-            arguments["groups"] = [Group(is_vector, weight_decay=0)]
+        if groups := self.make_groups(network):
+            arguments["groups"] = groups
         optimizer = kind(**arguments)
         return EMA(optimizer, self.ema) if self.ema else optimizer
 

@@ -40,7 +40,10 @@ class TestConfigFile:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("epocs = 3", "mine.toml: unknown flag 'epocs': expected one of accumulate, augment, batch-size"),
+            (
+                "epocs = 3",
+                "mine.toml: unknown flag 'epocs': expected one of accumulate, augment, base, batch-size",
+            ),
             ("config = 'other.toml'", "mine.toml: unknown flag 'config'"),
             ("epochs = ", "mine.toml is no TOML"),
             ("seed = {a = 1}", "mine.toml: seed is {'a': 1}, which is refused"),

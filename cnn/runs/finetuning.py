@@ -1,0 +1,100 @@
+"""What a run of ``cnn train --from`` takes over from the run or the file that it begins with."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from backends import Backend
+from cnn import data
+from cnn.data import Dataset
+from cnn.data.pictures import Pictures
+from cnn.models import MODELS, finetuning, sources
+from cnn.network import Network
+from cnn.runs.config import Config
+from cnn.runs.folder import RunFolder
+from cnn.runs.trained import Trained, load_trained
+from cnn.support.errors import ArgumentError
+from cnn.support.own_code import is_code
+
+
+def with_model(config: Config, is_given: bool) -> Config:
+    """``config`` with the model of its base; ArgumentError if another one is given."""
+    base = Path(config.base or "")
+    model = str(base)
+    if base.suffix != sources.WEIGHTS:
+        made = RunFolder(base).read()[0].model
+        model = made if made in MODELS or is_code(made) else model
+    if is_given and config.model != model:
+        raise ArgumentError(
+            f"--model is {config.model}, but --from {base} has the model {model}: leave --model out"
+        )
+    return replace(config, model=model)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The trained network that a run begins with."""
+
+    trained: Trained
+
+    @classmethod
+    def load(cls, config: Config, backend: Backend) -> "Base":
+        """The network of ``config.base``; ArgumentError for settings that it does not leave open."""
+        if config.normalize:
+            raise ArgumentError(
+                "--normalize cannot be given with --from: the network keeps the preprocessing of "
+                f"{config.base}"
+            )
+        trained = load_trained(Path(config.base or ""), backend)
+        pictures = Pictures.of(trained.network)
+        for name, given in (("size", config.size and tuple(config.size)), ("channels", config.channels)):
+            if given not in (None, getattr(pictures, name)):
+                raise ArgumentError(
+                    f"--{name} is {given}, but {config.base} takes images of {_size(trained.network)}: leave "
+                    "it out, pictures become images of that size"
+                )
+        return cls(trained)
+
+    def pictures(self, config: Config) -> Pictures:
+        """How pictures become images of the network's size: as the base's, unless ``config`` says how."""
+        own = Pictures.of(self.trained.network)
+        return replace(own, fit=config.fit or own.fit)
+
+    def completed(self, config: Config, train: Dataset) -> Config:
+        """``config`` with all that is needed to load the data again without the base."""
+        if train.shape != self.trained.network.input_shape:
+            raise ArgumentError(
+                f"{config.data} has images of {'x'.join(map(str, train.shape))}, but {config.base} takes "
+                f"images of {_size(self.trained.network)}: give images of that size"
+            )
+        if train.fit is None or config.data in data.NAMES:
+            return config
+        channels, *size = train.shape
+        return replace(config, size=size, channels=channels, fit=train.fit)
+
+    def make_network(self, config: Config, classes: tuple[str, ...]) -> Network:
+        """The network of the run, with the weights of the base; its head is new if the classes differ."""
+        base, state = self.trained.network, self.trained.network.state_dict()
+        is_same = self.trained.class_names == classes
+        model = base.fresh() if is_same else finetuning.with_head(base, len(classes))
+        network = config.build_network(model, base.input_shape, base.backend)
+        (network.load_state_dict if is_same else partial(finetuning.take_body, network))(state)
+        network.preprocessing = base.preprocessing
+        return network
+
+    def note(self, config: Config, network: Network, classes: tuple[str, ...]) -> str:
+        """What the network of :meth:`make_network` has from the base and what not, in a sentence."""
+        if self.trained.class_names == classes:
+            kept = f"all layers have its weights, since the {len(classes)} classes are the same"
+        else:
+            head = finetuning.find_head(network)
+            (label,) = (layer.label for layer in network.walk() if layer.path == head)
+            new = f"layer {label} is new, for {len(classes)} other classes"
+            kept = f"{new}, and the layers before it have its weights"
+        normalizes = network.preprocessing is not None and network.preprocessing.normalizes
+        taken = "size and normalization of the images" if normalizes else "size of the images"
+        return f"starts from {config.base}: {kept}; the {taken} ({_size(network)}) are taken over"
+
+
+def _size(network: Network) -> str:
+    return "x".join(map(str, network.input_shape))
