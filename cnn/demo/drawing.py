@@ -20,7 +20,7 @@ MOST_MAPS, IN_A_ROW = 32, 8
 MOST_NUMBERS, NUMBERS_IN_A_ROW = 512, 32
 MOST_FILTERS, MOST_CHANNELS, FILTERS_IN_A_ROW = 32, 8, 16
 SIDE, CELL = 64, 12  # pixels of a map, at most, and of a single number
-GAP = 2
+GAP = 3
 BY = " \N{MULTIPLICATION SIGN} "  # between the sizes of a shape
 
 Drawn = dict[str, str]  # "src", the address of a picture, and "caption"
@@ -138,5 +138,5 @@ def _palette(name: str) -> bytes:
 
 def _as_src(picture: "Picture", **options: Any) -> str:
     data = BytesIO()
-    picture.save(data, "PNG", **options)
+    picture.save(data, "PNG", compress_level=1, **options)  # quickly: it stays on this machine
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -20,6 +20,7 @@ from PIL import Image
 from backends.cpu import threads
 from backends.cpu.threads import limit_threads
 from cnn import cli
+from cnn.demo import Server
 
 ODD_WORDS = st.sampled_from(
     [
@@ -92,6 +93,8 @@ def run(*words):
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["cnn", *words]),
+        mock.patch.object(Server, "serve_forever", side_effect=KeyboardInterrupt),
+        mock.patch("webbrowser.open"),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
@@ -147,6 +150,7 @@ def assert_that_it_went_well_or_was_refused(code, out, err):
         ("gradcheck", ("--entries", "1")),
         ("evaluate", ("run",)),
         ("predict", ("run", "picture.png")),
+        ("demo", ("run",)),
     ],
 )
 @examples(15)

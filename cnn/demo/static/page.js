@@ -268,6 +268,8 @@ function choose(chosen) {
   changed();
 }
 
+by("shown").addEventListener("error", event => event.target.removeAttribute("src"));   // leaves the name
+
 function open(files) {
   if (about && files?.length) choose({ kind: "file", file: files[0] });
 }
