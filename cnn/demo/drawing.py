@@ -61,7 +61,7 @@ def heat(values: Any) -> str:
 
 def signed(values: Any) -> str:
     """A map (H, W) of numbers as the ``src`` of a picture, in which 0 is white."""
-    limit = float(np.abs(values).max())
+    limit = float(np.abs(values).max()) or 1.0
     return _coloured(_indices(values, -limit, limit), DIVERGING)
 
 

@@ -25,6 +25,7 @@ from cnn.support.errors import (
 from cnn.support.text import printable, short
 
 LOOPBACK = "127.0.0.1"
+HOSTS = LOOPBACK, "localhost"  # a page elsewhere whose name leads here (DNS rebinding) sends its own name
 MOST_BYTES = 32 << 20  # of a picture that is sent
 MOST_DISCARDED = 8 * MOST_BYTES  # of a larger one, so that the browser gets the answer
 PATIENCE = 60  # seconds for the next bytes of a request
@@ -85,11 +86,6 @@ class Server(ThreadingHTTPServer):
         """Where the page is."""
         return f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
 
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """The names under which a browser may ask; a page elsewhere cannot give its own name this address."""
-        return tuple(f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost"))
-
     def compute(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
         """The result of ``function`` in the thread of the network."""
         try:
@@ -141,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _require_ours(self) -> str:
         """The path after the token; raises Refused without the right host, origin and token."""
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
-        if host not in self.server.hosts or origin not in (None, f"http://{host}"):
+        if host.rpartition(":")[0] not in HOSTS or origin not in (None, f"http://{host}"):
             raise Refused(HTTPStatus.FORBIDDEN, "only the page that `cnn demo` has opened is answered")
         token, slash, path = urlsplit(self.path).path.lstrip("/").partition("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()) or not slash:

@@ -87,7 +87,7 @@ class Viewer:
         return {
             "title": printable(self.title),
             "subtitle": f"{'Colour' if C == 3 else 'Grey'} images of {H}{drawing.BY}{W}, "
-            f"{len(self.class_names):,} classes; pictures are {MADE[self.fit]}",
+            f"{len(self.class_names):,} classes; pictures are {MADE[self.fit]}{self._range}",
             "height": H,
             "width": W,
             "colour": C == 3,
@@ -157,12 +157,13 @@ class Viewer:
 
     def filters(self) -> Answer:
         """The weights of all convolutions."""
-        to_host = self.network.backend.to_host
-        shown = [
-            {"title": layer.label, **drawing.filters(to_host(layer.filters.value))}
-            for layer in self.network.walk()
-            if layer.filters
-        ]
+        backend = self.network.backend
+        with backend.active():
+            shown = [
+                {"title": layer.label, **drawing.filters(backend.to_host(layer.filters.value))}
+                for layer in self.network.walk()
+                if layer.filters
+            ]
         return {"message": "" if shown else "this network has no convolutions", "layers": shown}
 
     def _image(self, picture: Sent | int) -> Any | None:
@@ -197,6 +198,13 @@ class Viewer:
         if not 0 <= number < len(self.tests):
             raise ArgumentError(f"test is {number}, expected a test image from 0 to {len(self.tests) - 1}")
         return self.tests
+
+    @property
+    def _range(self) -> str:
+        """A note if pictures reach the network in another range than its test images, perhaps."""
+        if isinstance(self.tests, str) or self.tests.images.dtype == np.uint8:
+            return ""
+        return ", and reach the network as numbers from 0 to 1, but the test images are used unchanged"
 
     @property
     def _is_drawn_on_black(self) -> bool:

@@ -1,1 +1,1 @@
-"""Inspection of networks: summary, memory, time per layer, and gradient checks."""
+"""Inspection of networks: summary, memory, time per layer, gradient checks, activations, attribution."""
