@@ -23,6 +23,7 @@ BLUE, RED = COLOURS[:2]
 MOST_PANELS = 24
 MOST_FILTERS, MOST_CHANNELS = 32, 8
 MOST_WRITTEN = 20  # with more classes the confusion matrix has no numbers, and a curve has no more markers
+MOST_NAMED = 12  # classes that are named next to a confusion matrix without numbers
 
 
 def pictures(record: RunRecord) -> list[Picture]:
@@ -114,8 +115,8 @@ def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
         for true, predicted in zip(*np.nonzero(counts), strict=True):
             count = str(counts[true, predicted])
             axes.text(predicted, true, count, ha="center", va="center_baseline", fontsize=size)
-    shown = range(0, classes, ceil(classes / MOST_WRITTEN))
-    ticks = labels([names[label] for label in shown], 8)
+    shown = range(0, classes, ceil(classes / MOST_NAMED) if classes > MOST_WRITTEN else 1)
+    ticks = labels([names[label] for label in shown], 12)
     axes.set_xticks(shown, ticks, rotation=90 if max(map(text_width, ticks)) > 2 else 0)
     axes.set_yticks(shown, ticks)
     _margins(figure, axes, ticks)
@@ -137,24 +138,30 @@ def confusion(evaluation: Evaluation, names: Sequence[str]) -> Picture:
 
 def mistakes(evaluation: Evaluation, names: Sequence[str]) -> Picture:
     """The misclassified test images with the lowest probability of the true class."""
-    found, columns = evaluation.mistakes, 4
-    tight = max(map(text_width, names)) <= 2  # a name and its probability fit on one line
-    shown = labels(names, 9)
-    height, gap = (1.18, " ") if tight else (1.42, "\n")
+    found = evaluation.mistakes
+    widest = max(map(text_width, names))
+    is_beside = widest > 9  # the names of the classes are next to the image, not below it
+    columns = 2 if is_beside else 4
+    height = 0.95 if is_beside else 1.42 if widest > 2 else 1.18  # a short name has its probability behind it
+    shown, gap = labels(names, 16), " " if widest <= 2 else "\n"
     rows = ceil(len(found.labels) / columns)
     figure, axes = _one_axes(rows * height, left=0.02, bottom=0.02, right=0.02, top=0.02)
     axes.set_axis_off()
     summary = []
     for number, image in enumerate(found.images):
         row, column = divmod(number, columns)
-        middle, bottom = column + 0.5, row * height + 0.8
+        middle, bottom = (2 * column + 0.42 if is_beside else column + 0.5), row * height + 0.8
         axes.imshow(_shown(image), extent=_place(image.shape, middle, bottom), interpolation="none")
         label, taken = found.labels[number], found.predicted[number]
         right, wrong = (percent(found.probabilities[number][name]) for name in (label, taken))
         text = f"is {shown[label]}:{gap}{right}\nsaid {shown[taken]}:{gap}{wrong}"
-        axes.text(middle, bottom + 0.04, text, ha="center", va="top", fontsize=8, linespacing=1.1)
+        if is_beside:
+            text = f"is\n{shown[label]}\n{right}\nsaid\n{shown[taken]}\n{wrong}"
+            axes.text(middle + 0.46, bottom - 0.4, text, ha="left", va="center", fontsize=8, linespacing=1.1)
+        else:
+            axes.text(middle, bottom + 0.04, text, ha="center", va="top", fontsize=8, linespacing=1.1)
         summary.append(f"{names[label]} taken for {names[taken]} with {wrong}")
-    axes.set(xlim=(0, columns), ylim=(rows * height, 0), aspect="auto")
+    axes.set(xlim=(0, 4), ylim=(rows * height, 0), aspect="auto")
     description = f"The {len(summary)} worst mistakes on test images: {'; '.join(summary)}."
     return Picture("mistakes", "Worst mistakes", description, figure)
 
@@ -335,7 +342,7 @@ def _panels(histograms: Sequence[Histogram], x_label: str, numbers: str) -> tupl
         histogram = histograms[index]
         axes.stairs(histogram.counts, histogram.edges, fill=True, color=BLUE)
         zeros = f", {histogram.zeros:.0%} are 0" if histogram.zeros else ""
-        axes.set_title(short(histogram.layer, 14) + zeros, pad=3)
+        axes.set_title(short(histogram.layer, 14 if zeros else 24) + zeros, pad=3)
         axes.set_yticks([])
         axes.locator_params(axis="x", nbins=4)
         axes.tick_params(axis="x", labelsize=8, pad=2, length=2)

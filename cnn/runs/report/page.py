@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from cnn.data.preprocessing import Preprocessing
 from cnn.inspection import summary
 from cnn.runs.classes import ClassResults
 from cnn.runs.folder import RunFolder
@@ -20,6 +21,12 @@ from cnn.support.libraries import require
 from cnn.support.text import best_weights, duration, labels, milliseconds, percent, printable
 
 BY = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"  # between the sizes of a shape
+FIT_MEANS = {
+    "crop": "the middle is cut out",
+    "letterbox": "all of the picture, with white bars",
+    "stretch": "all of the picture, distorted",
+    "digit": "a digit is cut out and centred as in MNIST",
+}
 METRICS = {"top_5": "top-5 accuracy", "f1": "F1", "calibration_error": "calibration error"}
 
 
@@ -50,6 +57,7 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Report:
             "checked": record.checked,
             "mistakes": _mistakes(record),
             "per_class": _per_class(record),
+            "preprocessing": _preprocessing(record),
             "layers": _layers(record),
             "settings": _rows(record.settings),
             "environment": _rows(record.environment),
@@ -174,7 +182,7 @@ def _per_class(record: RunRecord) -> list[dict[str, str]]:
     """The results of each class on the test images."""
     if not record.evaluation:
         return []
-    return ClassResults(record.evaluation.confusion, labels(record.class_names, 30)).rows
+    return ClassResults(record.evaluation.confusion, labels(record.class_names, 40)).rows
 
 
 def _mistakes(record: RunRecord) -> list[dict[str, Any]]:
@@ -195,6 +203,25 @@ def _mistakes(record: RunRecord) -> list[dict[str, Any]]:
     ]
 
 
+def _preprocessing(record: RunRecord) -> list[tuple[str, str]]:
+    """How images are prepared for the network."""
+    if not record.network or len(record.network.input_shape) != 3:
+        return []
+    C, H, W = record.network.input_shape
+    own = record.network.preprocessing or Preprocessing.none(C)
+    rows = [
+        ("image size", f"{H}{BY}{W}"),
+        ("channels", {1: "1 (grey)", 3: "3 (colour)"}.get(C, str(C))),
+        ("pictures of other sizes", f"{own.fit}: {FIT_MEANS[own.fit]}"),
+        ("scale", "numbers from 0 to 255 become 0 to 1"),
+    ]
+    if own.normalizes:
+        rows += [
+            (name, ", ".join(f"{value:.4g}" for value in getattr(own, name))) for name in ("mean", "std")
+        ]
+    return rows
+
+
 def _layers(record: RunRecord) -> list[dict[str, str]]:
     if not record.network:
         return []
@@ -209,10 +236,9 @@ def _layers(record: RunRecord) -> list[dict[str, str]]:
                 "multiply-adds": f"{row['multiply_adds']:,}",
             }
         )
-        if time := times.get(row["layer"]):
-            for direction in ("forward", "backward"):
-                spread = getattr(time, direction)
-                rows[-1][f"{direction}, ms"] = milliseconds(spread.median) if spread else ""
+        for direction in ("forward", "backward") if times else ():
+            spread = getattr(times.get(row["layer"]), direction, None)
+            rows[-1][f"{direction}, ms"] = milliseconds(spread.median) if spread else ""
     return rows
 
 

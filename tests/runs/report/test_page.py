@@ -17,11 +17,12 @@ from helpers.small_run import NAMES, Page, make_run
 
 import backends
 import cnn
+from cnn.data.preprocessing import Preprocessing
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
 from cnn.runs.report import Evaluation, compare_runs, examine, write_report
-from cnn.runs.report.figures import confusion, layer_times
+from cnn.runs.report.figures import confusion, layer_times, mistakes
 from cnn.runs.report.record import RunRecord
 from cnn.support.drawing import style
 from cnn.support.errors import ArgumentError, CheckpointError
@@ -90,6 +91,25 @@ class TestContents:
         assert "batch size 30" in page.text
         assert json.loads(run.environment.read_text())["system"] in page.text
         assert re.search(r"0 Conv2D 5 . 10 . 10 545 4,500 \d+\.\d{3} \d+\.\d{3} 1 ReLU", page.text)
+
+    def test_the_preprocessing_is_told(self, page, run):
+        assert re.search(r"image size 12 . 12 channels 1 \(grey\)", page.text)
+        assert "numbers from 0 to 255 become 0 to 1" in page.text
+        network = cnn.load(run.weights, device="cpu")
+        network.preprocessing = Preprocessing((0.25,), (0.125,), "letterbox")
+        network.save(run.weights)
+        again = Page(write_report(run).page)
+        assert "letterbox: all of the picture, with white bars" in again.text
+        assert "mean 0.25 std 0.125" in again.text
+
+    def test_all_rows_of_the_layers_have_the_same_cells(self, tmp_path):
+        folder, network, test_set = make_run(
+            tmp_path / "run", model="resnet8", epochs=1
+        )  # Residual has no time
+        examine(network, test_set, 30).save(folder.evaluation)
+        source = write_report(folder).page.read_text(encoding="utf-8")
+        table = source.partition("<caption>Layers</caption>")[2].partition("</table>")[0]
+        assert {row.count("<t") for row in table.partition("<tbody>")[2].split("</tr>")[:-1]} == {7}
 
     def test_it_is_a_whole_page_for_every_screen(self, page):
         assert page.source.startswith("<!DOCTYPE html>")
@@ -196,7 +216,7 @@ class TestSafety:
         assert any(name in svg["aria-label"] for svg in page.all("svg") for name in shown)
 
     def test_a_formula_in_a_name_is_not_set(self, page):
-        assert short(printable(NAMES[2]), 8) in page.texts
+        assert short(printable(NAMES[2]), 12) in page.texts
 
 
 class TestFilesAlone:
@@ -244,7 +264,7 @@ class TestFilesAlone:
         for path in (run.metrics, run.weights, run.evaluation):
             path.unlink()
         page = Page(write_report(run).page)
-        assert "The run has no model.safetensors" in page.text
+        assert "There are no weights to show: the run has no model.safetensors" in page.text
         assert page.all("svg") == []
 
     def test_a_test_without_a_mistake_says_so(self, run, finished):
@@ -334,6 +354,41 @@ class TestClassNames:
         none, half, all_ = image.get_array()[np.diag_indices(3)][:, 3]
         assert none == 0
         assert half == all_ / 2
+
+    def test_of_many_classes_some_are_named(self, matrix):
+        names = [f"class {label:02}" for label in range(100)]
+        (axes,) = matrix(names, np.ones((100, 100), int)).axes
+        assert [text.get_text() for text in axes.get_xticklabels()] == names[::9]
+
+
+class TestMistakes:
+    @pytest.fixture
+    def texts(self, finished):
+        """The texts next to the images for classes with such names, and the figure."""
+
+        def draw(names):
+            with style():
+                figure = mistakes(Evaluation.load(finished[0].evaluation), names).figure
+            return figure, figure.axes[0].texts
+
+        return draw
+
+    @pytest.mark.parametrize(
+        "names",
+        [["a", "b", "c"], ["beach", "forest", "mountain"], [f"Süßwassermuschel {n}" * 3 for n in "abc"]],
+    )
+    def test_no_text_is_on_another_or_outside(self, texts, names):
+        figure, shown = texts(names)
+        boxes = [text.get_window_extent() for text in shown]
+        for place, box in enumerate(boxes):
+            assert -1 <= box.x0 < box.x1 <= figure.bbox.width + 1
+            assert -1 <= box.y0 < box.y1 <= figure.bbox.height + 1
+            assert not any(box.overlaps(other) for other in boxes[:place])
+
+    def test_long_names_are_next_to_the_image_and_still_different(self, texts):
+        _, shown = texts([f"Süßwassermuschel aus dem See {n}" for n in "abc"])
+        pairs = {tuple(text.get_text().split("\n")[1::3]) for text in shown}
+        assert all(right != wrong for right, wrong in pairs)
 
 
 def test_the_times_of_layers_say_what_their_lines_are(finished):
