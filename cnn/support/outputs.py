@@ -24,6 +24,7 @@ PNG = Kind("a PNG picture", lambda start: start.startswith(b"\x89PNG\r\n"))
 SVG = Kind("an SVG picture", lambda start: b"<svg" in start)
 PAGE = Kind("an HTML page", lambda start: start.lstrip()[:9].lower() == b"<!doctype")
 ONNX = Kind("an ONNX file", lambda start: start.startswith(b"\x08"), ".onnx")  # the tag of ir_version
+C_CODE = Kind("C code that cnn export wrote", lambda start: b"written by xpcnn" in start)
 COMPARISON = Kind("a saved comparison", lambda start: b'"format": "xpcnn comparison"' in start)
 JSON = Kind("a JSON file", lambda start: start.lstrip()[:1] in (b"{", b"["))
 MARKDOWN = Kind("a Markdown page", lambda start: start.startswith(b"# "))

@@ -7,7 +7,7 @@ import numpy as np
 
 from cnn.support.arguments import whole
 
-WEIGHTS, SHUFFLE, SPLIT, CHECK, DRAWS, AUGMENT, AUGMENT_RUN = range(7)
+WEIGHTS, SHUFFLE, SPLIT, CHECK, DRAWS, AUGMENT, AUGMENT_RUN, CALIBRATION = range(8)
 """The streams."""
 
 
