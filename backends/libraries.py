@@ -20,9 +20,9 @@ from backends.text import first_line, quoted
 OURS = ("backends", "cnn")
 LIBRARIES = (
     "PIL", "click", "jinja2", "llvmlite", "matplotlib", "numba", "onnx", "platformdirs", "pydantic", "rich",
-    "safetensors", "scipy", "tensorboard", "threadpoolctl", "typer",
+    "safetensors", "scipy", "sklearn", "tensorboard", "threadpoolctl", "typer",
 )  # fmt: skip
-PACKAGES = {"PIL": "pillow"}  # libraries whose package has another name
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}  # libraries whose package has another name
 VARIABLES = {
     "numba": "NUMBA_",
     "matplotlib": "MPL",

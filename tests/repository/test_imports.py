@@ -14,6 +14,7 @@ FLOORS = [
     {"cnn.selftest"},
     {"cnn.comparison"},
     {"cnn.runs"},
+    {"cnn.sklearn"},
     {"cnn.inspection"},
     {"cnn.training"},
     {"cnn.saving", "cnn.models"},

@@ -65,3 +65,18 @@ def test_the_autoencoder_learns_to_draw(tmp_path, capsys):
     assert losses[-1] < losses[0] / 2
     assert "accuracy" not in capsys.readouterr().err
     assert pytest.importorskip("PIL.Image").open(out).size == (120, 24)
+
+
+def test_fine_tuning(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 400), ("test", 100)):
+        labels = np.arange(count) % 10
+        images = random.integers(0, 80, (count, 20, 20))
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label : 2 * label + 2] += 150  # a bright line, whose place is the class
+        arrays |= {f"x_{part}": images.astype(np.uint8), f"y_{part}": labels}
+    np.savez(tmp_path / "lines.npz", **arrays)
+    found = loaded("fine_tuning").main(tmp_path / "lines.npz", per_class=10, seeds=1, epochs=2, base_epochs=1)
+    assert {len(each) for each in found.values()} == {1}
+    assert "| all layers |" in capsys.readouterr().out
