@@ -1,6 +1,6 @@
 """A classifier for scikit-learn (1.6 or later), which ``import cnn`` does not import.
 
-``pip install "xpcnn[sklearn]"`` installs what it needs.
+It needs ``pip install scikit-learn``.
 """
 
 from math import isqrt
