@@ -23,11 +23,17 @@ from cnn.support.terminal import write_line
 
 @app.command(
     epilog=examples(
-        "cnn demo runs/lenet5-20261124-025825", "cnn demo runs/lenet5-20261124-025825 --no-browser"
+        "cnn demo runs/lenet5-20261124-025825",
+        "cnn demo runs/lenet5-20261124-025825 --no-browser",
+        "cnn demo model.safetensors --data photos/",
     )
 )
 def demo(
     run: Run,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data set whose test images can be looked at.", show_default="the run's own"),
+    ] = None,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the address, and do not open it in the browser.")
     ] = False,
@@ -46,8 +52,9 @@ def demo(
     """
     trained = load_trained(run, backends.get(device, kernels, threads), weights, winograd)
     say_weights(trained, weights)
-    title = run.resolve().name
-    with Server(Viewer(trained.network, trained.class_names, title, _tests(trained), trained.tta)) as server:
+    tests = _test_images(trained, data) if data else _own_test_images(trained)
+    viewer = Viewer(trained.network, trained.class_names, run.resolve().name, tests, trained.tta)
+    with Server(viewer) as server:
         if as_json:
             print_json({"address": server.address})
             sys.stdout.flush()
@@ -62,17 +69,21 @@ def demo(
             say("stopped")
 
 
-def _tests(trained: Trained) -> Dataset | str:
+def _own_test_images(trained: Trained) -> Dataset | str:
     """The test images of the run's data, or a sentence that says why there are none."""
     try:
         data = trained.require_data()
         if needs_download(data):
             raise DataError(f"{data} is not downloaded on this machine")
-        tests = load(data, Pictures.of(trained.network), trained.seed)[1].labelled_as(trained.class_names)
-        trained.network.check_images(tests.images)
-        tests.require_classes("the page")
+        return _test_images(trained, data)
     except ValueError as error:
         return f"there are no test images: {error}"
+
+
+def _test_images(trained: Trained, data: str) -> Dataset:
+    tests = load(data, Pictures.of(trained.network), trained.seed)[1].labelled_as(trained.class_names)
+    trained.network.check_images(tests.images)
+    tests.require_classes("the page")
     return tests
 
 

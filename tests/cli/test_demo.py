@@ -158,6 +158,17 @@ def test_if_the_data_are_not_here_the_page_says_so(about, tmp_path, monkeypatch,
     assert data in found["without"]
 
 
+def test_the_test_images_of_other_data(about, command, own_data, tmp_path):
+    folder = make_run(tmp_path / "run", "gone.npz")
+    assert about("run", "--data", own_data)["tests"] == 40
+    network = cnn.load(folder.weights)
+    network.save(tmp_path / "alone.safetensors", {"class_names": ["dark", "bright"]})
+    assert about("alone.safetensors", "--data", own_data)["tests"] == 40
+    code, _, err = command("demo", "run", "--data", "gone.npz")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "gone.npz" in err
+
+
 def test_a_file_without_a_run_has_no_test_images(about, model):
     assert "does not name its data" in about(model)["without"]
 

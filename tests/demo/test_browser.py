@@ -86,6 +86,13 @@ def test_drawing_changes_the_prediction(page):
     assert page.value("document.getElementById('spoken').textContent").startswith("0, ")
 
 
+def test_the_answer_appears_while_the_mouse_still_draws(page):
+    page.draw(on_canvas(page, ONE), release=False)
+    assert prediction(page) == "1"
+    assert page.value("stroke !== null")
+    page.draw(on_canvas(page, ONE[-1:]))
+
+
 def test_the_newest_drawing_is_answered_and_one_request_is_under_way(page):
     page.value("""
         window.most = 0; window.count = 0; let now = 0;

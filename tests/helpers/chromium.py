@@ -126,12 +126,11 @@ class Browser:
             self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
             self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
-    def draw(self, points):
+    def draw(self, points, release=True):
         """Move the mouse along the points of the window, with its button down."""
-        for kind, (x, y) in [
-            ("mousePressed", points[0]), *[("mouseMoved", point) for point in points[1:]],
-            ("mouseReleased", points[-1]),
-        ]:  # fmt: skip
+        kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1)]
+        moves = [*zip(kinds, points, strict=True), *[("mouseReleased", points[-1])] * release]
+        for kind, (x, y) in moves:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
 
     def touch(self, points):
