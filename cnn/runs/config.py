@@ -445,7 +445,8 @@ class Config:
         """The callbacks that may end the run early."""
         if self.early_stopping is not None and not self.validation:
             raise ArgumentError(
-                "--early-stopping needs validation images: hold some out, for example with --validation 0.1"
+                "--patience (or --early-stopping) needs validation images: hold some out, for example with "
+                "--validation 0.1"
             )
         stops: list[Stop] = []
         if self.stop_at is not None:

@@ -113,4 +113,4 @@ def test_the_command_ends_the_run_and_tests_it(command, own_data, flags, epochs,
 def test_early_stopping_needs_validation_images(command, own_data):
     code, out, err = command("train", "--data", own_data, "--early-stopping", "2", "--device", "cpu")
     assert (code, out) == (2, "")
-    assert "--early-stopping needs validation images" in err
+    assert "--patience (or --early-stopping) needs validation images" in err
