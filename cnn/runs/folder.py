@@ -54,6 +54,7 @@ class RunFolder:
         self.best = self.path / "best.safetensors"
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.evaluation = self.path / "evaluation.safetensors"
+        self.failure = self.path / "failure.txt"
         self.tensorboard = self.path / "tensorboard"
 
     @classmethod
@@ -79,9 +80,10 @@ class RunFolder:
             raise self._unwritable(error) from None
 
     def resume(self, config: Config, network: Network, class_names: tuple[str, ...]) -> None:
-        """Prepare the folder of a resumed run: the results of an earlier test are removed."""
+        """Prepare the folder of a resumed run: the results of an earlier end are removed."""
         remove_unfinished(self.path)
         self.evaluation.unlink(missing_ok=True)
+        self.failure.unlink(missing_ok=True)
         self.describe(config, network, class_names)
 
     @contextmanager

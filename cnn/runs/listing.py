@@ -12,6 +12,7 @@ from cnn.runs.folder import RunFolder
 from cnn.runs.report.record import read_json, read_metrics
 from cnn.saving.weights import SavedNetwork, read_metadata
 from cnn.support.errors import CheckpointError, ShapeError
+from cnn.support.reading import read_text
 from cnn.support.tensors import METADATA
 from cnn.support.text import short
 
@@ -25,6 +26,7 @@ class ListedRun:
     path: Path
     config: Config
     state: str
+    failure: str | None  # why it failed
     epochs: int  # that are done
     accuracy: float | None  # on the test set
     loss: float | None
@@ -86,8 +88,9 @@ def _listed(folder: RunFolder, known: dict[str, int | None]) -> ListedRun:
     held_out = None
     if config.validation and 0 < tested <= len(history):
         held_out = history[tested - 1].get("validation_accuracy")
+    failure = _failure(folder)
     return ListedRun(
-        folder.path, config, _state(folder), len(history), accuracy, loss, held_out,
+        folder.path, config, _state(folder, failure), failure, len(history), accuracy, loss, held_out,
         _parameters(folder, known), _date(folder),
     )  # fmt: skip
 
@@ -111,12 +114,20 @@ def _tested(folder: RunFolder) -> dict[str, Any]:
         raise CheckpointError(f"{folder.evaluation} is damaged ({reason}): delete it") from None
 
 
-def _state(folder: RunFolder) -> str:
+def _state(folder: RunFolder, failure: str | None) -> str:
     if folder.is_in_use:
         return RUNNING
-    if folder.checkpoint.exists() and _description(folder.checkpoint).get("failure"):
+    if failure:
         return FAILED
     return FINISHED if folder.evaluation.exists() else INTERRUPTED
+
+
+def _failure(folder: RunFolder) -> str | None:
+    """The reason why the run failed, or None."""
+    try:
+        return read_text(folder.failure).strip() if folder.failure.exists() else None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder.failure} cannot be read ({short(str(error), 200)})") from None
 
 
 def _parameters(folder: RunFolder, known: dict[str, int | None]) -> int | None:

@@ -6,6 +6,7 @@ from typing import Any
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.saving.weights import are_finite
+from cnn.support.files import write_whole
 from cnn.support.libraries import require
 from cnn.support.tensors import TO_SAVE
 from cnn.training.callbacks import BestWeights, Callback, Checkpoint, CSVLog
@@ -15,7 +16,8 @@ from cnn.training.run import Run
 class RunLog(Callback):
     """Keeps the run's folder: made when training starts; after each epoch metrics, weights and a checkpoint.
 
-    The checkpoint comes last, so that the other files are never behind it.
+    The checkpoint comes last, so that the other files are never behind it. If the network has become useless,
+    failure.txt says why.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class RunLog(Callback):
 
     def on_end(self, run: Run) -> None:
         with self._alone:
+            if run.failure:
+                write_whole(self.folder.failure, f"{run.failure}\n".encode())
             has_begun = run.step > 0 and not self.folder.weights.exists()  # if an exception ended it
             if (run.stop or has_begun) and are_finite(run.network.state_dict()):
                 run.save(self.folder.weights)

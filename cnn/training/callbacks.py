@@ -159,16 +159,18 @@ class NaNGuard(Callback):
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         self._look(run)
         if not isfinite(record.get("validation_loss", 0)):
-            raise TrainingError(
+            run.failure = (
                 f"the loss of the evaluated images became {record['validation_loss']} in epoch {run.epoch}, "
                 "although training gave finite values: lower the learning rate, for example to a tenth, or "
                 "look for unusual images"
             )
+            raise TrainingError(run.failure)
 
     def _look(self, run: Run) -> None:
         if not is_finite(run.training):
             loss = run.totals.read()["loss"]
-            raise TrainingError(self._diagnosis(run, loss))
+            run.failure = self._diagnosis(run, loss)
+            raise TrainingError(run.failure)
         self._good.take(run)
         self._rest()
 

@@ -24,7 +24,7 @@ class Run:
     step: int = 0  # steps done in this epoch
     history: list[dict[str, Any]] = field(default_factory=list)
     first_loss: float | None = None  # of the untrained network; None if not known yet
-    failure: str | None = None  # why the network is useless after the latest epoch, or None
+    failure: str | None = None  # why the network is useless after the latest epoch or step, or None
     guess: float = 1.0  # the accuracy of always predicting the most frequent class
     stop: bool = False
     seconds_before: float = 0.0  # seconds spent on this epoch before the run was resumed

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.small_run import make_run
 
+import backends
 from cnn.runs.folder import RunFolder
 from cnn.runs.report import Evaluation, examine
 from cnn.support import system
@@ -94,6 +95,7 @@ def test_json_has_everything(command, make, trained):
         "model": "notebook",
         "data": "own/<b>.npz",
         "state": "finished",
+        "failure": None,
         "epochs": 2,
         "accuracy": 0.5,
         "loss": trained[1].loss,
@@ -127,21 +129,16 @@ def test_states(command, make):
     assert names(table)[-1] == "c"
 
 
-def test_a_network_that_has_not_learned_has_failed(command, make, monkeypatch):
-    from cnn.runs import listing
-
-    make("a", 0.5)
-    read = listing.read_metadata
-
-    def failed(path):
-        metadata = read(path)
-        if path.name == "checkpoint.safetensors":
-            described = json.loads(metadata["xpcnn"]) | {"failure": "the network predicts one class"}
-            metadata = {"xpcnn": json.dumps(described)}
-        return metadata
-
-    monkeypatch.setattr(listing, "read_metadata", failed)
-    assert json.loads(command("runs", "--json")[1])[0]["state"] == "failed"
+def test_a_run_that_has_diverged_has_failed_until_it_is_resumed(command, own_data):
+    train = ("train", "--data", own_data, "--model", "notebook", "--batch-size", 16, "--no-report")
+    assert command(*train, "--learning-rate", 1e30, "--clip", 0, "--out", "runs/a")[0] == 1
+    (run,) = json.loads(command("runs", "--json")[1])
+    assert run["state"] == "failed"
+    assert "lower the learning rate" in run["failure"] or "lower learning rate" in run["failure"]
+    assert "state failed" in command("runs")[1]
+    network, config, class_names = RunFolder("runs/a").load(backends.get("cpu"))
+    RunFolder("runs/a").resume(config, network, class_names)
+    assert not RunFolder("runs/a").failure.exists()
 
 
 def test_the_validation_accuracy_is_that_of_the_tested_weights(command, make, trained):
