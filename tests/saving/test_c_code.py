@@ -4,12 +4,13 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import compiled_c
+from helpers import ROOT, compiled_c
 from helpers.compiled_c import CHECKED, Program
 from helpers.small_run import SMALL
 
@@ -367,6 +368,15 @@ class TestCommand:
         answers = Program([Written]).predict(Written, data["x_test"]).argmax(axis=1)
         _, evaluated, _ = command("evaluate", "run", "--device", "cpu", "--json")
         assert (answers == data["y_test"]).mean() == json.loads(evaluated)["accuracy"]
+
+    @compiled_c.needed
+    def test_a_script_compares_runs_with_predict(self, run):
+        script = ROOT / "tests" / "endurance" / "check_c_code.py"
+        done = subprocess.run([sys.executable, script, "run"], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        rows = [row.split(" | ") for row in done.stdout.splitlines()[2:]]
+        assert [row[1] for row in rows] == ["float32", "int8"]
+        assert rows[0][6] == "0"  # labels changed
 
     def test_the_line_says_what_is_needed(self, command, run):
         code, out, err = command("export", "run", "model.c")
