@@ -17,8 +17,6 @@ from cnn.support.errors import ArgumentError
 from cnn.support.outputs import C_CODE, ONNX, require_output
 from cnn.support.terminal import write_line
 
-C_SUFFIX = ".c"
-
 
 @app.command(
     epilog=examples(
@@ -58,7 +56,7 @@ def export(
     (N, classes). C code is one file of C99 and its header, without malloc and without any library. They say
     how it is called and how much memory and how many multiplications it needs.
     """
-    is_c = file.suffix == C_SUFFIX
+    is_c = file.suffix == c_code.SUFFIX
     if int8 and not is_c:
         raise ArgumentError(f"--int8 is for C code, and {str(file)!r} would be an ONNX file: name a file.c")
     if data is not None and not int8:

@@ -338,6 +338,16 @@ class TestRefused:
         with pytest.raises(cnn.ShapeError, match=r"expected \(N, 1, 12, 12\)|built for \(N, 1, 12, 12\)"):
             export(network, tmp_path / "model.c", calibration=np.zeros((3, 1, 10, 10)))
 
+    def test_a_path_that_is_no_c_file(self, tmp_path):
+        message = r"model\.h' is no name of C code: expected one that ends in \.c"
+        with pytest.raises(cnn.ArgumentError, match=message):
+            export(with_numbers(cnn.models.notebook(), (1, 12, 12)), tmp_path / "model.h")
+
+    def test_names_for_another_number_of_classes(self, tmp_path):
+        message = "classes has 3 names, the network has 2 outputs: expected a name for each"
+        with pytest.raises(cnn.ArgumentError, match=message):
+            export(with_numbers(cnn.models.notebook(), (1, 12, 12)), tmp_path / "model.c", "abc")
+
     def test_a_network_that_is_not_built(self, tmp_path):
         with pytest.raises(cnn.ArgumentError, match="not built yet"):
             export(cnn.models.lenet5(), tmp_path / "model.c")

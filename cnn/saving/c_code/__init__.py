@@ -4,6 +4,6 @@
 buffer, and ``floats`` or ``int8`` writes each operation as the call of a function from this folder's C files.
 """
 
-from cnn.saving.c_code.export import Exported, calibration_images, export, header_of
+from cnn.saving.c_code.export import SUFFIX, Exported, calibration_images, export, header_of
 
-__all__ = ["Exported", "calibration_images", "export", "header_of"]
+__all__ = ["SUFFIX", "Exported", "calibration_images", "export", "header_of"]

@@ -28,6 +28,7 @@ from cnn.support.text import some_of
 from cnn.support.version import VERSION
 
 IMAGES = 256  # on which ranges are measured
+SUFFIX = ".c"
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,20 @@ def export(
     Raises
     ------
     ArgumentError
-        If the C code cannot express a layer, if a weight is not finite, or if the package jinja2 is missing.
+        If C code cannot express a layer, if a weight is not finite, if the path does not end in .c, or if
+        the package jinja2 is missing.
     OSError
         If a file cannot be written; no partial file is left behind.
     """
     network.require_built()
     require("jinja2", "to write C code")
+    if classes is not None and len(classes) != prod(network.output_shape):
+        raise ArgumentError(
+            f"classes has {len(classes)} names, the network has {prod(network.output_shape)} outputs: "
+            "expected a name for each"
+        )
     path, preprocessing = Path(path), _preprocessing(network)
+    header = header_of(path)
     if calibration is None:
         arithmetic: Float32 | Int8 = Float32(program_of(network), preprocessing)
     else:
@@ -80,7 +88,7 @@ def export(
         arithmetic = Int8(program, preprocessing, network, images.dtype == np.uint8)
     code = _code(arithmetic)
     exported = Exported(
-        header=header_of(path),
+        header=header,
         function=f"{identifier(path.stem)}_predict",
         arithmetic=arithmetic.name,
         constant_bytes=code.constant_bytes,
@@ -90,7 +98,7 @@ def export(
     facts = {
         **vars(exported),
         "prefix": identifier(path.stem), "PREFIX": identifier(path.stem).upper(),
-        "source": path.name, "header": exported.header.name, "version": VERSION,
+        "source": path.name, "header": header.name, "version": VERSION,
         "is_image": preprocessing is not None,
         "shape": network.input_shape, "output_shape": network.output_shape,
         "inputs": prod(network.input_shape), "outputs": prod(network.output_shape),
@@ -99,7 +107,7 @@ def export(
         "functions": list(library(code.functions, arithmetic.sources)),
         "in_words": in_words, "string": string, "unused": _unused(code.statements["run"]),
     }  # fmt: skip
-    write_whole(exported.header, _rendered("model.h.jinja", facts))
+    write_whole(header, _rendered("model.h.jinja", facts))
     write_whole(path, _rendered("model.c.jinja", facts))
     return exported
 
@@ -118,7 +126,9 @@ def calibration_images(train: Dataset, class_names: Sequence[str], seed: int = 0
 
 
 def header_of(path: Path) -> Path:
-    """The header's path for a C file; ArgumentError for a name that no C file can include."""
+    """The header's path for a C file; ArgumentError unless the name ends in .c and C can include it."""
+    if path.suffix != SUFFIX:
+        raise ArgumentError(f"{str(path)!r} is no name of C code: expected one that ends in {SUFFIX}")
     if set(path.name) & set('"\\\n'):
         raise ArgumentError(
             f"{str(path)!r} has a quotation mark, a backslash or a line break in its name: name another file"
