@@ -184,15 +184,15 @@ def resumed(context: typer.Context, folder: RunFolder) -> Config:
                 f"{flag} cannot be given with --resume: only the settings {CHANGEABLE_FLAGS} may change"
             )
     config, _, _ = folder.read(is_resumed=True)
+    if not folder.checkpoint.exists() and (folder.evaluation.exists() or config.epochs == 0):
+        raise ArgumentError(
+            f"{folder.path} cannot be resumed, it has no checkpoint: it was imported, or trained by an older "
+            "version"
+        )
     if config.model == OWN_NETWORK:
         raise ArgumentError(
             f"{folder.path} was trained in Python: resume it there, with cnn.fit(..., resume="
             f"{str(folder.checkpoint)!r}) and another folder"
-        )
-    if folder.evaluation.exists() and not folder.checkpoint.exists():
-        raise ArgumentError(
-            f"{folder.path} cannot be resumed, it has no checkpoint: it was imported, or trained by an older "
-            "version"
         )
     changed = {name: context.params[name] for name in CHANGEABLE if name in options}
     if "data" not in changed:

@@ -36,7 +36,7 @@ from cnn.training.stopping import EarlyStopping, MaxTime, Stop, StopAt
 
 T = TypeVar("T")
 
-# the model and the data of a run that was trained with cnn.fit(run=...)
+# the model and the data of a run that was trained with cnn.fit(run=...), or imported with its network
 OWN_NETWORK, OWN_DATA = "own network", "own data"
 
 # the titles that --help shows the settings below
@@ -375,7 +375,7 @@ class Config:
     def require_data(self) -> None:
         """Raise DataError if the run's data are no longer at their path, or have none."""
         if self.data == OWN_DATA:
-            raise DataError("the run was trained in Python, its data have no path: give a path with --data")
+            raise DataError("the run does not say where its data are: give their path with --data")
         if self.data not in data.NAMES and not Path(self.data).exists():
             raise DataError(f"the run's data are no longer at {self.data}: give their new path with --data")
 

@@ -70,10 +70,14 @@ def _from_file(file: Path, backend: Backend, weights: str | None, winograd: bool
         )
     advice = "`cnn import` makes a run of weights from elsewhere"
     network = SavedNetwork.read(file).build(backend, winograd is not False, advice=advice)
+    return Trained(network, names_of(network, file), None, file, {})
+
+
+def names_of(network: Network, file: Path) -> tuple[str, ...]:
+    """The class names of a network from ``file``; CheckpointError if its output is not a row of classes."""
     if len(network.output_shape) != 1:
         raise CheckpointError(
             f"{file}: the output of the network has the shape {network.output_shape}, expected a number for "
             "each class: use it in Python, with cnn.load(path)"
         )
-    names = network.class_names or numbered(network.output_shape[0])
-    return Trained(network, names, None, file, {})
+    return network.class_names or numbered(network.output_shape[0])

@@ -65,6 +65,7 @@ from cnn.support.version import VERSION
 OPSET = 17  # of the operators
 IR_VERSION = 8  # of the file format: the version released with the opset
 X = "x"  # the input of a layer, among the inputs of its operations
+SAMPLING = "nchw,ph,qw->ncpq"  # of images with matrices of the rows and the columns
 INPUT, OUTPUT = "images", "probabilities"
 SCALING = "bytes scaled to 0..1"
 
@@ -253,21 +254,26 @@ def _max_pooling(layer: Any) -> list[Operation]:
 
 def _average_pooling(layer: Any) -> list[Operation]:
     pooled = Operation("AveragePool", {}, _window(layer) | {"count_include_pad": 1})
+    factor = inclusion(layer)
+    return [pooled] if np.all(factor == 1) else [pooled, Operation("Mul", {"factor": factor})]
+
+
+def inclusion(layer: Any) -> Any:
+    """What the mean of each whole window is multiplied by (OH, OW): not 1 if padding does not count."""
     rows, columns = (
         np.array([taps[0][1] * size for taps in sampling.taps], np.float32)
         for sampling, size in zip((layer.rows, layer.columns), layer.kernel_size, strict=True)
     )
-    factor = np.outer(rows, columns)  # where the mean is not over the whole window
-    return [pooled] if np.all(factor == 1) else [pooled, Operation("Mul", {"factor": factor})]
+    return np.outer(rows, columns)
 
 
 def _resampling(layer: Any) -> list[Operation]:
     matrices = {"rows": layer.rows, "columns": layer.columns}
-    arrays = {name: _matrix(sampling) for name, sampling in matrices.items()}
-    return [Operation("Einsum", arrays, {"equation": "nchw,ph,qw->ncpq"})]
+    arrays = {name: matrix(sampling) for name, sampling in matrices.items()}
+    return [Operation("Einsum", arrays, {"equation": SAMPLING})]
 
 
-def _matrix(sampling: Sampling) -> Any:
+def matrix(sampling: Sampling) -> Any:
     """The sampling as a matrix (positions of the output, those of the input)."""
     matrix = np.zeros((len(sampling), sampling.size), np.float32)
     for row, taps in zip(matrix, sampling.taps, strict=True):

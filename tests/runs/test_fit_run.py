@@ -67,7 +67,7 @@ def test_the_commands_take_the_run(command, sets, own_data):
     code, _, err = command("evaluate", "runs/mine")
     assert (code, err) == (
         2,
-        "error: the run was trained in Python, its data have no path: give a path with --data\n",
+        "error: the run does not say where its data are: give their path with --data\n",
     )
     code, _, err = command("train", "--resume", "runs/mine", "--epochs", 3)
     assert code == 2
