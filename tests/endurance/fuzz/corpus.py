@@ -22,7 +22,7 @@ from cnn.inspection.timing import LayerTime, Spread
 from cnn.runs.config import Config
 from cnn.runs.report.evaluation import Evaluation, Mistakes
 from cnn.runs.report.histogram import Histogram
-from cnn.saving import toml
+from cnn.saving import onnx, toml
 from cnn.support.tensors import METADATA, serialized
 from cnn.training.checkpoints import CHECKSUM, checksum
 from fuzz.formats import png_chunks, png_of
@@ -228,6 +228,17 @@ def flags_as_toml() -> list[bytes]:
 
 def models_as_toml() -> list[bytes]:
     return [toml.write(cnn.models.make(name)).encode() for name in ("lenet5", "resnet8", "mobilenet-small")]
+
+
+def models_as_onnx() -> list[bytes]:
+    found = []
+    for name in ("mnist-small", "resnet8"):
+        network = cnn.models.make(name)
+        network.build((1, 28, 28), backend="cpu")
+        with tempfile.TemporaryDirectory() as folder:
+            onnx.export(network, Path(folder) / "a.onnx", tuple("0123456789"))
+            found.append((Path(folder) / "a.onnx").read_bytes())
+    return found
 
 
 def _json(values: dict[str, Any]) -> bytes:

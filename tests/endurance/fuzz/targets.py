@@ -18,7 +18,7 @@ from cnn.data.readers.photographs import FORMATS, read_picture
 from cnn.runs.folder import RunFolder
 from cnn.runs.report.evaluation import Evaluation
 from cnn.runs.report.record import RunRecord
-from cnn.saving import toml, weights
+from cnn.saving import onnx_reader, toml, weights
 from cnn.training.checkpoints import SavedTraining
 from fuzz import corpus, formats
 from fuzz.damage import damage
@@ -134,6 +134,10 @@ def read_network(path: Path) -> None:
     cnn.load(path, device=backends.get("cpu", "portable"))
 
 
+def read_graph(path: Path) -> None:
+    onnx_reader.read(path, backends.get("cpu", "portable"))
+
+
 def read_model(path: Path) -> None:
     toml.read(path).count_parameters((3, 32, 32))
 
@@ -184,6 +188,7 @@ TARGETS = {
         Target("comparison", "a.json", corpus.comparisons, JSON, comparison.load, MANY, needs=("pydantic",)),
         Target("flags.json", "a.json", corpus.flags_as_json, JSON, read_flags, TEXT),
         Target("flags.toml", "a.toml", corpus.flags_as_toml, TOML, read_flags, partial(held, times=400)),
+        Target("onnx", "a.onnx", corpus.models_as_onnx, (damage,), read_graph, MANY, needs=("onnx",)),
         Target("model.toml", "a.toml", corpus.models_as_toml, TOML, read_model, partial(held, times=400)),
         *map(
             _picture_target,
