@@ -102,7 +102,7 @@ def absolute_model(model: str) -> str:
 
 def absolute_base(path: str | None) -> str | None:
     """The full path of the run or the file that a run begins with."""
-    return path and os.path.abspath(path)
+    return None if path is None else os.path.abspath(path)
 
 
 def require_balanced(name: str, value: str | None) -> None:

@@ -30,6 +30,9 @@ ODD_WORDS = st.sampled_from(
 )
 WORDS = {
     "model": ["lenet5", "notebook", "mnist-small", "resnet8"],
+    "base": ["run", "run/model.safetensors", "nowhere"],
+    "freeze": ["1", "6", "all-but-head"],
+    "old_rate": ["1", "0.1"],
     "classes": ["dark", "bright,dark", "0,1", "1", "2"],
     "per_class": ["1", "7", "9" * 30],
     "epochs": ["1", "2"],
