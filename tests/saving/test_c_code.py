@@ -172,7 +172,7 @@ def test_models_give_what_predict_gives_for_bytes_and_floats(tmp_path):
         if shape[0] == 3:
             network.preprocessing = cnn.Preprocessing((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
     codes = exported(networks, tmp_path)
-    program = Program(list(codes.values()), ["-O2"])
+    program = Program(list(codes.values()), ["-O1"])
     for name, network in networks.items():
         images = np.random.default_rng(0).integers(0, 256, (5, *network.input_shape), dtype=np.uint8)
         wanted = network.predict(images)
