@@ -69,7 +69,7 @@ def runs(
     if as_json:
         print_json([run.figures for run in listed])
     elif listed:
-        _show(listed)
+        print_runs(listed)
     else:
         say_notes([f"there are no runs in {folder}"])
 
@@ -94,7 +94,7 @@ def _value(run: ListedRun, name: str) -> Any:
     return getattr(run, name) if hasattr(run, name) else getattr(run.config, name)
 
 
-def _show(found: list[ListedRun]) -> None:
+def print_runs(found: list[ListedRun]) -> None:
     """Print the table, and below it what is the same in all runs."""
     columns = {name: [_text(run, name) for run in found] for name in COLUMNS}
     if len(set(columns["data"])) < len({str(run.data) for run in found}):

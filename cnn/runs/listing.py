@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.report.record import read_json, read_metrics
 from cnn.saving.weights import SavedNetwork, read_metadata
+from cnn.support.arguments import shown
 from cnn.support.errors import CheckpointError, ShapeError
 from cnn.support.reading import read_text
 from cnn.support.tensors import METADATA
@@ -49,7 +50,7 @@ class ListedRun:
         """Everything as plain data; the settings have an entry of their own."""
         results = {name: value for name, value in vars(self).items() if name not in ("path", "config")}
         about = {"run": str(self.path), "model": self.model, "data": self.data}
-        return about | results | {"settings": asdict(self.config)}
+        return about | results | {"settings": dict(vars(self.config))}
 
 
 def list_runs(folder: Path) -> Iterator[ListedRun | CheckpointError]:
@@ -79,6 +80,7 @@ def differing(runs: list[ListedRun]) -> list[str]:
 
 def _listed(folder: RunFolder, known: dict[str, int | None]) -> ListedRun:
     config, _, _ = folder.read()
+    _require_plain(folder.config, config)
     history = read_metrics(folder.metrics) if folder.metrics.exists() else []
     test = _tested(folder)
     accuracy, loss = test.get("accuracy"), test.get("loss")
@@ -93,6 +95,14 @@ def _listed(folder: RunFolder, known: dict[str, int | None]) -> ListedRun:
         folder.path, config, _state(folder, failure), failure, len(history), accuracy, loss, held_out,
         _parameters(folder, known), _date(folder),
     )  # fmt: skip
+
+
+def _require_plain(path: Path, config: Config) -> None:
+    """Raise CheckpointError unless each setting is a value or a list of values, as they are written."""
+    for name, value in vars(config).items():
+        for each in value if isinstance(value, list) else [value]:
+            if not isinstance(each, str | int | float | None):
+                raise CheckpointError(f"{path} has {name} {shown(value)}: it is damaged")
 
 
 def _tested(folder: RunFolder) -> dict[str, Any]:
@@ -136,7 +146,10 @@ def _parameters(folder: RunFolder, known: dict[str, int | None]) -> int | None:
         return None
     metadata = read_metadata(folder.weights)
     described = _description(folder.weights)
-    key = json.dumps([described.get("network"), described.get("input_shape")])
+    try:
+        key = json.dumps([described.get("network"), described.get("input_shape")])
+    except RecursionError:
+        return None  # a damaged file
     if key not in known:
         known[key] = _count(SavedNetwork(folder.weights, {}, metadata), described)
     return known[key]

@@ -216,8 +216,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
             if (length := int.from_bytes(file.read(8), "little")) > MOST_HEADER:
                 raise ValueError(f"its header would have {length:,} bytes, expected at most {MOST_HEADER:,}")
             metadata = json.loads(file.read(length)).get("__metadata__", {})
-        if not isinstance(metadata, dict):
-            raise ValueError("its metadata are not an object")
+        if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+            raise ValueError("its metadata are not texts by name")
         return metadata
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None

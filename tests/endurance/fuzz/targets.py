@@ -6,6 +6,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,9 +17,12 @@ import cnn
 from cnn import comparison
 from cnn.data.readers.photographs import FORMATS, read_picture
 from cnn.runs.folder import RunFolder
+from cnn.runs.listing import list_runs
 from cnn.runs.report.evaluation import Evaluation
 from cnn.runs.report.record import RunRecord
 from cnn.saving import onnx_reader, toml, weights
+from cnn.support.errors import CheckpointError
+from cnn.support.files import to_json
 from cnn.training.checkpoints import SavedTraining
 from fuzz import corpus, formats
 from fuzz.damage import damage
@@ -112,6 +116,18 @@ def read_record(path: Path) -> None:
     assert all(isinstance(text, str) for text in (record.title, record.device, *record.result))
 
 
+def read_listed(path: Path) -> None:
+    """As `cnn runs` lists and prints it."""
+    from cnn.cli.runs import print_runs
+
+    (found,) = list_runs(path.parent)
+    if isinstance(found, CheckpointError):
+        raise found
+    to_json(found.figures)
+    with redirect_stdout(io.StringIO()):
+        print_runs([found])
+
+
 def read_flags(path: Path) -> None:
     import typer
 
@@ -182,6 +198,17 @@ TARGETS = {
             JSON,
             lambda path: RunFolder(path.parent).read(),
             TEXT,
+        ),
+        Target("runs.config", "config.json", corpus.run_configs, JSON, read_listed, TEXT),
+        Target("runs.network", "model.safetensors", corpus.networks, SAFETENSORS, read_listed, MANY, CONFIG),
+        Target(
+            "runs.test",
+            "evaluation.safetensors",
+            corpus.evaluations,
+            SAFETENSORS,
+            read_listed,
+            TEXT,
+            CONFIG,
         ),
         Target("environment", "environment.json", corpus.environments, JSON, read_record, TEXT, CONFIG),
         Target("metrics", "metrics.csv", corpus.metrics, CSV, read_record, TEXT, CONFIG),
