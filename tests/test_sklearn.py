@@ -46,7 +46,7 @@ def test_importing_cnn_does_not_import_it():
 
 @pytest.mark.filterwarnings("ignore")
 def test_passes_the_checks_of_scikit_learn():
-    estimator = CNNClassifier(device="cpu", epochs=15)
+    estimator = CNNClassifier(device="cpu", epochs=8)
     results = check_estimator(
         estimator, expected_failed_checks=EXPECTED_FAILED_CHECKS, on_fail=None, on_skip=None
     )
