@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from backends import Backend
+from backends.text import quoted
 from cnn.data.checked import numbered
+from cnn.models import MODELS
+from cnn.models.sources import TOML, is_run
 from cnn.network import Network
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.saving.weights import SavedNetwork
 from cnn.support.errors import ArgumentError, CheckpointError
+from cnn.support.own_code import is_code
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,12 @@ def load_trained(
     ``winograd`` replaces the run's own setting. Raises CheckpointError if ``source`` is neither, or if it is
     damaged, ArgumentError if ``weights`` do not suit it.
     """
+    name = str(source)
+    if not is_run(name) and (is_code(name) or name.endswith(TOML) or name in MODELS):
+        raise CheckpointError(
+            f"{name} is a network without weights: train it with `cnn train --model {quoted(name)}`, and give "
+            "the folder of the run"
+        )
     if os.path.isfile(source) or source.suffix == ".safetensors":
         return _from_file(source, backend, weights, winograd)
     folder = RunFolder(source)

@@ -108,6 +108,12 @@ class TestClassNames:
     [
         (("export", "nowhere", "a.onnx"), "nowhere is not the folder of a run.* or a .safetensors file"),
         (("export", "nowhere.safetensors", "a.onnx"), "the file nowhere.safetensors does not exist"),
+        (
+            ("export", "net.toml", "a.onnx"),
+            "net.toml is a network without weights: train it with",
+        ),
+        (("export", "mynet.py:make", "a.onnx"), "mynet.py:make is a network without weights"),
+        (("export", "lenet5", "a.onnx"), "lenet5 is a network without weights"),
         (("export", ".", "a.onnx"), r"\. is not the folder of a run"),
         (
             ("export", "weights.safetensors", "a.onnx"),
@@ -126,7 +132,8 @@ class TestClassNames:
     ],
 )
 def test_mistakes_are_one_sentence(command, tmp_path, arguments, message):
-    (tmp_path / "text.txt").write_text("weights")
+    for name in ("text.txt", "net.toml"):
+        (tmp_path / name).write_text("weights")
     for name, layers in (("ready", [cnn.Flatten(), cnn.Dense(2)]), ("pictures", [cnn.ReLU()])):
         network = cnn.Sequential(*layers)
         network.build((1, 4, 4), backend="cpu")
