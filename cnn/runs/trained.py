@@ -58,8 +58,8 @@ def load_trained(
     name = str(source)
     if not is_run(name) and (is_code(name) or name.endswith(TOML) or name in MODELS):
         raise CheckpointError(
-            f"{name} is a network without weights: train it with `cnn train --model {quoted(name)}`, and give "
-            "the folder of the run"
+            f"{name} is a network without weights: train it with `cnn train --model {quoted(name)}`, and "
+            "give the folder of the run"
         )
     if os.path.isfile(source) or source.suffix == ".safetensors":
         return _from_file(source, backend, weights, winograd)
