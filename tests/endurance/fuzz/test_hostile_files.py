@@ -363,7 +363,7 @@ NETWORKS = {
         "which this network does not have",
     ),
     "containers in containers": (lambda: described(nested(900)), "cannot be used .*recursion"),
-    "a class that is no layer": (lambda: described({"type": "Context"}), "unknown layer type 'Context'"),
+    "a class that is no layer": (lambda: described({"type": "Context"}), "unknown type 'Context'"),
     "a name that is no text": (lambda: described({"type": ["ReLU"]}), "cannot be used"),
     "an argument that does not exist": (lambda: described({"type": "ReLU", "x": 1}), "cannot be used"),
 }
