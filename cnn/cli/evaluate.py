@@ -9,9 +9,10 @@ from cnn.cli.app import app, examples
 from cnn.cli.classes import print_classes
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, Threads, Tta, Weights
 from cnn.cli.output import print_json, result_line, say_notes
-from cnn.data import load
+from cnn.data import load_test
 from cnn.data.notes import notes_on
 from cnn.data.pictures import Pictures
+from cnn.runs.config import absolute
 from cnn.runs.trained import load_trained
 from cnn.support.arguments import whole
 from cnn.support.terminal import write_line
@@ -30,7 +31,10 @@ from cnn.training.metrics import all_metrics
 def evaluate(
     run: Run,
     data: Annotated[
-        str | None, typer.Option(help="Data set whose test set is used.", show_default="the run's own")
+        str | None,
+        typer.Option(
+            help="Data set whose test set is used, or all of it if it has none.", show_default="the run's own"
+        ),
     ] = None,
     top: Annotated[
         int, typer.Option(help="Also show how often the true class is among so many most probable ones.")
@@ -52,14 +56,18 @@ def evaluate(
     the class that its images are most often taken for. If there are more than 20 classes, it shows those with
     the lowest F1. --json has the results of all classes and the confusion matrix.
 
-    If the data have no test set, the validation set is used, or a fifth of each class of pictures or rows.
+    If the data have no test set, the validation set is used. If there is none either, all pictures or rows
+    are tested; of the data that the network was trained on, only the fifth that was held out.
+
     Pictures are prepared as the training images were. Images of classes that the network does not know are
     left out, with a note.
     """
     whole("top", top)
     trained = load_trained(run, backends.get(device, kernels, threads), weights, winograd)
     network, class_names = trained.network, trained.class_names
-    test_set = load(data or trained.require_data(), Pictures.of(network), trained.seed)[1]
+    is_own = data is None or (trained.config is not None and absolute(data) == trained.config.data)
+    source = data or trained.require_data()
+    test_set = load_test(source, Pictures.of(network), trained.seed, whole=not is_own)
     say_notes(test_set.notes)
     if data:
         say_notes(notes_on(test_set, "test"))

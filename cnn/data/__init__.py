@@ -15,7 +15,7 @@ from cnn.data.published.bundled import load_mnist
 from cnn.data.published.fashion_mnist import FASHION_MNIST, load_fashion_mnist
 from cnn.data.readers import cifar10
 from cnn.data.readers.common import MOST_FOLDERS, names_below, names_in, unreadable
-from cnn.data.readers.folder import class_folders, load_parts
+from cnn.data.readers.folder import Wanted, class_folders, load_parts
 from cnn.data.readers.idx import holds_idx, idx_names, load_idx, read_idx
 from cnn.data.readers.npy import holds_npy, load_npy, npy_names
 from cnn.data.readers.npz import holds_arrays, load_npz
@@ -71,6 +71,20 @@ def load(
         Raises DataError if there is no such data set, or if a file is missing, damaged or unsuitable, or
         cannot be downloaded.
     """
+    return _load(source, Wanted(pictures or Pictures(), seed))
+
+
+def load_test(
+    source: str | os.PathLike[str], pictures: Pictures | None = None, seed: int = 0, whole: bool = False
+) -> Dataset:
+    """The test set that :func:`load` returns; the training pictures are not decoded.
+
+    If the source has no test set and ``whole`` is True, all of its images are the test set.
+    """
+    return _load(source, Wanted(pictures or Pictures(), seed, test_only=True, whole=whole))[1]
+
+
+def _load(source: str | os.PathLike[str], wanted: Wanted) -> tuple[Dataset, Dataset]:
     if isinstance(source, str) and source in _LOADERS:
         return _LOADERS[source]()
     try:
@@ -87,8 +101,8 @@ def load(
     except OSError as error:
         raise unreadable(source, error) from error
     if not stat.S_ISDIR(mode):
-        return _load_file(path, pictures or Pictures(), seed)
-    return _load_folder(path, pictures or Pictures(), seed)
+        return _load_file(path, wanted)
+    return _load_folder(path, wanted)
 
 
 def needs_download(source: str) -> bool:
@@ -96,10 +110,10 @@ def needs_download(source: str) -> bool:
     return source in _DOWNLOADED and not _DOWNLOADED[source].is_here
 
 
-def _load_file(path: Path, pictures: Pictures, seed: int) -> tuple[Dataset, Dataset]:
+def _load_file(path: Path, wanted: Wanted) -> tuple[Dataset, Dataset]:
     name = path.name.lower()
     if path.suffix.lower() in SUFFIXES:
-        return load_tables({"train": path}, pictures, seed)
+        return load_tables({"train": path}, wanted)
     if name.endswith((".tar.gz", ".tgz", ".tar")):
         return cifar10.load_archive(path)
     if name.endswith(".npz") or holds_arrays(path):
@@ -107,7 +121,7 @@ def _load_file(path: Path, pictures: Pictures, seed: int) -> tuple[Dataset, Data
     raise unread_file(path)
 
 
-def _load_folder(path: Path, pictures: Pictures, seed: int) -> tuple[Dataset, Dataset]:
+def _load_folder(path: Path, wanted: Wanted) -> tuple[Dataset, Dataset]:
     places = _places(path)
     if len(places) > 1:
         several = some_of(str(place.relative_to(path)) for place in places)
@@ -116,15 +130,15 @@ def _load_folder(path: Path, pictures: Pictures, seed: int) -> tuple[Dataset, Da
             f"{SAVE}"
         )
     if not places and (tables := tables_in(path)):
-        return load_tables(tables, pictures, seed)
+        return load_tables(tables, wanted)
     if not places and (parts := class_folders(path)):
-        return load_parts(path, parts, pictures, seed)
+        return load_parts(path, parts, wanted)
     if not places:
         raise unread_folder(path)
     (place,) = places
     if place == path:
         return _load_own(path)
-    train, test = _load_own(place) if place.is_dir() else _load_file(place, pictures, seed)
+    train, test = _load_own(place) if place.is_dir() else _load_file(place, wanted)
     note = f"found in {place.relative_to(path)}"
     return train.with_note(note), test.with_note(note)
 

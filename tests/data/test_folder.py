@@ -104,6 +104,25 @@ class TestParts:
         np.testing.assert_array_equal(one, again)
         assert (one != other).any()
 
+    def test_a_test_set_alone_is_loaded_without_decoding_the_rest(self, photos, cache):
+        photos("train/cat", 6, RED)
+        photos("train/dog", 6, GREEN)
+        photos("test/cat", 2, RED)
+        folder = photos("test/dog", 2, GREEN)
+        assert of(cnn.data.load_test(folder)) == ["cat", "cat", "dog", "dog"]
+        (decoded_once,) = cache.iterdir()
+        assert np.load(decoded_once / decoded.IMAGES).shape == (4, 3, 30, 40)
+
+    @pytest.mark.parametrize("part", ["", "train/"])
+    def test_on_request_all_of_a_folder_without_a_test_set_is_the_test_set(self, photos, part):
+        photos(f"{part}cat", 7, RED)
+        folder = photos(f"{part}dog", 3, GREEN)
+        test = cnn.data.load_test(folder, whole=True)
+        assert of(test) == ["cat"] * 7 + ["dog"] * 3
+        assert "there is no test set: all 10 pictures are tested" in test.notes
+        np.testing.assert_array_equal(test.images[:, 0, 0, 0], [RED[0]] * 7 + [GREEN[0]] * 3)
+        assert of(cnn.data.load_test(folder)) == of(cnn.data.load(folder)[1]) == ["cat", "dog"]
+
     def test_the_folder_that_an_archive_unpacks_to(self, photos):
         photos("photos-main/train/cat")
         photos("photos-main/train/dog")
@@ -255,7 +274,7 @@ class TestUnreadable:
         photos("test/b", 1)
         for number in range(3):
             (folder / "train/a" / f"bild {number}.png").write_bytes(b"x")
-        with pytest.raises(DataError, match="more than 10% of the 20 pictures cannot be read, such as"):
+        with pytest.raises(DataError, match="more than 10% of the 20 pictures cannot be used, such as"):
             cnn.data.load(folder)
 
     def test_formats_of_cameras_and_phones_are_named(self, photos):

@@ -110,6 +110,14 @@ class TestRows:
         assert "\n" not in str(caught.value)
 
 
+def test_on_request_all_rows_of_a_table_without_a_test_set_are_the_test_set(tmp_path):
+    (tmp_path / "t.csv").write_text(lines(np.hstack([LABELS[:, None], PIXELS])))
+    test = cnn.data.load_test(tmp_path / "t.csv", whole=True)
+    np.testing.assert_array_equal(test.images.reshape(30, 64), PIXELS)
+    np.testing.assert_array_equal(test.labels, LABELS)
+    assert "there is no test set: all 30 rows are tested" in test.notes
+
+
 def test_black_test_images_are_bytes_like_the_training_images(tmp_path):
     (tmp_path / "train.csv").write_text(lines(np.hstack([LABELS[:, None], PIXELS])))
     (tmp_path / "test.csv").write_text(lines(np.hstack([LABELS[:, None], 0 * PIXELS])))
@@ -131,7 +139,7 @@ class TestLists:
     def rows(self, first, last):
         return [(f"images/{number}.png", "red" if number % 2 else "blue") for number in range(first, last)]
 
-    @pytest.mark.parametrize("header", [[], [("filename", "label")]])
+    @pytest.mark.parametrize("header", [[], [("filename", "label")], [("picture", "kind")]])
     @pytest.mark.parametrize("turned", [False, True])
     @pytest.mark.parametrize(
         ("name", "separator"), [("list.csv", ","), ("list.txt", " "), ("list.tsv", "\t")]
@@ -176,6 +184,28 @@ class TestOddTables:
         assert sorted_images(train, test) == sorted(PIXELS.tolist())
         assert "the first column numbers the rows and is left out" in train.notes
 
+    @pytest.mark.parametrize("label_is_last", [False, True])
+    def test_a_first_column_that_numbers_the_rows_without_names(self, tmp_path, label_is_last):
+        """Neither it nor a border that is always 0 is taken for the labels."""
+        rows = [
+            [place, *pixels, label] if label_is_last else [place, label, *pixels]
+            for place, label, pixels in zip(range(1, 31), LABELS, PIXELS, strict=True)
+        ]
+        (tmp_path / "t.csv").write_text(lines(rows))
+        train, test = cnn.data.load(tmp_path / "t.csv")
+        assert sorted_images(train, test) == sorted(PIXELS.tolist())
+        assert train.classes == ("0", "1", "2")
+        column = "last" if label_is_last else "second"
+        assert f"labels taken from the {column} column" in train.notes[0]
+        assert "the first column numbers the rows and is left out" in train.notes[0]
+
+    def test_labels_that_count_up_are_not_taken_for_numbers_of_rows(self, tmp_path):
+        rows = [[label, *pixels] for label, pixels in zip(range(10), PIXELS, strict=False)]
+        for part in ("train", "test"):
+            (tmp_path / f"{part}.csv").write_text(lines(rows))
+        train, _ = cnn.data.load(tmp_path)
+        np.testing.assert_array_equal(train.labels, range(10))
+
     def test_spaces_around_values(self, tmp_path):
         rows = [[label, *pixels] for label, pixels in zip(LABELS, PIXELS, strict=True)]
         (tmp_path / "t.csv").write_text(lines([[f" {value} " for value in row] for row in rows]))
@@ -219,14 +249,21 @@ class TestOddLists:
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
-            ([["file", "width", "breed"]], "several columns may contain the labels: name it `label`$"),
+            (
+                [["file", "width", "breed"]],
+                "in the first line, name the column of the labels `label`$",
+            ),
+            (
+                [],
+                "add a first line that names the column of the labels",
+            ),
             (
                 [["file", "label", "breed"], *[["my cat 1.png", "a", "b"]] * 60, ["", "b", "c"]],
                 "row 62 has no path",
             ),
             ([["file", "label", "breed"], ["my cat 1.png", "", "b"]], "row 2 has no label"),
         ],
-        ids=["two columns that may have labels", "no path", "no label"],
+        ids=["two columns that may have labels", "without names", "no path", "no label"],
     )
     def test_others_are_refused(self, tmp_path, rows, message):
         good = [[f"my cat {number}.png", number % 2, number % 2] for number in range(8)]

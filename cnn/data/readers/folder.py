@@ -46,33 +46,47 @@ def class_folders(folder: Path) -> dict[str, Part]:
     return {part: pictures for part, pictures in found.items() if pictures.names}
 
 
-def load_parts(folder: Path, parts: dict[str, Part], how: Pictures, seed: int) -> tuple[Dataset, Dataset]:
+class Wanted(NamedTuple):
+    """What is loaded of a source, and how."""
+
+    pictures: Pictures = Pictures()
+    seed: int = 0  # chooses the fifth of each class that is held out if there is no test set
+    test_only: bool = False  # training pictures are not decoded: the test set is returned twice
+    whole: bool = False  # if there is no test set, all is tested
+
+
+def load_parts(folder: Path, parts: dict[str, Part], wanted: Wanted) -> tuple[Dataset, Dataset]:
     """Load both sets from pictures in ``folder``, given by part; the classes are in sorted order.
 
     If there is no test set, a fifth of the pictures of each class is held out for it.
     """
-    notes = []
+    train, test, notes = _train_and_test(folder, parts, wanted)
+    names = as_names(sorted({*train.classes, *test.classes}), str(folder)) or ()
+    how = wanted.pictures.completed(folder, train.names)
+    if wanted.test_only:
+        tested = _load(folder, test, names, how, (how.note, *notes))
+        return tested, tested
+    sets = [_load(folder, part, names, how, (how.note, *notes)) for part in (train, test)]
+    return sets[0], sets[1]
+
+
+def _train_and_test(folder: Path, parts: dict[str, Part], wanted: Wanted) -> tuple[Part, Part, list[str]]:
+    """The pictures of both sets, and notes on how they were chosen."""
     if not parts.keys() & {"train", ""}:
         raise DataError(
             f"{folder}: train has no pictures: expected a folder of pictures for each class in it"
         )
+    train = parts.get("train") or parts[""]
     if "test" in parts:
-        tested = "test"
-        notes += ["the pictures in val are not used"] if "val" in parts else []
-    elif "val" in parts:
-        tested = "val"
-        notes.append("there is no test set: val is used for testing")
-    else:
-        tested = "test"
-        whole = parts.get("train") or parts[""]
-        is_tested = held_out(whole.classes, seed, str(folder), "picture")
-        parts = {"train": whole.only(~is_tested), "test": whole.only(is_tested)}
-        notes.append(f"a test set of {is_tested.sum():,} pictures is held out")
-    train, test = parts["train"], parts[tested]
-    names = as_names(sorted({*train.classes, *test.classes}), str(folder)) or ()
-    how = how.completed(folder, train.names)
-    sets = [_load(folder, part, names, how, (how.note, *notes)) for part in (train, test)]
-    return sets[0], sets[1]
+        notes = ["the pictures in val are not used"] if "val" in parts else []
+        return train, parts["test"], notes
+    if "val" in parts:
+        return train, parts["val"], ["there is no test set: val is used for testing"]
+    if wanted.whole:
+        return train, train, [f"there is no test set: all {len(train.names):,} pictures are tested"]
+    is_tested = held_out(train.classes, wanted.seed, str(folder), "picture")
+    note = f"a test set of {is_tested.sum():,} pictures is held out"
+    return train.only(~is_tested), train.only(is_tested), [note]
 
 
 def _load(folder: Path, part: Part, names: tuple[str, ...], how: Pictures, notes: tuple[str, ...]) -> Dataset:

@@ -15,9 +15,8 @@ from backends.text import first_line
 from cnn.data.dataset import Dataset
 from cnn.data.layouts import LEAST_SIDE, Named
 from cnn.data.names import part_of
-from cnn.data.pictures import Pictures
 from cnn.data.readers.common import as_sets, held_out, names_in, open_file
-from cnn.data.readers.folder import Part, load_parts
+from cnn.data.readers.folder import Part, Wanted, load_parts
 from cnn.data.readers.photographs import is_picture
 from cnn.data.recognize import unread_file
 from cnn.support.errors import DataError
@@ -54,7 +53,7 @@ def tables_in(folder: Path) -> dict[str, Path]:
     return parts if "train" in parts and layout_of(parts["train"]) else {}
 
 
-def load_tables(parts: dict[str, Path], pictures: Pictures, seed: int) -> tuple[Dataset, Dataset]:
+def load_tables(parts: dict[str, Path], wanted: Wanted) -> tuple[Dataset, Dataset]:
     """Load both sets from tables by part; without a labelled test set, a fifth of each class is held out.
 
     A row has the numbers of an image and its label, first or last; or the path of a picture, relative to the
@@ -66,9 +65,14 @@ def load_tables(parts: dict[str, Path], pictures: Pictures, seed: int) -> tuple[
     if layout is None:
         raise _unread(train)
     if layout.label is None:
-        advice = "name it `label`" if layout.is_list else "name one `label`, or put it first or last"
-        what = "several columns may contain the labels" if layout.is_list else "there is no column of labels"
-        raise DataError(f"{train}: {what}: {advice}")
+        if layout.is_list:
+            line = (
+                "in the first line, name the column"
+                if layout.header
+                else "add a first line that names the column"
+            )
+            raise DataError(f"{train}: several columns may contain the labels: {line} of the labels `label`")
+        raise DataError(f"{train}: there is no column of labels: name one `label`, or put it first or last")
     tested = next((part for part in ("test", "val") if part in parts), None)
     test_layout = layouts[tested] if tested else None
     if tested and (not test_layout or test_layout.label is None or test_layout.is_list != layout.is_list):
@@ -78,7 +82,7 @@ def load_tables(parts: dict[str, Path], pictures: Pictures, seed: int) -> tuple[
         chosen = {"train": _pictures(train, layout)}
         if tested and test_layout:
             chosen[tested] = _pictures(parts[tested], test_layout)
-        return load_parts(train.parent, chosen, pictures, seed)
+        return load_parts(train.parent, chosen, wanted)
     rows, labels = _rows(train, layout)
     if layout.note:
         notes.append(layout.note)
@@ -86,8 +90,11 @@ def load_tables(parts: dict[str, Path], pictures: Pictures, seed: int) -> tuple[
     if tested and test_layout:
         test_rows, test_labels = _rows(parts[tested], test_layout)
         test_name = str(parts[tested])
+    elif wanted.whole:
+        test_rows, test_labels, test_name = rows, labels, name
+        notes.append(f"there is no test set: all {len(rows):,} rows are tested")
     else:
-        is_tested = held_out(labels, seed, name, "row")
+        is_tested = held_out(labels, wanted.seed, name, "row")
         test_rows, test_labels, test_name = rows[is_tested], labels[is_tested], name
         rows, labels = rows[~is_tested], labels[~is_tested]
         notes.append(f"a test set of {is_tested.sum():,} rows is held out")
@@ -112,13 +119,12 @@ def layout_of(path: Path) -> Layout | None:
         (width, _), *_ = Counter(map(len, table)).most_common(1)
     except (ValueError, IndexError, csv.Error):
         return None
-    has_fewer_numbers = len(table) > 1 and _numeric(table[0]) < _numeric(table[1])
-    header = int(has_fewer_numbers or any(value.strip().lower() in LABELS for value in table[0]))
+    header = int(_is_header(table))
     rows = [row for row in table[header:] if len(row) == width]
     if not rows or width < 2 or (header and len(table[0]) != width):
         return None
     names = [name.strip().lower() for name in table[0]] if header else []
-    paths = [place for place in range(width) if all(is_picture(row[place].strip()) for row in rows)]
+    paths = [place for place in range(width) if all(_is_path(row[place]) for row in rows)]
     if paths:
         named = (place for place, name in enumerate(names) if name in LABELS)
         others = [place for place in range(width) if place not in paths]
@@ -130,6 +136,21 @@ def layout_of(path: Path) -> Layout | None:
     has_index = bool(label) and (_counts([row[0] for row in rows]) or (names[:1] or ["-"])[0] in INDEX)
     notes = [*([note] if note else []), *(["the first column numbers the rows and is left out"] * has_index)]
     return Layout(separator, header, width, label, False, "; ".join(notes) or None, has_index)
+
+
+def _is_header(table: Sequence[Sequence[str]]) -> bool:
+    """Whether the first of these rows has the names of the columns."""
+    first, *others = table
+    if any(value.strip().lower() in LABELS for value in first):
+        return True
+    if not others:
+        return False
+    has_fewer_paths = not any(map(_is_path, first)) and any(map(_is_path, others[0]))
+    return has_fewer_paths or _numeric(first) < _numeric(others[0])
+
+
+def _is_path(value: str) -> bool:
+    return is_picture(value.strip())
 
 
 def _numeric(row: Sequence[str]) -> int:
@@ -161,11 +182,20 @@ def _label_column(
     texts = [place for place in (0, width - 1) if any(not _numeric([row[place]]) for row in rows)]
     if texts:
         return texts[0], None
-    if isqrt(width) ** 2 == width >= LEAST_SIDE**2:
+    if _is_square(width):
         return None, None  # the whole row is the pixels of an image
-    varies = [place for place in (0, width - 1) if len({row[place] for row in rows}) > 1]
-    label = varies[0] if len(varies) == 1 else 0
-    return label, f"labels taken from the {'last' if label else 'first'} column"
+    # rows of a label and a square image may have the labels 0, 1, 2, ... in order
+    is_indexed = _counts([row[0] for row in rows]) and not _is_square(width - 1)
+    first, last = int(is_indexed), width - 1
+    varies = [place for place in (first, last) if len({row[place] for row in rows}) > 1]
+    label = varies[0] if len(varies) == 1 else first
+    names_of = {0: "first", 1: "second", last: "last"}
+    return label, f"labels taken from the {names_of[label]} column"
+
+
+def _is_square(count: int) -> bool:
+    """Whether so many numbers are the pixels of a square image."""
+    return isqrt(count) ** 2 == count >= LEAST_SIDE**2
 
 
 def _pictures(path: Path, layout: Layout) -> Part:
@@ -180,7 +210,7 @@ def _pictures(path: Path, layout: Layout) -> Part:
     for number, row in enumerate(rows[layout.header :], layout.header + 1):
         if len(row) != layout.width or layout.label is None:
             raise DataError(f"{path}: row {number} has {len(row)} columns, expected {layout.width}")
-        name = next((value.strip() for value in row if is_picture(value.strip())), None)
+        name = next((value.strip() for value in row if _is_path(value)), None)
         label = row[layout.label].strip()
         if not name or not label:
             raise DataError(f"{path}: row {number} has no {'label' if name else 'path of a picture'}")
@@ -237,5 +267,4 @@ def _are_bytes(rows: np.ndarray) -> bool:
 def _images(rows: np.ndarray, as_bytes: bool) -> np.ndarray:
     """Rows as the images of a data set; as images of one line if they are not square."""
     rows = rows.astype(np.uint8) if as_bytes else rows
-    side = isqrt(rows.shape[1])
-    return rows if side >= LEAST_SIDE and side * side == rows.shape[1] else rows[:, None, None, :]
+    return rows if _is_square(rows.shape[1]) else rows[:, None, None, :]
