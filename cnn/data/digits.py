@@ -42,7 +42,10 @@ def as_digit(picture: "Picture", shape: tuple[int, ...]) -> Array:
     """
     C, H, W = shape
     if C != 1:
-        raise ShapeError(f"a digit has 1 channel, the network was built for {C} in {shape}")
+        raise ShapeError(
+            f"fit is 'digit', which makes grey images, but the network takes {C} channels in {shape}: choose "
+            "crop, letterbox or stretch"
+        )
     strokes = _strokes(*_ink(_grey(picture)))
     return _centred(_thick_enough(_fitted(strokes, FINE * BOX * H, FINE * BOX * W)), H, W)
 

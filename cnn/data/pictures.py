@@ -14,6 +14,7 @@ from cnn.support.errors import ArgumentError, DataError
 
 LOOKED_AT = 32  # pictures that are inspected to choose the size and the channels
 TINT = 8  # of 255: after lossy compression, the colours of a grey picture differ by at most this
+DIGIT = (28, 28)  # the default size with fit="digit"
 SIDE = 64  # pixels; the default size if the pictures are larger or have several sizes
 
 
@@ -27,7 +28,8 @@ class Pictures:
         Height and width in pixels, or one number for both. None: the size of the pictures, if all that are
         inspected have the same size of at most 64 pixels, otherwise 64.
     fit
-        "crop" (the middle), "letterbox" (all of it, with bars), "stretch" (all of it, distorted) or "digit".
+        "crop" (the middle), "letterbox" (all of it, with bars), "stretch" (all of it, distorted) or "digit"
+        (a handwritten digit, cut out and centred as in MNIST; grey, of 28x28 pixels by default).
     channels
         1 (grey) or 3 (colour). None: 1 if all pictures that are inspected are grey, otherwise 3.
     """
@@ -45,6 +47,13 @@ class Pictures:
         require_fit(self.fit)
         if self.channels not in (None, 1, 3):
             raise ArgumentError(f"channels is {shown(self.channels)}, expected 1 (grey) or 3 (colour)")
+        if self.fit == "digit":
+            if self.channels == 3:
+                raise ArgumentError(
+                    "fit is 'digit', which makes grey images, but channels is 3: leave it out"
+                )
+            object.__setattr__(self, "channels", 1)
+            object.__setattr__(self, "size", self.size or DIGIT)
 
     @classmethod
     def of(cls, network: Any) -> "Pictures":

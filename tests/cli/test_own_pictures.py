@@ -97,6 +97,40 @@ def test_images_of_classes_that_the_network_does_not_know_are_left_out_with_a_no
     assert "10 images of classes that the network does not know are left out: 'zebra'" in err
 
 
+def test_a_folder_of_classes_is_tested_as_a_whole_unless_the_network_was_trained_on_it(
+    command, photos, tmp_path
+):
+    own = shutil.copytree(photos / "test", tmp_path / "own")
+    assert command(*TRAIN, "--data", own, "--size", 16, "--epochs", 1)[0] == 0
+    for flags in ((), ("--data", own)):
+        code, out, err = command("evaluate", "run", *flags)
+        assert (code, "on 4 images" in out, "a test set of 4 pictures is held out" in err) == (0, True, True)
+    code, out, err = command("evaluate", "run", "--data", photos / "test")
+    assert (code, "on 20 images" in out) == (0, True)
+    assert "there is no test set: all 20 pictures are tested" in err
+
+
+def test_digits_are_cut_out_of_pictures_on_request(command, photos, tmp_path):
+    for number, name in enumerate(("one", "two") * 5):
+        (tmp_path / "digits" / name).mkdir(parents=True, exist_ok=True)
+        picture = Image.new("RGB", (90, 60), (230, 230, 220))
+        for bar in range(1 + number % 2):
+            picture.paste((20, 20, 90), (20 + 20 * bar, 15, 26 + 20 * bar, 40 + number))
+        picture.save(tmp_path / "digits" / name / f"{number}.png")
+    flags = "--fit", "digit", "--epochs", 1
+    code, _, err = command(*TRAIN, "--data", tmp_path / "digits", *flags)
+    assert (code, "pictures as digits of 28x28, grey" in err) == (0, True), err
+    code, _, err = command(*TRAIN, "--data", photos, *flags, "--out", "other")
+    assert code == 2
+    assert "more than 10% of the 49 pictures cannot be used, such as" in err
+    assert ".jpg: fit is 'digit': " in err
+    code, _, err = command(*TRAIN, "--data", photos, *flags, "--channels", 3, "--out", "other")
+    assert (code, "fit is 'digit', which makes grey images, but channels is 3: leave it out" in err) == (
+        2,
+        True,
+    )
+
+
 def test_another_fit_on_request(command, photos):
     assert command(*TRAIN, "--data", photos, "--size", "20x28", "--epochs", 1)[0] == 0
     picture = photos / "test/down/01.png"

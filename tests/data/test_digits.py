@@ -129,7 +129,10 @@ class TestDigits:
             as_digit(Image.new("RGBA", (50, 50), (0, 0, 0, 0)), SHAPE)
 
     def test_a_digit_has_one_channel(self):
-        with pytest.raises(ShapeError, match=r"a digit has 1 channel.*built for 3 in \(3, 28, 28\)"):
+        with pytest.raises(
+            ShapeError,
+            match=r"fit is 'digit', which makes grey images, but .* 3 channels in \(3, 28, 28\)",
+        ):
             as_digit(drawn(), (3, 28, 28))
 
     @pytest.mark.parametrize("factor", [1, 3, 10])

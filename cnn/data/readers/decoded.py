@@ -112,9 +112,13 @@ def _fill(
 
     def image(name: str) -> Array | DataError:
         try:
-            return fitted(decode(root / name), shape, fit)
+            picture = decode(root / name)
         except DataError as error:
             return error
+        try:
+            return fitted(picture, shape, fit)
+        except DataError as error:
+            return DataError(f"{root / name}: fit is {fit!r}: {error}")
 
     count, reasons = 0, {}
     with _shown(len(names)) as advance, tolerating_faults(), _pool() as pool:
@@ -144,7 +148,7 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 def _require_few(root: Path, reasons: dict[str, str], total: int) -> None:
     if len(reasons) > max(1, MOST_UNREADABLE * total):
         raise DataError(
-            f"{root}: more than {MOST_UNREADABLE:.0%} of the {total:,} pictures cannot be read, such as "
+            f"{root}: more than {MOST_UNREADABLE:.0%} of the {total:,} pictures cannot be used, such as "
             f"{next(iter(reasons.values()))}"
         )
 
