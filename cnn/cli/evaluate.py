@@ -67,7 +67,9 @@ def evaluate(
     network, class_names = trained.network, trained.class_names
     is_own = data is None or (trained.config is not None and absolute(data) == trained.config.data)
     source = data or trained.require_data()
-    test_set = load_test(source, Pictures.of(network), trained.seed, whole=not is_own)
+    test_set = load_test(
+        source, Pictures.of(network), trained.seed, transposed=is_own and trained.transposed, whole=not is_own
+    )
     say_notes(test_set.notes)
     if data:
         say_notes(notes_on(test_set, "test"))

@@ -16,7 +16,7 @@ from cnn.data.published.fashion_mnist import FASHION_MNIST, load_fashion_mnist
 from cnn.data.readers import cifar10
 from cnn.data.readers.common import MOST_FOLDERS, names_below, names_in, unreadable
 from cnn.data.readers.folder import Wanted, class_folders, load_parts
-from cnn.data.readers.idx import holds_idx, idx_names, load_idx, read_idx
+from cnn.data.readers.idx import TURNED, holds_idx, idx_names, load_idx, read_idx
 from cnn.data.readers.npy import holds_npy, load_npy, npy_names
 from cnn.data.readers.npz import holds_arrays, load_npz
 from cnn.data.readers.table import SUFFIXES, load_tables, tables_in
@@ -42,7 +42,7 @@ NAMES_ELSEWHERE = {
 
 
 def load(
-    source: str | os.PathLike[str], pictures: Pictures | None = None, seed: int = 0
+    source: str | os.PathLike[str], pictures: Pictures | None = None, seed: int = 0, transposed: bool = False
 ) -> tuple[Dataset, Dataset]:
     """Load the training set and the test set of ``source``; both have the same classes.
 
@@ -51,7 +51,8 @@ def load(
         - a name: "mnist" (bundled), "fashion-mnist" (31 MB) or "cifar10" (170 MB); the last two are
           downloaded once, into the folder that the environment variable CNN_DATA names, or else into
           the user's cache folder, and verified each time. For a folder with such a name, give "./mnist".
-        - a folder with the four IDX files of MNIST's names, plain or .gz.
+        - a folder with the four IDX files of MNIST's names, plain or .gz. EMNIST's images, which are
+          stored transposed, are turned upright if the names of the files have "emnist" in them.
         - a .npz file with x_train, y_train, x_test and y_test and, optionally, the names of the classes
           in ``classes``. Nothing is ever unpickled.
         - a folder with these arrays as .npy files; the images may be larger than memory.
@@ -66,25 +67,45 @@ def load(
         Files and arrays may have other descriptive names (train_images, train-labels.idx1-ubyte), and may be
         in the only subfolder of the given folder. Arrays in a layout that a :class:`Dataset` does not accept
         are converted if their meaning is unambiguous, and ``notes`` of both sets say so: images with channels
-        last or flattened square images; labels as a column, as text, as bools, or as -1 and 1.
+        last or flattened square images; labels as a column, as text, as bools, or as -1 and 1. If
+        ``transposed``, rows and columns of the stored images are exchanged.
 
         Raises DataError if there is no such data set, or if a file is missing, damaged or unsuitable, or
         cannot be downloaded.
     """
-    return _load(source, Wanted(pictures or Pictures(), seed))
+    return _load(source, Wanted(pictures or Pictures(), seed, transposed=transposed))
 
 
 def load_test(
-    source: str | os.PathLike[str], pictures: Pictures | None = None, seed: int = 0, whole: bool = False
+    source: str | os.PathLike[str],
+    pictures: Pictures | None = None,
+    seed: int = 0,
+    transposed: bool = False,
+    whole: bool = False,
 ) -> Dataset:
     """The test set that :func:`load` returns; the training pictures are not decoded.
 
     If the source has no test set and ``whole`` is True, all of its images are the test set.
     """
-    return _load(source, Wanted(pictures or Pictures(), seed, test_only=True, whole=whole))[1]
+    return _load(source, Wanted(pictures or Pictures(), seed, True, whole, transposed))[1]
 
 
 def _load(source: str | os.PathLike[str], wanted: Wanted) -> tuple[Dataset, Dataset]:
+    train, test = _stored(source, wanted)
+    if train.fit is not None:  # made of pictures, or MNIST
+        if wanted.transposed:
+            raise DataError(f"{source}: transposed is for arrays in files: leave it out")
+        return train, test
+    if wanted.transposed and TURNED not in train.notes:
+        return train.transposed("rows and columns exchanged"), test.transposed("rows and columns exchanged")
+    if "emnist" in os.path.basename(source).lower() and TURNED not in train.notes:
+        note = "EMNIST's images are often stored transposed: if they lie on their side, give --transposed"
+        return train.with_note(note), test.with_note(note)
+    return train, test
+
+
+def _stored(source: str | os.PathLike[str], wanted: Wanted) -> tuple[Dataset, Dataset]:
+    """Both sets as the source stores them."""
     if isinstance(source, str) and source in _LOADERS:
         return _LOADERS[source]()
     try:

@@ -107,6 +107,12 @@ class Dataset:
         notes = (note, *self.notes)
         return Dataset.checked(self.images, self.targets, self.classes, notes, self.weights, self.fit)
 
+    def transposed(self, note: str) -> "Dataset":
+        """The same set with rows and columns of the images exchanged, and a note on that."""
+        images = np.ascontiguousarray(self.images.swapaxes(2, 3))
+        notes = (*self.notes, note)
+        return Dataset.checked(images, self.targets, self.classes, notes, self.weights, self.fit)
+
     @property
     def labels(self) -> Array:
         """The targets of a set with classes."""

@@ -176,6 +176,10 @@ class Config:
         None, ON_WHAT, "Channels of the images that pictures become: 1 (grey) or 3 (colour).",
         shown="1 if all pictures are grey, otherwise 3", before=None,
     )
+    transposed: bool = setting(
+        False, ON_WHAT,
+        "Exchange rows and columns of the images, which some files of EMNIST store transposed.", before=False,
+    )
     classes: list[str] | None = setting(  # noqa: RUF009
         None, ON_WHAT, "Classes to use, as in 0,1.", shown="all", parse=cut,
     )
@@ -361,7 +365,7 @@ class Config:
         """
         asked = {name: getattr(self, name) for name in ("size", "fit", "channels")}
         asked = {name: value for name, value in asked.items() if value is not None}
-        train, test = data.load(self.data, pictures or Pictures(**asked), self.seed)
+        train, test = data.load(self.data, pictures or Pictures(**asked), self.seed, self.transposed)
         if asked and (train.fit is None or self.data in data.NAMES):
             raise ArgumentError(
                 f"--{next(iter(asked))} is for picture files, but {self.data} has images of "

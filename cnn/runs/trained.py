@@ -38,6 +38,11 @@ class Trained:
         """The seed of the run, which also splits data without a test set."""
         return self.config.seed if self.config else Config.seed
 
+    @property
+    def transposed(self) -> bool:
+        """Whether the images of the run's data are stored transposed."""
+        return self.config.transposed if self.config else Config.transposed
+
     def require_data(self) -> str:
         """The data set of the run; ArgumentError or DataError if there is none."""
         if self.config is None:

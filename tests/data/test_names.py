@@ -107,10 +107,28 @@ class TestIdx:
     @pytest.mark.parametrize("split", ["emnist-letters", "emnist-balanced"])
     def test_emnist_lies_on_its_side(self, lay, split):
         files = renamed(lambda name: f"gzip/{split}-{name.replace('t10k', 'test')}.gz")
-        train, test = cnn.data.load(lay({name: gzip.compress(data) for name, data in files.items()}))
+        folder = lay({name: gzip.compress(data) for name, data in files.items()})
+        train, test = cnn.data.load(folder)
         np.testing.assert_array_equal(train.images[:, 0], X_TRAIN.transpose(0, 2, 1))
         np.testing.assert_array_equal(test.images[:, 0], X_TEST.transpose(0, 2, 1))
-        assert train.notes == ("EMNIST's images are stored rotated, and were turned upright",)
+        assert train.notes == ("EMNIST's images are stored transposed, and were turned upright",)
+        again, _ = cnn.data.load(folder, transposed=True)
+        np.testing.assert_array_equal(again.images, train.images)  # not turned twice
+
+    def test_transposed_images_under_other_names(self, lay):
+        train, test = cnn.data.load(lay(CONTENTS), transposed=True)
+        np.testing.assert_array_equal(train.images[:, 0], X_TRAIN.transpose(0, 2, 1))
+        np.testing.assert_array_equal(test.images[:, 0], X_TEST.transpose(0, 2, 1))
+        assert train.images.flags.c_contiguous
+        assert train.notes == ("rows and columns exchanged",)
+
+    def test_a_table_of_emnist_suggests_to_transpose(self, tmp_path):
+        rows = [[number % 2, *range(number, number + 64)] for number in range(10)]
+        (tmp_path / "emnist-letters.csv").write_text("".join(f"{str(row)[1:-1]}\n" for row in rows))
+        train, _ = cnn.data.load(tmp_path / "emnist-letters.csv")
+        assert train.notes[0].endswith("if they lie on their side, give --transposed")
+        turned, _ = cnn.data.load(tmp_path / "emnist-letters.csv", transposed=True)
+        np.testing.assert_array_equal(turned.images, train.images.transpose(0, 1, 3, 2))
 
     def test_several_sets_in_one_folder(self, lay):
         files = renamed("emnist-letters-{}".format) | renamed("emnist-digits-{}".format)

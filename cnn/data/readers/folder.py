@@ -53,6 +53,7 @@ class Wanted(NamedTuple):
     seed: int = 0  # chooses the fifth of each class that is held out if there is no test set
     test_only: bool = False  # training pictures are not decoded: the test set is returned twice
     whole: bool = False  # if there is no test set, all is tested
+    transposed: bool = False  # the rows of the stored images are columns
 
 
 def load_parts(folder: Path, parts: dict[str, Part], wanted: Wanted) -> tuple[Dataset, Dataset]:

@@ -28,6 +28,8 @@ FILES = (
 IMAGES, LABELS = 3, 1  # axes
 AXES = (IMAGES, LABELS, IMAGES, LABELS)
 
+TURNED = "EMNIST's images are stored transposed, and were turned upright"  # a note
+
 _MAGIC = 0x0800  # two zero bytes, 08 for unsigned bytes, the number of axes
 _CONTENTS = {1: "labels", 3: "images"}
 _OTHER_TYPES = {  # by the third byte
@@ -67,7 +69,7 @@ def load_idx(folder: Path, names: Iterable[str]) -> tuple[Dataset, Dataset]:
     )
     notes = parts.notes
     if "emnist" in parts.train[0].lower():
-        notes = (*notes, "EMNIST's images are stored rotated, and were turned upright")
+        notes = (*notes, TURNED)
         train, test = (
             (Named(images.name, images.array.transpose(0, 2, 1)), labels) for images, labels in (train, test)
         )
