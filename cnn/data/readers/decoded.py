@@ -50,7 +50,7 @@ def decoded(root: Path, names: Sequence[str], shape: tuple[int, int, int], fit: 
     """
     try:
         folder = cache_folder() / "pictures" / _key(root, names, shape, fit)
-        images, reasons = _read(folder) or _make(folder, root, names, shape, fit)
+        images, reasons = _read(folder, len(names), shape) or _make(folder, root, names, shape, fit)
     except OSError as error:
         warnings.warn(
             f"the decoded pictures are not cached ({error.strerror or error}): they are decoded again the "
@@ -65,15 +65,21 @@ def decoded(root: Path, names: Sequence[str], shape: tuple[int, int, int], fit: 
     return Decoded(images[: is_readable.sum()], is_readable)
 
 
-def _read(folder: Path) -> tuple[Array, dict[str, str]] | None:
-    """The images in a folder of the cache, and why others cannot be read; None if it is incomplete."""
+def _read(folder: Path, count: int, shape: tuple[int, ...]) -> tuple[Array, dict[str, str]] | None:
+    """The images in a folder of the cache, and why others cannot be read.
+
+    If the folder is missing, incomplete or damaged, the result is None, and the folder is removed.
+    """
     try:
-        found = np.load(folder / IMAGES, mmap_mode="r"), json.loads((folder / UNREADABLE).read_text("utf-8"))
-        os.utime(folder)  # it is in use
-        return found
-    except (OSError, ValueError):
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
+        images = np.load(folder / IMAGES, mmap_mode="r")
+        reasons = json.loads((folder / UNREADABLE).read_text("utf-8"))
+        if (images.shape, images.dtype) == ((count, *shape), np.uint8) and isinstance(reasons, dict):
+            os.utime(folder)  # it is in use
+            return images, {str(name): str(reason) for name, reason in reasons.items()}
+    except Exception:  # a damaged file may raise nearly anything inside NumPy
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
 
 
 def _make(

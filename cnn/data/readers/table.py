@@ -203,9 +203,9 @@ def _pictures(path: Path, layout: Layout) -> Part:
     try:
         with open_file(path) as file:
             text = decoded(file.read())
-    except ValueError as error:
+        rows = [row for row in csv.reader(text.splitlines(), delimiter=layout.separator) if row]
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from None
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=layout.separator) if row]
     names, classes = [], []
     for number, row in enumerate(rows[layout.header :], layout.header + 1):
         if len(row) != layout.width or layout.label is None:

@@ -100,6 +100,35 @@ def tables() -> list[bytes]:
     return [_table([head, *rows], ","), _table(named, ";"), _table(floats, "\t")]
 
 
+NAMED_IN_LISTS = ("1.png", "2.png", "3.png", "4.png")
+
+
+def lists() -> list[bytes]:
+    """Lists of four pictures and their classes, with and without a header, in each order."""
+    rows = [[name, "ab"[number % 2]] for number, name in enumerate(NAMED_IN_LISTS)]
+    turned = [row[::-1] for row in rows]
+    return [
+        _table(table, separator)
+        for table in (rows, turned, [["file", "label"], *rows], [["picture", "kind"], *rows])
+        for separator in ",;"
+    ]
+
+
+def small_pictures() -> list[bytes]:
+    """A picture that a list names."""
+    return pictures("png")[:1]
+
+
+def decoded_pictures() -> list[bytes]:
+    """The images of two decoded pictures."""
+    return [_npy(np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5))]
+
+
+def unreadable_pictures() -> list[bytes]:
+    """Why the others were not decoded."""
+    return [b'{"a.png": "a.png: this is a text file"}']
+
+
 def _table(rows: list[list[Any]], separator: str) -> bytes:
     return "".join(separator.join(map(str, row)) + "\n" for row in rows).encode()
 

@@ -1,6 +1,7 @@
 """Who reads what: formats, their readers, how their files are spoiled, and how much memory one may take."""
 
 import io
+import os
 import re
 import shutil
 import warnings
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import backends
 import cnn
 from cnn import comparison
+from cnn.data.readers import decoded
 from cnn.data.readers.photographs import FORMATS, read_picture
 from cnn.runs.folder import RunFolder
 from cnn.runs.listing import list_runs
@@ -107,8 +110,30 @@ def held_in_picture(path: Path, times: float, aside: int) -> float:
     return aside + times * (pixels if pixels <= most else 0) + path.stat().st_size
 
 
+def held_in_list(path: Path, aside: int) -> float:
+    """A list, and what reading the pictures that it names takes."""
+    return aside + held(path, times=40)
+
+
 def read_folder(path: Path) -> None:
     cnn.data.load(path.parent)
+
+
+def read_list(path: Path) -> None:
+    with patch.dict(os.environ, CNN_DATA=str(path.parent / "cache")):
+        cnn.data.load(path)
+
+
+def read_decoded(path: Path) -> None:
+    """Pictures in the cache, a copy of which is removed if it is damaged."""
+    kept = path.parent / "kept"
+    kept.mkdir(exist_ok=True)
+    for name in (decoded.IMAGES, decoded.UNREADABLE):
+        shutil.copy(path.parent / name, kept)
+    found = decoded._read(kept, 2, (3, 4, 5))
+    if found is None:
+        raise cnn.DataError("the pictures are decoded again")
+    assert found[0].sum() >= 0
 
 
 def read_record(path: Path) -> None:
@@ -167,6 +192,11 @@ def _picture_target(form: str) -> Target:
     )
 
 
+LISTED_FILES = dict.fromkeys(corpus.NAMED_IN_LISTS, corpus.small_pictures)
+DECODED, IMAGES = (
+    {decoded.UNREADABLE: corpus.unreadable_pictures},
+    {decoded.IMAGES: corpus.decoded_pictures},
+)
 CONFIG = {"config.json": corpus.run_configs}
 JSON = (damage, formats.damage_json, formats.damage_json)
 SAFETENSORS = (damage, formats.damage_safetensors_header, formats.damage_safetensors_metadata)
@@ -178,6 +208,7 @@ TOML, CSV = (
     (damage, formats.damage_csv, formats.damage_csv),
 )
 THRICE, TEXT, MANY = partial(held, times=3), partial(held, times=40), partial(held, times=500)
+LISTED = partial(held_in_list, aside=16 * MIB)
 
 TARGETS = {
     target.name: target
@@ -186,6 +217,11 @@ TARGETS = {
         Target("idx.gz", "a.gz", corpus.idx_gz, GZIP, cnn.data.read_idx, partial(held_in_gzip, times=3)),
         Target("npz", "a.npz", corpus.npz, ZIP, cnn.data.load, partial(held_in_zip, times=24)),
         Target("table", "a.csv", corpus.tables, CSV, cnn.data.load, TEXT),
+        Target("list", "a.csv", corpus.lists, CSV, read_list, LISTED, LISTED_FILES, needs=("PIL",)),
+        Target("decoded", decoded.IMAGES, corpus.decoded_pictures, (damage,), read_decoded, THRICE, DECODED),
+        Target(
+            "unreadable", decoded.UNREADABLE, corpus.unreadable_pictures, JSON, read_decoded, TEXT, IMAGES
+        ),
         Target("safetensors", "a.safetensors", corpus.safetensors, SAFETENSORS, weights.read, TEXT),
         Target("network", "a.safetensors", corpus.networks, SAFETENSORS, read_network, MANY),
         Target("checkpoint", "a.safetensors", corpus.checkpoints, CHECKPOINT, SavedTraining.read, TEXT),
