@@ -17,6 +17,7 @@ from cnn.runs.config import cut
 from cnn.support.errors import ArgumentError
 from cnn.support.outputs import COMPARISON, require_output
 from cnn.support.text import printable
+from cnn.training import defaults
 
 OF_MEASURING = (
     "model", "batch_size", "device", "kernels", "threads", "dtype", "winograd", "rounds", "sweep", "save",
@@ -42,8 +43,8 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    model: Model = DEFAULT.model,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = DEFAULT.batch_size,
+    model: Model = defaults.MODEL,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = defaults.BATCH_SIZE,
     device: Annotated[
         str | None,
         typer.Option(

@@ -23,6 +23,7 @@ from cnn.runs.folder import RunFolder
 from cnn.support.arguments import choice
 from cnn.support.errors import ArgumentError
 from cnn.support.terminal import write_line
+from cnn.training import defaults
 from cnn.training.fit import fit
 
 DTYPES = {"float32": ["float32"], "float64": ["float64"], "both": ["float32", "float64"]}
@@ -84,7 +85,7 @@ def compile_ahead(
         found = kernels.compile_all(dtypes or [DEFAULT.dtype])
     else:
         uses = [
-            partial(_use, network, config, batch_size or config.batch_size)
+            partial(_use, network, config, batch_size or config.batch_size or defaults.BATCH_SIZE)
             for network, config in _networks(model, input_shape, dtypes, device)
         ]
         found = kernels.compile_used_by(uses)

@@ -17,6 +17,7 @@ from cnn.layers import Layer
 from cnn.support.arguments import instance
 from cnn.support.errors import ArgumentError
 from cnn.support.own_code import evaluated, failed
+from cnn.training import defaults
 
 
 @app.command(
@@ -27,7 +28,7 @@ from cnn.support.own_code import evaluated, failed
     )
 )
 def gradcheck(
-    model: Model = DEFAULT.model,
+    model: Model = defaults.MODEL,
     layer: Annotated[
         str | None,
         typer.Option(

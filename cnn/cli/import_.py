@@ -17,7 +17,7 @@ from cnn.data import load
 from cnn.data.notes import notes_on
 from cnn.data.pictures import Pictures
 from cnn.network import Network
-from cnn.runs.config import OWN_DATA, OWN_NETWORK, Config
+from cnn.runs.config import AUTO, OWN_DATA, OWN_NETWORK, Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.report import Evaluation, examine
 from cnn.runs.trained import names_of
@@ -25,6 +25,7 @@ from cnn.saving import foreign, onnx_reader
 from cnn.saving.weights import SavedNetwork, require_finite, take_description
 from cnn.support.errors import ArgumentError, CheckpointError
 from cnn.support.terminal import write_line
+from cnn.training import defaults
 
 ONNX_FILE = ".onnx"
 
@@ -62,6 +63,8 @@ def import_(
     `cnn evaluate`, `cnn report` and `cnn export` take this folder.
     """
     config = Config(**settings)
+    if config.model == AUTO:
+        config = replace(config, model=defaults.MODEL)
     chosen = given(context)
     if weights.suffix == ONNX_FILE and "model" in chosen:
         raise ArgumentError(f"--model is given, but {weights} has a network of its own: leave it out")

@@ -53,6 +53,7 @@ class Job:
     is_resumed: bool = False  # in a folder that exists
     saved: SavedTraining | None = None
     base: str | None = None  # what is taken over from the network that the run begins with
+    chosen: str = ""  # what follows from the number of images, for the headline
     guard: LearningGuard = field(default_factory=LearningGuard)
 
     @property
@@ -60,11 +61,22 @@ class Job:
         """The model, the data and the device, in a line; and in another what a fine-tuned network keeps."""
         config, backend = self.config, self.network.backend
         where = f"{backend.name} ({backend.reason})"
+        chosen = f"; {self.chosen}" if self.chosen else ""
         start = f"; resumes from {self.saved.position}" if self.saved else ""
         notes = f" ({'; '.join(self.train_set.notes)})" if self.train_set.notes else ""
         images = f"{len(self.train_set):,} images of {config.data}{notes}"
-        headline = f"{sources.title(config.model)} on {images}; {where}{start}"
+        headline = f"{sources.title(config.model)} on {images}{chosen}; {where}{start}"
         return [headline, self.base] if self.base else [headline]
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs."""
+        return self.config.epochs_for(len(self.train_set))
+
+    @property
+    def batch_size(self) -> int:
+        """The number of images of a batch."""
+        return self.config.batch_size_for(len(self.train_set))
 
     def require_place(self) -> None:
         """Raise ArgumentError if the folder of a new run exists already."""
@@ -74,7 +86,7 @@ class Job:
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to train."""
-        return self.saved is not None and self.saved.epoch == len(self.saved.history) == self.config.epochs
+        return self.saved is not None and self.saved.epoch == len(self.saved.history) == self.epochs
 
     def fit(self) -> list[dict[str, Any]]:
         """Train the network and keep the run's folder; -> the history."""
@@ -112,8 +124,8 @@ class Job:
                     optimizer=self.optimizer,
                     schedule=self.config.make_schedule(),
                     transforms=self.config.make_transforms(),
-                    epochs=self.config.epochs,
-                    batch_size=self.config.batch_size,
+                    epochs=self.epochs,
+                    batch_size=self.batch_size,
                     accumulate=self.config.accumulate,
                     seed=self.config.seed,
                     callbacks=callbacks,
@@ -137,8 +149,8 @@ class Job:
         if signals.received is not None:
             raise self._ended("stopped", 128 + signals.received)
         reasons = [stop.reason for stop in stops if stop.has_ended]
-        if reasons and len(history) < self.config.epochs:
-            say(f"the training run ends after {len(history)} of {self.config.epochs} epochs: {reasons[0]}")
+        if reasons and len(history) < self.epochs:
+            say(f"the training run ends after {len(history)} of {self.epochs} epochs: {reasons[0]}")
         return history
 
     def _write_new_place(self) -> None:
@@ -201,7 +213,7 @@ class Job:
         if weights == "best":
             load(self.folder.best, network=self.network)
         try:
-            found = examine(self.network, self.test_set, self.config.batch_size, self.config.tta)
+            found = examine(self.network, self.test_set, self.batch_size, self.config.tta)
             return replace(found, **self.folder.about(weights))
         except KeyboardInterrupt:
             raise self._ended("interrupted before the test", 130) from None
@@ -244,7 +256,7 @@ class Job:
             self.network.preprocessing = Preprocessing.of(self.train_set)
         with np.errstate(over="ignore", invalid="ignore"):  # the last steps are meant to be too large
             found = find_rate(
-                self.network, self.train_set, self.optimizer, batch_size=self.config.batch_size,
+                self.network, self.train_set, self.optimizer, batch_size=self.batch_size,
                 loss=self.config.make_loss(self.train_set), seed=self.config.seed,
                 transforms=self.config.make_transforms(), augment=self.config.make_augmentations(),
             )  # fmt: skip
@@ -264,17 +276,17 @@ class Job:
         """Print the run's steps, layers and memory, after the checks that come before training."""
         self.require_place()
         if self.saved:
-            self.saved.require_epochs(self.config.epochs)
+            self.saved.require_epochs(self.epochs)
         config = self.config
         stream = config.stream
         if stream is None:
             stream = is_too_large(self.network.backend, self.train_set.samples, self.network.dtype)
         tested = self.validation_set or self.test_set
-        sizes = config.batch_size, stream, config.accumulate
+        sizes = self.batch_size, stream, config.accumulate
         memory = memory_of(self.network, self.optimizer, self.train_set, tested, *sizes)
-        steps = -(-len(self.train_set) // config.batch_size)
+        steps = -(-len(self.train_set) // self.batch_size)
         if as_json:
-            figures = {"steps": config.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}
+            figures = {"steps": self.epochs * steps, "memory": asdict(memory) | {"total": memory.total}}
             print_json({"run": str(self.folder.path), "config": asdict(config), **figures})
             return
         for line in self.headlines:
@@ -285,8 +297,9 @@ class Job:
                 *notes_on(self.test_set, "test", self.train_set),
             ]
         )
-        each = f"{steps:,} step{'s' * (steps > 1)} and a test on {len(tested):,} images"
-        write_line(f"epochs: {config.epochs}, each of {each}")
+        tests = "validation" if self.validation_set else "test"
+        each = f"{steps:,} step{'s' * (steps > 1)} and a {tests} on {len(tested):,} images"
+        write_line(f"epochs: {self.epochs}, each of {each}")
         self.network.summary()
         parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())
         write_line(f"memory on {self.network.backend.name}: about {readable_bytes(memory.total)} ({parts})")

@@ -11,6 +11,7 @@ import typer
 from cnn.runs.config import Config
 from cnn.runs.folder import WEIGHTS
 from cnn.support.errors import ArgumentError
+from cnn.training import defaults
 
 DEFAULT = Config()
 SETTINGS = {field.name: field for field in fields(Config)}
@@ -23,14 +24,17 @@ def choices(name: str) -> list[str]:
     return list(SETTINGS[name].metadata["choices"])
 
 
-def option(name: str) -> Any:
-    """The option of a setting; its type and its default are the parameter's."""
+def option(name: str, shown: str | None = None) -> Any:
+    """The option of a setting; its type and its default are the parameter's.
+
+    ``shown`` stands in --help as the default, if that is not the setting's own.
+    """
     about = SETTINGS[name].metadata
     names = (f"--{each.replace('_', '-')}" for each in (name, about["alias"]) if about["alias"] and each)
     return typer.Option(
         *names,
         help=about["help"],
-        show_default=about["shown"] or True,
+        show_default=shown or about["shown"] or True,
         autocompletion=(lambda: choices(name)) if about["choices"] else None,
         callback=about["parse"],
         rich_help_panel=about["panel"],
@@ -78,7 +82,7 @@ def given(context: typer.Context) -> dict[str, str]:
     }
 
 
-Model = Annotated[str, option("model")]
+Model = Annotated[str, option("model", shown=defaults.MODEL)]
 Device = Annotated[str, option("device")]
 Kernels = Annotated[str, option("kernels")]
 Threads = Annotated[int | None, option("threads")]

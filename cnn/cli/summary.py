@@ -17,6 +17,7 @@ from cnn.saving import toml
 from cnn.support.errors import ArgumentError
 from cnn.support.outputs import PNG, require_output, require_suffix
 from cnn.support.terminal import write_line
+from cnn.training import defaults
 
 
 @app.command(
@@ -38,7 +39,7 @@ def summary(
             show_default=False,
         ),
     ] = None,
-    model: Model = DEFAULT.model,
+    model: Model = defaults.MODEL,
     input_shape: Annotated[
         str | None,
         typer.Option(

@@ -89,16 +89,12 @@ def train(
 
     Ctrl-C stops it after the current batch, and --resume continues from there.
     """
-    if resume is None:
-        config = Config(**settings)
-        if config.base:
-            source = context.get_parameter_source("model")
-            config = with_model(config, is_given=source is not None and source.name != "DEFAULT")
-        folder = RunFolder(out) if out else RunFolder.default(config.model)
-    else:
-        folder = RunFolder(resume)
-        config = resumed(context, folder)
-    job = make_job(config, folder, is_resumed=resume is not None)
+    earlier = RunFolder(resume) if resume else None
+    config = resumed(context, earlier) if earlier else Config(**settings)
+    if config.base and not earlier:
+        source = context.get_parameter_source("model")
+        config = with_model(config, is_given=source is not None and source.name != "DEFAULT")
+    job = make_job(config, earlier, out)
     if dry_run:
         if find_rate:
             raise ArgumentError("--dry-run and --find-rate cannot be given together: leave one of them out")
@@ -111,28 +107,34 @@ def train(
     found = job.test()
     page = job.report(found, drawn=report)
     if as_json:
-        print_json({"run": str(folder.path), **found.result, "history": history})
+        print_json({"run": str(job.folder.path), **found.result, "history": history})
     else:
-        print_kept(f"{result_line(found.result)}\n{folder.path}")
+        print_kept(f"{result_line(found.result)}\n{job.folder.path}")
     if page:
         say(f"open {page} in a browser to see the report")
     job.require_learned()
 
 
-def make_job(config: Config, folder: RunFolder, is_resumed: bool) -> Job:
-    """The run of ``config``, with its data loaded and its network built."""
+def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None) -> Job:
+    """The run of ``config``, with its data loaded and its network built.
+
+    ``earlier`` is the folder of a run to resume; a new run gets the folder ``out``, or a default.
+    """
     config.require_valid()
+    is_resumed = earlier is not None
     backend = find_backend(config, is_resumed)
     if config.tf32 and backend.name == "cpu":
         say("note: --tf32 has no effect on the CPU")
-    saved = SavedTraining.read(folder.checkpoint) if is_resumed and folder.checkpoint.exists() else None
-    source = models.find(config.model) if saved is None else folder.source(config, saved.network)
+    saved = SavedTraining.read(earlier.checkpoint) if earlier and earlier.checkpoint.exists() else None
     base = Base.load(config, backend) if config.base and not saved else None
     train_set, validation_set, test_set = config.load_data(base.pictures(config) if base else None)
     if base:
         config = base.completed(config, train_set)
-    if is_resumed:
-        folder.require_same(train_set)
+    config, chosen = config.completed_for(train_set)
+    folder = earlier or (RunFolder(out) if out else RunFolder.default(config.model))
+    source = models.find(config.model) if saved is None else folder.source(config, saved.network)
+    if earlier:
+        earlier.require_same(train_set)
     if saved:
         saved.require_data(train_set)
     backend.kernels.when_compiling(say)
@@ -145,10 +147,11 @@ def make_job(config: Config, folder: RunFolder, is_resumed: bool) -> Job:
     if not is_resumed:
         _require_named(network, len(train_set.classes))
     config.require_suitable(network)
-    chosen = config.make_optimizer(len(train_set), network)
+    optimizer = config.make_optimizer(len(train_set), network)
+    config = config.with_values_of(optimizer)
     sets = train_set, validation_set, test_set
     note = base.note(config, network, train_set.classes) if base else None
-    return Job(config.with_values_of(chosen), folder, network, chosen, *sets, is_resumed, saved, note)
+    return Job(config, folder, network, optimizer, *sets, is_resumed, saved, note, chosen)
 
 
 def _require_named(network: Network, classes: int) -> None:

@@ -5,7 +5,15 @@ from collections.abc import Callable
 from backends.text import did_you_mean
 from cnn.models import sources
 from cnn.models.airbench import airbench93, airbench94
-from cnn.models.classic import lenet5, mnist_keras, mnist_pytorch, mnist_small, notebook, vgg6
+from cnn.models.classic import (
+    lenet5,
+    mnist_keras,
+    mnist_pytorch,
+    mnist_small,
+    notebook,
+    photo_small,
+    vgg6,
+)
 from cnn.models.mobilenet import mobilenet_small
 from cnn.models.references import reference_names
 from cnn.models.resnet import resnet8, resnet9, resnet20, resnet32, wideresnet16_4
@@ -21,6 +29,7 @@ MODELS: dict[str, Callable[[int], Network]] = {
     "mnist-pytorch": mnist_pytorch,
     "mnist-keras": mnist_keras,
     "mnist-small": mnist_small,
+    "photo-small": photo_small,
     "vgg6": vgg6,
     "resnet8": resnet8,
     "resnet20": resnet20,

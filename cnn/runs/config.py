@@ -39,6 +39,8 @@ T = TypeVar("T")
 # the model and the data of a run that was trained with cnn.fit(run=...), or imported with its network
 OWN_NETWORK, OWN_DATA = "own network", "own data"
 
+AUTO = "auto"  # the model that suits the data
+
 # the titles that --help shows the settings below
 ON_WHAT, TRAINING, DEVICE = "Model and data", "Training", "Device"
 
@@ -111,6 +113,12 @@ def require_balanced(name: str, value: str | None) -> None:
         raise ArgumentError(f"--class-weights is {value!r}, expected balanced")
 
 
+def require_count(name: str, value: int | None) -> None:
+    """Raise ArgumentError unless ``value`` is a whole number above 0, or None."""
+    if value is not None:
+        whole(name, value)
+
+
 def require_accuracy(name: str, value: float | None) -> None:
     """Raise ArgumentError unless ``value`` is an accuracy that can be reached."""
     if value is not None:
@@ -129,11 +137,14 @@ class Config:
 
     # fmt: off
     model: str = setting(
-        "lenet5", ON_WHAT,
+        AUTO, ON_WHAT,
         f"{', '.join(models.MODELS)}; or your own: a Python file and a function or network in it, as in "
         "mynet.py:make, a .toml file as `cnn summary --toml` prints it, or the network of a .safetensors "
         "file or of a run, without its weights.",
-        choices=models.MODELS, parse=absolute_model, check=lambda _, model: models.require(model),
+        shown=f"auto: {defaults.MODEL}, or for picture files {defaults.PICTURES_MODEL} with --augment "
+        f"{','.join(defaults.PICTURES_AUGMENT)}",
+        choices=(AUTO, *models.MODELS), parse=absolute_model,
+        check=lambda _, model: None if model == AUTO else models.require(model),
     )
     base: str | None = setting(
         None, ON_WHAT,
@@ -168,8 +179,9 @@ class Config:
     )
     fit: str | None = setting(
         None, ON_WHAT,
-        "How pictures become images of this size: crop (the middle), letterbox (all of it, with bars) or "
-        "stretch (all of it, distorted).",
+        "How pictures become images of this size: crop (the middle), letterbox (all of it, with bars), "
+        "stretch (all of it, distorted) or digit (a handwritten digit, cut out and centred as in MNIST; "
+        "grey, of 28x28 by default).",
         shown="crop", choices=FITS, check=lambda _, fit: require_fit(fit or "crop"), before=None,
     )
     channels: int | None = setting(
@@ -184,8 +196,18 @@ class Config:
         None, ON_WHAT, "Classes to use, as in 0,1.", shown="all", parse=cut,
     )
     per_class: int | None = setting(None, ON_WHAT, "Training images per class.", shown="all")
-    epochs: int = setting(3, TRAINING, "Passes over the training set.", check=whole, changeable=True)
-    batch_size: int = setting(128, TRAINING, "Images per step.", check=whole)
+    epochs: int | None = setting(
+        None, TRAINING, "Passes over the training set.",
+        shown=f"{defaults.EPOCHS}; on fewer than {defaults.SEEN // defaults.EPOCHS:,} images as many as show "
+        f"{defaults.SEEN:,} of them, at most {defaults.MOST_EPOCHS}",
+        check=require_count, changeable=True,
+    )
+    batch_size: int | None = setting(
+        None, TRAINING, "Images per step.",
+        shown=f"{defaults.BATCH_SIZE}; on fewer than {defaults.MANY:,} images the power of two next to the "
+        f"square root of their number, at least {defaults.LEAST_BATCH_SIZE}",
+        check=require_count,
+    )
     optimizer: str = setting("sgd", TRAINING, f"{', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS)
     learning_rate: float | None = setting(
         None, TRAINING, "Peak learning rate.",
@@ -366,7 +388,7 @@ class Config:
         asked = {name: getattr(self, name) for name in ("size", "fit", "channels")}
         asked = {name: value for name, value in asked.items() if value is not None}
         train, test = data.load(self.data, pictures or Pictures(**asked), self.seed, self.transposed)
-        if asked and (train.fit is None or self.data in data.NAMES):
+        if asked and not self._are_pictures(train):
             raise ArgumentError(
                 f"--{next(iter(asked))} is for picture files, but {self.data} has images of "
                 f"{'x'.join(map(str, train.shape))}: leave it out"
@@ -375,6 +397,10 @@ class Config:
         if not self.validation:
             return train, None, test
         return *train.split(self.validation, self.seed), test
+
+    def _are_pictures(self, train: Dataset) -> bool:
+        """Whether the images were made of picture files."""
+        return train.fit is not None and self.data not in data.NAMES
 
     def require_data(self) -> None:
         """Raise DataError if the run's data are no longer at their path, or have none."""
@@ -393,6 +419,14 @@ class Config:
             shape, backend=backend, seed=self.seed, dtype=self.dtype, fuse=self.fuse, winograd=self.winograd
         )
         return network
+
+    def epochs_for(self, images: int) -> int:
+        """The number of epochs on so many training images."""
+        return defaults.epochs(images) if self.epochs is None else self.epochs
+
+    def batch_size_for(self, images: int) -> int:
+        """The batch size for so many training images."""
+        return defaults.batch_size(images) if self.batch_size is None else self.batch_size
 
     def freeze_layers(self, network: Network) -> None:
         """Freeze the layers of a fine-tuned network that the settings say, and no others."""
@@ -428,7 +462,7 @@ class Config:
                 raise ArgumentError(f"{self.optimizer} has no Nesterov momentum: leave --nesterov out")
             arguments["nesterov"] = True
         if kind is SGD:
-            usual = {"learning_rate": defaults.learning_rate(self.batch_size, images)}
+            usual = {"learning_rate": defaults.learning_rate(self.batch_size_for(images), images)}
             arguments = usual | {"momentum": defaults.MOMENTUM} | arguments
         if groups := self.make_groups(network):
             arguments["groups"] = groups
@@ -444,6 +478,25 @@ class Config:
             weight_decay=found["weight_decay"],
             momentum=found.get("momentum"),
         )
+
+    def completed_for(self, train: Dataset) -> tuple["Config", str]:
+        """The same settings with the model, the epochs and the batch size that suit the training images.
+
+        Also describes what was chosen, if it is not the same as for large sets of digits.
+        """
+        model, augment, chosen = self.model, self.augment, []
+        if model == AUTO:
+            model = defaults.PICTURES_MODEL if self._are_pictures(train) else defaults.MODEL
+            if model == defaults.PICTURES_MODEL and augment is None:
+                augment = list(defaults.PICTURES_AUGMENT)
+                chosen.append(f"augmented by {' and '.join(augment)}")
+        epochs, batch_size = self.epochs_for(len(train)), self.batch_size_for(len(train))
+        if self.epochs is None and epochs != defaults.EPOCHS:
+            chosen.append(f"{epochs} epochs")
+        if self.batch_size is None and batch_size != defaults.BATCH_SIZE:
+            chosen.append(f"batches of {batch_size}")
+        completed = replace(self, model=model, augment=augment, epochs=epochs, batch_size=batch_size)
+        return completed, ", ".join(chosen)
 
     def make_stops(self) -> list[Stop]:
         """The callbacks that may end the run early."""

@@ -54,7 +54,8 @@ def fit(
         None: SGD with momentum 0.9 and a learning rate of 0.05 * sqrt(batch_size / 128), at most 0.1. An
         optimizer that was used on this network before continues with its state.
     epochs, batch_size : int
-        The last batch of an epoch holds the remaining samples.
+        The last batch of an epoch holds the remaining samples. A few hundred images need many small steps:
+        ``cnn train`` takes ``epochs`` and ``batch_size`` of :mod:`cnn.training.defaults` for len(train).
     schedule : Schedule
         Schedule of the learning rate over this call (see :mod:`cnn.schedules`). None: constant; or
         Linear(warmup=100) if ``optimizer`` is None too.

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 def run(tmp_path_factory):
     """The folder of a LeNet-5 that has seen a part of MNIST."""
     train, test = (part.only(per_class=300) for part in cnn.data.load("mnist"))
-    config = Config(epochs=2, batch_size=64)
+    config = Config(model="lenet5", epochs=2, batch_size=64)
     network = config.make_network(train.shape, 10, backends.get("cpu"))
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "digits")
     log = RunLog(folder, config, train.classes)

@@ -13,6 +13,7 @@ PARAMETERS = {  # for 10 classes: as published, or counted from the published de
     "mnist-pytorch": (MNIST, 1_199_882),
     "mnist-keras": (MNIST, 34_826),
     "mnist-small": (MNIST, 15_578),
+    "photo-small": (CIFAR, 25_682),
     "vgg6": (CIFAR, 307_946),
     "resnet8": (CIFAR, 75_290),
     "resnet20": (CIFAR, 269_722),
@@ -42,7 +43,7 @@ def test_it_takes_other_images_and_classes(name):
     assert network.predict(np.zeros((1, 2, 40, 36), np.float32)).shape == (1, 7)
 
 
-@pytest.mark.parametrize("name", ["mnist-small", "resnet8", "mobilenet-small", "airbench93"])
+@pytest.mark.parametrize("name", ["mnist-small", "photo-small", "resnet8", "mobilenet-small", "airbench93"])
 def test_it_learns_a_batch(name):
     random = np.random.default_rng(0)
     data = cnn.data.Dataset(random.integers(0, 256, (16, 3, 32, 32), dtype=np.uint8), np.arange(16) % 2)

@@ -198,7 +198,10 @@ def _saved(save: Callable[[Path], None]) -> bytes:
 
 
 def run_configs() -> list[bytes]:
-    plain = asdict(Config()) | {"input_shape": [1, 28, 28], "class_names": list("0123456789")}
+    plain = asdict(Config(model="lenet5", epochs=3, batch_size=128)) | {
+        "input_shape": [1, 28, 28],
+        "class_names": list("0123456789"),
+    }
     named = asdict(Config(model="notebook", classes=["ant", "bee"], momentum=0.9, stream=True))
     return [_json(plain), _json(named | {"input_shape": [3, 8, 9], "class_names": ["ant", "bee"]})]
 
