@@ -17,8 +17,13 @@ SHELL = "".join(block for language, block in BLOCKS if not language)
 
 
 @pytest.mark.parametrize(
-    "block", PYTHON, ids=["the library", "a residual network", "checks and callbacks", "the backend alone"]
-)
+    "block",
+    PYTHON,
+    ids=[
+        "the library", "a residual network", "fine-tuning", "callbacks", "checks", "scikit-learn",
+        "the backend alone",
+    ],
+)  # fmt: skip
 def test_its_python_runs(block, monkeypatch, tmp_path, capsys):
     whole = cnn.data.load("mnist")
     few = tuple(part.only(per_class=20) for part in whole)
