@@ -16,6 +16,7 @@ import typer
 from cnn.cli import suggestions
 from cnn.cli.help import Command, Group, UsageError, description
 from cnn.cli.output import say
+from cnn.cli.signals import Terminated, raising_on_sigterm
 from cnn.support.errors import (
     ArgumentError,
     CheckpointError,
@@ -96,7 +97,7 @@ def main() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is no news
     warnings.showwarning = _show_warning
     try:
-        with _holding_back_complaints():
+        with _holding_back_complaints(), raising_on_sigterm():
             code = app(standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code)
@@ -112,6 +113,8 @@ def main() -> None:
         _fail(f"out of memory ({error}): use smaller images, or a smaller network", 2)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
+    except Terminated:
+        _fail("terminated", 143)
     except OutputLost as error:
         if error.errno == EPIPE:  # of `cnn ... | head`, which has seen enough
             sys.exit(1)

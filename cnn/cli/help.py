@@ -33,6 +33,12 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """The commands together."""
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # newer versions of typer would end without a word
+            raise typer.Abort from None
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         write_help(self, ctx, formatter, {name: self.commands[name] for name in self.list_commands(ctx)})
 

@@ -1,10 +1,11 @@
-"""Ctrl-C, SIGTERM and a terminal that closes (SIGHUP) during a training run."""
+"""Ctrl-C, SIGTERM and a terminal that closes (SIGHUP), during a training run and before it."""
 
 import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -13,6 +14,34 @@ from cnn.training.callbacks import Callback
 from cnn.training.run import Run
 
 SHOW_CURSOR = b"\x1b[?25h"  # which a progress bar hides
+
+
+class Terminated(BaseException):
+    """SIGTERM was received."""
+
+
+@contextmanager
+def raising_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise Terminated, so that half-written files are removed; a second one ends the process.
+
+    Without this, the system ends the process at the first one.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()  # Python allows no other thread to
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, receive)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class StopOnSignal(Callback):

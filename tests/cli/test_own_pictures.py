@@ -1,11 +1,17 @@
 """A folder of pictures of one's own: cnn train, evaluate and predict prepare them in the same way."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 import cnn
 from cnn.runs.folder import RunFolder
@@ -179,3 +185,52 @@ def test_a_run_on_mnist_that_does_not_say_how_pictures_are_fitted_finds_digits(c
     network.preprocessing = None
     network.save(folder.weights)  # as version 0.1 wrote it
     assert folder.load(network.backend)[0].preprocessing.fit == "digit"
+
+
+SLOW = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+from cnn.cli import main
+from cnn.data.readers import decoded
+
+def slow(path, decode=decoded.decode):
+    print(f"decoding {path}", file=sys.stderr, flush=True)
+    time.sleep(0.1)
+    return decode(path)
+
+decoded.decode = slow
+main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_while_pictures_are_decoded_ends_soon_and_leaves_nothing(
+    command, tmp_path, number, code, said
+):
+    for name in ("down", "across"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for count in range(300):
+            Image.new("L", (8, 8), count % 256).save(tmp_path / "photos" / name / f"{count}.png")
+    arguments = ["train", "--data", "photos", "--size", "8", "--channels", "1", "--out", "run"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not list(tmp_path.glob("cache/pictures/*")) and process.poll() is None:
+            time.sleep(0.02)
+        first = process.stderr.readline()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    *others, last = [first.rstrip(), *err.splitlines()]
+    assert process.returncode == code
+    assert last == f"error: {said}"
+    assert 0 < len(others) < 200
+    assert all(line.startswith("decoding ") for line in others)
+    assert not list(tmp_path.glob("cache/pictures/*"))
+    assert not (tmp_path / "run").exists()

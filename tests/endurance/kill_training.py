@@ -183,7 +183,7 @@ def _is_expected(code: int, number: int, said: str) -> bool:
     if number == signal.SIGINT:  # while Python itself starts, it is code 1
         in_python = code == 1 and "KeyboardInterrupt" in said and "images of" not in said
         return code in (-number, 130) or in_python
-    return code == -number
+    return code == -number or (number == signal.SIGTERM and code == 143 and "terminated" in said)
 
 
 def table(tally: Tally) -> Table:

@@ -59,6 +59,8 @@ def test_a_run_that_ends_with_other_weights_is_noticed(killer):
         (143, INT, "stopping after this batch\nstopped; `cnn train --resume run` goes on", False),
         (143, TERM, "stopping after this batch\nTraceback", False),
         (-15, TERM, "", True),
+        (143, TERM, "error: terminated", True),
+        (143, TERM, "", False),
         (-15, TERM, "stopping after this batch\n", False),
         (130, INT, "interrupted before the test", True),
         (1, INT, "KeyboardInterrupt", True),
