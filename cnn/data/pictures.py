@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cnn.data.fitting import require_fit
-from cnn.data.readers.photographs import read_picture
+from cnn.data.readers.inspected import inspected
 from cnn.support.arguments import shown, whole
-from cnn.support.errors import ArgumentError, DataError
+from cnn.support.errors import ArgumentError
 
-LOOKED_AT = 32  # pictures that are inspected to choose the size and the channels
-TINT = 8  # of 255: after lossy compression, the colours of a grey picture differ by at most this
 DIGIT = (28, 28)  # the default size with fit="digit"
 SIDE = 64  # pixels; the default size if the pictures are larger or have several sizes
 
@@ -67,18 +63,10 @@ class Pictures:
         """The same settings, with missing ones chosen for the pictures ``names`` in ``folder``."""
         if None not in (self.size, self.channels):
             return self
-        sides: set[tuple[int, int]] = set()
-        is_grey = True
-        for place in np.unique(np.linspace(0, len(names) - 1, LOOKED_AT).astype(int)):
-            try:
-                picture = read_picture(folder / names[place])
-            except DataError:  # it is reported later, when all pictures are read
-                continue
-            sides.add((picture.height, picture.width))
-            is_grey = is_grey and np.ptp(np.asarray(picture)[..., :3], axis=2).max() <= TINT
-        own = next(iter(sides)) if len(sides) == 1 else (SIDE, SIDE)
+        sizes, are_grey = inspected(folder, names)
+        own = sizes[0] if len(sizes) == 1 else (SIDE, SIDE)
         size = self.size or (own if max(own) <= SIDE else (SIDE, SIDE))
-        return Pictures(size, self.fit, self.channels or (1 if sides and is_grey else 3))
+        return Pictures(size, self.fit, self.channels or (1 if are_grey else 3))
 
     @property
     def shape(self) -> tuple[int, int, int]:

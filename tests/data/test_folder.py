@@ -8,7 +8,7 @@ import pytest
 
 import cnn
 from cnn.data.pictures import Pictures
-from cnn.data.readers import decoded
+from cnn.data.readers import decoded, photographs
 from cnn.support.errors import DataError, Notice
 
 pytest.importorskip("PIL")
@@ -210,6 +210,30 @@ class TestCache:
         for one, other in zip(first, second, strict=True):
             np.testing.assert_array_equal(one.images, other.images)
             assert isinstance(other.images.base, np.memmap)
+
+    def test_a_second_load_decodes_nothing(self, folder, tmp_path, monkeypatch):
+        """Size and channels, which are chosen by looking at some pictures, are the same as well."""
+        decodes = []
+        decode = photographs.decode_bytes
+        monkeypatch.setattr(photographs, "decode_bytes", lambda *given: decodes.append(1) or decode(*given))
+        first = cnn.data.load(folder)
+        assert len(decodes) >= 20
+        decodes.clear()
+        second = cnn.data.load(folder)
+        assert not decodes
+        assert [part.shape for part in first] == [part.shape for part in second] == [(3, 30, 40)] * 2
+        for file in (tmp_path / "cache" / "inspected").iterdir():
+            file.write_text('{"sizes": [3]}')
+        assert cnn.data.load(folder)[0].shape == (3, 30, 40)
+        assert len(decodes) == 16  # those that are inspected, all others are still cached
+
+    def test_what_was_found_in_the_pictures_follows_their_changes(self, photos):
+        folder = photos("train/a", 3, GREY)
+        photos("train/b", 3, GREY)
+        photos("test/b", 1, GREY)
+        assert cnn.data.load(folder)[0].shape == (1, 30, 40)
+        photos("train/b", 3, RED, size=(20, 20))
+        assert cnn.data.load(folder)[0].shape == (3, 64, 64)
 
     @pytest.mark.parametrize("change", ["contents", "time", "name"])
     def test_again_if_a_file_has_changed(self, folder, change):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def decoded(root: Path, names: Sequence[str], shape: tuple[int, int, int], fit: 
     those that cannot be read. Raises DataError if more than a tenth of them cannot be read.
     """
     try:
-        folder = cache_folder() / "pictures" / _key(root, names, shape, fit)
+        folder = cache_folder() / "pictures" / key_of(root, names, shape, fit)
         images, reasons = _read(folder, len(names), shape) or _make(folder, root, names, shape, fit)
     except OSError as error:
         warnings.warn(
@@ -85,7 +85,7 @@ def _read(folder: Path, count: int, shape: tuple[int, ...]) -> tuple[Array, dict
 def _make(
     folder: Path, root: Path, names: Sequence[str], shape: tuple[int, ...], fit: str
 ) -> tuple[Array, dict[str, str]]:
-    _remove_unused(folder.parent)
+    remove_unused(folder.parent)
     with making_whole(folder) as unfinished:
         images = np.lib.format.open_memmap(unfinished / IMAGES, "w+", np.uint8, (len(names), *shape))
         reasons = _fill(images, root, names, shape, fit)
@@ -95,10 +95,10 @@ def _make(
     return np.load(folder / IMAGES, mmap_mode="r"), reasons
 
 
-def _key(root: Path, names: Sequence[str], shape: tuple[int, ...], fit: str) -> str:
-    """A hash that identifies the array: how the pictures are fitted, and their names, sizes and times."""
+def key_of(root: Path, names: Sequence[str], *settings: Any) -> str:
+    """A hash of how the pictures are treated, and of their names, sizes and times."""
     pillow = require("PIL", "to read pictures", "pillow").__version__
-    digest = hashlib.sha256(json.dumps([FORMAT, pillow, shape, fit]).encode())
+    digest = hashlib.sha256(json.dumps([FORMAT, pillow, *settings]).encode())
     for name in names:
         try:
             found = (root / name).stat()
@@ -193,9 +193,9 @@ def _shown(total: int) -> Iterator[Callable[[int], object]]:
         yield lambda count: bar.advance(task, count)
 
 
-def _remove_unused(folder: Path) -> None:
-    """Remove the arrays that have not been used for a month."""
+def remove_unused(folder: Path) -> None:
+    """Remove the folders and files in ``folder`` that have not been used for a month."""
     with suppress(OSError):
         for each in folder.iterdir():
             if time.time() - each.stat().st_mtime > MONTH:
-                shutil.rmtree(each, ignore_errors=True)
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
