@@ -50,7 +50,7 @@ from cnn.layers import (
     ZeroPad2D,
     initializers,
 )
-from cnn.models.finetuning import find_head, replace_head
+from cnn.models.heads import find_head, replace_head
 from cnn.network import Network as Sequential
 from cnn.runs.fit import fit
 from cnn.saving.weights import load

@@ -13,7 +13,7 @@ from cnn.data.checked import as_weights, channels_last_advice, looks_channels_la
 from cnn.data.dataset import Dataset
 from cnn.layers import BatchNorm2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU
 from cnn.layers.layer import Layer
-from cnn.models.finetuning import replace_head
+from cnn.models.heads import replace_head
 from cnn.network import Network
 from cnn.support.arguments import shape, shown
 from cnn.support.errors import ArgumentError

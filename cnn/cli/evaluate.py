@@ -6,7 +6,7 @@ import typer
 
 import backends
 from cnn.cli.app import app, examples
-from cnn.cli.classes import print_classes
+from cnn.cli.class_table import print_classes
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, Threads, Tta, Weights
 from cnn.cli.output import print_json, result_line, say_notes
 from cnn.data import load_test

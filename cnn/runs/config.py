@@ -18,7 +18,7 @@ from cnn.data import Dataset, augmentation
 from cnn.data.augmentation import Augmentation
 from cnn.data.fitting import FITS, require_fit
 from cnn.data.pictures import Pictures
-from cnn.models import finetuning, sources
+from cnn.models import heads, sources
 from cnn.network import Network
 from cnn.support.arguments import number, whole
 from cnn.support.dtypes import DTYPES, require_dtype
@@ -156,8 +156,8 @@ class Config:
         None, ON_WHAT,
         "With --from: leave the first layers as they are, a number as `cnn summary` counts them, or "
         "all-but-head.",
-        shown="none", choices=(finetuning.ALL_BUT_HEAD,),
-        check=lambda _, what: what is None or finetuning.require_freezable(what), before=None,
+        shown="none", choices=(heads.ALL_BUT_HEAD,),
+        check=lambda _, what: what is None or heads.require_freezable(what), before=None,
     )
     old_rate: float = setting(
         1.0, TRAINING, "With --from: factor of the learning rate of all layers but the last one.",
@@ -359,9 +359,9 @@ class Config:
             if is_used and self.base is None:
                 flag = name.replace("_", "-")
                 raise ArgumentError(f"--{flag} needs --from: say which run or file has the trained network")
-        if self.freeze == finetuning.ALL_BUT_HEAD and self.old_rate != 1:
+        if self.freeze == heads.ALL_BUT_HEAD and self.old_rate != 1:
             raise ArgumentError(
-                f"--old-rate has no effect with --freeze {finetuning.ALL_BUT_HEAD}, which leaves no old "
+                f"--old-rate has no effect with --freeze {heads.ALL_BUT_HEAD}, which leaves no old "
                 "layer to train: leave one of them out"
             )
         self.make_optimizer(images=1)
@@ -433,14 +433,14 @@ class Config:
         if self.base is not None:
             network.unfreeze("*")
         if self.freeze is not None:
-            finetuning.freeze(network, self.freeze)
+            heads.freeze(network, self.freeze)
 
     def make_groups(self, network: Network | None) -> list[Group]:
         """The parameters whose learning rate or decay differs; without a network, only those by decay."""
         vectors = [] if self.decay_biases else [Group(is_vector, weight_decay=0)]
         if self.old_rate == 1 or network is None:
             return vectors
-        new = [network.parameters.get(name) for name in finetuning.head_names(network)]
+        new = [network.parameters.get(name) for name in heads.head_names(network)]
         decays = [
             (each.name, 0.0 if any(group.fits(each) for group in vectors) else None) for each in new if each
         ]

@@ -8,7 +8,7 @@ from backends import Backend
 from cnn import data
 from cnn.data import Dataset
 from cnn.data.pictures import Pictures
-from cnn.models import MODELS, finetuning, sources
+from cnn.models import MODELS, heads, sources
 from cnn.network import Network
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
@@ -76,9 +76,9 @@ class Base:
         """The network of the run, with the weights of the base; its head is new if the classes differ."""
         base, state = self.trained.network, self.trained.network.state_dict()
         is_same = self.trained.class_names == classes
-        model = base.fresh() if is_same else finetuning.with_head(base, len(classes))
+        model = base.fresh() if is_same else heads.with_head(base, len(classes))
         network = config.build_network(model, base.input_shape, base.backend)
-        (network.load_state_dict if is_same else partial(finetuning.take_body, network))(state)
+        (network.load_state_dict if is_same else partial(heads.take_body, network))(state)
         network.preprocessing = base.preprocessing
         return network
 
@@ -87,7 +87,7 @@ class Base:
         if self.trained.class_names == classes:
             kept = f"all layers have its weights, since the {len(classes)} classes are the same"
         else:
-            head = finetuning.find_head(network)
+            head = heads.find_head(network)
             (label,) = (layer.label for layer in network.walk() if layer.path == head)
             new = f"layer {label} is new, for {len(classes)} other classes"
             kept = f"{new}, and the layers before it have its weights"

@@ -20,7 +20,7 @@ def fit(*arguments: Any, run: str | Path | None = None, **settings: Any) -> list
         return training.fit(*arguments, **settings)
     if not isinstance(run, str | Path):
         raise ArgumentError(f'run is {shown(run)}, expected a folder such as "runs/mine"')
-    from cnn.runs.in_python import fit_in_folder  # which takes a moment to import
+    from cnn.runs.fit_in_folder import fit_in_folder  # which takes a moment to import
 
     bound = _signature.bind(*arguments, **settings)
     bound.apply_defaults()

@@ -17,7 +17,7 @@ from backends import Backend
 from cnn import models
 from cnn.data import Dataset
 from cnn.data.preprocessing import keep_fit
-from cnn.models import finetuning, sources
+from cnn.models import heads, sources
 from cnn.models.sources import Source
 from cnn.network import Network
 from cnn.runs.config import Config
@@ -248,9 +248,7 @@ class RunFolder:
         source = models.find(config.model) if known else sources.of_run(saved, config.model)
         if config.base is None:
             return source
-        return replace(
-            source, make=lambda count, shape: finetuning.with_head(source.make(count, shape), count)
-        )
+        return replace(source, make=lambda count, shape: heads.with_head(source.make(count, shape), count))
 
 
 def _has_changed(name: str, before: Any, now: Any) -> bool:

@@ -57,7 +57,7 @@ from cnn.layers import (
     ZeroPad2D,
 )
 from cnn.network import Network
-from cnn.saving.walk import Writer, weights
+from cnn.saving.writer import Writer, weights
 from cnn.support.files import write_whole
 from cnn.support.libraries import require
 from cnn.support.version import VERSION

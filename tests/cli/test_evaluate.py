@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from cnn.cli.classes import print_classes
-from cnn.runs.classes import ClassResults
+from cnn.cli.class_table import print_classes
+from cnn.runs.class_results import ClassResults
 from cnn.support.text import text_width
 
 TRAIN = ("train", "--model", "mnist-small", "--epochs", 1, "--batch-size", 16, "--no-report", "--out", "run")

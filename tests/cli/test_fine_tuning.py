@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import cnn
-from cnn.models import finetuning
+from cnn.models import heads
 from cnn.runs.config import Config
 from cnn.saving.weights import read
 
@@ -236,4 +236,4 @@ def test_old_layers_learn_more_slowly():
             "3.weight": (1, None), "3.bias": (1, vector),
         }  # fmt: skip
     assert Config(decay_biases=False).make_groups(network) == Config(decay_biases=False).make_groups(None)
-    assert finetuning.find_head(network) == "3"
+    assert heads.find_head(network) == "3"

@@ -145,4 +145,4 @@ def test_importing_the_library_imports_nothing_more():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "cnn.runs.fit" in names
-    assert not {"cnn.runs.in_python", "cnn.runs.config", "matplotlib", "jinja2"} & set(names)
+    assert not {"cnn.runs.fit_in_folder", "cnn.runs.config", "matplotlib", "jinja2"} & set(names)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnn.data.preprocessing import Preprocessing
 from cnn.inspection import summary
-from cnn.runs.classes import ClassResults
+from cnn.runs.class_results import ClassResults
 from cnn.runs.folder import RunFolder
 from cnn.runs.report import figures
 from cnn.runs.report.record import RunRecord

@@ -49,7 +49,7 @@ from cnn.layers import (
 )
 from cnn.layers.layer import Shape
 from cnn.network import Network
-from cnn.saving.walk import Writer, weights
+from cnn.saving.writer import Writer, weights
 
 
 @dataclass(eq=False)

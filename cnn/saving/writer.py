@@ -1,4 +1,4 @@
-"""The way through a network for files that other programs run: its layers in the order of inference."""
+"""Writers of networks for other programs visit the layers in the order of inference."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -14,7 +14,7 @@ Value = TypeVar("Value")  # what stands for the output of a layer
 
 
 class Writer(ABC, Generic[Value]):
-    """Writes the layers of a network one after the other, and is led through the containers.
+    """Writes the layers of a network one after the other; a subclass does not see the containers.
 
     A batch normalization is folded into the layer before it if ``predict`` does so too.
     """

@@ -1,4 +1,4 @@
-"""The folder of a run that was trained in Python."""
+"""Trains as ``cnn.fit`` does, and keeps the folder and the report of the run."""
 
 import warnings
 from pathlib import Path

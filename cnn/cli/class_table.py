@@ -1,10 +1,10 @@
-"""How ``cnn evaluate`` prints the results of each class."""
+"""The table in which ``cnn evaluate`` prints the results of each class."""
 
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cnn.runs.classes import MOST_SHOWN, ClassResults
+from cnn.runs.class_results import MOST_SHOWN, ClassResults
 from cnn.support.terminal import GAP, print_table, screen_width, write_line
 from cnn.support.text import labels, printable, text_width
 

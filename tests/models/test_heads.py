@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn.models import finetuning
+from cnn.models import heads
 
 RANDOM = np.random.default_rng(3)
 
@@ -75,12 +75,12 @@ class TestReplaceHead:
         net = built(*(layer.fresh() for layer in layers))
         made = cnn.replace_head(net, 7)
         assert cnn.find_head(net) == cnn.find_head(made) == head
-        assert finetuning.head_names(made) == names
+        assert heads.head_names(made) == names
         assert made.output_shape == (7,)
 
     @pytest.mark.parametrize("name", cnn.models.MODELS)
     def test_suits_every_model(self, name):
-        whole = finetuning.with_head(cnn.models.make(name, 10), 3)
+        whole = heads.with_head(cnn.models.make(name, 10), 3)
         assert whole.count_parameters((3, 32, 32)) == cnn.models.make(name, 3).count_parameters((3, 32, 32))
 
     def test_says_what_it_cannot_do(self):
@@ -106,7 +106,7 @@ class TestFreeze:
     def test_counts_layers_as_the_summary_does(self, what, frozen):
         net = small()
         net.freeze("6")
-        finetuning.freeze(net, what)
+        heads.freeze(net, what)
         assert net.frozen_names == tuple(name for name in net.arrays if name[0] in frozen)
 
     @pytest.mark.parametrize(
@@ -120,13 +120,13 @@ class TestFreeze:
     )
     def test_refuses_what_leaves_nothing_to_train_or_is_no_number(self, what, message):
         with pytest.raises(cnn.ArgumentError, match=message):
-            finetuning.freeze(small(), what)
+            heads.freeze(small(), what)
 
     def test_refuses_layers_without_weights(self):
         net = built(cnn.MaxPool2D(2), cnn.Conv2D(2, 1), cnn.Flatten(), cnn.Dense(2))
         with pytest.raises(
             cnn.ArgumentError, match=r"includes no layer with weights: the first one is layer 1"
         ):
-            finetuning.freeze(net, "1")
+            heads.freeze(net, "1")
         with pytest.raises(cnn.ArgumentError, match=r"includes no layer with weights: only the head has any"):
-            finetuning.freeze(built(cnn.Flatten(), cnn.Dense(2)), "all-but-head")
+            heads.freeze(built(cnn.Flatten(), cnn.Dense(2)), "all-but-head")

@@ -1,4 +1,4 @@
-"""Fine-tuning: a trained network with a new head, and layers that training leaves as they are."""
+"""The head of a network, the layer that tells the classes apart: it is found, replaced, or trained alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from cnn.network import Network
 from cnn.support.arguments import instance, size
 from cnn.support.errors import ArgumentError, ShapeError
 
-COUNTS = ("out_features", "out_channels")  # the arguments with which layers are told how much they give
+COUNTS = ("out_features", "out_channels")  # arguments that are the number of outputs of a layer
 ALL_BUT_HEAD = "all-but-head"
 
 
@@ -102,10 +102,10 @@ def head_names(network: Network) -> list[str]:
 
 
 def freeze(network: Network, what: str) -> None:
-    """Freeze the first layers: "3" is those that a summary shows as 0, 1 and 2, with the layers inside.
+    """Freeze the first layers: "3" freezes those that a summary shows as 0, 1 and 2, with the layers inside.
 
-    "all-but-head" is what :func:`find_head` does not name. Everything else is trained. Raises ArgumentError
-    if this includes the head, or no layer with weights.
+    "all-but-head" freezes all layers before the head. Everything else is trained. Raises ArgumentError if
+    ``what`` includes the head, or no layer with weights.
     """
     network.unfreeze("*")
     head = head_names(network)
@@ -128,7 +128,7 @@ def freeze(network: Network, what: str) -> None:
 
 
 def require_freezable(what: str) -> int:
-    """The number of layers that ``what`` says, 0 for "all-but-head"; ArgumentError for anything else."""
+    """The number of layers in ``what``; 0 for "all-but-head". Raises ArgumentError for anything else."""
     if what == ALL_BUT_HEAD:
         return 0
     if not (what.isdecimal() and len(what) < 10 and int(what)):
