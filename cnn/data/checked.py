@@ -1,5 +1,6 @@
 """Images, targets, weights and class names, checked: an error message says what is wrong and what to do."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from math import isqrt
@@ -174,9 +175,13 @@ def as_class_names(names: Any, outputs: tuple[int, ...]) -> tuple[str, ...] | No
 
 
 def as_texts(texts: Array, name: str) -> list[str]:
-    """The strings in an array of str or bytes; DataError for bytes that are not UTF-8."""
+    """The strings in an array of str or bytes, letters with accents in one form (NFC).
+
+    Raises DataError for bytes that are not UTF-8.
+    """
     try:
-        return [text if isinstance(text, str) else text.decode() for text in texts.tolist()]
+        decoded = [text if isinstance(text, str) else text.decode() for text in texts.tolist()]
+        return [unicodedata.normalize("NFC", text) for text in decoded]
     except UnicodeDecodeError:
         raise DataError(f"{name}: bytes that are not text in UTF-8: save it as text") from None
 

@@ -18,7 +18,7 @@ def notes_on(part: Dataset, name: str, train: Dataset | None = None, normalized:
     if train is None:
         notes = [None if normalized else scale_note(part.images, name)]
         if name == "training":
-            notes.append(_one_class_note(part) or _imbalance_note(part))
+            notes += [_one_class_note(part) or _imbalance_note(part), _case_note(part)]
     else:
         notes = [scale_note(part.images, name, train.images), _untrained_note(part, name, train)]
     return [note for note in notes if note]
@@ -49,6 +49,19 @@ def _imbalance_note(part: Dataset) -> str | None:
         (short(part.classes[labels[which]], 30), counts[which]) for which in (rare, common)
     )
     return f"the classes are unbalanced, from {least:,} training images of {few} to {most:,} of {many}"
+
+
+def _case_note(part: Dataset) -> str | None:
+    """The note on two classes whose names differ only in upper and lower case; single letters may."""
+    first: dict[str, str] = {}
+    for name in part.classes:
+        other = first.setdefault(name.casefold(), name)
+        if other != name and len(name) > 1:
+            return (
+                f"the classes {short(other, 30)!r} and {short(name, 30)!r} differ only in upper and lower "
+                "case: give them one name if they are the same class"
+            )
+    return None
 
 
 def _untrained_note(part: Dataset, name: str, train: Dataset) -> str | None:

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 from cnn.data.advice import BINARY, NEVER_OPENED, SAVE, UNPACK
 from cnn.data.readers import cifar10
-from cnn.data.readers.common import is_hidden, names_in, open_file
+from cnn.data.readers.common import is_folder, is_hidden, names_in, open_file
 from cnn.support.errors import DataError
 from cnn.support.text import printable, short, some_of
 
@@ -227,7 +227,7 @@ def _files(folder: Path) -> tuple[list[tuple[str, str]], bool]:
                 if is_hidden(entry.name):
                     continue
                 inner = f"{above}/{entry.name}".strip("/")
-                if not entry.is_dir():
+                if not is_folder(entry):
                     files.append((above, entry.name))
                 elif inner.count("/") < _DEEPEST:
                     places.append((inner, Path(entry.path)))

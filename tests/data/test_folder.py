@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import cnn
+from cnn.data.notes import notes_on
 from cnn.data.pictures import Pictures
 from cnn.data.readers import decoded, photographs
 from cnn.support.errors import DataError, Notice
@@ -51,6 +52,21 @@ def test_a_link_to_a_folder_that_contains_it_is_skipped(photos):
     train, test = cnn.data.load(root)
     assert train.classes == ("cat", "dog")
     assert sorted(of(train) + of(test)) == ["cat"] * 5 + ["dog"] * 5
+
+
+def test_links_that_lead_to_themselves_or_nowhere_are_no_folders(photos):
+    root = photos("cat", 12, RED)
+    photos("dog", 12, GREEN)
+    for link, target in (("self", "self"), ("dog/to", "fro"), ("dog/fro", "to"), ("none", "nowhere")):
+        (root / link).symlink_to(target)
+    (root / "cat" / "loop.png").symlink_to("loop.png")
+    (root / "cat" / "bild 0.png").rename(root.parent / "elsewhere.png")
+    (root / "cat" / "bild 0.png").symlink_to(root.parent / "elsewhere.png")
+    (root / "cat" / "bild 99.png").mkdir()
+    with pytest.warns(Notice, match=r"skipped 1 of \d+ pictures: .*loop\.png: cannot be read \(Too many"):
+        train, test = cnn.data.load(root)
+    assert train.classes == ("cat", "dog")
+    assert sorted(of(train) + of(test)) == ["cat"] * 12 + ["dog"] * 12
 
 
 def test_pictures_count_at_any_depth(photos):
@@ -148,6 +164,36 @@ class TestParts:
         photos("train/Apfel")
         _, test = cnn.data.load(photos("test/Birne gru\u0308n", 2))
         assert set(of(test)) == {"Birne grün"}
+
+    def test_classes_that_differ_in_case_are_two_and_a_note_says_so(self, photos):
+        photos("train/Cat")
+        photos("train/dog")
+        photos("test/cat")
+        train, test = cnn.data.load(photos("test/dog"))
+        assert train.classes == ("Cat", "cat", "dog")
+        said = (
+            "the classes 'Cat' and 'cat' differ only in upper and lower case: give them one name if they are "
+            "the same class"
+        )
+        assert said in notes_on(train, "training")
+        assert (
+            "5 of 10 test images are of classes without training images: 'cat'"
+            in notes_on(test, "test", train)
+        )  # fmt: skip
+
+    def test_single_letters_may_differ_in_case(self, photos):
+        photos("a")
+        train, _ = cnn.data.load(photos("A"))
+        assert train.classes == ("A", "a")
+        assert notes_on(train, "training") == []
+
+    def test_parts_may_lack_classes_of_each_other(self, photos):
+        for name in ("train/a", "train/b", "test/b", "test/c"):
+            folder = photos(name, 2)
+        (folder / "test" / "empty").mkdir()
+        train, test = cnn.data.load(folder)
+        assert train.classes == test.classes == ("a", "b", "c")
+        assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 1, 1], [1, 1, 2, 2])
 
 
 class TestPixels:
@@ -321,6 +367,48 @@ class TestRefusals:
     def test_a_class_with_a_single_picture(self, photos):
         photos("cat", 1)
         self.refused(photos("dog"), "class cat has a single picture: expected at least two")
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+    @pytest.mark.parametrize("name", ["a\nb", "red \x1b[31m", "\u202eabc", os.fsdecode(b"caf\xe9")])
+    def test_names_of_classes_that_cannot_be_shown(self, photos, name):
+        folder = photos("cat")
+        try:
+            photos(name)
+        except OSError:
+            pytest.skip("the file system has no such names")
+        with pytest.raises(DataError) as error:
+            cnn.data.load(folder)
+        said = f"the name of the class folder {name!r} is not printable text: rename it"
+        assert str(error.value) == f"{folder}: {said}"
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+    def test_any_names_of_files_are_read(self, photos):
+        photos("cat", 10, GREEN)
+        folder = photos("dog", 10)
+        try:
+            for number, name in enumerate((b"new\nline.png", b"esc\x1b[31m.png", b"caf\xe9.png")):
+                (folder / "cat" / f"bild {number}.png").rename(folder / "cat" / os.fsdecode(name))
+            (folder / "cat" / os.fsdecode(b"broken \xe9.png")).write_bytes(b"x")
+        except OSError:
+            pytest.skip("the file system has no such names")
+        for _ in range(2):  # from the cache as well
+            with pytest.warns(Notice, match="skipped 1 of"):
+                train, test = cnn.data.load(folder)
+            assert sorted(of(train) + of(test)) == ["cat"] * 10 + ["dog"] * 10
+
+    @pytest.mark.parametrize("where", ["", "cat"])
+    def test_a_folder_that_may_not_be_read(self, photos, monkeypatch, where):
+        photos("cat")
+        folder = photos("dog")
+        scan = os.scandir
+
+        def refusing(path):
+            if os.fspath(path) == os.fspath(folder / where):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)
+        self.refused(folder, rf"{where} *: cannot be read \(Permission denied\)$")
 
     def test_no_training_pictures(self, photos):
         folder = photos("test/cat")

@@ -77,6 +77,13 @@ class TestRows:
         train, _ = cnn.data.load(tmp_path / "t.csv")
         assert train.classes == ("apfel", "birnen", "äpfel")
 
+    def test_labels_that_systems_write_in_two_ways_are_one_class(self, tmp_path):
+        names = np.array(["rot", "grün", "gru\u0308n"])[LABELS]
+        (tmp_path / "t.csv").write_text(lines(np.hstack([names[:, None], PIXELS])), encoding="utf-8")
+        train, test = cnn.data.load(tmp_path / "t.csv")
+        assert train.classes == ("grün", "rot")
+        assert [np.bincount(part.labels).tolist() for part in (train, test)] == [[16, 8], [4, 2]]
+
     def test_floats_stay_floats(self, tmp_path):
         (tmp_path / "t.csv").write_text(lines(np.hstack([LABELS[:, None], PIXELS / 256])))
         train, test = cnn.data.load(tmp_path / "t.csv")
@@ -157,6 +164,13 @@ class TestLists:
         (folder / "test.csv").write_text(lines(self.rows(7, 10)))
         train, test = cnn.data.load(folder)
         assert (len(train), len(test)) == (7, 3)
+
+    def test_names_that_systems_write_in_two_ways_are_one_class(self, folder):
+        rows = [(path, "gru\u0308n" if number % 4 == 0 else {"red": "rot", "blue": "grün"}[label])
+                for number, (path, label) in enumerate(self.rows(0, 10))]  # fmt: skip
+        (folder / "list.csv").write_text(lines(rows), encoding="utf-8")
+        train, _ = cnn.data.load(folder / "list.csv")
+        assert train.classes == ("grün", "rot")
 
     def test_pictures_that_do_not_exist(self, folder):
         (folder / "list.csv").write_text(lines([*self.rows(0, 10), ("images/10.png", "red")]))

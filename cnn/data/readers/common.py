@@ -72,10 +72,18 @@ def names_in(folder: Path) -> list[str]:
     """The first names in ``folder``, sorted, without hidden files; names of folders end in "/"."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name + "/" * entry.is_dir() for entry in islice(entries, MOST_NAMES)]
+            names = [entry.name + "/" * is_folder(entry) for entry in islice(entries, MOST_NAMES)]
     except OSError as error:
         raise unreadable(folder, error) from error
     return sorted(name for name in names if not is_hidden(name))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a folder or a link to one; a link that leads to itself is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def is_hidden(path: str) -> bool:

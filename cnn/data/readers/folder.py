@@ -13,10 +13,11 @@ from cnn.data.checked import as_names
 from cnn.data.dataset import Dataset
 from cnn.data.names import PARTS
 from cnn.data.pictures import Pictures
-from cnn.data.readers.common import held_out, is_hidden, unreadable
+from cnn.data.readers.common import held_out, is_folder, is_hidden, unreadable
 from cnn.data.readers.decoded import decoded
 from cnn.data.readers.photographs import is_picture
 from cnn.support.errors import DataError
+from cnn.support.text import is_printable
 
 
 class Part(NamedTuple):
@@ -103,6 +104,10 @@ def _part(folder: Path, name: str) -> Part:
     for inner in _folders(folder / name):
         path = f"{name}/{inner}".strip("/")
         found = sorted(_pictures(folder, path, (Path(os.path.realpath(folder)),)))
+        if found and not is_printable(inner):
+            raise DataError(
+                f"{folder}: the name of the class folder {path!r} is not printable text: rename it"
+            )
         names += found
         classes += [unicodedata.normalize("NFC", inner)] * len(found)
     return Part(names, classes)
@@ -112,7 +117,7 @@ def _folders(folder: Path) -> list[str]:
     """The names of the folders in ``folder``, sorted."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(each.name for each in entries if not is_hidden(each.name) and each.is_dir())
+            return sorted(each.name for each in entries if not is_hidden(each.name) and is_folder(each))
     except OSError as error:
         raise unreadable(folder, error) from error
 
@@ -127,12 +132,12 @@ def _pictures(root: Path, path: str, outer: tuple[Path, ...]) -> Iterator[str]:
         return
     try:
         with os.scandir(root / path) as entries:
-            found = [(each.name, each.is_dir()) for each in entries if not is_hidden(each.name)]
+            found = [(each.name, is_folder(each)) for each in entries if not is_hidden(each.name)]
     except OSError as error:
         raise unreadable(root / path, error) from error
-    for name, is_folder in found:
+    for name, contains_more in found:
         inner = f"{path}/{name}"
-        if is_folder:
+        if contains_more:
             yield from _pictures(root, inner, (*outer, here))
         elif is_picture(name):
             yield inner

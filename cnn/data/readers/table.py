@@ -1,6 +1,7 @@
 """Tables as text: a row of numbers and a label for each image, or the path of a picture and a label."""
 
 import csv
+import unicodedata
 import warnings
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
@@ -215,7 +216,7 @@ def _pictures(path: Path, layout: Layout) -> Part:
         if not name or not label:
             raise DataError(f"{path}: row {number} has no {'label' if name else 'path of a picture'}")
         names.append(name)
-        classes.append(label)
+        classes.append(unicodedata.normalize("NFC", label))
     return Part(names, classes)
 
 
@@ -225,7 +226,7 @@ def _rows(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     label = layout.label or 0
 
     def taken(text: str) -> float:
-        labels.append(text.strip())
+        labels.append(unicodedata.normalize("NFC", text.strip()))
         return 0
 
     try:
