@@ -122,8 +122,8 @@ def test_digits_and_large_sets_have_the_usual_defaults(command):
 @pytest.mark.parametrize(
     ("images", "epochs", "batch_size"),
     [
-        (2, 60, 8),
-        (216, 60, 16),
+        (2, 40, 8),
+        (216, 40, 16),
         (1000, 30, 32),
         (5000, 6, 64),
         (8192, 4, 128),
