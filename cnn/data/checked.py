@@ -30,8 +30,7 @@ _IMAGES_ADVICE = {  # by the kind of a dtype
 }
 _LABELS_ADVICE = {
     "b": "; give labels.astype(int)",
-    "O": "; convert them all to numbers",
-    **dict.fromkeys("US", "; to number names: classes, labels = numpy.unique(labels, return_inverse=True)"),
+    "O": "; convert them all to numbers, or all to strings",
 }
 
 
@@ -184,6 +183,18 @@ def as_texts(texts: Array, name: str) -> list[str]:
         return [unicodedata.normalize("NFC", text) for text in decoded]
     except UnicodeDecodeError:
         raise DataError(f"{name}: bytes that are not text in UTF-8: save it as text") from None
+
+
+def texts_in(labels: Any) -> Array | None:
+    """The labels as an array (N,) of str or bytes; None if they are anything else."""
+    if isinstance(labels, np.ma.MaskedArray) or not isinstance(labels, Iterable):
+        return None
+    array = _as_array(labels, "labels")
+    if array.ndim != 1 or not array.size:
+        return None
+    if array.dtype.kind == "T" or (array.dtype == object and all(isinstance(each, str) for each in array)):
+        array = array.astype(str)
+    return array if array.dtype.kind in "US" else None
 
 
 def numbered(count: int) -> tuple[str, ...]:

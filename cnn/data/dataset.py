@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 
 from backends.text import did_you_mean
-from cnn.data.checked import Array, Classes, as_names, as_pair, as_weights, is_whole, numbered, with_targets
+from cnn.data.checked import (
+    Array,
+    Classes,
+    as_names,
+    as_pair,
+    as_weights,
+    is_whole,
+    numbered,
+    texts_in,
+    with_targets,
+)
+from cnn.data.layouts import Named, from_texts
 from cnn.data.readers.mapped import Place, place
 from cnn.data.samples import Samples
 from cnn.support.errors import DataError, OutOfMemory
@@ -27,11 +38,13 @@ class Dataset:
         (N, H, W) or (N, C, H, W): uint8, other integers from 0 to 255, or floats (taken as they are).
         They may be larger than memory: ``np.load("x.npy", mmap_mode="r")``.
     labels
-        Integers (N,) that count the classes from 0, one-hot rows (N, K), or rows of numbers from 0 to 1:
-        probabilities of the classes (soft labels), or a 1 for each class of an image (several labels).
+        Integers (N,) that count the classes from 0, strings (N,) that name them, one-hot rows (N, K), or rows
+        of numbers from 0 to 1: probabilities of the classes (soft labels), or a 1 for each class of an image
+        (several labels).
     classes
         The number of classes, or their names. By default, the width of the rows or the highest
-        label determines the number; classes without names are called "0", "1", ...
+        label determines the number; classes without names are called "0", "1", ... Strings as labels are
+        their own names, in sorted order; give the names to a second set, which may lack some.
     weights
         A number (N,) of at least 0 for each image. It multiplies the image's loss and gradient. Their mean
         is still over the number of images, as in Keras: ``sum(weights * losses) / N``.
@@ -74,6 +87,8 @@ class Dataset:
                 "the two, labels to tell classes apart, targets for a network that gives other numbers"
             )
         names = as_names(classes)
+        if (texts := texts_in(labels)) is not None:
+            ((_, labels),), names, _ = from_texts([Named("labels", texts)], names)
         if targets is None:
             self.images, self.targets, columns = as_pair(images, labels, names, soft=True)
             self.classes: tuple[str, ...] = names or numbered(columns or int(self.targets.max()) + 1)

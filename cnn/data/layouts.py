@@ -4,7 +4,7 @@ Only unambiguous layouts are converted, with a note; all others are left unchang
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from math import isqrt
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ class Labels(NamedTuple):
     names: tuple[str, ...] | None
     notes: tuple[str, ...]
 
-    def taken_as(self, parts: Iterable[Named], names: tuple[str, ...] | None, note: str) -> "Labels":
+    def taken_as(self, parts: Sequence[Named], names: tuple[str, ...] | None, note: str) -> "Labels":
         """These labels converted to ``parts``, with an additional note."""
         train, test = parts
         return Labels(train, test, names, (*self.notes, note))
@@ -75,7 +75,7 @@ def arranged_labels(
         return labels
     texts = [array.dtype.kind in "US" for array in arrays]
     if all(texts):
-        return _from_texts(labels)
+        return _from_numbers(labels.taken_as(*from_texts((flat_train, flat_test), names)))
     if any(texts):
         raise DataError(
             f"{train.name}: {arrays[0].dtype}, but {test.name}: {arrays[1].dtype}; "
@@ -92,15 +92,21 @@ def _flat(labels: Named, count: int) -> Named:
     return labels
 
 
-def _from_texts(labels: Labels) -> Labels:
-    parts = [(part.name, *_distinct(part)) for part in (labels.train, labels.test)]
+def from_texts(
+    labels: Sequence[Named], names: tuple[str, ...] | None
+) -> tuple[list[Named], tuple[str, ...] | None, str]:
+    """Labels as numbers instead of strings, the class names, and a note.
+
+    Strings that are ``names`` count these. Other strings are the names, in sorted order, if there are none
+    yet, or they are numbers written as text.
+    """
+    parts = [(part.name, *_distinct(part)) for part in labels]
     present = sorted({text for _, texts, _ in parts for text in texts})
-    are_names = labels.names is not None and set(present) <= set(labels.names)
+    are_names = names is not None and set(present) <= set(names)
     if not are_names and all(_WHOLE.fullmatch(text) for text in present):
         numbers = {text: int(float(text)) for text in present}
-        note = "labels are numbers written as text"
-        return _from_numbers(labels.taken_as(_numbered(parts, numbers), labels.names, note))
-    names = labels.names or as_names(present, labels.train.name) or ()
+        return _numbered(parts, numbers), names, "labels are numbers written as text"
+    names = names or as_names(present, labels[0].name) or ()
     numbers = {name: number for number, name in enumerate(names)}
     for name, texts, _ in parts:
         unknown = [text for text in texts if text not in numbers]
@@ -111,7 +117,7 @@ def _from_texts(labels: Labels) -> Labels:
             )
     listed = some_of(short(name, 30) for name in names[:_LISTED])
     more = ", ..." if len(names) > _LISTED else ""
-    return labels.taken_as(_numbered(parts, numbers), names, f"labels are names: {listed}{more}")
+    return _numbered(parts, numbers), names, f"labels are names: {listed}{more}"
 
 
 def _distinct(labels: Named) -> tuple[list[str], Any]:
@@ -128,10 +134,9 @@ def _distinct(labels: Named) -> tuple[list[str], Any]:
     return texts, places
 
 
-def _numbered(parts: list[tuple[str, list[str], Any]], numbers: dict[str, int]) -> Iterator[Named]:
+def _numbered(parts: list[tuple[str, list[str], Any]], numbers: dict[str, int]) -> list[Named]:
     """The labels as numbers instead of strings."""
-    for name, texts, places in parts:
-        yield Named(name, np.array([numbers[text] for text in texts])[places])
+    return [Named(name, np.array([numbers[text] for text in texts])[places]) for name, texts, places in parts]
 
 
 def _from_numbers(labels: Labels) -> Labels:

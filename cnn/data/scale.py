@@ -35,7 +35,10 @@ def scale_note(images: Any, name: str, trained_on: Any = None) -> str | None:
     if low >= -1 - _ROUNDING and high <= 1 + _ROUNDING:
         return None
     taken = f"the {name} images are floats from {low:.3g} to {high:.3g}, used unchanged"
-    return taken if _is_standardized(images) else f"{taken}: they train better if scaled to 0..1"
+    if _is_standardized(images):
+        return taken
+    are_bytes = low >= 0 and _FEW_LEVELS < high <= 255
+    return f"{taken}: they train better if {'divided by 255' if are_bytes else 'scaled to 0..1'}"
 
 
 def _differ(one: tuple[float, float], other: tuple[float, float]) -> bool:

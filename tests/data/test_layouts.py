@@ -206,14 +206,37 @@ class TestDatasetIsStrict:
             (Y_TRAIN[:, None], ("shape (8, 1)", "labels.reshape(-1)")),
             (Y_TRAIN[None], ("row 0 has numbers that are not from 0 to 1", "flatten a row")),
             (Y_TRAIN > 0, ("dtype bool: expected integers; give labels.astype(int)",)),
-            (Y_TRAIN.astype(str), ("dtype <U3: expected integers", "return_inverse=True")),
-            (Y_TRAIN.astype("S"), ("dtype |S3: expected integers", "return_inverse=True")),
+            (np.array(["cat", 1] * 4, object), ("dtype object: expected integers", "or all to strings")),
+            (np.array(["a"] * 7 + [""]), ("'' at position 7: expected a name, as printable text",)),
             (np.where(Y_TRAIN > 1, 1, -1), ("label -1 at position 0", "-1 and 1, give labels > 0")),
         ],
     )
     def test_labels(self, labels, parts):
         with refused("labels: ", *parts):
             Dataset(X_TRAIN, labels)
+
+    @pytest.mark.parametrize(
+        "form", [list, np.array, lambda texts: np.array(texts, object), lambda texts: np.array(texts, "S")]
+    )
+    def test_labels_that_are_strings_are_sorted_classes(self, form):
+        names = ["owl", "cat", "dog", "ape"]
+        texts = [names[label] for label in Y_TRAIN]
+        made = Dataset(X_TRAIN, form(texts))
+        assert made.classes == ("cat", "dog", "owl")
+        assert [made.classes[label] for label in made.labels] == texts
+        assert made.labels.dtype == np.int64
+        given = Dataset(X_TRAIN, form(texts), classes=["owl", "emu", "dog", "cat", "ape"])
+        assert given.classes == ("owl", "emu", "dog", "cat", "ape")
+        assert [given.classes[label] for label in given.labels] == texts
+        with refused("labels: label 'owl' is not one of the given classes: expected 'cat', 'dog', 'ape'"):
+            Dataset(X_TRAIN, form(texts), classes=names[1:])
+
+    def test_labels_that_are_numbers_as_strings_count_from_0(self):
+        made = Dataset(X_TRAIN, [str(10 * label) for label in Y_TRAIN])
+        assert made.labels.tolist() == (10 * Y_TRAIN.astype(int)).tolist()
+        assert made.classes == tuple(map(str, range(21)))
+        named = Dataset(X_TRAIN, [str(10 * label) for label in Y_TRAIN], classes=["20", "10", "0"])
+        assert named.labels.tolist() == (2 - Y_TRAIN.astype(int)).tolist()
 
     def test_labels_from_1(self):
         with refused(

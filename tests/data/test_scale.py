@@ -23,12 +23,19 @@ def test_usual_ranges_need_no_word(images):
     assert scale_note(images, "training") is None
 
 
-@pytest.mark.parametrize("factor", [2, 255])
-def test_floats_beyond_1(factor):
-    low, high = f"{(UNIT * factor).min():.3g}", f"{(UNIT * factor).max():.3g}"
-    expected = f"the training images are floats from {low} to {high}, used unchanged: they train better"
-    assert scale_note(UNIT * factor, "training").startswith(expected)
-    assert "from -" in scale_note(UNIT * -factor, "training")
+@pytest.mark.parametrize(
+    ("factor", "advice"),
+    [(2, "scaled to 0..1"), (16, "scaled to 0..1"), (255, "divided by 255"), (65535, "scaled to 0..1")],
+)
+def test_floats_beyond_1(factor, advice):
+    images = UNIT * np.float32(factor)
+    low, high = f"{images.min():.3g}", f"{images.max():.3g}"
+    assert scale_note(images, "training") == (
+        f"the training images are floats from {low} to {high}, used unchanged: they train better if {advice}"
+    )
+    negative = scale_note(-images, "training")
+    assert "from -" in negative
+    assert negative.endswith("scaled to 0..1")
 
 
 def test_standardized_floats_are_not_told_to_be_scaled():
