@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnn.data.augmentation import Augmentation, require_suitable, views
+from cnn.data.checked import numbered
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.data.inference import answers, with_fitting_batches
 from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.arguments import instance, whole
+from cnn.support.errors import DataError
 from cnn.support.origin import call
+from cnn.support.text import short
 from cnn.training.losses import BCEWithLogits, BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from cnn.training.metrics import Metric, Totals, require_measurable, require_metrics
 
@@ -81,6 +84,19 @@ def totals_of(
     return with_fitting_batches(network, feed, result)
 
 
+def _require_same_classes(network: Network, data: Dataset) -> None:
+    """Raise DataError if the network and the data count classes of the same names in different orders."""
+    if data.classes == numbered(len(data.classes)):
+        return
+    own = {name: number for number, name in enumerate(network.class_names or ())}
+    for number, name in enumerate(data.classes):
+        if own.get(name, number) != number:
+            raise DataError(
+                f"class {short(name, 30)!r} has the label {number} in {data!r}, but {own[name]} in the "
+                "network's training set: give both the same classes: Dataset(images, labels, train.classes)"
+            )
+
+
 def make_feed(
     network: Network,
     data: Dataset,
@@ -100,6 +116,7 @@ def make_feed(
     batch_size = whole("batch_size", batch_size)
     instance("data", data, Dataset, "cnn.data.Dataset(images, labels)")
     network.check_images(data.images)
+    _require_same_classes(network, data)
     (loss or Loss()).require_suitable(data, network, mixed=any(each.mixes for each in augment))
     require_suitable(augment, data)
     return Feed(

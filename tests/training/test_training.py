@@ -325,6 +325,26 @@ def test_what_does_not_fit_is_refused_before_anything_changes(arguments, error, 
     np.testing.assert_array_equal(weights(network), before)
 
 
+def test_classes_in_another_order_than_the_networks_are_refused():
+    """As of a validation set whose labels are strings, and which lacks the first class."""
+    data = blobs(40)
+    names = np.array(["ant", "bee", "cat", "dog"])
+    train = cnn.data.Dataset(data.images, names[data.labels])
+    rest = data.labels > 0
+    texts = names[data.labels[rest]]
+    other = cnn.data.Dataset(data.images[rest], texts)
+    network = small("cpu")
+    message = r"class 'bee' has the label 0 in Dataset\(.*\), but 1 in the network's training set"
+    with pytest.raises(cnn.DataError, match=message):
+        cnn.fit(network, train, validation=other, callbacks=[])
+    cnn.fit(network, train, validation=train, epochs=1, callbacks=[])
+    with pytest.raises(cnn.DataError, match=message):
+        cnn.evaluate(network, other)
+    same = cnn.data.Dataset(data.images[rest], texts, train.classes)
+    numbers = cnn.data.Dataset(data.images[rest], data.labels[rest])  # nothing says what they mean
+    assert cnn.evaluate(network, same) == cnn.evaluate(network, numbers)
+
+
 def test_labels_beyond_the_networks_classes_are_refused():
     data = cnn.data.Dataset(np.zeros((3, 1, 8, 8), dtype=np.uint8), [0, 4, 1])
     with pytest.raises(cnn.DataError, match="labels go up to 4, the network's output has 4 classes"):
