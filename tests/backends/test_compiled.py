@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import ROOT
+from helpers.quickly import QUICKLY
 
 import backends
 import cnn
@@ -284,7 +285,7 @@ REGISTERS = {
 def test_the_tiles_of_other_registers_compute_the_same(registers, here, tmp_path):
     features, machine, tiles = REGISTERS[registers]  # LLVM cuts wider vectors to this processor's
     processor = AS_ON.format(features=features, machine=machine)
-    require_same_on(tiles, here, processor=processor, NUMBA_CACHE_DIR=str(tmp_path))
+    require_same_on(tiles, here, processor=processor, NUMBA_CACHE_DIR=str(tmp_path), **QUICKLY)
 
 
 def test_the_same_threads_give_the_same_bits_and_others_the_same_numbers(here):

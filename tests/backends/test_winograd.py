@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.quickly import QUICKLY
 
 import backends
 from backends import Window
@@ -309,8 +310,12 @@ def test_vectors_and_registers_of_other_processors(nbytes, many, tmp_path):
     if (nbytes, many) == (VECTOR_BYTES, MANY_REGISTERS):
         pytest.skip("these are this processor's own, which all tests use")
     code = ON_OTHER_VECTORS.format(nbytes=nbytes, many=many)
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.path.dirname(__file__)}
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)} | QUICKLY
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
     )
     assert found.returncode == 0, found.stderr

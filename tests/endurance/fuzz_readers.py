@@ -2,7 +2,7 @@
 
 Each is to be read, or refused with one of our own errors, within a bound on memory that follows from the
 file. Prints a line for each format, then the failures with the command that tries each again; exits 1 where
-there are any. The tests try 500 of each in the same way.
+there are any. The tests try 150 of each in the same way.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from fuzz.targets import TARGETS
 
 pytest.importorskip("safetensors")
 
-INPUTS, SEED = 500, 1
+INPUTS, SEED = 150, 1
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -27,8 +27,8 @@ def test_no_file_hurts(name):
     report = fuzz(name, SEED, 0, INPUTS)
     assert not report.failures, "\n".join(report.failures)
     assert report.accepted + report.refused == INPUTS
-    assert report.accepted > 10
-    assert report.refused > 100
+    assert report.accepted >= 2  # inputs of both kinds are tried
+    assert report.refused > 30
 
 
 class TestTheFuzzerItself:

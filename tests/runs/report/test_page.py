@@ -308,6 +308,8 @@ class TestFilesAlone:
 
     @pytest.mark.parametrize(("epochs", "folded"), [(20, 0), (21, 1)])
     def test_a_long_table_of_epochs_is_folded_and_says_how_long_it_is(self, run, epochs, folded):
+        run.evaluation.unlink()  # only the curves are drawn
+        run.weights.unlink()
         head, line = run.metrics.read_text().splitlines()[:2]
         rest = line.partition(",")[2]
         run.metrics.write_text("\n".join([head, *(f"{n},{rest}" for n in range(1, epochs + 1))]) + "\n")
@@ -453,7 +455,9 @@ class TestCommand:
     def report(self, command, run):  # in the folder that the run lies in
         return partial(command, "report")
 
-    def test_it_prints_where_the_page_is(self, report):
+    def test_it_prints_where_the_page_is(self, report, run):
+        run.evaluation.unlink()  # only the curves are drawn
+        run.weights.unlink()
         assert report("copy") == (0, "copy/report.html\n", "")
         assert Path("copy/report.html").exists()
         assert report("copy", "--out", "a/b") == (0, "a/b/report.html\n", "")
