@@ -36,12 +36,8 @@ def evaluate(
             help="Data set whose test set is used, or all of it if it has none.", show_default="the run's own"
         ),
     ] = None,
-    top: Annotated[
-        int, typer.Option(help="Also show how often the true class is among so many most probable ones.")
-    ] = 5,
-    every: Annotated[
-        bool, typer.Option("--all", help="Show all classes, and how often each is taken for which other one.")
-    ] = False,
+    top: Annotated[int, typer.Option(help="Also show the top-k accuracy for this k.")] = 5,
+    every: Annotated[bool, typer.Option("--all", help="Show all classes and the confusion matrix.")] = False,
     weights: Weights = None,
     tta: Tta = None,
     device: Device = DEFAULT.device,

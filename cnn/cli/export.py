@@ -38,12 +38,14 @@ def export(
     ],
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="C code that computes in integers of 8 bits: a quarter of the memory."),
+        typer.Option(
+            "--int8", help="Write C code that computes in 8-bit integers and needs a quarter of the memory."
+        ),
     ] = False,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set whose training images show --int8 how large activations become.",
+            help="Data set on whose training images --int8 measures the ranges of activations.",
             show_default="the run's own",
         ),
     ] = None,
@@ -53,8 +55,8 @@ def export(
     """Write a trained network as an ONNX file or as C code, which other programs can run.
 
     An ONNX file has the input "images", float32 (N, C, H, W), already scaled, and the output "probabilities"
-    (N, classes). C code is one file of C99 and its header, without malloc and without any library. They say
-    how it is called and how much memory and how many multiplications it needs.
+    (N, classes). C code is a C99 file and its header. It does not call malloc and needs only the C library.
+    Comments in it explain the call and give the memory and the number of multiplications.
     """
     is_c = file.suffix == c_code.SUFFIX
     if int8 and not is_c:

@@ -52,8 +52,8 @@ class Job:
     test_set: Dataset
     is_resumed: bool = False  # in a folder that exists
     saved: SavedTraining | None = None
-    base: str | None = None  # what is taken over from the network that the run begins with
-    chosen: str = ""  # what follows from the number of images, for the headline
+    base: str | None = None  # the note on what is kept of the base
+    chosen: str = ""  # the defaults that depend on the data, for the headline
     guard: LearningGuard = field(default_factory=LearningGuard)
 
     @property

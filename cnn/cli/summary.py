@@ -67,7 +67,7 @@ def summary(
     ] = None,
     as_toml: Annotated[
         bool,
-        typer.Option("--toml", help="Print the layers as TOML instead, to be edited and given to --model."),
+        typer.Option("--toml", help="Print the layers as TOML, which you can edit and give to --model."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -38,7 +38,7 @@ def image(values: Any) -> str:
 
 
 def activation(values: Any) -> Drawn:
-    """The output of a layer for one image, (C, H, W) or (F,); its colours reach from its lowest number up."""
+    """A layer's output for one image, (C, H, W) or (F,), coloured from its lowest to its highest number."""
     values = np.nan_to_num(values)
     low, high = float(values.min()), float(values.max())
     if values.ndim == 3:
@@ -128,7 +128,7 @@ def _coloured(indices: Any, colours: str) -> str:
 
 @cache
 def _palette(name: str) -> bytes:
-    """The shades of one of matplotlib's maps, and the colour of the gap, which is not seen."""
+    """The shades of one of matplotlib's colour maps, and a last colour for the gap, which is transparent."""
     require_matplotlib("to colour activations")
     import matplotlib
 

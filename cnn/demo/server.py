@@ -50,7 +50,7 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """A request that gets a sentence for an answer."""
+    """A request that is answered with an error message."""
 
     def __init__(self, status: HTTPStatus, sentence: str) -> None:
         super().__init__(sentence)
@@ -58,7 +58,7 @@ class Refused(Exception):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the page of a viewer on a free port; only who knows ``address`` gets an answer.
+    """Serves the page of a viewer on a free port; requests without the token in ``address`` are refused.
 
     Requests are read in threads of their own. The network is used in a single thread, by one request after
     the other.
@@ -83,7 +83,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """The address of the page, with the token."""
         return f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
 
     def compute(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -109,7 +109,7 @@ class Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers one request after the other of a connection."""
+    """Answers the requests of a connection, one after the other."""
 
     server: Server
     server_version, sys_version = "xpcnn", ""
@@ -204,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
             length -= len(piece)
 
     def _answer_with(self, function: Callable[..., Answer], *arguments: Any) -> None:
-        """Answer with what the network says, or with the sentence in which it refuses."""
+        """Answer with the result of ``function``, or with the message of its error."""
         try:
             found = self.server.compute(function, *arguments)
         except REFUSALS as error:
@@ -231,13 +231,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer with a sentence, also what the standard library refuses; what follows is not read."""
+        """Answer with an error message and close the connection; the standard library calls this, too."""
         self.close_connection = True
         with suppress(ConnectionError):
             self._answer_json(code, {"error": message or HTTPStatus(code).phrase})
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Requests are not logged: each of them has the token."""
+        """Log nothing, because each request contains the token."""
 
 
 def _is_number(text: str) -> bool:

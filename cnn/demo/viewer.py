@@ -1,4 +1,4 @@
-"""What the page shows of one trained network, as plain data."""
+"""Computes what the page shows of a trained network, as plain data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,13 +81,13 @@ class Viewer:
         self.tests = tests
 
     def about(self) -> Answer:
-        """What the page needs to know before there is a picture."""
+        """Facts about the network and the test images, which the page shows before there is a picture."""
         C, H, W = self.network.input_shape
         tests = self.tests
         return {
             "title": printable(self.title),
             "subtitle": f"{'Colour' if C == 3 else 'Grey'} images of {H}{drawing.BY}{W}, "
-            f"{len(self.class_names):,} classes; pictures are {MADE[self.fit]}{self._range}",
+            f"{len(self.class_names):,} classes; pictures are {MADE[self.fit]}{self._range_note}",
             "height": H,
             "width": W,
             "colour": C == 3,
@@ -127,7 +127,7 @@ class Viewer:
         }
 
     def saliency(self, picture: Sent | int) -> Answer:
-        """The gradient of the score of the predicted class by the network's input."""
+        """The gradient of the predicted class's score with respect to the network's input."""
         image = self._image(picture)
         if image is None:
             return {"message": NOTHING_DRAWN}
@@ -200,15 +200,15 @@ class Viewer:
         return self.tests
 
     @property
-    def _range(self) -> str:
-        """A note if pictures reach the network in another range than its test images, perhaps."""
+    def _range_note(self) -> str:
+        """A note if the test images may have another range than pictures."""
         if isinstance(self.tests, str) or self.tests.images.dtype == np.uint8:
             return ""
         return ", and reach the network as numbers from 0 to 1, but the test images are used unchanged"
 
     @property
     def _is_drawn_on_black(self) -> bool:
-        """Whether the images are light on dark, as far as is known, and a drawing should be so too."""
+        """Whether drawings are light on black, because the test images are mostly dark."""
         if self.fit == "digit" or self.network.input_shape[0] == 3 or isinstance(self.tests, str):
             return False
         some = self.tests.images[:: -(-len(self.tests) // 64)]

@@ -1,4 +1,4 @@
-"""Which parts of an image a network's answer depends on: gradients of the score, and occlusion."""
+"""The parts of an image on which a prediction depends: gradients of the score, and occlusion."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ AT_ONCE = 64  # covered images
 
 
 def saliency(network: Network, images: Any, classes: Sequence[int]) -> Any:
-    """The gradient of the score of a class by the network's input: (N, C, H, W) on the host.
+    """The gradient of a class's score with respect to the network's input: (N, C, H, W) on the host.
 
     The score is the network's output in inference for ``classes[n]``, so that dropout drops nothing and batch
     normalization uses its running averages: a logit, or a probability if the network ends in Softmax. The
@@ -113,7 +113,7 @@ def _as_in_inference(network: Network) -> Network:
 
 
 def _starts(length: int, size: int, stride: int) -> list[int]:
-    """Where patches begin, so that they cover everything."""
+    """The first pixels of patches that together cover everything."""
     return sorted({*range(0, length - size, stride), length - size})
 
 

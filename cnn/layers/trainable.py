@@ -8,7 +8,7 @@ from cnn.support.errors import ArgumentError
 
 
 class Trainable:
-    """What can be frozen: training then leaves its parameters and statistics as they are."""
+    """A layer that can be frozen: training then leaves its parameters and statistics unchanged."""
 
     built: bool
     path: str

@@ -1,6 +1,6 @@
-"""Where the architecture of a network comes from: a model's name, or a file of the user.
+"""Finds the architecture of a user's own network.
 
-A user's own network is made by a Python file, described in TOML or by a file of weights, or that of a run.
+It is made by a Python file, or described by a TOML file, a file of weights or a run.
 """
 
 import inspect
@@ -22,14 +22,14 @@ from cnn.support.reading import read_text
 
 EXAMPLE = "mynet.py:make"
 TOML, WEIGHTS = ".toml", ".safetensors"
-RUN_FILE = "config.json"  # what makes a folder that of a run
+RUN_FILE = "config.json"  # a folder with this file is a run
 
 Maker = Callable[[int, Shape | None], Network]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the architecture of a network comes from."""
+    """A way to make a network with a certain architecture."""
 
     make: Maker  # (classes, input_shape) -> the network, not yet built
     input_shape: Shape | None = None  # of a network that was built before
@@ -43,7 +43,7 @@ def is_own(model: str) -> bool:
 
 def is_run(model: str) -> bool:
     """Whether a model is the folder of a run."""
-    return os.path.isfile(os.path.join(model, RUN_FILE))  # False for what can be no path, too
+    return os.path.isfile(os.path.join(model, RUN_FILE))  # also False for text that cannot be a path
 
 
 def title(model: str) -> str:
@@ -70,7 +70,7 @@ def find(model: str) -> Source:
 
 
 def of_run(saved: SavedNetwork, model: str) -> Source:
-    """The network of a run's weights; if they do not describe it, that of the Python file it came from."""
+    """The network that a run's weights describe; if they do not, the one of the Python file ``model``."""
     try:
         return _of_saved(saved)
     except CheckpointError:
@@ -85,7 +85,7 @@ def _of_saved(saved: SavedNetwork) -> Source:
 
 
 def _model_of(config: Path) -> str:
-    """The model in the config.json of a run; empty if there is none, since the run's own reader says so."""
+    """The model in the config.json of a run; empty if the file is damaged, which the run's reader reports."""
     try:
         return str(json.loads(read_text(config))["model"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

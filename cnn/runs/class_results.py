@@ -13,7 +13,7 @@ RATES = {"precision": "precision", "recall": "recall", "F1": "f1"}  # the column
 
 
 class ClassResults:
-    """What a confusion matrix says about each class; the classes have ``names``."""
+    """The results of each class in a confusion matrix; the classes have ``names``."""
 
     def __init__(self, confusion: Any, names: Sequence[str]) -> None:
         self.confusion, self.names = np.asarray(confusion), names
@@ -24,8 +24,8 @@ class ClassResults:
     def rows(self) -> list[dict[str, str]]:
         """The cells of a table, a row for each class.
 
-        A share of nothing is a dash: the precision of a class that is never predicted, the recall of a class
-        without images.
+        A rate that is not defined is a dash: the precision of a class that is never predicted, and the recall
+        of a class without images.
         """
         predicted = self.confusion.sum(axis=0)
         rows = []

@@ -103,7 +103,7 @@ def absolute_model(model: str) -> str:
 
 
 def absolute_base(path: str | None) -> str | None:
-    """The full path of the run or the file that a run begins with."""
+    """The full path of the run or the file from which a run starts."""
     return None if path is None else os.path.abspath(path)
 
 
@@ -148,14 +148,13 @@ class Config:
     )
     base: str | None = setting(
         None, ON_WHAT,
-        "Fine-tune: begin with the network, weights and preprocessing of this run or .safetensors file. If "
-        "the classes differ, the last layer with weights is new.",
+        "Fine-tune: start with the network, weights and preprocessing of this run or .safetensors file. If "
+        "the classes differ, the last layer with weights is replaced.",
         shown="none", parse=absolute_base, before=None, alias="from",
     )
     freeze: str | None = setting(
         None, ON_WHAT,
-        "With --from: leave the first layers as they are, a number as `cnn summary` counts them, or "
-        "all-but-head.",
+        "With --from: freeze so many of the first layers, as `cnn summary` counts them, or all-but-head.",
         shown="none", choices=(heads.ALL_BUT_HEAD,),
         check=lambda _, what: what is None or heads.require_freezable(what), before=None,
     )
@@ -179,7 +178,7 @@ class Config:
     )
     fit: str | None = setting(
         None, ON_WHAT,
-        "How pictures become images of this size: crop (the middle), letterbox (all of it, with bars), "
+        "How pictures are converted to this size: crop (the middle), letterbox (all of it, with bars), "
         "stretch (all of it, distorted) or digit (a handwritten digit, cut out and centred as in MNIST; "
         "grey, of 28x28 by default).",
         shown="crop", choices=FITS, check=lambda _, fit: require_fit(fit or "crop"), before=None,
@@ -198,14 +197,14 @@ class Config:
     per_class: int | None = setting(None, ON_WHAT, "Training images per class.", shown="all")
     epochs: int | None = setting(
         None, TRAINING, "Passes over the training set.",
-        shown=f"{defaults.EPOCHS}; on fewer than {defaults.SEEN // defaults.EPOCHS:,} images as many as show "
-        f"{defaults.SEEN:,} of them, at most {defaults.MOST_EPOCHS}",
+        shown=f"{defaults.EPOCHS}; more on fewer than {defaults.SEEN // defaults.EPOCHS:,} images, at most "
+        f"{defaults.MOST_EPOCHS}",
         check=require_count, changeable=True,
     )
     batch_size: int | None = setting(
         None, TRAINING, "Images per step.",
-        shown=f"{defaults.BATCH_SIZE}; on fewer than {defaults.MANY:,} images the power of two next to the "
-        f"square root of their number, at least {defaults.LEAST_BATCH_SIZE}",
+        shown=f"{defaults.BATCH_SIZE}; smaller on fewer than {defaults.MANY:,} images, at least "
+        f"{defaults.LEAST_BATCH_SIZE}",
         check=require_count,
     )
     optimizer: str = setting("sgd", TRAINING, f"{', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS)
@@ -429,7 +428,7 @@ class Config:
         return defaults.batch_size(images) if self.batch_size is None else self.batch_size
 
     def freeze_layers(self, network: Network) -> None:
-        """Freeze the layers of a fine-tuned network that the settings say, and no others."""
+        """Freeze the layers of a fine-tuned network that the settings name, and no others."""
         if self.base is not None:
             network.unfreeze("*")
         if self.freeze is not None:
@@ -482,7 +481,7 @@ class Config:
     def completed_for(self, train: Dataset) -> tuple["Config", str]:
         """The same settings with the model, the epochs and the batch size that suit the training images.
 
-        Also describes what was chosen, if it is not the same as for large sets of digits.
+        The text names the defaults that differ from those for large sets without picture files.
         """
         model, augment, chosen = self.model, self.augment, []
         if model == AUTO:

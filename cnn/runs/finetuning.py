@@ -1,4 +1,4 @@
-"""What a run of ``cnn train --from`` takes over from the run or the file that it begins with."""
+"""Fine-tuning with ``cnn train --from``: a run starts from the network of another run, or of a file."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,13 +33,13 @@ def with_model(config: Config, is_given: bool) -> Config:
 
 @dataclass(frozen=True)
 class Base:
-    """The trained network that a run begins with."""
+    """The trained network from which a run starts."""
 
     trained: Trained
 
     @classmethod
     def load(cls, config: Config, backend: Backend) -> "Base":
-        """The network of ``config.base``; ArgumentError for settings that it does not leave open."""
+        """The network of ``config.base``; ArgumentError for settings that contradict it."""
         if config.normalize:
             raise ArgumentError(
                 "--normalize cannot be given with --from: the network keeps the preprocessing of "
@@ -56,12 +56,12 @@ class Base:
         return cls(trained)
 
     def pictures(self, config: Config) -> Pictures:
-        """How pictures become images of the network's size: as the base's, unless ``config`` says how."""
+        """The preparation of pictures: that of the base, unless ``config`` has another fit."""
         own = Pictures.of(self.trained.network)
         return replace(own, fit=config.fit or own.fit)
 
     def completed(self, config: Config, train: Dataset) -> Config:
-        """``config`` with all that is needed to load the data again without the base."""
+        """``config`` with the settings for pictures, so that the data can be loaded without the base."""
         if train.shape != self.trained.network.input_shape:
             raise ArgumentError(
                 f"{config.data} has images of {'x'.join(map(str, train.shape))}, but {config.base} takes "
@@ -83,7 +83,7 @@ class Base:
         return network
 
     def note(self, config: Config, network: Network, classes: tuple[str, ...]) -> str:
-        """What the network of :meth:`make_network` has from the base and what not, in a sentence."""
+        """A sentence on the layers that :meth:`make_network` has kept and on those that are new."""
         if self.trained.class_names == classes:
             kept = f"all layers have its weights, since the {len(classes)} classes are the same"
         else:

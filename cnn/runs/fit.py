@@ -1,4 +1,4 @@
-"""``cnn.fit``: training from Python, which can keep the folder of a run as ``cnn train`` does."""
+"""``cnn.fit``: training from Python, which can write the folder of a run as ``cnn train`` does."""
 
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -15,7 +15,7 @@ _RUN = Parameter("run", Parameter.KEYWORD_ONLY, default=None, annotation=str | P
 
 @wraps(training.fit)
 def fit(*arguments: Any, run: str | Path | None = None, **settings: Any) -> list[dict[str, Any]]:
-    """Train as :func:`cnn.training.fit.fit` does, and keep the folder ``run``."""
+    """Train as :func:`cnn.training.fit.fit` does, and write the folder ``run``."""
     if run is None:
         return training.fit(*arguments, **settings)
     if not isinstance(run, str | Path):
@@ -37,8 +37,8 @@ fit.__doc__ = (training.fit.__doc__ or "").replace(
 """,
     """    run : str or Path
         A folder for the run, which must not exist. It gets the files and the report that ``cnn train``
-        writes, and the commands take it. The test in the report is on ``validation``. If training is
-        interrupted, the folder keeps what there is.
+        writes, and all commands take it. The report is about the images in ``validation``. If training is
+        interrupted, the folder has the results so far.
 
     Returns
     -------

@@ -57,6 +57,9 @@ def _config(prepared: PreparedRun) -> Config:
     network, optimizer = prepared.network, prepared.optimizer
     inner = getattr(optimizer, "optimizer", optimizer)  # of one that averages
     found = inner.present_settings
+    limits = {
+        type(each): each.limit for each in prepared.transforms if isinstance(each, ClipNorm | ClipValue)
+    }
     return Config(
         model=OWN_NETWORK,
         data=OWN_DATA,
@@ -70,8 +73,8 @@ def _config(prepared: PreparedRun) -> Config:
         ema=optimizer.decay if isinstance(optimizer, EMA) else 0.0,
         schedule=_name(prepared.schedule, SCHEDULES),
         warmup=prepared.schedule.warmup,
-        clip=_limit(prepared, ClipNorm),
-        clip_value=_limit(prepared, ClipValue),
+        clip=limits.get(ClipNorm, 0.0),
+        clip_value=limits.get(ClipValue, 0.0),
         accumulate=prepared.accumulate,
         augment=[repr(each) for each in prepared.augment] or None,
         normalize=prepared.normalize,
@@ -93,11 +96,6 @@ def _name(made: Any, kinds: Any) -> str:
     """The name that the command has for the kind of an object; that of its class for others."""
     names = {kind: name for name, kind in kinds.items()}
     return names.get(type(made), type(made).__name__)
-
-
-def _limit(prepared: PreparedRun, kind: type) -> float:
-    """The limit of the gradient that a transform of this kind has; 0 without one."""
-    return next((float(each.limit) for each in prepared.transforms if type(each) is kind), 0.0)  # type: ignore[attr-defined]
 
 
 def _warn(text: str) -> None:

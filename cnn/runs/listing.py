@@ -159,11 +159,11 @@ def _count(saved: SavedNetwork, described: dict[str, Any]) -> int | None:
     try:
         return saved.architecture().count_parameters(tuple(described["input_shape"]))
     except (CheckpointError, ShapeError, ValueError, TypeError, LookupError, MemoryError):
-        return None  # a layer of the user's own, or nonsense in the file
+        return None  # a layer of the user's own, or a damaged file
 
 
 def _description(path: Path) -> dict[str, Any]:
-    """What a safetensors file of the run says in its header."""
+    """The description in the header of a safetensors file."""
     try:
         described = json.loads(read_metadata(path)[METADATA])
         if not isinstance(described, dict):

@@ -339,7 +339,7 @@ class TestRefused:
             export(network, tmp_path / "model.c", calibration=np.zeros((3, 1, 10, 10)))
 
     def test_a_path_that_is_no_c_file(self, tmp_path):
-        message = r"model\.h' is no name of C code: expected one that ends in \.c"
+        message = r"model\.h' is not the name of a C file: expected one that ends in \.c"
         with pytest.raises(cnn.ArgumentError, match=message):
             export(with_numbers(cnn.models.notebook(), (1, 12, 12)), tmp_path / "model.h")
 

@@ -1,4 +1,4 @@
-"""A network as a C file and its header."""
+"""Writes a network as a C file and its header."""
 
 import re
 from collections.abc import Sequence
@@ -33,10 +33,10 @@ SUFFIX = ".c"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the names in C and the sizes."""
+    """The names and the sizes of an exported network."""
 
     header: Path
-    function: str  # that predicts
+    function: str  # the name of the function that predicts
     arithmetic: str  # "float32" or "int8"
     constant_bytes: int
     work_bytes: int
@@ -59,8 +59,8 @@ def export(
         The class names, which become an array of strings.
     calibration : array
         A few hundred training images (N, C, H, W). The code then computes in integers: weights of 8 bits
-        with a scale for each output channel, and activations of 8 bits with the ranges that they have on
-        these images: see :func:`calibration_images`.
+        with a scale for each output channel, and activations of 8 bits whose ranges are measured on these
+        images, as :func:`calibration_images` chooses them.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def calibration_images(train: Dataset, class_names: Sequence[str], seed: int = 0
 def header_of(path: Path) -> Path:
     """The header's path for a C file; ArgumentError unless the name ends in .c and C can include it."""
     if path.suffix != SUFFIX:
-        raise ArgumentError(f"{str(path)!r} is no name of C code: expected one that ends in {SUFFIX}")
+        raise ArgumentError(f"{str(path)!r} is not the name of a C file: expected one that ends in {SUFFIX}")
     if set(path.name) & set('"\\\n'):
         raise ArgumentError(
             f"{str(path)!r} has a quotation mark, a backslash or a line break in its name: name another file"
@@ -137,7 +137,7 @@ def header_of(path: Path) -> Path:
 
 
 def _preprocessing(network: Network) -> Preprocessing | None:
-    """What is done to images; None if the network takes other samples."""
+    """The preprocessing of images; None if the network does not take images."""
     is_image = len(network.input_shape) == 3
     return network.preprocessing or Preprocessing.none(network.input_shape[0]) if is_image else None
 
@@ -162,7 +162,7 @@ def _code(arithmetic: Float32 | Int8) -> Code:
 
 
 def _unused(statements: list[str]) -> list[str]:
-    """The parameters that a function without need for them has."""
+    """The parameters of ``run`` that these statements do not use."""
     text = " ".join(statements)
     return [name for name in ("probabilities", "work") if not re.search(rf"\b{name}\b", text)]
 

@@ -128,7 +128,7 @@ EMITTERS: dict[str, Callable[[Code, Node], None]] = {
     "concatenate": _concatenation,
     "reshape": _view,
 }
-"""How each kind of operation is written."""
+"""The function that writes each kind of operation."""
 
 
 class Float32:

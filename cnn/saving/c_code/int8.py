@@ -48,7 +48,7 @@ class Scale:
 
     @classmethod
     def of(cls, low: float, high: float) -> "Scale":
-        """That in which the numbers from low to high, and 0, are integers of 8 bits."""
+        """The scale with which the numbers from low to high, and 0, are integers of 8 bits."""
         low, high = min(low, 0.0), max(high, 0.0)
         scale = (high - low) / (HIGHEST - LOWEST) or 1.0
         return cls(scale, int(np.clip(round(LOWEST - low / scale), LOWEST, HIGHEST)))
@@ -66,7 +66,7 @@ class Int8:
     def __init__(
         self, program: Program, preprocessing: Preprocessing | None, network: Network, has_bytes: bool
     ) -> None:
-        """``has_bytes``: whether calibration images are bytes, so that the input's range is known."""
+        """``has_bytes`` says whether calibration images are bytes, whose range is known."""
         self.input, self.output = program.input, program.output
         self.multiply_adds = program.multiply_adds
         self._preprocessing, self._backend = preprocessing, network.backend
@@ -129,7 +129,7 @@ class Int8:
         return Scale.of(min(-shift * scale), max((BYTE - shift) * scale))
 
     def _scale_of(self, node: Node) -> Scale:
-        """That of the output of an operation."""
+        """The scale of the output of an operation."""
         settings, before = node.operation.settings, self._scales[node.inputs[0]]
         if node.kind == "multiply":
             return replace(before, scale=before.scale * settings["factor"])
@@ -196,7 +196,7 @@ class Int8:
         largest = (BYTE * abs(integers).sum(axis=1) + abs(biases).max(axis=1)).max()
         if largest > LARGEST_SUM:
             raise ArgumentError(
-                f"layer {node.layer.label} sums up too many products for integers of 32 bits: "
+                f"layer {node.layer.label} sums up too many products for 32-bit integers: "
                 "export the network without int8"
             )
         return _from_rows(node, integers).astype(np.int8), biases.astype(np.int32), scales
@@ -253,7 +253,7 @@ class Int8:
         self._look_up(code, node, np.where(x > 0, x, slopes * x))
 
     def _numbers(self, value: Value) -> Any:
-        """What the integers from the lowest to the highest stand for."""
+        """The numbers for which the integers from the lowest to the highest stand."""
         scale, zero = self._of(value)
         return scale * (np.arange(LOWEST, HIGHEST + 1, dtype=np.float64) - zero)
 
@@ -305,7 +305,7 @@ EMITTERS: dict[str, Callable[[Int8, Code, Node], None]] = {
     "add": Int8.sum,
     "concatenate": Int8.concatenation,
 }
-"""How each kind of operation is written. Those of whole samples, such as a softmax, are only in the tail."""
+"""The method that writes each kind of operation; functions of whole samples are only in the tail."""
 
 
 def _cut(nodes: list[Node]) -> tuple[list[Node], list[Node]]:

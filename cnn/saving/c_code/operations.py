@@ -1,4 +1,4 @@
-"""What C code computes: operations on values, in order; the table says which ones a layer becomes."""
+"""A network as a list of operations on values; the table LAYERS has the operations of each layer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ class Value:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """The number of its numbers."""
         return prod(self.shape)
 
     @property
@@ -79,12 +79,14 @@ class Value:
 class Operation:
     """A function of one or more values, with its constant arrays and its other settings.
 
+    Arrays in brackets are optional.
+
     ===================  =====================================  ==========================================
     kind                 arrays                                 settings
     ===================  =====================================  ==========================================
-    convolve             weight, bias (O,), (O, OH, OW) or not  window, groups
-    convolve_transposed  weight, bias (O,) or not               window, groups
-    dense                weight, bias or not
+    convolve             weight, [bias (O,) or (O, OH, OW)]     window, groups
+    convolve_transposed  weight, [bias (O,)]                    window, groups
+    dense                weight, [bias]
     pool_max                                                    window
     average (channels)
     resample                                                    rows, columns (each a Sampling)
@@ -93,7 +95,7 @@ class Operation:
     prelu                weight (1,) or (C,)
     scale_and_shift      scale (C,), shift (C,)
     multiply                                                    factor
-    normalize            weight, bias or not                    groups, eps
+    normalize            [weight], [bias]                       groups, eps
     softmax, log_softmax
     reshape
     add, concatenate (of two values, of several)
@@ -103,7 +105,7 @@ class Operation:
     kind: str
     arrays: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    shape: Shape | None = None  # of its output; None: that of the layer's
+    shape: Shape | None = None  # of its output; None: as that of the layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,14 +149,14 @@ def program_of(network: Network, samples: Any = None) -> Program:
 
 @dataclass(frozen=True)
 class _Traced:
-    """A value, and what it is for the calibration images."""
+    """A value, and its numbers for the calibration images."""
 
     value: Value
     samples: Any = None
 
 
 class _Recorder(Writer[_Traced]):
-    """Notes down the operations of a network."""
+    """Records the operations of a network."""
 
     def __init__(self) -> None:
         super().__init__("C", tuple(LAYERS))
@@ -171,7 +173,7 @@ class _Recorder(Writer[_Traced]):
         if samples is not None:
             for each in (layer, normalization):
                 samples = samples if each is None else each.forward(samples, training=False)
-            samples = samples.copy()  # it may lie in scratch
+            samples = samples.copy()  # the buffer may be used again
             if not np.isfinite(float(samples.min()) + float(samples.max())):
                 raise self.refusal(layer, "its output for the calibration images is not finite")
         for operation in operations:
@@ -199,7 +201,7 @@ class _Recorder(Writer[_Traced]):
         shape: Shape,
         samples: Any = None,
     ) -> _Traced:
-        """Note down an operation; -> its output. Without samples, its range is that of its input."""
+        """Record an operation; -> its output. Without samples, its range is that of its input."""
         result = self.traced(shape, samples, inputs[0].value)
         values = tuple(each.value for each in inputs)
         self.nodes.append(Node(operation, values, result.value, layer))

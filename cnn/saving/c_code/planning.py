@@ -1,4 +1,4 @@
-"""Where the values of a program lie: in the work buffer, which they share over time, or in the output."""
+"""Gives each value of a program a place in the work buffer or in the output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Plan:
 
 @dataclass
 class _Room:
-    """Numbers of the work buffer for values that replace one another, used from a node to another one."""
+    """A part of the work buffer for values that replace one another, used from one node to another."""
 
     size: int
     begin: int
@@ -32,7 +32,7 @@ class _Room:
 
 
 def plan(nodes: Sequence[Node], first: Value, last: Value) -> Plan:
-    """Where the values lie that ``nodes`` make of the value ``first``, which is in the work buffer.
+    """The places of all values of ``nodes``; ``first`` is the input, in the work buffer, ``last`` the output.
 
     Two values share numbers only if one is not needed any more when the other one is written. The largest
     rooms get their place first, each the lowest that is free while it is used.

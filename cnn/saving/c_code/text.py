@@ -28,11 +28,11 @@ class Code:
     _names: set[str] = field(default_factory=set)
 
     def begin(self, function: str) -> None:
-        """Let the next statements be those of this function."""
+        """Begin this function; the next statements are added to it."""
         self._current = self.statements.setdefault(function, [])
 
     def address(self, value: Value) -> str:
-        """Where a value lies."""
+        """The C expression for the place of a value."""
         offset = self.plan.places[value]
         return "probabilities" if offset is None else f"work + {offset}" if offset else "work"
 
@@ -119,7 +119,7 @@ def array(declaration: str, values: Any) -> str:
 
 
 def string(text: str) -> str:
-    """A string literal with the UTF-8 bytes of ``text``; what is no printable ASCII is escaped."""
+    """A string literal with the UTF-8 bytes of ``text``; all but printable ASCII characters are escaped."""
     kept = set(range(32, 127)) - set(b'"\\?')  # two question marks begin a trigraph
     inside = "".join(
         chr(byte) if byte in kept else f"\\{byte:03o}" for byte in text.encode("utf-8", "replace")
@@ -136,7 +136,7 @@ def identifier(stem: str) -> str:
 def library(needed: Collection[str], sources: Iterable[str]) -> Iterator[str]:
     """The functions and types of C files that are ``needed``, and what these need, in order.
 
-    What a file defines again under the same name is left out.
+    If several files define a name, the first definition is used.
     """
     blocks: dict[str, str] = {}
     for source in sources:
