@@ -52,7 +52,7 @@ class Job:
     test_set: Dataset
     is_resumed: bool = False  # in a folder that exists
     saved: SavedTraining | None = None
-    base: str | None = None  # the note on what is kept of the base
+    base_note: str | None = None  # on what is kept of the network that the run starts from
     chosen: str = ""  # the defaults that depend on the data, for the headline
     guard: LearningGuard = field(default_factory=LearningGuard)
 
@@ -66,7 +66,7 @@ class Job:
         notes = f" ({'; '.join(self.train_set.notes)})" if self.train_set.notes else ""
         images = f"{len(self.train_set):,} images of {config.data}{notes}"
         headline = f"{sources.title(config.model)} on {images}{chosen}; {where}{start}"
-        return [headline, self.base] if self.base else [headline]
+        return [headline, self.base_note] if self.base_note else [headline]
 
     @property
     def epochs(self) -> int:

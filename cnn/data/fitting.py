@@ -80,3 +80,10 @@ FITS: Mapping[str, Callable[["Picture", tuple[int, ...]], Array]] = {
     "letterbox": _opaque(_letterbox),
     "digit": as_digit,
 }
+FIT_IN_WORDS = {
+    "stretch": "stretched to this size",
+    "crop": "cropped to the middle",
+    "letterbox": "fitted with white bars",
+    "digit": "cut out and centred as the digits of MNIST",
+}
+"""What each way makes of pictures."""

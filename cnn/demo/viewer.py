@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnn.data.dataset import Dataset
-from cnn.data.fitting import fitted
+from cnn.data.fitting import FIT_IN_WORDS, fitted
 from cnn.data.pictures import Pictures
 from cnn.data.readers.photographs import decode_bytes, tolerating_faults
 from cnn.demo import drawing
@@ -20,12 +20,6 @@ from cnn.support.text import percent, printable
 
 TOP = 5  # classes that are shown
 NOTHING_DRAWN = "nothing drawn"
-MADE = {
-    "stretch": "stretched to this size",
-    "crop": "cropped to the middle",
-    "letterbox": "fitted with bars",
-    "digit": "cut out and centred as digits",
-}
 MIDDLE = 128  # of the brightness: a set whose images are darker in the middle is drawn on black
 
 Answer = dict[str, Any]
@@ -87,7 +81,7 @@ class Viewer:
         return {
             "title": printable(self.title),
             "subtitle": f"{'Colour' if C == 3 else 'Grey'} images of {H}{drawing.BY}{W}, "
-            f"{len(self.class_names):,} classes; pictures are {MADE[self.fit]}{self._range_note}",
+            f"{len(self.class_names):,} classes; pictures are {FIT_IN_WORDS[self.fit]}{self._range_note}",
             "height": H,
             "width": W,
             "colour": C == 3,

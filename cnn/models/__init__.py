@@ -1,4 +1,4 @@
-"""Networks ready to build, by name."""
+"""Networks ready to build: by name, or a user's own; and their heads."""
 
 from collections.abc import Callable
 

@@ -154,7 +154,7 @@ class Config:
     )
     freeze: str | None = setting(
         None, ON_WHAT,
-        "With --from: freeze so many of the first layers, as `cnn summary` counts them, or all-but-head.",
+        "With --from: freeze this number of first layers, as `cnn summary` counts them, or all-but-head.",
         shown="none", choices=(heads.ALL_BUT_HEAD,),
         check=lambda _, what: what is None or heads.require_freezable(what), before=None,
     )

@@ -1,1 +1,1 @@
-"""Saves and loads networks: safetensors and ONNX files."""
+"""Saves, loads, imports and exports networks: safetensors, TOML, ONNX and C code."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from cnn.data.fitting import FIT_IN_WORDS
 from cnn.data.preprocessing import Preprocessing
 from cnn.inspection import summary
 from cnn.runs.class_results import ClassResults
@@ -21,12 +22,6 @@ from cnn.support.libraries import require
 from cnn.support.text import best_weights, duration, labels, milliseconds, percent, printable
 
 BY = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"  # between the sizes of a shape
-FIT_MEANS = {
-    "crop": "the middle is cut out",
-    "letterbox": "all of the picture, with white bars",
-    "stretch": "all of the picture, distorted",
-    "digit": "a digit is cut out and centred as in MNIST",
-}
 METRICS = {"top_5": "top-5 accuracy", "f1": "F1", "calibration_error": "calibration error"}
 
 
@@ -212,7 +207,7 @@ def _preprocessing(record: RunRecord) -> list[tuple[str, str]]:
     rows = [
         ("image size", f"{H}{BY}{W}"),
         ("channels", {1: "1 (grey)", 3: "3 (colour)"}.get(C, str(C))),
-        ("pictures of other sizes", f"{own.fit}: {FIT_MEANS[own.fit]}"),
+        ("pictures of other sizes", f"{own.fit}: {FIT_IN_WORDS[own.fit]}"),
         ("scale", "numbers from 0 to 255 become 0 to 1"),
     ]
     if own.normalizes:

@@ -99,7 +99,7 @@ class TestContents:
         network.preprocessing = Preprocessing((0.25,), (0.125,), "letterbox")
         network.save(run.weights)
         again = Page(write_report(run).page)
-        assert "letterbox: all of the picture, with white bars" in again.text
+        assert "letterbox: fitted with white bars" in again.text
         assert "mean 0.25 std 0.125" in again.text
 
     def test_all_rows_of_the_layers_have_the_same_cells(self, tmp_path):
