@@ -15,7 +15,6 @@ from cnn.cli.output import print_json, say, say_weights
 from cnn.data import load, needs_download
 from cnn.data.dataset import Dataset
 from cnn.data.pictures import Pictures
-from cnn.demo import Server, Viewer
 from cnn.runs.trained import Trained, load_trained
 from cnn.support.errors import DataError
 from cnn.support.terminal import write_line
@@ -50,6 +49,8 @@ def demo(
     draw. It is served on this machine alone, at an address with a random token, until you press Ctrl-C.
     Nothing is sent elsewhere.
     """
+    from cnn.demo import Server, Viewer  # with the web server, which other commands do without
+
     trained = load_trained(run, backends.get(device, kernels, threads), weights, winograd)
     say_weights(trained, weights)
     tests = _test_images(trained, data) if data else _own_test_images(trained)

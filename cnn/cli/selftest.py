@@ -1,7 +1,7 @@
 """``cnn selftest``."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +12,13 @@ from cnn.cli.options import DEFAULT, AsJson, Device, Threads, choices
 from cnn.cli.output import Status, print_json, say
 from cnn.comparison.setups import kernel_sets
 from cnn.runs.config import cut
-from cnn.selftest import Section, run
 from cnn.support.terminal import print_table, write_line
 from cnn.support.text import printable
 
-Cards = list[tuple[Backend, dict[str, Section]]]
+if TYPE_CHECKING:
+    from cnn.selftest import Section
+
+Cards = list[tuple[Backend, "dict[str, Section]"]]
 
 TITLES = {
     "gradients": "gradients, by finite differences",
@@ -49,6 +51,8 @@ def selftest(
     Checks gradients against finite differences, and every kernel against the reference: float64 on the CPU,
     with convolution by scipy.signal.
     """
+    from cnn.selftest import run  # whose tables take a moment to import
+
     cards = []
     status = Status()
     for backend in _setups(device, cut(kernels), threads):
@@ -95,5 +99,5 @@ def _name(backend: Backend) -> str:
     return f"{backend.name} {backend.kernels.name}"
 
 
-def _score(section: Section) -> str:
+def _score(section: "Section") -> str:
     return f"{section.passed} of {section.passed + len(section.failed)}"

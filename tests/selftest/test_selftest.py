@@ -199,7 +199,7 @@ def test_every_layer_is_in_the_small_networks_with_all_its_options():
         kind for kind in vars(layers).values() if inspect.isclass(kind) and issubclass(kind, layers.Layer)
     }
     assert {kind for kind, _ in seen} - {Network} == kinds - {layers.Layer}
-    never_varied = {"initializer", "f", "f_prime"}
+    never_varied = {"initializer", "f", "f_prime", "trainable"}
     alone = {(kind.__name__, option) for (kind, option), values in seen.items() if option and len(values) < 2}
     assert {(kind, option) for kind, option in alone if option not in never_varied} == set()
 
