@@ -8,7 +8,7 @@ import typer
 
 from cnn.cli import suggestions
 from cnn.cli.app import UsageError
-from cnn.runs.config import Config
+from cnn.runs.config import OWN_NETWORK, Config
 from cnn.runs.folder import DATA_KEYS
 from cnn.support.errors import ArgumentError
 from cnn.support.reading import parse_toml, read_text
@@ -82,4 +82,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise ArgumentError(f"{path} is no {kind} ({reason}): expected {example}") from None
     if not isinstance(values, dict):
         raise ArgumentError(f"{path}: holds no flags: expected names with values, as in a run's config.json")
-    return Config.completed(values) if is_json and "class_names" in values else values
+    return _of_run(path, values) if is_json and "class_names" in values else values
+
+
+def _of_run(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The values in a run's config.json; an imported run's can be trained with, too."""
+    values = Config.completed(values)
+    if values.get("model") == OWN_NETWORK:  # the folder contains it
+        values["model"] = str(path.parent)
+    if values.get("epochs") == 0:  # it was not trained here
+        values |= {"epochs": None, "batch_size": None}
+    return values

@@ -94,7 +94,7 @@ def import_(
         network.load_state_dict(state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from None
-    _keep(folder, replace(config, epochs=0), network, test_set.classes, examine(network, test_set), as_json)
+    _keep(folder, config, network, test_set.classes, examine(network, test_set), as_json)
 
 
 def _keep_network(
@@ -112,7 +112,7 @@ def _keep_network(
         say("the network is not tested: give its data with --data to test it")
     network.class_names = names
     data = config.data if is_tested else OWN_DATA
-    own = replace(config, model=OWN_NETWORK, data=data, dtype=network.dtype, epochs=0)
+    own = replace(config, model=OWN_NETWORK, data=data, dtype=network.dtype)
     _keep(folder, own, network, names, found, as_json)
 
 
@@ -125,7 +125,8 @@ def _keep(
     as_json: bool,
 ) -> None:
     """Make the folder of the run, with the results of the test if there is one, and print them."""
-    folder.start(config, network, class_names)
+    untrained = replace(config, epochs=0, batch_size=defaults.BATCH_SIZE)
+    folder.start(untrained, network, class_names)
     try:
         network.save(folder.weights)
         if found:

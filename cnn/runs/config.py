@@ -384,6 +384,8 @@ class Config:
         ``pictures`` replaces the settings for pictures.
         ``validation`` is the part of the training set that is held out, or None.
         """
+        if self.data == OWN_DATA:
+            self.require_data()
         asked = {name: getattr(self, name) for name in ("size", "fit", "channels")}
         asked = {name: value for name, value in asked.items() if value is not None}
         train, test = data.load(self.data, pictures or Pictures(**asked), self.seed, self.transposed)

@@ -92,7 +92,7 @@ def _listed(folder: RunFolder, known: dict[str, int | None]) -> ListedRun:
         held_out = history[tested - 1].get("validation_accuracy")
     failure = _failure(folder)
     return ListedRun(
-        folder.path, config, _state(folder, failure), failure, len(history), accuracy, loss, held_out,
+        folder.path, config, _state(folder, config, failure), failure, len(history), accuracy, loss, held_out,
         _parameters(folder, known), _date(folder),
     )  # fmt: skip
 
@@ -124,12 +124,13 @@ def _tested(folder: RunFolder) -> dict[str, Any]:
         raise CheckpointError(f"{folder.evaluation} is damaged ({reason}): delete it") from None
 
 
-def _state(folder: RunFolder, failure: str | None) -> str:
+def _state(folder: RunFolder, config: Config, failure: str | None) -> str:
     if folder.is_in_use:
         return RUNNING
     if failure:
         return FAILED
-    return FINISHED if folder.evaluation.exists() else INTERRUPTED
+    is_imported = config.epochs == 0  # which is tested only if its data are given
+    return FINISHED if is_imported or folder.evaluation.exists() else INTERRUPTED
 
 
 def _failure(folder: RunFolder) -> str | None:

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 import cnn
 from cnn.runs.report import Evaluation
 from cnn.saving.foreign import matched, without_wrappers
+from cnn.training import defaults
 
 
 @pytest.fixture
@@ -79,10 +80,41 @@ def test_the_folder_holds_what_a_run_holds(give, own_data, weights):
     assert {path.name for path in folder.iterdir()} == names
     config = json.loads((folder / "config.json").read_text())
     assert (config["model"], config["data"], config["epochs"]) == ("lenet5", str(own_data), 0)
+    assert config["batch_size"] == 128
     assert (config["class_names"], config["input_shape"]) == (["bright", "dark"], [1, 20, 20])
     for name, array in load_file(folder / "model.safetensors").items():
         np.testing.assert_array_equal(array, weights[name])
     assert cnn.load(folder / "model.safetensors", device="cpu").input_shape == (1, 20, 20)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_imported_run_says_with_what_to_train_a_new_one(command, give, weights, own_data, own):
+    """Its network, without the weights; what suits the data, since the run itself was not trained."""
+    assert give(weights)[0] == 0
+    if own:  # a file that describes its network
+        command("import", "run/model.safetensors", "--data", own_data, "--out", "described")
+    imported = "described" if own else "run"
+    flags = "--device", "cpu", "--no-report", "--max-minutes", 0.001, "--learning-rate", 0.01
+    code, out, err = command("train", "--config", imported, "--out", "new", *flags)
+    assert code == 0, err
+    config = json.loads(Path("new/config.json").read_text())
+    assert config["model"] == (str(Path(imported).absolute()) if own else "lenet5")
+    assert config["epochs"] > 0
+    assert config["batch_size"] == defaults.batch_size(96)
+    assert load_file("new/model.safetensors").keys() == weights.keys()
+    code, out, err = command("runs", ".", "--json")
+    assert code == 0, err
+    assert [run["epochs"] for run in json.loads(out) if run["run"] == imported] == [0]
+
+
+def test_an_imported_run_that_is_not_tested_is_finished_and_says_what_it_lacks(command, give, weights):
+    assert give(weights)[0] == 0
+    assert command("import", "run/model.safetensors", "--out", "untested")[0] == 0
+    (found,) = json.loads(command("runs", "untested", "--json")[1])
+    assert (found["state"], found["accuracy"]) == ("finished", None)
+    code, out, err = command("train", "--config", "untested", "--out", "new")
+    assert (code, out) == (2, "")
+    assert err == "error: the run does not say where its data are: give their path with --data\n"
 
 
 def test_the_data_are_found_from_anywhere(command, own_data, weights, tmp_path, monkeypatch):
