@@ -23,7 +23,7 @@ from cnn.data.readers.mapped import Place, place
 from cnn.data.samples import Samples
 from cnn.support.errors import DataError, OutOfMemory
 from cnn.support.random import SPLIT, generator
-from cnn.support.text import some_of
+from cnn.support.text import dimensions, some_of
 
 _COMPARED = 64  # images in a fingerprint
 _ROUNDING = 1e-3  # of probabilities that add up to 1
@@ -193,9 +193,9 @@ class Dataset:
 
     def __repr__(self) -> str:
         images = "image" if len(self) == 1 else "images"
-        shape = "x".join(map(str, self.shape))
+        shape = dimensions(self.shape)
         classes = f"{len(self.classes)} {'class' if len(self.classes) == 1 else 'classes'}"
-        what = classes if self.classes else f"targets {'x'.join(map(str, self.targets.shape[1:]))}"
+        what = classes if self.classes else f"targets {dimensions(self.targets.shape[1:])}"
         return f"Dataset({len(self):,} {images} {shape} {self.images.dtype}, {what})"
 
     def only(self, classes: Iterable[int | str] | None = None, per_class: int | None = None) -> "Dataset":

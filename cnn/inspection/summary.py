@@ -8,6 +8,7 @@ from typing import Any
 
 from backends.text import readable_bytes
 from cnn.support.terminal import print_table, write_line
+from cnn.support.text import dimensions
 
 
 def rows(network: Any) -> list[dict[str, Any]]:
@@ -69,7 +70,7 @@ def show(network: Any) -> None:
     lines = [
         [
             row["layer"],
-            "x".join(map(str, row["output_shape"])),
+            dimensions(row["output_shape"]),
             f"{row['parameters']:,}",
             f"{row['multiply_adds']:,}",
             readable_bytes(row["bytes"]),

@@ -23,7 +23,7 @@ from cnn.network import Network
 from cnn.support.arguments import number, whole
 from cnn.support.dtypes import DTYPES, require_dtype
 from cnn.support.errors import ArgumentError, DataError
-from cnn.support.text import short
+from cnn.support.text import dimensions, short
 from cnn.training import defaults
 from cnn.training.averaging import EMA
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
@@ -392,7 +392,7 @@ class Config:
         if asked and not self._are_pictures(train):
             raise ArgumentError(
                 f"--{next(iter(asked))} is for picture files, but {self.data} has images of "
-                f"{'x'.join(map(str, train.shape))}: leave it out"
+                f"{dimensions(train.shape)}: leave it out"
             )
         train, test = train.only(self.classes, self.per_class), test.only(self.classes)
         if not self.validation:

@@ -15,6 +15,7 @@ from cnn.runs.folder import RunFolder
 from cnn.runs.trained import Trained, load_trained
 from cnn.support.errors import ArgumentError
 from cnn.support.own_code import is_code
+from cnn.support.text import dimensions
 
 
 def with_model(config: Config, is_given: bool) -> Config:
@@ -50,8 +51,9 @@ class Base:
         for name, given in (("size", config.size and tuple(config.size)), ("channels", config.channels)):
             if given not in (None, getattr(pictures, name)):
                 raise ArgumentError(
-                    f"--{name} is {given}, but {config.base} takes images of {_size(trained.network)}: leave "
-                    "it out, pictures become images of that size"
+                    f"--{name} is {given}, but {config.base} takes images of "
+                    f"{dimensions(trained.network.input_shape)}: leave it out, pictures become "
+                    "images of that size"
                 )
         return cls(trained)
 
@@ -64,8 +66,8 @@ class Base:
         """``config`` with the settings for pictures, so that the data can be loaded without the base."""
         if train.shape != self.trained.network.input_shape:
             raise ArgumentError(
-                f"{config.data} has images of {'x'.join(map(str, train.shape))}, but {config.base} takes "
-                f"images of {_size(self.trained.network)}: give images of that size"
+                f"{config.data} has images of {dimensions(train.shape)}, but {config.base} takes "
+                f"images of {dimensions(self.trained.network.input_shape)}: give images of that size"
             )
         if train.fit is None or config.data in data.NAMES:
             return config
@@ -93,8 +95,5 @@ class Base:
             kept = f"{new}, and the layers before it have its weights"
         normalizes = network.preprocessing is not None and network.preprocessing.normalizes
         taken = "size and normalization of the images" if normalizes else "size of the images"
-        return f"starts from {config.base}: {kept}; the {taken} ({_size(network)}) are taken over"
-
-
-def _size(network: Network) -> str:
-    return "x".join(map(str, network.input_shape))
+        shape = dimensions(network.input_shape)
+        return f"starts from {config.base}: {kept}; the {taken} ({shape}) are taken over"

@@ -97,3 +97,8 @@ def some_of(names: Iterable[str]) -> str:
     """The names in quotes; a long list is shortened."""
     quoted = [repr(name) for name in names]
     return ", ".join(quoted[:20]) + (f" and {len(quoted) - 20} more" if len(quoted) > 20 else "")
+
+
+def dimensions(shape: Iterable[int]) -> str:
+    """A shape as text, such as "3x32x32"."""
+    return "x".join(map(str, shape))

@@ -1,11 +1,11 @@
-"""Fine-tuning: what a network that knows half of the classes gains on few images of the other half.
+"""Fine-tuning compared with training from scratch, on few images of new classes.
 
     python scripts/examples/fine_tuning.py fashion-mnist
 
-The argument is any data set with ten classes that ``cnn train --data`` takes. A network is trained on all
-training images of the classes 0 to 4. Then there are 100 training images of each of the classes 5 to 9,
-others for each seed, and the same network learns them from scratch, with a new head alone, and with all
-layers. Tests are on all test images of these classes.
+The argument is any data set with ten classes that ``cnn train --data`` takes. A network, the base, is trained
+on all training images of the classes 0 to 4. Then there are 100 training images of each of the classes
+5 to 9, other ones for each seed. On these, a network is trained from scratch, and the base is fine-tuned:
+only a new head, or all layers. The accuracies are those on all test images of the classes 5 to 9.
 """
 
 import argparse
