@@ -272,7 +272,7 @@ class TestByName:
         flags = ("--data", "cifar10", "--epochs", 1, "--out", "run", "--no-report")
         code, _, err = command("train", *flags, *device)
         assert code == 0, err
-        assert "lenet5 on 11 images of cifar10; cpu" in err
+        assert "lenet5 on 11 images of cifar10; batches of 8; cpu" in err
         code, out, err = command("evaluate", "run", *device)
         assert (code, err) == (0, "")
         assert "on 10 images" in out
