@@ -94,6 +94,6 @@ class Base:
             new = f"layer {label} is new, for {len(classes)} other classes"
             kept = f"{new}, and the layers before it have its weights"
         normalizes = network.preprocessing is not None and network.preprocessing.normalizes
-        taken = "size and normalization of the images" if normalizes else "size of the images"
+        taken = "size and normalization" if normalizes else "size"
         shape = dimensions(network.input_shape)
-        return f"starts from {config.base}: {kept}; the {taken} ({shape}) are taken over"
+        return f"starts from {config.base}: {kept}; the images keep its {taken} ({shape})"

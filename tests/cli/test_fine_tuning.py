@@ -60,7 +60,7 @@ def test_keeps_all_but_the_head(command, base, other_data, tmp_path):
     assert code == 0, err
     assert (
         f"\nstarts from {base}: layer 11 Dense is new, for 3 other classes, and the layers before it have "
-        "its weights; the size and normalization of the images (1x20x20) are taken over" in err
+        "its weights; the images keep its size and normalization (1x20x20)" in err
     )
     assert "layers 0, 3, 7, 9 are frozen: training changes 255 of " in err
     old, new = weights_of(base), weights_of(tmp_path / "new")
