@@ -58,6 +58,10 @@ def export(
     (N, classes). C code is a C99 file and its header. It does not call malloc and needs only the C library.
     Comments in it explain the call and give the memory and the number of multiplications.
     """
+    if file.suffix == ".h":
+        raise ArgumentError(
+            f"{str(file)!r} would be a C header: name {file.stem}.c, and the header is written next to it"
+        )
     is_c = file.suffix == c_code.SUFFIX
     if int8 and not is_c:
         raise ArgumentError(f"--int8 is for C code, and {str(file)!r} would be an ONNX file: name a file.c")

@@ -35,7 +35,7 @@ BEGINNINGS = {
     rb"\x1f\x8b": "compressed: unpack it with gunzip first",
     rb"\s*<[!?a-zA-Z]": "a web page: download the file itself",
     rb"\{\s*\"": "a text in JSON, perhaps the index of several files: give the safetensors file itself",
-    rb"\x08[\x03-\x14][\x12:]": "an ONNX file: `cnn import` makes a run of it if its name ends in .onnx",
+    rb"\x08[\x03-\x14][\x12:]": "an ONNX file, to be named {stem}.onnx: make a run of it with `cnn import`",
 }
 
 

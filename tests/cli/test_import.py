@@ -402,7 +402,7 @@ class TestMisfits:
             ("w.keras", b"PK\x03\x04" + bytes(40), r"is a file of Keras"),
             ("w.h5", b"\x89HDF\r\n\x1a\n", r"is a file of Keras"),
             ("w.tflite", b"\x1c\0\0\0TFL3", r"is a file of Keras or TensorFlow"),
-            ("w.weights", b"\x08\x08\x12\x05xpcnn", r"is an ONNX file: `cnn import` makes a run of it"),
+            ("w.weights", b"\x08\x08\x12\x05xpcnn", r"is an ONNX file, to be named w\.onnx: make a run"),
             ("w.gguf", b"GGUF\3\0\0\0", r"is a GGUF file"),
             ("w.npy", b"\x93NUMPY\1\0", r"is a single array"),
             ("w.gz", b"\x1f\x8b\x08", r"is compressed"),

@@ -403,6 +403,7 @@ class TestCommand:
         ("arguments", "message"),
         [
             (["model.onnx", "--int8"], r"--int8 is for C code, and 'model\.onnx' would be an ONNX file"),
+            (["model.h"], r"'model\.h' would be a C header: name model\.c"),
             (["model.c", "--data", "mnist"], "only --int8 needs data: leave it out"),
             (["no/where.c"], "the folder no does not exist"),
             (["mine.c"], r"mine\.c exists and is not C code that cnn export wrote"),
