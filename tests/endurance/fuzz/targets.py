@@ -18,6 +18,7 @@ import backends
 import cnn
 from cnn import comparison
 from cnn.data.readers import decoded
+from cnn.data.readers.common import open_file
 from cnn.data.readers.photographs import FORMATS, read_picture
 from cnn.runs.folder import RunFolder
 from cnn.runs.listing import list_runs
@@ -129,7 +130,8 @@ def read_decoded(path: Path) -> None:
     kept = path.parent / "kept"
     kept.mkdir(exist_ok=True)
     for name in (decoded.IMAGES, decoded.UNREADABLE):
-        shutil.copy(path.parent / name, kept)
+        with open_file(path.parent / name) as file:
+            (kept / name).write_bytes(file.read())
     found = decoded._read(kept, 2, (3, 4, 5))
     if found is None:
         raise cnn.DataError("the pictures are decoded again")
