@@ -6,6 +6,7 @@ everything else, the error names the node.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import log
@@ -26,6 +27,7 @@ from cnn.saving.onnx_reader.operators import CONVERTERS, weight_of
 from cnn.saving.onnx_reader.parts import CLOSE, Affine, Made, Part, by_channel, finished
 from cnn.support.errors import CheckpointError
 from cnn.support.libraries import require
+from cnn.support.reading import open_regular
 from cnn.support.text import short
 
 ELEMENTWISE = {
@@ -62,8 +64,10 @@ def read(path: Path, device: Backend | str = "auto") -> Network:
 
 
 def _loaded(onnx: Any, path: Path) -> Any:
-    if path.stat().st_size > MOST_BYTES:
-        raise CheckpointError(f"the file has {path.stat().st_size:,} bytes, expected at most {MOST_BYTES:,}")
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if size > MOST_BYTES:
+        raise CheckpointError(f"the file has {size:,} bytes, expected at most {MOST_BYTES:,}")
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
