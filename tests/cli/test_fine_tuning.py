@@ -161,7 +161,7 @@ def test_pictures_become_images_of_the_bases_size(command, tmp_path):
     code, _, err = command(*TRAIN, "--from", "base", "--data", "new", "--out", "tuned")
     assert code == 0, err
     assert "pictures letterboxed to 20x20, grey" in err
-    assert "the size of the images (1x20x20)" in err
+    assert "the images keep its size (1x20x20)" in err
     kept = config_of(tmp_path / "tuned")
     assert (kept["size"], kept["fit"], kept["channels"]) == ([20, 20], "letterbox", 1)
     shutil.rmtree(tmp_path / "base")

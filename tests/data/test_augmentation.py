@@ -460,7 +460,7 @@ class TestParsing:
 
 
 def test_the_command_augments_and_keeps_it(command, own_data):
-    settings = ("--data", own_data, "--device", "cpu", "--no-report", "--schedule", "constant")
+    settings = ("--data", own_data, "--device", "cpu", "--no-report", "--schedule", "constant", "--warmup", 0)
     code, _, said = command("train", *settings, "--augment", "shift=2,flip", "--epochs", "1", "--out", "run")
     assert code == 0, said
     assert '"augment": [\n    "shift=2",\n    "flip"\n  ]' in Path("run/config.json").read_text()

@@ -65,8 +65,8 @@ class TestDefaults:
             "y_test": data.labels,
         }
         np.savez(tmp_path / "data.npz", **arrays)
-        flags = ("--model", "notebook", "--data", "data.npz", "--batch-size", 16, "--out", "run")
-        assert command("train", *flags, "--no-report", "--device", "cpu")[0] == 0
+        flags = ("--model", "notebook", "--data", "data.npz", "--batch-size", 16, "--epochs", 3)
+        assert command("train", *flags, "--no-report", "--device", "cpu", "--out", "run")[0] == 0
         net = cnn.models.notebook(4)
         net.build(data.shape, backend="cpu", seed=0)
         cnn.fit(net, data, epochs=3, batch_size=16, callbacks=[])

@@ -118,7 +118,8 @@ def test_hyperparameters_are_those_that_are_given(tmp_path):
 
 
 def test_a_run_of_the_command_has_its_settings(command, own_data):
-    assert command("train", "--data", own_data, "--epochs", 1, "--no-report", "--out", "run")[0] == 0
+    flags = "--epochs", 1, "--batch-size", 128, "--no-report", "--out", "run"
+    assert command("train", "--data", own_data, *flags)[0] == 0
     found = hyperparameters("run/tensorboard")
     assert found["model"] == "lenet5"
     assert (found["epochs"], found["batch_size"], found["optimizer"]) == (1, 128, "sgd")

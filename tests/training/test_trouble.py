@@ -217,7 +217,7 @@ class TestEnd:
 
     def test_whatever_the_command(self, command, process, ended, own_data, monkeypatch):
         lost = fails_with(DeviceLost("it is lost"))
-        monkeypatch.setattr("cnn.cli.selftest.run", lost)
+        monkeypatch.setattr("cnn.selftest.run", lost)
         command("train", "--model", "notebook", "--data", own_data, "--no-report", "--out", "run")
         Image.fromarray(np.zeros((20, 20), np.uint8)).save("digit.png")
         on_gpu = ("--model", "notebook", "--device", "cuda")
