@@ -39,7 +39,11 @@ def predict(
     run: Run,
     pictures: Annotated[
         list[Path],
-        typer.Argument(readable=False, help="Pictures, or folders of pictures.", show_default=False),
+        typer.Argument(
+            readable=False,
+            help="Pictures, or folders with pictures in them or in their folders.",
+            show_default=False,
+        ),
     ],
     top: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
     show: Annotated[bool, typer.Option("--show", help="Also show the image that the network gets.")] = False,

@@ -238,14 +238,22 @@ class TestReading:
 
 
 class TestFinding:
-    """Files as given; of a folder, the pictures in it."""
+    """Files as given; of a folder, the pictures in it and in its folders."""
 
-    def test_folders_are_looked_into_once(self, tmp_path):
-        for name in ("b.PNG", "a.jpeg", ".hidden.png", "notes.txt", "page.eps", "deeper/c.png"):
+    def test_folders_are_looked_into(self, tmp_path):
+        for name in ("b.PNG", "a.jpeg", ".hidden.png", "notes.txt", "page.eps", ".hidden/c.png"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
         assert pictures_at(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
         assert pictures_at(tmp_path) == [tmp_path / "a.jpeg", tmp_path / "b.PNG"]
+
+    def test_folders_of_classes_are_looked_into(self, tmp_path):
+        names = "z.png", "cat/1.jpg", "cat/2.jpg", "dog/young/3.png"
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        (tmp_path / "dog" / "again").symlink_to(tmp_path, target_is_directory=True)
+        assert pictures_at(tmp_path) == [tmp_path / name for name in names]
 
     def test_pictures_of_phones_and_cameras_are_named_rather_than_skipped(self, tmp_path):
         for name in ("a.heic", "b.CR2", "c.txt"):

@@ -106,22 +106,29 @@ def is_picture(name: str) -> bool:
 
 
 def pictures_at(path: Path) -> list[Path]:
-    """``path`` itself or, if it is a folder, the pictures in it: by suffix, sorted, without hidden files.
+    """``path`` itself or, if it is a folder, the pictures in it and in its folders.
 
-    Raises DataError if the folder has no pictures or the path does not exist.
+    They are found by suffix and sorted, first those of the folder itself. Hidden files and folders and links
+    to folders are left out. Raises DataError if there are no pictures, or if a folder cannot be read.
     """
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
             return [path]
-        files = sorted(path.iterdir())
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    pictures = [file for file in files if is_picture(file.name)]
+    pictures = []
+    for folder, inside, files in os.walk(path, onerror=_raise_unreadable):
+        inside[:] = sorted(name for name in inside if not is_hidden(name))
+        pictures += [Path(folder, name) for name in sorted(files) if is_picture(name)]
     if not pictures:
         raise DataError(
             f"{path}: this folder contains no pictures: expected .png, .jpg, .tif or similar files"
         )
     return pictures
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise unreadable(error.filename, error) from error
 
 
 def _require_suffix(path: Path) -> None:
