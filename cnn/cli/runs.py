@@ -127,7 +127,7 @@ def _text(run: ListedRun, name: str) -> str:
         return printable(value[:16].replace("T", " "))
     if name == "model":
         return printable(sources.title(str(value)))
-    if name == "data":
+    if name in ("data", "base"):
         return printable(Path(str(value)).name)
     if isinstance(value, list):
         return printable(("x" if name == "size" else ",").join(map(str, value)))

@@ -50,8 +50,9 @@ class Base:
         pictures = Pictures.of(trained.network)
         for name, given in (("size", config.size and tuple(config.size)), ("channels", config.channels)):
             if given not in (None, getattr(pictures, name)):
+                shown = dimensions(given) if isinstance(given, tuple) else given
                 raise ArgumentError(
-                    f"--{name} is {given}, but {config.base} takes images of "
+                    f"--{name} is {shown}, but {config.base} takes images of "
                     f"{dimensions(trained.network.input_shape)}: leave it out, pictures become "
                     "images of that size"
                 )

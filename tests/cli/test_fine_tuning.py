@@ -168,7 +168,7 @@ def test_pictures_become_images_of_the_bases_size(command, tmp_path):
     assert command("train", "--resume", "tuned", "--epochs", 2, "--no-report")[0] == 0
     code, _, err = command(*TRAIN, "--from", "tuned", "--data", "new", "--size", 24, "--out", "more")
     assert code == 2
-    assert "--size is (24, 24), but" in err
+    assert "--size is 24x24, but" in err
 
 
 @pytest.mark.parametrize(
