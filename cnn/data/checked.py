@@ -143,7 +143,7 @@ def channels_last_advice(shape: tuple[int, ...]) -> str:
 
 
 def as_names(classes: Classes, name: str = "classes") -> tuple[str, ...] | None:
-    """The class names, given their count or the names; None stays None."""
+    """The class names, given their count or the names, with accents in one form (NFC); None stays None."""
     if classes is None:
         return None
     if is_whole(classes):
@@ -159,10 +159,11 @@ def as_names(classes: Classes, name: str = "classes") -> tuple[str, ...] | None:
             raise DataError(f"{name}: {class_name!r} at position {position}: expected printable text")
     if not names:
         raise DataError(f"{name}: there are no names: expected one for each class")
-    (twice, times), *_ = Counter(names).most_common(1)
+    found = tuple(unicodedata.normalize("NFC", str(class_name)) for class_name in names)
+    (twice, times), *_ = Counter(found).most_common(1)
     if times > 1:
         raise DataError(f"{name}: {twice!r} occurs more than once: expected names that are unique")
-    return tuple(map(str, names))
+    return found
 
 
 def as_class_names(names: Any, outputs: tuple[int, ...]) -> tuple[str, ...] | None:

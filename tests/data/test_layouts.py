@@ -1,5 +1,7 @@
 """Arrays in files, laid out as people have them: read and said if they have only one meaning, or refused."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from helpers.small_files import X_TEST, X_TRAIN, Y_TEST, Y_TRAIN, check_small_sets, refused
@@ -230,6 +232,15 @@ class TestDatasetIsStrict:
         assert [given.classes[label] for label in given.labels] == texts
         with refused("labels: label 'owl' is not one of the given classes: expected 'cat', 'dog', 'ape'"):
             Dataset(X_TRAIN, form(texts), classes=names[1:])
+
+    @pytest.mark.parametrize("form", ["NFC", "NFD"])
+    def test_accents_written_in_two_ways_are_one_class(self, form):
+        names = ["a", unicodedata.normalize(form, "\N{LATIN SMALL LETTER E WITH ACUTE}")]
+        for other in ("NFC", "NFD"):
+            labels = [unicodedata.normalize(other, name) for name in names] * 4
+            data = Dataset(pictures(8, (6, 7)), labels, classes=names)
+            assert data.classes == ("a", "\N{LATIN SMALL LETTER E WITH ACUTE}")
+            assert data.labels.tolist() == [0, 1] * 4
 
     def test_labels_that_are_numbers_as_strings_count_from_0(self):
         made = Dataset(X_TRAIN, [str(10 * label) for label in Y_TRAIN])
