@@ -188,14 +188,14 @@ def test_a_run_on_mnist_that_does_not_say_how_pictures_are_fitted_finds_digits(c
 
 
 SLOW = """
-import signal, sys, time
+import os, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 from cnn.cli import main
 from cnn.data.readers import decoded
 
 def slow(path, decode=decoded.decode):
-    print(f"decoding {path}", file=sys.stderr, flush=True)
+    os.write(2, f"decoding {path}\\n".encode())  # at once, so that lines of several threads do not mix
     time.sleep(0.1)
     return decode(path)
 
