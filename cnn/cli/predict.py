@@ -12,11 +12,12 @@ import backends
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, Threads, Tta, Weights
 from cnn.cli.output import print_json, say, say_weights
-from cnn.data.fitting import FITS, fitted, require_fit
+from cnn.data.fitting import FITS, fitted_file, require_fit
+from cnn.data.pictures import Pictures
 from cnn.data.readers.photographs import pictures_at, read_picture
-from cnn.runs.trained import load_trained
+from cnn.runs.trained import classify, load_trained
 from cnn.support.arguments import whole
-from cnn.support.errors import CheckpointError, DataError
+from cnn.support.errors import DataError
 from cnn.support.terminal import make_console
 from cnn.support.text import labels, percent, printable, text_width
 
@@ -81,7 +82,7 @@ def predict(
     network, class_names = trained.network, trained.class_names
     say_weights(trained, weights)
     if fit in (None, AUTO):
-        fit = network.preprocessing.fit if network.preprocessing else "stretch"
+        fit = Pictures.of(network).fit
     unread: list[DataError] = []
 
     def results() -> Iterator[Result]:
@@ -91,10 +92,7 @@ def predict(
                 say(f"error: {image}")
                 unread.append(image)
                 continue
-            (probabilities,) = network.predict(image[None], tta=tta or trained.tta)
-            if not np.isfinite(probabilities).all():
-                raise CheckpointError(f"{run}: its weights give NaN: train it with a lower learning rate")
-            yield file, image, probabilities
+            yield file, image, classify(network, image, tta or trained.tta, run)
 
     if as_json:
         print_json([_as_data(*result, class_names, show) for result in results()])
@@ -114,17 +112,9 @@ def _images(paths: list[Path], fit: str, shape: tuple[int, ...]) -> Iterator[tup
             continue
         for file in files:
             try:
-                yield file, _read(file, fit, shape)
+                yield file, fitted_file(file, read_picture(file), shape, fit)
             except DataError as error:
                 yield file, error
-
-
-def _read(file: Path, fit: str, shape: tuple[int, ...]) -> Any:
-    picture = read_picture(file)
-    try:
-        return fitted(picture, shape, fit)
-    except DataError as error:
-        raise DataError(f"{file}: {error}") from None
 
 
 def _as_data(file: Path, image: Any, shares: Any, class_names: Sequence[str], show: bool) -> dict[str, Any]:

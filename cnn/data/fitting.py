@@ -1,6 +1,7 @@
 """Fits a picture of any size and colour to the images of a network."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ from backends.text import did_you_mean
 from cnn.data.digits import as_digit
 from cnn.data.readers.photographs import laid_on
 from cnn.support.arguments import shown
-from cnn.support.errors import ArgumentError, ShapeError
+from cnn.support.errors import ArgumentError, DataError, ShapeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -33,6 +34,14 @@ def fitted(picture: "Picture", shape: tuple[int, ...], fit: str) -> Array:
     digit is found.
     """
     return FITS[fit](picture, shape)
+
+
+def fitted_file(file: Path, picture: "Picture", shape: tuple[int, ...], fit: str) -> Array:
+    """:func:`fitted` for the picture in ``file``, which a DataError names."""
+    try:
+        return fitted(picture, shape, fit)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
 
 
 def _opaque(resize: Callable[["Picture", Size], "Picture"]) -> Callable[["Picture", tuple[int, ...]], Array]:

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from cnn.data.dataset import Dataset
-from cnn.data.fitting import FIT_IN_WORDS, fitted
+from cnn.data.fitting import FIT_IN_WORDS, fitted_file
 from cnn.data.pictures import Pictures
 from cnn.data.readers.photographs import decode_bytes, tolerating_faults
 from cnn.demo import drawing
 from cnn.inspection.activations import activations
 from cnn.inspection.attribution import occlusion, saliency
 from cnn.network import Network
-from cnn.support.errors import ArgumentError, CheckpointError, DataError, ShapeError
+from cnn.runs.trained import classify
+from cnn.support.errors import ArgumentError, DataError, ShapeError
 from cnn.support.text import percent, printable
 
 TOP = 5  # classes that are shown
@@ -169,16 +170,10 @@ class Viewer:
             opened = decode_bytes(path, picture.data)
         if picture.drawn and not np.ptp(np.asarray(opened), axis=(0, 1)).any():
             return None
-        try:
-            return fitted(opened, self.network.input_shape, self.fit)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+        return fitted_file(path, opened, self.network.input_shape, self.fit)
 
     def _shares(self, image: Any) -> Any:
-        (shares,) = self.network.predict(image[None], tta=self.tta)
-        if not np.isfinite(shares).all():
-            raise CheckpointError(f"{self.title}: its weights give NaN: train it with a lower learning rate")
-        return shares
+        return classify(self.network, image, self.tta, self.title)
 
     def _truth(self, picture: Sent | int) -> str:
         """The name of the class of a test image."""

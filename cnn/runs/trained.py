@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backends import Backend
 from backends.text import quoted
 from cnn.data.checked import numbered
@@ -49,6 +51,17 @@ class Trained:
             raise ArgumentError(f"{self.path} does not name its data: give them with --data")
         self.config.require_data()
         return self.config.data
+
+
+def classify(network: Network, image: Any, tta: str | None, source: str | Path) -> Any:
+    """The probabilities (classes,) for one host image (C, H, W).
+
+    Raises CheckpointError, which names ``source``, if they are not finite.
+    """
+    (probabilities,) = network.predict(image[None], tta=tta)
+    if not np.isfinite(probabilities).all():
+        raise CheckpointError(f"{source}: its weights give NaN: train it with a lower learning rate")
+    return probabilities
 
 
 def load_trained(
