@@ -56,8 +56,23 @@ class _Around(Optimizer):
         self.state |= self.optimizer.state  # new if it has trained another network in between
 
     def initial_state(self, network: Network) -> dict[str, Array]:
-        own = {self.own_vector: network.flat.value.copy()}
-        return own | {"updates": network.backend.zeros(1, "int64")}
+        statistics = self._statistics(network)
+        copies = {f"{self.own_vector}/{name}": array.copy() for name, array in statistics.items()}
+        return {
+            self.own_vector: network.flat.value.copy(),
+            "updates": network.backend.zeros(1, "int64"),
+            **copies,
+        }
+
+    def _statistics(self, network: Network) -> dict[str, Array]:
+        """The network's statistics that can be averaged; counts cannot."""
+        return {name: array for name, array in network.statistics.items() if array.dtype.kind == "f"}
+
+    def _pairs(self) -> list[tuple[Array, Array]]:
+        """Each array of the network with its average."""
+        statistics = self._statistics(self._network).items()
+        pairs = [(array, self.state[f"{self.own_vector}/{name}"]) for name, array in statistics]
+        return [(self.flat.value, self.state[self.own_vector]), *pairs]
 
     @property
     def settings(self) -> tuple[Any, ...]:
@@ -94,7 +109,7 @@ class Lookahead(_Around):
     """Slow weights that follow an optimizer's (Zhang et al. 2019).
 
     After each ``every`` steps the slow weights move the share ``alpha`` of the way to the weights, which
-    continue from there.
+    continue from there. The statistics of normalizations, which belong to the weights, go the same way.
     """
 
     own_settings, own_vector = ("every", "alpha"), "slow"
@@ -105,8 +120,8 @@ class Lookahead(_Around):
         self.alpha = number("alpha", alpha)
 
     def average(self) -> None:
-        arrays = self.flat.value, self.state["slow"], self.state["updates"]
-        self.backend.kernels.lookahead(*arrays, self.every, self.alpha)
+        for value, slow in self._pairs():
+            self.backend.kernels.lookahead(value, slow, self.state["updates"], self.every, self.alpha)
 
 
 class EMA(_Around):
@@ -122,21 +137,6 @@ class EMA(_Around):
     def __init__(self, optimizer: Optimizer, decay: float = 0.999) -> None:
         super().__init__(optimizer)
         self.decay = number("decay", decay, below=1)
-
-    def initial_state(self, network: Network) -> dict[str, Array]:
-        statistics = self._statistics(network)
-        copies = {f"average/{name}": array.copy() for name, array in statistics.items()}
-        return super().initial_state(network) | copies
-
-    def _statistics(self, network: Network) -> dict[str, Array]:
-        """The network's statistics that can be averaged; counts cannot."""
-        return {name: array for name, array in network.statistics.items() if array.dtype.kind == "f"}
-
-    def _pairs(self) -> list[tuple[Array, Array]]:
-        """Each array of the network with its average."""
-        statistics = self._statistics(self._network).items()
-        pairs = [(array, self.state[f"average/{name}"]) for name, array in statistics]
-        return [(self.flat.value, self.state["average"]), *pairs]
 
     def average(self) -> None:
         for value, mean in self._pairs():

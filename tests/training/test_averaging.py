@@ -48,18 +48,19 @@ class Weights(cnn.Callback):
         self.found.append(run.network.state_dict())
 
 
-def weights_after_each_step(optimizer, device):
+def after_each_step(name, optimizer, device):
     steps = Weights()
     trained(optimizer, device, callbacks=[steps])
-    return [found["2.weight"] for found in steps.found]
+    return [found[name] for found in steps.found]
 
 
+@pytest.mark.parametrize("name", ["2.weight", "1.running_mean", "1.running_var"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_lookahead_goes_back_by_half_after_three_steps(device):
-    plain = weights_after_each_step(cnn.SGD(0.1), DEVICES[device]())
-    found = weights_after_each_step(cnn.Lookahead(cnn.SGD(0.1), every=3, alpha=0.5), DEVICES[device]())
+def test_lookahead_goes_back_by_half_after_three_steps(device, name):
+    plain = after_each_step(name, cnn.SGD(0.1), DEVICES[device]())
+    found = after_each_step(name, cnn.Lookahead(cnn.SGD(0.1), every=3, alpha=0.5), DEVICES[device]())
     np.testing.assert_array_equal(found[:2], plain[:2])
-    expected = (network().state_dict()["2.weight"] + plain[2]) / 2
+    expected = (network().state_dict()[name] + plain[2]) / 2
     np.testing.assert_allclose(found[2], expected, rtol=1e-10, atol=1e-12)
     assert not np.allclose(found[3], plain[3])
 
