@@ -112,6 +112,10 @@ class UpdateKernels(ArithmeticKernels):
         """
         raise NotImplementedError
 
+    def scale_to_norm(self, value: Array, norm: float) -> None:
+        """``value *= norm / |value|``, the Euclidean norm; zeros stay zeros."""
+        raise NotImplementedError
+
     def average(self, value: Array, mean: Array, count: Array, decay: float) -> None:
         """``mean`` = the exponential moving average of ``value``, which it is after the first update.
 
@@ -354,6 +358,12 @@ class PortableUpdateKernels(PortableArithmeticKernels, UpdateKernels):
             self.device.matmul(x, gram, out=product) if tall else self.device.matmul(gram, x, out=product)
             xp.multiply(x, a, out=x)
             xp.add(x, product, out=x)
+
+    def scale_to_norm(self, value: Array, norm: float) -> None:
+        xp = self.device.xp
+        (work,) = temporaries(self.device, (value.shape, value.dtype))
+        xp.multiply(value, value, out=work)
+        xp.multiply(value, norm / xp.maximum(xp.sqrt(xp.sum(work)), TINY), out=value)
 
     def average(self, value: Array, mean: Array, count: Array, decay: float) -> None:
         xp = self.device.xp

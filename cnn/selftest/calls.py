@@ -428,6 +428,7 @@ def _adaptive_updates(numbers: _Numbers, variant: str, arrays: dict[str, Any]) -
     powers = np.array([0.9**100, 0.999**100], numbers.dtype)  # early ones magnify rounding
     yield _kernel("clear", variant, x=numbers.normal(size))
     yield _kernel("scale", variant, x=numbers.normal(size), factor=0.3, out=numbers.unset(size))
+    yield _kernel("scale_to_norm", variant, value=numbers.normal(size), norm=3.0)
     yield _kernel("next_powers", variant, powers=powers, factors=(0.9, 0.999))
     moments = {"mean": mean, "square": square}
     betas = {"betas": (0.9, 0.999)}

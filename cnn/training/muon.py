@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backends.memory import Array
-from cnn.support.arguments import number, whole
+from cnn.support.arguments import flag, number, whole
 from cnn.support.errors import ArgumentError
 from cnn.training.groups import Group, Part
 from cnn.training.optimizers import SGD
@@ -28,10 +28,15 @@ class Muon(SGD):
         As in :class:`SGD`.
     steps : int
         Newton-Schulz iterations.
+    hidden_only : bool
+        Train the last weight, which is the classifier's, as one of the other parameters.
+    unit_rows : bool
+        Before each step, scale each matrix to the norm of an orthogonal one, sqrt(O), so that its rows have
+        norms around 1 (Jordan 2024, "airbench94_muon"). A weight decay of matrices then has no effect.
     """
 
     # a step uses the ratio of the two learning rates
-    setting_names = (*SGD.setting_names, "learning_rate", "other_rate", "steps")
+    setting_names = (*SGD.setting_names, "learning_rate", "other_rate", "steps", "hidden_only", "unit_rows")
     by_parameter = True
 
     def __init__(
@@ -43,11 +48,15 @@ class Muon(SGD):
         other_rate: float = 0.05,
         steps: int = 5,
         groups: Sequence[Group] = (),
+        hidden_only: bool = False,
+        unit_rows: bool = False,
     ) -> None:
         super().__init__(learning_rate, momentum, nesterov, weight_decay, groups)
         self.state_names = ("velocity",)
         self.other_rate = number("other_rate", other_rate)
         self.steps = whole("steps", steps)
+        self.hidden_only = flag("hidden_only", hidden_only)
+        self.unit_rows = flag("unit_rows", unit_rows)
         if self.other_factor > MOST_FACTOR:
             raise ArgumentError(
                 f"learning_rate is {learning_rate:g} and other_rate is {other_rate:g}, expected a "
@@ -61,11 +70,18 @@ class Muon(SGD):
 
     def update(self, part: Part, rate: Array, weight_decay: float) -> None:
         kernels = self.backend.kernels
-        if len(part.shape) < 2:
+        if len(part.shape) < 2 or (self.hidden_only and part is self._last_matrix):
             kernels.scale(rate, self.other_factor, part.rate)
             super().update(part, part.rate, weight_decay)
             return
         arrays = part.value, part.grad, part.state["velocity"]
         value, grad, velocity = (array.reshape(part.shape[0], -1) for array in arrays)
         momentum = self._present_momentum
+        if self.unit_rows:
+            kernels.scale_to_norm(value, len(value) ** 0.5)
+            weight_decay = 0.0
         kernels.muon(value, grad, velocity, rate, momentum, self.nesterov, weight_decay, self.steps)
+
+    @property
+    def _last_matrix(self) -> Part:
+        return [part for part in self._parts if len(part.shape) > 1][-1]
