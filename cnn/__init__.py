@@ -96,6 +96,7 @@ from cnn.training.muon import Muon
 from cnn.training.optimizers import SGD, Adam, AdamW, Optimizer
 from cnn.training.rate_test import RateTest, find_rate
 from cnn.training.stopping import EarlyStopping, MaxTime, StopAt
+from cnn.training.whitening import whiten
 
 __version__ = VERSION
 
@@ -207,4 +208,5 @@ __all__ = [
     "optimizers",
     "replace_head",
     "schedules",
+    "whiten",
 ]
