@@ -13,7 +13,6 @@ however the batches are cut, and in a resumed run.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from math import cos, radians, sin, tan
 from typing import Any
@@ -39,6 +38,7 @@ from cnn.data.dataset import Dataset
 from cnn.support import random
 from cnn.support.arguments import number, shown, whole
 from cnn.support.errors import ArgumentError
+from cnn.support.reading import literal
 
 LEVELS = 1024  # values that a continuous parameter takes, evenly spread
 MODES = ("zero", "reflect")
@@ -507,18 +507,10 @@ def _arguments(values: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
     for value in values:
         name, is_named, rest = value.partition("=")
         if is_named:
-            named[name] = _literal(rest)
+            named[name] = literal(rest)
         else:
-            positional.append(_literal(value))
+            positional.append(literal(value))
     return positional, named
-
-
-def _literal(text: str) -> int | float | str:
-    """A number if the text is one."""
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
 
 
 def beta_quantiles(alpha: float) -> list[float]:

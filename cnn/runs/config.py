@@ -23,11 +23,12 @@ from cnn.network import Network
 from cnn.support.arguments import number, whole
 from cnn.support.dtypes import DTYPES, require_dtype
 from cnn.support.errors import ArgumentError, DataError
+from cnn.support.reading import literal
 from cnn.support.text import dimensions, short
 from cnn.training import defaults
 from cnn.training.averaging import EMA
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
-from cnn.training.groups import Group, is_vector
+from cnn.training.groups import EVERYTHING, Group, is_vector
 from cnn.training.losses import CrossEntropy, Loss
 from cnn.training.named import OPTIMIZERS
 from cnn.training.optimizers import SGD, Optimizer
@@ -208,6 +209,12 @@ class Config:
         check=require_count,
     )
     optimizer: str = setting("sgd", TRAINING, f"{', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS)
+    optimizer_options: list[str] | None = setting(  # noqa: RUF009
+        None, TRAINING,
+        "Further arguments of the optimizer, separated by commas, as in betas=0.7:0.9 for adam or "
+        "steps=3,hidden_only=true for muon; the documentation of cnn.Muon and the others explains them.",
+        shown="none", parse=cut, before=None,
+    )
     learning_rate: float | None = setting(
         None, TRAINING, "Peak learning rate.",
         shown=f"sgd: {defaults.RATE} at a batch size of {defaults.ITS_BATCH}, scaled with the square root of "
@@ -234,6 +241,10 @@ class Config:
     )
     decay_biases: bool = setting(
         True, TRAINING, "Whether biases and normalization weights decay too.", before=True,
+    )
+    bias_rate: float = setting(
+        1.0, TRAINING, "Factor of the learning rate of biases and normalization weights.",
+        check=number, before=1.0,
     )
     stop_at: float | None = setting(
         None, TRAINING, "Stop after the epoch in which the accuracy reaches this, such as 0.99.",
@@ -291,6 +302,12 @@ class Config:
         False, TRAINING,
         "Subtract the mean of the training images from each channel and divide by their standard deviation; "
         "the model keeps both numbers.",
+        before=False,
+    )
+    whiten: bool = setting(
+        False, TRAINING,
+        "Compute the first convolution from the training images, so that its outputs are uncorrelated and "
+        "have variance 1, and freeze it.",
         before=False,
     )
     validation: float = setting(
@@ -358,6 +375,10 @@ class Config:
             if is_used and self.base is None:
                 flag = name.replace("_", "-")
                 raise ArgumentError(f"--{flag} needs --from: say which run or file has the trained network")
+        if self.whiten and self.base is not None:
+            raise ArgumentError(
+                "--whiten replaces the first layer, which --from has trained: leave one of them out"
+            )
         if self.freeze == heads.ALL_BUT_HEAD and self.old_rate != 1:
             raise ArgumentError(
                 f"--old-rate has no effect with --freeze {heads.ALL_BUT_HEAD}, which leaves no old "
@@ -437,16 +458,20 @@ class Config:
             heads.freeze(network, self.freeze)
 
     def make_groups(self, network: Network | None) -> list[Group]:
-        """The parameters whose learning rate or decay differs; without a network, only those by decay."""
-        vectors = [] if self.decay_biases else [Group(is_vector, weight_decay=0)]
+        """The parameters whose learning rate or decay differs; without a network, only vectors."""
+        groups = []
+        if self.bias_rate != 1 or not self.decay_biases:
+            decay = None if self.decay_biases else 0.0
+            groups = [Group(is_vector, self.bias_rate, decay)]
         if self.old_rate == 1 or network is None:
-            return vectors
-        new = [network.parameters.get(name) for name in heads.head_names(network)]
-        decays = [
-            (each.name, 0.0 if any(group.fits(each) for group in vectors) else None) for each in new if each
+            return groups
+        parameters = [network.parameters.get(name) for name in heads.head_names(network)]
+        new = [
+            replace(next(group for group in [*groups, EVERYTHING] if group.fits(each)), select=each.name)
+            for each in parameters
+            if each
         ]
-        old = [replace(group, rate=self.old_rate) for group in [*vectors, Group("*")]]
-        return [Group(name, weight_decay=decay) for name, decay in decays] + old
+        return new + [replace(group, rate=self.old_rate * group.rate) for group in [*groups, EVERYTHING]]
 
     def make_optimizer(self, images: int, network: Network | None = None) -> Optimizer:
         """The optimizer by name for ``network``, with its defaults for ``images`` training images."""
@@ -462,6 +487,7 @@ class Config:
             if "nesterov" not in inspect.signature(kind).parameters:
                 raise ArgumentError(f"{self.optimizer} has no Nesterov momentum: leave --nesterov out")
             arguments["nesterov"] = True
+        arguments |= self._optimizer_options(kind)
         if kind is SGD:
             usual = {"learning_rate": defaults.learning_rate(self.batch_size_for(images), images)}
             arguments = usual | {"momentum": defaults.MOMENTUM} | arguments
@@ -469,6 +495,23 @@ class Config:
             arguments["groups"] = groups
         optimizer = kind(**arguments)
         return EMA(optimizer, self.ema) if self.ema else optimizer
+
+    def _optimizer_options(self, kind: type[Optimizer]) -> dict[str, Any]:
+        """The further arguments of the optimizer by name."""
+        names = set(inspect.signature(kind).parameters) - {"groups"} - {each.name for each in fields(self)}
+        options = {}
+        for text in self.optimizer_options or ():
+            name, _, value = text.partition("=")
+            if name not in names or not value:
+                known = ", ".join(f"{each}=..." for each in sorted(names))
+                expected = f"expected some of {known}" if known else "it has none, leave them out"
+                raise ArgumentError(
+                    f"--optimizer-options has {short(text, 100)!r} for {self.optimizer}: {expected}"
+                    f"{did_you_mean(name, names)}"
+                )
+            parts = [literal(part) for part in value.split(":")]
+            options[name] = tuple(parts) if len(parts) > 1 else parts[0]
+        return options
 
     def with_values_of(self, optimizer: Optimizer) -> "Config":
         """The same settings, with the values that were left to the optimizer."""

@@ -139,3 +139,54 @@ def test_balanced_class_weights():
     np.testing.assert_allclose(weights, [10 / 24, 10 / 12, 1, 10 / 4])
     with pytest.raises(ArgumentError, match="--class-weights is 'even', expected balanced"):
         Config(class_weights="even").require_valid()
+
+
+def test_further_arguments_of_the_optimizer():
+    muon = Config(optimizer="muon", optimizer_options=["steps=3", "hidden_only=true", "other_rate=0.5"])
+    found = muon.make_optimizer(1000)
+    assert (found.steps, found.hidden_only, found.other_rate) == (3, True, 0.5)
+    adam = Config(optimizer="adam", optimizer_options=["betas=0.7:0.9"]).make_optimizer(1000)
+    assert adam.betas == (0.7, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "option", "message"),
+    [
+        ("muon", "step=3", r"has 'step=3' for muon: expected some of .*steps=\.\.\.; did you mean 'steps'\?"),
+        ("muon", "steps", r"has 'steps' for muon: expected some of "),
+        (
+            "adam",
+            "learning_rate=3",
+            r"has 'learning_rate=3' for adam: expected some of betas=\.\.\., epsilon=",
+        ),
+        ("sgd", "steps=3", r"has 'steps=3' for sgd: it has none, leave them out"),
+        ("muon", "steps=0.5", r"steps is 0\.5, expected a whole number"),
+        ("adam", "betas=0.7", r"betas is 0\.7, expected two numbers"),
+    ],
+)
+def test_further_arguments_that_make_no_sense_are_refused(optimizer, option, message):
+    with pytest.raises(ArgumentError, match=message):
+        Config(optimizer=optimizer, optimizer_options=[option]).require_valid()
+
+
+@pytest.mark.parametrize("old_rate", [1, 0.1])
+@pytest.mark.parametrize("decay_biases", [True, False])
+def test_the_rate_of_biases(decay_biases, old_rate):
+    """Each parameter's factor of the learning rate, and its weight decay."""
+    net = cnn.Sequential(cnn.Flatten(), cnn.Dense(4), cnn.BatchNorm1D(), cnn.Dense(3))
+    net.build((1, 2, 2), backend="cpu")
+    config = Config(bias_rate=64, decay_biases=decay_biases, old_rate=old_rate, weight_decay=0.1)
+    groups = config.make_groups(net)
+    found = {}
+    for name, parameter in net.parameters.items():
+        group = next((group for group in groups if group.fits(parameter)), cnn.Group("*"))
+        found[name] = group.rate, group.weight_decay
+    of_vectors = None if decay_biases else 0
+    assert found == {
+        "1.weight": (old_rate, None),
+        "1.bias": (64 * old_rate, of_vectors),
+        "2.weight": (64 * old_rate, of_vectors),
+        "2.bias": (64 * old_rate, of_vectors),
+        "3.weight": (1, None),
+        "3.bias": (64, of_vectors),
+    }
