@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
+import cnn
 from backends.cpu.threads import limit_threads
 from cnn.inspection.timing import Spread
 from cnn.support.errors import ArgumentError, DisagreementError
@@ -19,13 +20,13 @@ from cnn.support.errors import ArgumentError, DisagreementError
 sys.path.append(str(ROOT / "scripts" / "benchmarks"))
 
 import bench_peers
-from peers import agreement, avx2, page, scaling, timing
+from peers import agreement, avx2, ours, page, scaling, timing
 from peers.agreement import Job, Proof, prove
 from peers.contenders import CONTENDERS, Contender
 from peers.networks import NETWORKS
 from peers.peer import Absent
 from peers.results import Memory, Results, describe_machine
-from peers.task import Setting, Task
+from peers.task import Setting, Task, Training
 from peers.timing import Call, Figure
 from shared.markdown import markdown
 
@@ -156,6 +157,46 @@ def test_all_that_are_here_compute_the_same(network):
     proof = check((setting(network, batch_size=2), sorted(names)))
     assert proof.absent.keys() <= {"compiled", "pytorch", "channels_last"}
     assert {name for _, name in proof.first_seconds} == names - proof.absent.keys()
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        Training(label_smoothing=0.2, nesterov=True, weight_decay=0.01, clip=1.0),
+        Training("adam", weight_decay=0.1),
+        Training("adamw", weight_decay=0.1),
+        Training("muon", nesterov=True, steps=3, weight_decay=0.01),
+        Training("muon", nesterov=True, hidden_only=True, unit_rows=True),
+    ],
+    ids=lambda training: training.optimizer,
+)
+def test_all_compute_the_same_with_another_loss_and_update(training):
+    pytest.importorskip("torch")
+    names = ["channels_last", "portable", "pytorch"]
+    where = Setting(NETWORKS["airbench93"], 2, 1, training=training)
+    proof = check((where, names))
+    assert proof.absent == {}
+
+
+def test_another_loss_is_found():
+    pytest.importorskip("torch")
+    tasks = [Task(Setting(NETWORKS["lenet5"], 2, 1, training=each)) for each in
+             (Training(), Training(label_smoothing=0.1))]  # fmt: skip
+    records = {
+        name: agreement.record_steps(task, name)
+        for task, name in zip(tasks, ("pytorch", "portable"), strict=True)
+    }
+    with pytest.raises(DisagreementError, match="the loss differs by"):
+        agreement.require_same(tasks[0].setting, records)
+
+
+def test_ours_has_the_update_that_is_asked_for():
+    sgd = ours.make_optimizer(Training(momentum=0.8, nesterov=True, weight_decay=0.1))
+    assert (type(sgd), sgd.momentum, sgd.nesterov, sgd.weight_decay) == (cnn.SGD, 0.8, True, 0.1)
+    adam = ours.make_optimizer(Training("adam", momentum=0.8, weight_decay=0.1))
+    assert (type(adam), adam.weight_decay) == (cnn.Adam, 0.1)
+    muon = ours.make_optimizer(Training("muon", steps=3))
+    assert (type(muon), muon.steps, muon.other_rate) == (cnn.Muon, 3, muon.learning_rate)
 
 
 def test_the_notebooks_loops_start_from_the_same_network():

@@ -1,5 +1,6 @@
 """xpcnn, by kernel set."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -9,25 +10,30 @@ import cnn
 from backends.graph import recordable
 from cnn.training.evaluation import make_feed, make_loss
 from cnn.training.metrics import Totals
+from cnn.training.named import OPTIMIZERS
+from cnn.training.optimizers import Optimizer
 from cnn.training.step import TrainingStep
 from peers.peer import Absent, Peer, softmax
-from peers.task import MOMENTUM, RATE, Task
+from peers.task import RATE, Task, Training
 
 
 class Ours(Peer):
     """The network as it is, in steps as ``cnn.fit`` makes them; inside, the batch is the last axis."""
 
     def __init__(self, task: Task, kernels: str) -> None:
-        setting = task.setting
+        setting, training = task.setting, task.setting.training
         self._backend = backend = setting.backend(kernels)
         self.network = setting.network.built(backend)
         self.network.load_state_dict(task.weights)
-        self._loss = make_loss(self.network, None)
-        optimizer = cnn.SGD(RATE, momentum=MOMENTUM)
+        smoothed = cnn.CrossEntropy(training.label_smoothing) if training.label_smoothing else None
+        self._loss = make_loss(self.network, smoothed)
+        optimizer = make_optimizer(training)
         optimizer.build(self.network)
         feed = make_feed(self.network, cnn.data.Dataset(task.images, task.labels), setting.batch_size)
         feed.start(task.order, np.full(len(feed), RATE))
-        self._step = TrainingStep(self.network, self._loss, optimizer, feed, Totals(self.network))
+        transforms = [cnn.ClipNorm(training.clip)] if training.clip else []
+        totals = Totals(self.network)
+        self._step = TrainingStep(self.network, self._loss, optimizer, feed, totals, transforms=transforms)
         # (N, C, H, W) -> (C, H, W, N)
         self._x = backend.asarray(np.ascontiguousarray(np.moveaxis(task.x, 0, -1)))
 
@@ -60,6 +66,22 @@ class Ours(Peer):
 
     def weights(self) -> dict[str, Any]:
         return self.network.state_dict()
+
+
+def make_optimizer(training: Training) -> Optimizer:
+    """The optimizer by its name, with the settings that it has."""
+    kind = OPTIMIZERS[training.optimizer]
+    known = inspect.signature(kind).parameters
+    settings = {
+        "momentum": training.momentum,
+        "nesterov": training.nesterov,
+        "weight_decay": training.weight_decay,
+        "steps": training.steps,
+        "hidden_only": training.hidden_only,
+        "unit_rows": training.unit_rows,
+        "other_rate": RATE,
+    }
+    return kind(RATE, **{name: value for name, value in settings.items() if name in known})
 
 
 def require(device: str, kernels: str) -> None:

@@ -1,6 +1,6 @@
 """PyTorch, eager and through torch.compile."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -9,6 +9,7 @@ from cnn.layers import (
     BatchNorm2D,
     Conv2D,
     Dense,
+    Dropout,
     Flatten,
     GlobalAvgPool2D,
     Layer,
@@ -22,7 +23,7 @@ from cnn.layers import (
     Tanh,
 )
 from peers.peer import Absent, Peer, softmax
-from peers.task import MOMENTUM, RATE, Task
+from peers.task import MOMENTUM, RATE, Task, Training
 
 try:
     import torch
@@ -49,7 +50,8 @@ class Eager(Peer):
         self.network.to(self._device, memory_format=self.layout)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(not task.network.parameters[name].frozen)
-        self._optimizer = torch.optim.SGD(self._trained().values(), RATE, momentum=MOMENTUM)
+        self._training = setting.training
+        self._optimizer = make_optimizer(setting.training, list(self._trained().values()), self.layout)
         self._images, self._x = (
             self._on_device(images).contiguous(memory_format=self.layout) for images in (task.images, task.x)
         )
@@ -62,6 +64,8 @@ class Eager(Peer):
         loss = self._loss(*self._gather(next(self._batches)))
         self._optimizer.zero_grad()
         loss.backward()
+        if self._training.clip:
+            nn.utils.clip_grad_norm_(self._trained().values(), self._training.clip)
         self._optimizer.step()
         return loss.detach()
 
@@ -84,7 +88,8 @@ class Eager(Peer):
 
     def _mean_loss(self, x: Tensor, labels: Tensor) -> Tensor:
         """Of images (N, C, H, W) and labels (N,)."""
-        return nn.functional.cross_entropy(self.network(x), labels)
+        smoothing = self._training.label_smoothing
+        return nn.functional.cross_entropy(self.network(x), labels, label_smoothing=smoothing)
 
     def infer(self) -> Tensor:
         self._set_training(False)
@@ -162,6 +167,83 @@ class CompiledStep(Eager):
         return {}  # they are a matter of the compiled step
 
 
+class Muon:
+    """``torch.optim.Muon`` for convolutions and dense weights, ``torch.optim.SGD`` for the other parameters.
+
+    PyTorch's Muon takes matrices only, so a convolution's weight is viewed as (O, C * KH * KW), with the
+    columns in the order of the memory format.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], training: Training, layout: torch.memory_format
+    ) -> None:
+        self._layout, self._unit_rows = layout, training.unit_rows
+        weights = [each for each in parameters if each.ndim > 1]
+        self._weights = weights[:-1] if training.hidden_only else weights
+        self._matrices = [nn.Parameter(self._as_matrix(each.detach())) for each in self._weights]
+        for weight, matrix in zip(self._weights, self._matrices, strict=True):
+            if weight.data_ptr() != matrix.data_ptr():
+                raise ValueError(
+                    f"a weight of shape {tuple(weight.shape)} was copied, so it would not be trained"
+                )
+        self._muon = torch.optim.Muon(
+            self._matrices,
+            RATE,
+            0.0 if training.unit_rows else training.weight_decay,
+            training.momentum,
+            training.nesterov,
+            ns_steps=training.steps,
+        )
+        others = [each for each in parameters if all(each is not weight for weight in self._weights)]
+        self._sgd = make_sgd(others, training) if others else None
+
+    def _as_matrix(self, tensor: Tensor) -> Tensor:
+        """(O, ...) -> (O, columns)."""
+        if tensor.ndim == 4 and self._layout is torch.channels_last:
+            tensor = tensor.permute(0, 2, 3, 1)
+        return tensor.flatten(1)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for weight in self._weights:
+            weight.grad = None
+        if self._sgd:
+            self._sgd.zero_grad()
+
+    def step(self) -> None:
+        """Update all parameters."""
+        for weight, matrix in zip(self._weights, self._matrices, strict=True):
+            assert weight.grad is not None
+            matrix.grad = self._as_matrix(weight.grad)
+            if self._unit_rows:
+                matrix.detach().mul_(len(matrix) ** 0.5 / matrix.detach().norm())
+        self._muon.step()
+        if self._sgd:
+            self._sgd.step()
+
+
+def make_optimizer(
+    training: Training, parameters: Sequence[nn.Parameter], layout: torch.memory_format
+) -> torch.optim.Optimizer | Muon:
+    """PyTorch's optimizer for ``training``; Absent if there is none here."""
+    match training.optimizer:
+        case "sgd":
+            return make_sgd(parameters, training)
+        case "adam":
+            return torch.optim.Adam(parameters, RATE, weight_decay=training.weight_decay)
+        case "adamw":
+            return torch.optim.AdamW(parameters, RATE, weight_decay=training.weight_decay)
+        case "muon":
+            return Muon(parameters, training, layout)
+    raise Absent(f"this script has no optimizer of PyTorch for {training.optimizer}")
+
+
+def make_sgd(parameters: Sequence[nn.Parameter], training: Training) -> torch.optim.SGD:
+    """PyTorch's SGD."""
+    decay, nesterov = training.weight_decay, training.nesterov
+    return torch.optim.SGD(parameters, RATE, training.momentum, weight_decay=decay, nesterov=nesterov)
+
+
 def require(device: str) -> None:
     """Raise Absent where PyTorch does not see the device."""
     if device == "cuda" and not torch.cuda.is_available():
@@ -220,6 +302,8 @@ def make_module(layer: Layer) -> nn.Module:
             return nn.GELU(layer.approximate)
         case Tanh():
             return nn.Tanh()
+        case Dropout():
+            return nn.Dropout(layer.p)
         case Flatten():
             return nn.Flatten()
         case PadChannels():
@@ -232,7 +316,7 @@ def make_module(layer: Layer) -> nn.Module:
             return Shortcut(*inside, shortcut=make_module(layer.branches[1]))
         case Sequential():
             return nn.Sequential(*map(make_module, layer.layers))
-    raise NotImplementedError(f"PyTorch's module for {layer!r}")
+    raise Absent(f"this script has no module of PyTorch for {layer!r}")
 
 
 class UntiedConv2d(nn.Conv2d):

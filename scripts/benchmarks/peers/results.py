@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from shared import machine
+
 import backends
-from cnn.support.environment import environment
 from peers.timing import Figure
 
 FORMAT, SCHEMA = "xpcnn peers", 2
-PACKAGES = ("numba", "torch", "jax", "jaxlib")
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,4 @@ class Results:
 
 def describe_machine(device: str = "cpu", tf32: bool = False, avx2: bool = False) -> dict[str, Any]:
     """Hardware, system and versions, and whether all libraries are held to AVX2."""
-    found = backends.get(device, tf32=tf32).describe()
-    versions = {name: _version(name) for name in PACKAGES}
-    return environment() | {"device": found, "peers": versions, "avx2": avx2}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return machine.describe_machine(backends.get(device, tf32=tf32)) | {"avx2": avx2}

@@ -18,6 +18,35 @@ PHASES = ("training", "inference")
 
 
 @dataclass(frozen=True)
+class Training:
+    """The loss and the update of a training step.
+
+    Attributes
+    ----------
+    optimizer
+        By its name for ``cnn train``.
+    momentum, nesterov
+        Of SGD and Muon.
+    steps, hidden_only, unit_rows
+        Of Muon; see :class:`cnn.Muon`.
+    label_smoothing
+        Of the cross entropy.
+    clip
+        The norm that a gradient is scaled down to; 0 turns this off.
+    """
+
+    optimizer: str = "sgd"
+    momentum: float = MOMENTUM
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    steps: int = 5
+    hidden_only: bool = False
+    unit_rows: bool = False
+    label_smoothing: float = 0.0
+    clip: float = 0.0
+
+
+@dataclass(frozen=True)
 class Setting:
     """What is computed, how much of it at once, and where.
 
@@ -29,6 +58,8 @@ class Setting:
         "cpu" or "cuda".
     tf32
         Whether products of float32 may use TF32, on a GPU.
+    training
+        The loss and the update; only PyTorch and ours have others than the default.
     """
 
     network: Network
@@ -36,6 +67,7 @@ class Setting:
     threads: int | None
     device: str = "cpu"
     tf32: bool = False
+    training: Training = Training()
 
     def __str__(self) -> str:
         if self.threads is None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-LEFT = ("peer", "network", "phase", "fastest mode", "layer", "shape", "pass")  # columns of words
+LEFT = (  # columns of words
+    "peer", "network", "phase", "fastest mode", "layer", "shape", "pass", "recipe", "data", "machine",
+)  # fmt: skip
 
 
 def markdown(
