@@ -1,4 +1,4 @@
-"""``--config``: a command's flags from a file."""
+"""``--config`` and ``--recipe``: a command's flags from a file."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,8 @@ import typer
 
 from cnn.cli import suggestions
 from cnn.cli.app import UsageError
-from cnn.runs.config import OWN_NETWORK, Config
+from cnn.runs import recipes
+from cnn.runs.config import OWN_NETWORK, Config, as_flag
 from cnn.runs.folder import DATA_KEYS
 from cnn.support.errors import ArgumentError
 from cnn.support.reading import parse_toml, read_text
@@ -22,18 +23,26 @@ def take_defaults(context: typer.Context, path: Path | None) -> Path | None:
     """Make the values in the file at ``path`` the command's defaults; the callback of ``--config``.
 
     The file is TOML, or a run's folder or config.json, which starts the same run again. Keys are the
-    names of the flags, with ``-`` or ``_``. Raises ArgumentError for a file that cannot be read, and for an
-    unknown flag.
+    names of the flags, with ``-`` or ``_``. A table ``[about]``, as in a recipe's file, is ignored. Raises
+    ArgumentError for a file that cannot be read, and for an unknown flag.
     """
     if path is not None:
         if path.is_dir():
             path /= "config.json"
-        context.default_map = _defaults(context, path)
+        context.default_map = _defaults(context, path, _read(path))
     return path
 
 
-def _defaults(context: typer.Context, path: Path) -> dict[str, Any]:
-    """The values by the names of the command's parameters."""
+def take_recipe(context: typer.Context, name: str | None) -> str | None:
+    """Make the values of the recipe called ``name`` the command's defaults; the callback of ``--recipe``."""
+    source = context.get_parameter_source("recipe")
+    if name and source and source.name == "COMMANDLINE":  # otherwise a file names it, which has its values
+        context.default_map = _defaults(context, f"recipe {name}", recipes.read(name).flags)
+    return name
+
+
+def _defaults(context: typer.Context, path: Path | str, values: dict[str, Any]) -> dict[str, Any]:
+    """``values``, which stand at ``path``, by the names of the command's parameters."""
     flags = {
         flag.removeprefix("--").replace("-", "_"): parameter
         for parameter in context.command.params
@@ -41,7 +50,7 @@ def _defaults(context: typer.Context, path: Path) -> dict[str, Any]:
         if flag not in ("--config", "--help")
     }
     defaults: dict[str, Any] = {}
-    for key, value in _read(path).items():
+    for key, value in values.items():
         if value is None or key in DATA_KEYS:
             continue
         parameter = flags.get(key.replace("-", "_"))
@@ -55,7 +64,7 @@ def _defaults(context: typer.Context, path: Path) -> dict[str, Any]:
         is_switch = isinstance(value, bool) and getattr(parameter, "is_flag", False)
         try:
             shown = short(repr(value), LONGEST)
-            defaults[parameter.name] = value if is_switch else _as_given(value)
+            defaults[parameter.name] = value if is_switch else as_flag(value)
             parameter.process_value(context, defaults[parameter.name])
         except UsageError as error:
             reason = short(str(error), LONGEST)
@@ -63,11 +72,6 @@ def _defaults(context: typer.Context, path: Path) -> dict[str, Any]:
         except (ValueError, RecursionError) as error:  # a number too long to be written, boxes in boxes
             raise ArgumentError(f"{path}: {key} is refused ({error}): expected a flag's value") from None
     return defaults
-
-
-def _as_given(value: Any) -> str:
-    """The value as it would stand on the command line, so that it is checked like one."""
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -82,7 +86,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise ArgumentError(f"{path} is no {kind} ({reason}): expected {example}") from None
     if not isinstance(values, dict):
         raise ArgumentError(f"{path}: holds no flags: expected names with values, as in a run's config.json")
-    return _of_run(path, values) if is_json and "class_names" in values else values
+    return _of_run(path, values) if is_json and "class_names" in values else _with_recipe(values)
+
+
+def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
+    """The flags among the values, and those of the recipe that they name."""
+    flags = {key: value for key, value in values.items() if key != recipes.ABOUT}
+    if flags.get("recipe") is None:
+        return flags
+    own = {key.replace("-", "_") for key in flags}
+    of_recipe = recipes.read(flags["recipe"]).flags
+    return {key: value for key, value in of_recipe.items() if key not in own} | flags
 
 
 def _of_run(path: Path, values: dict[str, Any]) -> dict[str, Any]:

@@ -21,10 +21,19 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, self._with_empty_values(args))
         except UsageError as error:
             error.ctx = error.ctx or ctx  # type: ignore[attr-defined]  # the parser omits some
             raise
+
+    def _with_empty_values(self, args: list[str]) -> list[str]:
+        """``args`` with an empty value for an option without a value, if its metavar is in brackets."""
+        flags = {flag for each in self.params if (each.metavar or "").startswith("[") for flag in each.opts}
+        following = [*args[1:], "-"]
+        return [
+            f"{word}=" if word in flags and after.startswith("-") else word
+            for word, after in zip(args, following, strict=False)
+        ]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         write_help(self, ctx, formatter, {})

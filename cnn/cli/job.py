@@ -19,6 +19,7 @@ from cnn.inspection.memory import memory as memory_of
 from cnn.inspection.summary import frozen_note
 from cnn.models import sources
 from cnn.network import Network
+from cnn.runs import recipes
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
@@ -65,7 +66,8 @@ class Job:
         start = f"; resumes from {self.saved.position}" if self.saved else ""
         notes = f" ({'; '.join(self.train_set.notes)})" if self.train_set.notes else ""
         images = f"{len(self.train_set):,} images of {config.data}{notes}"
-        headline = f"{sources.title(config.model)} on {images}{chosen}; {where}{start}"
+        recipe = f"recipe {recipes.title(config)}: " if config.recipe else ""
+        headline = f"{recipe}{sources.title(config.model)} on {images}{chosen}; {where}{start}"
         return [headline, self.base_note] if self.base_note else [headline]
 
     @property

@@ -44,13 +44,15 @@ def option(name: str, shown: str | None = None) -> Any:
 def with_settings(*names: str) -> Callable[[Any], Any]:
     """Give a command the options of these settings, or of all; it gets the values as ``**settings``.
 
-    They come after the command's positional parameters and before its keyword-only ones.
+    They come after the command's positional parameters and before its keyword-only ones. A parameter of the
+    command with the name of a setting replaces the setting's option.
     """
 
     def decorated(function: Any) -> Any:
-        own = [each for each in signature(function).parameters.values() if each.kind is not each.VAR_KEYWORD]
-        generated = [_parameter(name) for name in names or SETTINGS]
-        function.__signature__ = Signature(sorted([*generated, *own], key=lambda each: each.kind))
+        own = signature(function).parameters
+        generated = {name: _parameter(name) for name in names or SETTINGS}
+        all_of_them = [each for each in (generated | own).values() if each.kind is not each.VAR_KEYWORD]
+        function.__signature__ = Signature(sorted(all_of_them, key=lambda each: each.kind))
         return function
 
     return decorated

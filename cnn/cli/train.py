@@ -11,13 +11,15 @@ from backends import Backend, DeviceUnavailable
 from backends.cpu.threads import available_cores
 from cnn import models
 from cnn.cli.app import app, examples
-from cnn.cli.config_file import take_defaults
+from cnn.cli.config_file import take_defaults, take_recipe
 from cnn.cli.job import Job
 from cnn.cli.options import RUN, SETTINGS, AsJson, Out, given, with_settings
 from cnn.cli.output import print_json, print_kept, result_line, say
+from cnn.cli.recipes import print_recipes
 from cnn.data import Dataset
 from cnn.data.preprocessing import Preprocessing
 from cnn.network import Network
+from cnn.runs import recipes
 from cnn.runs.config import OWN_NETWORK, Config
 from cnn.runs.finetuning import Base, with_model
 from cnn.runs.folder import RunFolder
@@ -33,6 +35,8 @@ CHANGEABLE_FLAGS = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABL
 @app.command(
     epilog=examples(
         "cnn train",
+        "cnn train --recipe",
+        "cnn train --recipe cifar10 --epochs 5",
         "cnn train --epochs 5 --batch-size 64 --optimizer adam",
         "cnn train --model notebook --classes 0,1 --per-class 5000 --batch-size 32",
         "cnn train --data my_images.npz --out runs/mine",
@@ -45,6 +49,18 @@ CHANGEABLE_FLAGS = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABL
 def train(
     context: typer.Context,
     *,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[NAME]",
+            help=SETTINGS["recipe"].metadata["help"],
+            show_default=False,
+            autocompletion=lambda: list(recipes.NAMES),
+            is_eager=True,
+            callback=take_recipe,
+            rich_help_panel=SETTINGS["recipe"].metadata["panel"],
+        ),
+    ] = None,
     out: Out = None,
     resume: Annotated[
         Path | None,
@@ -92,11 +108,16 @@ def train(
 
     Ctrl-C stops it after the current batch, and --resume continues from there.
     """
+    if recipe == "":
+        require_alone(context)
+        print_recipes(as_json)
+        return
     earlier = RunFolder(resume) if resume else None
-    config = resumed(context, earlier) if earlier else Config(**settings)
+    config = resumed(context, earlier) if earlier else Config(recipe=recipe, **settings)
+    if not earlier and recipe and config_file and "recipe" in given(context):
+        raise ArgumentError("--recipe and --config cannot be given together: leave one of them out")
     if config.base and not earlier:
-        source = context.get_parameter_source("model")
-        config = with_model(config, is_given=source is not None and source.name != "DEFAULT")
+        config = on_base(context, config)
     job = make_job(config, earlier, out)
     if dry_run:
         if find_rate:
@@ -116,6 +137,25 @@ def train(
     if page:
         say(f"open {page} in a browser to see the report")
     job.require_learned()
+
+
+def require_alone(context: typer.Context) -> None:
+    """Raise ArgumentError if an option other than --json is next to a --recipe without a name."""
+    others = [flag for name, flag in given(context).items() if name not in ("recipe", "as_json")]
+    if others:
+        raise ArgumentError(
+            f"--recipe has no name, but {others[0]} is given: expected one of {', '.join(recipes.NAMES)}"
+        )
+
+
+def on_base(context: typer.Context, config: Config) -> Config:
+    """``config`` with the model of its base. Unlike other files, a recipe gives way to --from."""
+    source = context.get_parameter_source("model")
+    is_given = source is not None and source.name != "DEFAULT"
+    if config.recipe:
+        is_given = "model" in given(context)
+        config = replace(config, normalize=config.normalize and "normalize" in given(context))
+    return with_model(config, is_given)
 
 
 def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None) -> Job:

@@ -72,9 +72,19 @@ def setting(
     return field(default=default, metadata=about | more)
 
 
+def as_flag(value: Any) -> str:
+    """A value of a file as it would stand on the command line, so that it is checked like one."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def cut(text: str | None) -> list[str] | None:
     """Cut "0, 1" into ["0", "1"]."""
     return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def cut_or_none(text: str | None) -> list[str] | None:
+    """Cut "flip, shift=2" into its parts; "none", or an empty list in a file, has no parts."""
+    return [] if text in ("none", "") else cut(text)
 
 
 def sides(text: str | None) -> list[int] | None:
@@ -137,6 +147,12 @@ class Config:
     """Everything that decides how a run goes; its defaults are the command's."""
 
     # fmt: off
+    recipe: str | None = setting(
+        None, ON_WHAT,
+        "Read options from this recipe, whose accuracy is known; options given here win. Without NAME: list "
+        "the recipes with their figures.",
+        shown="none", before=None,
+    )
     model: str = setting(
         AUTO, ON_WHAT,
         f"{', '.join(models.MODELS)}; or your own: a Python file and a function or network in it, as in "
@@ -289,8 +305,8 @@ class Config:
         None, TRAINING,
         "How images are changed in each epoch: some of "
         f"{', '.join(augmentation.EXAMPLES)}, separated by commas. After a colon, as in shift=2:reflect, the "
-        "mirror image fills the border of moved images.",
-        shown="off", parse=cut, check=lambda _, texts: augmentation.parse(texts or ()), before=None,
+        "mirror image fills the border of moved images. none turns off what a recipe or a file has.",
+        shown="off", parse=cut_or_none, check=lambda _, texts: augmentation.parse(texts or ()), before=None,
     )
     tta: str | None = setting(
         None, TRAINING,

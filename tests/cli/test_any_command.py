@@ -29,6 +29,7 @@ ODD_WORDS = st.sampled_from(
     ]
 )
 WORDS = {
+    "recipe": ["mnist-fast", "cifar10", "none"],
     "model": ["lenet5", "notebook", "mnist-small", "resnet8"],
     "base": ["run", "run/model.safetensors", "nowhere"],
     "freeze": ["1", "6", "all-but-head"],

@@ -12,6 +12,8 @@ from zipfile import ZipFile
 import pytest
 from helpers import ROOT
 
+from cnn.runs import recipes
+
 FOR_TESTS = ("CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "docs", "scripts", "tests")
 IN_THE_SOURCE = (
     "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "NOTICE", "backends", "cnn", *FOR_TESTS,
@@ -74,6 +76,7 @@ def test_wheel_holds_the_data_and_the_licences(wheel: Path) -> None:
         names = set(archive.namelist())
         assert {f"cnn/data/published/mnist/{name}-ubyte.gz" for name in MNIST} <= names
         assert {f"cnn/demo/static/page.{suffix}" for suffix in ("html", "css", "js")} <= names
+        assert {f"cnn/runs/recipes/{name}.toml" for name in recipes.NAMES} <= names
         for name in ("LICENSE", "NOTICE"):
             (inside,) = [path for path in names if path.endswith(f".dist-info/licenses/{name}")]
             assert archive.read(inside) == (ROOT / name).read_bytes()

@@ -1,0 +1,40 @@
+"""The list of recipes that ``cnn train --recipe`` prints."""
+
+import sys
+from dataclasses import asdict
+
+from cnn.cli.output import print_json
+from cnn.runs import recipes
+from cnn.runs.recipes import Recipe
+from cnn.support.terminal import fold, print_table, screen_width, write_line
+
+HEADINGS = ("recipe", "data", "test accuracy", "seeds", "minutes")
+WIDTH = 80  # if there is no screen
+UNKNOWN = "-"  # what has not been measured yet
+
+
+def print_recipes(as_json: bool) -> None:
+    """Print the recipes with their figures, and how to train with one."""
+    found = [recipes.read(name) for name in recipes.NAMES]
+    if as_json:
+        print_json([asdict(recipe) for recipe in found])
+        return
+    print_table(HEADINGS, [_row(recipe) for recipe in found])
+    machines = sorted({recipe.machine for recipe in found if recipe.machine})
+    measured = f"The minutes are those of training on {'; '.join(machines)}. " if machines else ""
+    note = (
+        f"{measured}`cnn train --recipe NAME` trains with a recipe; any other option, such as --seed 1 or "
+        "--data FOLDER, replaces what the recipe says."
+    )
+    write_line("\n" + fold(note, screen_width(sys.stdout) or WIDTH))
+
+
+def _row(recipe: Recipe) -> list[str]:
+    spread = "" if recipe.spread is None else f" ± {recipe.spread:.2f}"
+    figures = [
+        str(recipe.flags["data"]),
+        UNKNOWN if recipe.accuracy is None else f"{recipe.accuracy:.2f}{spread} %",
+        UNKNOWN if recipe.seeds is None else str(recipe.seeds),
+        UNKNOWN if recipe.minutes is None else f"{recipe.minutes:.2g}",
+    ]
+    return [f"{recipe.name}\n  {recipe.title}", *(f"{figure}\n" for figure in figures)]

@@ -1,0 +1,87 @@
+"""Recipes: settings that reach a known accuracy on a published data set.
+
+Each recipe is a TOML file in this folder: the flags of ``cnn train``, as in a file for ``--config``, and a
+table ``[about]`` with what is known about it. ``cnn train --recipe NAME`` trains with it.
+"""
+
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from backends.text import did_you_mean
+from cnn.runs.config import DEVICE, Config, as_flag
+from cnn.support.arguments import shown
+from cnn.support.errors import ArgumentError
+from cnn.support.reading import parse_toml
+
+NAMES = ("mnist-fast", "mnist-best", "fashion", "cifar10-fast", "cifar10")
+ABOUT = "about"  # the table that has no flags
+
+NO_CHANGE = ("recipe", "data", "seed")  # a run with other values of these still follows its recipe
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A file of flags, and what its table ``[about]`` says; None for what has not been measured yet."""
+
+    name: str
+    flags: dict[str, Any]  # the values by the names of the settings
+    title: str  # a few words
+    source: str  # the paper or the program that the settings come from
+    accuracy: float | None = None  # on the test set, in percent: the mean over the seeds
+    spread: float | None = None  # its standard deviation over the seeds, in percent
+    seeds: int | None = None
+    minutes: float | None = None  # of training, on this machine:
+    machine: str | None = None
+
+    @property
+    def config(self) -> Config:
+        """The settings of a run that follows the recipe."""
+        parses = {field.name: field.metadata["parse"] for field in fields(Config)}
+        values = {
+            name: parses[name](as_flag(value)) if parses[name] else value
+            for name, value in self.flags.items()
+        }
+        config = Config(recipe=self.name, **values)
+        return config.with_values_of(config.make_optimizer(images=1))
+
+    def changes(self, config: Config) -> list[str]:
+        """The settings of a run that differ from the recipe, as in "epochs 2"; those of the device may."""
+        own = self.config
+        return [
+            f"{(field.metadata['alias'] or field.name).replace('_', ' ')} {_in_words(value)}"
+            for field in fields(Config)
+            if field.metadata["panel"] != DEVICE
+            and field.name not in NO_CHANGE
+            and (value := getattr(config, field.name)) != getattr(own, field.name)
+        ]
+
+
+@cache
+def read(name: str) -> Recipe:
+    """The recipe with this name; ArgumentError if there is none."""
+    require(name)
+    values = parse_toml(files(__name__).joinpath(f"{name}.toml").read_text("utf-8"))
+    about = values.pop(ABOUT)
+    return Recipe(name, {key.replace("-", "_"): value for key, value in values.items()}, **about)
+
+
+def require(name: Any) -> None:
+    """Raise ArgumentError unless this is the name of a recipe."""
+    if name not in NAMES:
+        raise ArgumentError(
+            f"unknown recipe {shown(name)}: expected one of {', '.join(NAMES)}{did_you_mean(name, NAMES)}"
+        )
+
+
+def title(config: Config) -> str:
+    """The recipe of a run and what was changed, as in "cifar10 with epochs 2"; empty if it has none."""
+    changes = read(config.recipe).changes(config) if config.recipe in NAMES else []
+    return f"{config.recipe or ''}{' with ' if changes else ''}{', '.join(changes)}"
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else as_flag(value) or "none"

@@ -1,0 +1,204 @@
+"""``cnn train --recipe``: settings from a recipe, and the list of the recipes."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.small_cifar10 import FOLDER, contents
+from helpers.small_files import NAMES, idx
+
+from cnn.runs import recipes
+
+ROOT = Path(recipes.__file__).parent
+QUICK = ("--epochs", 1, "--device", "cpu", "--no-report", "--out", "run")
+
+
+@pytest.fixture(scope="module")
+def small_data(tmp_path_factory):
+    """{data set: a folder with files in its format}."""
+    folder = tmp_path_factory.mktemp("small")
+    random = np.random.default_rng(0)
+    for name, count in zip(NAMES, (20, 20, 10, 10), strict=True):
+        images = random.integers(0, 256, (count, 28, 28))
+        (folder / name).write_bytes(idx(images if "images" in name else np.arange(count) % 10))
+    colour = tmp_path_factory.mktemp("small") / FOLDER
+    colour.mkdir()
+    for name, data in contents().items():
+        (colour / name).write_bytes(data)
+    return {"mnist": folder, "fashion-mnist": folder, "cifar10": colour}
+
+
+@pytest.fixture
+def train(command, small_data, tmp_path):
+    """``train(name, ...)`` trains by a recipe on small data -> (config.json, standard error)."""
+
+    def train(name, *flags):
+        data = small_data[recipes.read(name).flags["data"]]
+        code, _, err = command("train", "--recipe", name, "--data", data, *QUICK, *flags)
+        assert code == 0, err
+        return json.loads(Path("run/config.json").read_text()), err
+
+    return train
+
+
+class TestTraining:
+    @pytest.mark.parametrize("name", recipes.NAMES)
+    def test_the_settings_are_those_of_the_recipe(self, train, name):
+        config, err = train(name, "--batch-size", 8)  # the layers are timed with a batch
+        assert config["recipe"] == name
+        flags = recipes.read(name).flags
+        changed = {"data", "epochs", "batch_size"}
+        assert {key: config[key] for key in flags if key not in changed} == {
+            key: value for key, value in flags.items() if key not in changed
+        }
+        epochs = "" if flags["epochs"] == 1 else "epochs 1, "
+        assert f"recipe {name} with {epochs}batch size 8: {flags['model']} on " in err
+
+    def test_options_win(self, train):
+        flags = ("--no-normalize", "--augment", "none", "--tta", "none", "--model", "notebook", "--ema", 0)
+        config, err = train("mnist-best", *flags)
+        assert (config["normalize"], config["augment"], config["tta"]) == (False, [], "none")
+        assert (config["model"], config["ema"]) == ("notebook", 0)
+        assert config["optimizer"] == recipes.read("mnist-best").flags["optimizer"]
+        assert "normalize off" in err.split(":")[0]
+
+    def test_a_run_can_be_repeated_from_its_folder(self, train, command):
+        config, _ = train("mnist-fast", "--augment", "none")
+        code, _, err = command("train", "--config", "run", "--out", "again", "--no-report")
+        assert code == 0, err
+        assert json.loads(Path("again/config.json").read_text()) == config
+        assert Path("again/model.safetensors").read_bytes() == Path("run/model.safetensors").read_bytes()
+
+    def test_it_resumes_but_not_with_another_recipe(self, train, command):
+        train("mnist-fast")
+        code, _, err = command("train", "--resume", "run", "--epochs", 2, "--no-report")
+        assert code == 0, err
+        assert err.startswith("recipe mnist-fast with epochs 2: lenet5 on ")
+        code, _, err = command("train", "--resume", "run", "--recipe", "mnist-best")
+        assert code == 2
+        assert err.startswith("error: --recipe cannot be given with --resume: ")
+
+    def test_from_a_base_which_keeps_its_network_and_its_preprocessing(self, train, command, small_data):
+        train("mnist-fast", "--model", "notebook", "--no-normalize")
+        flags = ("--from", "run", "--data", small_data["mnist"], "--epochs", 1, "--no-report")
+        code, _, err = command("train", "--recipe", "mnist-best", *flags, "--out", "new")
+        assert code == 0, err
+        config = json.loads(Path("new/config.json").read_text())
+        assert (config["model"], config["normalize"], config["optimizer"]) == ("notebook", False, "adamw")
+        code, _, err = command("train", "--recipe", "mnist-best", *flags, "--model", "lenet5")
+        assert code == 2
+        assert "leave --model out" in err
+
+    def test_other_data_decide_the_classes_and_the_shape(self, command, own_data):
+        code, _, err = command("train", "--recipe", "mnist-fast", "--data", own_data, *QUICK)
+        assert code == 0, err
+        config = json.loads(Path("run/config.json").read_text())
+        assert (config["class_names"], config["input_shape"]) == (["dark", "bright"], [1, 20, 20])
+
+    def test_images_that_are_too_small_for_the_network(self, command, tmp_path):
+        images, labels = np.zeros((20, 6, 6), np.uint8), np.arange(20) % 2
+        np.savez("tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        code, out, err = command("train", "--recipe", "cifar10", "--data", "tiny.npz", *QUICK)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert not Path("run").exists()
+
+    def test_dry_run(self, command, small_data):
+        flags = ("--data", small_data["cifar10"], "--dry-run", "--json")
+        code, out, err = command("train", "--recipe", "cifar10", *flags)
+        assert code == 0, err
+        assert json.loads(out)["config"]["recipe"] == "cifar10"
+
+    def test_find_rate(self, command, small_data):
+        flags = ("--data", small_data["mnist"], "--find-rate", "--json", "--out", "run")
+        code, out, err = command("train", "--recipe", "mnist-fast", *flags)
+        assert code == 0, err
+        assert json.loads(out)["suggestion"]
+
+
+class TestFiles:
+    def test_a_copy_of_a_recipe_is_a_file_of_flags(self, command, small_data):
+        shutil.copy(ROOT / "mnist-fast.toml", "mine.toml")
+        code, _, err = command("train", "--config", "mine.toml", "--data", small_data["mnist"], *QUICK)
+        assert code == 0, err
+        config = json.loads(Path("run/config.json").read_text())
+        assert config["recipe"] is None
+        assert config["learning_rate"] == recipes.read("mnist-fast").flags["learning_rate"]
+
+    def test_a_file_may_name_a_recipe_whose_values_it_replaces(self, command, small_data):
+        Path("mine.toml").write_text('recipe = "mnist-best"\nbatch-size = 20\nepochs = 1\naugment = []\n')
+        code, out, err = command(
+            "train", "--config", "mine.toml", "--data", small_data["mnist"], "--dry-run", "--json"
+        )
+        assert code == 0, err
+        config = json.loads(out)["config"]
+        assert (config["recipe"], config["batch_size"], config["augment"]) == ("mnist-best", 20, [])
+        assert config["ema"] == recipes.read("mnist-best").flags["ema"]
+
+    def test_a_recipe_and_a_file_cannot_be_given_together(self, command):
+        Path("mine.toml").write_text("seed = 1\n")
+        for flags in (
+            ("--recipe", "cifar10", "--config", "mine.toml"),
+            ("--config", "mine.toml", "--recipe=fashion"),
+        ):
+            code, out, err = command("train", *flags)
+            assert (code, out) == (2, "")
+            assert err == "error: --recipe and --config cannot be given together: leave one of them out\n"
+
+
+class TestList:
+    def test_all_recipes_fit_on_a_screen(self, command, terminal):
+        terminal(80)
+        code, out, err = command("train", "--recipe")
+        assert (code, err) == (0, "")
+        lines = re.sub("\x1b\\[[0-9;]*m", "", out).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert [
+            line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in recipes.NAMES
+        ] == list(recipes.NAMES)
+        for name in recipes.NAMES:
+            assert f"  {recipes.read(name).title}" in out
+        assert "`cnn train --recipe NAME`" in out
+
+    def test_figures_that_are_not_known_are_dashes(self, command, monkeypatch):
+        known = recipes.Recipe(
+            "fashion", {"data": "fashion-mnist"}, "Known", "2024", 94.02, 0.1, 3, 28.5, "2 cores"
+        )
+        new = recipes.Recipe("cifar10", {"data": "cifar10"}, "New", "2024")
+        monkeypatch.setattr(recipes, "NAMES", ("fashion", "cifar10"))
+        monkeypatch.setattr(recipes, "read", {"fashion": known, "cifar10": new}.get)
+        _, out, _ = command("train", "--recipe")
+        lines = out.splitlines()
+        assert lines[1].split() == ["fashion", "fashion-mnist", "94.02", "±", "0.10", "%", "3", "28"]
+        assert lines[3].split() == ["cifar10", "cifar10", "-", "-", "-"]
+        assert "The minutes are those of training on 2 cores." in out
+
+    @pytest.mark.parametrize(
+        "flags", [("--recipe", "--json"), ("--json", "--recipe"), ("--json", "--recipe", "")]
+    )
+    def test_as_json(self, command, flags):
+        code, out, _ = command("train", *flags)
+        assert code == 0
+        found = json.loads(out)
+        assert [recipe["name"] for recipe in found] == list(recipes.NAMES)
+        assert found[0]["flags"] == recipes.read("mnist-fast").flags
+        assert {"title", "source", "accuracy", "spread", "seeds", "minutes", "machine"} <= set(found[0])
+
+    def test_a_forgotten_name(self, command):
+        for flags in (("--recipe", "--epochs", 3), ("--epochs", 3, "--recipe")):
+            code, out, err = command("train", *flags)
+            assert (code, out) == (2, "")
+            names = ", ".join(recipes.NAMES)
+            assert err == f"error: --recipe has no name, but --epochs is given: expected one of {names}\n"
+
+    def test_an_unknown_name(self, command):
+        code, _, err = command("train", "--recipe", "cifar-10")
+        assert code == 2
+        assert err == (
+            f"error: unknown recipe 'cifar-10': expected one of {', '.join(recipes.NAMES)}; "
+            "did you mean 'cifar10'?\n"
+        )

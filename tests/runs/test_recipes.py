@@ -1,0 +1,89 @@
+"""The recipes: each file is valid, explains itself, and suits its data."""
+
+from importlib.resources import files
+
+import pytest
+
+import backends
+from cnn import data
+from cnn.runs import recipes
+from cnn.runs.config import Config
+from cnn.support.errors import ArgumentError
+
+SHAPES = {"mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+LEFT_TO_THE_DATA = ("model", "epochs", "batch_size", "learning_rate")  # so each recipe says them
+
+each_recipe = pytest.mark.parametrize("name", recipes.NAMES)
+
+
+def text_of(name):
+    return (files("cnn.runs.recipes") / f"{name}.toml").read_text("utf-8")
+
+
+def test_there_is_a_file_for_each_name():
+    found = {path.name for path in files("cnn.runs.recipes").iterdir() if path.name.endswith(".toml")}
+    assert found == {f"{name}.toml" for name in recipes.NAMES}
+
+
+@each_recipe
+class TestFile:
+    def test_its_settings_are_valid(self, name):
+        recipe = recipes.read(name)
+        assert recipe.config.recipe == name
+        assert set(LEFT_TO_THE_DATA) <= set(recipe.flags)
+        assert recipe.flags["data"] in data.NAMES
+        recipe.config.require_valid()
+
+    def test_its_network_takes_its_images(self, name):
+        config = recipes.read(name).config
+        network = config.make_network(SHAPES[config.data], 10, backends.get("cpu", "portable"))
+        config.require_suitable(network)
+        assert network.output_shape == (10,)
+
+    def test_it_explains_itself(self, name):
+        recipe = recipes.read(name)
+        for sentence in (recipe.title, recipe.source):
+            assert sentence
+            assert "\n" not in sentence
+        assert any(year in recipe.source for year in map(str, range(1998, 2027)))
+        assert text_of(name).startswith("# ")
+        assert max(map(len, text_of(name).splitlines())) <= 120
+
+    def test_its_figures_are_all_there_or_none(self, name):
+        recipe = recipes.read(name)
+        figures = [recipe.accuracy, recipe.spread, recipe.seeds, recipe.minutes, recipe.machine]
+        assert all(figures) or not any(figures)
+        if recipe.accuracy:
+            assert 90 < recipe.accuracy < 100
+            assert recipe.seeds >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar", "unknown recipe 'cifar': expected one of mnist-fast, .*; did you mean 'cifar10'?"),
+        ("MNIST_FAST", "unknown recipe 'MNIST_FAST': .*; did you mean 'mnist-fast'?"),
+        ("../recipes/cifar10", "unknown recipe '../recipes/cifar10'"),
+        (5, "unknown recipe 5"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(name, message):
+    with pytest.raises(ArgumentError, match=message):
+        recipes.read(name)
+
+
+class TestTitle:
+    def test_of_a_run_without_a_recipe(self):
+        assert recipes.title(Config()) == ""
+
+    @each_recipe
+    def test_of_a_run_as_the_recipe_says(self, name):
+        assert recipes.title(recipes.read(name).config) == name
+
+    def test_names_what_was_changed(self):
+        changes = {"epochs": 2, "normalize": False, "augment": [], "device": "cpu", "seed": 7, "data": "mine"}
+        config = Config(**{**vars(recipes.read("mnist-best").config), **changes})
+        assert recipes.title(config) == "mnist-best with epochs 2, augment none, normalize off"
+
+    def test_of_a_recipe_that_this_version_does_not_have(self):
+        assert recipes.title(Config(recipe="imagenet", epochs=2)) == "imagenet"
