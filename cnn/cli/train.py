@@ -149,12 +149,13 @@ def require_alone(context: typer.Context) -> None:
 
 
 def on_base(context: typer.Context, config: Config) -> Config:
-    """``config`` with the model of its base. Unlike other files, a recipe gives way to --from."""
+    """``config`` with the model of its base, which comes before what a recipe says of the network."""
     source = context.get_parameter_source("model")
     is_given = source is not None and source.name != "DEFAULT"
     if config.recipe:
-        is_given = "model" in given(context)
-        config = replace(config, normalize=config.normalize and "normalize" in given(context))
+        options = given(context)
+        is_given = "model" in options
+        config = replace(config, **{name: False for name in ("normalize", "whiten") if name not in options})
     return with_model(config, is_given)
 
 

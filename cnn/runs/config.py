@@ -229,7 +229,7 @@ class Config:
         None, TRAINING,
         "Further arguments of the optimizer, separated by commas, as in betas=0.7:0.9 for adam or "
         "steps=3,hidden_only=true for muon; the documentation of cnn.Muon and the others explains them.",
-        shown="none", parse=cut, before=None,
+        shown="none", parse=cut_or_none, before=None,
     )
     learning_rate: float | None = setting(
         None, TRAINING, "Peak learning rate.",
