@@ -155,7 +155,11 @@ def on_base(context: typer.Context, config: Config) -> Config:
     if config.recipe:
         options = given(context)
         is_given = "model" in options
-        config = replace(config, **{name: False for name in ("normalize", "whiten") if name not in options})
+        config = replace(
+            config,
+            normalize=config.normalize and "normalize" in options,
+            whiten=config.whiten and "whiten" in options,
+        )
     return with_model(config, is_given)
 
 
