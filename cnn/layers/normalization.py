@@ -24,6 +24,7 @@ class _BatchNorm(Joinable):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        scale: bool = True,
         trainable: bool = True,
     ) -> None:
         self.trainable = trainable
@@ -34,6 +35,7 @@ class _BatchNorm(Joinable):
             raise ArgumentError(f"{name}: momentum is {momentum}, expected a number from 0 to 1, or None")
         self.affine = flag(f"{name}: affine", affine)
         self.track_running_stats = flag(f"{name}: track_running_stats", track_running_stats)
+        self.scale = flag(f"{name}: scale", scale)
 
     @property
     def mixes_in_inference(self) -> bool:  # type: ignore[override]
@@ -47,7 +49,8 @@ class _BatchNorm(Joinable):
         self.has_moments = False  # whether the layer before has written those of the next training input
         self._weight = self._bias = self._running_mean = self._running_variance = self._batches = None
         if self.affine:
-            self._weight = self.parameter("weight", (channels,), "ones")
+            if self.scale:
+                self._weight = self.parameter("weight", (channels,), "ones")
             self._bias = self.parameter("bias", (channels,), "zeros")
         if self.track_running_stats:
             self._running_mean = self.statistic("running_mean", (channels,), 0)
@@ -179,6 +182,8 @@ class BatchNorm2D(_BatchNorm):
         Whether there are a weight and a bias for each channel.
     track_running_stats : bool
         Whether there are running averages. Without them, inference uses the batch too.
+    scale : bool
+        Whether ``affine`` includes the weight, or the bias alone (as in Keras).
     trainable : bool
         Whether training changes the layer, its running averages too. If not, training uses these averages.
 

@@ -20,7 +20,7 @@ def _convolution(channels: int) -> Layer:
 
 
 def _normalization() -> Layer:
-    return BatchNorm2D(eps=1e-12, momentum=0.4)
+    return BatchNorm2D(eps=1e-12, momentum=0.4, scale=False)
 
 
 def airbench93(classes: int = 10) -> Network:

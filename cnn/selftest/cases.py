@@ -215,6 +215,7 @@ LAYERS = [
     Case("batch normalization of images", BatchNorm2D, (3, 4, 5), (3, 4, 5)),
     Case("batch normalization of vectors", BatchNorm1D, (6,), (6,)),
     Case("batch normalization, no parameters", lambda: BatchNorm2D(1e-3, affine=False), (2, 3, 3), (2, 3, 3)),
+    Case("batch normalization, bias alone", lambda: BatchNorm2D(scale=False), (2, 3, 3), (2, 3, 3)),
     Case("batch normalization, average of all", lambda: BatchNorm1D(momentum=None), (6,), (6,)),
     Case(
         "batch normalization, no averages",

@@ -289,7 +289,7 @@ def make_module(layer: Layer) -> nn.Module:
         case Dense():
             return nn.Linear(*layer.input_shape, *layer.output_shape, bias=layer.bias)
         case BatchNorm2D():
-            return nn.BatchNorm2d(layer.input_shape[0], layer.eps, layer.momentum)
+            return make_normalization(layer)
         case MaxPool2D(kernel_size=(1, 1)):
             return Thinned(*layer.stride)
         case MaxPool2D():
@@ -317,6 +317,16 @@ def make_module(layer: Layer) -> nn.Module:
         case Sequential():
             return nn.Sequential(*map(make_module, layer.layers))
     raise Absent(f"this script has no module of PyTorch for {layer!r}")
+
+
+def make_normalization(layer: BatchNorm2D) -> nn.Module:
+    """The module for ``layer``; without a scale its weight stays 1 and is in no file."""
+    channels = layer.input_shape[0]
+    module = nn.BatchNorm2d(channels, layer.eps, layer.momentum)
+    if not layer.scale:
+        del module.weight
+        module.register_buffer("weight", torch.ones(channels), persistent=False)
+    return module
 
 
 class UntiedConv2d(nn.Conv2d):
