@@ -23,8 +23,9 @@ def print_recipes(as_json: bool) -> None:
     machines = sorted({recipe.machine for recipe in found if recipe.machine})
     measured = f"The minutes are those of training on {'; '.join(machines)}. " if machines else ""
     note = (
-        f"{measured}`cnn train --recipe NAME` trains with a recipe; any other option, such as --seed 1 or "
-        "--data FOLDER, replaces what the recipe says."
+        f"{measured}`cnn train --recipe NAME` trains with a recipe; any other option, such as `--seed 1` or "
+        "`--data FOLDER`, replaces what the recipe says. `cnn train --recipe --json` also shows the settings "
+        "and their sources."
     )
     write_line("\n" + fold(note, screen_width(sys.stdout) or WIDTH))
 

@@ -10,14 +10,14 @@ from cnn.cli.app import app, examples
 from cnn.cli.options import SETTINGS, AsJson
 from cnn.cli.output import print_json, say_notes
 from cnn.models import sources
-from cnn.runs.listing import ListedRun, differing, list_runs
+from cnn.runs.listing import ALWAYS, ListedRun, differing, list_runs
 from cnn.support.errors import ArgumentError, CheckpointError
 from cnn.support.files import reason_of
 from cnn.support.terminal import print_table, write_line
 from cnn.support.text import percent, printable
 
 RESULTS = ("accuracy", "loss")  # always columns; the others are if the runs differ in them
-BEFORE_SETTINGS = ("validation_accuracy", "state", "model", "data", "epochs")
+BEFORE_SETTINGS = ("validation_accuracy", "state", *ALWAYS)
 AFTER_SETTINGS = ("parameters", "date")
 COLUMNS = ("run", *RESULTS, *BEFORE_SETTINGS, *AFTER_SETTINGS)
 HIGHEST_FIRST = ("accuracy", "validation_accuracy", "date")
@@ -130,5 +130,5 @@ def _text(run: ListedRun, name: str) -> str:
     if name in ("data", "base"):
         return printable(Path(str(value)).name)
     if isinstance(value, list):
-        return printable(("x" if name == "size" else ",").join(map(str, value)))
+        return printable(("x" if name == "size" else ",").join(map(str, value))) or "none"
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

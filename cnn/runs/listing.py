@@ -17,6 +17,7 @@ from cnn.support.reading import read_text
 from cnn.support.tensors import METADATA
 from cnn.support.text import short
 
+ALWAYS = ("recipe", "model", "data", "epochs")  # settings that each run is listed with
 FINISHED, INTERRUPTED, FAILED, RUNNING = "finished", "interrupted", "failed", "running"
 
 
@@ -36,6 +37,11 @@ class ListedRun:
     date: str | None  # of the latest start, in ISO 8601
 
     @property
+    def recipe(self) -> str | None:
+        """The recipe that the run was given; some of its settings may have been changed."""
+        return self.config.recipe
+
+    @property
     def model(self) -> str:
         """The model, as the run was given it."""
         return self.config.model
@@ -49,7 +55,7 @@ class ListedRun:
     def figures(self) -> dict[str, Any]:
         """Everything as plain data; the settings have an entry of their own."""
         results = {name: value for name, value in vars(self).items() if name not in ("path", "config")}
-        about = {"run": str(self.path), "model": self.model, "data": self.data}
+        about = {"run": str(self.path), "recipe": self.recipe, "model": self.model, "data": self.data}
         return about | results | {"settings": dict(vars(self.config))}
 
 
@@ -69,12 +75,12 @@ def list_runs(folder: Path) -> Iterator[ListedRun | CheckpointError]:
 
 
 def differing(runs: list[ListedRun]) -> list[str]:
-    """The names of the hyperparameters that are not the same in all runs; not model, data and epochs."""
+    """The names of the hyperparameters that are not the same in all runs, but for those in ``ALWAYS``."""
     settings = [run.config.hyperparameters for run in runs]
     return [
         name
         for name, value in settings[0].items()
-        if name not in ("model", "data", "epochs") and any(other[name] != value for other in settings)
+        if name not in ALWAYS and any(other[name] != value for other in settings)
     ]
 
 

@@ -92,6 +92,7 @@ def test_json_has_everything(command, make, trained):
     }
     assert run == {
         "run": str(Path("runs/a")),
+        "recipe": None,
         "model": "notebook",
         "data": "own/<b>.npz",
         "state": "finished",
@@ -103,6 +104,16 @@ def test_json_has_everything(command, make, trained):
         "parameters": 5 * 9 + 5 * 100 + 405 * 100 + 100 + 100 * 3 + 3,
         "date": json.loads(Path("runs/a/environment.json").read_text())["time"],
     }
+
+
+def test_a_recipe_is_a_column_or_stands_below(command, make):
+    make("a", 0.5)
+    make("b", 0.75, recipe="fashion")
+    _, out, _ = command("runs")
+    assert re.search(r"run +accuracy +loss +recipe\n", out)
+    assert re.search(r"b +75\.00% +\d\.\d{4} +fashion\n", out)
+    assert re.search(r"a +50\.00% +\d\.\d{4} *\n", out)
+    assert "state finished, recipe fashion, model notebook" in command("runs", "runs/b")[1]
 
 
 def test_states(command, make):

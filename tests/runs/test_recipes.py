@@ -1,5 +1,6 @@
 """The recipes: each file is valid, explains itself, and suits its data."""
 
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -45,6 +46,7 @@ class TestFile:
         for sentence in (recipe.title, recipe.source):
             assert sentence
             assert "\n" not in sentence
+        assert len(recipe.title) <= 31  # so that the list of the recipes has room for the figures
         assert any(year in recipe.source for year in map(str, range(1998, 2027)))
         assert text_of(name).startswith("# ")
         assert max(map(len, text_of(name).splitlines())) <= 120
@@ -80,10 +82,18 @@ class TestTitle:
     def test_of_a_run_as_the_recipe_says(self, name):
         assert recipes.title(recipes.read(name).config) == name
 
-    def test_names_what_was_changed(self):
-        changes = {"epochs": 2, "normalize": False, "augment": [], "device": "cpu", "seed": 7, "data": "mine"}
-        config = Config(**{**vars(recipes.read("mnist-best").config), **changes})
-        assert recipes.title(config) == "mnist-best with epochs 2, augment none, normalize off"
+    def test_names_what_was_changed(self, monkeypatch):
+        flags = {"model": "lenet5", "learning_rate": 1, "normalize": True, "augment": ["flip", "shift=2"]}
+        recipe = recipes.Recipe("fashion", flags, "Title", "2024")
+        monkeypatch.setattr(recipes, "read", {"fashion": recipe}.get)
+        allowed = {"device": "cpu", "threads": 1, "seed": 7, "data": "mine"}
+        same = replace(recipe.config, learning_rate=1.0, classes=[], **allowed)
+        assert recipes.title(same) == "fashion"
+        changed = replace(same, epochs=2, normalize=False, augment=[], warmup=0.0, base="runs/a")
+        assert recipes.title(changed) == (
+            "fashion with from runs/a, epochs 2, warmup 0, augment none, normalize off"
+        )
+        assert recipes.title(replace(same, augment=["flip"])) == "fashion with augment flip"
 
     def test_of_a_recipe_that_this_version_does_not_have(self):
         assert recipes.title(Config(recipe="imagenet", epochs=2)) == "imagenet"

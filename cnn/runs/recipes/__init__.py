@@ -50,11 +50,11 @@ class Recipe:
         """The settings of a run that differ from the recipe, as in "epochs 2"; those of the device may."""
         own = self.config
         return [
-            f"{(field.metadata['alias'] or field.name).replace('_', ' ')} {_in_words(value)}"
+            f"{(field.metadata['alias'] or field.name).replace('_', ' ')} {text}"
             for field in fields(Config)
             if field.metadata["panel"] != DEVICE
             and field.name not in NO_CHANGE
-            and (value := getattr(config, field.name)) != getattr(own, field.name)
+            and (text := _in_words(getattr(config, field.name))) != _in_words(getattr(own, field.name))
         ]
 
 
@@ -84,4 +84,6 @@ def title(config: Config) -> str:
 def _in_words(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "none" if value is None else as_flag(value) or "none"
+    if isinstance(value, int | float):
+        return f"{value:.10g}"
+    return "none" if value in (None, []) else as_flag(value)

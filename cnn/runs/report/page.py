@@ -135,6 +135,8 @@ def _result(record: RunRecord) -> dict[str, str]:
         result["epochs"] = f"{len(record.epochs)}"
         result["training time"] = duration(sum(epoch["seconds"] for epoch in record.epochs))
         result["images per second"] = f"{median(epoch['images_per_second'] for epoch in record.epochs):,.0f}"
+    if record.recipe:
+        result["recipe"] = record.recipe
     return result | {"device": record.device}
 
 
@@ -247,7 +249,7 @@ def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif name == "command" and isinstance(value, list):
             rows.append((label, shlex.join(map(str, value))))
         elif isinstance(value, list):
-            rows.append((label, ", ".join(map(str, value))))
+            rows.append((label, ", ".join(map(str, value)) or "none"))
         else:
             nothing = "all" if name in ("classes", "per_class", "threads") else "none"
             rows.append((label, nothing if value is None else str(value)))

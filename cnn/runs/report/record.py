@@ -9,6 +9,7 @@ from typing import Any
 
 import backends
 from cnn.network import Network
+from cnn.runs import recipes
 from cnn.runs.config import OWN_NETWORK
 from cnn.runs.folder import RunFolder
 from cnn.runs.report.evaluation import LARGEST, Evaluation
@@ -23,6 +24,7 @@ class RunRecord:
     """The data of a run; None or empty if a file is missing."""
 
     name: str  # of the folder
+    recipe: str  # with what was changed, or empty
     settings: dict[str, Any]  # config.json
     class_names: list[str]
     environment: dict[str, Any]
@@ -33,12 +35,13 @@ class RunRecord:
     @classmethod
     def read(cls, folder: RunFolder) -> "RunRecord":
         """Read the files in ``folder``; CheckpointError if one is damaged or the folder is not a run's."""
-        class_names = folder.read()[2]
+        config, _, class_names = folder.read()
         evaluation = Evaluation.load(folder.evaluation) if folder.evaluation.exists() else None
         tested = evaluation.weights if evaluation else "last"
         has_weights = folder.weights_file(tested).exists()
         record = cls(
             name=printable(folder.path.resolve().name),
+            recipe=printable(recipes.title(config)),
             settings=read_json(folder.config),
             class_names=[printable(str(name)) for name in class_names],
             environment=read_json(folder.environment) if folder.environment.exists() else {},

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +14,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import ROOT
-from helpers.small_run import NAMES, Page, make_run
+from helpers.small_run import NAMES, SHAPE, Page, make_run
 
 import backends
 import cnn
 from cnn.data.preprocessing import Preprocessing
+from cnn.runs import recipes
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
@@ -101,6 +103,12 @@ class TestContents:
         again = Page(write_report(run).page)
         assert "letterbox: fitted with white bars" in again.text
         assert "mean 0.25 std 0.125" in again.text
+
+    def test_the_recipe_is_named_with_what_was_changed(self, run):
+        config = replace(recipes.read("mnist-fast").config, model="notebook", batch_size=7)
+        run.write_config(config, SHAPE, NAMES)
+        text = Page(write_report(run).page).text
+        assert "recipe mnist-fast with model notebook, batch size 7 device" in text
 
     def test_all_rows_of_the_layers_have_the_same_cells(self, tmp_path):
         folder, network, test_set = make_run(
