@@ -35,6 +35,7 @@ class Found(NamedTuple):
     advice: str
 
 
+_PYTHON_CIFAR10 = Found("the Python version of CIFAR-10", f"{NEVER_OPENED}; {BINARY}")
 _BEGINNINGS = {
     b"PAR1": Found("a Parquet table", SAVE),
     b"ARROW1": Found("an Arrow table", SAVE),
@@ -91,6 +92,8 @@ def _file(path: Path) -> Found:
 def _plain(path: Path, head: bytes) -> Found | None:
     """Recognize a file by its first bytes, or else by its name."""
     name, ending = path.name.lower(), path.suffix.lower()
+    if name.startswith("cifar-10-python"):
+        return _PYTHON_CIFAR10
     if head.startswith(b"\x93NUMPY") and b"'|O'" in head[:_NPY_HEADER]:
         return _pickle(name)
     for beginning, found in _BEGINNINGS.items():
@@ -177,7 +180,7 @@ def _folder(folder: Path) -> Found:
         return _pictures(pictures, least)
     own = {name for _, name in files}
     if "data_batch_1" in own:
-        return Found("the Python version of CIFAR-10", f"{NEVER_OPENED}; {BINARY}")
+        return _PYTHON_CIFAR10
     if {"train", "test", "meta"} <= own:
         return Found("the Python version of CIFAR-100", f"{NEVER_OPENED}; {SAVE}")
     if "fine_label_names.txt" in own:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.small_cifar10 import FOLDER, contents
-from helpers.small_files import NAMES, idx
+from helpers.small_cifar10 import FOLDER, archive, contents, members
+from helpers.small_files import NAMES, idx, write
 
 from cnn.runs import recipes
 
@@ -118,6 +118,32 @@ class TestTraining:
         assert err.startswith("error: ")
         assert err.count("\n") == 1
         assert not Path("run").exists()
+
+    @pytest.mark.parametrize("shape", ["folder", "parent", "archive", "folder of the archive", "both"])
+    def test_cifar10_as_people_have_it(self, command, small_data, tmp_path, shape):
+        if shape != "folder":
+            (tmp_path / "data").mkdir()
+        if shape in ("parent", "both"):
+            shutil.copytree(small_data["cifar10"], tmp_path / "data" / FOLDER)
+        if "archive" in shape or shape == "both":
+            (tmp_path / "data" / "cifar-10-binary.tar.gz").write_bytes(archive(members()))
+        path = {"folder": small_data["cifar10"], "archive": "data/cifar-10-binary.tar.gz"}.get(shape, "data")
+        code, out, err = command("train", "--recipe", "cifar10", "--data", path, "--dry-run")
+        assert code == 0, err
+        assert out.startswith("recipe cifar10: ")
+        assert " on 11 images of " in out
+
+    @pytest.mark.parametrize("suffix", ["", ".gz"])
+    @pytest.mark.parametrize("separator", ["-", "."])
+    def test_idx_files_as_people_have_them(self, command, small_data, tmp_path, separator, suffix):
+        (tmp_path / "data").mkdir()
+        for name in NAMES:
+            new = name.replace("-idx", f"{separator}idx") + suffix
+            write(tmp_path / "data" / new, (small_data["mnist"] / name).read_bytes())
+        code, out, err = command("train", "--recipe", "fashion", "--data", "data", "--dry-run")
+        assert code == 0, err
+        assert out.startswith("recipe fashion: ")
+        assert " on 20 images of " in out
 
     def test_dry_run(self, command, small_data):
         flags = ("--data", small_data["cifar10"], "--dry-run", "--json")

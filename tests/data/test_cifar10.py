@@ -109,7 +109,9 @@ class TestUnfitFiles:
     @pytest.mark.parametrize("name", FILES)
     def test_file_that_is_missing(self, unpacked, name):
         (unpacked / name).unlink()
-        with refused(unpacked / name, "cannot be read (No such file"):
+        with refused(
+            f"{unpacked}: lacks {name}: expected the binary version of CIFAR-10, data_batch_1.bin to"
+        ):
             cnn.data.load(unpacked)
 
     def test_a_folder_in_a_files_place(self, unpacked):

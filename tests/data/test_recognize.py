@@ -157,6 +157,11 @@ class TestFolders:
     def test_cifar_in_other_versions(self, lay):
         with refused("the Python version of CIFAR-10: pickles are never opened", "--data cifar10"):
             cnn.data.load(lay("py/data_batch_1", "py/test_batch") / "py")
+        packed = gzip.compress(bytes(257) + b"ustar")
+        with refused(
+            "contains cifar-10-python.tar.gz, the Python version of CIFAR-10 (compressed by gzip): pickles"
+        ):
+            cnn.data.load(lay("packed/cifar-10-python.tar.gz", contents=packed) / "packed")
         with refused("contains data_batch_1.mat, a MATLAB file and test_batch.mat, a MATLAB file"):
             cnn.data.load(lay("mat/data_batch_1.mat", "mat/test_batch.mat", contents=b"MATLAB 5.0") / "mat")
         with refused("the Python version of CIFAR-100: pickles are never opened"):

@@ -83,6 +83,12 @@ def load_archive(path: Path) -> tuple[Dataset, Dataset]:
 
 def load_folder(folder: Path) -> tuple[Dataset, Dataset]:
     """Load both sets from the folder of the unpacked archive."""
+    missing = [name for name in FILES if not os.path.lexists(folder / name)]
+    if missing:
+        raise DataError(
+            f"{folder}: lacks {', '.join(missing)}: expected the binary version of CIFAR-10, "
+            f"{TRAIN_FILES[0]} to {TRAIN_FILES[-1]} and {TEST_FILE}; unpack {CIFAR10.files[0].name} again"
+        )
     records = {}
     for name in FILES:
         with open_file(folder / name) as file:
