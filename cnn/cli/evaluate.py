@@ -66,10 +66,10 @@ def evaluate(
     test_set = load_test(
         source, Pictures.of(network), trained.seed, transposed=is_own and trained.transposed, whole=not is_own
     )
+    given, test_set = test_set, test_set.labelled_as(class_names)
     say_notes(test_set.notes)
     if data:
-        say_notes(notes_on(test_set, "test"))
-    given, test_set = test_set, test_set.labelled_as(class_names)
+        say_notes(notes_on(given, "test"))
     if len(test_set) < len(given):
         unknown = some_of(name for name in given.classes if name not in class_names)
         left_out = f"{len(given) - len(test_set):,} images"

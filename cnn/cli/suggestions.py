@@ -27,6 +27,7 @@ FLAGS = {
     "out": "o output output-dir outdir out-dir save-dir logdir log-dir run-dir name save-path workdir",
     "per-class": "limit subset max-samples num-samples samples",
     "plot": "draw figure chart",
+    "recipe": "preset",
     "resume": "r checkpoint ckpt continue restart load restore resume-from",
     "rounds": "repeat repeats repetitions runs n",
     "save": "o out output json-file",

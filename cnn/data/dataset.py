@@ -122,6 +122,10 @@ class Dataset:
         notes = (note, *self.notes)
         return Dataset.checked(self.images, self.targets, self.classes, notes, self.weights, self.fit)
 
+    def named(self, classes: tuple[str, ...]) -> "Dataset":
+        """The same set with these names of its classes."""
+        return Dataset.checked(self.images, self.targets, classes, self.notes, self.weights, self.fit)
+
     def transposed(self, note: str) -> "Dataset":
         """The same set with rows and columns of the images exchanged, and a note on that."""
         images = np.ascontiguousarray(self.images.swapaxes(2, 3))
@@ -225,9 +229,13 @@ class Dataset:
     def labelled_as(self, classes: tuple[str, ...]) -> "Dataset":
         """The images of these classes, labelled in this order; a class may have no images here.
 
-        A network trained on ``classes`` can be tested on the result. Images are copied as in :meth:`only`.
+        A network trained on ``classes`` can be tested on the result. Images are copied as in :meth:`only`. If
+        this set has numbers in place of names and as many classes, its labels stay, and a note says so.
         """
         self.require_classes("labelled_as")
+        if self.classes == numbered(len(classes)) and set(classes).isdisjoint(self.classes):
+            note = f"the data have no names of classes: label 0 is taken for {classes[0]!r}, and so on"
+            return self.named(classes).with_note(note)
         numbers = {name: label for label, name in enumerate(classes)}
         labels = np.array([numbers.get(name, -1) for name in self.classes])[self.labels]
         if labels.max() < 0:

@@ -18,6 +18,7 @@ from cnn.data import Dataset, augmentation
 from cnn.data.augmentation import Augmentation
 from cnn.data.fitting import FITS, require_fit
 from cnn.data.pictures import Pictures
+from cnn.data.published.fashion_mnist import with_names
 from cnn.models import heads, sources
 from cnn.network import Network
 from cnn.support.arguments import number, whole
@@ -431,6 +432,8 @@ class Config:
                 f"--{next(iter(asked))} is for picture files, but {self.data} has images of "
                 f"{dimensions(train.shape)}: leave it out"
             )
+        if self.recipe is not None:  # runs that are older than recipes have numbers as classes
+            train, test = with_names(train, test)
         train, test = train.only(self.classes, self.per_class), test.only(self.classes)
         if not self.validation:
             return train, None, test

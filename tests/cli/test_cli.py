@@ -238,6 +238,7 @@ def test_examples_in_help_are_commands_that_exist(name):
         ("cnn ", "compare"),
         ("cnn train --model ", "lenet5"),
         ("cnn train --optimizer a", "adamw"),
+        ("cnn train --recipe ", "cifar10"),
         ("cnn train --schedule ", "cosine"),
         ("cnn evaluate --device c", "cuda"),
         ("cnn compare --dtype ", "float64"),

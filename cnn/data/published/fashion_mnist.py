@@ -1,5 +1,6 @@
 """Fashion-MNIST: 28x28 pictures of clothes, in files named like MNIST's."""
 
+from cnn.data.checked import numbered
 from cnn.data.dataset import Dataset
 from cnn.data.published.downloads import Published, PublishedFile
 from cnn.data.readers.idx import AXES, read_idx
@@ -46,6 +47,17 @@ FASHION_MNIST = Published(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # it has no https
     ),
 )
+
+
+_FIRST = (9, 0, 0, 3, 0, 2, 7, 2, 5, 5), (9, 2, 1, 1, 6, 1, 4, 6, 5, 7)  # labels: training and test images
+
+
+def with_names(train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
+    """The sets, with the names of the classes if they are Fashion-MNIST, whose IDX files have numbers."""
+    first = tuple(tuple(each.targets[:10].tolist()) for each in (train, test))
+    if train.classes == numbered(len(CLASSES)) and first == _FIRST:
+        return train.named(CLASSES), test.named(CLASSES)
+    return train, test
 
 
 def load_fashion_mnist() -> tuple[Dataset, Dataset]:
