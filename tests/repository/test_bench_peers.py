@@ -23,7 +23,7 @@ import bench_peers
 from peers import agreement, avx2, ours, page, scaling, timing
 from peers.agreement import Job, Proof, prove
 from peers.contenders import CONTENDERS, Contender
-from peers.networks import NETWORKS
+from peers.networks import NETWORKS, Network
 from peers.peer import Absent
 from peers.results import Memory, Results, describe_machine
 from peers.task import Setting, Task, Training
@@ -176,6 +176,20 @@ def test_all_compute_the_same_with_another_loss_and_update(training):
     where = Setting(NETWORKS["airbench93"], 2, 1, training=training)
     proof = check((where, names))
     assert proof.absent == {}
+
+
+def test_a_bias_before_a_normalization_has_no_gradient_to_compare():
+    biased = Network("biased", lambda: cnn.Sequential(
+        cnn.Conv2D(3, 3), cnn.BatchNorm2D(), cnn.ReLU(), cnn.Flatten(), cnn.Dense(10)
+    ))  # fmt: skip
+    task = Task(Setting(biased, 8, 1))
+    record = agreement.record_steps(task, "portable")
+    noise = np.full(3, 1e-6, np.float32)
+    other = dataclasses.replace(record, gradients=record.gradients | {"0.bias": noise})
+    agreement.require_same(task.setting, {"portable": record, "signal": other})
+    wrong = dataclasses.replace(record, gradients=record.gradients | {"0.bias": 1000 * noise})
+    with pytest.raises(DisagreementError, match=r"the gradient of 0\.bias differs"):
+        agreement.require_same(task.setting, {"portable": record, "signal": wrong})
 
 
 def test_another_loss_is_found():

@@ -12,6 +12,7 @@ from cnn.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    GlobalMaxPool2D,
     Layer,
     MaxPool2D,
     PadChannels,
@@ -290,6 +291,8 @@ def make_module(layer: Layer) -> nn.Module:
             return nn.Linear(*layer.input_shape, *layer.output_shape, bias=layer.bias)
         case BatchNorm2D():
             return make_normalization(layer)
+        case GlobalMaxPool2D():
+            return nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
         case MaxPool2D(kernel_size=(1, 1)):
             return Thinned(*layer.stride)
         case MaxPool2D():
