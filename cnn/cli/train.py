@@ -13,7 +13,7 @@ from cnn import models
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import take_defaults, take_recipe
 from cnn.cli.job import Job
-from cnn.cli.options import RUN, SETTINGS, AsJson, Out, given, with_settings
+from cnn.cli.options import DEFAULT, RUN, SETTINGS, AsJson, Out, given, with_settings
 from cnn.cli.output import print_json, print_kept, result_line, say
 from cnn.cli.recipes import print_recipes
 from cnn.data import Dataset
@@ -30,6 +30,8 @@ from cnn.training.whitening import whiten
 # what may be given with --resume
 CHANGEABLE = [name for name, field in SETTINGS.items() if field.metadata["changeable"]]
 CHANGEABLE_FLAGS = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABLE)
+
+OF_ONE_OPTIMIZER = ("momentum", "nesterov", "optimizer_options")  # settings that others may not have
 
 
 @app.command(
@@ -116,6 +118,8 @@ def train(
     config = resumed(context, earlier) if earlier else Config(recipe=recipe, **settings)
     if not earlier and recipe and config_file and "recipe" in given(context):
         raise ArgumentError("--recipe and --config cannot be given together: leave one of them out")
+    if not earlier:
+        config = with_given_optimizer(context, config)
     if config.base and not earlier:
         config = on_base(context, config)
     job = make_job(config, earlier, out)
@@ -146,6 +150,16 @@ def require_alone(context: typer.Context) -> None:
         raise ArgumentError(
             f"--recipe has no name, but {others[0]} is given: expected one of {', '.join(recipes.NAMES)}"
         )
+
+
+def with_given_optimizer(context: typer.Context, config: Config) -> Config:
+    """``config`` without the settings that a file has for another optimizer than the given one."""
+    of_file = (context.default_map or {}).get("optimizer", config.optimizer)
+    if config.optimizer == of_file:
+        return config
+    options = given(context)
+    unused = {name: getattr(DEFAULT, name) for name in OF_ONE_OPTIMIZER if name not in options}
+    return replace(config, **unused)
 
 
 def on_base(context: typer.Context, config: Config) -> Config:

@@ -20,7 +20,8 @@ from cnn.models.resnet import resnet8, resnet9, resnet20, resnet32, wideresnet16
 from cnn.models.sources import Source
 from cnn.network import Network
 from cnn.support.arguments import shape, shown
-from cnn.support.errors import ArgumentError
+from cnn.support.errors import ArgumentError, ShapeError
+from cnn.support.text import dimensions
 
 CLASSES, INPUT_SHAPE = 10, (1, 28, 28)  # of networks that are made without data: those of MNIST
 MODELS: dict[str, Callable[[int], Network]] = {
@@ -73,12 +74,16 @@ def find(name: str) -> Source:
         own = f"your own: {sources.EXAMPLE}, a .toml or .safetensors file, or the folder of a run"
         expected = f"expected {', '.join(MODELS)}, or {own}"
         raise ArgumentError(f"unknown model {shown(name)}: {expected}{did_you_mean(name, MODELS)}")
-    return Source(lambda classes, input_shape: _checked(MODELS[name](classes), input_shape))
+    return Source(lambda classes, input_shape: _checked(name, MODELS[name](classes), input_shape))
 
 
-def _checked(network: Network, input_shape: tuple[int, ...] | None) -> Network:
+def _checked(name: str, network: Network, input_shape: tuple[int, ...] | None) -> Network:
     if input_shape is not None:
-        network.count_parameters(shape("input_shape", input_shape))  # builds it for a moment
+        try:
+            network.count_parameters(shape("input_shape", input_shape))  # builds it for a moment
+        except ShapeError as error:
+            sizes = dimensions(input_shape)
+            raise ShapeError(f"the model {name} cannot take images of {sizes}: {error}") from error
     return network
 
 

@@ -76,6 +76,13 @@ class TestTraining:
             "recipe mnist-best with model notebook, epochs 1, augment none, tta none, normalize off: notebook"
         )
 
+    def test_another_optimizer_has_its_own_settings(self, fixed, train):
+        recipes.read("mnist-best").flags.update(optimizer="sgd", momentum=0.8, nesterov=True)
+        config, err = train("mnist-best", "--optimizer", "adam")
+        assert (config["optimizer"], config["momentum"], config["nesterov"]) == ("adam", None, False)
+        assert config["learning_rate"] == 0.003
+        assert " with epochs 1, optimizer adam, momentum none, nesterov off" in err
+
     def test_a_run_can_be_repeated_from_its_folder(self, train, command):
         config, _ = train("mnist-fast", "--augment", "none")
         code, _, err = command("train", "--config", "run", "--out", "again", "--no-report")
@@ -116,7 +123,8 @@ class TestTraining:
         np.savez("tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
         code, out, err = command("train", "--recipe", "cifar10", "--data", "tiny.npz", *QUICK)
         assert (code, out) == (2, "")
-        assert err.startswith("error: ")
+        assert err.startswith("error: the model ")
+        assert " cannot take images of 1x6x6: layer " in err
         assert err.count("\n") == 1
         assert not Path("run").exists()
 
@@ -200,6 +208,13 @@ class TestFiles:
         config = json.loads(out)["config"]
         assert (config["recipe"], config["batch_size"], config["augment"]) == ("mnist-best", 20, [])
         assert (config["optimizer"], config["normalize"]) == ("adamw", True)
+
+    @pytest.mark.parametrize("value", ['"imagenet"', "[1]", "3", '""'])
+    def test_a_file_that_names_another_recipe(self, command, value):
+        Path("mine.toml").write_text(f"recipe = {value}\n")
+        code, _, err = command("train", "--config", "mine.toml")
+        assert code == 2
+        assert err.startswith("error: unknown recipe ")
 
     def test_a_recipe_and_a_file_cannot_be_given_together(self, command):
         Path("mine.toml").write_text("seed = 1\n")

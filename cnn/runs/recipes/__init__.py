@@ -5,7 +5,6 @@ table ``[about]`` with what is known about it. ``cnn train --recipe NAME`` train
 """
 
 from dataclasses import dataclass, fields
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -58,7 +57,6 @@ class Recipe:
         ]
 
 
-@cache
 def read(name: str) -> Recipe:
     """The recipe with this name; ArgumentError if there is none."""
     require(name)
