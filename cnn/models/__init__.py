@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from backends.text import did_you_mean
 from cnn.models import sources
-from cnn.models.airbench import airbench93, airbench94
+from cnn.models.airbench import airbench93, airbench94, airbench_digits, airbench_grey
 from cnn.models.classic import (
     lenet5,
     mnist_keras,
@@ -40,6 +40,8 @@ MODELS: dict[str, Callable[[int], Network]] = {
     "mobilenet-small": mobilenet_small,
     "airbench93": airbench93,
     "airbench94": airbench94,
+    "airbench-grey": airbench_grey,
+    "airbench-digits": airbench_digits,
 }
 __all__ = [
     "MODELS",

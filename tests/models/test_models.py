@@ -23,6 +23,8 @@ PARAMETERS = {  # for 10 classes: as published, or counted from the published de
     "mobilenet-small": (CIFAR, 205_642),
     "airbench93": (CIFAR, 569_016),
     "airbench94": (CIFAR, 1_971_640),
+    "airbench-grey": (MNIST, 565_428),
+    "airbench-digits": (MNIST, 144_564),
 }
 
 
