@@ -323,8 +323,9 @@ class Config:
     )
     whiten: bool = setting(
         False, TRAINING,
-        "Compute the first convolution from the training images, so that its outputs are uncorrelated and "
-        "have variance 1, and freeze it.",
+        "Compute the first convolution from the training images instead of training it: its filters are the "
+        "principal components of the patches, scaled to variance 1, and their negatives. Give --normalize "
+        "too.",
         before=False,
     )
     validation: float = setting(

@@ -54,7 +54,7 @@ def test_a_network_that_cannot_whiten_is_refused_before_training(command, own_da
         "train", "--model", "mnist-pytorch", "--whiten", "--data", own_data, "--out", "run"
     )
     assert code == 2
-    assert "error: layer 0 Conv2D has 32 filters: expected an even number of at most 18" in err
+    assert "error: layer 0 Conv2D has 32 filters, expected an even number of at most 18" in err
 
 
 def test_whitening_a_network_that_is_fine_tuned_is_refused(command, own_data):

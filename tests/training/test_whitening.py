@@ -29,12 +29,12 @@ def outputs(net, data):
     return y.reshape(len(y), -1)
 
 
-@pytest.mark.parametrize("kernel", [2, 3, (1, 2)])
-def test_the_outputs_are_uncorrelated_and_have_variance_one(kernel, monkeypatch):
+@pytest.mark.parametrize(("kernel", "dilation"), [(2, 1), (3, 1), ((1, 2), 1), (2, 3), ((1, 3), (1, 2))])
+def test_the_outputs_are_uncorrelated_and_have_variance_one(kernel, dilation, monkeypatch):
     monkeypatch.setattr(whitening, "EPSILON", 0)
     height, width = np.broadcast_to(kernel, 2)
     components = 3 * height * width
-    net = network(cnn.Conv2D(2 * components, kernel))
+    net = network(cnn.Conv2D(2 * components, kernel, dilation=dilation))
     cnn.whiten(net, DATA)
     y = outputs(net, DATA)
     np.testing.assert_array_equal(y[components:], -y[:components])
@@ -82,16 +82,47 @@ def test_training_leaves_the_layer_as_it_is():
     assert (after["3.weight"] != before["3.weight"]).any()
 
 
+def test_a_bias_for_each_position_becomes_zero():
+    net = network(cnn.Conv2D(24, 2, untied_bias=True))
+    net.load_state_dict(net.state_dict() | {"0.bias": np.ones((24, 13, 13))})
+    cnn.whiten(net, DATA)
+    assert not net.state_dict()["0.bias"].any()
+
+
+@pytest.mark.parametrize("at_once", [1, 3 * 169 * 12])  # one image, which is more than that; three images
+def test_pieces_of_any_size_give_the_same_filters(at_once, monkeypatch):
+    whole, pieces = network(cnn.Conv2D(24, 2)), network(cnn.Conv2D(24, 2))
+    cnn.whiten(whole, DATA)
+    monkeypatch.setattr(whitening, "AT_ONCE", at_once)
+    cnn.whiten(pieces, DATA)
+    np.testing.assert_allclose(pieces.state_dict()["0.weight"], whole.state_dict()["0.weight"], atol=1e-6)
+
+
+def test_of_large_images_fewer_are_measured(monkeypatch):
+    net, few = network(cnn.Conv2D(24, 2)), network(cnn.Conv2D(24, 2))
+    monkeypatch.setattr(whitening, "PATCHES", 3 * 169 + 168)
+    cnn.whiten(net, DATA)
+    chosen = [0, 29, 59]
+    cnn.whiten(few, cnn.data.Dataset(DATA.images[chosen], DATA.labels[chosen], DATA.classes))
+    np.testing.assert_array_equal(net.state_dict()["0.weight"], few.state_dict()["0.weight"])
+
+
+SEES_ALL = "expected a Conv2D that sees all channels and is not inside another layer: put one first, or leave"
+
+
 @pytest.mark.parametrize(
     ("first", "message"),
     [
-        (cnn.Flatten(), "the first layer is 0 Flatten, expected a Conv2D of all channels"),
-        (cnn.Conv2D(6, 2, groups=3), "the first layer is 0 Conv2D, expected a Conv2D of all channels"),
+        (cnn.Flatten(), f"the first layer is 0 Flatten, {SEES_ALL}"),
+        (cnn.Conv2D(6, 2, groups=3), f"the first layer is 0 Conv2D, {SEES_ALL}"),
+        (cnn.Sequential(cnn.Conv2D(6, 2)), f"the first layer is 0 Sequential, {SEES_ALL}"),
         (
             cnn.Conv2D(26, 2),
-            "has 26 filters: expected an even number of at most 24 to whiten patches of 3 x 2",
+            "has 26 filters, expected an even number of at most 24 to whiten patches of 3 x 2 x 2 numbers: "
+            r"change it, or leave whitening out \(--no-whiten\)",
         ),
-        (cnn.Conv2D(5, 2), "has 5 filters: expected an even number of at most 24"),
+        (cnn.Conv2D(5, 2), "has 5 filters, expected an even number of at most 24"),
+        (cnn.Conv2D(6, 15, padding=1), "sees patches of 15x15, which are larger than the images of 14x14"),
     ],
 )
 def test_a_layer_that_cannot_whiten_is_refused(first, message):
