@@ -243,9 +243,12 @@ class RunFolder:
 
     @staticmethod
     def source(config: Config, saved: SavedNetwork) -> Source:
-        """The source of the run's network; that of a user's own is in the weights, if they describe it."""
-        known = config.model in models.MODELS
-        source = models.find(config.model) if known else sources.of_run(saved, config.model)
+        """The source of the run's network: the weights, or the name of a model if they do not describe it.
+
+        A newer version may have another network by this name.
+        """
+        by_name = config.model in models.MODELS and not saved.is_described
+        source = models.find(config.model) if by_name else sources.of_run(saved, config.model)
         if config.base is None:
             return source
         return replace(source, make=lambda count, shape: heads.with_head(source.make(count, shape), count))

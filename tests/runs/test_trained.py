@@ -36,6 +36,16 @@ def test_a_runs_file_alone_is_used_like_the_run(command, run, own_data):
     assert exported[0]["classes"] == ["dark", "bright"]
 
 
+def test_a_run_keeps_its_network_if_the_name_stands_for_another_one(command, run, own_data, monkeypatch):
+    monkeypatch.setitem(
+        cnn.models.MODELS, load_trained(run, backends.get("cpu")).config.model, cnn.models.lenet5
+    )
+    assert command("evaluate", run)[0] == 0
+    assert command("report", run)[0] == 0
+    code, _, err = command("train", "--resume", run, "--epochs", 2)
+    assert code == 0, err
+
+
 def test_what_is_known_of_it(run):
     folder, file = (load_trained(source, backends.get("cpu")) for source in (run, run / "model.safetensors"))
     assert folder.class_names == file.class_names == ("dark", "bright")
