@@ -208,9 +208,12 @@ def checksum(arrays: dict[str, Any], description: dict[str, Any]) -> str:
 
 
 def _compare(saved: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raise CheckpointError if the settings differ from those with which the run began."""
+    """Raise CheckpointError if the settings differ from those with which the run began.
+
+    A setting that the version of that time did not have was off: None, or False for a flag.
+    """
     for name, value in _plain(asked).items():
-        if saved.get(name) != value:
+        if saved.get(name, False if value is False else None) != value:
             raise CheckpointError(
                 f"the training run began with {name} {saved.get(name)}, now it is {value}: "
                 "give the same, or start over without the checkpoint"

@@ -42,7 +42,8 @@ def fit(net, optimizer="momentum", callbacks=(), **more):
     arguments = {
         "validation": DATA, "epochs": 3, "batch_size": 16, "schedule": cnn.schedules.Linear(0.2), "seed": 5
     }  # fmt: skip
-    return cnn.fit(net, DATA, optimizer=OPTIMIZERS[optimizer](), callbacks=callbacks, **arguments | more)
+    optimizer = OPTIMIZERS[optimizer]() if isinstance(optimizer, str) else optimizer
+    return cnn.fit(net, DATA, optimizer=optimizer, callbacks=callbacks, **arguments | more)
 
 
 class StopAfter(cnn.Callback):
@@ -309,6 +310,19 @@ class TestCheckpoint:
             cnn.CheckpointError, match=rf"c\.safetensors: {name} has 3 of 3 values that are NaN"
         ):
             SavedTraining.read(path)
+
+    def test_a_flag_that_the_version_of_the_checkpoint_did_not_have_was_off(self, tmp_path):
+        path = tmp_path / "muon.safetensors"
+        fit(network(), callbacks=[cnn.Checkpoint(path)], epochs=1, optimizer=cnn.Muon())
+        saved = SavedTraining.read(path)
+        older = [
+            {name: value for name, value in settings.items() if name not in ("hidden_only", "unit_rows")}
+            for settings in (saved.settings, saved.optimizer)
+        ]
+        self.rewrite(path, change={"settings": older[0], "optimizer": older[1]})
+        assert len(fit(network(), resume=path, epochs=2, optimizer=cnn.Muon())) == 2
+        with pytest.raises(cnn.CheckpointError, match="began with unit_rows None, now it is True"):
+            fit(network(), resume=path, epochs=2, optimizer=cnn.Muon(unit_rows=True))
 
     def rewrite(self, path, arrays=None, change=None):
         """Change what a checkpoint holds, and give it the right checksum."""
