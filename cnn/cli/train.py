@@ -16,7 +16,6 @@ from cnn.cli.job import Job
 from cnn.cli.options import DEFAULT, RUN, SETTINGS, AsJson, Out, given, with_settings
 from cnn.cli.output import print_json, print_kept, result_line, say
 from cnn.cli.recipes import print_recipes
-from cnn.data import Dataset
 from cnn.data.preprocessing import Preprocessing
 from cnn.network import Network
 from cnn.runs import recipes
@@ -205,9 +204,11 @@ def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None)
     else:
         made = source.make(len(train_set.classes), train_set.shape)
         network = config.build_network(made, train_set.shape, backend)
+    if config.whiten and saved is None:
+        if config.normalize:
+            network.preprocessing = Preprocessing.of(train_set)
+        whiten(network, train_set)
     config.freeze_layers(network)
-    if config.whiten:
-        _whiten(config, network, train_set, is_done=saved is not None)
     if not is_resumed:
         _require_named(network, len(train_set.classes))
     config.require_suitable(network)
@@ -216,16 +217,6 @@ def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None)
     sets = train_set, validation_set, test_set
     note = base.note(config, network, train_set.classes) if base else None
     return Job(config, folder, network, optimizer, *sets, is_resumed, saved, note, chosen)
-
-
-def _whiten(config: Config, network: Network, train: Dataset, is_done: bool) -> None:
-    """Let the first convolution whiten the images; in a resumed run, the checkpoint has its weights."""
-    if is_done:
-        network.freeze("0")
-        return
-    if config.normalize:
-        network.preprocessing = Preprocessing.of(train)
-    whiten(network, train)
 
 
 def _require_named(network: Network, classes: int) -> None:

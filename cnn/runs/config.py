@@ -471,11 +471,13 @@ class Config:
         return defaults.batch_size(images) if self.batch_size is None else self.batch_size
 
     def freeze_layers(self, network: Network) -> None:
-        """Freeze the layers of a fine-tuned network that the settings name, and no others."""
+        """Freeze the first layer if it whitens; and of a fine-tuned network what is named, and no others."""
         if self.base is not None:
             network.unfreeze("*")
         if self.freeze is not None:
             heads.freeze(network, self.freeze)
+        if self.whiten:
+            network.freeze("0")
 
     def make_groups(self, network: Network | None) -> list[Group]:
         """The parameters whose learning rate or decay differs; without a network, only vectors."""
