@@ -15,6 +15,7 @@ from cnn.cli.output import print_json, say, say_weights
 from cnn.data import load, needs_download
 from cnn.data.dataset import Dataset
 from cnn.data.pictures import Pictures
+from cnn.data.published.fashion_mnist import named_as
 from cnn.runs.trained import Trained, load_trained
 from cnn.support.errors import DataError
 from cnn.support.terminal import write_line
@@ -82,7 +83,10 @@ def _own_test_images(trained: Trained) -> Dataset | str:
 
 
 def _test_images(trained: Trained, data: str) -> Dataset:
-    tests = load(data, Pictures.of(trained.network), trained.seed)[1].labelled_as(trained.class_names)
+    tests = load(data, Pictures.of(trained.network), trained.seed)[1]
+    if trained.is_own(data):
+        tests = named_as(tests, trained.class_names)
+    tests = tests.labelled_as(trained.class_names)
     trained.network.check_images(tests.images)
     tests.require_classes("the page")
     return tests

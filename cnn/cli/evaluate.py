@@ -12,7 +12,7 @@ from cnn.cli.output import print_json, result_line, say_notes
 from cnn.data import load_test
 from cnn.data.notes import notes_on
 from cnn.data.pictures import Pictures
-from cnn.runs.config import absolute
+from cnn.data.published.fashion_mnist import named_as
 from cnn.runs.trained import load_trained
 from cnn.support.arguments import whole
 from cnn.support.terminal import write_line
@@ -61,15 +61,16 @@ def evaluate(
     whole("top", top)
     trained = load_trained(run, backends.get(device, kernels, threads), weights, winograd)
     network, class_names = trained.network, trained.class_names
-    is_own = data is None or (trained.config is not None and absolute(data) == trained.config.data)
     source = data or trained.require_data()
+    is_own = trained.is_own(source)
     test_set = load_test(
         source, Pictures.of(network), trained.seed, transposed=is_own and trained.transposed, whole=not is_own
     )
-    given, test_set = test_set, test_set.labelled_as(class_names)
-    say_notes(test_set.notes)
+    given = named_as(test_set, class_names) if is_own else test_set
+    say_notes(given.notes)
     if data:
         say_notes(notes_on(given, "test"))
+    test_set = given.labelled_as(class_names)
     if len(test_set) < len(given):
         unknown = some_of(name for name in given.classes if name not in class_names)
         left_out = f"{len(given) - len(test_set):,} images"

@@ -188,7 +188,9 @@ def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None)
         say("note: --tf32 has no effect on the CPU")
     saved = SavedTraining.read(earlier.checkpoint) if earlier and earlier.checkpoint.exists() else None
     base = Base.load(config, backend) if config.base and not saved else None
-    train_set, validation_set, test_set = config.load_data(base.pictures(config) if base else None)
+    pictures = base.pictures(config) if base else None
+    names = earlier.read()[2] if earlier else base.names_for(config) if base else ()
+    train_set, validation_set, test_set = config.load_data(pictures, names)
     if base:
         config = base.completed(config, train_set)
     config, chosen = config.completed_for(train_set)

@@ -12,7 +12,7 @@ from cnn.data.advice import SAVE
 from cnn.data.dataset import Dataset
 from cnn.data.pictures import Pictures
 from cnn.data.published.bundled import load_mnist
-from cnn.data.published.fashion_mnist import FASHION_MNIST, load_fashion_mnist
+from cnn.data.published.fashion_mnist import FASHION_MNIST, load_fashion_mnist, with_names
 from cnn.data.readers import cifar10
 from cnn.data.readers.common import MOST_FOLDERS, names_below, names_in, unreadable
 from cnn.data.readers.folder import Wanted, class_folders, load_parts
@@ -52,7 +52,8 @@ def load(
           downloaded once, into the folder that the environment variable CNN_DATA names, or else into
           the user's cache folder, and verified each time. For a folder with such a name, give "./mnist".
         - a folder with the four IDX files of MNIST's names, plain or .gz. EMNIST's images, which are
-          stored transposed, are turned upright if the names of the files have "emnist" in them.
+          stored transposed, are turned upright if the names of the files have "emnist" in them. The classes
+          of Fashion-MNIST have their names, which its files lack.
         - a .npz file with x_train, y_train, x_test and y_test and, optionally, the names of the classes
           in ``classes``. Nothing is ever unpickled.
         - a folder with these arrays as .npy files; the images may be larger than memory.
@@ -194,4 +195,6 @@ def _load_own(folder: Path) -> tuple[Dataset, Dataset]:
     if cifar10.is_folder(folder):
         return cifar10.load_folder(folder)
     names = names_below(folder)
-    return load_idx(folder, names) if holds_idx(folder) or idx_names(names) else load_npy(folder, names)
+    if holds_idx(folder) or idx_names(names):
+        return with_names(*load_idx(folder, names))
+    return load_npy(folder, names)

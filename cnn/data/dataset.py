@@ -229,13 +229,9 @@ class Dataset:
     def labelled_as(self, classes: tuple[str, ...]) -> "Dataset":
         """The images of these classes, labelled in this order; a class may have no images here.
 
-        A network trained on ``classes`` can be tested on the result. Images are copied as in :meth:`only`. If
-        this set has numbers in place of names and as many classes, its labels stay, and a note says so.
+        A network trained on ``classes`` can be tested on the result. Images are copied as in :meth:`only`.
         """
         self.require_classes("labelled_as")
-        if self.classes == numbered(len(classes)) and set(classes).isdisjoint(self.classes):
-            note = f"the data have no names of classes: label 0 is taken for {classes[0]!r}, and so on"
-            return self.named(classes).with_note(note)
         numbers = {name: label for label, name in enumerate(classes)}
         labels = np.array([numbers.get(name, -1) for name in self.classes])[self.labels]
         if labels.max() < 0:

@@ -18,7 +18,7 @@ from cnn.data import Dataset, augmentation
 from cnn.data.augmentation import Augmentation
 from cnn.data.fitting import FITS, require_fit
 from cnn.data.pictures import Pictures
-from cnn.data.published.fashion_mnist import with_names
+from cnn.data.published.fashion_mnist import named_as
 from cnn.models import heads, sources
 from cnn.network import Network
 from cnn.support.arguments import number, whole
@@ -417,10 +417,13 @@ class Config:
                     f"{name.replace('_', ' ')}: leave it out"
                 )
 
-    def load_data(self, pictures: Pictures | None = None) -> tuple[Dataset, Dataset | None, Dataset]:
+    def load_data(
+        self, pictures: Pictures | None = None, names: tuple[str, ...] = ()
+    ) -> tuple[Dataset, Dataset | None, Dataset]:
         """(train, validation, test), with the chosen classes and ``per_class`` training images of each.
 
-        ``pictures`` replaces the settings for pictures.
+        ``pictures`` replaces the settings for pictures. ``names`` are those of the classes in an earlier run
+        on the same data.
         ``validation`` is the part of the training set that is held out, or None.
         """
         if self.data == OWN_DATA:
@@ -433,9 +436,9 @@ class Config:
                 f"--{next(iter(asked))} is for picture files, but {self.data} has images of "
                 f"{dimensions(train.shape)}: leave it out"
             )
-        if self.recipe is not None:  # runs that are older than recipes have numbers as classes
-            train, test = with_names(train, test)
         train, test = train.only(self.classes, self.per_class), test.only(self.classes)
+        if names:
+            train, test = named_as(train, names), named_as(test, names)
         if not self.validation:
             return train, None, test
         return *train.split(self.validation, self.seed), test

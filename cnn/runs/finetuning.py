@@ -63,6 +63,10 @@ class Base:
         own = Pictures.of(self.trained.network)
         return replace(own, fit=config.fit or own.fit)
 
+    def names_for(self, config: Config) -> tuple[str, ...]:
+        """The names of the classes, if the new run has the same data as the base."""
+        return self.trained.class_names if self.trained.is_own(config.data) else ()
+
     def completed(self, config: Config, train: Dataset) -> Config:
         """``config`` with the settings for pictures, so that the data can be loaded without the base."""
         if train.shape != self.trained.network.input_shape:

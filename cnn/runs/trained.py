@@ -13,7 +13,7 @@ from cnn.data.checked import numbered
 from cnn.models import MODELS
 from cnn.models.sources import TOML, is_run
 from cnn.network import Network
-from cnn.runs.config import Config
+from cnn.runs.config import Config, absolute
 from cnn.runs.folder import RunFolder
 from cnn.saving.weights import SavedNetwork
 from cnn.support.errors import ArgumentError, CheckpointError
@@ -44,6 +44,10 @@ class Trained:
     def transposed(self) -> bool:
         """Whether the images of the run's data are stored transposed."""
         return self.config.transposed if self.config else Config.transposed
+
+    def is_own(self, data: str) -> bool:
+        """Whether ``data`` are the data of the run."""
+        return self.config is not None and self.config.data in (data, absolute(data))
 
     def require_data(self) -> str:
         """The data set of the run; ArgumentError or DataError if there is none."""

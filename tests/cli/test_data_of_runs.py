@@ -5,7 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.small_files import NAMES, idx
 from helpers.small_run import SMALL
+
+from cnn.data.published.fashion_mnist import CLASSES
+
+# labels with which the training and the test set of Fashion-MNIST begin
+CLOTHES = (9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 1, 4, 6, 8), (9, 2, 1, 1, 6, 1, 4, 6, 5, 7, 0, 3)
+
+
+def write_idx(train_labels, test_labels):
+    """Write IDX files with these labels; -> the folder."""
+    Path("data").mkdir()
+    random = np.random.default_rng(0)
+    for name, labels in zip(NAMES, (train_labels, train_labels, test_labels, test_labels), strict=True):
+        images = random.integers(0, 256, (len(labels), 28, 28))
+        Path("data", name).write_bytes(idx(images if "images" in name else np.array(labels)))
+    return "data"
+
+
+def class_names(run):
+    return tuple(json.loads(Path(run, "config.json").read_text())["class_names"])
 
 
 def test_evaluate_gives_what_train_gave(command, own_data):
@@ -102,3 +122,38 @@ def test_mnist_is_the_bundled_set_wherever_one_stands(command, tmp_path):
     code, _, err = command("train", *SMALL, "--classes", "0,1", "--per-class", 8, "--out", "run")
     assert code == 0, err
     assert err.startswith("notebook on 16 images of mnist")
+
+
+def test_fashion_mnist_has_its_names_which_its_files_lack(command):
+    data = write_idx(*CLOTHES)
+    code, _, err = command("train", *SMALL, "--data", data, "--out", "run")
+    assert code == 0, err
+    assert class_names("run") == CLASSES
+    code, out, err = command("evaluate", "run")
+    assert (code, "Ankle boot" in out) == (0, True)
+    assert "names" not in err
+    code, out, err = command("evaluate", "run", "--data", "mnist")
+    assert (code, out) == (2, "")
+    assert "has none of the classes 'T-shirt/top'" in err
+
+
+def test_other_idx_files_have_numbers(command):
+    data = write_idx(CLOTHES[0][::-1], CLOTHES[1])
+    assert command("train", *SMALL, "--data", data, "--out", "run")[0] == 0
+    assert class_names("run") == tuple("0123456789")
+
+
+def test_a_run_that_is_older_than_the_names_keeps_its_numbers(command):
+    flags = (*SMALL, "--data", write_idx(*CLOTHES), "--classes", "9,0,3")
+    assert command("train", *flags, "--out", "run")[0] == 0
+    path = Path("run/config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"class_names": ["9", "0", "3"]}))
+    code, _, err = command("train", "--resume", "run", "--epochs", 2, "--no-report")
+    assert code == 0, err
+    assert class_names("run") == ("9", "0", "3")
+    code, out, err = command("evaluate", "run", "--json")
+    assert code == 0, err
+    assert list(json.loads(out)["per_class"]) == ["9", "0", "3"]
+    code, _, err = command("train", *flags[2:], "--from", "run", "--out", "new")
+    assert code == 0, err
+    assert "all layers have its weights, since the 3 classes are the same" in err

@@ -154,29 +154,6 @@ class TestTraining:
         assert out.startswith("recipe fashion: ")
         assert " on 20 images of " in out
 
-    def test_fashion_mnist_has_its_names_which_its_files_lack(self, command, tmp_path):
-        first = {"train": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 1, 4, 6, 8), "t10k": (9, 2, 1, 1, 6, 1, 4, 6, 5, 7)}
-        (tmp_path / "data").mkdir()
-        for name in NAMES:
-            labels = np.array(first[name.split("-")[0]])
-            images = np.zeros((len(labels), 28, 28))
-            write(tmp_path / "data" / name, idx(images if "images" in name else labels))
-        flags = ("--data", "data", "--model", "notebook", *QUICK)
-        code, _, err = command("train", "--recipe", "fashion", *flags)
-        assert code == 0, err
-        names = json.loads(Path("run/config.json").read_text())["class_names"]
-        assert (names[0], names[9]) == ("T-shirt/top", "Ankle boot")
-        code, _, err = command("train", "--resume", "run", "--epochs", 2, "--no-report")
-        assert code == 0, err
-        code, out, err = command("evaluate", "run")
-        assert (code, "Ankle boot" in out) == (0, True)
-        assert "note: the data have no names of classes: label 0 is taken for 'T-shirt/top', and so on" in err
-
-    def test_other_idx_files_have_numbers(self, command, small_data):
-        flags = ("--data", small_data["mnist"], "--model", "notebook", *QUICK)
-        assert command("train", "--recipe", "fashion", *flags)[0] == 0
-        assert json.loads(Path("run/config.json").read_text())["class_names"][0] == "0"
-
     def test_dry_run(self, command, small_data):
         flags = ("--data", small_data["cifar10"], "--dry-run", "--json")
         code, out, err = command("train", "--recipe", "cifar10", *flags)

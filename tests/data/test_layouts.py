@@ -322,13 +322,9 @@ class TestLabelledAs:
     def test_the_same_classes_are_not_copied(self):
         assert np.shares_memory(self.SET.labelled_as(self.SET.classes).images, self.SET.images)
 
-    def test_numbers_in_place_of_names_are_labels(self):
-        named = Dataset(X_TRAIN, Y_TRAIN).labelled_as(("ant", "bee", "cat"))
-        assert named.classes == ("ant", "bee", "cat")
-        assert named.labels.tolist() == Y_TRAIN.tolist()
-        assert named.notes == ("the data have no names of classes: label 0 is taken for 'ant', and so on",)
-        with refused("has none of the classes"):
-            Dataset(X_TRAIN, Y_TRAIN).labelled_as(("ant", "bee"))
+    def test_numbers_are_names_too(self):
+        with refused("has none of the classes 'ant', 'bee', 'cat', but '0', '1', '2'"):
+            Dataset(X_TRAIN, Y_TRAIN).labelled_as(("ant", "bee", "cat"))
         swapped = Dataset(X_TRAIN, Y_TRAIN).labelled_as(("2", "1", "0"))
         assert swapped.labels.tolist() == (2 - Y_TRAIN).tolist()
 
