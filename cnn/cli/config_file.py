@@ -1,6 +1,7 @@
 """``--config`` and ``--recipe``: a command's flags from a file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from cnn.support.text import short
 
 MOST_TOML = 64 << 10  # bytes of a file of flags, with room for comments
 LONGEST = 200  # letters of what an error shows of the file
+
+# settings whose values are meant for one optimizer
+OF_ONE_OPTIMIZER = {
+    "learning_rate", "momentum", "nesterov", "weight_decay", "bias_rate", "optimizer_options",
+}  # fmt: skip
 
 
 def take_defaults(context: typer.Context, path: Path | None) -> Path | None:
@@ -92,11 +98,19 @@ def _read(path: Path) -> dict[str, Any]:
 def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
     """The flags among the values, and those of the recipe that they name."""
     flags = {key: value for key, value in values.items() if key != recipes.ABOUT}
-    if flags.get("recipe") is None:
-        return flags
-    own = {key.replace("-", "_") for key in flags}
-    of_recipe = recipes.read(flags["recipe"]).flags
-    return {key: value for key, value in of_recipe.items() if key not in own} | flags
+    return flags if flags.get("recipe") is None else over(recipes.read(flags["recipe"]).flags, flags)
+
+
+def over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Both settings together; those of ``upper`` replace those of ``lower``.
+
+    If ``upper`` has another optimizer, what ``lower`` has for its own optimizer is left out.
+    """
+    replaced = {name.replace("-", "_") for name in upper}
+    own = lower.get("optimizer", Config.optimizer)
+    if upper.get("optimizer", own) != own:
+        replaced |= OF_ONE_OPTIMIZER
+    return {name: value for name, value in lower.items() if name not in replaced} | dict(upper)
 
 
 def _of_run(path: Path, values: dict[str, Any]) -> dict[str, Any]:

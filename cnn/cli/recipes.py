@@ -1,11 +1,13 @@
 """The list of recipes that ``cnn train --recipe`` prints."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from cnn.cli.output import print_json
 from cnn.runs import recipes
 from cnn.runs.recipes import Recipe
+from cnn.support.errors import ArgumentError
 from cnn.support.terminal import fold, print_table, screen_width, write_line
 
 HEADINGS = ("recipe", "data", "test accuracy", "seeds", "minutes")
@@ -28,6 +30,15 @@ def print_recipes(as_json: bool) -> None:
         "and their sources."
     )
     write_line("\n" + fold(note, screen_width(sys.stdout) or WIDTH))
+
+
+def require_alone(options: Mapping[str, str]) -> None:
+    """Raise ArgumentError if one of these options of the command line cannot be next to a bare --recipe."""
+    others = [flag for name, flag in options.items() if name not in ("recipe", "as_json")]
+    if others:
+        raise ArgumentError(
+            f"--recipe has no name, but {others[0]} is given: expected one of {', '.join(recipes.NAMES)}"
+        )
 
 
 def _row(recipe: Recipe) -> list[str]:

@@ -11,11 +11,11 @@ from backends import Backend, DeviceUnavailable
 from backends.cpu.threads import available_cores
 from cnn import models
 from cnn.cli.app import app, examples
-from cnn.cli.config_file import take_defaults, take_recipe
+from cnn.cli.config_file import over, take_defaults, take_recipe
 from cnn.cli.job import Job
-from cnn.cli.options import DEFAULT, RUN, SETTINGS, AsJson, Out, given, with_settings
+from cnn.cli.options import RUN, SETTINGS, AsJson, Out, given, with_settings
 from cnn.cli.output import print_json, print_kept, result_line, say
-from cnn.cli.recipes import print_recipes
+from cnn.cli.recipes import print_recipes, require_alone
 from cnn.data.preprocessing import Preprocessing
 from cnn.network import Network
 from cnn.runs import recipes
@@ -29,8 +29,6 @@ from cnn.training.whitening import whiten
 # what may be given with --resume
 CHANGEABLE = [name for name, field in SETTINGS.items() if field.metadata["changeable"]]
 CHANGEABLE_FLAGS = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABLE)
-
-OF_ONE_OPTIMIZER = ("momentum", "nesterov", "optimizer_options")  # settings that others may not have
 
 
 @app.command(
@@ -110,17 +108,11 @@ def train(
     Ctrl-C stops it after the current batch, and --resume continues from there.
     """
     if recipe == "":
-        require_alone(context)
+        require_alone(given(context))
         print_recipes(as_json)
         return
     earlier = RunFolder(resume) if resume else None
-    config = resumed(context, earlier) if earlier else Config(recipe=recipe, **settings)
-    if not earlier and recipe and config_file and "recipe" in given(context):
-        raise ArgumentError("--recipe and --config cannot be given together: leave one of them out")
-    if not earlier:
-        config = with_given_optimizer(context, config)
-    if config.base and not earlier:
-        config = on_base(context, config)
+    config = resumed(context, earlier) if earlier else begun(context, recipe, settings)
     job = make_job(config, earlier, out)
     if dry_run:
         if find_rate:
@@ -142,23 +134,15 @@ def train(
     job.require_learned()
 
 
-def require_alone(context: typer.Context) -> None:
-    """Raise ArgumentError if an option other than --json is next to a --recipe without a name."""
-    others = [flag for name, flag in given(context).items() if name not in ("recipe", "as_json")]
-    if others:
-        raise ArgumentError(
-            f"--recipe has no name, but {others[0]} is given: expected one of {', '.join(recipes.NAMES)}"
-        )
-
-
-def with_given_optimizer(context: typer.Context, config: Config) -> Config:
-    """``config`` without the settings that a file has for another optimizer than the given one."""
-    of_file = (context.default_map or {}).get("optimizer", config.optimizer)
-    if config.optimizer == of_file:
-        return config
+def begun(context: typer.Context, recipe: str | None, settings: dict[str, Any]) -> Config:
+    """The configuration of a new run; the options replace the values of a recipe or a file."""
     options = given(context)
-    unused = {name: getattr(DEFAULT, name) for name in OF_ONE_OPTIMIZER if name not in options}
-    return replace(config, **unused)
+    if "recipe" in options and "config_file" in options:
+        raise ArgumentError("--recipe and --config cannot be given together: leave one of them out")
+    chosen = {name: value for name, value in settings.items() if name in options}
+    kept = over(context.default_map or {}, chosen)
+    config = Config(recipe=recipe, **{name: value for name, value in settings.items() if name in kept})
+    return on_base(context, config) if config.base else config
 
 
 def on_base(context: typer.Context, config: Config) -> Config:

@@ -13,6 +13,10 @@ from helpers.small_files import NAMES, idx, write
 from cnn.runs import recipes
 
 ROOT = Path(recipes.__file__).parent
+OF_SGD = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.8, "nesterov": True}
+OF_SGD |= {"weight_decay": 0.001, "bias_rate": 64}
+OF_ADAM = {"optimizer": "adam", "learning_rate": 0.001, "momentum": None, "nesterov": False}
+OF_ADAM |= {"weight_decay": 0, "bias_rate": 1}
 QUICK = ("--epochs", 1, "--device", "cpu", "--no-report", "--out", "run")
 
 
@@ -77,11 +81,19 @@ class TestTraining:
         )
 
     def test_another_optimizer_has_its_own_settings(self, fixed, train):
-        recipes.read("mnist-best").flags.update(optimizer="sgd", momentum=0.8, nesterov=True)
-        config, err = train("mnist-best", "--optimizer", "adam")
-        assert (config["optimizer"], config["momentum"], config["nesterov"]) == ("adam", None, False)
-        assert config["learning_rate"] == 0.003
-        assert " with epochs 1, optimizer adam, momentum none, nesterov off" in err
+        recipes.read("mnist-best").flags.update(OF_SGD)
+        config, _ = train("mnist-best", "--optimizer", "adam")
+        assert {name: config[name] for name in OF_SGD} == OF_ADAM
+
+    def test_what_is_given_with_another_optimizer_holds(self, fixed, train):
+        recipes.read("mnist-best").flags.update(OF_SGD)
+        config, _ = train("mnist-best", "--optimizer", "adam", "--learning-rate", 0.002, "--bias-rate", 3)
+        assert {name: config[name] for name in OF_SGD} == OF_ADAM | {"learning_rate": 0.002, "bias_rate": 3}
+
+    def test_the_same_optimizer_keeps_the_settings(self, fixed, train):
+        recipes.read("mnist-best").flags.update(OF_SGD)
+        config, _ = train("mnist-best", "--optimizer", "sgd")
+        assert {name: config[name] for name in OF_SGD} == OF_SGD
 
     def test_a_run_can_be_repeated_from_its_folder(self, train, command):
         config, _ = train("mnist-fast", "--augment", "none")
@@ -185,6 +197,33 @@ class TestFiles:
         config = json.loads(out)["config"]
         assert (config["recipe"], config["batch_size"], config["augment"]) == ("mnist-best", 20, [])
         assert (config["optimizer"], config["normalize"]) == ("adamw", True)
+
+    @pytest.mark.parametrize(
+        ("text", "flags"),
+        [
+            ('recipe = "mnist-best"\noptimizer = "adam"\n', ()),
+            ('optimizer = "adam"\nrecipe = "mnist-best"\nbias_rate = 1\n', ()),
+            ('recipe = "mnist-best"\n', ("--optimizer", "adam")),
+            ('recipe = "mnist-best"\noptimizer = "rmsprop"\nmomentum = 0.5\n', ("--optimizer", "adam")),
+            ("momentum = 0.9\nnesterov = true\n", ("--optimizer", "adam")),
+        ],
+    )
+    def test_another_optimizer_has_its_own_settings(self, fixed, command, small_data, text, flags):
+        recipes.read("mnist-best").flags.update(OF_SGD)
+        Path("mine.toml").write_text(text)
+        data = ("--data", small_data["mnist"], "--dry-run", "--json")
+        code, out, err = command("train", "--config", "mine.toml", *data, *flags)
+        assert code == 0, err
+        config = json.loads(out)["config"]
+        assert {name: config[name] for name in OF_SGD} == OF_ADAM
+
+    def test_the_settings_of_a_file_for_its_own_optimizer_hold(self, fixed, command, small_data):
+        recipes.read("mnist-best").flags.update(OF_SGD)
+        Path("mine.toml").write_text('recipe = "mnist-best"\noptimizer = "adam"\nlearning-rate = 0.01\n')
+        data = ("--data", small_data["mnist"], "--dry-run", "--json")
+        _, out, _ = command("train", "--config", "mine.toml", *data)
+        config = json.loads(out)["config"]
+        assert {name: config[name] for name in OF_SGD} == OF_ADAM | {"learning_rate": 0.01}
 
     @pytest.mark.parametrize("value", ['"imagenet"', "[1]", "3", '""'])
     def test_a_file_that_names_another_recipe(self, command, value):
