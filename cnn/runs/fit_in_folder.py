@@ -1,6 +1,8 @@
 """Trains as ``cnn.fit`` does, and keeps the folder and the report of the run."""
 
+import inspect
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from cnn.training.averaging import EMA
 from cnn.training.callbacks import Callback, Dispensable, LearningGuard, NaNGuard, Progress
 from cnn.training.fit import fit
 from cnn.training.gradients import ClipNorm, ClipValue
+from cnn.training.losses import CrossEntropy
 from cnn.training.named import OPTIMIZERS
+from cnn.training.optimizers import Optimizer
 from cnn.training.preparation import PreparedRun, prepare
 from cnn.training.schedules import SCHEDULES
 
@@ -66,11 +70,13 @@ def _config(prepared: PreparedRun) -> Config:
         epochs=prepared.epochs,
         batch_size=prepared.batch_size,
         optimizer=_name(inner, OPTIMIZERS),
+        optimizer_options=_options(inner),
         learning_rate=found["learning_rate"],
         momentum=found.get("momentum"),
         nesterov=found.get("nesterov", False),
         weight_decay=found.get("weight_decay"),
         ema=optimizer.decay if isinstance(optimizer, EMA) else 0.0,
+        label_smoothing=prepared.loss.label_smoothing if isinstance(prepared.loss, CrossEntropy) else 0.0,
         schedule=_name(prepared.schedule, SCHEDULES),
         warmup=prepared.schedule.warmup,
         clip=limits.get(ClipNorm, 0.0),
@@ -83,6 +89,23 @@ def _config(prepared: PreparedRun) -> Config:
         stream=prepared.stream,
         **_of(network),
     )
+
+
+def _options(optimizer: Optimizer) -> list[str] | None:
+    """The arguments of the optimizer that have no setting of their own, unless they are its defaults."""
+    own, found, options = {each.name for each in fields(Config)}, optimizer.present_settings, []
+    for name, argument in inspect.signature(type(optimizer)).parameters.items():
+        value = found.get(name, argument.default)
+        if name not in own | {"groups"} and value != argument.default:
+            options.append(f"{name}={_as_option(value)}")
+    return options or None
+
+
+def _as_option(value: Any) -> str:
+    """A value as --optimizer-options takes it."""
+    if isinstance(value, tuple):
+        return ":".join(map(_as_option, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _of(network: Network) -> dict[str, Any]:

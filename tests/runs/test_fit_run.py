@@ -74,6 +74,22 @@ def test_the_commands_take_the_run(command, sets, own_data):
     assert re.match(r"error: runs.mine was trained in Python: resume it there, with cnn\.fit\(", err)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (cnn.Muon(hidden_only=True, steps=3), ["steps=3", "hidden_only=true"]),
+        (cnn.EMA(cnn.Adam(betas=(0.7, 0.9))), ["betas=0.7:0.9"]),
+        (cnn.SGD(0.1, momentum=0.9, nesterov=True, groups=[cnn.Group("*.bias", 2)]), None),
+    ],
+)
+def test_its_settings_have_the_further_arguments_of_the_optimizer_and_the_loss(sets, optimizer, expected):
+    cnn.fit(network(), sets[0], run="run", optimizer=optimizer, loss=cnn.CrossEntropy(0.1), callbacks=[])
+    config, _, _ = RunFolder("run").read()
+    assert (config.optimizer_options, config.label_smoothing) == (expected, 0.1)
+    made = config.make_optimizer(len(sets[0])).present_settings
+    assert made | {"groups": None} == optimizer.present_settings | {"groups": None}
+
+
 def test_it_is_resumed_in_another_folder(sets):
     train, _ = sets
     cnn.fit(network(), train, run="half", epochs=1, optimizer=cnn.SGD(0.1), callbacks=[])
