@@ -22,10 +22,11 @@ from peers.avx2 import hold_to_avx2
 from peers.contenders import CONTENDERS, CPU_ONLY, LOOKED_INTO, TAKING_PART
 from peers.networks import MEASURED, NETWORKS
 from peers.page import make_page, make_tables
-from peers.processes import Processes, measure_growth, say
+from peers.processes import Processes, measure_growth
 from peers.results import Memory, Results, describe_machine
 from peers.task import PHASES, Setting
 from shared.options import Parser, listed, one_of, whole
+from shared.progress import say
 
 import backends
 from backends.cpu.threads import available_cores

@@ -15,15 +15,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from peers.processes import say
 from recipe_parts import page
 from recipe_parts.command import ROOT, Command, CommandFailed
 from recipe_parts.measured import describe
 from recipe_parts.pytorch import compare, require_pytorch
 from recipe_parts.record import Record, to_compare, to_train
 from shared.options import Parser, whole
+from shared.progress import say
 
 from cnn.runs import recipes
+from cnn.runs.config import Config
 from cnn.support.errors import ArgumentError, DataError, DeviceUnavailable, DisagreementError
 from cnn.support.files import reason_of
 from cnn.support.terminal import write_line
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def make_parser() -> Parser:
-    """The options."""
+    """Make the parser of the options."""
     parser = Parser(__doc__)
     names = ", ".join(recipes.NAMES)
     parser.add_argument("name", nargs="?", metavar="NAME", help=f"the recipe: {names}")
@@ -104,11 +105,14 @@ def measure(arguments: argparse.Namespace, flags: Sequence[str]) -> None:
     name, first = arguments.name, arguments.first_seed
     command = Command(name, arguments.data, flags)
     plan = command.plan(first)
-    measured = describe(plan, recipes.read(name).flags["data"])
+    config = Config(**plan["config"])
+    sets = config.load_data()
+    measured = describe(config, plan["steps"], sets, recipes.read(name).flags["data"])
     path = FOLDER / f"{name}.json"
     if arguments.peer:
         record = to_compare(path, name, measured, first)
-        record.pytorch = {"commit": measured["commit"], "machine": measured["machine"], **compare(plan)}
+        found = compare(config, plan["steps"], sets[0])
+        record.pytorch = {"commit": measured["commit"], "machine": measured["machine"], **found}
         save(record, path)
         return
     record = to_train(path, name, measured, first, say)

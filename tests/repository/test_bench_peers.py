@@ -47,8 +47,8 @@ def run(*arguments, cwd):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def setting(network="notebook", batch_size=1, threads=1):
-    return Setting(NETWORKS[network], batch_size, threads)
+def setting(network="notebook", batch_size=1, threads=1, **others):
+    return Setting(NETWORKS[network], batch_size, threads, **others)
 
 
 def check(*jobs):
@@ -207,8 +207,8 @@ def test_another_loss_is_found():
 def test_ours_has_the_update_that_is_asked_for():
     sgd = ours.make_optimizer(Training(momentum=0.8, nesterov=True, weight_decay=0.1))
     assert (type(sgd), sgd.momentum, sgd.nesterov, sgd.weight_decay) == (cnn.SGD, 0.8, True, 0.1)
-    adam = ours.make_optimizer(Training("adam", momentum=0.8, weight_decay=0.1))
-    assert (type(adam), adam.weight_decay) == (cnn.Adam, 0.1)
+    adam = ours.make_optimizer(Training("adam", momentum=0.8, weight_decay=0.1, betas=(0.7, 0.9)))
+    assert (type(adam), adam.weight_decay, adam.betas) == (cnn.Adam, 0.1, (0.7, 0.9))
     muon = ours.make_optimizer(Training("muon", steps=3))
     assert (type(muon), muon.steps, muon.other_rate) == (cnn.Muon, 3, muon.learning_rate)
 
@@ -331,6 +331,12 @@ def test_who_is_absent_says_why(monkeypatch):
     results = Results(describe_machine(), 2, proof.absent | {"jax": "no JAX"}, [], [], [])
     lines = "- the missing one: not measured: it is not installed\n- JAX jit: not measured: no JAX\n"
     assert lines in page.make_tables(results)
+
+
+@pytest.mark.parametrize("training", [Training("adam"), Training(label_smoothing=0.1), Training(clip=1)])
+def test_who_has_another_step_than_is_asked_for_is_absent(training):
+    proof = check((setting(training=training), ["loops", "portable"]))
+    assert proof.absent == {"loops": "its step has plain SGD alone, without label smoothing or clipping"}
 
 
 def test_who_goes_image_by_image_is_left_out_where_it_is_slow(monkeypatch):

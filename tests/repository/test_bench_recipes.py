@@ -1,5 +1,6 @@
 """scripts/benchmarks/recipes.py: it trains what is missing, and its figures are what they are called."""
 
+import hashlib
 import json
 import statistics
 import sys
@@ -10,6 +11,7 @@ import pytest
 from helpers import ROOT
 from scipy import stats
 
+from cnn.data.published.downloads import PublishedFile
 from cnn.runs.config import Config
 from cnn.support.errors import ArgumentError
 
@@ -200,7 +202,7 @@ def compared(monkeypatch):
         "times_pytorch": {"median": 2.0, "low": 1.9, "high": 2.25},
     }
     monkeypatch.setattr(script, "require_pytorch", lambda: None)
-    monkeypatch.setattr(script, "compare", lambda plan: found)
+    monkeypatch.setattr(script, "compare", lambda config, steps, train: found)
     return found
 
 
@@ -282,7 +284,7 @@ def test_without_pytorch_there_is_no_comparison(trained, monkeypatch, place, cal
 
 
 def make_record(trained, **others):
-    what = measured.describe(trained.plan(None, 0), "mnist")
+    what = measured.describe(trained.config, 6, trained.config.load_data(), "mnist")
     what |= {"title": NAME, "hardware": {"processor": "Fast", "threads": 2, "vector_bits": 512}}
     runs = [Run(seed, accuracy, 0.1, 60.0 + seed, 300.0) for seed, accuracy in ((5, 0.99), (6, 0.98))]
     return Record(NAME, what, 5, runs, **others)
@@ -342,7 +344,8 @@ def test_the_page_shows_the_files_next_to_it():
     [
         ("cifar10", "cifar10", 50_000, 10_000, "cifar10, test set"),
         ("cifar10", "cifar10", 500, 10_000, "cifar10, test set"),
-        ("/somewhere/binary", "cifar10", 50_000, 10_000, "cifar10, test set"),
+        ("mnist", "fashion-mnist", 60_000, 10_000, "mnist, test set"),
+        ("/somewhere/binary", "cifar10", 50_000, 10_000, "binary"),  # which may be of other images
         ("/somewhere/held.npz", "cifar10", 45_000, 5_000, "cifar10, 5,000 training images held out"),
         (
             "/somewhere/held.npz",
@@ -358,17 +361,43 @@ def test_the_table_names_the_images(source, published, training, test, expected)
     assert measured.data_name(source, published, training, test) == expected
 
 
+def test_the_published_files_are_known_by_their_checksums(tmp_path, monkeypatch):
+    files = {"images.gz": b"images", "labels.gz": b"labels"}
+    published = [
+        PublishedFile(name, len(content), hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+    ]
+    monkeypatch.setitem(measured.DOWNLOADED, "fashion-mnist", published)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+
+    def name():
+        return measured.data_name(str(tmp_path), "fashion-mnist", 60_000, 10_000)
+
+    assert name() == "fashion-mnist, test set"
+    (tmp_path / "labels.gz").write_bytes(b"others")
+    assert name() == tmp_path.name
+    (tmp_path / "labels.gz").unlink()
+    assert name() == tmp_path.name
+    monkeypatch.setitem(measured.DOWNLOADED, "cifar10", published[:1])
+    assert measured.data_name(str(tmp_path / "images.gz"), "cifar10", 1, 1) == "cifar10, test set"
+
+
 def test_the_comparison_has_the_recipes_network_and_update(data):
     config = Config(
         model="lenet5", data=str(data), batch_size=16, optimizer="muon", momentum=0.6, weight_decay=0.01,
         optimizer_options=["steps=3", "hidden_only=true", "other_rate=0.1"], label_smoothing=0.2, whiten=True,
         threads=1,
     )  # fmt: skip
-    setting = pytorch.make_setting(config)
+    train, _, _ = config.load_data()
+    setting = pytorch.make_setting(config, train)
     assert (setting.network.shape, setting.network.frozen) == ((1, 28, 28), ("0",))
     assert (setting.batch_size, setting.threads) == (16, 1)
-    expected = Training("muon", 0.6, True, 0.01, 3, True, label_smoothing=0.2, clip=config.clip)
-    assert setting.training == expected
+    given = {"steps": 3, "hidden_only": True, "label_smoothing": 0.2, "clip": config.clip}
+    assert setting.training == Training("muon", 0.6, True, 0.01, **given)
+    adam = replace(config, optimizer="adam", momentum=None, optimizer_options=["betas=0.7:0.9"], ema=0.9)
+    given = {"betas": (0.7, 0.9), "label_smoothing": 0.2, "clip": config.clip}
+    assert pytorch.make_training(adam, images=40) == Training("adam", weight_decay=0.01, **given)
 
 
 def test_dropout_drops_nothing_in_the_comparison():
@@ -381,15 +410,36 @@ def test_the_comparison_is_on_the_cpu(data, monkeypatch):
         name = "cuda"
 
     monkeypatch.setattr(pytorch, "find_backend", lambda config: Elsewhere)
+    config = Config(data=str(data))
     with pytest.raises(ArgumentError, match="--peer measures on the CPU, but the run is on cuda"):
-        pytorch.make_setting(Config(data=str(data)))
+        pytorch.make_setting(config, config.load_data()[0])
+
+
+def test_a_layer_that_is_not_translated_cannot_be_compared(data, monkeypatch):
+    class Translating:
+        def __init__(self, threads):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def prove(self, jobs):
+            raise NotImplementedError("this script has no module of PyTorch for Mish()")
+
+    monkeypatch.setattr(pytorch, "Processes", Translating)
+    config = Config(model="lenet5", data=str(data))
+    with pytest.raises(ArgumentError, match="--peer cannot compare: this script has no module of PyTorch"):
+        pytorch.compare(config, 6, config.load_data()[0])
 
 
 def test_ours_and_pytorch_take_turns(data, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(pytorch, "PYTORCH", ("pytorch", "channels_last"))  # compiling takes long
     config = Config(model="lenet5", data=str(data), batch_size=16, threads=1, label_smoothing=0.1)
-    found = pytorch.compare({"config": asdict(config), "steps": 100}, rounds=2)
+    found = pytorch.compare(config, 100, config.load_data()[0], rounds=2)
     seconds = {name: spread["median"] for name, spread in found["step_seconds"].items()}
     assert seconds.keys() == {"ours, compiled", "PyTorch eager", "PyTorch channels_last"}
     assert found["pytorch_training_seconds"] == 100 * seconds[found["fastest"]]

@@ -173,7 +173,7 @@ def _pairs(a: Record, b: Record) -> Iterator[tuple[str, str, Any, Any, float]]:
 
 
 def _norm(arrays: Mapping[str, Any]) -> float:
-    """Of all numbers in the arrays."""
+    """The norm of all numbers in the arrays."""
     return float(np.linalg.norm([np.linalg.norm(array) for array in arrays.values()]))
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from peers.peer import Peer
-from peers.task import Setting, Task
+from peers.peer import Absent, Peer
+from peers.task import Setting, Task, Training
 
 Start = Callable[[Task], Peer]
 OURS = "compiled"
@@ -26,6 +26,17 @@ class Contender:
     load: Callable[[str], Start]
     image_by_image: bool = False  # so that its time grows as the batch does
     takes: Callable[[Setting], bool] = lambda setting: True
+
+
+def _with_sgd_alone(start: Start) -> Start:
+    """``start`` for a peer whose step has the default loss and update; it raises Absent for others."""
+
+    def start_if_default(task: Task) -> Peer:
+        if task.setting.training != Training():
+            raise Absent("its step has plain SGD alone, without label smoothing or clipping")
+        return start(task)
+
+    return start_if_default
 
 
 def _load_ours(device: str, kernels: str) -> Start:
@@ -53,20 +64,20 @@ def _load_compiled(device: str) -> Start:
     from peers.pytorch import Compiled, CompiledStep, require
 
     require(device)
-    return Compiled if device == "cpu" else CompiledStep
+    return Compiled if device == "cpu" else _with_sgd_alone(CompiledStep)
 
 
 def _load_jax(device: str) -> Start:
     from peers.jax import Jit, require
 
     require(device)
-    return Jit
+    return _with_sgd_alone(Jit)
 
 
 def _load_loops(device: str) -> Start:
     from peers.loops import Loops
 
-    return Loops
+    return _with_sgd_alone(Loops)
 
 
 def _is_plain(setting: Setting) -> bool:

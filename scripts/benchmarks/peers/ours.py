@@ -76,6 +76,7 @@ def make_optimizer(training: Training) -> Optimizer:
         "momentum": training.momentum,
         "nesterov": training.nesterov,
         "weight_decay": training.weight_decay,
+        "betas": training.betas,
         "steps": training.steps,
         "hidden_only": training.hidden_only,
         "unit_rows": training.unit_rows,

@@ -1,10 +1,11 @@
 """Where it runs: a process for each number of threads, and one for each training whose memory is measured."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
+
+from shared.progress import say
 
 import backends
 from peers import agreement, memory, timing
@@ -60,8 +61,3 @@ def measure_growth(setting: Setting, name: str) -> int | None:
     say(f"memory of {setting}, {name}")
     with start(setting.threads) as pool:
         return pool.submit(memory.growth, setting, name).result()
-
-
-def say(line: str) -> None:
-    """One line of progress."""
-    print(line, file=sys.stderr, flush=True)

@@ -226,21 +226,21 @@ class Muon:
 def make_optimizer(
     training: Training, parameters: Sequence[nn.Parameter], layout: torch.memory_format
 ) -> torch.optim.Optimizer | Muon:
-    """PyTorch's optimizer for ``training``; Absent if there is none here."""
+    """PyTorch's optimizer for ``training``; NotImplementedError if there is none here."""
     match training.optimizer:
         case "sgd":
             return make_sgd(parameters, training)
         case "adam":
-            return torch.optim.Adam(parameters, RATE, weight_decay=training.weight_decay)
+            return torch.optim.Adam(parameters, RATE, training.betas, weight_decay=training.weight_decay)
         case "adamw":
-            return torch.optim.AdamW(parameters, RATE, weight_decay=training.weight_decay)
+            return torch.optim.AdamW(parameters, RATE, training.betas, weight_decay=training.weight_decay)
         case "muon":
             return Muon(parameters, training, layout)
-    raise Absent(f"this script has no optimizer of PyTorch for {training.optimizer}")
+    raise NotImplementedError(f"this script has no optimizer of PyTorch for {training.optimizer}")
 
 
 def make_sgd(parameters: Sequence[nn.Parameter], training: Training) -> torch.optim.SGD:
-    """PyTorch's SGD."""
+    """PyTorch's SGD for ``training``."""
     decay, nesterov = training.weight_decay, training.nesterov
     return torch.optim.SGD(parameters, RATE, training.momentum, weight_decay=decay, nesterov=nesterov)
 
@@ -274,7 +274,7 @@ def make_network(layers: Iterable[Layer], weights: dict[str, Tensor]) -> nn.Sequ
 
 
 def make_module(layer: Layer) -> nn.Module:
-    """The module for ``layer``."""
+    """The module for ``layer``; NotImplementedError if there is none here."""
     match layer:
         case Conv2D():
             arguments = (
@@ -319,7 +319,7 @@ def make_module(layer: Layer) -> nn.Module:
             return Shortcut(*inside, shortcut=make_module(layer.branches[1]))
         case Sequential():
             return nn.Sequential(*map(make_module, layer.layers))
-    raise Absent(f"this script has no module of PyTorch for {layer!r}")
+    raise NotImplementedError(f"this script has no module of PyTorch for {layer!r}")
 
 
 def make_normalization(layer: BatchNorm2D) -> nn.Module:

@@ -24,13 +24,15 @@ class Training:
     Attributes
     ----------
     optimizer
-        By its name for ``cnn train``.
+        The name of the optimizer, as ``cnn train`` takes it.
     momentum, nesterov
-        Of SGD and Muon.
+        Arguments of SGD and Muon.
+    betas
+        An argument of Adam and AdamW.
     steps, hidden_only, unit_rows
-        Of Muon; see :class:`cnn.Muon`.
+        Arguments of :class:`cnn.Muon`.
     label_smoothing
-        Of the cross entropy.
+        An argument of the cross entropy.
     clip
         The norm that a gradient is scaled down to; 0 turns this off.
     """
@@ -39,6 +41,7 @@ class Training:
     momentum: float = MOMENTUM
     nesterov: bool = False
     weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
     steps: int = 5
     hidden_only: bool = False
     unit_rows: bool = False

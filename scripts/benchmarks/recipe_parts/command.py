@@ -37,11 +37,11 @@ class Run:
     Attributes
     ----------
     accuracy, loss
-        On the test images.
+        The result on the test images.
     training_seconds
-        Of the training steps of all epochs.
+        The time of the training steps of all epochs.
     command_seconds
-        From the start of the process to its end.
+        The time from the start of the process to its end.
     """
 
     seed: int

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import subprocess
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,18 @@ import backends
 from backends import Backend
 from cnn import data
 from cnn.data import Dataset
+from cnn.data.published.fashion_mnist import FASHION_MNIST
+from cnn.data.readers.cifar10 import CIFAR10
 from cnn.runs import recipes
 from cnn.runs.config import Config
 from cnn.support.version import VERSION
 from recipe_parts.command import ROOT
 
 CODE = (".py", ".cu")
-PUBLISHED = {"mnist": (60_000, 10_000), "fashion-mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}
-"""Training and test images of the data sets that recipes are for."""
+TRAINING_IMAGES = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
+"""The numbers of training images of the data sets that recipes are for."""
+DOWNLOADED = {each.name: each.files for each in (FASHION_MNIST, CIFAR10)}
+"""The published files, with their checksums."""
 DIFFERENCES = {
     "settings": "other settings",
     "data": "other data",
@@ -33,21 +36,22 @@ PARTS = ("title", "settings", "steps", "data", "version", "commit", "code", "har
 SAME = tuple(DIFFERENCES)  # what all runs of a measurement share
 SAME_STEP = ("settings", "hardware")  # what they share with the comparison with PyTorch
 
+Sets = tuple[Dataset, Dataset | None, Dataset]  # training, validation and test images
 
-def describe(plan: Mapping[str, Any], published: str) -> dict[str, Any]:
-    """All that is measured, from what ``cnn train --dry-run --json`` says.
+
+def describe(config: Config, steps: int, sets: Sets, published: str) -> dict[str, Any]:
+    """All that is measured: a run of so many steps with these settings and data.
 
     ``published`` is the name of the data set that the recipe is for.
     """
-    config = Config(**plan["config"])
     backend = find_backend(config)
     machine = describe_machine(backend)
     device = machine["device"]
     return {
         "title": recipes.title(config),
         "settings": settings(config),
-        "steps": plan["steps"],
-        "data": describe_data(config, published),
+        "steps": steps,
+        "data": describe_data(config, sets, published),
         "version": VERSION,
         "commit": commit(),
         "code": code_hash(),
@@ -76,9 +80,9 @@ def without_folder(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def describe_data(config: Config, published: str) -> dict[str, Any]:
+def describe_data(config: Config, sets: Sets, published: str) -> dict[str, Any]:
     """The images, and a fingerprint of each set."""
-    train, validation, test = config.load_data()
+    train, validation, test = sets
     held_out = 0 if validation is None else len(validation)
     return {
         "name": data_name(config.data, published, len(train) + held_out, len(test)),
@@ -97,13 +101,24 @@ def fingerprint(images: Dataset) -> str:
 
 
 def data_name(source: str, published: str, training: int, test: int) -> str:
-    """What the accuracy is measured on, judged by the numbers of images."""
-    counts = PUBLISHED.get(published)
-    if source in data.NAMES or (training, test) == counts:
+    """What the accuracy is measured on: a data set by its name, if the files show that, or their name."""
+    if source in data.NAMES:
+        return f"{source}, test set"
+    if is_published(Path(source), published):
         return f"{published}, test set"
-    if counts and training + test == counts[0]:
+    if training + test == TRAINING_IMAGES.get(published):
         return f"{published}, {test:,} training images held out"
     return without_folder(source)
+
+
+def is_published(path: Path, name: str) -> bool:
+    """Whether the file, or the files in the folder, are the published ones of a data set."""
+    files = DOWNLOADED.get(name, ())
+    found = [path if path.is_file() else path / file.name for file in files]
+    return bool(files) and all(
+        own.is_file() and hashlib.sha256(own.read_bytes()).hexdigest() == file.sha256
+        for own, file in zip(found, files, strict=True)
+    )
 
 
 def vector_bits(backend: Backend) -> int | None:

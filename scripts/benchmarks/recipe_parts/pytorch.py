@@ -1,7 +1,7 @@
 """A recipe's training step in PyTorch, timed in turns with ours."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
 
@@ -10,29 +10,30 @@ from peers.contenders import BASELINE, CONTENDERS, OURS, PYTORCH
 from peers.networks import Network
 from peers.peer import Absent
 from peers.processes import Processes
-from peers.task import MOMENTUM, Setting, Training
+from peers.task import Setting, Training
 
 import cnn
+from cnn.data import Dataset
 from cnn.runs.config import Config
 from cnn.support.errors import ArgumentError
-from cnn.support.reading import literal
 from recipe_parts.measured import find_backend
 
 ROUNDS = 11
-OF_MUON = ("steps", "hidden_only", "unit_rows")  # what changes the work of a step
 
 
-def compare(plan: Mapping[str, Any], rounds: int = ROUNDS) -> dict[str, Any]:
-    """Check that ours and PyTorch compute the same steps of a recipe, then time them in turns.
+def compare(config: Config, steps: int, train: Dataset, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Check that ours and PyTorch compute the same in a step of a recipe, then time it in turns.
 
-    ``plan`` is what ``cnn train --dry-run --json`` says. Raises ArgumentError if PyTorch cannot take part,
-    and DisagreementError if the two compute different numbers.
+    ``steps`` is the number of steps of the whole run. Raises ArgumentError if PyTorch cannot take part, and
+    DisagreementError if the two compute different numbers.
     """
-    config, steps = Config(**plan["config"]), plan["steps"]
-    setting = make_setting(config)
+    setting = make_setting(config, train)
     job = Job(setting, [OURS, *PYTORCH], ["training"])
     with Processes([setting.threads]) as processes:
-        absent = processes.prove([job])
+        try:
+            absent = processes.prove([job])
+        except NotImplementedError as error:
+            raise ArgumentError(f"--peer cannot compare: {error}") from None
         if all(name in absent for name in PYTORCH) or OURS in absent:
             raise ArgumentError(f"--peer cannot compare: {absent.get(OURS) or absent[PYTORCH[0]]}")
         figures = {figure.peer: figure for figure in processes.measure([job], rounds)}
@@ -62,20 +63,21 @@ def require_pytorch() -> None:
         raise ArgumentError(f"--peer cannot compare: {reason}") from None
 
 
-def make_setting(config: Config) -> Setting:
+def make_setting(config: Config, train: Dataset) -> Setting:
     """The network, batch size and update of a run with these settings."""
     backend = find_backend(config)
     if backend.name != "cpu":
         raise ArgumentError(
             f"--peer measures on the CPU, but the run is on {backend.name}: add -- --device cpu"
         )
-    train, _, _ = config.load_data()
     classes = len(train.classes)
     frozen = ("0",) if config.whiten else ()
     make = partial(make_network, config.model, classes, train.shape)
     network = Network(config.model, make, classes, train.shape, frozen)
     threads = backend.describe()["threads"]
-    return Setting(network, config.batch_size_for(len(train)), threads, training=make_training(config))
+    return Setting(
+        network, config.batch_size_for(len(train)), threads, training=make_training(config, len(train))
+    )
 
 
 def make_network(model: str, classes: int, shape: Sequence[int]) -> cnn.Sequential:
@@ -87,15 +89,13 @@ def make_network(model: str, classes: int, shape: Sequence[int]) -> cnn.Sequenti
     return network
 
 
-def make_training(config: Config) -> Training:
-    """The loss and the update of a run with these settings."""
-    options = dict(text.split("=", 1) for text in config.optimizer_options or ())
+def make_training(config: Config, images: int) -> Training:
+    """The loss and the update of a run with these settings and so many training images."""
+    known = {each.name for each in fields(Training)}
+    settings = config.make_optimizer(images).present_settings
     return Training(
         optimizer=config.optimizer,
-        momentum=MOMENTUM if config.momentum is None else config.momentum,
-        nesterov=config.nesterov or config.optimizer == "muon",
-        weight_decay=config.weight_decay or 0.0,
         label_smoothing=config.label_smoothing,
         clip=config.clip,
-        **{name: literal(options[name]) for name in OF_MUON if name in options},
+        **{name: value for name, value in settings.items() if name in known},
     )

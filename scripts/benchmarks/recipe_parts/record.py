@@ -83,17 +83,17 @@ class Record:
 
     @property
     def accuracy(self) -> Mean:
-        """On the test images."""
+        """The accuracy on the test images."""
         return Mean.of([run.accuracy for run in self.runs])
 
     @property
     def training_seconds(self) -> Times:
-        """Of the training steps."""
+        """The time of the training steps."""
         return Times.of([run.training_seconds for run in self.runs])
 
     @property
     def command_seconds(self) -> Times:
-        """From the start of the command to its end."""
+        """The time from the start of the command to its end."""
         return Times.of([run.command_seconds for run in self.runs])
 
     def add(self, run: Run) -> None:
@@ -105,7 +105,7 @@ class Record:
         return [DIFFERENCES[name] for name in names if differs(name, self.measured.get(name), measured[name])]
 
     def as_plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The record as JSON has it."""
         summary = {}
         if self.runs:
             names = ("accuracy", "training_seconds", "command_seconds")

@@ -1,1 +1,1 @@
-"""What several benchmarks need: options, tables, and single layers in both libraries."""
+"""What several benchmarks need: options, progress, tables, and single layers in both libraries."""
