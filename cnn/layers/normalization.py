@@ -183,7 +183,8 @@ class BatchNorm2D(_BatchNorm):
     track_running_stats : bool
         Whether there are running averages. Without them, inference uses the batch too.
     scale : bool
-        Whether ``affine`` includes the weight, or the bias alone (as in Keras).
+        Whether there is a weight for each channel, if ``affine``. False: there is only a bias, as with
+        Keras's ``scale=False``.
     trainable : bool
         Whether training changes the layer, its running averages too. If not, training uses these averages.
 

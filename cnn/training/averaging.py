@@ -109,7 +109,7 @@ class Lookahead(_Around):
     """Slow weights that follow an optimizer's (Zhang et al. 2019).
 
     After each ``every`` steps the slow weights move the share ``alpha`` of the way to the weights, which
-    continue from there. The statistics of normalizations, which belong to the weights, go the same way.
+    continue from there. The running statistics of normalizations are averaged in the same way.
     """
 
     own_settings, own_vector = ("every", "alpha"), "slow"

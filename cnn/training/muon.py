@@ -21,7 +21,7 @@ class Muon(SGD):
     Parameters
     ----------
     learning_rate : float
-        Of the matrices.
+        The learning rate of the matrices.
     other_rate : float
         The learning rate of the other parameters; the schedule applies to both.
     momentum, nesterov, weight_decay
@@ -29,7 +29,8 @@ class Muon(SGD):
     steps : int
         Newton-Schulz iterations.
     hidden_only : bool
-        Train the last weight, which is the classifier's, as one of the other parameters.
+        Train the last weight matrix that is not frozen, usually the classifier's, by SGD like the other
+        parameters.
     unit_rows : bool
         Before each step, scale each matrix to the norm of an orthogonal one, sqrt(O), so that its rows have
         norms around 1 (Jordan 2024, "airbench94_muon"). A weight decay of matrices then has no effect.
@@ -82,6 +83,6 @@ class Muon(SGD):
             weight_decay = 0.0
         kernels.muon(value, grad, velocity, rate, momentum, self.nesterov, weight_decay, self.steps)
 
-    @property
-    def _last_matrix(self) -> Part:
-        return [part for part in self._parts if len(part.shape) > 1][-1]
+    def _cut(self) -> None:
+        super()._cut()
+        self._last_matrix = next((part for part in reversed(self._parts) if len(part.shape) > 1), None)

@@ -163,7 +163,8 @@ class Optimizer:
 
     def _host_values(self) -> dict[str, Any]:
         """The attributes that are not on the device."""
-        on_device = ("state", "backend", "flat", "_parts", "_momentum", "_cut_for", "_present_momentum")
+        of_sgd = "_momentum", "_present_momentum", "_last_matrix"
+        on_device = ("state", "backend", "flat", "_parts", "_cut_for", *of_sgd)
         return {name: value for name, value in vars(self).items() if name not in on_device}
 
     def __getstate__(self) -> dict[str, Any]:
