@@ -42,7 +42,7 @@ def take_defaults(context: typer.Context, path: Path | None) -> Path | None:
 def take_recipe(context: typer.Context, name: str | None) -> str | None:
     """Make the values of the recipe called ``name`` the command's defaults; the callback of ``--recipe``."""
     source = context.get_parameter_source("recipe")
-    if name and source and source.name == "COMMANDLINE":  # otherwise a file names it, which has its values
+    if name and source and source.name == "COMMANDLINE":  # a file that names it has its values
         context.default_map = _defaults(context, f"recipe {name}", recipes.read(name).flags)
     return name
 

@@ -31,7 +31,7 @@ class Recipe:
     accuracy: float | None = None  # on the test set, in percent: the mean over the seeds
     spread: float | None = None  # its standard deviation over the seeds, in percent
     seeds: int | None = None
-    minutes: float | None = None  # of training, on this machine:
+    minutes: float | None = None  # the time of training on the machine below
     machine: str | None = None
 
     @property

@@ -88,7 +88,7 @@ class Eager(Peer):
         return x.contiguous(memory_format=self.layout), self._labels[batch]
 
     def _mean_loss(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Of images (N, C, H, W) and labels (N,)."""
+        """The mean loss of images (N, C, H, W) with labels (N,)."""
         smoothing = self._training.label_smoothing
         return nn.functional.cross_entropy(self.network(x), labels, label_smoothing=smoothing)
 
