@@ -127,7 +127,7 @@ def _use(network: Network, config: Config, batch_size: int) -> None:
         data,
         validation=data,
         loss=config.make_loss(data),
-        optimizer=config.make_optimizer(batch_size),
+        optimizer=config.make_optimizer(batch_size, network),
         transforms=config.make_transforms(),
         augment=config.make_augmentations(),
         epochs=1,
@@ -136,5 +136,5 @@ def _use(network: Network, config: Config, batch_size: int) -> None:
         normalize=config.normalize,
         callbacks=[],
     )
-    network.predict(images)
-    network.predict(images[:1])
+    network.predict(images, tta=config.tta)
+    network.predict(images[:1], tta=config.tta)

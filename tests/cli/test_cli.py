@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.small_run import make_run
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -49,7 +50,7 @@ def test_compile(command, monkeypatch):
 
 def test_compile_for_a_model_trains_and_predicts_with_it(command, monkeypatch, tmp_path):
     kernels = pytest.importorskip("backends.cpu.kernels")
-    seen = []
+    run, seen = make_run(tmp_path / "run", epochs=1, tta="mirror")[0].path, []
 
     def compile_used_by(self, uses):
         for use in uses:
@@ -61,20 +62,22 @@ def test_compile_for_a_model_trains_and_predicts_with_it(command, monkeypatch, t
 
     monkeypatch.setattr(kernels.CompiledKernels, "compile_used_by", compile_used_by)
     monkeypatch.setattr(cli.compile, "fit", fit)
-    monkeypatch.setattr(cnn.Sequential, "predict", lambda self, images: seen.append(len(images)))
+    monkeypatch.setattr(cnn.Sequential, "predict", lambda self, images, tta: seen.append((len(images), tta)))
     assert command("compile", "--model", "lenet5")[0] == 0
     small = ("compile", "--model", "resnet20", "--input-shape", "3,16,16", "--batch-size", 8)
     assert command(*small, "--dtype", "both")[0] == 0
     assert seen == [
-        ((1, 28, 28), "float32", 128, 128), 128, 1,
-        ((3, 16, 16), "float32", 8, 8), 8, 1,
-        ((3, 16, 16), "float64", 8, 8), 8, 1,
+        ((1, 28, 28), "float32", 128, 128), (128, None), (1, None),
+        ((3, 16, 16), "float32", 8, 8), (8, None), (1, None),
+        ((3, 16, 16), "float64", 8, 8), (8, None), (1, None),
     ]  # fmt: skip
     network = cnn.Sequential(cnn.Flatten(), cnn.Dense(3))
     network.build((1, 4, 4), backend="cpu")
     network.save(tmp_path / "own.safetensors")
     assert command("compile", "--model", tmp_path / "own.safetensors")[0] == 0
-    assert seen[9:] == [((1, 4, 4), "float32", 128, 128), 128, 1]
+    assert seen[9:] == [((1, 4, 4), "float32", 128, 128), (128, None), (1, None)]
+    assert command("compile", "--model", run)[0] == 0
+    assert seen[12:] == [((1, 12, 12), "float32", 30, 30), (30, "mirror"), (1, "mirror")]
 
 
 @pytest.mark.parametrize(
