@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cnn.support.terminal import fold
 
+OPTIONAL = "[NAME]"  # the metavar of an option that may be given without a value
 NAMES = 28  # columns of the names of arguments and options; what is longer has a line of its own
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports none of its bases
@@ -27,13 +28,15 @@ class Command(TyperCommand):
             raise
 
     def _with_empty_values(self, args: list[str]) -> list[str]:
-        """``args`` with an empty value for an option without a value, if its metavar is in brackets."""
-        flags = {flag for each in self.params if (each.metavar or "").startswith("[") for flag in each.opts}
-        following = [*args[1:], "-"]
-        return [
-            f"{word}=" if word in flags and after.startswith("-") else word
-            for word, after in zip(args, following, strict=False)
+        """``args`` with an empty value for an ``OPTIONAL`` option without a value."""
+        optional = {flag for each in self.params if each.metavar == OPTIONAL for flag in each.opts}
+        end = args.index("--") if "--" in args else len(args)  # only arguments come after it
+        following = [*args[1:end], "-"]
+        options = [
+            f"{word}=" if word in optional and after.startswith("-") else word
+            for word, after in zip(args[:end], following, strict=False)
         ]
+        return options + args[end:]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         write_help(self, ctx, formatter, {})

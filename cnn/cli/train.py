@@ -1,6 +1,7 @@
 """``cnn train``."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from backends.cpu.threads import available_cores
 from cnn import models
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import over, take_defaults, take_recipe
+from cnn.cli.help import OPTIONAL
 from cnn.cli.job import Job
 from cnn.cli.options import RUN, SETTINGS, AsJson, Out, given, with_settings
 from cnn.cli.output import print_json, print_kept, result_line, say
@@ -51,7 +53,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            metavar="[NAME]",
+            metavar=OPTIONAL,
             help=SETTINGS["recipe"].metadata["help"],
             show_default=False,
             autocompletion=lambda: list(recipes.NAMES),
@@ -179,7 +181,7 @@ def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None)
         config = base.completed(config, train_set)
     config, chosen = config.completed_for(train_set)
     folder = earlier or (RunFolder(out) if out else RunFolder.default(config.model))
-    source = models.find(config.model) if saved is None else folder.source(config, saved.network)
+    make = partial(models.make, config.model) if saved is None else folder.source(config, saved.network).make
     if earlier:
         earlier.require_same(train_set)
     if saved:
@@ -188,7 +190,7 @@ def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None)
     if base:
         network = base.make_network(config, train_set.classes)
     else:
-        made = source.make(len(train_set.classes), train_set.shape)
+        made = make(len(train_set.classes), train_set.shape)
         network = config.build_network(made, train_set.shape, backend)
     if config.whiten and saved is None:
         if config.normalize:

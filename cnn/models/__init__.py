@@ -58,11 +58,15 @@ def make(name: str, classes: int = CLASSES, input_shape: tuple[int, ...] | None 
 
     ``name`` may also be a network of one's own: "mynet.py:make", where ``make`` is a network or a function
     that returns one, a .toml file, or a .safetensors file or the folder of a run, whose architecture is taken
-    without its weights. The channels and the size of the images are inferred by ``build``. ``input_shape``
-    (C, H, W) is checked now. Raises ArgumentError for a name that is unknown, and ShapeError if the images
-    are too small.
+    without its weights; layers that were frozen there are trainable. The channels and the size of the images
+    are inferred by ``build``. ``input_shape`` (C, H, W) is checked now. Raises ArgumentError for a name that
+    is unknown, and ShapeError if the images are too small.
     """
-    return find(name).make(classes, input_shape)
+    network = find(name).make(classes, input_shape)
+    if name not in MODELS and sources.has_weights(name):
+        for layer in network.walk():
+            layer.trainable = True
+    return network
 
 
 def find(name: str) -> Source:

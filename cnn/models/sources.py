@@ -46,6 +46,11 @@ def is_run(model: str) -> bool:
     return os.path.isfile(os.path.join(model, RUN_FILE))  # also False for text that cannot be a path
 
 
+def has_weights(model: str) -> bool:
+    """Whether a model is the network of a file of weights or of a run."""
+    return model.endswith(WEIGHTS) or is_run(model)
+
+
 def title(model: str) -> str:
     """A short name for a model, for folders and headlines."""
     path = model.rpartition(":")[0] if is_code(model) else model

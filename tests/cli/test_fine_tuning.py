@@ -75,6 +75,17 @@ def test_keeps_all_but_the_head(command, base, other_data, tmp_path):
     assert [layer.trainable for layer in network.layers[:4]] == [False, True, True, False]
 
 
+def test_the_network_without_its_weights_is_trainable(command, base, own_data):
+    data = ("--data", own_data)
+    assert command(*TRAIN, "--from", "base", *data, "--freeze", "all-but-head", "--out", "frozen")[0] == 0
+    for model, out in (("frozen", "new"), ("frozen/model.safetensors", "newer")):
+        code, _, err = command(*TRAIN, "--model", model, *data, "--out", out)
+        assert code == 0, err
+        assert not cnn.load(f"{out}/model.safetensors", device="cpu").frozen_names
+    assert all(layer.trainable for layer in cnn.models.make("frozen").walk())
+    assert cnn.load("frozen/model.safetensors", device="cpu").frozen_names
+
+
 def test_running_statistics_stay_too(command, own_data, other_data, tmp_path):
     model = ("--model", "mnist-small")
     assert command(*TRAIN, *model, "--data", own_data, "--out", "base")[0] == 0

@@ -288,6 +288,14 @@ class TestList:
             names = ", ".join(recipes.NAMES)
             assert err == f"error: --recipe has no name, but --epochs is given: expected one of {names}\n"
 
+    def test_only_options_are_without_a_value(self, command):
+        code, out, err = command("summary", "source", "--json")
+        assert (code, out) == (2, "")
+        assert err.startswith("error: unknown model 'source': ")
+        code, out, err = command("train", "--epochs", 1, "--", "--recipe")
+        assert (code, out) == (2, "")
+        assert "unexpected extra argument" in err
+
     def test_an_unknown_name(self, command):
         code, _, err = command("train", "--recipe", "cifar-10")
         assert code == 2
