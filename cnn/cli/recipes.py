@@ -8,10 +8,10 @@ from cnn.cli.output import print_json
 from cnn.runs import recipes
 from cnn.runs.recipes import Recipe
 from cnn.support.errors import ArgumentError
-from cnn.support.terminal import fold, print_table, screen_width, write_line
+from cnn.support.terminal import USUAL_WIDTH, fold, print_table, screen_width, write_line
+from cnn.support.text import figure
 
-HEADINGS = ("recipe", "data", "test accuracy", "seeds", "minutes")
-WIDTH = 80  # if there is no screen
+HEADINGS = ("recipe", "data", "accuracy", "seeds", "minutes")
 UNKNOWN = "-"  # what has not been measured yet
 
 
@@ -23,13 +23,24 @@ def print_recipes(as_json: bool) -> None:
         return
     print_table(HEADINGS, [_row(recipe) for recipe in found])
     machines = sorted({recipe.machine for recipe in found if recipe.machine})
-    measured = f"The minutes are those of training on {'; '.join(machines)}. " if machines else ""
+    minutes = f"The minutes are those of training on {'; '.join(machines)}. " if machines else ""
     note = (
-        f"{measured}`cnn train --recipe NAME` trains with a recipe; any other option, such as `--seed 1` or "
-        "`--data FOLDER`, replaces what the recipe says. `cnn train --recipe --json` also shows the settings "
-        "and their sources."
+        f"{_measured_on(found)}{minutes}`cnn train --recipe NAME` trains with a recipe; any other option, "
+        "such as `--seed 1` or `--data FOLDER`, replaces what the recipe says. `cnn train --recipe --json` "
+        "also shows the settings and their sources."
     )
-    write_line("\n" + fold(note, screen_width(sys.stdout) or WIDTH))
+    write_line("\n" + fold(note, screen_width(sys.stdout) or USUAL_WIDTH))
+
+
+def _measured_on(found: list[Recipe]) -> str:
+    """Sentences that say which images the accuracies are measured on."""
+    names: dict[str, list[str]] = {}
+    for recipe in found:
+        if recipe.accuracy is not None:
+            names.setdefault(recipe.images, []).append(recipe.name)
+    return "".join(
+        f"The accuracy of {', '.join(those)} is measured on {images}. " for images, those in names.items()
+    )
 
 
 def require_alone(options: Mapping[str, str]) -> None:
@@ -43,10 +54,10 @@ def require_alone(options: Mapping[str, str]) -> None:
 
 def _row(recipe: Recipe) -> list[str]:
     spread = "" if recipe.spread is None else f" ± {recipe.spread:.2f}"
-    figures = [
+    cells = [
         str(recipe.flags["data"]),
         UNKNOWN if recipe.accuracy is None else f"{recipe.accuracy:.2f}{spread} %",
         UNKNOWN if recipe.seeds is None else str(recipe.seeds),
-        UNKNOWN if recipe.minutes is None else f"{recipe.minutes:.2g}",
+        UNKNOWN if recipe.minutes is None else figure(recipe.minutes),
     ]
-    return [f"{recipe.name}\n  {recipe.title}", *(f"{figure}\n" for figure in figures)]
+    return [f"{recipe.name}\n  {recipe.title}", *(f"{cell}\n" for cell in cells)]

@@ -57,6 +57,18 @@ def fixed(monkeypatch):
     monkeypatch.setattr(recipes, "read", {"mnist-best": recipe}.get)
 
 
+@pytest.fixture
+def listed(monkeypatch):
+    """``listed(recipe, ...)`` replaces the recipes."""
+
+    def listed(*found):
+        by_name = {recipe.name: recipe for recipe in found}
+        monkeypatch.setattr(recipes, "NAMES", tuple(by_name))
+        monkeypatch.setattr(recipes, "read", by_name.get)
+
+    return listed
+
+
 class TestTraining:
     @pytest.mark.parametrize("name", recipes.NAMES)
     def test_the_settings_are_those_of_the_recipe(self, train, name, monkeypatch):
@@ -69,7 +81,7 @@ class TestTraining:
             key: value for key, value in flags.items() if key not in changed
         }
         assert f"recipe {name} with " in err
-        assert f"batch size 4: {flags['model']} on " in err
+        assert f"--batch-size 4: {flags['model']} on " in err
 
     def test_options_win(self, fixed, train):
         flags = ("--no-normalize", "--augment", "none", "--tta", "none", "--model", "notebook")
@@ -77,7 +89,7 @@ class TestTraining:
         assert (config["normalize"], config["augment"], config["tta"]) == (False, [], "none")
         assert (config["model"], config["optimizer"]) == ("notebook", "adamw")
         assert err.startswith(
-            "recipe mnist-best with model notebook, epochs 1, augment none, tta none, normalize off: notebook"
+            "recipe mnist-best with --model notebook --epochs 1 --augment none --tta none --no-normalize: "
         )
 
     def test_another_optimizer_has_its_own_settings(self, fixed, train):
@@ -257,18 +269,32 @@ class TestList:
             assert f"  {recipes.read(name).title}" in out
         assert "`cnn train --recipe NAME`" in out
 
-    def test_figures_that_are_not_known_are_dashes(self, command, monkeypatch):
-        known = recipes.Recipe(
-            "fashion", {"data": "fashion-mnist"}, "Known", "2024", 94.02, 0.1, 3, 28.5, "2 cores"
-        )
+    def test_figures_that_are_not_known_are_dashes(self, command, listed):
+        about = {"accuracy": 94.02, "spread": 0.1, "seeds": 3, "minutes": 120, "machine": "2 cores"}
+        known = recipes.Recipe("fashion", {"data": "fashion-mnist"}, "Known", "2024", **about)
         new = recipes.Recipe("cifar10", {"data": "cifar10"}, "New", "2024")
-        monkeypatch.setattr(recipes, "NAMES", ("fashion", "cifar10"))
-        monkeypatch.setattr(recipes, "read", {"fashion": known, "cifar10": new}.get)
+        listed(known, new)
         _, out, _ = command("train", "--recipe")
         lines = out.splitlines()
-        assert lines[1].split() == ["fashion", "fashion-mnist", "94.02", "±", "0.10", "%", "3", "28"]
+        assert lines[1].split() == ["fashion", "fashion-mnist", "94.02", "±", "0.10", "%", "3", "120"]
         assert lines[3].split() == ["cifar10", "cifar10", "-", "-", "-"]
-        assert "The minutes are those of training on 2 cores." in out
+        text = " ".join(out.split())
+        assert "The accuracy of fashion is measured on the test set. The minutes are those of " in text
+        assert "those of training on 2 cores. " in text
+
+    def test_it_says_which_images_the_accuracies_are_of(self, command, listed):
+        held_out = "5,000 training images held out"
+        listed(
+            *(
+                recipes.Recipe(name, {"data": "mnist"}, "Title", "2024", 99, 0.1, 3, images)
+                for name, images in (("a", "the test set"), ("b", held_out), ("c", held_out))
+            )
+        )
+        _, out, _ = command("train", "--recipe")
+        text = " ".join(out.split())
+        assert "The accuracy of a is measured on the test set. The accuracy of b, c is measured on 5" in text
+        _, out, _ = command("train", "--recipe", "--json")
+        assert [recipe["images"] for recipe in json.loads(out)] == ["the test set", held_out, held_out]
 
     @pytest.mark.parametrize(
         "flags", [("--recipe", "--json"), ("--json", "--recipe"), ("--json", "--recipe", "")]

@@ -82,7 +82,7 @@ class TestTitle:
     def test_of_a_run_as_the_recipe_says(self, name):
         assert recipes.title(recipes.read(name).config) == name
 
-    def test_names_what_was_changed(self, monkeypatch):
+    def test_names_what_was_changed(self, monkeypatch, tmp_path):
         flags = {"model": "lenet5", "learning_rate": 1, "normalize": True, "augment": ["flip", "shift=2"]}
         recipe = recipes.Recipe("fashion", flags, "Title", "2024")
         monkeypatch.setattr(recipes, "read", {"fashion": recipe}.get)
@@ -91,9 +91,19 @@ class TestTitle:
         assert recipes.title(same) == "fashion"
         changed = replace(same, epochs=2, normalize=False, augment=[], warmup=0.0, base="runs/a")
         assert recipes.title(changed) == (
-            "fashion with from runs/a, epochs 2, warmup 0, augment none, normalize off"
+            "fashion with --from runs/a --epochs 2 --warmup 0 --augment none --no-normalize"
         )
-        assert recipes.title(replace(same, augment=["flip"])) == "fashion with augment flip"
+        assert recipes.title(replace(same, augment=["flip"])) == "fashion with --augment flip"
+        runs = replace(same, base=str(tmp_path / "my runs" / "a"), model="/x/mynet.py:make")
+        monkeypatch.chdir(tmp_path)
+        assert recipes.title(runs) == "fashion with --model /x/mynet.py:make --from 'my runs/a'"
+
+    def test_names_no_setting_that_the_optimizer_lacks(self, monkeypatch):
+        flags = {"optimizer": "muon", "learning_rate": 0.1, "optimizer_options": ["steps=3"], "momentum": 0.6}
+        recipe = recipes.Recipe("fashion", flags, "Title", "2024")
+        monkeypatch.setattr(recipes, "read", {"fashion": recipe}.get)
+        config = Config(recipe="fashion", optimizer="adam", learning_rate=0.1, weight_decay=0.0)
+        assert recipes.title(config) == "fashion with --optimizer adam"
 
     def test_of_a_recipe_that_this_version_does_not_have(self):
         assert recipes.title(Config(recipe="imagenet", epochs=2)) == "imagenet"

@@ -4,11 +4,12 @@ Each recipe is a TOML file in this folder: the flags of ``cnn train``, as in a f
 table ``[about]`` with what is known about it. ``cnn train --recipe NAME`` trains with it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from backends.text import did_you_mean
+from backends.text import did_you_mean, quoted
 from cnn.runs.config import DEVICE, Config, as_flag
 from cnn.support.arguments import shown
 from cnn.support.errors import ArgumentError
@@ -28,9 +29,10 @@ class Recipe:
     flags: dict[str, Any]  # the values by the names of the settings
     title: str  # a few words
     source: str  # the paper or the program that the settings come from
-    accuracy: float | None = None  # on the test set, in percent: the mean over the seeds
+    accuracy: float | None = None  # in percent, the mean over the seeds
     spread: float | None = None  # its standard deviation over the seeds, in percent
     seeds: int | None = None
+    images: str = "the test set"  # what the accuracy is measured on
     minutes: float | None = None  # the time of training on the machine below
     machine: str | None = None
 
@@ -46,14 +48,18 @@ class Recipe:
         return config.with_values_of(config.make_optimizer(images=1))
 
     def changes(self, config: Config) -> list[str]:
-        """The settings of a run that differ from the recipe, as in "epochs 2"; those of the device may."""
+        """The options with which the settings of a run differ from the recipe, as in "--epochs 2".
+
+        Those of the device and in ``NO_CHANGE`` are left out, and those that the run's optimizer lacks.
+        """
         own = self.config
         return [
-            f"{(field.metadata['alias'] or field.name).replace('_', ' ')} {text}"
+            option
             for field in fields(Config)
             if field.metadata["panel"] != DEVICE
             and field.name not in NO_CHANGE
-            and (text := _in_words(getattr(config, field.name))) != _in_words(getattr(own, field.name))
+            and getattr(config, field.name) is not None
+            and (option := _option(field, config)) != _option(field, own)
         ]
 
 
@@ -74,14 +80,21 @@ def require(name: Any) -> None:
 
 
 def title(config: Config) -> str:
-    """The recipe of a run and what was changed, as in "cifar10 with epochs 2"; empty if it has none."""
-    changes = read(config.recipe).changes(config) if config.recipe in NAMES else []
-    return f"{config.recipe or ''}{' with ' if changes else ''}{', '.join(changes)}"
+    """The recipe of a run and what was changed, as in "cifar10 with --epochs 2"; empty if it has none."""
+    if config.recipe not in NAMES:
+        return config.recipe or ""
+    changes = read(config.recipe).changes(config)
+    return f"{config.recipe} with {' '.join(changes)}" if changes else config.recipe
 
 
-def _in_words(value: Any) -> str:
+def _option(field: Field[Any], config: Config) -> str:
+    """A setting as an option of the command line; paths are relative to the current folder if it has them."""
+    name, value = (field.metadata["alias"] or field.name).replace("_", "-"), getattr(config, field.name)
     if isinstance(value, bool):
-        return "on" if value else "off"
+        return f"--{'' if value else 'no-'}{name}"
     if isinstance(value, int | float):
-        return f"{value:.10g}"
-    return "none" if value in (None, []) else as_flag(value)
+        return f"--{name} {value:.10g}"
+    text = as_flag(value) if value else "none"
+    if Path(text).is_relative_to(Path.cwd()):
+        text = str(Path(text).relative_to(Path.cwd()))
+    return f"--{name} {quoted(text)}"
