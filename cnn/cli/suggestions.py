@@ -7,6 +7,7 @@ from backends.text import nearest
 # ours, and what it is called elsewhere; without the dashes
 FLAGS = {
     "batch-size": "b bs batch batchsize minibatch train-batch-size batch-sizes",
+    "bias-rate": "bias-lr bias-learning-rate",
     "classes": "num-classes n-classes labels",
     "config": "c cfg config-file settings",
     "data": "d dataset data-path data-dir data-root datadir train-data train input",
@@ -24,6 +25,7 @@ FLAGS = {
     "model": "m arch architecture net network",
     "momentum": "beta mom",
     "optimizer": "opt optim optimiser solver",
+    "optimizer-options": "betas optimizer-args optimizer-kwargs opt-args",
     "out": "o output output-dir outdir out-dir save-dir logdir log-dir run-dir name save-path workdir",
     "per-class": "limit subset max-samples num-samples samples",
     "plot": "draw figure chart",
@@ -40,6 +42,7 @@ FLAGS = {
     "warmup": "warm-up warmup-ratio warmup-epochs warmup-steps",
     "weight-decay": "wd l2 decay weight-penalty",
     "weights": "checkpoint ckpt",
+    "whiten": "whitening zca",
     "json": "as-json format-json machine",
     "version": "v ver",
 }
