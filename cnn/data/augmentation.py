@@ -38,7 +38,7 @@ from cnn.data.dataset import Dataset
 from cnn.support import random
 from cnn.support.arguments import number, shown, whole
 from cnn.support.errors import ArgumentError
-from cnn.support.reading import literal
+from cnn.support.text import literal
 
 LEVELS = 1024  # values that a continuous parameter takes, evenly spread
 MODES = ("zero", "reflect")

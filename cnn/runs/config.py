@@ -24,8 +24,7 @@ from cnn.network import Network
 from cnn.support.arguments import number, whole
 from cnn.support.dtypes import DTYPES, require_dtype
 from cnn.support.errors import ArgumentError, DataError
-from cnn.support.reading import literal
-from cnn.support.text import dimensions, short
+from cnn.support.text import dimensions, literal, short
 from cnn.training import defaults
 from cnn.training.averaging import EMA
 from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
@@ -83,8 +82,8 @@ def cut(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
-def cut_or_none(text: str | None) -> list[str] | None:
-    """Cut "flip, shift=2" into its parts; "none", or an empty list in a file, has no parts."""
+def parts(text: str | None) -> list[str] | None:
+    """Cut "flip, shift=2" into ["flip", "shift=2"]; "none" is an empty list, as is "" from a file."""
     return [] if text in ("none", "") else cut(text)
 
 
@@ -150,9 +149,9 @@ class Config:
     # fmt: off
     recipe: str | None = setting(
         None, ON_WHAT,
-        "Read options from this recipe, whose accuracy is known; options given here win. Without NAME: list "
-        "the recipes with their figures.",
-        shown="none", before=None,
+        "Take the settings of this recipe as defaults; other options replace them. Without NAME, list the "
+        "recipes and their accuracies.",
+        before=None,
     )
     model: str = setting(
         AUTO, ON_WHAT,
@@ -230,7 +229,7 @@ class Config:
         None, TRAINING,
         "Further arguments of the optimizer, separated by commas, as in betas=0.7:0.9 for adam or "
         "steps=3,hidden_only=true for muon; the documentation of cnn.Muon and the others explains them.",
-        shown="none", parse=cut_or_none, before=None,
+        shown="none", parse=parts, before=None,
     )
     learning_rate: float | None = setting(
         None, TRAINING, "Peak learning rate.",
@@ -307,7 +306,7 @@ class Config:
         "How images are changed in each epoch: some of "
         f"{', '.join(augmentation.EXAMPLES)}, separated by commas. After a colon, as in shift=2:reflect, the "
         "mirror image fills the border of moved images. none turns off what a recipe or a file has.",
-        shown="off", parse=cut_or_none, check=lambda _, texts: augmentation.parse(texts or ()), before=None,
+        shown="off", parse=parts, check=lambda _, texts: augmentation.parse(texts or ()), before=None,
     )
     tta: str | None = setting(
         None, TRAINING,
@@ -395,7 +394,7 @@ class Config:
                 raise ArgumentError(f"--{flag} needs --from: say which run or file has the trained network")
         if self.whiten and self.base is not None:
             raise ArgumentError(
-                "--whiten replaces the first layer, which --from has trained: leave one of them out"
+                "--whiten cannot be given with --from: it would replace the trained first layer"
             )
         if self.freeze == heads.ALL_BUT_HEAD and self.old_rate != 1:
             raise ArgumentError(
@@ -524,18 +523,21 @@ class Config:
     def _optimizer_options(self, kind: type[Optimizer]) -> dict[str, Any]:
         """The further arguments of the optimizer by name."""
         names = set(inspect.signature(kind).parameters) - {"groups"} - {each.name for each in fields(self)}
-        options = {}
+        if self.optimizer_options and not names:
+            raise ArgumentError(f"{self.optimizer} has no further options: leave --optimizer-options out")
+        options: dict[str, Any] = {}
         for text in self.optimizer_options or ():
             name, _, value = text.partition("=")
             if name not in names or not value:
-                known = ", ".join(f"{each}=..." for each in sorted(names))
-                expected = f"expected some of {known}" if known else "it has none, leave them out"
+                expected = ", ".join(f"{each}=..." for each in sorted(names))
                 raise ArgumentError(
-                    f"--optimizer-options has {short(text, 100)!r} for {self.optimizer}: {expected}"
-                    f"{did_you_mean(name, names)}"
+                    f"--optimizer-options has {short(text, 100)!r} for {self.optimizer}: expected some of "
+                    f"{expected}{did_you_mean(name, names)}"
                 )
-            parts = [literal(part) for part in value.split(":")]
-            options[name] = tuple(parts) if len(parts) > 1 else parts[0]
+            if name in options:
+                raise ArgumentError(f"--optimizer-options has {name} twice: leave one of them out")
+            values = [literal(part) for part in value.split(":")]
+            options[name] = tuple(values) if len(values) > 1 else values[0]
         return options
 
     def with_values_of(self, optimizer: Optimizer) -> "Config":

@@ -37,11 +37,6 @@ class ListedRun:
     date: str | None  # of the latest start, in ISO 8601
 
     @property
-    def recipe(self) -> str | None:
-        """The recipe that the run was given; some of its settings may have been changed."""
-        return self.config.recipe
-
-    @property
     def model(self) -> str:
         """The model, as the run was given it."""
         return self.config.model
@@ -55,7 +50,7 @@ class ListedRun:
     def figures(self) -> dict[str, Any]:
         """Everything as plain data; the settings have an entry of their own."""
         results = {name: value for name, value in vars(self).items() if name not in ("path", "config")}
-        about = {"run": str(self.path), "recipe": self.recipe, "model": self.model, "data": self.data}
+        about = {"run": str(self.path), "recipe": self.config.recipe, "model": self.model, "data": self.data}
         return about | results | {"settings": dict(vars(self.config))}
 
 
@@ -75,7 +70,7 @@ def list_runs(folder: Path) -> Iterator[ListedRun | CheckpointError]:
 
 
 def differing(runs: list[ListedRun]) -> list[str]:
-    """The names of the hyperparameters that are not the same in all runs, but for those in ``ALWAYS``."""
+    """The names of the hyperparameters that differ between the runs, without those in ``ALWAYS``."""
     settings = [run.config.hyperparameters for run in runs]
     return [
         name

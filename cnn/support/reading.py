@@ -4,7 +4,6 @@ import os
 import stat
 import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
-from contextlib import suppress
 from errno import EINVAL
 from pathlib import Path
 from typing import IO, Any
@@ -59,13 +58,3 @@ def parse_toml(text: str) -> dict[str, Any]:
         if line.count(".") > MOST_DOTS and not line.lstrip().startswith("#"):
             raise ValueError(f"line {number} has {line.count('.'):,} dots, expected at most {MOST_DOTS}")
     return tomllib.loads(text)
-
-
-def literal(text: str) -> int | float | bool | str:
-    """The number that ``text`` stands for, or True or False; other text is returned unchanged."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text

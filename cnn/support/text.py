@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from math import isfinite
 
 JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of letters in Persian, of parts in emoji
@@ -102,3 +103,13 @@ def some_of(names: Iterable[str]) -> str:
 def dimensions(shape: Iterable[int]) -> str:
     """A shape as text, such as "3x32x32"."""
     return "x".join(map(str, shape))
+
+
+def literal(text: str) -> int | float | bool | str:
+    """The number that ``text`` stands for, or True or False; other text is returned unchanged."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text

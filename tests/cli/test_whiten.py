@@ -61,4 +61,4 @@ def test_whitening_a_network_that_is_fine_tuned_is_refused(command, own_data):
     assert command(*TRAIN, "--data", own_data, "--epochs", 1, "--out", "run")[0] == 0
     code, _, err = command("train", "--from", "run", "--whiten", "--data", own_data)
     assert code == 2
-    assert "--whiten replaces the first layer, which --from has trained: leave one of them out" in err
+    assert "--whiten cannot be given with --from: it would replace the trained first layer" in err
