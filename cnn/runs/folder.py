@@ -229,6 +229,11 @@ class RunFolder:
             model = self.source(config, saved).make(len(class_names), shape)
             require_held(model, shape, saved.state)
             network = config.build_network(model, shape, backend)
+            if config.model in models.MODELS and network.output_shape != (len(class_names),):
+                raise CheckpointError(
+                    f"the network has {network.output_shape[0]} outputs, but there are {len(class_names)} "
+                    "class_names"
+                )
         except CheckpointError as error:
             raise CheckpointError(f"{file}: the weights are not those of {self.config}: {error}") from None
         except (ValueError, TypeError, MemoryError) as error:

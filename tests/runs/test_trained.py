@@ -46,6 +46,14 @@ def test_a_run_keeps_its_network_if_the_name_stands_for_another_one(command, run
     assert code == 0, err
 
 
+def test_a_run_with_another_number_of_classes_than_outputs_is_refused(command, run):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"class_names": ["dark", "bright", "grey"]}))
+    code, _, err = command("evaluate", run)
+    assert code == 2
+    assert "the network has 2 outputs, but there are 3 class_names" in err
+
+
 def test_what_is_known_of_it(run):
     folder, file = (load_trained(source, backends.get("cpu")) for source in (run, run / "model.safetensors"))
     assert folder.class_names == file.class_names == ("dark", "bright")
