@@ -108,7 +108,7 @@ class TestContents:
         config = replace(recipes.read("mnist-fast").config, model="notebook", batch_size=7)
         run.write_config(config, SHAPE, NAMES)
         text = Page(write_report(run).page).text
-        assert "recipe mnist-fast with model notebook, batch size 7 device" in text
+        assert "recipe mnist-fast with --model notebook --batch-size 7 device" in text
 
     def test_all_rows_of_the_layers_have_the_same_cells(self, tmp_path):
         folder, network, test_set = make_run(
