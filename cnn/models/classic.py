@@ -88,6 +88,25 @@ def mnist_small(classes: int = 10) -> Network:
     return Network(*layers, Flatten(), Dense(32), ReLU(), Dropout(0.4), Dense(classes))
 
 
+def mnist_quick(classes: int = 10) -> Network:
+    """A network that reaches 99 % on MNIST in one epoch; 81,146 parameters.
+
+    The layers are those of train_mnist_fast (Oikarinen 2024), with half as many channels.
+    """
+    return Network(
+        Conv2D(12, kernel_size=5),  # (1, 28, 28) -> (12, 24, 24)
+        ReLU(),
+        MaxPool2D(2),  # -> (12, 12, 12)
+        Conv2D(24, kernel_size=3),  # -> (24, 10, 10)
+        ReLU(),
+        MaxPool2D(2),  # -> (24, 5, 5)
+        Flatten(),
+        Dense(128),
+        ReLU(),
+        Dense(classes),
+    )
+
+
 def photo_small(classes: int = 10) -> Network:
     """A network that learns from a few hundred pictures; 25,682 parameters on CIFAR-10.
 

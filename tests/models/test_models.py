@@ -13,6 +13,7 @@ PARAMETERS = {  # for 10 classes: as published, or counted from the published de
     "mnist-pytorch": (MNIST, 1_199_882),
     "mnist-keras": (MNIST, 34_826),
     "mnist-small": (MNIST, 15_578),
+    "mnist-quick": (MNIST, 81_146),
     "photo-small": (CIFAR, 25_682),
     "vgg6": (CIFAR, 307_946),
     "resnet8": (CIFAR, 75_290),
