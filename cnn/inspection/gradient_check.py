@@ -37,7 +37,8 @@ class GradientCheck:
 def check_gradients(network: Network, x: Any = None, entries: int = 20, seed: int = 0) -> list[GradientCheck]:
     """Compare ``backward`` with central differences of ``sum(dy * y)`` for a random ``dy``.
 
-    Tries ``entries`` random entries of the input and of each parameter, or all if there are fewer.
+    Tries ``entries`` random entries of the input and of each parameter, or all if there are fewer. Frozen
+    parameters are left out, because training does not use their gradients.
     ``x`` is a batch (N, ...) on the host; by default a batch of three is drawn at random. The network must
     be built in float64, because float32 loses differences this small.
 
@@ -82,6 +83,7 @@ def _check(
     gradients = {"input": (x, backend.to_host(network.backward(dy)))} | {
         name: (parameter.value, backend.to_host(parameter.grad))
         for name, parameter in network.parameters.items()
+        if not parameter.frozen
     }
 
     def objective() -> float:

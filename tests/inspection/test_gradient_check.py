@@ -50,3 +50,12 @@ def test_float32_is_refused():
     network.build((1, 28, 28), backend="cpu")
     with pytest.raises(cnn.ArgumentError, match="dtype is float32, a gradient check needs float64"):
         cnn.check_gradients(network)
+
+
+def test_frozen_parameters_are_left_out():
+    net = cnn.Sequential(cnn.BatchNorm1D(trainable=False), cnn.Dense(3), cnn.Dense(2))
+    net.build((4,), backend="cpu", dtype="float64")
+    net.freeze("1.weight")
+    checks = cnn.check_gradients(net)
+    assert [check.name for check in checks] == ["input", "1.bias", "2.weight", "2.bias"]
+    assert all(check.passed for check in checks)
