@@ -18,6 +18,7 @@ from cnn.cli.output import Status, print_json
 from cnn.data import Dataset
 from cnn.models import sources
 from cnn.network import Network
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.support.arguments import choice
@@ -109,7 +110,10 @@ def _networks(
     config = RunFolder(model).read()[0] if sources.is_run(model) else Config()
     shape = source.input_shape or image_shape(input_shape or "1,28,28")
     configs = [replace(config, dtype=dtype) for dtype in dtypes or [source.dtype or config.dtype]]
-    return [(each.build_network(source.make(models.CLASSES, shape), shape, device), each) for each in configs]
+    return [
+        (build.build_network(each, source.make(models.CLASSES, shape), shape, device), each)
+        for each in configs
+    ]
 
 
 def _use(network: Network, config: Config, batch_size: int) -> None:
@@ -126,10 +130,10 @@ def _use(network: Network, config: Config, batch_size: int) -> None:
         network,
         data,
         validation=data,
-        loss=config.make_loss(data),
-        optimizer=config.make_optimizer(batch_size, network),
-        transforms=config.make_transforms(),
-        augment=config.make_augmentations(),
+        loss=build.make_loss(config, data),
+        optimizer=build.make_optimizer(config, batch_size, network),
+        transforms=build.make_transforms(config),
+        augment=build.make_augmentations(config),
         epochs=1,
         batch_size=batch_size,
         accumulate=config.accumulate,

@@ -10,8 +10,9 @@ import typer
 from cnn.cli import suggestions
 from cnn.cli.app import UsageError
 from cnn.runs import recipes
-from cnn.runs.config import OWN_NETWORK, Config, as_flag
+from cnn.runs.config import OWN_NETWORK, Config
 from cnn.runs.folder import DATA_KEYS
+from cnn.runs.setting import as_flag
 from cnn.support.errors import ArgumentError
 from cnn.support.reading import parse_toml, read_text
 from cnn.support.text import short

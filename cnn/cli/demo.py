@@ -12,10 +12,8 @@ import backends
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, Threads, Weights
 from cnn.cli.output import print_json, say, say_weights
-from cnn.data import load, needs_download
+from cnn.data import needs_download
 from cnn.data.dataset import Dataset
-from cnn.data.pictures import Pictures
-from cnn.data.published.fashion_mnist import named_as
 from cnn.runs.trained import Trained, load_trained
 from cnn.support.errors import DataError
 from cnn.support.terminal import write_line
@@ -32,7 +30,10 @@ def demo(
     run: Run,
     data: Annotated[
         str | None,
-        typer.Option(help="Data set whose test images can be looked at.", show_default="the run's own"),
+        typer.Option(
+            help="Data set whose test images can be looked at, or all of it if it has none.",
+            show_default="the run's own",
+        ),
     ] = None,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the address, and do not open it in the browser.")
@@ -83,10 +84,7 @@ def _own_test_images(trained: Trained) -> Dataset | str:
 
 
 def _test_images(trained: Trained, data: str) -> Dataset:
-    tests = load(data, Pictures.of(trained.network), trained.seed)[1]
-    if trained.is_own(data):
-        tests = named_as(tests, trained.class_names)
-    tests = tests.labelled_as(trained.class_names)
+    tests = trained.test_set(data).labelled_as(trained.class_names)
     trained.network.check_images(tests.images)
     tests.require_classes("the page")
     return tests

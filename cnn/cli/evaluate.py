@@ -9,10 +9,7 @@ from cnn.cli.app import app, examples
 from cnn.cli.class_table import print_classes
 from cnn.cli.options import DEFAULT, AsJson, Device, Kernels, OwnWinograd, Run, Threads, Tta, Weights
 from cnn.cli.output import print_json, result_line, say_notes
-from cnn.data import load_test
 from cnn.data.notes import notes_on
-from cnn.data.pictures import Pictures
-from cnn.data.published.fashion_mnist import named_as
 from cnn.runs.trained import load_trained
 from cnn.support.arguments import whole
 from cnn.support.terminal import write_line
@@ -61,12 +58,7 @@ def evaluate(
     whole("top", top)
     trained = load_trained(run, backends.get(device, kernels, threads), weights, winograd)
     network, class_names = trained.network, trained.class_names
-    source = data or trained.require_data()
-    is_own = trained.is_own(source)
-    test_set = load_test(
-        source, Pictures.of(network), trained.seed, transposed=is_own and trained.transposed, whole=not is_own
-    )
-    given = named_as(test_set, class_names) if is_own else test_set
+    given = trained.test_set(data)
     say_notes(given.notes)
     if data:
         say_notes(notes_on(given, "test"))

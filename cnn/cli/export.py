@@ -9,8 +9,6 @@ import backends
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson, Run, Weights
 from cnn.cli.output import print_json, say, say_notes, say_weights
-from cnn.data import load
-from cnn.data.pictures import Pictures
 from cnn.runs.trained import Trained, load_trained
 from cnn.saving import c_code, onnx
 from cnn.support.errors import ArgumentError
@@ -105,7 +103,7 @@ def _write_c(trained: Trained, file: Path, int8: bool, data: str | None) -> tupl
     """Write the C file and its header; -> what they are, as data and as a line."""
     network, calibration = trained.network, None
     if int8:
-        train, _ = load(data or trained.require_data(), Pictures.of(network), trained.seed)
+        train = trained.training_set(data)
         say_notes(train.notes)
         calibration = c_code.calibration_images(train, trained.class_names, trained.seed)
     exported = c_code.export(network, file, trained.class_names, calibration)

@@ -17,6 +17,7 @@ from cnn.data import load
 from cnn.data.notes import notes_on
 from cnn.data.pictures import Pictures
 from cnn.network import Network
+from cnn.runs import build
 from cnn.runs.config import AUTO, OWN_DATA, OWN_NETWORK, Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.report import Evaluation, examine
@@ -70,7 +71,7 @@ def import_(
         raise ArgumentError(f"--model is given, but {weights} has a network of its own: leave it out")
     folder = RunFolder(out) if out else RunFolder.default(config.model if "model" in chosen else weights.stem)
     folder.require_new()
-    config.require_valid()
+    build.require_valid(config)
     backend = backends.get(config.device)
     if weights.suffix == ONNX_FILE:
         network = onnx_reader.read(weights, backend)
@@ -84,7 +85,7 @@ def import_(
     state, metadata = saved.state, saved.metadata
     test_set = load(config.data)[1].only(config.classes)
     say_notes([*test_set.notes, *notes_on(test_set, "test")])
-    network = config.make_network(test_set.shape, len(test_set.classes), backend)
+    network = build.make_network(config, test_set.shape, len(test_set.classes), backend)
     try:
         state = renamed(state, network.shapes, models.reference_names(config.model, network.shapes))
         network.require_state(state)

@@ -19,7 +19,7 @@ from cnn.inspection.memory import memory as memory_of
 from cnn.inspection.summary import frozen_note
 from cnn.models import sources
 from cnn.network import Network
-from cnn.runs import recipes
+from cnn.runs import build, recipes
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
@@ -104,7 +104,7 @@ class Job:
             else:
                 self.network.load_state_dict(weights_in(self.saved.arrays))
             return self.saved.history
-        signals, stops = StopOnSignal(), self.config.make_stops()
+        signals, stops = StopOnSignal(), build.make_stops(self.config)
         callbacks = [
             signals,
             NaNGuard(),
@@ -122,10 +122,10 @@ class Job:
                     self.network,
                     self.train_set,
                     validation=self.validation_set or self.test_set,
-                    loss=self.config.make_loss(self.train_set),
+                    loss=build.make_loss(self.config, self.train_set),
                     optimizer=self.optimizer,
-                    schedule=self.config.make_schedule(),
-                    transforms=self.config.make_transforms(),
+                    schedule=build.make_schedule(self.config),
+                    transforms=build.make_transforms(self.config),
                     epochs=self.epochs,
                     batch_size=self.batch_size,
                     accumulate=self.config.accumulate,
@@ -134,7 +134,7 @@ class Job:
                     graph=self.config.graph,
                     stream=self.config.stream,
                     normalize=self.config.normalize,
-                    augment=self.config.make_augmentations(),
+                    augment=build.make_augmentations(self.config),
                     resume=self.saved.path if self.saved else None,
                 )
         except KeyboardInterrupt:  # if the signals could not be handled
@@ -259,8 +259,8 @@ class Job:
         with np.errstate(over="ignore", invalid="ignore"):  # the last steps are meant to be too large
             found = find_rate(
                 self.network, self.train_set, self.optimizer, batch_size=self.batch_size,
-                loss=self.config.make_loss(self.train_set), seed=self.config.seed,
-                transforms=self.config.make_transforms(), augment=self.config.make_augmentations(),
+                loss=build.make_loss(self.config, self.train_set), seed=self.config.seed,
+                transforms=build.make_transforms(self.config), augment=build.make_augmentations(self.config),
             )  # fmt: skip
         path = self.folder.path.with_name(f"{self.folder.path.name}-learning-rates.png")
         with style():

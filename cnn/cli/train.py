@@ -20,7 +20,7 @@ from cnn.cli.output import print_json, print_kept, result_line, say
 from cnn.cli.recipes import print_recipes, require_alone
 from cnn.data.preprocessing import Preprocessing
 from cnn.network import Network
-from cnn.runs import recipes
+from cnn.runs import build, recipes
 from cnn.runs.config import OWN_NETWORK, Config
 from cnn.runs.finetuning import Base, with_model
 from cnn.runs.folder import RunFolder
@@ -167,7 +167,7 @@ def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None)
 
     ``earlier`` is the folder of a run to resume; a new run gets the folder ``out``, or a default.
     """
-    config.require_valid()
+    build.require_valid(config)
     is_resumed = earlier is not None
     backend = find_backend(config, is_resumed)
     if config.tf32 and backend.name == "cpu":
@@ -176,7 +176,7 @@ def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None)
     base = Base.load(config, backend) if config.base and not saved else None
     pictures = base.pictures(config) if base else None
     names = earlier.read()[2] if earlier else base.names_for(config) if base else ()
-    train_set, validation_set, test_set = config.load_data(pictures, names)
+    train_set, validation_set, test_set = build.load_data(config, pictures, names)
     if base:
         config = base.completed(config, train_set)
     config, chosen = config.completed_for(train_set)
@@ -191,16 +191,16 @@ def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None)
         network = base.make_network(config, train_set.classes)
     else:
         made = make(len(train_set.classes), train_set.shape)
-        network = config.build_network(made, train_set.shape, backend)
+        network = build.build_network(config, made, train_set.shape, backend)
     if config.whiten and saved is None:
         if config.normalize:
             network.preprocessing = Preprocessing.of(train_set)
         whiten(network, train_set)
-    config.freeze_layers(network)
+    build.freeze_layers(config, network)
     if not is_resumed:
         _require_named(network, len(train_set.classes))
-    config.require_suitable(network)
-    optimizer = config.make_optimizer(len(train_set), network)
+    build.require_suitable(config, network)
+    optimizer = build.make_optimizer(config, len(train_set), network)
     config = config.with_values_of(optimizer)
     sets = train_set, validation_set, test_set
     note = base.note(config, network, train_set.classes) if base else None
@@ -252,7 +252,7 @@ def resumed(context: typer.Context, folder: RunFolder) -> Config:
         )
     changed = {name: context.params[name] for name in CHANGEABLE if name in options}
     if "data" not in changed:
-        config.require_data()
+        build.require_data(config)
     cores = available_cores()
     if "threads" not in changed and config.threads and config.threads > cores:
         say(f"note: the run had --threads {config.threads}; it resumes with {cores}, one for each core")

@@ -91,7 +91,7 @@ def mnist_small(classes: int = 10) -> Network:
 def mnist_quick(classes: int = 10) -> Network:
     """A network that reaches 99 % on MNIST in one epoch; 81,146 parameters.
 
-    The layers are those of train_mnist_fast (Oikarinen 2024), with half as many channels.
+    The layers are those of train_mnist_fast (Oikarinen 2024), narrower: 12, 24 and 128 for 24, 32 and 256.
     """
     return Network(
         Conv2D(12, kernel_size=5),  # (1, 28, 28) -> (12, 24, 24)

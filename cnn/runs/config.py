@@ -1,41 +1,33 @@
 """Everything that decides how a training run goes; each setting is declared here and nowhere else."""
 
-import inspect
-import os
-from collections.abc import Callable, Collection
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-
-from backends import Backend
 from backends.kernels import SETS
-from backends.text import did_you_mean
 from cnn import data, models
 from cnn.data import Dataset, augmentation
-from cnn.data.augmentation import Augmentation
 from cnn.data.fitting import FITS, require_fit
-from cnn.data.pictures import Pictures
-from cnn.data.published.fashion_mnist import named_as
-from cnn.models import heads, sources
-from cnn.network import Network
+from cnn.models import heads
+from cnn.runs.setting import (
+    absolute,
+    absolute_base,
+    absolute_model,
+    cut,
+    parts,
+    require_accuracy,
+    require_balanced,
+    require_count,
+    require_share,
+    setting,
+    sides,
+)
 from cnn.support.arguments import number, whole
 from cnn.support.dtypes import DTYPES, require_dtype
-from cnn.support.errors import ArgumentError, DataError
-from cnn.support.text import dimensions, literal, short
 from cnn.training import defaults
-from cnn.training.averaging import EMA
-from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
-from cnn.training.groups import EVERYTHING, Group, is_vector
-from cnn.training.losses import CrossEntropy, Loss
 from cnn.training.named import OPTIMIZERS
-from cnn.training.optimizers import SGD, Optimizer
-from cnn.training.schedules import SCHEDULES, OneCycle, Schedule
-from cnn.training.stopping import EarlyStopping, MaxTime, Stop, StopAt
-
-T = TypeVar("T")
+from cnn.training.optimizers import Optimizer
+from cnn.training.schedules import SCHEDULES
 
 # the model and the data of a run that was trained with cnn.fit(run=...), or imported with its network
 OWN_NETWORK, OWN_DATA = "own network", "own data"
@@ -44,102 +36,6 @@ AUTO = "auto"  # the model that suits the data
 
 # the titles that --help shows the settings below
 ON_WHAT, TRAINING, DEVICE = "Model and data", "Training", "Device"
-
-
-def setting(
-    default: T,
-    panel: str,
-    help: str,
-    *,
-    shown: str | None = None,
-    choices: Collection[str] = (),
-    parse: Callable[[Any], Any] | None = None,
-    check: Callable[[str, Any], object] | None = None,
-    before: Any = MISSING,
-    changeable: bool = False,
-    alias: str | None = None,
-) -> T:
-    """A field of Config; its option, its key in a --config file and its place in config.json follow from it.
-
-    ``shown`` stands in --help as the default if the value does not explain itself, ``choices`` are for the
-    shell's completion, and ``parse`` turns the option's text into the value. ``check(name, value)`` raises
-    ArgumentError for a value that is wrong for any data. ``before`` is the value of runs that are older than
-    the setting; a config.json that lacks a setting without ``before`` is damaged. A ``changeable`` setting
-    may be given another value when a run is resumed. ``alias`` is another name of the option.
-    """
-    about = {"panel": panel, "help": help, "shown": shown, "choices": choices, "parse": parse, "check": check}
-    more = {"before": before, "changeable": changeable, "alias": alias}
-    return field(default=default, metadata=about | more)
-
-
-def as_flag(value: Any) -> str:
-    """A value of a file as it would stand on the command line, so that it is checked like one."""
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def cut(text: str | None) -> list[str] | None:
-    """Cut "0, 1" into ["0", "1"]."""
-    return None if text is None else [part.strip() for part in text.split(",")]
-
-
-def parts(text: str | None) -> list[str] | None:
-    """Cut "flip, shift=2" into ["flip", "shift=2"]; "none" is an empty list, as is "" from a file."""
-    return [] if text in ("none", "") else cut(text)
-
-
-def sides(text: str | None) -> list[int] | None:
-    """Turn "48x64" into [48, 64] and "64" into [64, 64]; a list in a file arrives as "48,64"."""
-    if text is None:
-        return None
-    try:
-        found = [int(side) for side in text.lower().replace("x", ",").split(",")]
-    except ValueError:
-        found = []
-    if len(found) not in (1, 2) or min(found) < 1:
-        raise ArgumentError(
-            f"--size is {short(text, 100)!r}, expected a height and a width as in 64 or 48x64"
-        )
-    return found if len(found) == 2 else found * 2
-
-
-def absolute(data_set: str) -> str:
-    """The data set's path in full, so that a run's folder finds it from anywhere; a name stays a name."""
-    is_path = data_set not in data.NAMES and os.path.exists(data_set)
-    return os.path.realpath(data_set) if is_path else data_set
-
-
-def absolute_model(model: str) -> str:
-    """The full path of a user's own network; a name stays a name."""
-    return os.path.abspath(model) if model not in models.MODELS and sources.is_own(model) else model
-
-
-def absolute_base(path: str | None) -> str | None:
-    """The full path of the run or the file from which a run starts."""
-    return None if path is None else os.path.abspath(path)
-
-
-def require_balanced(name: str, value: str | None) -> None:
-    """Raise ArgumentError for a word other than "balanced"."""
-    if value not in (None, "balanced"):
-        raise ArgumentError(f"--class-weights is {value!r}, expected balanced")
-
-
-def require_count(name: str, value: int | None) -> None:
-    """Raise ArgumentError unless ``value`` is a whole number above 0, or None."""
-    if value is not None:
-        whole(name, value)
-
-
-def require_accuracy(name: str, value: float | None) -> None:
-    """Raise ArgumentError unless ``value`` is an accuracy that can be reached."""
-    if value is not None:
-        number(name, value, most=1)
-
-
-def require_share(name: str, value: float) -> None:
-    """Raise ArgumentError unless ``value`` is a share of the training images that leaves some."""
-    if not 0 <= value < 1:
-        raise ArgumentError(f"--{name} is {value:g}: expected a share of the training images, such as 0.1")
 
 
 @dataclass(frozen=True)
@@ -383,87 +279,6 @@ class Config:
             each.name: getattr(self, each.name) for each in fields(self) if each.metadata["panel"] != DEVICE
         }
 
-    def require_valid(self) -> None:
-        """Raise ArgumentError for a value that is wrong for any data, before they are loaded."""
-        for each in fields(self):
-            if check := each.metadata["check"]:
-                check(each.name, getattr(self, each.name))
-        for name, is_used in (("freeze", self.freeze is not None), ("old_rate", self.old_rate != 1)):
-            if is_used and self.base is None:
-                flag = name.replace("_", "-")
-                raise ArgumentError(f"--{flag} needs --from: say which run or file has the trained network")
-        if self.whiten and self.base is not None:
-            raise ArgumentError(
-                "--whiten cannot be given with --from: it would replace the trained first layer"
-            )
-        if self.freeze == heads.ALL_BUT_HEAD and self.old_rate != 1:
-            raise ArgumentError(
-                f"--old-rate has no effect with --freeze {heads.ALL_BUT_HEAD}, which leaves no old "
-                "layer to train: leave one of them out"
-            )
-        self.make_optimizer(images=1)
-        self.make_schedule()
-        self.make_stops()
-
-    def require_suitable(self, network: Network) -> None:
-        """Raise ArgumentError for a setting that does not suit the network or its images."""
-        changes = [*self.make_augmentations(), *augmentation.views(self.tta)]
-        augmentation.require_size(changes, network.input_shape)
-        for name in ("label_smoothing", "class_weights"):
-            if getattr(self, name) and network.gives_probabilities:
-                raise ArgumentError(
-                    f"{name} is {getattr(self, name)}, but {self.model} ends in Softmax, and its loss has no "
-                    f"{name.replace('_', ' ')}: leave it out"
-                )
-
-    def load_data(
-        self, pictures: Pictures | None = None, names: tuple[str, ...] = ()
-    ) -> tuple[Dataset, Dataset | None, Dataset]:
-        """(train, validation, test), with the chosen classes and ``per_class`` training images of each.
-
-        ``pictures`` replaces the settings for pictures. ``names`` are those of the classes in an earlier run
-        on the same data.
-        ``validation`` is the part of the training set that is held out, or None.
-        """
-        if self.data == OWN_DATA:
-            self.require_data()
-        asked = {name: getattr(self, name) for name in ("size", "fit", "channels")}
-        asked = {name: value for name, value in asked.items() if value is not None}
-        train, test = data.load(self.data, pictures or Pictures(**asked), self.seed, self.transposed)
-        if asked and not self._are_pictures(train):
-            raise ArgumentError(
-                f"--{next(iter(asked))} is for picture files, but {self.data} has images of "
-                f"{dimensions(train.shape)}: leave it out"
-            )
-        train, test = train.only(self.classes, self.per_class), test.only(self.classes)
-        if names:
-            train, test = named_as(train, names), named_as(test, names)
-        if not self.validation:
-            return train, None, test
-        return *train.split(self.validation, self.seed), test
-
-    def _are_pictures(self, train: Dataset) -> bool:
-        """Whether the images were made of picture files."""
-        return train.fit is not None and self.data not in data.NAMES
-
-    def require_data(self) -> None:
-        """Raise DataError if the run's data are no longer at their path, or have none."""
-        if self.data == OWN_DATA:
-            raise DataError("the run does not say where its data are: give their path with --data")
-        if self.data not in data.NAMES and not Path(self.data).exists():
-            raise DataError(f"the run's data are no longer at {self.data}: give their new path with --data")
-
-    def make_network(self, shape: tuple[int, ...], classes: int, backend: Backend) -> Network:
-        """The model, built for images of ``shape``."""
-        return self.build_network(models.make(self.model, classes, shape), shape, backend)
-
-    def build_network(self, network: Network, shape: tuple[int, ...], backend: Backend) -> Network:
-        """``network``, built for images of ``shape``."""
-        network.build(
-            shape, backend=backend, seed=self.seed, dtype=self.dtype, fuse=self.fuse, winograd=self.winograd
-        )
-        return network
-
     def epochs_for(self, images: int) -> int:
         """The number of epochs on so many training images."""
         return defaults.epochs(images) if self.epochs is None else self.epochs
@@ -471,74 +286,6 @@ class Config:
     def batch_size_for(self, images: int) -> int:
         """The batch size for so many training images."""
         return defaults.batch_size(images) if self.batch_size is None else self.batch_size
-
-    def freeze_layers(self, network: Network) -> None:
-        """Freeze the first layer if it whitens; and of a fine-tuned network what is named, and no others."""
-        if self.base is not None:
-            network.unfreeze("*")
-        if self.freeze is not None:
-            heads.freeze(network, self.freeze)
-        if self.whiten:
-            network.freeze("0")
-
-    def make_groups(self, network: Network | None) -> list[Group]:
-        """The parameters whose learning rate or decay differs; without a network, only vectors."""
-        groups = []
-        if self.bias_rate != 1 or not self.decay_biases:
-            decay = None if self.decay_biases else 0.0
-            groups = [Group(is_vector, self.bias_rate, decay)]
-        if self.old_rate == 1 or network is None:
-            return groups
-        parameters = [network.parameters.get(name) for name in heads.head_names(network)]
-        new = [
-            replace(next(group for group in [*groups, EVERYTHING] if group.fits(each)), select=each.name)
-            for each in parameters
-            if each
-        ]
-        return new + [replace(group, rate=self.old_rate * group.rate) for group in [*groups, EVERYTHING]]
-
-    def make_optimizer(self, images: int, network: Network | None = None) -> Optimizer:
-        """The optimizer by name for ``network``, with its defaults for ``images`` training images."""
-        if self.optimizer not in OPTIMIZERS:
-            expected = f"expected {', '.join(OPTIMIZERS)}{did_you_mean(self.optimizer, OPTIMIZERS)}"
-            raise ArgumentError(f"unknown optimizer {self.optimizer!r}: {expected}")
-        kind = OPTIMIZERS[self.optimizer]
-        given = {name: getattr(self, name) for name in ("learning_rate", "momentum", "weight_decay")}
-        arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if "momentum" in arguments and "momentum" not in inspect.signature(kind).parameters:
-            raise ArgumentError(f"momentum is {self.momentum}, but {self.optimizer} has none: leave it out")
-        if self.nesterov:
-            if "nesterov" not in inspect.signature(kind).parameters:
-                raise ArgumentError(f"{self.optimizer} has no Nesterov momentum: leave --nesterov out")
-            arguments["nesterov"] = True
-        arguments |= self._optimizer_options(kind)
-        if kind is SGD:
-            usual = {"learning_rate": defaults.learning_rate(self.batch_size_for(images), images)}
-            arguments = usual | {"momentum": defaults.MOMENTUM} | arguments
-        if groups := self.make_groups(network):
-            arguments["groups"] = groups
-        optimizer = kind(**arguments)
-        return EMA(optimizer, self.ema) if self.ema else optimizer
-
-    def _optimizer_options(self, kind: type[Optimizer]) -> dict[str, Any]:
-        """The further arguments of the optimizer by name."""
-        names = set(inspect.signature(kind).parameters) - {"groups"} - {each.name for each in fields(self)}
-        if self.optimizer_options and not names:
-            raise ArgumentError(f"{self.optimizer} has no further options: leave --optimizer-options out")
-        options: dict[str, Any] = {}
-        for text in self.optimizer_options or ():
-            name, _, value = text.partition("=")
-            if name not in names or not value:
-                expected = ", ".join(f"{each}=..." for each in sorted(names))
-                raise ArgumentError(
-                    f"--optimizer-options has {short(text, 100)!r} for {self.optimizer}: expected some of "
-                    f"{expected}{did_you_mean(name, names)}"
-                )
-            if name in options:
-                raise ArgumentError(f"--optimizer-options has {name} twice: leave one of them out")
-            values = [literal(part) for part in value.split(":")]
-            options[name] = tuple(values) if len(values) > 1 else values[0]
-        return options
 
     def with_values_of(self, optimizer: Optimizer) -> "Config":
         """The same settings, with the values that were left to the optimizer."""
@@ -550,6 +297,10 @@ class Config:
             momentum=found.get("momentum"),
         )
 
+    def are_pictures(self, train: Dataset) -> bool:
+        """Whether the images were made of picture files."""
+        return train.fit is not None and self.data not in data.NAMES
+
     def completed_for(self, train: Dataset) -> tuple["Config", str]:
         """The same settings with the model, the epochs and the batch size that suit the training images.
 
@@ -557,7 +308,7 @@ class Config:
         """
         model, augment, chosen = self.model, self.augment, []
         if model == AUTO:
-            model = defaults.PICTURES_MODEL if self._are_pictures(train) else defaults.MODEL
+            model = defaults.PICTURES_MODEL if self.are_pictures(train) else defaults.MODEL
             if model == defaults.PICTURES_MODEL and augment is None:
                 augment = list(defaults.PICTURES_AUGMENT)
                 chosen.append(f"augmented by {' and '.join(augment)}")
@@ -568,54 +319,3 @@ class Config:
             chosen.append(f"batches of {batch_size}")
         completed = replace(self, model=model, augment=augment, epochs=epochs, batch_size=batch_size)
         return completed, ", ".join(chosen)
-
-    def make_stops(self) -> list[Stop]:
-        """The callbacks that may end the run early."""
-        if self.early_stopping is not None and not self.validation:
-            raise ArgumentError(
-                "--patience (or --early-stopping) needs validation images: hold some out, for example with "
-                "--validation 0.1"
-            )
-        stops: list[Stop] = []
-        if self.stop_at is not None:
-            stops.append(StopAt(self.stop_at))
-        if self.early_stopping is not None:
-            stops.append(EarlyStopping(self.early_stopping))
-        if self.max_minutes is not None:
-            stops.append(MaxTime(self.max_minutes))
-        return stops
-
-    def make_loss(self, train: Dataset) -> Loss | None:
-        """The loss, or None for the network's usual one."""
-        weights = _balanced(train) if self.class_weights else None
-        if not self.label_smoothing and weights is None:
-            return None
-        return CrossEntropy(label_smoothing=self.label_smoothing, class_weights=weights)
-
-    def make_transforms(self) -> list[GradientTransform]:
-        """The transforms of the gradient before each update."""
-        clip = [ClipNorm(self.clip)] if self.clip else []
-        return clip + ([ClipValue(self.clip_value)] if self.clip_value else [])
-
-    def make_augmentations(self) -> list[Augmentation]:
-        """The augmentations of the training images."""
-        return augmentation.parse(self.augment or ())
-
-    def make_schedule(self) -> Schedule:
-        """The schedule by name."""
-        if self.schedule not in SCHEDULES:
-            expected = f"expected {', '.join(SCHEDULES)}{did_you_mean(self.schedule, SCHEDULES)}"
-            raise ArgumentError(f"unknown schedule {self.schedule!r}: {expected}")
-        kind = SCHEDULES[self.schedule]
-        usual = 0 if kind is OneCycle else defaults.WARMUP
-        return kind(warmup=usual if self.warmup is None else self.warmup)
-
-
-def _balanced(train: Dataset) -> list[float]:
-    """Class weights with which each class counts the same: ``images / (classes * images of the class)``.
-
-    A class without images gets 1.
-    """
-    train.require_classes("--class-weights")
-    counts = np.bincount(train.labels, minlength=len(train.classes))
-    return [len(train) / (len(counts) * count) if count else 1.0 for count in counts.tolist()]

@@ -10,6 +10,7 @@ from cnn.data import Dataset
 from cnn.data.pictures import Pictures
 from cnn.models import MODELS, heads, sources
 from cnn.network import Network
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.trained import Trained, load_trained
@@ -84,7 +85,7 @@ class Base:
         base, state = self.trained.network, self.trained.network.state_dict()
         is_same = self.trained.class_names == classes
         model = base.fresh() if is_same else heads.with_head(base, len(classes))
-        network = config.build_network(model, base.input_shape, base.backend)
+        network = build.build_network(config, model, base.input_shape, base.backend)
         (network.load_state_dict if is_same else partial(heads.take_body, network))(state)
         network.preprocessing = base.preprocessing
         return network

@@ -20,6 +20,7 @@ from cnn.data.preprocessing import keep_fit
 from cnn.models import heads, sources
 from cnn.models.sources import Source
 from cnn.network import Network
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.saving.weights import MODEL_FILE, SavedNetwork, epoch_of, require_held
 from cnn.support import system
@@ -228,7 +229,7 @@ class RunFolder:
         try:
             model = self.source(config, saved).make(len(class_names), shape)
             require_held(model, shape, saved.state)
-            network = config.build_network(model, shape, backend)
+            network = build.build_network(config, model, shape, backend)
             if config.model in models.MODELS and network.output_shape != (len(class_names),):
                 raise CheckpointError(
                     f"the network has {network.output_shape[0]} outputs, but there are {len(class_names)} "

@@ -9,12 +9,17 @@ import numpy as np
 
 from backends import Backend
 from backends.text import quoted
+from cnn.data import Dataset, load, load_test
 from cnn.data.checked import numbered
+from cnn.data.pictures import Pictures
+from cnn.data.published.fashion_mnist import named_as
 from cnn.models import MODELS
 from cnn.models.sources import TOML, is_run
 from cnn.network import Network
-from cnn.runs.config import Config, absolute
+from cnn.runs.build import require_data
+from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
+from cnn.runs.setting import absolute
 from cnn.saving.weights import SavedNetwork
 from cnn.support.errors import ArgumentError, CheckpointError
 from cnn.support.own_code import is_code
@@ -53,8 +58,32 @@ class Trained:
         """The data set of the run; ArgumentError or DataError if there is none."""
         if self.config is None:
             raise ArgumentError(f"{self.path} does not name its data: give them with --data")
-        self.config.require_data()
+        require_data(self.config)
         return self.config.data
+
+    def training_set(self, data: str | None) -> Dataset:
+        """The training set of ``data``, or of the run's own; pictures are prepared as in its training."""
+        source, is_own = self._source(data)
+        train, _ = load(source, Pictures.of(self.network), self.seed, is_own and self.transposed)
+        return self._with_own_names(train) if is_own else train
+
+    def test_set(self, data: str | None) -> Dataset:
+        """The test set of ``data``, or of the run's own.
+
+        If ``data`` have no test set, it is all of their images; of the run's own, the part held out.
+        """
+        source, is_own = self._source(data)
+        pictures, transposed = Pictures.of(self.network), is_own and self.transposed
+        test = load_test(source, pictures, self.seed, transposed, whole=not is_own)
+        return self._with_own_names(test) if is_own else test
+
+    def _source(self, data: str | None) -> tuple[str, bool]:
+        """The data set that is asked for, and whether it is the run's own."""
+        source = data or self.require_data()
+        return source, self.is_own(source)
+
+    def _with_own_names(self, data: Dataset) -> Dataset:
+        return named_as(data, self.class_names)
 
 
 def classify(network: Network, image: Any, tta: str | None, source: str | Path) -> Any:

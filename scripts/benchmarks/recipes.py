@@ -23,7 +23,7 @@ from recipe_parts.record import Record, to_compare, to_train
 from shared.options import Parser, whole
 from shared.progress import say
 
-from cnn.runs import recipes
+from cnn.runs import build, recipes
 from cnn.runs.config import Config
 from cnn.support.errors import ArgumentError, DataError, DeviceUnavailable, DisagreementError
 from cnn.support.files import reason_of
@@ -106,7 +106,7 @@ def measure(arguments: argparse.Namespace, flags: Sequence[str]) -> None:
     command = Command(name, arguments.data, flags)
     plan = command.plan(first)
     config = Config(**plan["config"])
-    sets = config.load_data()
+    sets = build.load_data(config)
     measured = describe(config, plan["steps"], sets, recipes.read(name).flags["data"])
     path = FOLDER / f"{name}.json"
     if arguments.peer:

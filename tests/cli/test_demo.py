@@ -18,6 +18,7 @@ from helpers import ROOT
 import backends
 import cnn
 from cnn.demo import Server
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 
@@ -135,7 +136,7 @@ def about(command, stopped, monkeypatch):
 
 def make_run(path, data):
     config = Config(model="notebook", data=str(data), epochs=1)
-    network = config.make_network((1, 20, 20), 2, backends.get("cpu"))
+    network = build.make_network(config, (1, 20, 20), 2, backends.get("cpu"))
     folder = RunFolder(path)
     folder.start(config, network, ("dark", "bright"))
     network.save(folder.weights)

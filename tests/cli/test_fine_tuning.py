@@ -9,6 +9,7 @@ from PIL import Image
 
 import cnn
 from cnn.models import heads
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.saving.weights import read
 
@@ -236,7 +237,7 @@ def test_old_layers_learn_more_slowly():
     network.build((1, 6, 6), backend="cpu")
     settings = {"base": "base", "old_rate": 0.1}
     for decays, config in ((True, Config(**settings)), (False, Config(**settings, decay_biases=False))):
-        groups = config.make_groups(network)
+        groups = build.make_groups(config, network)
         found = {
             name: next((group.rate, group.weight_decay) for group in groups if group.fits(parameter))
             for name, parameter in network.parameters.items()
@@ -246,5 +247,7 @@ def test_old_layers_learn_more_slowly():
             "0.weight": (0.1, None), "1.weight": (0.1, vector), "1.bias": (0.1, vector),
             "3.weight": (1, None), "3.bias": (1, vector),
         }  # fmt: skip
-    assert Config(decay_biases=False).make_groups(network) == Config(decay_biases=False).make_groups(None)
+    assert build.make_groups(Config(decay_biases=False), network) == build.make_groups(
+        Config(decay_biases=False), None
+    )
     assert heads.find_head(network) == "3"

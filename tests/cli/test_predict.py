@@ -10,6 +10,7 @@ from helpers.small_run import SMALL
 
 import backends
 import cnn
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
@@ -23,7 +24,7 @@ def run(tmp_path_factory):
     """The folder of a LeNet-5 that has seen a part of MNIST."""
     train, test = (part.only(per_class=300) for part in cnn.data.load("mnist"))
     config = Config(model="lenet5", epochs=2, batch_size=64)
-    network = config.make_network(train.shape, 10, backends.get("cpu"))
+    network = build.make_network(config, train.shape, 10, backends.get("cpu"))
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "digits")
     log = RunLog(folder, config, train.classes)
     cnn.fit(

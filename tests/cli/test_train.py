@@ -10,6 +10,7 @@ import pytest
 from helpers.small_run import SMALL
 
 import cnn
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
@@ -137,9 +138,9 @@ class TestRunsBegunInTheSameSecond:
 def test_adamw_decays_weights_by_its_own_measure(command, own_data):
     from cnn.runs.config import Config
 
-    assert Config(optimizer="adamw").make_optimizer(9).weight_decay == 0.01
-    assert Config(optimizer="adam").make_optimizer(9).weight_decay == 0
-    assert Config().make_optimizer(9).momentum == 0.9
+    assert build.make_optimizer(Config(optimizer="adamw"), 9).weight_decay == 0.01
+    assert build.make_optimizer(Config(optimizer="adam"), 9).weight_decay == 0
+    assert build.make_optimizer(Config(), 9).momentum == 0.9
 
 
 def test_the_same_command_gives_the_same_weights_bit_for_bit(command, own_data, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 
 import backends
 import cnn
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
@@ -29,7 +30,7 @@ def make_run(path, epochs=2, model="notebook", **settings):
     """Train as the command does; -> the folder, the network and the test set."""
     train, test = (cnn.data.Dataset(*make_data(count, seed), 3) for count, seed in ((90, 0), (60, 1)))
     config = Config(model=model, data="own/<b>.npz", epochs=epochs, batch_size=30, **settings)
-    network = config.make_network(SHAPE, 3, backends.get("cpu"))
+    network = build.make_network(config, SHAPE, 3, backends.get("cpu"))
     folder = RunFolder(path)
     log = RunLog(folder, config, NAMES)
     optimizer = cnn.SGD(0.02, momentum=0.9)

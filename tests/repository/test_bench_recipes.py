@@ -12,6 +12,7 @@ from helpers import ROOT
 from scipy import stats
 
 from cnn.data.published.downloads import PublishedFile
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.support.errors import ArgumentError
 
@@ -284,7 +285,7 @@ def test_without_pytorch_there_is_no_comparison(trained, monkeypatch, place, cal
 
 
 def make_record(trained, **others):
-    what = measured.describe(trained.config, 6, trained.config.load_data(), "mnist")
+    what = measured.describe(trained.config, 6, build.load_data(trained.config), "mnist")
     what |= {"title": NAME, "hardware": {"processor": "Fast", "threads": 2, "vector_bits": 512}}
     runs = [Run(seed, accuracy, 0.1, 60.0 + seed, 300.0) for seed, accuracy in ((5, 0.99), (6, 0.98))]
     return Record(NAME, what, 5, runs, **others)
@@ -389,7 +390,7 @@ def test_the_comparison_has_the_recipes_network_and_update(data):
         optimizer_options=["steps=3", "hidden_only=true", "other_rate=0.1"], label_smoothing=0.2, whiten=True,
         threads=1,
     )  # fmt: skip
-    train, _, _ = config.load_data()
+    train, _, _ = build.load_data(config)
     setting = pytorch.make_setting(config, train)
     assert (setting.network.shape, setting.network.frozen) == ((1, 28, 28), ("0",))
     assert (setting.batch_size, setting.threads) == (16, 1)
@@ -412,7 +413,7 @@ def test_the_comparison_is_on_the_cpu(data, monkeypatch):
     monkeypatch.setattr(pytorch, "find_backend", lambda config: Elsewhere)
     config = Config(data=str(data))
     with pytest.raises(ArgumentError, match="--peer measures on the CPU, but the run is on cuda"):
-        pytorch.make_setting(config, config.load_data()[0])
+        pytorch.make_setting(config, build.load_data(config)[0])
 
 
 def test_a_layer_that_is_not_translated_cannot_be_compared(data, monkeypatch):
@@ -432,14 +433,14 @@ def test_a_layer_that_is_not_translated_cannot_be_compared(data, monkeypatch):
     monkeypatch.setattr(pytorch, "Processes", Translating)
     config = Config(model="lenet5", data=str(data))
     with pytest.raises(ArgumentError, match="--peer cannot compare: this script has no module of PyTorch"):
-        pytorch.compare(config, 6, config.load_data()[0])
+        pytorch.compare(config, 6, build.load_data(config)[0])
 
 
 def test_ours_and_pytorch_take_turns(data, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(pytorch, "PYTORCH", ("pytorch", "channels_last"))  # compiling takes long
     config = Config(model="lenet5", data=str(data), batch_size=16, threads=1, label_smoothing=0.1)
-    found = pytorch.compare(config, 100, config.load_data()[0], rounds=2)
+    found = pytorch.compare(config, 100, build.load_data(config)[0], rounds=2)
     seconds = {name: spread["median"] for name, spread in found["step_seconds"].items()}
     assert seconds.keys() == {"ours, compiled", "PyTorch eager", "PyTorch channels_last"}
     assert found["pytorch_training_seconds"] == 100 * seconds[found["fastest"]]

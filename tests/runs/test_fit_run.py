@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import cnn
+from cnn.runs import build
 from cnn.runs.folder import RunFolder
 
 
@@ -86,7 +87,7 @@ def test_its_settings_have_the_further_arguments_of_the_optimizer_and_the_loss(s
     cnn.fit(network(), sets[0], run="run", optimizer=optimizer, loss=cnn.CrossEntropy(0.1), callbacks=[])
     config, _, _ = RunFolder("run").read()
     assert (config.optimizer_options, config.label_smoothing) == (expected, 0.1)
-    made = config.make_optimizer(len(sets[0])).present_settings
+    made = build.make_optimizer(config, len(sets[0])).present_settings
     assert made | {"groups": None} == optimizer.present_settings | {"groups": None}
 
 

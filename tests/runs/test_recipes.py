@@ -7,7 +7,7 @@ import pytest
 
 import backends
 from cnn import data
-from cnn.runs import recipes
+from cnn.runs import build, recipes
 from cnn.runs.config import Config
 from cnn.support.errors import ArgumentError
 
@@ -33,12 +33,12 @@ class TestFile:
         assert recipe.config.recipe == name
         assert set(LEFT_TO_THE_DATA) <= set(recipe.flags)
         assert recipe.flags["data"] in data.NAMES
-        recipe.config.require_valid()
+        build.require_valid(recipe.config)
 
     def test_its_network_takes_its_images(self, name):
         config = recipes.read(name).config
-        network = config.make_network(SHAPES[config.data], 10, backends.get("cpu", "portable"))
-        config.require_suitable(network)
+        network = build.make_network(config, SHAPES[config.data], 10, backends.get("cpu", "portable"))
+        build.require_suitable(config, network)
         assert network.output_shape == (10,)
 
     def test_it_explains_itself(self, name):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import cnn
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.support.errors import ArgumentError
@@ -119,33 +120,33 @@ def test_a_setting_that_every_run_has_is_missed(change, command):
     [({}, 100), ({"schedule": "one-cycle"}, 0), ({"schedule": "one-cycle", "warmup": 5}, 5)],
 )
 def test_one_cycle_has_no_warm_up_unless_it_is_asked_for(settings, warmup):
-    assert cnn.runs.config.Config(**settings).make_schedule().warmup == warmup
+    assert build.make_schedule(cnn.runs.config.Config(**settings)).warmup == warmup
 
 
 def test_nesterov_momentum():
-    assert not Config().make_optimizer(1000).nesterov
-    assert Config(nesterov=True).make_optimizer(1000).nesterov
-    assert Config(optimizer="muon").make_optimizer(1000).nesterov
+    assert not build.make_optimizer(Config(), 1000).nesterov
+    assert build.make_optimizer(Config(nesterov=True), 1000).nesterov
+    assert build.make_optimizer(Config(optimizer="muon"), 1000).nesterov
     assert not Config(**Config.completed({})).nesterov  # as in a run that is older than the setting
     with pytest.raises(ArgumentError, match="adam has no Nesterov momentum: leave --nesterov out"):
-        Config(optimizer="adam", nesterov=True).require_valid()
+        build.require_valid(Config(optimizer="adam", nesterov=True))
 
 
 def test_balanced_class_weights():
     """Each class counts the same: those of scikit-learn's compute_class_weight("balanced")."""
     train = cnn.data.Dataset(np.zeros((10, 4, 4)), [0] * 6 + [1] * 3 + [3], classes=4)
-    assert Config().make_loss(train) is None
-    weights = Config(class_weights="balanced").make_loss(train).class_weights
+    assert build.make_loss(Config(), train) is None
+    weights = build.make_loss(Config(class_weights="balanced"), train).class_weights
     np.testing.assert_allclose(weights, [10 / 24, 10 / 12, 1, 10 / 4])
     with pytest.raises(ArgumentError, match="--class-weights is 'even', expected balanced"):
-        Config(class_weights="even").require_valid()
+        build.require_valid(Config(class_weights="even"))
 
 
 def test_further_arguments_of_the_optimizer():
     muon = Config(optimizer="muon", optimizer_options=["steps=3", "hidden_only=true", "other_rate=0.5"])
-    found = muon.make_optimizer(1000)
+    found = build.make_optimizer(muon, 1000)
     assert (found.steps, found.hidden_only, found.other_rate) == (3, True, 0.5)
-    adam = Config(optimizer="adam", optimizer_options=["betas=0.7:0.9"]).make_optimizer(1000)
+    adam = build.make_optimizer(Config(optimizer="adam", optimizer_options=["betas=0.7:0.9"]), 1000)
     assert adam.betas == (0.7, 0.9)
 
 
@@ -167,7 +168,7 @@ def test_further_arguments_of_the_optimizer():
 )
 def test_further_arguments_that_make_no_sense_are_refused(optimizer, option, message):
     with pytest.raises(ArgumentError, match=message):
-        Config(optimizer=optimizer, optimizer_options=option.split(",")).require_valid()
+        build.require_valid(Config(optimizer=optimizer, optimizer_options=option.split(",")))
 
 
 @pytest.mark.parametrize("old_rate", [1, 0.1])
@@ -177,7 +178,7 @@ def test_the_rate_of_biases(decay_biases, old_rate):
     net = cnn.Sequential(cnn.Flatten(), cnn.Dense(4), cnn.BatchNorm1D(), cnn.Dense(3))
     net.build((1, 2, 2), backend="cpu")
     config = Config(bias_rate=64, decay_biases=decay_biases, old_rate=old_rate, weight_decay=0.1)
-    groups = config.make_groups(net)
+    groups = build.make_groups(config, net)
     found = {}
     for name, parameter in net.parameters.items():
         group = next((group for group in groups if group.fits(parameter)), cnn.Group("*"))

@@ -163,3 +163,15 @@ def test_mistakes_are_one_sentence(command, tmp_path, arguments, message):
     assert (code, out) == (2, "")
     assert re.search(message, err), err
     assert err.count("\n") == 1
+
+
+def test_the_runs_own_images_are_read_as_in_training(command, own_data, tmp_path):
+    assert command("train", *SMALL, "--data", own_data, "--transposed", "--out", "turned")[0] == 0
+    trained = load_trained(Path("turned"), backends.get("cpu"))
+    train, test = cnn.data.load(own_data)
+    np.testing.assert_array_equal(trained.training_set(None).images, train.images.transpose(0, 1, 3, 2))
+    np.testing.assert_array_equal(trained.test_set(None).images, test.images.transpose(0, 1, 3, 2))
+    other = tmp_path / "other.npz"
+    other.write_bytes(own_data.read_bytes())
+    np.testing.assert_array_equal(trained.test_set(str(other)).images, test.images)
+    np.testing.assert_array_equal(trained.training_set(str(other)).images, train.images)

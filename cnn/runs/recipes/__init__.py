@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from backends.text import did_you_mean, quoted
-from cnn.runs.config import DEVICE, Config, as_flag
+from cnn.runs import build
+from cnn.runs.config import DEVICE, Config
+from cnn.runs.setting import as_flag
 from cnn.support.arguments import shown
 from cnn.support.errors import ArgumentError
 from cnn.support.reading import parse_toml
@@ -45,7 +47,7 @@ class Recipe:
             for name, value in self.flags.items()
         }
         config = Config(recipe=self.name, **values)
-        return config.with_values_of(config.make_optimizer(images=1))
+        return config.with_values_of(build.make_optimizer(config, images=1))
 
     def changes(self, config: Config) -> list[str]:
         """The options with which the settings of a run differ from the recipe, as in "--epochs 2".

@@ -14,6 +14,7 @@ from peers.task import Setting, Training
 
 import cnn
 from cnn.data import Dataset
+from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.support.errors import ArgumentError
 from recipe_parts.measured import find_backend
@@ -92,7 +93,7 @@ def make_network(model: str, classes: int, shape: Sequence[int]) -> cnn.Sequenti
 def make_training(config: Config, images: int) -> Training:
     """The loss and the update of a run with these settings and so many training images."""
     known = {each.name for each in fields(Training)}
-    settings = config.make_optimizer(images).present_settings
+    settings = build.make_optimizer(config, images).present_settings
     return Training(
         optimizer=config.optimizer,
         label_smoothing=config.label_smoothing,

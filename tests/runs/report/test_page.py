@@ -19,7 +19,7 @@ from helpers.small_run import NAMES, SHAPE, Page, make_run
 import backends
 import cnn
 from cnn.data.preprocessing import Preprocessing
-from cnn.runs import recipes
+from cnn.runs import build, recipes
 from cnn.runs.config import Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
@@ -178,7 +178,7 @@ class TestPictures:
         images = random.integers(0, 256, (60, 3, 8, 8), dtype=np.uint8)
         data = cnn.data.Dataset(images, np.arange(60) % 30, 30)
         config = Config(model="notebook", epochs=1)
-        network = config.make_network((3, 8, 8), 30, backends.get("cpu"))
+        network = build.make_network(config, (3, 8, 8), 30, backends.get("cpu"))
         folder = RunFolder(tmp_path / "run")
         cnn.fit(network, data, callbacks=[RunLog(folder, config, data.classes)])
         examine(network, data).save(folder.evaluation)
