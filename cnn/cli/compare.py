@@ -13,7 +13,7 @@ from cnn.comparison.measure import ROUNDS
 from cnn.comparison.plot import draw, require_drawing
 from cnn.comparison.saved import as_plain
 from cnn.comparison.table import show
-from cnn.runs.config import cut
+from cnn.runs.setting import cut
 from cnn.support.errors import ArgumentError
 from cnn.support.outputs import COMPARISON, require_output
 from cnn.support.text import printable

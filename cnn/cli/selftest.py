@@ -11,7 +11,7 @@ from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Device, Threads, choices
 from cnn.cli.output import Status, print_json, say
 from cnn.comparison.setups import kernel_sets
-from cnn.runs.config import cut
+from cnn.runs.setting import cut
 from cnn.support.terminal import print_table, write_line
 from cnn.support.text import printable
 

@@ -21,7 +21,7 @@ from helpers.small_files import NAMES, TEST_IMAGES, X_TEST, X_TRAIN, Y_TEST, Y_T
 import cnn.data
 from cnn.data.published import downloads, fashion_mnist, transfer
 from cnn.data.published.downloads import Published, PublishedFile
-from cnn.runs.config import absolute
+from cnn.runs.setting import absolute
 from cnn.support.errors import ArgumentError, DataError
 
 DATA = hashlib.shake_256(b"a small file").digest(3000)

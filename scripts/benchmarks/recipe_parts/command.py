@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn.runs.config import absolute
+from cnn.runs.setting import absolute
 
 ROOT = Path(__file__).resolve().parents[3]
 
