@@ -262,9 +262,9 @@ class TestList:
         assert (code, err) == (0, "")
         lines = re.sub("\x1b\\[[0-9;]*m", "", out).splitlines()
         assert max(map(len, lines)) <= 80
-        assert [
-            line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in recipes.NAMES
-        ] == list(recipes.NAMES)
+        rows = [line.split()[:2] for line in lines]
+        expected = [[name, recipes.read(name).flags["data"]] for name in recipes.NAMES]
+        assert [row for row in rows if row in expected] == expected
         for name in recipes.NAMES:
             assert f"  {recipes.read(name).title}" in out
         assert "`cnn train --recipe NAME`" in out
