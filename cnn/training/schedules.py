@@ -167,8 +167,8 @@ class Cosine(_Ending):
             raise ArgumentError("growth is 0, expected a number above 0 such as 2")
         if self.restarts * max(1, abs(log(self.growth))) > MOST_RESTARTS:
             raise ArgumentError(
-                f"restarts is {self.restarts} with growth {self.growth:g}, expected at most {MOST_RESTARTS}, "
-                "or fewer with a growth that is far from 1"
+                f"restarts is {shown(self.restarts)} with growth {self.growth:g}, expected at most "
+                f"{MOST_RESTARTS}, or fewer with a growth that is far from 1"
             )
 
     def decay(self, progress: float) -> float:

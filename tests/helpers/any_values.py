@@ -49,6 +49,7 @@ SHARE = st.floats(0, 0.99)
 BY_NAME = {
     "initializer": st.sampled_from(sorted(INITIALIZERS)),
     "padding_mode": st.sampled_from(["zeros", "reflect", "replicate"]),
+    "factor": st.floats(0.01, 0.99),
     "scale_factor": st.floats(0.5, 3) | st.tuples(st.floats(0.5, 3), st.integers(1, 3)),
     "mode": st.sampled_from(["nearest", "bilinear"]),
     "output_padding": st.integers(0, 1),
