@@ -66,7 +66,7 @@ from cnn.support.errors import (
     TrainingError,
 )
 from cnn.support.version import VERSION
-from cnn.training import callbacks, losses, metrics, optimizers, schedules
+from cnn.training import callbacks, distributed, losses, metrics, optimizers, schedules
 from cnn.training.adaptive import LAMB, Adagrad, Lion, NAdam, RMSprop
 from cnn.training.averaging import EMA, Lookahead
 from cnn.training.callbacks import (
@@ -195,6 +195,7 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "data",
+    "distributed",
     "errors",
     "evaluate",
     "find_head",

@@ -42,6 +42,19 @@ def limit() -> Limit:
     return granted if granted and granted.threads < cores else Limit(cores, "cores")
 
 
+def share(processes: int) -> None:
+    """Take an equal share of the cores or of the CPU quota, for so many processes; at least one thread.
+
+    A number of threads that was set for each process stays as it is.
+    """
+    global _asked
+    before = limit()
+    if before.threads < available_cores() and before != _quota():
+        return
+    limit_threads(max(1, before.threads // processes))
+    _asked = Limit(count(), f"{processes} processes share {before.threads} threads")
+
+
 def count() -> int:
     """The number of threads for compiled kernels."""
     return limit().threads

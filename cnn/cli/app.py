@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cnn.cli import suggestions
+from cnn.cli.distributed import fail
 from cnn.cli.help import Command, Group, UsageError, description
 from cnn.cli.output import say
 from cnn.cli.signals import Terminated, raising_on_sigterm
@@ -33,6 +34,7 @@ from cnn.support.files import reason_of
 from cnn.support.libraries import at_fault, failure
 from cnn.support.streams import OutputLost, guarded
 from cnn.support.version import VERSION
+from cnn.training.distributed import launcher
 
 USER_ERRORS = (
     ArgumentError,
@@ -77,12 +79,18 @@ app = App(
 
 @app.callback()
 def common(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", "-V", help="Show the version and exit.", is_eager=True, callback=_tell),
     ] = False,
 ) -> None:
     """Train, test and compare small convolutional networks on a CPU or a CUDA GPU."""
+    if launcher.size() > 1 and context.invoked_subcommand != "train":
+        raise ArgumentError(
+            f"{launcher.size()} processes were started, but only `cnn train` runs in several: start `cnn "
+            f"{context.invoked_subcommand}` without the launcher"
+        )
 
 
 @guarded()
@@ -145,6 +153,8 @@ def _show_warning(message: Warning | str, *where: Any, **named: Any) -> None:
 
 
 def _fail(error: object, code: int) -> NoReturn:
+    if launcher.is_launched():
+        fail(str(error), code)
     say(f"error: {error}")
     if _is_after_a_loss(error):
         _leave(code)

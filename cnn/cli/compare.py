@@ -1,5 +1,6 @@
 """``cnn compare``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,19 +10,24 @@ from cnn import comparison
 from cnn.cli.app import app, examples
 from cnn.cli.options import DEFAULT, AsJson, Dtype, Model, Winograd, choices, given
 from cnn.cli.output import Status, print_json, say
+from cnn.comparison import scaling, scaling_table
 from cnn.comparison.measure import ROUNDS
 from cnn.comparison.plot import draw, require_drawing
+from cnn.comparison.processes import compare_processes
 from cnn.comparison.saved import as_plain
 from cnn.comparison.table import show
 from cnn.runs.setting import cut
 from cnn.support.errors import ArgumentError
+from cnn.support.files import write_json
 from cnn.support.outputs import COMPARISON, require_output
 from cnn.support.text import printable
 from cnn.training import defaults
 
 OF_MEASURING = (
-    "model", "batch_size", "device", "kernels", "threads", "dtype", "winograd", "rounds", "sweep", "save",
+    "model", "batch_size", "device", "kernels", "threads", "processes", "dtype", "winograd", "rounds",
+    "sweep", "save",
 )  # fmt: skip
+OF_DEVICES = ("device", "kernels", "threads", "sweep", "plot")
 
 
 @app.command(
@@ -29,6 +35,7 @@ OF_MEASURING = (
         "cnn compare",
         "cnn compare --device cpu,cuda --model notebook --batch-size 32",
         "cnn compare --kernels portable,signal --threads 1,2",
+        "cnn compare --processes 1,2,4",
         "cnn compare --sweep --save laptop.json",
         "cnn compare laptop.json workstation.json --plot crossover.png",
     )
@@ -67,6 +74,13 @@ def compare(
             help="Thread counts of the CPU, separated by commas, as in 1,2.", show_default="all cores"
         ),
     ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of processes to compare on the CPU, separated by commas, as in 1,2,4. Needs MPI.",
+            show_default="one process",
+        ),
+    ] = None,
     dtype: Dtype = DEFAULT.dtype,
     winograd: Winograd = DEFAULT.winograd,
     rounds: Annotated[int, typer.Option(help="How often each setup is timed, in turns.")] = ROUNDS,
@@ -99,17 +113,23 @@ def compare(
     On a machine with one device its kernel sets and thread counts are compared. All must compute the
     same first, layer by layer and over whole steps. If a step takes longer than a second, all but the
     first are timed at small batch sizes only.
+    With --processes, the time of a step on several machines is predicted too.
     """
+    if files:
+        _require_none(context, OF_MEASURING, "is for measuring: leave it out to compare saved files")
+    elif processes is not None:
+        _require_none(context, OF_DEVICES, "is for comparing devices: leave it out with --processes")
+        how = model, batch_size, dtype, rounds
+        _compare_processes(_numbers("--processes", processes), how, winograd, save, as_json)
+        return
     written = [require_output(save, COMPARISON)] if save else []
     if plot:
         written += require_drawing(plot)
     if files:
-        for name, flag in given(context).items():
-            if name in OF_MEASURING:
-                raise ArgumentError(f"{flag} is for measuring: leave it out to compare saved files")
         result = _loaded(files)
     else:
-        chosen = comparison.setups(cut(device), cut(kernels), _numbers(threads))
+        numbers = None if threads is None else _numbers("--threads", threads)
+        chosen = comparison.setups(cut(device), cut(kernels), numbers)
         for slower in dict.fromkeys(filter(None, (setup.backend.slower for setup in chosen))):
             say(f"note: {slower}")
         status = Status()
@@ -135,6 +155,24 @@ def compare(
         say(sentence)
 
 
+def _compare_processes(
+    numbers: list[int], how: tuple[str, int, str, int], winograd: bool, save: Path | None, as_json: bool
+) -> None:
+    """Compare numbers of processes; ``how`` is the model, the batch size, the dtype and the rounds."""
+    written = require_output(save, scaling.SAVED) if save else ""
+    status = Status()
+    result = compare_processes(numbers, *how, status.begin, status.show, winograd)
+    status.clear()
+    if save:
+        write_json(save, scaling.as_plain(result))
+    if as_json:
+        print_json(scaling.as_plain(result))
+    else:
+        scaling_table.show(result)
+    if save:
+        say(written)
+
+
 def _loaded(files: list[Path]) -> comparison.Comparison:
     """The saved comparisons as one, each file's columns under its name; a single one as it was saved."""
     if len(files) == 1:
@@ -146,9 +184,16 @@ def _loaded(files: list[Path]) -> comparison.Comparison:
     return comparison.merge(dict(zip(names, map(comparison.load, files), strict=True)))
 
 
-def _numbers(text: str | None) -> list[int] | None:
+def _require_none(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Raise ArgumentError if one of these options is given."""
+    for name, flag in given(context).items():
+        if name in names:
+            raise ArgumentError(f"{flag} {why}")
+
+
+def _numbers(flag: str, text: str) -> list[int]:
     """As "1,2" into [1, 2]."""
     try:
-        return None if text is None else [int(number) for number in text.split(",")]
+        return [int(number) for number in text.split(",")]
     except ValueError:
-        raise ArgumentError(f"--threads is {text!r}, expected numbers as in 1,2") from None
+        raise ArgumentError(f"{flag} is {text!r}, expected numbers as in 1,2") from None

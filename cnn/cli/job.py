@@ -1,5 +1,6 @@
 """A run of ``cnn train`` from its start to its report, and its messages if it ends early."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import typer
 
 from backends.text import quoted, readable_bytes
+from cnn.cli import distributed
 from cnn.cli.output import print_json, say, say_notes
 from cnn.cli.signals import StopOnSignal
 from cnn.data import Dataset
@@ -34,6 +36,7 @@ from cnn.support.terminal import write_line
 from cnn.training import tensorboard
 from cnn.training.callbacks import Callback, Dispensable, LearningGuard, NaNGuard, Progress
 from cnn.training.checkpoints import SavedTraining
+from cnn.training.distributed import Communicator
 from cnn.training.fit import fit
 from cnn.training.optimizers import Optimizer
 from cnn.training.rate_test import find_rate
@@ -55,6 +58,7 @@ class Job:
     saved: SavedTraining | None = None
     base_note: str | None = None  # on what is kept of the network that the run starts from
     chosen: str = ""  # the defaults that depend on the data, for the headline
+    group: Communicator = field(default_factory=Communicator)
     guard: LearningGuard = field(default_factory=LearningGuard)
 
     @property
@@ -92,8 +96,10 @@ class Job:
 
     def fit(self) -> list[dict[str, Any]]:
         """Train the network and keep the run's folder; -> the history."""
-        self.require_place()
+        self.group.first(self.require_place)
         if self.saved and self.is_finished:
+            if not self.group.is_first:
+                return self.saved.history
             say(f"{self.folder.path} is finished: give more --epochs to train it further")
             with self.folder.alone():
                 remove_unfinished(self.folder.path)
@@ -104,17 +110,21 @@ class Job:
             else:
                 self.network.load_state_dict(weights_in(self.saved.arrays))
             return self.saved.history
-        signals, stops = StopOnSignal(), build.make_stops(self.config)
+        path, count = self.group.first(lambda: (self.folder.path, self.config.shards or 1))
+        distributed.advise(self.group, path)
+        started, waited_before = time.perf_counter(), self.group.watchdog.waited
+        signals, stops = StopOnSignal(self.group.is_first), build.make_stops(self.config)
         callbacks = [
             signals,
             NaNGuard(),
             self.guard,  # before what keeps its finding
             RunLog(self.folder, self.config, self.train_set.classes, self.is_resumed),
             Headline(self.headlines, self._notes()),
+            distributed.Started(path, count),
             Progress(tests=self.validation_set is None),
             *stops,
         ]
-        if tensorboard.installed():
+        if tensorboard.installed() and self.group.is_first:
             callbacks.append(Dispensable(self._tensorboard, "logs for TensorBoard", say))
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # the guard says it better
@@ -136,20 +146,23 @@ class Job:
                     normalize=self.config.normalize,
                     augment=build.make_augmentations(self.config),
                     resume=self.saved.path if self.saved else None,
+                    processes=self.group,
                 )
         except KeyboardInterrupt:  # if the signals could not be handled
             raise self._ended("interrupted", 130) from None
         except TrainingError as error:  # a resumed run would end in the same way
             say(f"error: {error}; {self._last_good()}")
             raise typer.Exit(1) from None
-        except DeviceLost as error:
-            raise DeviceLost(f"{error}; {self._kept()}") from error
-        except OutOfMemory as error:
-            raise self._ended(f"error: {error}", 2) from None
-        except OSError as error:
-            raise self._ended(f"error: {reason_of(error)}", 2) from None
-        if signals.received is not None:
-            raise self._ended("stopped", 128 + signals.received)
+        except (DeviceLost, OutOfMemory, OSError) as error:
+            if self.group.size > 1:
+                distributed.end_all(self.group, error, 2)
+            if isinstance(error, DeviceLost):
+                raise DeviceLost(f"{error}; {self._kept()}") from error
+            what = reason_of(error) if isinstance(error, OSError) else str(error)
+            raise self._ended(f"error: {what}", 2) from None
+        if received := max(self.group.gather(signals.received or 0)):
+            raise self._ended("stopped", 128 + received)
+        distributed.say_slowest(self.group, time.perf_counter() - started, waited_before)
         reasons = [stop.reason for stop in stops if stop.has_ended]
         if reasons and len(history) < self.epochs:
             say(f"the training run ends after {len(history)} of {self.epochs} epochs: {reasons[0]}")
@@ -164,7 +177,8 @@ class Job:
     def _notes(self) -> list[str]:
         """Notes on the speed of this run, its frozen layers, and changes since the last one in its folder."""
         slower = self.network.backend.slower
-        notes = [f"this run is slower than it could be: {slower}"] if slower else []
+        notes = distributed.notes(self.group, self.network.backend.describe().get("processor"))
+        notes += [f"this run is slower than it could be: {slower}"] if slower else []
         if frozen := frozen_note(self.network):
             notes.append(frozen)
         changes = self.folder.changes(self.network.backend) if self.saved else []

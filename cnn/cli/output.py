@@ -11,13 +11,15 @@ from cnn.support.files import to_json
 from cnn.support.streams import OutputLost, log
 from cnn.support.terminal import screen_width, write_line
 from cnn.support.text import best_weights, printable, short
+from cnn.training.distributed import launcher
 
 CLEAR_LINE = "\x1b[K"  # from the cursor on
 
 
 def say(text: str) -> None:
-    """Print a line to standard error."""
-    write_line(printable(text), log())
+    """Print a line to standard error; of several processes that train together, only the first one does."""
+    if launcher.rank() == 0:
+        write_line(printable(text), log())
 
 
 def print_kept(text: str) -> None:

@@ -54,8 +54,11 @@ class StopOnSignal(Callback):
     number of the signal.
     """
 
-    def __init__(self) -> None:
+    everywhere = True
+
+    def __init__(self, speaks: bool = True) -> None:
         self.received: int | None = None
+        self._speaks = speaks  # one of several processes does
 
     def on_start(self, run: Run) -> None:
         self._before: dict[int, Any] = {}
@@ -86,6 +89,8 @@ class StopOnSignal(Callback):
                 _write(SHOW_CURSOR)
             os._exit(128 + number)
         self.received = number
+        if not self._speaks:
+            return
         own_line = b"\n" * sys.stderr.isatty()  # the current one begins with ^C
         _write(own_line + b"stopping after the current batch; a second signal stops at once\n")
 

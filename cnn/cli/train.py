@@ -10,7 +10,8 @@ import typer
 import backends
 from backends import Backend, DeviceUnavailable
 from backends.cpu.threads import available_cores
-from cnn import models
+from cnn import data, models
+from cnn.cli import distributed
 from cnn.cli.app import app, examples
 from cnn.cli.config_file import over, take_defaults, take_recipe
 from cnn.cli.help import OPTIONAL
@@ -24,8 +25,11 @@ from cnn.runs import build, recipes
 from cnn.runs.config import OWN_NETWORK, Config
 from cnn.runs.finetuning import Base, with_model
 from cnn.runs.folder import RunFolder
+from cnn.support.arguments import whole
 from cnn.support.errors import ArgumentError
 from cnn.training.checkpoints import SavedTraining
+from cnn.training.distributed import Communicator, communicator, launcher
+from cnn.training.distributed.communicator import TIMEOUT
 from cnn.training.whitening import whiten
 
 # what may be given with --resume
@@ -44,6 +48,7 @@ CHANGEABLE_FLAGS = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABL
         "cnn train --config runs/mine/config.json --seed 1",
         "cnn train --from runs/mine --data photos --freeze all-but-head",
         "cnn train --resume runs/mine",
+        "cnn train --processes 4",
     )
 )
 @with_settings()
@@ -97,6 +102,21 @@ def train(
             rich_help_panel=RUN,
         ),
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            help="Train in this many processes on this machine, which share each batch; this needs MPI.",
+            show_default="1, or as many as mpiexec has started",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="With several processes: seconds that each waits for the others before it gives up.",
+            rich_help_panel=RUN,
+        ),
+    ] = TIMEOUT,
     as_json: AsJson = False,
     **settings: Any,
 ) -> None:
@@ -113,9 +133,14 @@ def train(
         require_alone(given(context))
         print_recipes(as_json)
         return
+    if processes is not None and whole("processes", processes) > 1 and not distributed.was_started_here():
+        raise typer.Exit(distributed.start(processes))
+    group = communicator(timeout=timeout)
     earlier = RunFolder(resume) if resume else None
-    config = resumed(context, earlier) if earlier else begun(context, recipe, settings)
-    job = make_job(config, earlier, out)
+    config = group.first(lambda: resumed(context, earlier) if earlier else begun(context, recipe, settings))
+    job = make_job(config, earlier, out, group)
+    if (dry_run or find_rate) and group.size > 1:
+        raise ArgumentError("--dry-run and --find-rate train nothing: give them without several processes")
     if dry_run:
         if find_rate:
             raise ArgumentError("--dry-run and --find-rate cannot be given together: leave one of them out")
@@ -125,6 +150,8 @@ def train(
         job.find_rate(as_json)
         return
     history = job.fit()
+    if not group.is_first:
+        return
     found = job.test()
     page = job.report(found, drawn=report)
     if as_json:
@@ -162,27 +189,58 @@ def on_base(context: typer.Context, config: Config) -> Config:
     return with_model(config, is_given)
 
 
-def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None) -> Job:
-    """The run of ``config``, with its data loaded and its network built.
+def make_job(
+    config: Config, earlier: RunFolder | None, out: Path | None = None, group: Communicator | None = None
+) -> Job:
+    """The run of ``config``, with its data loaded and its network built, in all processes of ``group``.
 
     ``earlier`` is the folder of a run to resume; a new run gets the folder ``out``, or a default.
     """
+    group = group or Communicator()
+    if config.shards is None and earlier is None and group.size > 1:
+        config = replace(config, shards=group.size)
+    group.shards = config.shards or 1
+    saved = group.first(lambda: _checkpoint(earlier))
+    names = group.first(lambda: earlier.read()[2] if earlier else ())
+    if group.size > 1 and config.data in data.NAMES:  # one process of each machine downloads
+        with group.together():
+            if launcher.local_rank() == 0:
+                build.load_data(config)
+    device = distributed.own_device(group, config.device)
+    with group.together():
+        return _make_job(config, earlier, out, group, saved, names, device)
+
+
+def _checkpoint(earlier: RunFolder | None) -> SavedTraining | None:
+    """The checkpoint of a run that is resumed, if it has one."""
+    return SavedTraining.read(earlier.checkpoint) if earlier and earlier.checkpoint.exists() else None
+
+
+def _make_job(
+    config: Config,
+    earlier: RunFolder | None,
+    out: Path | None,
+    group: Communicator,
+    saved: SavedTraining | None,
+    names: tuple[str, ...],
+    device: str,
+) -> Job:
+    """:func:`make_job` in this process; ``names`` are the class names of the run that is resumed."""
     build.require_valid(config)
     is_resumed = earlier is not None
-    backend = find_backend(config, is_resumed)
+    backend = find_backend(replace(config, device=device), is_resumed)
     if config.tf32 and backend.name == "cpu":
         say("note: --tf32 has no effect on the CPU")
-    saved = SavedTraining.read(earlier.checkpoint) if earlier and earlier.checkpoint.exists() else None
     base = Base.load(config, backend) if config.base and not saved else None
     pictures = base.pictures(config) if base else None
-    names = earlier.read()[2] if earlier else base.names_for(config) if base else ()
+    names = names or (base.names_for(config) if base else ())
     train_set, validation_set, test_set = build.load_data(config, pictures, names)
     if base:
         config = base.completed(config, train_set)
     config, chosen = config.completed_for(train_set)
     folder = earlier or (RunFolder(out) if out else RunFolder.default(config.model))
     make = partial(models.make, config.model) if saved is None else folder.source(config, saved.network).make
-    if earlier:
+    if earlier and group.is_first:
         earlier.require_same(train_set)
     if saved:
         saved.require_data(train_set)
@@ -204,7 +262,7 @@ def make_job(config: Config, earlier: RunFolder | None, out: Path | None = None)
     config = config.with_values_of(optimizer)
     sets = train_set, validation_set, test_set
     note = base.note(config, network, train_set.classes) if base else None
-    return Job(config, folder, network, optimizer, *sets, is_resumed, saved, note, chosen)
+    return Job(config, folder, network, optimizer, *sets, is_resumed, saved, note, chosen, group)
 
 
 def _require_named(network: Network, classes: int) -> None:
@@ -235,7 +293,7 @@ def resumed(context: typer.Context, folder: RunFolder) -> Config:
     """The configuration of a resumed run; ArgumentError for an option that cannot be given with --resume."""
     options = given(context)
     for name, flag in options.items():
-        if name not in ("resume", *CHANGEABLE, "report", "dry_run", "as_json"):
+        if name not in ("resume", *CHANGEABLE, "report", "dry_run", "processes", "timeout", "as_json"):
             raise ArgumentError(
                 f"{flag} cannot be given with --resume: only the settings {CHANGEABLE_FLAGS} may change"
             )

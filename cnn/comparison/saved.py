@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnn.comparison import scaling
 from cnn.comparison.agreement import TOLERANCE
 from cnn.comparison.results import Agreement, Column, Comparison
 from cnn.data.readers.common import unreadable
@@ -45,7 +46,10 @@ def load(path: str | Path) -> Comparison:
         raise unreadable(path, error) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a comparison, nor any JSON ({error})") from None
-    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+    kind = values.pop("format", None) if isinstance(values, dict) else None
+    if kind == scaling.FORMAT:
+        raise DataError(f"{path}: a comparison of processes, which can be read as JSON but not shown again")
+    if kind != FORMAT:
         raise DataError(f"{path}: not a comparison: expected a file that `cnn compare --save` wrote")
     if (schema := values.pop("schema", None)) == 1:  # which compared steps of the batch that was timed
         values["proof_batch_size"] = values.get("batch_size")

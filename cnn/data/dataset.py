@@ -132,6 +132,13 @@ class Dataset:
         notes = (*self.notes, note)
         return Dataset.checked(images, self.targets, self.classes, notes, self.weights, self.fit)
 
+    def part(self, first: int, size: int) -> "Dataset":
+        """The ``size`` samples from ``first`` on, as views of the same arrays."""
+        samples = self.samples.map(lambda array: array[first : first + size])
+        return Dataset.checked(
+            samples.images, samples.targets, self.classes, self.notes, samples.weights, self.fit
+        )
+
     @property
     def labels(self) -> Array:
         """The targets of a set with classes."""

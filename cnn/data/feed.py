@@ -14,6 +14,7 @@ from cnn.data.augmentation import Augmentation, Augmenter
 from cnn.data.preprocessing import Preprocessing
 from cnn.data.readers.mapped import ReadAhead
 from cnn.data.samples import Samples
+from cnn.data.sharding import WHOLE, Shard, Sharding
 from cnn.data.sources import Resident, Streamed, is_too_large, stored_dtype
 
 ENOUGH_TO_RECORD = 8  # batches: recording a step takes as long as a few
@@ -28,7 +29,9 @@ class Feed:
     remaining samples. The position in the epoch is on the device too, in ``cursor``, so that :meth:`gather`
     is the same kernel calls every time.
 
-    A batch can be given out in ``parts``, one :meth:`gather` for each, so that it needs less memory.
+    A batch can be given out in ``parts``, one :meth:`gather` for each, so that it needs less memory. With
+    ``sharding``, each batch is cut into shards, and the feed gives out those of this process, each in as many
+    parts.
 
     ``stream=True`` leaves the data on the host and copies batches while the device computes, ``False`` puts
     all of it on the device, and None decides by its size.
@@ -50,12 +53,13 @@ class Feed:
         seed: int = 0,
         classes: int = 0,
         views: Sequence[Augmentation] = (),
+        sharding: Sharding = WHOLE,
     ) -> None:
         self.backend = backend
         self.dtype = dtype
         self._parts = parts
+        self._sharding = sharding
         self._shape = images.shape[1:]
-        self._samples = np.arange(len(images))
         data = Samples(images, targets, weights)
         self.streamed = is_too_large(backend, data, dtype) if stream is None else stream
         kind = Streamed if self.streamed else Resident
@@ -76,37 +80,51 @@ class Feed:
             self._normalization = tuple(map(backend.asarray, preprocessing.arrays(stored, dtype)))
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
-            self._order = backend.zeros(len(images), np.int64)
             self.rate = backend.zeros(rates, dtype)  # of the latest batch
-            self._orders = {name: backend.zeros(len(images), np.int64) for name in self._names_of_orders()}
         self.weights: Array | None = None  # of the latest batch's samples; None: they count alike
-        self._arrange(min(batch_size, len(images)))
+        self._count = len(images)
+        self._divide(min(batch_size, len(images)))
+        with backend.active():
+            own = int(self._starts[-1])
+            self._order = backend.zeros(own, np.int64)
+            self._orders = {name: backend.zeros(own, np.int64) for name in self._names_of_orders()}
+        self._arrange()
 
-    def _arrange(self, batch_size: int) -> None:
-        """Give out the samples in batches of this size."""
+    def _divide(self, batch_size: int) -> None:
+        """Divide the samples into batches of this size, and these into shards and parts."""
         self.batch_size = self.size = batch_size  # size: of the current batch
-        self._part = -(-batch_size // self._parts)
-        self._sizes = _cut(len(self._samples), batch_size)
+        self._largest_shard = -(-batch_size // self._sharding.count)
+        self._part = -(-self._largest_shard // self._parts)
+        self._sizes = _cut(self._count, batch_size)
+        self._spans = {size: self._sharding.span(size) for size in set(self._sizes)}
+        own = [self._spans[size][1] - self._spans[size][0] for size in self._sizes]
+        self._starts = np.cumsum([0, *own])  # of each batch, in the order of this process's samples
+        counts = {size: self._count_parts(size) for size in self._spans}
+        self._rows = [max(1, counts[size]) for size in self._sizes]  # rates of each batch
+
+    def _arrange(self) -> None:
+        """Prepare to give out these batches, from the first one on."""
         self._buffers = Buffers(self.backend, self.dtype)
-        shape = len(self._per_part(range(len(self)))), len(self.rate)
+        shape = sum(self._rows), len(self.rate)
         self._rates = self.backend.zeros(prod(shape), self.dtype).reshape(shape)
-        self._source.cut(batch_size)
-        self.start(self._samples)
+        self._source.cut(np.diff(self._starts).tolist())
+        self.start(np.arange(self._count))
 
     def halve(self) -> None:
         """Give out batches of half the size from now on, and free the memory of the larger ones."""
-        self._arrange(self.batch_size // 2)
+        self._divide(self.batch_size // 2)
+        self._arrange()
 
     def start(self, order: Any, rates: Any = None, epoch: int = 0) -> None:
         """Start an epoch, from 0, with the samples in this order and a row of rates for each step."""
-        self._samples = np.asarray(order)
-        places = self._source.place(order)
+        self._samples = self._own_samples(np.asarray(order))
+        places = self._source.place(self._samples)
         self.backend.asarray(places, out=self._order)
         if self._augmenter is not None:
             self._augmenter.start(epoch)
             self._send_orders(places)
         if rates is not None:
-            rows = np.reshape(self._per_part(rates), self._rates.shape)
+            rows = np.reshape(np.repeat(rates, self._rows, axis=0), self._rates.shape)
             self.backend.asarray(rows, out=self._rates)
 
     def __len__(self) -> int:
@@ -115,8 +133,8 @@ class Feed:
 
     def batches(self, first: int = 0) -> Iterator[int]:
         """The numbers of an epoch's batches, from ``first`` on; each is gathered when its number comes."""
-        self.cursor[:1].fill(first * self.batch_size)
-        self.cursor[1:].fill(len(self._per_part(range(first))))
+        self.cursor[:1].fill(int(self._starts[first]))
+        self.cursor[1:].fill(sum(self._rows[:first]))
         self._source.begin(first)
         try:
             with self._ahead.epoch():
@@ -142,12 +160,20 @@ class Feed:
     @property
     def has_parts(self) -> bool:
         """Whether batches are given out in parts."""
-        return self._part < self.batch_size
+        return self._part < self._largest_shard
 
     @property
-    def parts(self) -> list[int]:
-        """The sizes of the current batch's parts."""
-        return _cut(self.size, self._part)
+    def shards(self) -> list[Shard]:
+        """This process's shards of the current batch."""
+        return [
+            Shard(number, first, _cut(size, self._part))
+            for number, first, size in self._sharding.cut(self.size)
+        ]
+
+    def skip(self) -> None:
+        """Take the learning rate of a batch in which all shards of this process are empty."""
+        nothing = self._buffers.view("chosen", (0,), np.int64)
+        self.backend.kernels.next_batch(self.cursor, self._order, None, self._rates, nothing, None, self.rate)
 
     def gather(self, size: int | None = None) -> tuple[Array, Array | None]:
         """The current batch, or its next part of ``size`` samples: images and targets.
@@ -224,7 +250,7 @@ class Feed:
 
     def _send_orders(self, places: Any) -> None:
         """Bring what augmentation needs to the device; ``places`` has the places of the images there."""
-        pairs = _pairs(len(places), self.batch_size)
+        pairs = _pairs([size for batch in self._sizes for _, _, size in self._sharding.cut(batch)])
         partners = self._samples[pairs]
         values = {"samples": self._samples, "partners": places[pairs], "partner samples": partners}
         if self._labels is not None:
@@ -244,14 +270,22 @@ class Feed:
         for _ in self.batches():
             yield self.gather()
 
-    def _per_part(self, values: Sequence[Any]) -> list[Any]:
-        """``values`` of the first batches, repeated for each part of them."""
-        counted = zip(values, self._sizes, strict=False)
-        return [value for value, size in counted for _ in _cut(size, self._part)]
+    def _count_parts(self, batch: int) -> int:
+        return sum(len(_cut(size, self._part)) for _, _, size in self._sharding.cut(batch))
+
+    def _own_samples(self, order: Any) -> Any:
+        """This process's part of each batch, in the same order."""
+        if self._sharding.count == 1:
+            return order
+        starts = range(0, len(order), self.batch_size)
+        spans = (self._spans[size] for size in self._sizes)
+        parts = [order[a + start : a + stop] for a, (start, stop) in zip(starts, spans, strict=True)]
+        return np.concatenate(parts)
 
     def _samples_of(self, number: int) -> Any:
-        """The samples of batch ``number``; none if there is no such batch."""
-        return self._samples[number * self.batch_size : (number + 1) * self.batch_size]
+        """This process's samples of batch ``number``; none if there is no such batch."""
+        edges = self._starts[number : number + 2]
+        return self._samples[slice(*edges)] if len(edges) == 2 else self._samples[:0]
 
 
 def _cut(count: int, size: int) -> list[int]:
@@ -260,10 +294,13 @@ def _cut(count: int, size: int) -> list[int]:
     return [size] * whole + [rest] * (rest > 0)
 
 
-def _pairs(count: int, batch_size: int) -> Any:
-    """For each position in an epoch, the one that it is mixed with: its neighbour in the same batch."""
-    positions = np.arange(count)
-    first = positions - positions % batch_size
-    place, size = positions - first, np.minimum(batch_size, count - first)
+def _pairs(sizes: Sequence[int]) -> Any:
+    """For each position in an epoch of batches of these sizes, the one that it is mixed with.
+
+    It is the neighbour in the same batch, or in the same shard of it.
+    """
+    counts = np.array(sizes, dtype=np.int64)
+    first, size = np.repeat(np.cumsum(counts) - counts, counts), np.repeat(counts, counts)
+    place = np.arange(len(first)) - first
     other = place ^ 1
     return first + np.where(other < size, other, np.maximum(place - 1, 0))

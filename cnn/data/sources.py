@@ -1,5 +1,6 @@
 """Where the samples of a feed lie: on the device, or on the host with a double buffer on the device."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -36,8 +37,8 @@ class Resident:
     def __init__(self, backend: Backend, data: Samples, dtype: str) -> None:
         self.stored = data.map(lambda array: backend.asarray(array, dtype=stored_dtype(array, dtype)))
 
-    def cut(self, batch_size: int) -> None:
-        """Prepare for batches of this size."""
+    def cut(self, sizes: Sequence[int]) -> None:
+        """Prepare for batches of these sizes."""
 
     def place(self, order: Any) -> Any:
         """The positions on the device of the samples in this order."""
@@ -66,9 +67,10 @@ class Streamed:
         self._backend, self._data, self._dtype = backend, data, dtype
         self.stored = Samples(None, None)
 
-    def cut(self, batch_size: int) -> None:
-        """Allocate a double buffer for batches of this size, after the previous one has been freed."""
-        self._batch_size = batch_size
+    def cut(self, sizes: Sequence[int]) -> None:
+        """Allocate a double buffer for batches of these sizes, after the previous one has been freed."""
+        batch_size = self._slots = int(max(sizes))
+        self._starts = np.cumsum([0, *sizes])
         self._uploads: list[Upload] = []
         self.stored = Samples(None, None)
         backend, slots = self._backend, 2 * batch_size
@@ -85,7 +87,8 @@ class Streamed:
     def place(self, order: Any) -> Any:
         """The positions in the double buffer of the samples in this order."""
         self._order = np.asarray(order)
-        return np.arange(len(order)) % (2 * self._batch_size)
+        sizes, numbers = np.diff(self._starts), np.arange(len(self._starts) - 1)
+        return np.arange(len(order)) + np.repeat(numbers % 2 * self._slots - self._starts[:-1], sizes)
 
     def begin(self, first: int) -> None:
         """Start an epoch at batch ``first``, also after an interrupted epoch."""
@@ -100,9 +103,9 @@ class Streamed:
 
     def send(self, number: int) -> None:
         """Start to copy batch ``number``, unless it has been sent or does not exist."""
-        chosen = self._order[number * self._batch_size : (number + 1) * self._batch_size]
-        if self._sent > number or not len(chosen):
+        if self._sent > number or number + 1 >= len(self._starts):
             return
+        chosen = self._order[slice(*self._starts[number : number + 2])]
         upload = self._uploads[number % 2]
         upload.claim()
         for source, host in zip(self._data.arrays, upload.host, strict=True):

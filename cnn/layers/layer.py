@@ -12,6 +12,7 @@ from backends.kernels.functions import Function
 from backends.memory import Array, Buffers, Scratch, Shape
 from cnn.layers import initializers
 from cnn.layers.draws import Draws
+from cnn.layers.synchronized import Link
 from cnn.layers.trainable import Trainable
 from cnn.support import origin
 from cnn.support.arguments import countable
@@ -48,6 +49,7 @@ class Context:
     fuse: bool = True  # whether layers may be computed together in one pass
     winograd: bool = True  # whether kernels may use Winograd's algorithm
     path: str = ""
+    link: Link = field(default_factory=Link)  # to other processes
 
 
 class Layer(Trainable):
@@ -69,6 +71,7 @@ class Layer(Trainable):
     gives_probabilities = False  # whether the outputs are not negative and add up to 1
     mixes_samples = False  # whether a sample's training output depends on the rest of the batch
     mixes_in_inference = False  # whether the same holds in inference
+    synchronized = False  # whether training exchanges messages with other processes
     algorithm = ""  # by which large batches are computed, if summaries should say so
     epilogue: str | None = None  # the name under which a preceding layer can fuse this one, as "relu"
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from math import prod
 
+from backends.graph import launch
 from backends.kernels.functions import Function
 from cnn.layers.fusion import Fused, Joinable
 from cnn.layers.layer import Array, Context, Layer, Shape
+from cnn.layers.synchronized import Peers, join_moments, join_sums, scaled
 from cnn.support.arguments import flag, number, positive, size
 from cnn.support.errors import ArgumentError, ShapeError
 
@@ -25,10 +27,12 @@ class _BatchNorm(Joinable):
         track_running_stats: bool = True,
         *,
         scale: bool = True,
+        sync: bool = False,
         trainable: bool = True,
     ) -> None:
         self.trainable = trainable
         name = type(self).__name__
+        self.sync = flag(f"{name}: sync", sync)
         self.eps = positive(f"{name}: eps", eps)  # the variance may be 0
         self.momentum = None if momentum is None else number(f"{name}: momentum", momentum)
         if self.momentum is not None and self.momentum > 1:
@@ -36,6 +40,10 @@ class _BatchNorm(Joinable):
         self.affine = flag(f"{name}: affine", affine)
         self.track_running_stats = flag(f"{name}: track_running_stats", track_running_stats)
         self.scale = flag(f"{name}: scale", scale)
+
+    @property
+    def synchronized(self) -> bool:  # type: ignore[override]
+        return self.sync
 
     @property
     def mixes_in_inference(self) -> bool:  # type: ignore[override]
@@ -76,12 +84,14 @@ class _BatchNorm(Joinable):
             mean, variance = self._moments(training)
             if not (training and self.has_moments):
                 kernels.moments(x, mean, variance)
+            if training and self._peers:
+                join_moments(self, self._peers, x, mean, variance)
         kernels.normalize(x, mean, variance, weight, bias, self.eps, y, formula, addend)
         if training:
             self._was_frozen, self.has_moments = by_running, False
             self._x, self._mean, self._variance = x, mean, variance
             if self.track_running_stats and not by_running:
-                count = prod(x.shape[1:])
+                count = prod(x.shape[1:-1]) * (self.context.link.samples if self._peers else x.shape[-1])
                 unbiased = count / max(1, count - 1)
                 running = self._running_mean, self._running_variance, self._batches
                 kernels.track(*running, mean, variance, self.momentum, unbiased)
@@ -108,23 +118,67 @@ class _BatchNorm(Joinable):
         dx = self.input_gradient(dy) if input_grad else None
         (weight, bias), grads = self._values("value"), self._values("grad")
         moments = self._mean, self._variance
+        if not self._was_frozen and self._peers:
+            return self._differentiate_together(dy, dx, formula, addend, addend_grad, self._peers)
         if not self._was_frozen:
             wanted = *grads, dx, formula, addend, addend_grad
             self.backend.kernels.normalize_grad(dy, self._x, *moments, weight, bias, self.eps, *wanted)
             return dx
         kernels = self.backend.kernels
-        if formula is not None:
-            value, grad = (self.buffer(name, dy.shape) for name in ("value", "value's gradient"))
-            kernels.normalize(self._x, *moments, weight, bias, self.eps, value, None, addend)
-            kernels.activate_grad(dy, value, formula, grad)
-            dy = grad
-        if addend_grad is not None:
-            kernels.copy(dy, addend_grad)
+        dy = self._before_activation(dy, formula, addend, addend_grad)
         if dx is not None:  # the running averages do not depend on the batch
             zeros = self.buffer("zeros", dy.shape[:1])
             kernels.clear(zeros)
             kernels.normalize(dy, zeros, self._variance, weight, None, self.eps, dx)
         return dx
+
+    def _before_activation(
+        self, dy: Array, formula: Function | None, addend: Array | None, addend_grad: Array | None
+    ) -> Array:
+        """The gradient of what the function was applied to, and the gradient of the addend."""
+        kernels = self.backend.kernels
+        if formula is not None:
+            value, grad = (self.buffer(name, dy.shape) for name in ("value", "value's gradient"))
+            moments = self._mean, self._variance
+            kernels.normalize(self._x, *moments, *self._values("value"), self.eps, value, None, addend)
+            kernels.activate_grad(dy, value, formula, grad)
+            dy = grad
+        if addend_grad is not None:
+            kernels.copy(dy, addend_grad)
+        return dy
+
+    def _differentiate_together(
+        self, dy: Array, dx: Array | None, formula: Function | None, addend: Array | None,
+        addend_grad: Array | None, peers: Peers,
+    ) -> Array | None:  # fmt: skip
+        """The gradients if the moments are those of several processes: the parameters', of this shard."""
+        kernels, channels = self.backend.kernels, self.input_shape[:1]
+        weight, bias = self._values("value")
+        mean, variance = self._mean, self._variance
+        dy = self._before_activation(dy, formula, addend, addend_grad)
+        along, total = self.buffer("gradient along", channels), self.buffer("gradient in total", channels)
+        kernels.normalize_grad(
+            dy, self._x, mean, variance, weight, bias, self.eps, along, total, None, None, None, None
+        )
+        for grad, found in zip(self._values("grad"), (along, total), strict=True):
+            if grad is not None:
+                kernels.copy(found, grad)
+        if dx is None:  # as in the other processes, which have the same layers
+            return None
+        join_sums(self, peers, self._x, along, total)
+        zeros, correction = self.buffer("zeros", channels), self.buffer("correction", dy.shape)
+        kernels.clear(zeros)
+        for factor in (along, total):
+            launch(scaled, weight, variance, self.eps, factor, factor)
+        kernels.normalize(self._x, mean, variance, along, total, self.eps, correction)
+        kernels.normalize(dy, zeros, variance, weight, None, self.eps, dx)
+        kernels.add(dx, correction, dx)
+        return dx
+
+    @property
+    def _peers(self) -> Peers | None:
+        """The processes that the moments are taken over; None: this one alone."""
+        return self.context.link.peers if self.sync else None
 
     def fold(self, weight: Array, bias: Array | None, out_weight: Array, out_bias: Array) -> None:
         """Write the weight and bias of a layer with which it gives what this one makes of its output.
@@ -185,6 +239,10 @@ class BatchNorm2D(_BatchNorm):
     scale : bool
         Whether there is a weight for each channel, if ``affine``. False: there is only a bias, as with
         Keras's ``scale=False``.
+    sync : bool
+        Whether training in several processes takes the mean and the variance of the whole batch, and not
+        those of each shard, as PyTorch's SyncBatchNorm does. There must be as many processes as shards, and
+        each layer exchanges two further messages in each step.
     trainable : bool
         Whether training changes the layer, its running averages too. If not, training uses these averages.
 

@@ -197,6 +197,12 @@ class Config:
         "Compute each batch in this many parts and add their gradients: the same updates with less memory.",
         check=whole, before=1,
     )
+    shards: int | None = setting(
+        None, TRAINING,
+        "Cut each batch into this many shards, for at most as many processes. The result depends on it, and "
+        "not on the number of processes.",
+        shown="the number of processes", check=require_count, before=None,
+    )
     augment: list[str] | None = setting(  # noqa: RUF009
         None, TRAINING,
         "How images are changed in each epoch: some of "

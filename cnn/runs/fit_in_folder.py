@@ -12,11 +12,13 @@ from cnn.runs.config import OWN_DATA, OWN_NETWORK, Config
 from cnn.runs.folder import RunFolder
 from cnn.runs.log import RunLog
 from cnn.runs.report import examine, write_report
+from cnn.support.arguments import instance
 from cnn.support.errors import Notice
 from cnn.support.files import reason_of
 from cnn.training import tensorboard
 from cnn.training.averaging import EMA
 from cnn.training.callbacks import Callback, Dispensable, LearningGuard, NaNGuard, Progress
+from cnn.training.distributed import Communicator
 from cnn.training.fit import fit
 from cnn.training.gradients import ClipNorm, ClipValue
 from cnn.training.losses import CrossEntropy
@@ -29,14 +31,18 @@ from cnn.training.schedules import SCHEDULES
 def fit_in_folder(path: Path, arguments: dict[str, Any]) -> list[dict[str, Any]]:
     """Train with these arguments of ``fit``, and keep the folder of the run; -> the history."""
     folder = RunFolder(path)
-    folder.require_new("give run another name")
+    group = arguments["processes"] or Communicator()
+    instance("processes", group, Communicator, "cnn.distributed.communicator()")
+    group.first(lambda: folder.require_new("give run another name"))
     arguments["train"].require_classes("run")
     prepared = prepare(**arguments)  # checks the arguments, builds the network and chooses defaults
     callbacks: list[Callback] = [*_usual_callbacks(arguments["callbacks"])]
     callbacks.append(RunLog(folder, _config(prepared), prepared.train.classes))
-    if tensorboard.installed():
+    if tensorboard.installed() and group.is_first:
         callbacks.append(Dispensable(lambda: tensorboard.TensorBoard(folder.tensorboard), "logs", _warn))
     history = fit(**arguments | {"callbacks": callbacks})
+    if not group.is_first:
+        return history
     try:
         _test_and_report(folder, prepared)
     except (OSError, ValueError) as error:  # the trained network is worth more than the report
@@ -82,6 +88,7 @@ def _config(prepared: PreparedRun) -> Config:
         clip=limits.get(ClipNorm, 0.0),
         clip_value=limits.get(ClipValue, 0.0),
         accumulate=prepared.accumulate,
+        shards=prepared.sharding.count if prepared.sharding.count > 1 else None,
         augment=[repr(each) for each in prepared.augment] or None,
         normalize=prepared.normalize,
         seed=prepared.seed,

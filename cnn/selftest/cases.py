@@ -425,7 +425,7 @@ NETWORKS = [
         "normalization and ReLU",
         lambda: [
             Conv2D(4, 3, padding=1, bias=False),
-            BatchNorm2D(0.01, scale=False),
+            BatchNorm2D(0.01, scale=False, sync=True),
             ReLU(),
             Conv2D(3, 2, bias=False),
             BatchNorm2D(affine=False),
@@ -435,7 +435,7 @@ NETWORKS = [
             ReLU(),
             Flatten(),
             Dense(6, bias=False),
-            BatchNorm1D(scale=False),
+            BatchNorm1D(scale=False, sync=True),
             ReLU(),
             Dense(3),
         ],

@@ -20,6 +20,7 @@ from cnn.support.streams import log
 from cnn.support.tensors import TO_SAVE
 from cnn.support.terminal import USUAL_WIDTH, fold, live_console, write_line
 from cnn.training import checkpoints
+from cnn.training.distributed.agreement import Wish
 from cnn.training.divergence import Snapshot, find_fault, is_finite
 from cnn.training.history import best_epoch
 from cnn.training.run import Run
@@ -27,6 +28,9 @@ from cnn.training.run import Run
 
 class Callback:
     """Called by ``fit``; override the methods that you need."""
+
+    everywhere = False
+    """Whether each of several processes calls it; otherwise only the first one does."""
 
     def on_start(self, run: Run) -> None:
         """Called before the first epoch, or before the epoch in which a run is resumed."""
@@ -87,7 +91,7 @@ class Progress(Callback):
 
     def on_step(self, run: Run) -> None:
         now = time.perf_counter()
-        if self._bar is None or now - self._looked < self.interval:
+        if not run.may_read(self._bar is not None and now - self._looked >= self.interval):
             return
         self._looked = now
         totals = run.totals.read()
@@ -143,17 +147,19 @@ class NaNGuard(Callback):
     with its last finite weights.
     """
 
+    everywhere = True
     seconds, steps = 1.0, 16  # both must pass between two checks
 
     def on_start(self, run: Run) -> None:
-        if not is_finite(run.training):
+        if not is_finite(run):
             raise TrainingError("the network has weights that are NaN or infinite: start with other weights")
         self._good = Snapshot(run)
         self._rest()
 
     def on_step(self, run: Run) -> None:
         self._passed += 1
-        if self._passed >= self.steps and time.perf_counter() - self._looked >= self.seconds:
+        due = self._passed >= self.steps and time.perf_counter() - self._looked >= self.seconds
+        if run.agreement.grants(Wish.LOOK, due):
             self._look(run)
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
@@ -167,7 +173,7 @@ class NaNGuard(Callback):
             raise TrainingError(run.failure)
 
     def _look(self, run: Run) -> None:
-        if not is_finite(run.training):
+        if not is_finite(run):
             loss = run.totals.read()["loss"]
             run.failure = self._diagnosis(run, loss)
             raise TrainingError(run.failure)
@@ -182,6 +188,8 @@ class NaNGuard(Callback):
         try:
             fault = find_fault(run, self._good)
         except (OutOfMemory, MemoryError):  # the diagnosis needs more memory than training
+            if run.training.shards:  # the other processes wait for this one
+                raise
             self._good.restore()
             return f"{what} in epoch {run.epoch}: training has diverged; lower the learning rate"
         if fault is None:
@@ -213,7 +221,8 @@ class LearningGuard(Callback):
             run.first_loss = run.history[0]["loss"]
 
     def on_step(self, run: Run) -> None:
-        if run.first_loss is None and run.step * run.training.feed.batch_size >= self.enough:
+        has_enough = run.step * run.training.feed.batch_size >= self.enough
+        if run.may_read(run.first_loss is None and has_enough):
             run.first_loss = run.totals.read()["loss"]
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
@@ -231,8 +240,10 @@ class LearningGuard(Callback):
         """Why the network is useless, or None."""
         again = f"start again with {_lower_rate(run)}"
         guesses = _guesses(run, record)
-        has_accuracy = "accuracy" in record
-        if has_accuracy and _answers_alike(run, guesses) and (guesses or _latest_loss(run) > first / 2):
+        can_compare = (
+            "accuracy" in record and not run.training.shards
+        )  # whose losses are in several processes
+        if can_compare and _answers_alike(run, guesses) and (guesses or _latest_loss(run) > first / 2):
             return f"the network predicts the same class for every image after epoch {run.epoch}; {again}"
         if record["loss"] > self.factor * first:
             loss, before = _loss(record["loss"]), _loss(first)
@@ -316,7 +327,7 @@ class Checkpoint(Callback):
         self._rest(run)
 
     def on_step(self, run: Run) -> None:
-        if time.perf_counter() - self._written >= max(self.seconds, self._took / self.share):
+        if run.may_read(time.perf_counter() - self._written >= max(self.seconds, self._took / self.share)):
             self._write(run)
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:

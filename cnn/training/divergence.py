@@ -8,6 +8,7 @@ check are then repeated, which gives the same bits, and the faulty step is run l
 from dataclasses import dataclass
 
 from backends.memory import Array
+from cnn.data.sharding import Shard
 from cnn.training.run import Run
 from cnn.training.step import TrainingStep, update
 
@@ -40,9 +41,12 @@ class Snapshot:
             array[...] = copy
 
 
-def is_finite(training: TrainingStep) -> bool:
-    """Whether everything that a step changes is finite, including the loss sums; waits for the device."""
-    return _all_finite(training, *training.state.values())
+def is_finite(run: Run) -> bool:
+    """Whether everything that a step changes is finite, including the loss sums; waits for the device.
+
+    The answer is the same in all processes, which must call it together.
+    """
+    return run.agreement.all_true(_all_finite(run.training, *run.training.state.values()))
 
 
 def find_fault(run: Run, good: Snapshot) -> Fault | None:
@@ -59,9 +63,9 @@ def find_fault(run: Run, good: Snapshot) -> Fault | None:
     for number in training.feed.batches(first):
         before.take(run)
         training()
-        if not is_finite(training):
+        if not is_finite(run):
             before.restore()
-            place = _first_not_finite(training) if training.network.is_own else None
+            place = _first_not_finite(run) if _can_search(training) else None
             before.restore()
             return Fault(number + 1, place)
         if number + 1 == run.step:
@@ -70,25 +74,47 @@ def find_fault(run: Run, good: Snapshot) -> Fault | None:
     return None
 
 
-def _first_not_finite(training: TrainingStep) -> str | None:
+def _can_search(training: TrainingStep) -> bool:
+    """Whether a step can be run layer by layer, each process by itself."""
+    return training.network.is_own and training.network.context.link.peers is None
+
+
+def _first_not_finite(run: Run) -> str | None:
     """Run one step layer by layer; -> the first result that is NaN or infinite."""
+    training = run.training
     network, feed = training.network, training.feed
-    divisor = training.loss.begin_batch(feed.size)
+    if training.shards:
+        training.shards.begin(feed.size)
     with network.unfused():
-        for number, size in enumerate(feed.parts):
-            if place := _first_in_gradients(training, *feed.gather(size), divisor):
-                return place
-            if training.accumulation:
-                training.accumulation.add(size, is_first=number == 0)
-    if training.accumulation:
-        training.accumulation.finish()
+        places = [_first_in_shard(training, shard) for shard in feed.shards]
+    if place := run.agreement.earliest(next(filter(None, places), None)):
+        return str(place)
+    if training.shards:
+        training.shards.finish(feed)
     training.loss.finish_batch(network.flat.grad)
     update(network, training.optimizer, feed.rate, training.transforms)
     for layer in network.in_sequence():
         if not _all_finite(training, *(parameter.value for parameter in layer.parameters.values())):
             return f"the weights of layer {layer.label} (update)"
-    if not is_finite(training):
+    if not is_finite(run):
         return "the state of the optimizer (update)"
+    return None
+
+
+def _first_in_shard(training: TrainingStep, shard: Shard) -> str | None:
+    """Compute the gradient of a shard; -> the first result that is NaN or infinite."""
+    if training.shards:
+        training.shards.begin_shard(shard)
+    divisor = training.loss.begin_batch(training.feed.size)
+    for number, size in enumerate(shard.sizes):
+        if place := _first_in_gradients(training, *training.feed.gather(size), divisor):
+            return place
+        if training.accumulation:
+            training.accumulation.add(size, is_first=number == 0)
+    if training.accumulation and shard.sizes:
+        training.accumulation.finish()
+    if training.shards:
+        training.shards.add(shard)
     return None
 
 

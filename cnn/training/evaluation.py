@@ -3,18 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cnn.data.augmentation import Augmentation, require_suitable, views
+from cnn.data import augmentation
+from cnn.data.augmentation import Augmentation, views
 from cnn.data.checked import numbered
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.data.inference import answers, with_fitting_batches
+from cnn.data.sharding import WHOLE, Sharding
 from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.arguments import instance, whole
 from cnn.support.errors import DataError
 from cnn.support.origin import call
 from cnn.support.text import short
 from cnn.training.losses import BCEWithLogits, BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
-from cnn.training.metrics import Metric, Totals, require_measurable, require_metrics
+from cnn.training.metrics import Metric, ShardTotals, Totals, require_measurable, require_metrics
 
 
 def evaluate(
@@ -37,7 +39,9 @@ def evaluate(
         loss = make_loss(network, loss, data)
         feed = make_feed(network, data, batch_size, loss=loss, tta=tta)
         require_measurable(metrics, data)
-        return totals_of(network, feed, loss, metrics, data.has_accuracy)
+        totals = Totals(network, loss, metrics, data.has_accuracy)
+        add_results(network, feed, loss, totals.of(0))
+        return totals.read()
 
 
 def make_loss(network: Network, loss: Loss | None, data: Dataset | None = None) -> Loss:
@@ -60,28 +64,20 @@ def _usual_loss(network: Network, data: Dataset | None) -> Loss:
     return BCEWithLogits() if isinstance(data, Dataset) and not data.has_accuracy else CrossEntropy()
 
 
-def totals_of(
-    network: Network,
-    feed: Feed,
-    loss: Loss,
-    metrics: Sequence[Metric] = (),
-    has_accuracy: bool = True,
-) -> dict[str, Any]:
-    """The loss, the accuracy and the metrics of ``network`` on all batches of ``feed``."""
-    totals = Totals(network, loss, metrics, has_accuracy)
+def add_results(network: Network, feed: Feed, loss: Loss, totals: ShardTotals) -> None:
+    """``totals`` = the sums of losses and metrics over all batches of ``feed``, in inference."""
 
     def step() -> None:
         y, targets = answers(network, feed)
         call(loss.forward, y, targets, sums=totals.sums, weights=feed.weights)
         totals.add(y, targets, loss.shares)
 
-    def result() -> dict[str, Any]:
+    def result() -> None:
         totals.reset()
-        for _ in feed.repeat(step, list(totals.arrays.values())):
+        for _ in feed.repeat(step, totals.arrays):
             pass
-        return totals.read()
 
-    return with_fitting_batches(network, feed, result)
+    with_fitting_batches(network, feed, result)
 
 
 def _require_same_classes(network: Network, data: Dataset) -> None:
@@ -108,18 +104,44 @@ def make_feed(
     augment: Sequence[Augmentation] = (),
     seed: int = 0,
     tta: str | None = None,
+    sharding: Sharding = WHOLE,
 ) -> Feed:
     """``data`` for the network's device; ShapeError or DataError if they or the ``loss`` do not fit.
 
     The images are changed by the augmentations, which draw from ``seed``.
     """
-    batch_size = whole("batch_size", batch_size)
+    require_suitable(network, data, loss, augment)
+    return feed_of(
+        network, data, batch_size, stream, parts, rates, augment, seed, views(tta), sharding=sharding
+    )
+
+
+def require_suitable(
+    network: Network, data: Dataset, loss: Loss | None = None, augment: Sequence[Augmentation] = ()
+) -> None:
+    """Raise ShapeError or DataError unless ``network``, ``data``, ``loss`` and the augmentations fit."""
     instance("data", data, Dataset, "cnn.data.Dataset(images, labels)")
     network.check_images(data.images)
     _require_same_classes(network, data)
     (loss or Loss()).require_suitable(data, network, mixed=any(each.mixes for each in augment))
-    require_suitable(augment, data)
+    augmentation.require_suitable(augment, data)
+
+
+def feed_of(
+    network: Network,
+    data: Dataset,
+    batch_size: int = EVALUATION_BATCH,
+    stream: bool | None = None,
+    parts: int = 1,
+    rates: int = 1,
+    augment: Sequence[Augmentation] = (),
+    seed: int = 0,
+    further_views: Sequence[Augmentation] = (),
+    sharding: Sharding = WHOLE,
+) -> Feed:
+    """``data`` for the network's device, without checks."""
     return Feed(
-        network.backend, network.dtype, data.images, data.targets, batch_size, stream, parts,
-        network.preprocessing, data.weights, rates, augment, seed, network.output_shape[0], views(tta),
+        network.backend, network.dtype, data.images, data.targets, whole("batch_size", batch_size), stream,
+        parts, network.preprocessing, data.weights, rates, augment, seed, network.output_shape[0],
+        further_views, sharding,
     )  # fmt: skip

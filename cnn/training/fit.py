@@ -9,6 +9,7 @@ from cnn.data.augmentation import Augmentation
 from cnn.data.dataset import Dataset
 from cnn.network import Network
 from cnn.training.callbacks import Callback, ending
+from cnn.training.distributed.communicator import Communicator
 from cnn.training.gradients import GradientTransform
 from cnn.training.losses import Loss
 from cnn.training.metrics import Metric, figures
@@ -38,6 +39,7 @@ def fit(
     momentum_schedule: Schedule | None = None,
     augment: Sequence[Augmentation] | None = None,
     metrics: Sequence[Metric] | None = None,
+    processes: Communicator | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``network`` on ``train``, in shuffled batches.
 
@@ -91,6 +93,11 @@ def fit(
     metrics : sequence of Metric
         Further measures of each epoch, such as [cnn.metrics.TopK(5)], on the training and the validation
         images. Their numbers become part of the history.
+    processes : Communicator
+        ``cnn.distributed.communicator()``: train in all processes that a launcher has started, each of which
+        calls ``fit`` with the same arguments. Each batch is cut into shards, which they share; the result
+        depends on the number of shards, and not on that of the processes. Callbacks run in the first process,
+        unless they set ``everywhere``. None: this process alone.
 
     Returns
     -------
@@ -112,13 +119,15 @@ def fit(
     """
     prepared = prepare(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, resume, transforms, accumulate, normalize, momentum_schedule, augment, metrics,
+        stream, resume, transforms, accumulate, normalize, momentum_schedule, augment, metrics, processes,
     )  # fmt: skip
     with prepared.advice_if_too_large(), network.backend.active(), ExitStack() as at_end:
+        at_end.callback(prepared.disconnect)
         run, validation_batches = prepared.start()
         for callback in prepared.callbacks:
             callback.on_start(run)
             at_end.enter_context(ending(callback, run))
+        run.agreement.settle(network, prepared.optimizer)
         for epoch in range(len(run.history), prepared.epochs):
             if run.stop:
                 break
@@ -127,13 +136,14 @@ def fit(
             if run.stop:
                 break
             record = _figures(run, rate)
-            if validation_batches:
+            if prepared.validation is not None:
                 with run.training.optimizer.evaluated():
                     result = prepared.validated(run, validation_batches)
                 record |= {f"validation_{name}": value for name, value in figures(result).items()}
             run.history.append(record)
             for callback in prepared.callbacks:
                 callback.on_epoch(run, record)
+            run.agreement.settle(network, prepared.optimizer)
             if run.stop:
                 break
     prepared.optimizer.finish()
@@ -144,7 +154,9 @@ def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
     """The rest of an epoch, or less if a callback stops it."""
     run.start_clock()
     for _ in run.training.feed.batches(run.step):
+        run.agreement.begin_step()
         run.training()
+        run.agreement.end_step(run.totals)
         run.step += 1
         for callback in callbacks:
             callback.on_step(run)
@@ -154,6 +166,7 @@ def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
 
 def _figures(run: Run, last_rate: float) -> dict[str, Any]:
     """The epoch's line of the history, without validation."""
+    run.agreement.collect(run.totals)
     result = figures(run.totals.read())  # waits for the device
     seconds = run.seconds
     return {

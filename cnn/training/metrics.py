@@ -130,11 +130,37 @@ class CalibrationError(Metric):
         return {"calibration_error": error}
 
 
+class ShardTotals:
+    """What the samples of one shard add to a :class:`Totals`."""
+
+    def __init__(self, sums: Array, metrics: Sequence[Metric]) -> None:
+        self.sums = sums
+        self._metrics = metrics
+
+    def add(self, y: Array, targets: Array, shares: Array | None) -> None:
+        """Add a batch to the metrics; the loss adds the rest to ``sums`` itself."""
+        for metric in self._metrics:
+            call(metric.add, y, targets, shares)
+
+    @property
+    def arrays(self) -> list[Array]:
+        """All of its sums on the device."""
+        return [self.sums, *(metric.sums for metric in self._metrics)]
+
+    def reset(self) -> None:
+        """Start again."""
+        for array in self.arrays:
+            array.fill(0)
+
+
 class Totals:
     """The loss, the accuracy and further metrics over all samples since the last reset.
 
     ``sums`` are on the device, and losses add to them: summed losses, right answers, samples; and for a loss
     whose mean is weighted, the sum of the weights, and the samples that have one.
+
+    With several ``shards``, each has sums of its own, which are added in the order of the shards when they
+    are read. So the results do not depend on which process has computed which shard.
     """
 
     def __init__(
@@ -143,27 +169,44 @@ class Totals:
         loss: Loss | None = None,
         metrics: Sequence[Metric] = (),
         has_accuracy: bool = True,
+        shards: int = 1,
     ) -> None:
         self.backend = network.backend
         size = 5 if loss is not None and loss.has_shares else 3
-        self.sums = self.backend.xp.zeros(size, dtype=self.backend.xp.float64)
+        self._is_sharded = shards > 1
+        self.sums = self._zeros(shards, (size,))
         self.count = 0  # samples at the last read
         self._has_accuracy = has_accuracy
         self._metrics = {metric.name: copy(metric) for metric in metrics}
         for metric in self._metrics.values():
             metric.build(network)
+            if self._is_sharded:
+                metric.sums = self._zeros(shards, metric.sums.shape)
+        self._shards = [self._of(shard) for shard in range(shards)]
+
+    def _zeros(self, shards: int, shape: Shape) -> Array:
+        xp = self.backend.xp
+        return xp.zeros((shards, *shape) if self._is_sharded else shape, dtype=xp.float64)
+
+    def _of(self, shard: int) -> ShardTotals:
+        if not self._is_sharded:
+            return ShardTotals(self.sums, list(self._metrics.values()))
+        metrics = [copy(metric) for metric in self._metrics.values()]
+        for metric, all_shards in zip(metrics, self._metrics.values(), strict=True):
+            metric.network, metric.backend = all_shards.network, all_shards.backend
+            metric.sums = all_shards.sums[shard]
+        return ShardTotals(self.sums[shard], metrics)
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """All sums on the device, by name."""
+        """All sums on the device, by name; with several shards, the first axis counts these."""
         return {"totals": self.sums} | {
             f"totals/{name}": metric.sums for name, metric in self._metrics.items()
         }
 
-    def add(self, y: Array, targets: Array, shares: Array | None) -> None:
-        """Add a batch to the metrics; the loss adds the rest itself."""
-        for metric in self._metrics.values():
-            call(metric.add, y, targets, shares)
+    def of(self, shard: int) -> ShardTotals:
+        """The sums of one shard."""
+        return self._shards[shard]
 
     def reset(self) -> None:
         """Start again."""
@@ -173,15 +216,20 @@ class Totals:
 
     def read(self) -> dict[str, Any]:
         """{"loss": mean loss, "accuracy": share of right answers, ...} or NaN; waits for the device."""
-        loss, right, count, *shares = map(float, self.backend.to_host(self.sums))
+        loss, right, count, *shares = map(float, self._on_host(self.sums))
         self.count = int(count)
         total, counted = shares or (count, count)
         result: dict[str, Any] = {"loss": loss / total if total else nan}
         if self._has_accuracy:
             result["accuracy"] = right / counted if counted else nan
         for metric in self._metrics.values():
-            result |= metric.result(self.backend.to_host(metric.sums))
+            result |= metric.result(self._on_host(metric.sums))
         return result
+
+    def _on_host(self, sums: Array) -> Any:
+        """The sums over all shards."""
+        found = self.backend.to_host(sums)
+        return found.sum(axis=0) if self._is_sharded else found
 
 
 def figures(result: dict[str, Any]) -> dict[str, float]:

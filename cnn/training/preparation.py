@@ -1,7 +1,7 @@
 """What ``fit`` does before its loop: check the arguments, choose defaults, and put everything in place."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,20 @@ from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
 from cnn.data.notes import notes_on
 from cnn.data.preprocessing import Preprocessing, keep_fit
+from cnn.data.sharding import Sharding
 from cnn.data.sources import is_too_large
 from cnn.network import Network
 from cnn.support import random
 from cnn.support.arguments import flag, instance, shown, whole
 from cnn.support.errors import ArgumentError, Notice, OutOfMemory
+from cnn.support.version import VERSION
 from cnn.training import defaults
 from cnn.training.callbacks import Callback, LearningGuard, NaNGuard, Progress
 from cnn.training.checkpoints import SavedTraining
-from cnn.training.evaluation import make_feed, make_loss, totals_of
+from cnn.training.distributed.agreement import Agreement, SharedAgreement
+from cnn.training.distributed.communicator import Communicator, digest
+from cnn.training.distributed.shards import ShardSum
+from cnn.training.evaluation import add_results, feed_of, make_feed, make_loss, require_suitable
 from cnn.training.gradients import ClipNorm, GradientTransform
 from cnn.training.losses import Loss
 from cnn.training.metrics import Metric, Totals, require_measurable, require_metrics
@@ -55,37 +60,96 @@ class PreparedRun:
     momentum_schedule: Schedule | None
     augment: Sequence[Augmentation]
     metrics: Sequence[Metric]
+    group: Communicator
+    sharding: Sharding
 
-    def start(self) -> tuple[Run, Feed | None]:
-        """Bring the data to the device, and resume from ``saved``; -> the run, and the validation batches."""
+    def start(self) -> tuple[Run, Mapping[int, Feed]]:
+        """Bring the data to the device, and resume from ``saved``.
+
+        -> the run, and for each of this process's shards of the validation set its batches.
+        """
+        if self.group.size > 1:
+            self.group.transport(self.network.backend)  # which all processes make together
+        with self.group.together():
+            run, validation = self._begin()
+        if self.group.size > 1:
+            self.group.require_same(self._facts(run))
+        return run, validation
+
+    def _begin(self) -> tuple[Run, Mapping[int, Feed]]:
         self._describe_data()
         network, train = self.network, self.train
         rates = 1 if self.momentum_schedule is None else 2
         loss = make_loss(network, self.loss, train)
         sizes = self.batch_size, self.stream, self.accumulate
-        feed = make_feed(network, train, *sizes, loss, rates, self.augment, self.seed)
-        validation = None if self.validation is None else make_feed(network, self.validation, loss=loss)
+        feed = make_feed(network, train, *sizes, loss, rates, self.augment, self.seed, sharding=self.sharding)
+        validation = self._validation_feeds(loss)
         for data in (train, self.validation):
             if data is not None:
                 require_measurable(self.metrics, data)
-        _warn_of_data(network, train, self.validation)
+        if self.group.is_first:
+            _warn_of_data(network, train, self.validation)
         if network.parameters and not network.is_trained:
             message = 'all parameters are frozen, so nothing is learned: net.unfreeze("*") changes that'
-            warnings.warn(message, Notice, stacklevel=4)  # of who called cnn.fit
+            warnings.warn(message, Notice, stacklevel=5)  # of who called cnn.fit
         self.optimizer.build(network)
-        totals = Totals(network, loss, self.metrics, train.has_accuracy)
-        training = TrainingStep(network, loss, self.optimizer, feed, totals, self.graph, self.transforms)
-        run = Run(training, self.epochs, self._settings(training))
+        totals = Totals(network, loss, self.metrics, train.has_accuracy, self.sharding.count)
+        shards, agreement = None, Agreement()
+        if self.sharding.count > 1:
+            shards = ShardSum(network, loss, self.sharding, self.group, feed.has_parts)
+            agreement = SharedAgreement(self.group, self.sharding)
+        if self.sharding.count > 1 and any(layer.synchronized for layer in network.walk()):
+            self._connect_layers(feed)
+        training = TrainingStep(
+            network, loss, self.optimizer, feed, totals, self.graph, self.transforms, shards
+        )
+        run = Run(training, self.epochs, self._settings(training), agreement=agreement)
         if train.has_one_class_each:
             run.guess = np.bincount(train.labels).max() / len(train)
         if self.saved is not None:
             self.saved.restore(run)
         return run, validation
 
-    def validated(self, run: Run, batches: Feed) -> dict[str, Any]:
+    def _connect_layers(self, feed: Feed) -> None:
+        """Let layers with ``sync=True`` exchange their moments; ArgumentError if they cannot."""
+        count, last = self.sharding.count, len(self.train) % feed.batch_size
+        what = "a BatchNorm with sync=True needs"
+        if count != self.group.size:
+            raise ArgumentError(f"{what} as many processes as shards: start {count}, not {self.group.size}")
+        if feed.has_parts:
+            raise ArgumentError(f"{what} whole shards: leave accumulate out")
+        if 0 < last < count:
+            raise ArgumentError(
+                f"{what} an image of each batch in each process, but the last batch has {last} for {count}: "
+                "take another batch size"
+            )
+        self.network.context.link.peers = self.group.transport(self.network.backend)
+
+    def disconnect(self) -> None:
+        """Let the layers compute for this process alone again."""
+        self.network.context.link.peers = None
+
+    def _validation_feeds(self, loss: Loss) -> Mapping[int, Feed]:
+        """The batches of each of this process's shards of the validation set; none without validation."""
+        data = self.validation
+        if data is None:
+            return {}
+        require_suitable(self.network, data, loss)
+        return {
+            shard: feed_of(self.network, data.part(first, size))
+            for shard, first, size in self.sharding.cut(len(data))
+            if size
+        }
+
+    def validated(self, run: Run, batches: Mapping[int, Feed]) -> dict[str, Any]:
         """The loss, the accuracy and the metrics of the validation set."""
+        loss = run.training.loss
         has_accuracy = self.validation is not None and self.validation.has_accuracy
-        return totals_of(self.network, batches, run.training.loss, self.metrics, has_accuracy)
+        totals = Totals(self.network, loss, self.metrics, has_accuracy, self.sharding.count)
+        for shard, feed in batches.items():
+            add_results(self.network, feed, loss, totals.of(shard))
+        run.agreement.collect(totals)
+        return totals.read()
 
     def _describe_data(self) -> None:
         """Let the network keep the classes of the training set, and how its images are prepared."""
@@ -99,6 +163,23 @@ class PreparedRun:
         if (len(self.train.classes),) == self.network.output_shape:
             self.network.class_names = self.train.classes
 
+    def _facts(self, run: Run) -> dict[str, Any]:
+        """What must be the same in all processes, by the name that a message has for it."""
+        network = self.network
+        backend = network.backend
+        everywhere = [type(each).__name__ for each in self.callbacks if each.everywhere]
+        return {
+            "xpcnn": VERSION,
+            "device": backend.name.partition(":")[0],
+            "kernels": backend.kernels.name,
+            "threads": backend.describe().get("threads"),
+            "epochs": self.epochs,
+            **run.settings,
+            "callbacks that run everywhere": everywhere,
+            "validation": self.validation and self.validation.fingerprint,
+            "weights and state": digest(backend, run.training.arrays.values()),
+        }
+
     def _settings(self, training: TrainingStep) -> dict[str, Any]:
         """The settings that a resumed training run must share with the run that it resumes.
 
@@ -110,6 +191,7 @@ class PreparedRun:
             "data": self.train.fingerprint,
             "batch_size": self.batch_size,
             "accumulate": self.accumulate if self.accumulate > 1 else None,
+            "shards": self.sharding.count if self.sharding.count > 1 else None,
             "steps": len(training.feed),
             "seed": self.seed,
             "dtype": training.network.dtype,
@@ -173,46 +255,66 @@ def prepare(
     momentum_schedule: Schedule | None,
     augment: Sequence[Augmentation] | None,
     metrics: Sequence[Metric] | None,
+    processes: Communicator | None = None,
 ) -> PreparedRun:
     """The arguments of ``fit``, checked and with its defaults; the network is built."""
-    instance("network", network, Network, "cnn.models.lenet5()")
-    instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
-    epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
-    accumulate = whole("accumulate", accumulate)
-    if accumulate > batch_size:
+    group = Communicator() if processes is None else processes
+    instance("processes", group, Communicator, "cnn.distributed.communicator()")
+    saved = None if resume is None else group.first(lambda: SavedTraining.read(resume))
+    with group.together():
+        instance("network", network, Network, "cnn.models.lenet5()")
+        instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
+        epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
+        accumulate = whole("accumulate", accumulate)
+        if accumulate > batch_size:
+            raise ArgumentError(
+                f"accumulate is {accumulate}: a batch of {batch_size} can be cut into {batch_size} parts at "
+                "most"
+            )
+        sharding = _sharding(group, saved, min(batch_size, len(train)))
+        if saved is not None:
+            saved.require_data(train)
+        if schedule is None:
+            schedule = _default_schedule(optimizer, saved)
+        instance("schedule", schedule, Schedule, "cnn.schedules.Linear()").require(validation is not None)
+        if transforms is None:
+            transforms = _default_transforms(optimizer, saved)
+        _instances("transforms", transforms, GradientTransform, "cnn.ClipNorm(1)")
+        if optimizer is None:
+            optimizer = _default_optimizer(saved, batch_size, len(train))
+        instance("optimizer", optimizer, Optimizer, "cnn.SGD(0.05)")
+        momentum_schedule = _momentum_schedule(momentum_schedule, schedule, optimizer)
+        callbacks = [Progress(), NaNGuard(), LearningGuard()] if callbacks is None else callbacks
+        _instances("callbacks", callbacks, Callback, "cnn.NaNGuard()")
+        seed = whole("seed", seed, least=0)
+        flag("graph", graph)
+        normalize = flag("normalize", normalize)
+        augment = [] if augment is None else augment
+        _instances("augment", augment, Augmentation, "cnn.augment.Shift(2)")
+        metrics = require_metrics(() if metrics is None else metrics)
+        if not network.built:
+            network.build(train.shape, seed=seed)
+        if stream is None:
+            stream = is_too_large(network.backend, train.samples, network.dtype)
+        flag("stream", stream)
+        callbacks = [each for each in callbacks if group.is_first or each.everywhere]
+        return PreparedRun(
+            network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
+            stream, saved, transforms, accumulate, normalize, momentum_schedule, augment, metrics, group,
+            sharding,
+        )  # fmt: skip
+
+
+def _sharding(group: Communicator, saved: SavedTraining | None, batch_size: int) -> Sharding:
+    """This process's shards: of as many as asked for, as the run began with, or as there are processes."""
+    began_with = None if saved is None else saved.settings.get("shards") or 1
+    count = group.shards or began_with or group.size
+    if count > batch_size:
         raise ArgumentError(
-            f"accumulate is {accumulate}: a batch of {batch_size} can be cut into {batch_size} parts at most"
+            f"{count} shards are more than the {batch_size} images of a batch: take larger batches, or fewer "
+            "shards or processes"
         )
-    saved = None if resume is None else SavedTraining.read(resume)
-    if saved is not None:
-        saved.require_data(train)
-    if schedule is None:
-        schedule = _default_schedule(optimizer, saved)
-    instance("schedule", schedule, Schedule, "cnn.schedules.Linear()").require(validation is not None)
-    if transforms is None:
-        transforms = _default_transforms(optimizer, saved)
-    _instances("transforms", transforms, GradientTransform, "cnn.ClipNorm(1)")
-    if optimizer is None:
-        optimizer = _default_optimizer(saved, batch_size, len(train))
-    instance("optimizer", optimizer, Optimizer, "cnn.SGD(0.05)")
-    momentum_schedule = _momentum_schedule(momentum_schedule, schedule, optimizer)
-    callbacks = [Progress(), NaNGuard(), LearningGuard()] if callbacks is None else callbacks
-    _instances("callbacks", callbacks, Callback, "cnn.NaNGuard()")
-    seed = whole("seed", seed, least=0)
-    flag("graph", graph)
-    normalize = flag("normalize", normalize)
-    augment = [] if augment is None else augment
-    _instances("augment", augment, Augmentation, "cnn.augment.Shift(2)")
-    metrics = require_metrics(() if metrics is None else metrics)
-    if not network.built:
-        network.build(train.shape, seed=seed)
-    if stream is None:
-        stream = is_too_large(network.backend, train.samples, network.dtype)
-    flag("stream", stream)
-    return PreparedRun(
-        network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
-        stream, saved, transforms, accumulate, normalize, momentum_schedule, augment, metrics,
-    )  # fmt: skip
+    return Sharding.of(count, group.rank, group.size)
 
 
 def _instances(name: str, values: Any, kind: type, example: str) -> None:
@@ -273,4 +375,4 @@ def _warn_of_data(network: Network, train: Dataset, validation: Dataset | None) 
     if validation is not None:
         notes += notes_on(validation, "evaluated", train)  # which may be the test set
     for note in notes:
-        warnings.warn(note, Notice, stacklevel=5)  # of who called cnn.fit
+        warnings.warn(note, Notice, stacklevel=6)  # of who called cnn.fit

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn.network import Network
+from cnn.training.distributed.agreement import Agreement, Wish
 from cnn.training.metrics import Totals
 from cnn.training.step import TrainingStep
 
@@ -26,7 +27,7 @@ class Run:
     first_loss: float | None = None  # of the untrained network; None if not known yet
     failure: str | None = None  # why the network is useless after the latest epoch or step, or None
     guess: float = 1.0  # the accuracy of always predicting the most frequent class
-    stop: bool = False
+    agreement: Agreement = field(default_factory=Agreement)
     seconds_before: float = 0.0  # seconds spent on this epoch before the run was resumed
     _started: float = field(default_factory=time.perf_counter)
 
@@ -39,6 +40,22 @@ class Run:
     def totals(self) -> Totals:
         """The totals of the epoch so far; reading them waits for the device."""
         return self.training.totals
+
+    @property
+    def stop(self) -> bool:
+        """Whether the run ends after the current step; with several processes, after the next one."""
+        return self.agreement.stops
+
+    @stop.setter
+    def stop(self, value: bool) -> None:
+        self.agreement.stops = value
+
+    def may_read(self, due: bool = True) -> bool:
+        """Whether :attr:`totals` may be read now, which the caller wants if it is ``due``.
+
+        With several processes, this needs a step in which all of them send their sums.
+        """
+        return self.agreement.grants(Wish.READ, due) and due
 
     @property
     def steps(self) -> int:

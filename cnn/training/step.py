@@ -10,9 +10,10 @@ from cnn.data.feed import Feed
 from cnn.network import Network
 from cnn.saving.weights import TRAINING
 from cnn.support.origin import call
+from cnn.training.distributed.shards import ShardSum
 from cnn.training.gradients import Accumulation, GradientTransform
 from cnn.training.losses import Loss
-from cnn.training.metrics import Totals
+from cnn.training.metrics import ShardTotals, Totals
 from cnn.training.optimizers import Optimizer
 
 
@@ -32,6 +33,7 @@ class TrainingStep:
         totals: Totals,
         graph: bool = True,
         transforms: Sequence[GradientTransform] = (),
+        shards: ShardSum | None = None,
     ) -> None:
         self.network = network
         self.loss = loss
@@ -40,10 +42,11 @@ class TrainingStep:
         self.totals = totals
         self.transforms = transforms
         self.accumulation = Accumulation(network) if feed.has_parts else None
+        self.shards = shards
         self.run = recordable(
-            partial(take_step, network, loss, optimizer, feed, totals, transforms, self.accumulation)
+            partial(take_step, network, loss, optimizer, feed, totals, transforms, self.accumulation, shards)
         )
-        self._graph = graph
+        self._graph = graph and (shards is None or shards.is_recordable)
         self._repeated: Callable[[], None] = self.run
         self._recorded_with: tuple[Any, ...] | None = None
 
@@ -82,16 +85,26 @@ def take_step(
     totals: Totals,
     transforms: Sequence[GradientTransform] = (),
     accumulation: Accumulation | None = None,
+    shards: ShardSum | None = None,
 ) -> None:
-    """One training step on the current batch of ``feed``: the gradients of its parts, and the update."""
-    divisor = loss.begin_batch(feed.size)
-    for number, size in enumerate(feed.parts):
-        x, targets = feed.gather(size)
-        compute_gradients(network, loss, x, targets, divisor, totals, feed.weights)
-        if accumulation:
-            accumulation.add(size, is_first=number == 0)
-    if accumulation:
-        accumulation.finish()
+    """One training step on the current batch of ``feed``: the gradients of its shards, and the update."""
+    if shards:
+        shards.begin(feed.size)
+    for shard in feed.shards:
+        if shards:
+            shards.begin_shard(shard)
+        divisor = loss.begin_batch(feed.size)
+        for number, size in enumerate(shard.sizes):
+            x, targets = feed.gather(size)
+            compute_gradients(network, loss, x, targets, divisor, totals.of(shard.number), feed.weights)
+            if accumulation:
+                accumulation.add(size, is_first=number == 0)
+        if accumulation and shard.sizes:
+            accumulation.finish()
+        if shards:
+            shards.add(shard)
+    if shards:
+        shards.finish(feed)
     loss.finish_batch(network.flat.grad)
     update(network, optimizer, feed.rate, transforms)
 
@@ -102,7 +115,7 @@ def compute_gradients(
     x: Array,
     targets: Array,
     divisor: int | None = None,
-    totals: Totals | None = None,
+    totals: ShardTotals | None = None,
     weights: Array | None = None,
 ) -> Array:
     """Forward, loss and backward; -> the loss of each sample (N,).

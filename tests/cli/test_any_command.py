@@ -53,6 +53,8 @@ WORDS = {
     "clip": ["0", "1", "1e-9"],
     "clip_value": ["0", "0.1"],
     "accumulate": ["1", "3"],
+    "shards": ["1", "3"],
+    "timeout": ["1", "60"],
     "ema": ["0", "0.9"],
     "early_stopping": ["1", "2"],
     "stop_at": ["0.5", "1"],
@@ -78,7 +80,8 @@ WORDS = {
     ],
     "tta": ["mirror", "mirror,shifts=1", "shifts=100", "none"],
 }
-LEFT_OUT = ("config_file", "resume", "data", "out", "sheet")  # files, which have tests of their own
+# files and further processes, which have tests of their own
+LEFT_OUT = ("config_file", "resume", "data", "out", "sheet", "processes")
 
 SMALL = ("--model", "notebook", "--device", "cpu", "--epochs", "1", "--no-report")
 

@@ -46,7 +46,7 @@ def batches(augmentations, images=COLOUR, number=0, device=CPU, dtype="float64",
     with device.active():
         feed.start(order, epoch=number)
         for _ in feed.batches():
-            for size in feed.parts:
+            for size in feed.shards[0].sizes:
                 x, y = feed.gather(size)
                 xs.append(device.to_host(x))
                 targets.append(device.to_host(y))

@@ -10,8 +10,10 @@ import pytest
 if os.name == "nt":
     pytest.skip("there is no SIGKILL", allow_module_level=True)
 
+import kill_processes
 import kill_training
 from durability.training import RUN, faults, leftovers
+from helpers.together import needed
 from kill_training import Killer
 
 from cnn.support.files import making_whole
@@ -159,3 +161,12 @@ class TestLeftovers:
         assert command("train", "--resume", RUN, "--no-report")[0] == 0
         assert not leftovers(Path())
         assert mine.exists()
+
+
+@needed
+def test_one_of_several_processes_is_killed_again_and_again(tmp_path):
+    killer = kill_processes.Killer(tmp_path, seed=1, epochs=2, most=2)
+    killer.undisturbed()
+    for _ in killer.kill(3):
+        pass
+    assert killer.tally.violations == []

@@ -172,14 +172,15 @@ def _answers(network: Network, test_set: Dataset, tta: str | None) -> tuple[dict
     feed = make_feed(network, test_set, tta=tta)
     loss = make_loss(network, None)
     totals = Totals(network, loss, all_metrics(network.output_shape[0]))
+    sums = totals.of(0)
 
     def answers() -> tuple[dict[str, float], Any, Any]:
         totals.reset()
         predicted, probabilities = [], []
         for _ in feed.batches():
             y, labels = outputs(network, feed)
-            loss.forward(y, labels, sums=totals.sums)
-            totals.add(y, labels, None)
+            loss.forward(y, labels, sums=sums.sums)
+            sums.add(y, labels, None)
             predicted.append(backend.to_host(xp.argmax(y, axis=0)))
             probabilities.append(backend.to_host(network.probabilities(y)).T.astype(np.float64))
         return figures(totals.read()), np.concatenate(predicted), np.concatenate(probabilities)

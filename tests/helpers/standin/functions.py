@@ -75,10 +75,12 @@ def _elementwise(
 
 
 def _ufunc(function: np.ufunc) -> Callable[..., Array]:
-    def call(*operands: Any, out: Array | None = None, dtype: Any = None) -> Array:
+    def call(
+        *operands: Any, out: Array | None = None, dtype: Any = None, casting: str = "same_kind"
+    ) -> Array:
         if len(operands) != function.nin:
             raise TypeError(f"{function.__name__} takes {function.nin} operands, not {len(operands)}")
-        return _elementwise(function, operands, out, dtype=dtype)
+        return _elementwise(function, operands, out, dtype=dtype, casting=casting)
 
     call.__name__ = function.__name__
     return call

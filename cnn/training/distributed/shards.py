@@ -1,0 +1,131 @@
+"""What the shards of a batch add up to: the gradient, and what else a shard leaves behind."""
+
+from math import prod
+
+from backends.graph import launch
+from backends.memory import Array
+from cnn.data.feed import Feed
+from cnn.data.sharding import Shard, Sharding
+from cnn.network import Network
+from cnn.training.distributed import tree
+from cnn.training.distributed.communicator import Communicator
+from cnn.training.losses import Loss
+
+
+class ShardSum:
+    """Adds up the shards of a batch, in an order that does not depend on the number of processes.
+
+    Each shard has one vector: [gradient | change of the running statistics | sum of the weights of a weighted
+    loss]. The sum of these vectors is the batch's, except that the statistics change by the mean over the
+    shards. Every shard starts with the statistics from before the batch.
+
+    The shards are added in the order of :mod:`cnn.training.distributed.tree` as soon as they are computed, so
+    there are never more vectors than the tree is deep.
+    """
+
+    def __init__(
+        self, network: Network, loss: Loss, sharding: Sharding, group: Communicator, accumulates: bool
+    ) -> None:
+        self._network, self._loss, self._sharding = network, loss, sharding
+        self._accumulates = accumulates  # layers then count the samples of a shard themselves
+        self._statistics = [array.reshape(-1) for array in network.statistics.values()]
+        self._before = [array.copy() for array in self._statistics]
+        self._changes = [network.backend.zeros(array.size, network.dtype) for array in self._statistics]
+        sizes = [prod(part.shape) for part in self._parts]
+        stops = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+        self._places = [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
+        self.size = stops[-1]
+        """The length of a shard's vector."""
+        self._nodes = tree.nodes(sharding.own, sharding.count)
+        self._vectors: list[Array] = []
+        self._exchange = group.exchange(network.backend, sharding.count, self.size, network.dtype)
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether the device can record a step that contains this sum."""
+        network = self._network
+        if network.context.link.peers is not None and network.backend.name != "cpu":
+            return False  # layers ask the host for the moments of other processes
+        return self._exchange is None or self._exchange.is_recordable
+
+    def begin(self, samples: int) -> None:
+        """Begin a batch of so many samples."""
+        launch(setattr, self._network.context.link, "samples", samples)
+        self._done: list[int] = []  # the vectors of the nodes that are complete
+        self._open: list[
+            tuple[int, int]
+        ] = []  # of the current node: vectors, and how many shards are in each
+        self._position = 0  # in the batch, as the layers have counted
+        for array, before in zip(self._statistics, self._before, strict=True):
+            launch(self._network.backend.xp.copyto, before, array)
+
+    def begin_shard(self, shard: Shard) -> None:
+        """Begin one of this process's shards."""
+        for array, before in zip(self._statistics, self._before, strict=True):
+            launch(self._network.backend.xp.copyto, array, before)
+        if shard.first > self._position:  # the shards before it are on other processes
+            self._network.count_samples(shard.first - self._position)
+        self._position = shard.first + self._accumulates * sum(shard.sizes)
+
+    def add(self, shard: Shard) -> None:
+        """Add the shard that has just been computed; one without samples is all zeros."""
+        kernels, xp = self._network.backend.kernels, self._network.backend.xp
+        for array, before, change in zip(self._statistics, self._before, self._changes, strict=True):
+            launch(xp.subtract, array, before, out=change, casting="unsafe")  # a count of batches is whole
+        if shard.sizes and self._open and self._open[-1][1] == 1:
+            number = self._open[-1][0]
+            self._open[-1] = number, 2
+            for part, place in self._pieces(number):
+                kernels.add(place, part, place)
+        else:
+            number = len(self._done) + len(self._open)
+            self._open.append((number, 1))
+            for part, place in self._pieces(number):
+                if shard.sizes:
+                    kernels.copy(part, place)
+                else:
+                    kernels.clear(place)
+        while len(self._open) > 1 and self._open[-1][1] == self._open[-2][1]:
+            self._join()
+        if shard.number + 1 == self._nodes[len(self._done)][1]:
+            while len(self._open) > 1:
+                self._join()
+            self._done.append(self._open.pop()[0])
+
+    def finish(self, feed: Feed) -> None:
+        """Let the network and the loss have the sum over the shards of all processes."""
+        kernels, xp = self._network.backend.kernels, self._network.backend.xp
+        if self._exchange is not None:
+            self._exchange([self._vector(number) for number in self._done])
+        for part, place in self._pieces(0):
+            kernels.copy(place, part)
+        filled = self._sharding.filled(feed.size)
+        for array, before, change in zip(self._statistics, self._before, self._changes, strict=True):
+            launch(xp.divide, change, filled, out=change)
+            launch(xp.add, before, change, out=array, casting="unsafe")
+        if not any(shard.sizes for shard in feed.shards):
+            feed.skip()
+
+    def _join(self) -> None:
+        """Add the last open vector to the one before it."""
+        (left, some), (right, more) = self._open[-2:]
+        vector = self._vector(left)
+        self._network.backend.kernels.add(vector, self._vector(right), vector)
+        self._open[-2:] = [(left, some + more)]
+
+    def _vector(self, number: int) -> Array:
+        """One of the vectors; it is allocated when it is first needed."""
+        while number >= len(self._vectors):
+            self._vectors.append(self._network.backend.zeros(self.size, self._network.dtype))
+        return self._vectors[number]
+
+    def _pieces(self, number: int) -> list[tuple[Array, Array]]:
+        """The parts of a shard, each with its place in the vector."""
+        vector = self._vector(number)
+        return [(part, vector[place]) for part, place in zip(self._parts, self._places, strict=True)]
+
+    @property
+    def _parts(self) -> list[Array]:
+        """What a shard leaves behind, in the order of its vector."""
+        total = self._loss.total  # another array if a callback has evaluated the network with the same loss
+        return [self._network.flat.grad, *self._changes, *([] if total is None else [total])]
