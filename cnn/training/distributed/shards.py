@@ -1,6 +1,7 @@
 """What the shards of a batch add up to: the gradient, and what else a shard leaves behind."""
 
 from math import prod
+from typing import NamedTuple
 
 from backends.graph import launch
 from backends.memory import Array
@@ -10,6 +11,13 @@ from cnn.network import Network
 from cnn.training.distributed import tree
 from cnn.training.distributed.communicator import Communicator
 from cnn.training.losses import Loss
+
+
+class Subtree(NamedTuple):
+    """Shards that have been added."""
+
+    vector: int  # the number of the vector that has their sum
+    shards: int
 
 
 class ShardSum:
@@ -52,9 +60,7 @@ class ShardSum:
         """Begin a batch of so many samples."""
         launch(setattr, self._network.context.link, "samples", samples)
         self._done: list[int] = []  # the vectors of the nodes that are complete
-        self._open: list[
-            tuple[int, int]
-        ] = []  # of the current node: vectors, and how many shards are in each
+        self._open: list[Subtree] = []  # of the current node, from the left
         self._position = 0  # in the batch, as the layers have counted
         for array, before in zip(self._statistics, self._before, strict=True):
             launch(self._network.backend.xp.copyto, before, array)
@@ -72,25 +78,16 @@ class ShardSum:
         kernels, xp = self._network.backend.kernels, self._network.backend.xp
         for array, before, change in zip(self._statistics, self._before, self._changes, strict=True):
             launch(xp.subtract, array, before, out=change, casting="unsafe")  # a count of batches is whole
-        if shard.sizes and self._open and self._open[-1][1] == 1:
-            number = self._open[-1][0]
-            self._open[-1] = number, 2
-            for part, place in self._pieces(number):
+        if not shard.sizes:
+            kernels.clear(self._vector(self._open_another()))
+        elif self._open and self._open[-1].shards == 1:  # no vector is needed for the second of a pair
+            self._open[-1] = last = self._open[-1]._replace(shards=2)
+            for part, place in self._pieces(last.vector):
                 kernels.add(place, part, place)
         else:
-            number = len(self._done) + len(self._open)
-            self._open.append((number, 1))
-            for part, place in self._pieces(number):
-                if shard.sizes:
-                    kernels.copy(part, place)
-                else:
-                    kernels.clear(place)
-        while len(self._open) > 1 and self._open[-1][1] == self._open[-2][1]:
-            self._join()
-        if shard.number + 1 == self._nodes[len(self._done)][1]:
-            while len(self._open) > 1:
-                self._join()
-            self._done.append(self._open.pop()[0])
+            for part, place in self._pieces(self._open_another()):
+                kernels.copy(part, place)
+        self._join_subtrees(is_last=shard.number + 1 == self._nodes[len(self._done)][1])
 
     def finish(self, feed: Feed) -> None:
         """Let the network and the loss have the sum over the shards of all processes."""
@@ -106,12 +103,21 @@ class ShardSum:
         if not any(shard.sizes for shard in feed.shards):
             feed.skip()
 
-    def _join(self) -> None:
-        """Add the last open vector to the one before it."""
-        (left, some), (right, more) = self._open[-2:]
-        vector = self._vector(left)
-        self._network.backend.kernels.add(vector, self._vector(right), vector)
-        self._open[-2:] = [(left, some + more)]
+    def _open_another(self) -> int:
+        """Begin a vector with one shard; -> its number."""
+        number = len(self._done) + len(self._open)
+        self._open.append(Subtree(number, 1))
+        return number
+
+    def _join_subtrees(self, is_last: bool) -> None:
+        """Join subtrees of the same size; after the last shard of a node, all of them, from the right."""
+        while len(self._open) > 1 and (is_last or self._open[-2].shards == self._open[-1].shards):
+            left, right = self._open[-2:]
+            vector = self._vector(left.vector)
+            self._network.backend.kernels.add(vector, self._vector(right.vector), vector)
+            self._open[-2:] = [Subtree(left.vector, left.shards + right.shards)]
+        if is_last:
+            self._done.append(self._open.pop().vector)
 
     def _vector(self, number: int) -> Array:
         """One of the vectors; it is allocated when it is first needed."""
