@@ -24,7 +24,7 @@ SMALL = (
     "train", "--model", "notebook", "--data", "data.npz", "--device", "cpu", "--kernels", "portable",
     "--batch-size", "16", "--threads", "1", "--no-report",
 )  # fmt: skip
-LONG = (*SMALL, "--epochs", "100000", "--out", "run", "--timeout", "3")
+LONG = (*SMALL, "--epochs", "100000", "--out", "run", "--timeout", "6")
 GONE = 5  # seconds in which all processes end
 
 
@@ -238,7 +238,7 @@ class TestEnds:
         assert code == 75
         assert len(told) == 1
         assert re.fullmatch(
-            rf"error: process {1 - rank} on \S+ has waited 3 s for the others: one of them hangs or cannot "
+            rf"error: process {1 - rank} on \S+ has waited 6 s for the others: one of them hangs or cannot "
             r"be reached; `cnn train --resume run` resumes from the last checkpoint, if there is one",
             told[0],
         )
