@@ -30,6 +30,7 @@ from cnn.training.distributed.mpiexec import Mpiexec
 from cnn.training.distributed.start import leave
 from cnn.training.run import Run
 
+KILL = 9  # SIGKILL, which Windows does not have
 TOLD = "CNN_STARTED"  # names the file in which the first process says what it has started
 BANNER_BEGINS = re.compile(r"={60}|-{60}")  # MPICH's and Open MPI's, after the last line of ours
 LAUNCHER = re.compile(r"\[mpiexec@|\[proxy:|Press Ctrl-C again")
@@ -107,16 +108,14 @@ def _copy(source: IO[bytes], target: IO[str]) -> None:
 
 def _signal_of(code: int) -> int:
     """The signal that has ended a process, from the launcher's exit code; 0 if none has."""
-    if code < 0:
-        return -code
-    if code in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
-        return code
-    return code - 128 if code in (128 + signal.SIGKILL, 128 + signal.SIGSEGV, 128 + signal.SIGABRT) else 0
+    number = -code if code < 0 else code % 128
+    is_ours = code in (1, 2) or (code > 128 and number in STOP_SIGNALS)
+    return number if number in signal.valid_signals() and not is_ours else 0
 
 
 def _ended_by(number: int, processes: int, told: Path) -> str:
     """What to say if a signal has ended one of the processes."""
-    cause = ", probably because the memory is too small" if number == signal.SIGKILL else ""
+    cause = ", probably because the memory is too small" if number == KILL else ""
     what = f"one of {processes} processes was ended (signal {number}{cause})"
     try:
         run, shards = json.loads(told.read_text())

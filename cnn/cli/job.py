@@ -110,7 +110,7 @@ class Job:
             else:
                 self.network.load_state_dict(weights_in(self.saved.arrays))
             return self.saved.history
-        path, count = self.group.first(lambda: (self.folder.path, self.config.shards or 1))
+        path, count = self.group.first(lambda: self.folder.path), self.config.shards or 1
         distributed.advise(self.group, path)
         started, waited_before = time.perf_counter(), self.group.watchdog.waited
         signals, stops = StopOnSignal(self.group.is_first), build.make_stops(self.config)
@@ -149,6 +149,8 @@ class Job:
                     processes=self.group,
                 )
         except KeyboardInterrupt:  # if the signals could not be handled
+            if self.group.size > 1:
+                distributed.fail("interrupted", 130)
             raise self._ended("interrupted", 130) from None
         except TrainingError as error:  # a resumed run would end in the same way
             say(f"error: {error}; {self._last_good()}")

@@ -188,7 +188,7 @@ class NaNGuard(Callback):
         try:
             fault = find_fault(run, self._good)
         except (OutOfMemory, MemoryError):  # the diagnosis needs more memory than training
-            if run.training.shards:  # the other processes wait for this one
+            if run.agreement.is_shared:  # the other processes wait for this one
                 raise
             self._good.restore()
             return f"{what} in epoch {run.epoch}: training has diverged; lower the learning rate"
@@ -205,7 +205,8 @@ class LearningGuard(Callback):
     """Warns once if the network does not learn; the usual cause is a learning rate that is too high.
 
     It compares each epoch with the loss at the start and with the accuracy of always predicting the most
-    frequent class. ``failure`` is None, or says why the network is useless after the latest epoch.
+    frequent class, and without shards it looks whether all images get the same answer. ``failure`` is None,
+    or says why the network is useless after the latest epoch.
     """
 
     enough = 32  # images; their mean loss is the loss at the start
@@ -240,9 +241,8 @@ class LearningGuard(Callback):
         """Why the network is useless, or None."""
         again = f"start again with {_lower_rate(run)}"
         guesses = _guesses(run, record)
-        can_compare = (
-            "accuracy" in record and not run.training.shards
-        )  # whose losses are in several processes
+        # with shards, the latest losses are those of the last shard alone
+        can_compare = "accuracy" in record and not run.training.shards
         if can_compare and _answers_alike(run, guesses) and (guesses or _latest_loss(run) > first / 2):
             return f"the network predicts the same class for every image after epoch {run.epoch}; {again}"
         if record["loss"] > self.factor * first:

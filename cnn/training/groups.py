@@ -116,7 +116,7 @@ def warn_of_unused(groups: Sequence[Group], network: Network) -> None:
             warnings.warn(
                 f"the group {shown(group.select)} fits no parameter and has no effect: the names are {names}",
                 Notice,
-                stacklevel=6,
+                stacklevel=7,
             )
 
 

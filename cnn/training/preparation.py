@@ -68,7 +68,9 @@ class PreparedRun:
 
         -> the run, and for each of this process's shards of the validation set its batches.
         """
+        self.group.watchdog.be_patient()
         if self.group.size > 1:
+            self.group.require_same({"device": self.network.backend.name.partition(":")[0]})
             self.group.transport(self.network.backend)  # which all processes make together
         with self.group.together():
             run, validation = self._begin()
@@ -170,7 +172,6 @@ class PreparedRun:
         everywhere = [type(each).__name__ for each in self.callbacks if each.everywhere]
         return {
             "xpcnn": VERSION,
-            "device": backend.name.partition(":")[0],
             "kernels": backend.kernels.name,
             "threads": backend.describe().get("threads"),
             "epochs": self.epochs,
@@ -260,7 +261,7 @@ def prepare(
     """The arguments of ``fit``, checked and with its defaults; the network is built."""
     group = Communicator() if processes is None else processes
     instance("processes", group, Communicator, "cnn.distributed.communicator()")
-    saved = None if resume is None else group.first(lambda: SavedTraining.read(resume))
+    saved = group.first(lambda: None if resume is None else SavedTraining.read(resume))
     with group.together():
         instance("network", network, Network, "cnn.models.lenet5()")
         instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")

@@ -280,7 +280,7 @@ class TestLauncher:
     @pytest.fixture
     def mpi(self, monkeypatch):
         """A world of one process, of MPICH; nothing is launched."""
-        names = (*launcher.SIZES, *launcher.RANKS, *launcher.LOCAL_SIZES, *launcher.LOCAL_RANKS)
+        names = (*launcher.SIZES, *launcher.RANKS, *launcher.LOCAL_RANKS)
         for name in (*names, launcher.PMIX):
             monkeypatch.delenv(name, raising=False)
         mpi = ModuleType("mpi4py.MPI")
@@ -299,25 +299,20 @@ class TestLauncher:
         assert cnn.distributed.communicator().size == 1
 
     @pytest.mark.parametrize(
-        ("size", "rank", "local_size", "local_rank"),
+        ("size", "rank", "local_rank"),
         [
-            ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"),
-            (
-                "OMPI_COMM_WORLD_SIZE",
-                "OMPI_COMM_WORLD_RANK",
-                "OMPI_COMM_WORLD_LOCAL_SIZE",
-                "OMPI_COMM_WORLD_LOCAL_RANK",
-            ),
+            ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),
+            ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
         ],
         ids=["MPICH", "Open MPI"],
     )
-    def test_its_variables_are_read(self, mpi, monkeypatch, size, rank, local_size, local_rank):
+    def test_its_variables_are_read(self, mpi, monkeypatch, size, rank, local_rank):
         assert not launcher.is_launched()
-        for name, value in ((size, "6"), (rank, "5"), (local_size, "3"), (local_rank, "2")):
+        for name, value in ((size, "6"), (rank, "5"), (local_rank, "2")):
             monkeypatch.setenv(name, value)
         assert launcher.is_launched()
         assert (launcher.size(), launcher.rank()) == (6, 5)
-        assert (launcher.local_size(), launcher.local_rank()) == (3, 2)
+        assert launcher.local_rank() == 2
 
     def test_one_process_of_a_launcher_is_alone(self, mpi, monkeypatch):
         monkeypatch.setenv("PMI_SIZE", "1")
@@ -325,8 +320,11 @@ class TestLauncher:
 
     def test_slurm_with_pmix_says_no_size(self, mpi, monkeypatch):
         monkeypatch.setenv("PMIX_RANK", "1")
+        assert not launcher.is_launched()  # a step of one process, or a shell in it
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
         assert launcher.is_launched()
-        assert cnn.distributed.communicator().size == 1
+        with pytest.raises(cnn.errors.ArgumentError, match=r"^Slurm started several processes, MPI sees 1: "):
+            cnn.distributed.communicator()
 
     @pytest.mark.parametrize("has_package", [False, True], ids=["no mpi4py", "no library"])
     def test_a_missing_mpi_is_told_with_what_to_install(self, mpi, monkeypatch, has_package):

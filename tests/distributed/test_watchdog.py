@@ -28,7 +28,7 @@ from cnn.training.distributed import watchdog
 watchdog.LEAST_FOR_FIRST_STEP = float(sys.argv[1])
 waiting = watchdog.Watchdog("process 1 on HOST", 1, float(sys.argv[2]))
 if sys.argv[3:] == ["warm"]:
-    waiting.is_warm()
+    waiting.be_strict()
 with waiting:
     time.sleep(300)
 """

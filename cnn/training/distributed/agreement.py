@@ -25,6 +25,9 @@ class Agreement:
     def __init__(self) -> None:
         self._stops = False
 
+    is_shared = False
+    """Whether there are other processes."""
+
     def begin_step(self) -> None:
         """Called before each step."""
 
@@ -45,7 +48,7 @@ class Agreement:
         self._stops = value
 
     def settle(self, network: Network, optimizer: Optimizer) -> None:
-        """Called after the callbacks of an epoch, and of the start; only one process may have called them."""
+        """Called after the callbacks of an epoch, and of the start, which perhaps only one process has."""
 
     def collect(self, totals: Totals) -> None:
         """Let ``totals`` have the sums of all shards."""
@@ -69,6 +72,7 @@ class SharedAgreement(Agreement):
     def __init__(self, group: Communicator, sharding: Sharding = WHOLE) -> None:
         super().__init__()
         self._group, self._sharding = group, sharding
+        self.is_shared = group.size > 1
         self._wanted = self._granted = Wish(0)
 
     def begin_step(self) -> None:
@@ -78,8 +82,8 @@ class SharedAgreement(Agreement):
     def end_step(self, totals: Totals) -> None:
         self._granted = Wish(self._word.wait())
         self._stops = self._stops or Wish.STOP in self._granted
-        self._group.watchdog.is_warm()
-        if self._granted & (Wish.STOP | Wish.READ | Wish.LOOK):
+        self._group.watchdog.be_strict()
+        if self._granted:
             self.collect(totals)
 
     def grants(self, wish: Wish, due: bool) -> bool:

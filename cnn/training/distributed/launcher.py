@@ -4,7 +4,6 @@ import os
 
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")  # MPICH, Intel MPI and Slurm's PMI; Open MPI
 RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
-LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
 LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK")
 OPEN_MPI = "OMPI_COMM_WORLD_SIZE"
 PMIX = "PMIX_RANK"  # of Slurm's --mpi=pmix, which says no size
@@ -20,11 +19,6 @@ def rank() -> int:
     return _first(RANKS, 0)
 
 
-def local_size() -> int:
-    """How many of the processes are on this machine, if the launcher says so; otherwise 1."""
-    return _first(LOCAL_SIZES, 1)
-
-
 def local_rank() -> int:
     """The number of this process among those on this machine."""
     return _first(LOCAL_RANKS, 0)
@@ -32,7 +26,8 @@ def local_rank() -> int:
 
 def is_launched() -> bool:
     """Whether a launcher has started this process as one of several."""
-    return size() > 1 or PMIX in os.environ
+    is_step = os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
+    return size() > 1 or (is_step and PMIX in os.environ)
 
 
 def is_open_mpi() -> bool:

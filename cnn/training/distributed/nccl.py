@@ -26,11 +26,9 @@ def identity() -> Any:
 
 
 class NcclTransport:
-    """NCCL on the device's stream. It has not been measured on several GPUs yet."""
+    """NCCL on the device's stream. It has not been run on several GPUs yet."""
 
-    is_recordable = (
-        False  # a capture repeats its collectives, so all processes would have to capture together
-    )
+    is_recordable = False  # recording runs the step too, so all processes would have to record together
 
     def __init__(self, rank: int, size: int, identity: Any, backend: Backend) -> None:
         import cupy

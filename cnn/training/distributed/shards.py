@@ -35,7 +35,7 @@ class ShardSum:
         self, network: Network, loss: Loss, sharding: Sharding, group: Communicator, accumulates: bool
     ) -> None:
         self._network, self._loss, self._sharding = network, loss, sharding
-        self._accumulates = accumulates  # layers then count the samples of a shard themselves
+        self._accumulates = accumulates  # the accumulation then counts the samples of a shard
         self._statistics = [array.reshape(-1) for array in network.statistics.values()]
         self._before = [array.copy() for array in self._statistics]
         self._changes = [network.backend.zeros(array.size, network.dtype) for array in self._statistics]
@@ -61,7 +61,7 @@ class ShardSum:
         launch(setattr, self._network.context.link, "samples", samples)
         self._done: list[int] = []  # the vectors of the nodes that are complete
         self._open: list[Subtree] = []  # of the current node, from the left
-        self._position = 0  # in the batch, as the layers have counted
+        self._position = 0  # in the batch, up to which samples have been counted
         for array, before in zip(self._statistics, self._before, strict=True):
             launch(self._network.backend.xp.copyto, before, array)
 

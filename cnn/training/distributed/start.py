@@ -35,8 +35,8 @@ def communicator(shards: int | None = None, timeout: float = TIMEOUT) -> Communi
         The number of parts that each batch is cut into. It determines the result, while the number of
         processes does not. None: as many as there are processes, or as a resumed run began with.
     timeout : float
-        Seconds that a process waits for the others before it gives up and exits with 75; at least 600 in the
-        first step.
+        Seconds that a process waits for the others before it gives up and exits with 75. Until the end of the
+        first step it is at least 600 seconds.
 
     Raises
     ------

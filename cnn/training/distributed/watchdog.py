@@ -23,13 +23,17 @@ class Watchdog:
         self.advice = "start again from the last checkpoint"
         self._name, self._rank = name, rank
         self._seconds = seconds
-        self._limit = max(seconds, LEAST_FOR_FIRST_STEP)
+        self.be_patient()
         self._wait: object | None = None  # another object for each wait
         self._thread: threading.Thread | None = None
         self.waited = 0.0
         """The seconds of all waits so far."""
 
-    def is_warm(self) -> None:
+    def be_patient(self) -> None:
+        """Give other processes the time to compile their kernels, which they may have to do now."""
+        self._limit = max(self._seconds, LEAST_FOR_FIRST_STEP)
+
+    def be_strict(self) -> None:
         """From now on, waits are as short as ``seconds`` says."""
         self._limit = self._seconds
 
