@@ -3,7 +3,6 @@
 ``python -m cnn.comparison.worker TASK``, with a :class:`Task` as JSON.
 """
 
-import hashlib
 import json
 import sys
 import time
@@ -12,7 +11,6 @@ from dataclasses import asdict, dataclass
 
 import backends
 from cnn.comparison.workload import MOMENTUM, RATE, make_workload
-from cnn.network import Network
 from cnn.support.errors import (
     ArgumentError,
     CheckpointError,
@@ -25,6 +23,7 @@ from cnn.support.errors import (
 from cnn.support.files import write_json
 from cnn.training.callbacks import Callback
 from cnn.training.distributed import Communicator, communicator
+from cnn.training.distributed.communicator import digest
 from cnn.training.distributed.start import leave
 from cnn.training.fit import fit
 from cnn.training.optimizers import SGD
@@ -97,12 +96,12 @@ def train(task: Task, group: Communicator, more: Sequence[Callback] = ()) -> Tra
         callbacks=[clock, *more],
         processes=group,
     )
-    return Trained(clock.seconds, group.gather(clock.waited), clock.vector, _checksum(network))
-
-
-def _checksum(network: Network) -> str:
-    values = network.state_dict().values()
-    return hashlib.sha256(b"".join(value.tobytes() for value in values)).hexdigest()
+    return Trained(
+        clock.seconds,
+        group.gather(clock.waited),
+        clock.vector,
+        digest(network.backend, network.arrays.values()),
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A process that waits for the others in vain ends, and says so."""
+"""A process that waits too long for the others prints one sentence and exits."""
 
 import os
 import signal
