@@ -1,5 +1,6 @@
-"""Compiles and launches the kernels in kernels.cu."""
+"""Compiles and launches the kernels in backends/cuda/kernels."""
 
+import re
 import time
 from functools import cache
 from importlib.resources import files
@@ -12,7 +13,8 @@ from backends.errors import ArgumentError, DeviceUnavailable
 from backends.memory import Device, Shape
 from backends.text import first_line
 
-SOURCE = files("backends.cuda") / "kernels.cu"
+FOLDER = files("backends.cuda.kernels")
+HEADERS = ("common.cuh", "functions.cuh")
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 THREADS = 256  # in a block
 
@@ -74,12 +76,12 @@ class Launcher:
             )
 
     def function(self, name: str, dtype: Any) -> Any:
-        """The kernel for a dtype; the first call for a dtype compiles all kernels or loads them."""
+        """The kernel for a dtype; the first call compiles all kernels of its source or loads them."""
         function = self._functions.get((dtype, name))
         if function is None:
             start = time.perf_counter()
             options = ("-std=c++17", f"-DREAL={REALS[dtype]}")
-            module = self.device.xp.RawModule(code=_source(), options=options)
+            module = self.device.xp.RawModule(code=source_of(name), options=options)
             try:
                 function = module.get_function(name)
             except Exception as error:
@@ -95,8 +97,18 @@ class Launcher:
 
 
 @cache
-def _source() -> str:
-    return SOURCE.read_text(encoding="utf-8")
+def sources() -> dict[str, str]:
+    """The sources by the name of their concept, each complete."""
+    shared = "".join((FOLDER / header).read_text(encoding="utf-8") for header in HEADERS)
+    names = sorted(file.name for file in FOLDER.iterdir() if file.name.endswith(".cu"))
+    return {name.removesuffix(".cu"): shared + (FOLDER / name).read_text(encoding="utf-8") for name in names}
+
+
+@cache
+def source_of(name: str) -> str:
+    """The source that has this kernel; a kernel with a size in its name is made by a macro."""
+    declared = re.compile(rf"__global__ void {name.rstrip('0123456789')}(##TILE)?\(")
+    return next(source for source in sources().values() if declared.search(source))
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -238,7 +238,7 @@ class Formulas:
         self.xp.multiply(out, self.work, out=out)
 
 
-# in the order in which kernels.cu numbers them
+# in the order in which functions.cuh numbers them
 FUNCTIONS = (
     "relu", "tanh", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "softplus", "hard_sigmoid",
     "hard_swish",

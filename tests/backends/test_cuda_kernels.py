@@ -1,4 +1,4 @@
-"""kernels.cu without a GPU: compiled by NVIDIA's compiler, and run by the host's."""
+"""The CUDA kernels without a GPU: compiled by NVIDIA's compiler, and run by the host's."""
 
 import inspect
 import os
@@ -12,24 +12,27 @@ import pytest
 from helpers import ROOT, host_cuda, nvrtc
 from helpers.guarded import guarded
 from helpers.host_cuda import RawModule
+from helpers.kernel_calls import CALLS
+from helpers.kernel_calls.drawn import RANDOM, numbers
 from helpers.standin import Array, StandInBackend
 
 import backends
 import cnn
 from backends import Window
 from backends.cuda import kernels, launch
-from backends.cuda.kernels import TILES
-from backends.cuda.launch import SOURCE, THREADS, Launcher
+from backends.cuda.kernels import batches, convolution, launching, pooling
+from backends.cuda.kernels.convolution import TILES
+from backends.cuda.launch import THREADS, Launcher, sources
 from backends.kernels import PortableKernels
 from backends.kernels.contract import Kernels
 from backends.kernels.functions import RELU
-from backends.kernels.sampling import Sampling
-from cnn.selftest.calls import EACH_FUNCTION
 
-CODE = SOURCE.read_text()
 TILED = [f"{name}_{tile}" for name in ("convolve", "convolve_pool", "convolve_back") for tile in TILES]
-KERNELS = {*re.findall(r"__global__ void (\w+)\(", CODE), *TILED}
-ARCHITECTURES = ("sm_75", "sm_80", "sm_90")  # Turing, Ampere, Hopper
+KERNELS = {
+    concept: {*re.findall(r"__global__ void (\w+)\(", source), *(TILED if concept == "convolution" else [])}
+    for concept, source in sources().items()
+}
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")  # Turing, Ampere, Hopper, Blackwell
 REALS = {"float32": "float", "float64": "double"}
 
 compiler = pytest.mark.skipif(
@@ -40,13 +43,16 @@ compiler = pytest.mark.skipif(
 @compiler
 @pytest.mark.parametrize("real", REALS.values())
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_kernel_compiles_and_keeps_its_numbers_in_registers(architecture, real, record_property):
-    code, resources = nvrtc.compile_source(CODE, architecture, [f"-DREAL={real}"])
+@pytest.mark.parametrize("concept", KERNELS)
+def test_every_kernel_compiles_and_keeps_its_numbers_in_registers(
+    concept, architecture, real, record_property
+):
+    code, resources = nvrtc.compile_source(sources()[concept], architecture, [f"-DREAL={real}"])
     registers = ", ".join(f"{name} {count}" for name, (count, _) in sorted(resources.items()))
     spilled = sum(count for _, count in resources.values())
     record_property("cuda", f"{architecture} {real}: {spilled} bytes spilled; registers: {registers}")
-    assert set(resources) == KERNELS
-    assert all(f".text.{name}".encode() in code for name in KERNELS)
+    assert set(resources) == KERNELS[concept]
+    assert all(f".text.{name}".encode() in code for name in KERNELS[concept])
     assert {name: spilled for name, (_, spilled) in resources.items() if spilled} == {}
     # 65,536 registers are shared by a block's threads
     assert max(count for count, _ in resources.values()) * THREADS <= 65536
@@ -55,7 +61,7 @@ def test_every_kernel_compiles_and_keeps_its_numbers_in_registers(architecture, 
 @compiler
 def test_what_the_compiler_refuses_is_seen():
     with pytest.raises(nvrtc.CompileError, match="nonsense"):
-        nvrtc.compile_source(CODE + "\nnonsense", "sm_90", ["-DREAL=float"])
+        nvrtc.compile_source("nonsense", "sm_90", ["-DREAL=float"])
 
 
 @compiler
@@ -71,140 +77,6 @@ def test_a_spill_is_seen():
 
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-F, N = 7, 37
-RANDOM = np.random.default_rng(0)
-
-
-def numbers(*shape):
-    return RANDOM.uniform(-2, 2, shape)
-
-
-def labels(count=N, classes=F):
-    return RANDOM.integers(0, classes, count)
-
-
-def probabilities():
-    raw = RANDOM.uniform(0, 1, (F, N))
-    raw[0, :3], raw[1, 3:5] = 0, 1  # where the loss is cut off
-    return raw
-
-
-def momentum(nesterov, decay):
-    return {"momentum": np.full(1, 0.9), "nesterov": nesterov, "weight_decay": decay}
-
-
-def moments():
-    return numbers(300), numbers(300), numbers(300), abs(numbers(300))
-
-
-def adams(decoupled):
-    return {"betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 0.01, "decoupled": decoupled}
-
-
-def batches(position):
-    cursor, order = np.array([position, position // 5]), RANDOM.permutation(23)
-    return cursor, order, labels(23), numbers(4), np.zeros(5, int), np.zeros(5, int), np.zeros(1)
-
-
-def without_labels(position):
-    cursor, order, _, rates, chosen, _, rate = batches(position)
-    return cursor, order, None, rates, chosen, None, rate
-
-
-ROWS = Sampling(4, (((1, 0.5), (3, 2.0)), (), ((0, 1.0),)))
-COLUMNS = Sampling(3, (((2, 1.5),), ((0, 0.25), (1, 0.25), (2, 0.5))))
-
-# What a kernel set does besides its windows, with arrays that may be written to: all are compared afterwards.
-STEPS = {
-    "resample": lambda: ("resample", numbers(F, 4, 3, N), numbers(F, 3, 2, N), ROWS, COLUMNS),
-    "resample, transposed": lambda: (
-        "resample", numbers(F, 3, 2, N), numbers(F, 4, 3, N), ROWS.transposed, COLUMNS.transposed,
-    ),
-    "add_bias": lambda: ("add_bias", numbers(F, 5, N), numbers(F)),
-    "add_bias and ReLU": lambda: ("add_bias", numbers(F, 5, N), numbers(F), True),
-    "sum_rows, short": lambda: ("sum_rows", numbers(F, 5), np.zeros(F)),
-    "sum_rows, long": lambda: ("sum_rows", numbers(2, 9, 500), np.zeros(2)),
-    "sum_rows, many": lambda: ("sum_rows", numbers(250, 3), np.zeros(250)),
-    "relu": lambda: ("relu", numbers(F, N), numbers(F, N)),
-    "relu_grad": lambda: ("relu_grad", numbers(F, 3, 3, N), numbers(F, 3, 3, N), numbers(F, 3, 3, N)),
-    "relu_grad with sums": lambda: ("relu_grad", *(numbers(F, 300) for _ in range(3)), np.zeros(F)),
-    "tanh_grad": lambda: ("tanh_grad", numbers(F, N), numbers(F, N), numbers(F, N)),
-    **{
-        f"activate, {function.name}": lambda function=function: (
-            "activate", 3 * numbers(F, N), function, numbers(F, N),
-        )
-        for function in EACH_FUNCTION
-    },
-    **{
-        f"activate_grad, {function.name}": lambda function=function: (
-            "activate_grad", numbers(F, N), 3 * numbers(F, N), function, numbers(F, N),
-        )
-        for function in EACH_FUNCTION
-    },
-    "log_softmax": lambda: ("log_softmax", 100 * numbers(F, 3, N), numbers(F, 3, N)),
-    "log_softmax_grad": lambda: ("log_softmax_grad", numbers(F, N), numbers(F, N), numbers(F, N)),
-    "softmax": lambda: ("softmax", 100 * numbers(F, 3, N), numbers(F, 3, N)),
-    "softmax_grad": lambda: ("softmax_grad", numbers(F, N), numbers(F, N), numbers(F, N)),
-    "cross_entropy": lambda: ("cross_entropy", 50 * numbers(F, N), labels(), numbers(N), numbers(F, N), 7),
-    "cross_entropy with sums": lambda: (
-        "cross_entropy", numbers(F, 300), labels(300), numbers(300), numbers(F, 300), 300, numbers(3),
-    ),
-    "binary_cross_entropy": lambda: (
-        "binary_cross_entropy", probabilities(), labels(), numbers(N), numbers(F, N), 7, numbers(3),
-    ),
-    "cross_entropy of numbers": lambda: (
-        "cross_entropy", 50 * numbers(F, N), abs(numbers(F, N)), numbers(N), numbers(F, N), 7, numbers(3),
-    ),
-    "class_targets": lambda: (
-        "class_targets", labels(), abs(numbers(F)), 0.1, 2, numbers(F, N), numbers(N),
-    ),
-    "class_targets of labels that are no class": lambda: (
-        "class_targets", labels() * 2 - 5, abs(numbers(F)), 0.1, None, numbers(F, N), numbers(N),
-    ),
-    "next_batch without labels": lambda: ("next_batch", *without_labels(10)),
-    "tally": lambda: ("tally", numbers(300), numbers(F, 300).round(), labels(300), numbers(3)),
-    "sgd": lambda: ("sgd", numbers(300), numbers(300), None, numbers(1), *momentum(False, 0.1).values()),
-    "sgd with momentum": lambda: (
-        "sgd", numbers(300), numbers(300), numbers(300), numbers(1), *momentum(False, 0.1).values(),
-    ),
-    "sgd with nesterov": lambda: (
-        "sgd", numbers(300), 1e-33 * numbers(300), 1e-30 * numbers(300), numbers(1),
-        *momentum(True, 0.0).values(),
-    ),
-    "sgd, without a gradient that is a number": lambda: (
-        "sgd", numbers(9), np.full(9, np.nan), numbers(9), numbers(1), *momentum(False, 0.1).values(),
-    ),
-    "next_powers": lambda: ("next_powers", np.array([0.9, 0.999]), (0.9, 0.999)),
-    "adam": lambda: (
-        "adam", *moments(), np.array([0.9, 0.999]), numbers(1), *adams(False).values(),
-    ),
-    "adam, without a gradient that is a number": lambda: (
-        "adam", numbers(9), np.full(9, np.nan), numbers(9), numbers(9), np.array([0.9, 0.999]), numbers(1),
-        *adams(False).values(),
-    ),
-    "adamw": lambda: (
-        "adam", *moments(), np.array([0.81, 0.998]), numbers(1), *adams(True).values(),
-    ),
-    "next_batch": lambda: ("next_batch", *batches(10)),
-    "next_batch beyond the end": lambda: ("next_batch", *batches(20)),
-    "gather_batch of bytes": lambda: (
-        "gather_batch", RANDOM.integers(0, 256, (50, 3, 5, 7), dtype=np.uint8), labels(N, 50),
-        numbers(3, 5, 7, N),
-    ),
-    "gather_batch of bytes, normalized": lambda: (
-        "gather_batch", RANDOM.integers(0, 256, (50, 3, 5, 7), dtype=np.uint8), labels(N, 50),
-        numbers(3, 5, 7, N), numbers(3), numbers(3),
-    ),
-    "gather_batch of numbers, normalized": lambda: (
-        "gather_batch", numbers(50, 3, 9, 9), labels(N, 50), numbers(3, 9, 9, N), numbers(3), numbers(3),
-    ),
-    "gather_batch of many numbers": lambda: (
-        "gather_batch", numbers(9, 1, 23, 23), labels(N, 9), numbers(1, 23, 23, N),
-    ),
-    "gather_batch of numbers": lambda: (
-        "gather_batch", numbers(50, 1, 9, 9), labels(N, 50), numbers(1, 9, 9, N),
-    ),
-}  # fmt: skip
 
 
 class Fenced(StandInBackend):
@@ -235,11 +107,11 @@ def on(device, arguments):
 
 
 @pytest.mark.parametrize("dtype", REALS)
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", CALLS)
 def test_what_a_step_does_besides_its_windows_is_as_in_plain_xp(name, dtype, device, monkeypatch):
     monkeypatch.setattr(launch, "GRID_ROWS", 16)
     RANDOM.bit_generator.state = np.random.default_rng(0).bit_generator.state
-    method, *arguments = STEPS[name]()
+    method, *arguments = CALLS[name]()
     sums_at = len(arguments) - 1 if method in ("cross_entropy", "binary_cross_entropy", "tally") else None
 
     def cast(position, argument):
@@ -269,14 +141,14 @@ def test_every_kernel_is_launched_here(device, monkeypatch):
         "function",
         lambda self, name, dtype: launched.add(name) or function(self, name, dtype),
     )
-    for make in STEPS.values():
+    for make in CALLS.values():
         method, *arguments = make()
         getattr(device.kernels, method)(*on(device, arguments))
     for channels in TILES:
         launch_windows(device, channels)
-    monkeypatch.setattr(kernels, "NARROW", 0)
+    monkeypatch.setattr(convolution, "NARROW", 0)
     launch_windows(device, 2)
-    assert launched == KERNELS
+    assert launched == set().union(*KERNELS.values())
 
 
 def launch_windows(device, channels):
@@ -304,7 +176,7 @@ def launch_windows(device, channels):
 @host_cuda.needed
 @pytest.mark.parametrize(("what", "limit"), [("largest", 100), ("SHARED_BYTES", 64)])
 def test_what_is_too_large_for_a_kernel_goes_another_way_to_the_same_result(what, limit, monkeypatch):
-    owner = kernels.CompiledKernels if what == "largest" else kernels
+    owner = kernels.CompiledKernels if what == "largest" else convolution
     results = []
     for limited in (False, True):
         with monkeypatch.context() as patch:
@@ -345,10 +217,10 @@ def launch_groups(kernels, asarray, groups):
     return y, pooled, winner, *gradients
 
 
-@pytest.mark.parametrize("narrow", [kernels.NARROW, 0], ids=["directly", "by columns"])
+@pytest.mark.parametrize("narrow", [convolution.NARROW, 0], ids=["directly", "by columns"])
 def test_more_rows_of_blocks_than_a_grid_has_along_y_are_cut_into_layers(device, narrow, monkeypatch):
     right = launch_groups(device.kernels, device.asarray, groups=5)
-    monkeypatch.setattr(kernels, "NARROW", narrow)
+    monkeypatch.setattr(convolution, "NARROW", narrow)
     monkeypatch.setattr(launch, "GRID_ROWS", 3)  # no multiple of the 5 or 8 rows
     found = launch_groups(device.kernels, device.asarray, groups=5)
     for one, other in zip(found, right, strict=True):
@@ -477,17 +349,26 @@ class TestTheStandInForCuda:
 
 
 def test_the_constants_of_both_languages_are_the_same():
-    for name in ("GATHER_SIDE", "O_TILE", "TAP_TILE", "WARP"):
-        assert re.search(rf"\b{name} = {getattr(kernels, name)}\b", CODE)
-    fields = re.findall(r"struct (\w+) \{(.*?)\}", CODE, re.DOTALL)
+    code = "".join(sources().values())
+    shared = {batches: ["GATHER_SIDE"], convolution: ["O_TILE", "TAP_TILE"], launching: ["WARP"]}
+    for module, names in shared.items():
+        for name in names:
+            assert re.search(rf"\b{name} = {getattr(module, name)}\b", code)
+    fields = re.findall(r"struct (\w+) \{(.*?)\}", code, re.DOTALL)
     names = {struct: re.findall(r"\b([A-Za-z]+)[,;]", re.sub("//.*", "", body)) for struct, body in fields}
     window = names["Window"]
-    assert [*names["Convolution"][:-1], *window] == list(kernels.CONVOLUTION.names)
-    assert [*names["Pooling"][:-1], *window] == list(kernels.POOLING.names)
+    assert [*names["Convolution"][:-1], *window] == list(convolution.CONVOLUTION.names)
+    assert [*names["Pooling"][:-1], *window] == list(pooling.POOLING.names)
 
 
 def test_the_set_has_no_kernel_that_is_not_declared():
     declared = {name for name, _ in inspect.getmembers(Kernels, inspect.isfunction)}
-    own = {name for name in vars(kernels.CompiledKernels) if not name.startswith("_")}
+    own = {
+        name
+        for base in kernels.CompiledKernels.__mro__
+        if base.__module__.startswith("backends.cuda")
+        for name in vars(base)
+        if not name.startswith("_")
+    }
     attributes = {"name", "largest", "thread_limit", "compile_seconds"}
     assert own - attributes <= declared

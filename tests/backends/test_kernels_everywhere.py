@@ -12,7 +12,7 @@ from helpers.standin import Array, StandInBackend
 
 import backends
 from backends import Window
-from backends.cuda import kernels
+from backends.cuda.kernels import convolution
 from backends.kernels.sampling import Sampling
 
 pytest.importorskip("hypothesis")
@@ -40,7 +40,7 @@ class CudaOnHost:
     What they are given lies between pages that nobody may touch.
     """
 
-    def __init__(self, backwards, narrow=kernels.NARROW):
+    def __init__(self, backwards, narrow=convolution.NARROW):
         self.backwards = backwards
         self.narrow = narrow
         self.kernels = StandInBackend("compiled", column_bytes=5000).kernels
@@ -50,7 +50,7 @@ class CudaOnHost:
             fenced = [guarded(a, not self.backwards) if isinstance(a, np.ndarray) else a for a in arguments]
             arrays = [Array(a) if isinstance(a, np.ndarray) else a for a in fenced]
             backwards = mock.patch.object(RawModule, "backwards", self.backwards)
-            with backwards, mock.patch.object(kernels, "NARROW", self.narrow):
+            with backwards, mock.patch.object(convolution, "NARROW", self.narrow):
                 getattr(self.kernels, name)(*arrays)
             give_back(fenced, arguments)
 
@@ -60,14 +60,14 @@ class CudaOnHost:
 class OnGpu:
     """The CUDA kernels where they belong."""
 
-    def __init__(self, narrow=kernels.NARROW):
+    def __init__(self, narrow=convolution.NARROW):
         self.narrow = narrow
 
     def __getattr__(self, name):
         def call(*arguments):
             device = backends.get("cuda", "compiled")
             arrays = [device.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
-            with mock.patch.object(kernels, "NARROW", self.narrow):
+            with mock.patch.object(convolution, "NARROW", self.narrow):
                 getattr(device.kernels, name)(*arrays)
             give_back([device.to_host(a) if device.owns(a) else a for a in arrays], arguments)
 

@@ -25,7 +25,7 @@ def compile_source(source, architecture, definitions):
     nvrtc = ctypes.CDLL(library())
     options = [f"--gpu-architecture={architecture}", "-std=c++17", "-Xptxas=-v", *definitions]
     program = ctypes.c_void_p()
-    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None) == 0
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels", 0, None, None) == 0
     pointers = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
     failed = nvrtc.nvrtcCompileProgram(program, len(options), pointers)
     log = _text(nvrtc, program, "ProgramLog").decode()

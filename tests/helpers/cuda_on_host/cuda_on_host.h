@@ -1,4 +1,4 @@
-// Stands for CUDA where a host's compiler reads kernels.cu: its keywords, and a launch that runs the threads
+// Stands for CUDA where a host's compiler reads the kernels: its keywords, and a launch that runs the threads
 // of one block after the other, each on a stack of its own, so that they can wait for each other.
 #include <cmath>
 #include <csetjmp>

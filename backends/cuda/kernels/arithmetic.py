@@ -1,0 +1,26 @@
+"""Sums."""
+
+from backends.cuda.kernels.launching import WARP, WARPS, Launching
+from backends.cuda.launch import THREADS
+from backends.kernels.arithmetic import PortableArithmeticKernels
+from backends.kernels.covering import covering
+from backends.memory import Array
+
+
+class CompiledArithmeticKernels(Launching, PortableArithmeticKernels):
+    """Sums of rows; products are cuBLAS's."""
+
+    @covering()
+    def sum_rows(self, x: Array, out: Array) -> None:
+        rows, length = out.size, x.size // out.size
+        parts = max(1, min(WARPS // 4 // rows, length // 1024))  # a few long rows are split
+        if parts == 1:
+            self._sum_parts(x, out, rows, length, 1)
+        else:
+            sums = self.scratch("sums", (rows, parts), x.dtype)
+            self._sum_parts(x, sums, rows, length, parts)
+            self._sum_parts(sums, out, rows, parts, 1)
+
+    def _sum_parts(self, x: Array, out: Array, rows: int, length: int, parts: int) -> None:
+        threads = min(THREADS, max(WARP, 1 << (length // parts - 1).bit_length()))
+        self._launch.grid("sum_rows", x.dtype, (parts, rows), (threads,), (x, out, rows, length), 8 * threads)

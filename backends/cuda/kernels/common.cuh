@@ -1,0 +1,103 @@
+// What all sources share. A source is compiled for one dtype: REAL is float or double.
+//
+// Arrays are contiguous and batch last: x (C, H, W, N), y (O, OH, OW, N), weight (O, C, KH, KW). Adjacent
+// threads process adjacent images or, at batch 1, adjacent columns, so their memory accesses are adjacent.
+// Sums do not use atomics, so the same input gives the same bits. The caller makes sure that an array has
+// fewer than 2^31 elements.
+//
+// Nothing is included and all shared memory is dynamic, so the same source can be compiled by NVRTC, by nvcc
+// and, with a header that replaces CUDA, by a host compiler.
+
+typedef REAL real;
+
+struct Window {
+    int KH, KW; // size
+    int SH, SW; // stride
+    int PH, PW; // padding
+    int DH, DW; // dilation
+};
+
+struct Convolution {
+    int groups, C, H, W, O, OH, OW, N; // C and O: of one group
+    Window window;
+};
+
+struct Pooling {
+    int C, H, W, OH, OW, N;
+    Window window;
+};
+
+const unsigned WARP = 32, WHOLE_WARP = 0xffffffff;
+
+extern __shared__ double shared_memory[];
+
+__device__ int flat_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
+
+// The row of this block. A grid has at most 65,535 rows along y, so more are split into layers along z. The
+// last layer may have too many rows; kernels return in them.
+__device__ int row_of_blocks() { return blockIdx.z * gridDim.y + blockIdx.y; }
+
+__device__ real positive(real value) { return value < 0 ? 0 : value; } // NaN stays NaN
+
+__device__ int tiles_of(int size, int tile) { return (size + tile - 1) / tile; }
+
+__device__ bool within(int index, int size) { return (unsigned)index < (unsigned)size; }
+
+// Whether a value replaces the maximum so far in max pooling: of equal values the first wins, and NaN always
+// wins.
+__device__ bool beats(real value, real best, bool any) { return !any || value > best || value != value; }
+
+// The position of element `at` of an array (C, H, W, N).
+struct Place {
+    int c, row, column, n;
+};
+
+__device__ Place place_of(int at, int H, int W, int N) {
+    return {at / N / W / H, at / N / W % H, at / N % W, at % N};
+}
+
+// The position of the window that contains `index` at the tap with this `offset`, or -1 if there is none.
+__device__ int position_before(int index, int offset, int stride, int positions) {
+    int distance = index + offset;
+    if (distance < 0 || distance % stride != 0) return -1;
+    return distance / stride < positions ? distance / stride : -1;
+}
+
+// Calls see(i, j, h, column) for each tap of the window at (oh, ow) that is inside the input.
+template <class See>
+__device__ void for_each_tap(const Window &w, int oh, int ow, int H, int W, See see) {
+    for (int i = 0; i < w.KH; i++) {
+        int h = oh * w.SH + i * w.DH - w.PH;
+        if (!within(h, H)) continue;
+        for (int j = 0; j < w.KW; j++) {
+            int column = ow * w.SW + j * w.DW - w.PW;
+            if (within(column, W)) see(i, j, h, column);
+        }
+    }
+}
+
+// Calls seen(i, j, oh, ow) for each window that contains (h, column) of the input, with the tap.
+template <class Seen>
+__device__ void for_each_window(const Window &w, int h, int column, int OH, int OW, Seen seen) {
+    for (int i = 0; i < w.KH; i++) {
+        int oh = position_before(h, w.PH - i * w.DH, w.SH, OH);
+        if (oh < 0) continue;
+        for (int j = 0; j < w.KW; j++) {
+            int ow = position_before(column, w.PW - j * w.DW, w.SW, OW);
+            if (ow >= 0) seen(i, j, oh, ow);
+        }
+    }
+}
+
+// The sum over all threads of a block, whose size is a power of two, in thread 0.
+__device__ double block_sum(double value) {
+    shared_memory[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) shared_memory[threadIdx.x] += shared_memory[threadIdx.x + half];
+        __syncthreads();
+    }
+    double total = shared_memory[0];
+    __syncthreads();
+    return total;
+}

@@ -1,0 +1,40 @@
+"""What the kernels of every concept need: a launcher, and constants that their sources share."""
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from backends.cuda.launch import COUNTABLE, Launcher
+from backends.kernels.base import KernelSet
+from backends.kernels.sampling import Sampling
+from backends.kernels.window import Window
+from backends.memory import Array, Device
+
+BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.int64)
+
+WARPS = 2048  # enough to keep a large GPU busy; fixed, so that sums are split the same way on every GPU
+WARP = 32  # as in common.cuh
+
+WINDOW = [(name, np.int32) for name in ("KH", "KW", "SH", "SW", "PH", "PW", "DH", "DW")]
+
+
+class Launching(KernelSet):
+    """Kernels that are launched on a GPU."""
+
+    largest = COUNTABLE
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self._launch = Launcher(device)
+        self._samplings: WeakKeyDictionary[Sampling, dict[Any, tuple[Array, Array]]] = WeakKeyDictionary()
+
+    @property
+    def compile_seconds(self) -> float:  # type: ignore[override]
+        """Seconds for compiling the kernels or loading them from CuPy's cache."""
+        return self._launch.compile_seconds
+
+
+def window_sizes(window: Window) -> tuple[int, ...]:
+    """The sizes of a window, as common.cuh defines them."""
+    return *window.size, *window.stride, *window.padding, *window.dilation

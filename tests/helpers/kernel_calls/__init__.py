@@ -1,0 +1,12 @@
+"""Calls of kernels by name: (the kernel, its arguments), where arrays may be written to."""
+
+from helpers.kernel_calls import activations, arithmetic, batches, losses, pooling, updates
+
+CALLS = {
+    **activations.CALLS,
+    **arithmetic.CALLS,
+    **batches.CALLS,
+    **losses.CALLS,
+    **pooling.CALLS,
+    **updates.CALLS,
+}
