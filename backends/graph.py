@@ -180,12 +180,22 @@ class CapturedStep:
         self.failure: str | None = None
 
     def __call__(self) -> None:
+        if not self.is_ready:
+            self.capture()
         with self._device.active():
-            if self.failure is None and self._recorded_at != self._device.stamp():
-                self._launch = None  # its memory is freed before the next recording asks for more
-                self._launch = self._record()
-                self._recorded_at = self._device.stamp()
             (self._launch or self._step)()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next call needs no recording before it."""
+        return self.failure is not None or self._recorded_at == self._device.stamp()
+
+    def capture(self) -> None:
+        """Record the step now; ``failure`` says why if it cannot be recorded."""
+        with self._device.active():
+            self._launch = None  # its memory is freed before the next recording asks for more
+            self._launch = self._record()
+            self._recorded_at = self._device.stamp()
 
     def _record(self) -> Work | None:
         before = [array.copy() for array in self._state]

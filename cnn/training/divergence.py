@@ -83,14 +83,12 @@ def _first_not_finite(run: Run) -> str | None:
     """Run one step layer by layer; -> the first result that is NaN or infinite."""
     training = run.training
     network, feed = training.network, training.feed
-    if training.shards:
-        training.shards.begin(feed.size)
+    training.shards.begin(feed.size)
     with network.unfused():
         places = [_first_in_shard(training, shard) for shard in feed.shards]
     if place := run.agreement.earliest(next(filter(None, places), None)):
         return str(place)
-    if training.shards:
-        training.shards.finish(feed)
+    training.shards.finish(feed)
     training.loss.finish_batch(network.flat.grad)
     update(network, training.optimizer, feed.rate, training.transforms)
     for layer in network.in_sequence():
@@ -103,8 +101,7 @@ def _first_not_finite(run: Run) -> str | None:
 
 def _first_in_shard(training: TrainingStep, shard: Shard) -> str | None:
     """Compute the gradient of a shard; -> the first result that is NaN or infinite."""
-    if training.shards:
-        training.shards.begin_shard(shard)
+    training.shards.begin_shard(shard)
     divisor = training.loss.begin_batch(training.feed.size)
     for number, size in enumerate(shard.sizes):
         if place := _first_in_gradients(training, *training.feed.gather(size), divisor):
@@ -113,8 +110,7 @@ def _first_in_shard(training: TrainingStep, shard: Shard) -> str | None:
             training.accumulation.add(size, is_first=number == 0)
     if training.accumulation and shard.sizes:
         training.accumulation.finish()
-    if training.shards:
-        training.shards.add(shard)
+    training.shards.add(shard)
     return None
 
 

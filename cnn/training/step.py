@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from backends.graph import recordable
+from backends.graph import CapturedStep, recordable
 from backends.memory import Array
 from cnn.data.feed import Feed
 from cnn.network import Network
 from cnn.saving.weights import TRAINING
 from cnn.support.origin import call
-from cnn.training.distributed.shards import ShardSum
+from cnn.training.distributed.agreement import Agreement, Wish
+from cnn.training.distributed.shards import WholeBatch
 from cnn.training.gradients import Accumulation, GradientTransform
 from cnn.training.losses import Loss
 from cnn.training.metrics import ShardTotals, Totals
@@ -33,7 +34,8 @@ class TrainingStep:
         totals: Totals,
         graph: bool = True,
         transforms: Sequence[GradientTransform] = (),
-        shards: ShardSum | None = None,
+        shards: WholeBatch | None = None,
+        agreement: Agreement | None = None,
     ) -> None:
         self.network = network
         self.loss = loss
@@ -42,11 +44,14 @@ class TrainingStep:
         self.totals = totals
         self.transforms = transforms
         self.accumulation = Accumulation(network) if feed.has_parts else None
-        self.shards = shards
+        self.shards = shards or WholeBatch()
+        self._agreement = agreement or Agreement()
         self.run = recordable(
-            partial(take_step, network, loss, optimizer, feed, totals, transforms, self.accumulation, shards)
+            partial(
+                take_step, network, loss, optimizer, feed, totals, transforms, self.accumulation, self.shards
+            )
         )
-        self._graph = graph and (shards is None or shards.is_recordable)
+        self._graph = graph and self.shards.is_recordable
         self._repeated: Callable[[], None] = self.run
         self._recorded_with: tuple[Any, ...] | None = None
 
@@ -74,7 +79,21 @@ class TrainingStep:
         if self._recorded_with != self.optimizer.settings:  # which are constants in a recorded step
             self._recorded_with = self.optimizer.settings
             self._repeated = self.network.backend.graph(self.run, list(self.state.values()))
-        self._repeated()
+        if isinstance(self._repeated, CapturedStep) and not self._is_captured(self._repeated):
+            self.run()
+        else:
+            self._repeated()
+
+    def _is_captured(self, step: CapturedStep) -> bool:
+        """Capture the step if it is time to; -> whether it can be launched.
+
+        The device runs a step before it captures it, and with it the messages to the other processes. So all
+        processes capture in the same step, even if only one of them has to.
+        """
+        if self._agreement.grants(Wish.CAPTURE, due=not step.is_ready):
+            step.capture()
+            self._graph = self._agreement.all_true(step.failure is None)
+        return self._graph and step.is_ready
 
 
 def take_step(
@@ -83,16 +102,14 @@ def take_step(
     optimizer: Optimizer,
     feed: Feed,
     totals: Totals,
-    transforms: Sequence[GradientTransform] = (),
-    accumulation: Accumulation | None = None,
-    shards: ShardSum | None = None,
+    transforms: Sequence[GradientTransform],
+    accumulation: Accumulation | None,
+    shards: WholeBatch,
 ) -> None:
     """One training step on the current batch of ``feed``: the gradients of its shards, and the update."""
-    if shards:
-        shards.begin(feed.size)
+    shards.begin(feed.size)
     for shard in feed.shards:
-        if shards:
-            shards.begin_shard(shard)
+        shards.begin_shard(shard)
         divisor = loss.begin_batch(feed.size)
         for number, size in enumerate(shard.sizes):
             x, targets = feed.gather(size)
@@ -101,10 +118,8 @@ def take_step(
                 accumulation.add(size, is_first=number == 0)
         if accumulation and shard.sizes:
             accumulation.finish()
-        if shards:
-            shards.add(shard)
-    if shards:
-        shards.finish(feed)
+        shards.add(shard)
+    shards.finish(feed)
     loss.finish_batch(network.flat.grad)
     update(network, optimizer, feed.rate, transforms)
 

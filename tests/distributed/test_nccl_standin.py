@@ -162,8 +162,8 @@ class TestNccl:
         assert transport.size == 3
         assert FakeDevice.current == 0
 
-    def test_it_is_not_recorded(self, gpu):
-        assert not nccl.NcclTransport(0, 2, IDENTITY, gpu).is_recordable
+    def test_it_can_be_part_of_a_captured_step(self, gpu):
+        assert nccl.NcclTransport(0, 2, IDENTITY, gpu).is_recordable
 
     @pytest.mark.parametrize(("dtype", "kind"), [("float32", 7), ("float64", 8)])
     def test_all_sends_and_receives_are_one_group_on_the_current_stream(self, gpu, library, dtype, kind):

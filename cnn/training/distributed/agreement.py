@@ -1,4 +1,4 @@
-"""What the processes decide together while they train: to stop, to read the sums, to look for NaN."""
+"""What the processes decide together while they train: to stop, to read the sums, to capture a step."""
 
 from enum import IntFlag
 from typing import Any
@@ -17,6 +17,7 @@ class Wish(IntFlag):
     STOP = 1
     READ = 2  # the sums of the losses
     LOOK = 4  # for values that are NaN or infinite
+    CAPTURE = 8  # the step as a CUDA graph
 
 
 class Agreement:
@@ -73,21 +74,21 @@ class SharedAgreement(Agreement):
         super().__init__()
         self._group, self._sharding = group, sharding
         self.is_shared = group.size > 1
-        self._wanted = self._granted = Wish(0)
+        self._wanted = self._sent = self._granted = Wish(0)
 
     def begin_step(self) -> None:
         self._word = self._group.any_of(int(self._wanted))
-        self._wanted = Wish(0)
+        self._sent, self._wanted = self._wanted, Wish(0)
 
     def end_step(self, totals: Totals) -> None:
-        self._granted = Wish(self._word.wait())
+        self._granted, self._sent = Wish(self._word.wait()), Wish(0)
         self._stops = self._stops or Wish.STOP in self._granted
         self._group.watchdog.be_strict()
         if self._granted:
             self.collect(totals)
 
     def grants(self, wish: Wish, due: bool) -> bool:
-        if due and wish not in self._granted:
+        if due and wish not in self._granted | self._sent:
             self._wanted |= wish
         return wish in self._granted
 

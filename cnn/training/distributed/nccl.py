@@ -26,9 +26,9 @@ def identity() -> Any:
 
 
 class NcclTransport:
-    """NCCL on the device's stream. It has not been run on several GPUs yet."""
+    """NCCL on the device's stream, which a CUDA graph can contain. It has not been run on several GPUs."""
 
-    is_recordable = False  # recording runs the step too, so all processes would have to record together
+    is_recordable = True
 
     def __init__(self, rank: int, size: int, identity: Any, backend: Backend) -> None:
         import cupy

@@ -20,7 +20,28 @@ class Subtree(NamedTuple):
     shards: int
 
 
-class ShardSum:
+class WholeBatch:
+    """A batch that is not cut into shards: after the backward pass, its gradient is complete."""
+
+    size = 0
+    """The length of the vector that the processes add up."""
+    is_recordable = True
+    """Whether the device can record a step that adds up the shards."""
+
+    def begin(self, samples: int) -> None:
+        """Begin a batch of so many samples."""
+
+    def begin_shard(self, shard: Shard) -> None:
+        """Begin one of this process's shards."""
+
+    def add(self, shard: Shard) -> None:
+        """Add the shard that has just been computed; one without samples is all zeros."""
+
+    def finish(self, feed: Feed) -> None:
+        """Let the network and the loss have the sum over the shards of all processes."""
+
+
+class ShardSum(WholeBatch):
     """Adds up the shards of a batch, in an order that does not depend on the number of processes.
 
     Each shard has one vector: [gradient | change of the running statistics | sum of the weights of a weighted
@@ -43,21 +64,18 @@ class ShardSum:
         stops = [sum(sizes[: number + 1]) for number in range(len(sizes))]
         self._places = [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
         self.size = stops[-1]
-        """The length of a shard's vector."""
         self._nodes = tree.nodes(sharding.own, sharding.count)
         self._vectors: list[Array] = []
         self._exchange = group.exchange(network.backend, sharding.count, self.size, network.dtype)
 
     @property
-    def is_recordable(self) -> bool:
-        """Whether the device can record a step that contains this sum."""
+    def is_recordable(self) -> bool:  # type: ignore[override]
         network = self._network
         if network.context.link.peers is not None and network.backend.name != "cpu":
             return False  # layers ask the host for the moments of other processes
         return self._exchange is None or self._exchange.is_recordable
 
     def begin(self, samples: int) -> None:
-        """Begin a batch of so many samples."""
         launch(setattr, self._network.context.link, "samples", samples)
         self._done: list[int] = []  # the vectors of the nodes that are complete
         self._open: list[Subtree] = []  # of the current node, from the left
@@ -66,7 +84,6 @@ class ShardSum:
             launch(self._network.backend.xp.copyto, before, array)
 
     def begin_shard(self, shard: Shard) -> None:
-        """Begin one of this process's shards."""
         for array, before in zip(self._statistics, self._before, strict=True):
             launch(self._network.backend.xp.copyto, array, before)
         if shard.first > self._position:  # the shards before it are on other processes
@@ -74,7 +91,6 @@ class ShardSum:
         self._position = shard.first + self._accumulates * sum(shard.sizes)
 
     def add(self, shard: Shard) -> None:
-        """Add the shard that has just been computed; one without samples is all zeros."""
         kernels, xp = self._network.backend.kernels, self._network.backend.xp
         for array, before, change in zip(self._statistics, self._before, self._changes, strict=True):
             launch(xp.subtract, array, before, out=change, casting="unsafe")  # a count of batches is whole
@@ -90,7 +106,6 @@ class ShardSum:
         self._join_subtrees(is_last=shard.number + 1 == self._nodes[len(self._done)][1])
 
     def finish(self, feed: Feed) -> None:
-        """Let the network and the loss have the sum over the shards of all processes."""
         kernels, xp = self._network.backend.kernels, self._network.backend.xp
         if self._exchange is not None:
             self._exchange([self._vector(number) for number in self._done])
