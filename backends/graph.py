@@ -207,7 +207,7 @@ class CapturedStep:
             raise
         except CaptureError as error:
             self.failure = f"the step could not be recorded ({error})"
-            warnings.warn(f"training goes on without a CUDA graph: {self.failure}", Notice, stacklevel=3)
+            warnings.warn(f"the work goes on without a CUDA graph: {self.failure}", Notice, stacklevel=3)
             return None
         finally:
             if not lost:

@@ -12,7 +12,7 @@ from backends.memory import Array, Scratch, Shape
 from cnn.data.augmentation import views
 from cnn.data.checked import as_class_names, as_images, channels_last_advice, looks_channels_last
 from cnn.data.feed import Feed
-from cnn.data.inference import answers, with_fitting_batches
+from cnn.data.inference import Inference, answers, with_fitting_batches
 from cnn.data.preprocessing import Preprocessing
 from cnn.layers import initializers
 from cnn.layers.description import describe
@@ -167,8 +167,10 @@ class Network(Freezable):
             y, _ = answers(self, feed)
             found[:] = [self.probabilities(y) if probabilities else y]
 
+        inference = Inference(feed, step)
+
         def parts() -> list[Any]:
-            return [np.moveaxis(self.backend.to_host(found[0]), -1, 0) for _ in feed.repeat(step)]
+            return [np.moveaxis(self.backend.to_host(found[0]), -1, 0) for _ in inference.batches()]
 
         with self.backend.active():
             return np.concatenate(with_fitting_batches(self, feed, parts))

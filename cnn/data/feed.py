@@ -1,6 +1,6 @@
 """Feed: gives each training step its images (batch last), targets and learning rate, on the device."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import prod
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
-from backends.graph import recordable
 from backends.memory import Array, Buffers
 from cnn.data.augmentation import Augmentation, Augmenter
 from cnn.data.preprocessing import Preprocessing
@@ -16,8 +15,6 @@ from cnn.data.readers.mapped import ReadAhead
 from cnn.data.samples import Samples
 from cnn.data.sharding import WHOLE, Shard, Sharding
 from cnn.data.sources import Resident, Streamed, is_too_large, stored_dtype
-
-ENOUGH_TO_RECORD = 8  # batches: recording a step takes as long as a few
 
 
 class Feed:
@@ -149,13 +146,10 @@ class Feed:
                 self._source.finish()
             raise
 
-    def repeat(self, step: Callable[[], None], state: Sequence[Array] = ()) -> Iterator[None]:
-        """Call ``step``, which is made of kernels, for each batch; the device repeats whole batches."""
-        pays = len(self) >= ENOUGH_TO_RECORD
-        repeated = self.backend.graph(recordable(step), [self.cursor, *state]) if pays else step
-        for _ in self.batches():
-            (repeated if self.size == self.batch_size else step)()
-            yield
+    @property
+    def whole_batches(self) -> int:
+        """The number of batches in an epoch without a last one that is short."""
+        return self._sizes.count(self.batch_size)
 
     @property
     def has_parts(self) -> bool:

@@ -8,7 +8,7 @@ from cnn.data.augmentation import Augmentation, views
 from cnn.data.checked import numbered
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
-from cnn.data.inference import answers, with_fitting_batches
+from cnn.data.inference import Inference, answers, with_fitting_batches
 from cnn.data.sharding import WHOLE, Sharding
 from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.arguments import instance, whole
@@ -40,7 +40,7 @@ def evaluate(
         feed = make_feed(network, data, batch_size, loss=loss, tta=tta)
         require_measurable(metrics, data)
         totals = Totals(network, loss, metrics, data.has_accuracy)
-        add_results(network, feed, loss, totals.of(0))
+        Evaluation(network, feed, loss, totals.of(0)).run()
         return totals.read()
 
 
@@ -64,20 +64,34 @@ def _usual_loss(network: Network, data: Dataset | None) -> Loss:
     return BCEWithLogits() if isinstance(data, Dataset) and not data.has_accuracy else CrossEntropy()
 
 
-def add_results(network: Network, feed: Feed, loss: Loss, totals: ShardTotals) -> None:
-    """``totals`` = the sums of losses and metrics over all batches of ``feed``, in inference."""
+class Evaluation:
+    """Computes the sums of losses and metrics over all batches of ``feed``, in inference.
 
-    def step() -> None:
-        y, targets = answers(network, feed)
-        call(loss.forward, y, targets, sums=totals.sums, weights=feed.weights)
-        totals.add(y, targets, loss.shares)
+    What the device records of a batch in one run is repeated in later runs.
+    """
 
-    def result() -> None:
-        totals.reset()
-        for _ in feed.repeat(step, totals.arrays):
-            pass
+    def __init__(self, network: Network, feed: Feed, loss: Loss, totals: ShardTotals) -> None:
+        self._network = network
+        self._feed = feed
+        self._loss = loss
+        self._totals = totals
+        self._inference = Inference(feed, self._step, totals.arrays)
 
-    with_fitting_batches(network, feed, result)
+    def run(self, may_record: bool = True) -> None:
+        """Write the sums of now to ``totals``."""
+
+        def result() -> None:
+            self._totals.reset()
+            for _ in self._inference.batches(may_record):
+                pass
+
+        with_fitting_batches(self._network, self._feed, result)
+
+    def _step(self) -> None:
+        """Add the sums of the current batch."""
+        y, targets = answers(self._network, self._feed)
+        call(self._loss.forward, y, targets, sums=self._totals.sums, weights=self._feed.weights)
+        self._totals.add(y, targets, self._loss.shares)
 
 
 def _require_same_classes(network: Network, data: Dataset) -> None:

@@ -123,7 +123,7 @@ def fit(
     )  # fmt: skip
     with prepared.advice_if_too_large(), network.backend.active(), ExitStack() as at_end:
         at_end.callback(prepared.disconnect)
-        run, validation_batches = prepared.start()
+        run, evaluation = prepared.start()
         for callback in prepared.callbacks:
             callback.on_start(run)
             at_end.enter_context(ending(callback, run))
@@ -136,9 +136,9 @@ def fit(
             if run.stop:
                 break
             record = _figures(run, rate)
-            if prepared.validation is not None:
+            if evaluation is not None:
                 with run.training.optimizer.evaluated():
-                    result = prepared.validated(run, validation_batches)
+                    result = evaluation.result(run)
                 record |= {f"validation_{name}": value for name, value in figures(result).items()}
             run.history.append(record)
             for callback in prepared.callbacks:

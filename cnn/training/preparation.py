@@ -1,7 +1,7 @@
 """What ``fit`` does before its loop: check the arguments, choose defaults, and put everything in place."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from cnn.training.checkpoints import SavedTraining
 from cnn.training.distributed.agreement import Agreement, SharedAgreement
 from cnn.training.distributed.communicator import Communicator, digest
 from cnn.training.distributed.shards import ShardSum, WholeBatch
-from cnn.training.evaluation import add_results, feed_of, make_feed, make_loss, require_suitable
+from cnn.training.evaluation import feed_of, make_feed, make_loss, require_suitable
 from cnn.training.gradients import ClipNorm, GradientTransform
 from cnn.training.losses import Loss
 from cnn.training.metrics import Metric, Totals, require_measurable, require_metrics
@@ -35,6 +35,7 @@ from cnn.training.optimizers import SGD, Optimizer
 from cnn.training.run import Run
 from cnn.training.schedules import SCHEDULES, Constant, Schedule
 from cnn.training.step import TrainingStep
+from cnn.training.validation import Validation
 
 
 @dataclass
@@ -63,11 +64,8 @@ class PreparedRun:
     group: Communicator
     sharding: Sharding
 
-    def start(self) -> tuple[Run, Mapping[int, Feed]]:
-        """Bring the data to the device, and resume from ``saved``.
-
-        -> the run, and for each of this process's shards of the validation set its batches.
-        """
+    def start(self) -> tuple[Run, Validation | None]:
+        """Bring the data to the device, and resume from ``saved``; -> the run and its validation."""
         self.group.watchdog.be_patient()
         if self.group.size > 1:
             self.group.require_same({"device": self.network.backend.name.partition(":")[0]})
@@ -78,14 +76,14 @@ class PreparedRun:
             self.group.require_same(self._facts(run))
         return run, validation
 
-    def _begin(self) -> tuple[Run, Mapping[int, Feed]]:
+    def _begin(self) -> tuple[Run, Validation | None]:
         self._describe_data()
         network, train = self.network, self.train
         rates = 1 if self.momentum_schedule is None else 2
         loss = make_loss(network, self.loss, train)
         sizes = self.batch_size, self.stream, self.accumulate
         feed = make_feed(network, train, *sizes, loss, rates, self.augment, self.seed, sharding=self.sharding)
-        validation = self._validation_feeds(loss)
+        validation = self._make_validation(loss)
         for data in (train, self.validation):
             if data is not None:
                 require_measurable(self.metrics, data)
@@ -131,27 +129,19 @@ class PreparedRun:
         """Let the layers compute for this process alone again."""
         self.network.context.link.peers = None
 
-    def _validation_feeds(self, loss: Loss) -> Mapping[int, Feed]:
-        """The batches of each of this process's shards of the validation set; none without validation."""
+    def _make_validation(self, loss: Loss) -> Validation | None:
+        """The validation on this process's shards of the validation set."""
         data = self.validation
         if data is None:
-            return {}
+            return None
         require_suitable(self.network, data, loss)
-        return {
+        feeds = {
             shard: feed_of(self.network, data.part(first, size))
             for shard, first, size in self.sharding.cut(len(data))
             if size
         }
-
-    def validated(self, run: Run, batches: Mapping[int, Feed]) -> dict[str, Any]:
-        """The loss, the accuracy and the metrics of the validation set."""
-        loss = run.training.loss
-        has_accuracy = self.validation is not None and self.validation.has_accuracy
-        totals = Totals(self.network, loss, self.metrics, has_accuracy, self.sharding.count)
-        for shard, feed in batches.items():
-            add_results(self.network, feed, loss, totals.of(shard))
-        run.agreement.collect(totals)
-        return totals.read()
+        totals = Totals(self.network, loss, self.metrics, data.has_accuracy, self.sharding.count)
+        return Validation(self.network, loss, feeds, totals, self.graph)
 
     def _describe_data(self) -> None:
         """Let the network keep the classes of the training set, and how its images are prepared."""

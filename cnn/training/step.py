@@ -72,6 +72,11 @@ class TrainingStep:
         more = optimizer | self.totals.arrays | self.network.context.draws.state
         return self.network.arrays | {TRAINING + name: array for name, array in more.items()}
 
+    @property
+    def failure(self) -> str | None:
+        """Why the device could not record the step; None if it could, or has not tried."""
+        return getattr(self._repeated, "failure", None)
+
     def __call__(self) -> None:
         if not self._graph or self.feed.size != self.feed.batch_size:
             self.run()

@@ -28,6 +28,7 @@ from cnn.data.augmentation import (
     Shift,
 )
 from cnn.data.feed import Feed
+from cnn.data.inference import Inference
 
 CPU = backends.get("cpu")
 RANDOM = np.random.default_rng(0)
@@ -312,7 +313,7 @@ class TestTheSameBits:
             found[:] = [x]
 
         seen = []
-        for number, _ in enumerate(feed.repeat(step)):
+        for number, _ in enumerate(Inference(feed, step).batches()):
             seen.append(device.to_host(found[0]))
             device.crossings = 0
             before = device.allocations if number > 1 else None
