@@ -337,3 +337,46 @@ class TestStreaming:
         images = np.zeros((1000, 1, 20, 20), np.uint8)
         cnn.data.feed.Feed(backend, "float32", images, np.zeros(1000, int), 10, stream=True)
         assert backend.largest_allocation == max(2 * 10 * 400, 1000 * 8)  # the images, or their order
+
+
+UPDATES = {  # the optimizer, and the launches of an update of LeNet-5: docs/measurements/cuda.md
+    "SGD": (lambda: cnn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01), 1),
+    "Adam": (cnn.Adam, 2),
+    "AdamW": (cnn.AdamW, 2),
+    "RMSprop": (lambda: cnn.RMSprop(momentum=0.9, centered=True), 1),
+    "Adagrad": (cnn.Adagrad, 1),
+    "NAdam": (cnn.NAdam, 2),
+    "Lion": (cnn.Lion, 1),
+    "EMA": (lambda: cnn.EMA(cnn.SGD(0.1)), 1 + 2),
+    "Lookahead": (lambda: cnn.Lookahead(cnn.SGD(0.1)), 1 + 2),
+    "LAMB": (cnn.LAMB, 1 + 10 * 2),
+    "Muon": (cnn.Muon, 5 * (3 + 5 * 4) + 5 * 2),
+    "Muon with unit rows": (lambda: cnn.Muon(unit_rows=True), 5 * (2 + 3 + 5 * 4) + 5 * 2),
+}
+
+
+def launches_of_an_update(optimizer, *transforms):
+    """What a steady update of LeNet-5 asks of the device, with these gradient transforms before it."""
+    net = cnn.models.make("lenet5", 10)
+    net.build((1, 28, 28), backend=StandInBackend("compiled"))
+    optimizer.build(net)
+    rate = net.backend.asarray([0.1], net.dtype)
+    for _ in range(2):
+        net.backend.reset_counters()
+        with net.backend.active():
+            cnn.training.step.update(net, optimizer, rate, transforms)
+    return counters.works
+
+
+@host_cuda.needed
+@pytest.mark.parametrize("name", UPDATES)
+def test_how_many_launches_an_update_takes(name):
+    make, launches = UPDATES[name]
+    assert launches_of_an_update(make()) == launches
+
+
+@host_cuda.needed
+@pytest.mark.parametrize(("transform", "launches"), [(cnn.ClipNorm(1.0), 2), (cnn.ClipValue(1.0), 1)])
+def test_how_many_launches_clipping_takes(transform, launches):
+    plain = launches_of_an_update(cnn.SGD(0.1))
+    assert launches_of_an_update(cnn.SGD(0.1), transform) == plain + launches
