@@ -380,3 +380,34 @@ def test_how_many_launches_an_update_takes(name):
 def test_how_many_launches_clipping_takes(transform, launches):
     plain = launches_of_an_update(cnn.SGD(0.1))
     assert launches_of_an_update(cnn.SGD(0.1), transform) == plain + launches
+
+
+LOSSES = {  # the loss, and its launches for 512 and for 4096 samples: docs/measurements/cuda.md
+    "CrossEntropy": (cnn.CrossEntropy, 1, 2),
+    "CrossEntropy with label smoothing": (lambda: cnn.CrossEntropy(label_smoothing=0.1), 3, 4),
+    "CrossEntropy with class weights": (lambda: cnn.CrossEntropy(class_weights=[2] * 10), 4, 5),
+    "Focal": (cnn.Focal, 3, 4),
+    "BinaryCrossEntropy": (cnn.BinaryCrossEntropy, 1, 2),
+    "BCEWithLogits": (cnn.BCEWithLogits, 1, 2),
+    "MeanSquaredError": (cnn.MeanSquaredError, 1, 2),
+    "L1": (cnn.L1, 1, 2),
+    "Huber": (cnn.Huber, 1, 2),
+}
+
+
+@host_cuda.needed
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("large", [False, True])
+def test_how_many_launches_a_loss_takes(name, large):
+    make, few, many = LOSSES[name]
+    loss, N = make(), 4096 if large else 512
+    net = cnn.Sequential(cnn.Dense(10), cnn.Softmax() if name == "BinaryCrossEntropy" else cnn.Flatten())
+    net.build((4,), backend=StandInBackend("compiled"))
+    loss.build(net)
+    y, labels = net.backend.asarray(np.zeros((10, N)), net.dtype), net.backend.asarray(np.arange(N) % 10)
+    sums = net.backend.asarray(np.zeros(5 if loss.has_shares else 3))
+    for _ in range(2):
+        net.backend.reset_counters()
+        with net.backend.active():
+            loss.forward(y, labels, N, sums)
+    assert counters.works == (many if large else few)

@@ -1,8 +1,8 @@
 // Losses of y (F, N), where F counts all outputs of a sample, and what a log counts.
 //
-// A block has `columns` adjacent samples at a time, and blockDim.x / columns threads, the lanes of a sample, share
-// its outputs. Shared: two doubles per thread. Blocks: for the samples, as many as there are sums to add to
-// per block; a single one adds to the sums themselves.
+// A block computes `columns` adjacent samples at a time. Each sample has blockDim.x / columns threads, its lanes,
+// which share its outputs. Shared: two doubles per thread. Blocks: as many as the samples need, or one that
+// computes all of them. Only a single block adds to the sums of a log itself.
 
 // Labels (N,), which stand for one-hot columns, or numbers (F, N); the others are null.
 struct Targets {
@@ -13,7 +13,7 @@ struct Targets {
     __device__ real at(int f, int n) const { return labels ? (real)(labels[n] == f) : numbers[f * N + n]; }
 };
 
-// A sample, and the lane of it that a thread is. Threads beyond the last sample compute that one again, and
+// A sample, and which of its lanes a thread is. Threads beyond the last sample compute the last one again and
 // write nothing.
 struct Sample {
     int n, lane, lanes;
@@ -77,8 +77,8 @@ __device__ int class_of(Targets targets, Sample sample, int classes, int columns
     return highest(targets.numbers, sample, classes, targets.N, columns).at;
 }
 
-// sums[at] += the sum of `value` over the threads of the only block; of several blocks, each has a column of
-// its own in `sums`, whose rows add_rows adds later.
+// sums[at] += the sum of `value` over the threads of a single block. If there are several blocks, each writes
+// its sum into a column of `sums`, and add_rows adds these columns later.
 __device__ void add_to(double *sums, int at, double value) {
     value = block_sum(value);
     if (threadIdx.x > 0) return;
@@ -88,7 +88,7 @@ __device__ void add_to(double *sums, int at, double value) {
         sums[at * gridDim.x + blockIdx.x] = value;
 }
 
-// What the samples of a thread add to sums: their losses, how many are answered correctly, how many there are.
+// What the samples of a thread add to the sums of a log: their losses, right answers, samples.
 struct Totals {
     double loss, right, count;
 
@@ -107,8 +107,8 @@ extern "C" __global__ void add_rows(const double *__restrict__ parts, double *__
     if (threadIdx.x == 0) sums[blockIdx.x] += total;
 }
 
-// losses = -sum(t log softmax(y)), dy = the gradient of their sum over divisor, sums as above (null: not
-// needed); the loss of a label that is no class is NaN.
+// losses = -sum(t log softmax(y)), dy = the gradient of their sum over divisor, sums += Totals (null: not
+// needed). The loss of a label that is no class is NaN.
 extern "C" __global__ void cross_entropy(
     const real *__restrict__ y, const long long *__restrict__ labels, const real *__restrict__ numbers,
     real *__restrict__ losses, real *__restrict__ dy, double divisor, double *__restrict__ sums, int classes,
@@ -157,8 +157,8 @@ extern "C" __global__ void focal(
         real total = 0;
         for (int k = sample.lane; k < classes; k += sample.lanes) total += exp(y[k * N + n] - best.value);
         real above = log((real)column_sum(total, columns));
-        real own, p; // the loss of one class, its p, and a = p (its derivative by p)
-        auto slope = [&](int k) {
+        real own, p; // of one class: t (1 - p)^gamma log p, and p
+        auto slope = [&](int k) { // the result is p times the derivative of the loss with respect to p
             real log_p = y[k * N + n] - best.value - above, rest = -expm1(log_p);
             real power = pow(rest, (real)gamma) * targets.at(k, n);
             p = exp(log_p);
@@ -186,9 +186,9 @@ extern "C" __global__ void focal(
     if (sums) totals.add_to_all(sums);
 }
 
-// losses = the mean over the outputs of term(y, t, f, slope), which sets `slope` to its derivative by y; dy as
-// above. Blocks: (for the samples, parts of the outputs); with several parts, each has a row of losses (parts,
-// N), which add_parts adds.
+// losses = the mean over the outputs of term(y, t, f, slope), which sets `slope` to its derivative with respect
+// to y; dy and sums as above. Blocks: (for the samples, parts of the outputs). If there are several parts, each
+// writes a row of losses (parts, N), and add_parts adds these rows later.
 template <class Term>
 __device__ void mean_loss(const real *y, Targets targets, real *losses, real *dy, double divisor, double *sums,
                           int F, int N, int columns, Term term) {
