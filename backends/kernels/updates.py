@@ -224,6 +224,7 @@ class PortableUpdateKernels(PortableArithmeticKernels, UpdateKernels):
         if mean is None:
             xp.sqrt(square, out=work)
         else:
+            self._flush(mean, work, mask)
             xp.multiply(mean, mean, out=work)
             xp.subtract(square, work, out=work)
             xp.maximum(work, 0, out=work)  # which rounding may leave below 0

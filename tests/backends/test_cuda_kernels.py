@@ -26,6 +26,7 @@ from backends.cuda.launch import THREADS, Launcher, sources
 from backends.kernels import PortableKernels
 from backends.kernels.contract import Kernels
 from backends.kernels.functions import RELU
+from backends.kernels.losses import LossKernels
 
 TILED = [f"{name}_{tile}" for name in ("convolve", "convolve_pool", "convolve_back") for tile in TILES]
 KERNELS = {
@@ -112,14 +113,15 @@ def test_what_a_step_does_besides_its_windows_is_as_in_plain_xp(name, dtype, dev
     monkeypatch.setattr(launch, "GRID_ROWS", 16)
     RANDOM.bit_generator.state = np.random.default_rng(0).bit_generator.state
     method, *arguments = CALLS[name]()
-    sums_at = len(arguments) - 1 if method in ("cross_entropy", "binary_cross_entropy", "tally") else None
+    names = inspect.signature(getattr(device.kernels, method)).parameters
 
-    def cast(position, argument):
-        if isinstance(argument, np.ndarray) and argument.dtype == float and position != sums_at:
+    def cast(name, argument):
+        is_double = method in vars(LossKernels) and name in ("sums", "counts")  # whatever the dtype
+        if isinstance(argument, np.ndarray) and argument.dtype == float and not is_double:
             return argument.astype(dtype)
         return argument
 
-    arguments = [cast(position, argument) for position, argument in enumerate(arguments)]
+    arguments = [cast(*pair) for pair in zip(names, arguments, strict=False)]
     given = on(device, arguments)
     getattr(device.kernels, method)(*given)
     expected = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
@@ -131,6 +133,26 @@ def test_what_a_step_does_besides_its_windows_is_as_in_plain_xp(name, dtype, dev
             np.testing.assert_allclose(device.to_host(found), right, rtol=tolerance, atol=tolerance)
             if dtype == "float64":  # what is too small to matter has become 0
                 np.testing.assert_array_equal(device.to_host(found) == 0, right == 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [
+        ("cross_entropy", (7,)),
+        ("cross_entropy", (40,)),
+        ("squared_error", (7,)),
+        ("squared_error", (3, 17, 23)),
+    ],
+)
+def test_a_samples_loss_has_the_same_bits_in_every_batch(loss, shape, device):
+    y, targets = numbers(*shape, 300), numbers(*shape, 300)
+    results = []
+    for N in (300, 5):
+        arrays = [np.ascontiguousarray(array[..., :N]) for array in (y, targets)]
+        results.append([device.asarray(array) for array in (*arrays, np.zeros(N), np.zeros(arrays[0].shape))])
+        getattr(device.kernels, loss)(*results[-1], 7)
+    for whole, few in zip(*results, strict=True):
+        np.testing.assert_array_equal(device.to_host(whole)[..., :5], device.to_host(few))
 
 
 def test_every_kernel_is_launched_here(device, monkeypatch):

@@ -337,3 +337,77 @@ class TestStreaming:
         images = np.zeros((1000, 1, 20, 20), np.uint8)
         cnn.data.feed.Feed(backend, "float32", images, np.zeros(1000, int), 10, stream=True)
         assert backend.largest_allocation == max(2 * 10 * 400, 1000 * 8)  # the images, or their order
+
+
+UPDATES = {  # the optimizer, and the launches of an update of LeNet-5: docs/measurements/cuda.md
+    "SGD": (lambda: cnn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01), 1),
+    "Adam": (cnn.Adam, 2),
+    "AdamW": (cnn.AdamW, 2),
+    "RMSprop": (lambda: cnn.RMSprop(momentum=0.9, centered=True), 1),
+    "Adagrad": (cnn.Adagrad, 1),
+    "NAdam": (cnn.NAdam, 2),
+    "Lion": (cnn.Lion, 1),
+    "EMA": (lambda: cnn.EMA(cnn.SGD(0.1)), 1 + 2),
+    "Lookahead": (lambda: cnn.Lookahead(cnn.SGD(0.1)), 1 + 2),
+    "LAMB": (cnn.LAMB, 1 + 10 * 2),
+    "Muon": (cnn.Muon, 5 * (3 + 5 * 4) + 5 * 2),
+    "Muon with unit rows": (lambda: cnn.Muon(unit_rows=True), 5 * (2 + 3 + 5 * 4) + 5 * 2),
+}
+
+
+def launches_of_an_update(optimizer, *transforms):
+    """What a steady update of LeNet-5 asks of the device, with these gradient transforms before it."""
+    net = cnn.models.make("lenet5", 10)
+    net.build((1, 28, 28), backend=StandInBackend("compiled"))
+    optimizer.build(net)
+    rate = net.backend.asarray([0.1], net.dtype)
+    for _ in range(2):
+        net.backend.reset_counters()
+        with net.backend.active():
+            cnn.training.step.update(net, optimizer, rate, transforms)
+    return counters.works
+
+
+@host_cuda.needed
+@pytest.mark.parametrize("name", UPDATES)
+def test_how_many_launches_an_update_takes(name):
+    make, launches = UPDATES[name]
+    assert launches_of_an_update(make()) == launches
+
+
+@host_cuda.needed
+@pytest.mark.parametrize(("transform", "launches"), [(cnn.ClipNorm(1.0), 2), (cnn.ClipValue(1.0), 1)])
+def test_how_many_launches_clipping_takes(transform, launches):
+    plain = launches_of_an_update(cnn.SGD(0.1))
+    assert launches_of_an_update(cnn.SGD(0.1), transform) == plain + launches
+
+
+LOSSES = {  # the loss, and its launches for 512 and for 4096 samples: docs/measurements/cuda.md
+    "CrossEntropy": (cnn.CrossEntropy, 1, 2),
+    "CrossEntropy with label smoothing": (lambda: cnn.CrossEntropy(label_smoothing=0.1), 3, 4),
+    "CrossEntropy with class weights": (lambda: cnn.CrossEntropy(class_weights=[2] * 10), 4, 5),
+    "Focal": (cnn.Focal, 3, 4),
+    "BinaryCrossEntropy": (cnn.BinaryCrossEntropy, 1, 2),
+    "BCEWithLogits": (cnn.BCEWithLogits, 1, 2),
+    "MeanSquaredError": (cnn.MeanSquaredError, 1, 2),
+    "L1": (cnn.L1, 1, 2),
+    "Huber": (cnn.Huber, 1, 2),
+}
+
+
+@host_cuda.needed
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("large", [False, True])
+def test_how_many_launches_a_loss_takes(name, large):
+    make, few, many = LOSSES[name]
+    loss, N = make(), 4096 if large else 512
+    net = cnn.Sequential(cnn.Dense(10), cnn.Softmax() if name == "BinaryCrossEntropy" else cnn.Flatten())
+    net.build((4,), backend=StandInBackend("compiled"))
+    loss.build(net)
+    y, labels = net.backend.asarray(np.zeros((10, N)), net.dtype), net.backend.asarray(np.arange(N) % 10)
+    sums = net.backend.asarray(np.zeros(5 if loss.has_shares else 3))
+    for _ in range(2):
+        net.backend.reset_counters()
+        with net.backend.active():
+            loss.forward(y, labels, N, sums)
+    assert counters.works == (many if large else few)

@@ -73,6 +73,14 @@ def test_on_another_network_it_starts_again(make, end):
     np.testing.assert_allclose(follow(one_vector("cpu"), optimizer, GRADIENTS), end, rtol=1e-12)
 
 
+def test_no_state_of_rmsprop_becomes_subnormal(backend):
+    optimizer = cnn.RMSprop(0.1, alpha=0.5, momentum=0.5, centered=True)
+    follow(one_vector(backend, "float32"), optimizer, [[1, 1, 1]] + [[0, 0, 0]] * 120)
+    assert {name: backend.to_host(state).any() for name, state in optimizer.state.items()} == {
+        "square": False, "mean": False, "velocity": False,
+    }  # fmt: skip
+
+
 def test_state_never_becomes_subnormal(backend):
     optimizer = cnn.SGD(0.1, momentum=0.5)
     network = one_vector(backend, "float32")

@@ -1,4 +1,4 @@
-"""Sums."""
+"""Sums of rows. ``copy``, ``add``, ``clear`` and ``scale`` are one launch of CuPy's each."""
 
 from backends.cuda.kernels.launching import WARP, WARPS, Launching
 from backends.cuda.launch import THREADS

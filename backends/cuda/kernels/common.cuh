@@ -89,15 +89,19 @@ __device__ void for_each_window(const Window &w, int h, int column, int OH, int 
     }
 }
 
-// The sum over all threads of a block, whose size is a power of two, in thread 0.
-__device__ double block_sum(double value) {
+// The sums over the threads of a block whose numbers are the same modulo `columns`: each thread gets its own
+// column's. The sizes are powers of two; shared: one double per thread.
+__device__ double column_sum(double value, unsigned columns) {
     shared_memory[threadIdx.x] = value;
     __syncthreads();
-    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
+    for (unsigned half = blockDim.x / 2; half >= columns; half /= 2) {
         if (threadIdx.x < half) shared_memory[threadIdx.x] += shared_memory[threadIdx.x + half];
         __syncthreads();
     }
-    double total = shared_memory[0];
+    double total = shared_memory[threadIdx.x % columns];
     __syncthreads();
     return total;
 }
+
+// The sum over all threads of a block, in all of them.
+__device__ double block_sum(double value) { return column_sum(value, 1); }

@@ -14,6 +14,7 @@
 #define __shared__
 
 using std::erf, std::exp, std::expm1, std::fabs, std::log, std::log1p, std::nan, std::sqrt;
+using std::ceil, std::pow;
 
 struct dim3 {
     unsigned x, y, z;
