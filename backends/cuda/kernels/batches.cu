@@ -1,17 +1,18 @@
 // Batches.
 
-// chosen (N,) = the next indices of `order` (count,), chosen_labels = their labels (labels null: none), rate
-// = the rate of this step; the cursor, the number of (samples, steps) done, advances. One block. Beyond the end it starts again,
-// so that an extra step, as in a warm-up, reads nothing out of bounds.
+// chosen (rows, N) = the next columns of `order` (rows, count), chosen_labels = the labels of what the first row
+// names (labels null: none), rate = the rate of this step; the cursor, the number of (samples, steps) done,
+// advances. One block. Beyond the end it starts again, so that an extra step, as in a warm-up, reads nothing out
+// of bounds.
 extern "C" __global__ void next_batch(
     long long *cursor, const long long *__restrict__ order, const long long *__restrict__ labels,
     const real *__restrict__ rates, long long *__restrict__ chosen, long long *__restrict__ chosen_labels,
-    real *__restrict__ rate, int N, int count, int steps, int columns) {
+    real *__restrict__ rate, int rows, int N, int count, int steps, int columns) {
     long long first = cursor[0], step = cursor[1];
     for (int n = threadIdx.x; n < N; n += blockDim.x) {
-        long long sample = order[(first + n) % count];
-        chosen[n] = sample;
-        if (labels) chosen_labels[n] = labels[sample];
+        long long column = (first + n) % count;
+        for (int row = 0; row < rows; row++) chosen[row * N + n] = order[row * count + column];
+        if (labels) chosen_labels[n] = labels[order[column]];
     }
     __syncthreads();
     if (threadIdx.x == 0) {

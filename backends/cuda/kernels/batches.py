@@ -20,7 +20,7 @@ class CompiledBatchKernels(Launching, PortableBatchKernels):
     ) -> None:  # fmt: skip
         arguments = (cursor, order, labels, rates, chosen, chosen_labels, rate)
         if covers(self, (array for array in arguments if array is not None), INDICES):
-            sizes = len(chosen), len(order), len(rates), rate.size
+            sizes = *chosen.shape, order.shape[1], len(rates), rate.size
             self._launch.block("next_batch", rate.dtype, (*arguments, *sizes))
         else:
             super().next_batch(*arguments)
