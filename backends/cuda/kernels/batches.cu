@@ -22,33 +22,16 @@ extern "C" __global__ void next_batch(
     }
 }
 
-const int GATHER_SIDE = 32;
-
 // images (M, pixels) -> out (pixels, N): the chosen images, each channel of `plane` pixels less its `shift`
-// and times its `scale`, or times `factor` if these are null. Blocks of 32 x 8 threads: (tiles of 32 images,
-// tiles of 32 pixels); shared: 32 x 33 elements for the transposition.
+// and times its `scale`, or times `factor` if these are null. Blocks and shared memory as in transpose.
 template <class T>
 __device__ void gather(const T *images, const long long *chosen, real *out, const real *shift,
                        const real *scale, real factor, int plane, int pixels, int N) {
-    real *tile = (real *)shared_memory;
-    const int PITCH = GATHER_SIDE + 1; // one more, so that the elements of a column are in different banks
-    int row_of_tiles = row_of_blocks();
-    if (row_of_tiles >= tiles_of(pixels, GATHER_SIDE)) return;
-    int first_image = blockIdx.x * GATHER_SIDE, first_pixel = row_of_tiles * GATHER_SIDE;
-    for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
-        int n = first_image + row, pixel = first_pixel + threadIdx.x;
-        if (n < N && pixel < pixels) {
-            real value = images[chosen[n] * pixels + pixel];
-            int channel = pixel / plane;
-            tile[row * PITCH + threadIdx.x] =
-                shift ? (value - shift[channel]) * scale[channel] : value * factor;
-        }
-    }
-    __syncthreads();
-    for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
-        int n = first_image + threadIdx.x, pixel = first_pixel + row;
-        if (n < N && pixel < pixels) out[pixel * N + n] = tile[threadIdx.x * PITCH + row];
-    }
+    transpose(out, pixels, N, [&](int n, int pixel) {
+        real value = images[chosen[n] * pixels + pixel];
+        int channel = pixel / plane;
+        return shift ? (value - shift[channel]) * scale[channel] : value * factor;
+    });
 }
 
 extern "C" __global__ void gather_bytes(
