@@ -30,12 +30,19 @@ CALLS = {
 REFERENCE = backends.CpuBackend("portable")
 
 
-@host_cuda.needed
-@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
+PLACES = [
+    pytest.param("forwards", marks=host_cuda.needed),
+    pytest.param("backwards", marks=host_cuda.needed),
+    pytest.param("on a GPU", marks=pytest.mark.gpu),
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", [name for name in CALLS if "small" in name])
-def test_every_kernel_gives_the_bits_of_the_portable_one(name, backwards, monkeypatch):
-    monkeypatch.setattr(RawModule, "backwards", backwards)
-    found, expected = CALLS[name].run(StandInBackend("compiled")), CALLS[name].run(REFERENCE)
+def test_every_kernel_gives_the_bits_of_the_portable_one(name, place, monkeypatch):
+    monkeypatch.setattr(RawModule, "backwards", place == "backwards")
+    device = backends.get("cuda", "compiled") if place == "on a GPU" else StandInBackend("compiled")
+    found, expected = CALLS[name].run(device), CALLS[name].run(REFERENCE)
     for argument, array in expected.items():
         np.testing.assert_array_equal(found[argument], array, err_msg=argument)
 
