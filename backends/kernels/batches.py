@@ -13,9 +13,10 @@ class BatchKernels(ArithmeticKernels):
         self, cursor: Array, order: Array, labels: Array | None, rates: Array, chosen: Array,
         chosen_labels: Array | None, rate: Array,
     ) -> None:  # fmt: skip
-        """``chosen`` (n,) = the next indices in ``order``, with their labels if there are any.
+        """``chosen`` (k, n) = the next columns of ``order`` (k, count): what each row has for these samples.
 
-        ``rate`` = the row of this step in ``rates``, (steps,) or (steps, k).
+        ``chosen_labels`` (n,) = the labels of the samples that the first row names, if there are any.
+        ``rate`` = the row of this step in ``rates``, (steps,) or (steps, m).
         ``cursor`` (2,) counts the samples and steps that are done, and advances; the order repeats after its
         end.
         """
@@ -32,14 +33,10 @@ class BatchKernels(ArithmeticKernels):
         """
         raise NotImplementedError
 
-    def next_samples(self, cursor: Array, order: Array, chosen: Array) -> None:
-        """``chosen`` (n,) = what :meth:`next_batch` will take from ``order``; the cursor stays."""
-        raise NotImplementedError
-
     def draw(
         self, samples: Array, keys: Array, program: Program, table: Array, size: tuple[int, int], drawn: Array
     ) -> None:
-        """``drawn`` (rows, n) = what the ``program`` draws from its ``table`` for each of the ``samples``.
+        """``drawn`` (k, rows, n) = what the ``program`` draws from its ``table`` for ``samples`` (k, n).
 
         A draw is a hash in unsigned 32-bit integers of a key, the sample and the number of the step.
         ``keys`` (3,) are a key of the epoch, a key of the whole run, and the epoch; ``size`` is (H, W).
@@ -58,6 +55,19 @@ class BatchKernels(ArithmeticKernels):
         """
         raise NotImplementedError
 
+    def augment_pairs(
+        self, images: Array, indices: Array, drawn: Array, reflect: bool, smooth: bool, shift: Array,
+        scale: Array, out: Array,
+    ) -> None:  # fmt: skip
+        """:meth:`augment_batch`, then :meth:`mix_batch`: ``indices`` (2, n), ``drawn`` (2, rows, n).
+
+        The first row has the images, the second row the images that they are mixed with.
+        """
+        others = self.scratch("others", out.shape, out.dtype)
+        for place, chosen, mine in zip((out, others), indices, drawn, strict=True):
+            self.augment_batch(images, chosen, mine, reflect, smooth, shift, scale, place)
+        self.mix_batch(out, others, drawn[0])
+
     def mix_batch(self, x: Array, others: Array, drawn: Array) -> None:
         """``x`` = its mixture with the samples ``others``, as was ``drawn`` for ``x``."""
         raise NotImplementedError
@@ -75,15 +85,17 @@ class PortableBatchKernels(PortableArithmeticKernels, BatchKernels):
         chosen_labels: Array | None, rate: Array,
     ) -> None:  # fmt: skip
         xp = self.device.xp
-        (positions,) = temporaries(self.device, (chosen.shape, cursor.dtype))
-        xp.add(xp.arange(len(chosen)), cursor[:1], out=positions)
-        xp.remainder(positions, len(order), out=positions)
-        self.device.take(order, positions, out=chosen)
+        n = chosen.shape[1]
+        (positions,) = temporaries(self.device, ((n,), cursor.dtype))
+        xp.add(xp.arange(n), cursor[:1], out=positions)
+        xp.remainder(positions, order.shape[1], out=positions)
+        for row, place in zip(order, chosen, strict=True):
+            self.device.take(row, positions, out=place)
         if labels is not None:
-            self.device.take(labels, chosen, out=chosen_labels)
-        row = xp.remainder(cursor[1:], len(rates))
-        self.device.take(rates.reshape(len(rates), -1), row, out=rate.reshape(1, -1))
-        cursor[:1] += len(chosen)
+            self.device.take(labels, chosen[0], out=chosen_labels)
+        step = xp.remainder(cursor[1:], len(rates))
+        self.device.take(rates.reshape(len(rates), -1), step, out=rate.reshape(1, -1))
+        cursor[:1] += n
         cursor[1:] += 1
 
     def gather_batch(
@@ -100,24 +112,18 @@ class PortableBatchKernels(PortableArithmeticKernels, BatchKernels):
         elif images.dtype == xp.uint8:
             xp.multiply(out, 1 / 255, out=out)
 
-    def next_samples(self, cursor: Array, order: Array, chosen: Array) -> None:
-        xp = self.device.xp
-        (positions,) = temporaries(self.device, (chosen.shape, cursor.dtype))
-        xp.add(xp.arange(len(chosen)), cursor[:1], out=positions)
-        xp.remainder(positions, len(order), out=positions)
-        self.device.take(order, positions, out=chosen)
-
     def draw(
         self, samples: Array, keys: Array, program: Program, table: Array, size: tuple[int, int], drawn: Array
     ) -> None:
         xp = self.device.xp
         drawn.fill(0)
-        for place in (0, 4, GAIN, SHARE):
-            drawn[place] = 1
-        draws = augmentation.Draws(xp, samples, keys)
-        for number, step in enumerate(program):
-            augmentation.change(xp, drawn, step, *draws.row(number, step, table))
-        augmentation.share_targets(xp, drawn, size)
+        for mine, some in zip(drawn, samples, strict=True):
+            for place in (0, 4, GAIN, SHARE):
+                mine[place] = 1
+            draws = augmentation.Draws(xp, some, keys)
+            for number, step in enumerate(program):
+                augmentation.change(xp, mine, step, *draws.row(number, step, table))
+            augmentation.share_targets(xp, mine, size)
 
     def augment_batch(
         self, images: Array, indices: Array, drawn: Array, reflect: bool, smooth: bool, shift: Array,

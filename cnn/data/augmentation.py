@@ -408,19 +408,24 @@ class Augmenter:
         samples: Array,
         normalization: Sequence[Array],
         buffers: Buffers,
-        name: str,
         x: Array,
     ) -> Array:
-        """``x`` = the chosen images, augmented; -> what has been drawn for them, in the buffer ``name``.
+        """``x`` = the chosen images (k, n), augmented; -> what has been drawn for them (rows, n).
 
-        ``samples`` are the positions of the images in the training set.
+        ``samples`` (k, n) are the positions of the images in the training set. The images in the second row,
+        if there is one, are augmented too, and then mixed with those in the first.
         """
         kernels = self._backend.kernels
-        drawn = buffers.view(name, (self._rows, len(chosen)), np.float64)
+        k, n = chosen.shape
+        drawn = buffers.view("drawn", (k, self._rows, n), np.float64)
         kernels.draw(samples, self._keys, self._program, self._table, self._size, drawn)
+        how = self._reflect, self._smooth
         shift, scale = normalization
-        kernels.augment_batch(images, chosen, drawn, self._reflect, self._smooth, shift, scale, x)
-        return drawn
+        if k == 1:
+            kernels.augment_batch(images, chosen[0], drawn[0], *how, shift, scale, x)
+        else:
+            kernels.augment_pairs(images, chosen, drawn, *how, shift, scale, x)
+        return drawn[0]
 
 
 def require_suitable(augment: Sequence[Augmentation], data: Dataset) -> None:

@@ -82,9 +82,8 @@ class Feed:
         self._count = len(images)
         self._divide(min(batch_size, len(images)))
         with backend.active():
-            own = int(self._starts[-1])
-            self._order = backend.zeros(own, np.int64)
-            self._orders = {name: backend.zeros(own, np.int64) for name in self._names_of_orders()}
+            shape = self._count_rows(), int(self._starts[-1])
+            self._order = backend.zeros(prod(shape), np.int64).reshape(shape)
         self._arrange()
 
     def _divide(self, batch_size: int) -> None:
@@ -115,11 +114,9 @@ class Feed:
     def start(self, order: Any, rates: Any = None, epoch: int = 0) -> None:
         """Start an epoch, from 0, with the samples in this order and a row of rates for each step."""
         self._samples = self._own_samples(np.asarray(order))
-        places = self._source.place(self._samples)
-        self.backend.asarray(places, out=self._order)
+        self.backend.asarray(self._rows_of_order(), out=self._order)
         if self._augmenter is not None:
             self._augmenter.start(epoch)
-            self._send_orders(places)
         if rates is not None:
             rows = np.reshape(np.repeat(rates, self._rows, axis=0), self._rates.shape)
             self.backend.asarray(rows, out=self._rates)
@@ -166,7 +163,7 @@ class Feed:
 
     def skip(self) -> None:
         """Take the learning rate of a batch in which all shards of this process are empty."""
-        nothing = self._buffers.view("chosen", (0,), np.int64)
+        nothing = self._chosen_rows(0)
         self.backend.kernels.next_batch(self.cursor, self._order, None, self._rates, nothing, None, self.rate)
 
     def gather(self, size: int | None = None) -> tuple[Array, Array | None]:
@@ -176,22 +173,22 @@ class Feed:
         """
         size = size or self.size
         x = self._buffers.view("x", (*self._shape, size))
-        chosen = self._buffers.view("chosen", (size,), np.int64)
+        rows = self._chosen_rows(size)
         kernels, source = self.backend.kernels, self._source.stored
         labels = self._buffers.view("labels", (size,), np.int64) if source.has_labels else None
         ours = source.targets if source.has_labels else None
-        upcoming = {name: self._buffers.view(name, (size,), np.int64) for name in self._orders}
-        for name, order in self._orders.items():
-            kernels.next_samples(self.cursor, order, upcoming[name])
-        kernels.next_batch(self.cursor, self._order, ours, self._rates, chosen, labels, self.rate)
+        kernels.next_batch(self.cursor, self._order, ours, self._rates, rows, labels, self.rate)
+        chosen = rows[0]
         self.weights = self._chosen("weights", source.weights, chosen)
         targets = self._chosen("targets", source.targets, chosen) if labels is None else labels
         if self._augmenter is None:
             kernels.gather_batch(source.images, chosen, x, *self._normalization)
             return x, targets
-        drawn = self._augmented(self._augmenter, "drawn", chosen, upcoming.get("samples", chosen), x)
-        if self._augmenter.mixes:
-            targets = self._mix(self._augmenter, x, targets, drawn, upcoming)
+        k = 1 + self._mixes
+        samples = rows[k : 2 * k] if self.streamed else rows[:k]
+        drawn = self._augmented(self._augmenter, rows[:k], samples, x)
+        if self._mixes:
+            targets = self._mixed_targets(targets, rows, drawn)
         return x, targets
 
     @property
@@ -202,55 +199,53 @@ class Feed:
     def view(self, number: int) -> Array:
         """The images of the latest batch, from one of the views after the first."""
         x = self._buffers.view("x", (*self._shape, self.size))
-        chosen = self._buffers.view("chosen", (self.size,), np.int64)
-        self._augmented(self._views[number - 1], "drawn", chosen, chosen, x)
+        chosen = self._chosen_rows(self.size)[:1]
+        self._augmented(self._views[number - 1], chosen, chosen, x)
         return x
 
-    def _augmented(self, augmenter: Augmenter, name: str, chosen: Array, samples: Array, x: Array) -> Array:
-        """``x`` = the chosen images, augmented; -> what was drawn for them, in the buffer ``name``."""
+    def _augmented(self, augmenter: Augmenter, chosen: Array, samples: Array, x: Array) -> Array:
+        """``x`` = the chosen images, augmented; -> what was drawn for them."""
         images = self._source.stored.images
-        return augmenter.gather(images, chosen, samples, self._normalization, self._buffers, name, x)
+        return augmenter.gather(images, chosen, samples, self._normalization, self._buffers, x)
 
-    def _mix(
-        self, augmenter: Augmenter, x: Array, targets: Array, drawn: Array, upcoming: dict[str, Array]
-    ) -> Array:
-        """Mix ``x`` with its partners; -> the mixed targets (classes, n)."""
-        kernels, partners = self.backend.kernels, upcoming["partners"]
-        others = self._buffers.view("others", x.shape)
-        self._augmented(
-            augmenter, "others drawn", partners, upcoming.get("partner samples", partners), others
-        )
-        kernels.mix_batch(x, others, drawn)
-        other_targets = upcoming.get("partner labels")
-        if other_targets is None:
-            other_targets = self._chosen("partner targets", self._source.stored.targets, partners)
-        mixed = self._buffers.view("mixed targets", (self._classes, len(partners)))
-        kernels.mix_targets(targets, other_targets, drawn, mixed)
+    def _mixed_targets(self, targets: Array, rows: Array, drawn: Array) -> Array:
+        """The targets of a batch, mixed with those of its partners: (classes, n)."""
+        if self._labels is not None:
+            others = rows[-1]
+        else:
+            others = self._chosen("partner targets", self._source.stored.targets, rows[1])
+        mixed = self._buffers.view("mixed targets", (self._classes, rows.shape[1]))
+        self.backend.kernels.mix_targets(targets, others, drawn, mixed)
         return mixed
 
-    def _names_of_orders(self) -> list[str]:
-        """What augmentation needs on the device, in the order of the epoch.
+    @property
+    def _mixes(self) -> bool:
+        """Whether each image is mixed with a partner."""
+        return self._augmenter is not None and self._augmenter.mixes
 
-        These are the positions in the data set, unless all images lie on the device in that order, and the
-        partners that images are mixed with.
+    def _count_rows(self) -> int:
+        """The number of rows of :meth:`_rows_of_order`."""
+        has_samples = self._augmenter is not None and self.streamed
+        return (1 + self._mixes) * (1 + has_samples) + (self._mixes and self._labels is not None)
+
+    def _rows_of_order(self) -> Any:
+        """What the device has for each sample, in the order of the epoch: (rows, samples), on the host.
+
+        These are the places of its image and of its partner, then the positions of both in the data set,
+        unless all images lie on the device in that order, and the partner's label.
         """
-        names = []
-        if self._augmenter and self.streamed:
-            names.append("samples")
-        if self._augmenter and self._augmenter.mixes:
-            names += ["partners", *["partner samples"] * self.streamed]
-            names += ["partner labels"] * (self._labels is not None)
-        return names
+        samples, places = [self._samples], [self._source.place(self._samples)]
+        if self._mixes:
+            pairs = _pairs([size for batch in self._sizes for _, _, size in self._sharding.cut(batch)])
+            samples, places = ([own, own[pairs]] for (own,) in (samples, places))
+        rows = places + (samples if self._augmenter is not None and self.streamed else [])
+        if self._mixes and self._labels is not None:
+            rows.append(self._labels[samples[1]])
+        return np.stack(rows)
 
-    def _send_orders(self, places: Any) -> None:
-        """Bring what augmentation needs to the device; ``places`` has the places of the images there."""
-        pairs = _pairs([size for batch in self._sizes for _, _, size in self._sharding.cut(batch)])
-        partners = self._samples[pairs]
-        values = {"samples": self._samples, "partners": places[pairs], "partner samples": partners}
-        if self._labels is not None:
-            values["partner labels"] = self._labels[partners]
-        for name, order in self._orders.items():
-            self.backend.asarray(values[name], out=order)
+    def _chosen_rows(self, size: int) -> Array:
+        """The part of the order for a batch of this size."""
+        return self._buffers.view("chosen", (len(self._order), size), np.int64)
 
     def _chosen(self, name: str, stored: Array | None, chosen: Array) -> Array | None:
         """The chosen ones of these numbers for each sample, batch last."""

@@ -465,10 +465,7 @@ def _augmentations(
     numbers: _Numbers, variant: str, kinds: dict[str, Any], chosen: Any, out: Any
 ) -> Iterator[Call]:
     """What is drawn for a batch, and what becomes of its images."""
-    (C, H, W, N), order = out.shape, numbers.random.permutation(len(kinds["bytes"]))
-    yield _kernel(
-        "next_samples", variant, cursor=np.array([len(order) - 2, 1]), order=order, chosen=np.zeros(N, int)
-    )
+    C, H, W, N = out.shape
     turns = numbers.random.integers(-1 << 16, 1 << 16, (20, COLUMNS)) / (1 << 16)
     places = turns * (H, 0, H, W, 0, W)
     table = np.concatenate([turns, places])
@@ -482,8 +479,11 @@ def _augmentations(
         Step(GEOMETRY, 3, 2, 2 << 16, alternates=True),
     )
     drawn = np.zeros((rows_drawn(program), N))
-    draws = {"samples": chosen, "keys": np.array([(1 << 32) - 3, 5, 7]), "program": program}
-    yield _kernel("draw", variant, **draws, table=table, size=(H, W), drawn=drawn)
+    draws = {"keys": np.array([(1 << 32) - 3, 5, 7]), "program": program, "table": table, "size": (H, W)}
+    for k in (1, 2):
+        samples = np.stack([chosen, chosen[::-1]])[:k]
+        unset = np.full((k, *drawn.shape), np.nan)
+        yield _kernel("draw", f"{variant}, {k} rows", samples=samples, **draws, drawn=unset)
     drawn[[0, 4, GAIN, SHARE]] = 1
     moved = drawn.copy()
     moved[[2, 5]] = numbers.random.integers(-2, 3, (2, N))
@@ -499,6 +499,9 @@ def _augmentations(
             name = f"{variant}, {kind}{', reflected' if reflect else ''}"
             yield _kernel("augment_batch", name, **arrays, drawn=moved, smooth=False)
             yield _kernel("augment_batch", f"{name}, smooth", **arrays, drawn=turned, smooth=True)
+            arrays["indices"] = np.stack([chosen, chosen[::-1]])
+            pairs = np.stack([turned, moved])
+            yield _kernel("augment_pairs", f"{name}, smooth", **arrays, drawn=pairs, smooth=True)
     pair = {"x": numbers.normal(*out.shape), "others": numbers.normal(*out.shape)}
     yield _kernel("mix_batch", variant, **pair, drawn=turned)
     for kind, own in {"labels": numbers.below(10, N), "numbers": numbers.normal(10, N)}.items():
@@ -530,9 +533,9 @@ def _batches(numbers: _Numbers) -> Iterator[Call]:
         )  # fmt: skip
         batch = {
             "cursor": np.array([count - 2, 1]),  # an epoch ends within the batch
-            "order": numbers.random.permutation(count),
+            "order": np.stack([numbers.random.permutation(count) for _ in range(3)]),
             "rates": np.array([0.1, 0.2, 0.3], numbers.dtype),
-            "chosen": np.zeros(N, np.int64),
+            "chosen": np.zeros((3, N), np.int64),
             "rate": numbers.unset(1),
         }
         labels = {"labels": numbers.below(10, count), "chosen_labels": np.zeros(N, np.int64)}

@@ -20,10 +20,11 @@ import backends
 import cnn
 from backends import Window
 from backends.cuda import kernels, launch
-from backends.cuda.kernels import batches, convolution, launching, pooling
+from backends.cuda.kernels import augmentation, convolution, launching, pooling
 from backends.cuda.kernels.convolution import TILES
 from backends.cuda.launch import THREADS, Launcher, sources
 from backends.kernels import PortableKernels
+from backends.kernels import augmentation as drawn
 from backends.kernels.contract import Kernels
 from backends.kernels.functions import RELU
 from backends.kernels.losses import LossKernels
@@ -116,7 +117,8 @@ def test_what_a_step_does_besides_its_windows_is_as_in_plain_xp(name, dtype, dev
     names = inspect.signature(getattr(device.kernels, method)).parameters
 
     def cast(name, argument):
-        is_double = method in vars(LossKernels) and name in ("sums", "counts")  # whatever the dtype
+        is_sum = method in vars(LossKernels) and name in ("sums", "counts")
+        is_double = is_sum or name in ("table", "drawn")  # whatever the dtype
         if isinstance(argument, np.ndarray) and argument.dtype == float and not is_double:
             return argument.astype(dtype)
         return argument
@@ -372,12 +374,21 @@ class TestTheStandInForCuda:
 
 def test_the_constants_of_both_languages_are_the_same():
     code = "".join(sources().values())
-    shared = {batches: ["GATHER_SIDE"], convolution: ["O_TILE", "TAP_TILE"], launching: ["WARP"]}
+    shared = {
+        augmentation: ["MOST_STEPS"],
+        convolution: ["O_TILE", "TAP_TILE"],
+        drawn: ["AFFINE", "GAIN", "OFFSET", "SHARE", "TARGET_SHARE", "BOXES", "COLUMNS", "FINE", "UNIT"],
+        launching: ["WARP", "GATHER_SIDE"],
+    }
     for module, names in shared.items():
         for name in names:
             assert re.search(rf"\b{name} = {getattr(module, name)}\b", code)
     fields = re.findall(r"struct (\w+) \{(.*?)\}", code, re.DOTALL)
     names = {struct: re.findall(r"\b([A-Za-z]+)[,;]", re.sub("//.*", "", body)) for struct, body in fields}
+    assert names["Augmentation"] == list(augmentation.AUGMENTATION.names)
+    assert names["Step"] == list(drawn.Step._fields)
+    kinds = re.search(r"enum Kind \{(.*?)\}", code)[1].split(", ")
+    assert [getattr(drawn, kind.strip()) for kind in kinds] == list(range(len(kinds)))
     window = names["Window"]
     assert [*names["Convolution"][:-1], *window] == list(convolution.CONVOLUTION.names)
     assert [*names["Pooling"][:-1], *window] == list(pooling.POOLING.names)

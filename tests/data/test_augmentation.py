@@ -63,10 +63,10 @@ def drawn(augmentation, images=COLOUR, count=90):
     """What is drawn for the first images."""
     augmenter = cnn.augment.Augmenter(CPU, [augmentation], images.shape[1:], images.dtype, seed=5)
     augmenter.start(0)
-    places, out = np.arange(count), np.empty((*images.shape[1:], count))
+    places, out = np.arange(count)[None], np.empty((*images.shape[1:], count))
     plain = cnn.Preprocessing.none(images.shape[1]).arrays(images.dtype, "float64")
     buffers = backends.memory.Buffers(CPU, "float64")
-    return augmenter.gather(images, places, places, plain, buffers, "drawn", out)
+    return augmenter.gather(images, places, places, plain, buffers, out)
 
 
 def same(found, images):

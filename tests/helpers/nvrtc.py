@@ -22,6 +22,18 @@ class CompileError(Exception):
 
 def compile_source(source, architecture, definitions):
     """(the machine code, {kernel: (registers, bytes spilled)}) for such as "sm_90"."""
+    nvrtc, program, log = _compiled(source, architecture, definitions)
+    return _text(nvrtc, program, "CUBIN"), _resources(log)
+
+
+def assembly(source, architecture, definitions):
+    """The text of the compiled source, in the language that is common to all architectures (PTX)."""
+    nvrtc, program, _ = _compiled(source, architecture, definitions)
+    return _text(nvrtc, program, "PTX").decode()
+
+
+def _compiled(source, architecture, definitions):
+    """(NVRTC, the program, its log); raises CompileError."""
     nvrtc = ctypes.CDLL(library())
     options = [f"--gpu-architecture={architecture}", "-std=c++17", "-Xptxas=-v", *definitions]
     program = ctypes.c_void_p()
@@ -31,7 +43,7 @@ def compile_source(source, architecture, definitions):
     log = _text(nvrtc, program, "ProgramLog").decode()
     if failed:
         raise CompileError(log)
-    return _text(nvrtc, program, "CUBIN"), _resources(log)
+    return nvrtc, program, log
 
 
 def _text(nvrtc, program, what):

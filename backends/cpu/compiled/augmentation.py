@@ -43,12 +43,12 @@ def _rounded(value):
 @as_in_numpy
 def draw(
     samples: Indices, keys: Indices, program: Indices, steps: int, table: Doubles, drawn: Doubles, rows: int,
-    H: int, W: int, N: int, part: int, parts: int,
+    H: int, W: int, count: int, N: int, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """What the steps of a program draw for each sample."""
-    first, last = share(N, part, parts)
+    """What the steps of a program draw for each sample; ``count`` is that of all rows of N samples."""
+    first, last = share(count, part, parts)
     for n in range(first, last):
-        mine = at(drawn, n)
+        mine = at(drawn, n // N * rows * N + n % N)
         for place in range(rows):
             mine[place * N] = 0.0
         mine[AFFINE * N], mine[(AFFINE + 4) * N], mine[GAIN * N], mine[SHARE * N] = 1.0, 1.0, 1.0, 1.0
@@ -268,12 +268,3 @@ def mix(
             if top <= i < top + int(box[2 * N]):
                 for j in range(max(0, left), min(W, left + int(box[3 * N]))):
                     x[(line * W + j) * N + n] = others[(line * W + j) * N + n]
-
-
-@as_in_numpy
-def next_samples(
-    cursor: Indices, order: Indices, chosen: Indices, N: int, count: int, part: int, parts: int
-) -> None:
-    """The next N of ``order``, round and round."""
-    for n in range(N):
-        chosen[n] = order[(cursor[0] + n) % count]

@@ -290,15 +290,20 @@ def tally(
 @Kernel
 def next_batch(
     cursor: Indices, order: Indices, labels: Indices, rates: Numbers, chosen: Indices, chosen_labels: Indices,
-    rate: Numbers, has_labels: int, N: int, count: int, steps: int, columns: int, part: int, parts: int,
+    rate: Numbers, has_labels: int, rows: int, N: int, count: int, steps: int, columns: int, part: int,
+    parts: int,
 ) -> None:  # fmt: skip
-    """The next N of ``order``, round and round, with their labels and the step's rates; in one part alone."""
+    """The next N of each row of ``order``, round and round, and the step's rates; in one part alone.
+
+    The labels are those of the first row.
+    """
     first, step = cursor[0], cursor[1]
-    for n in range(N):
-        sample = order[(first + n) % count]
-        chosen[n] = sample
-        if has_labels != 0:
-            chosen_labels[n] = labels[sample]
+    for row in range(rows):
+        for n in range(N):
+            chosen[row * N + n] = order[row * count + (first + n) % count]
+    if has_labels != 0:
+        for n in range(N):
+            chosen_labels[n] = labels[chosen[n]]
     for column in range(columns):
         rate[column] = rates[step % steps * columns + column]
     cursor[0], cursor[1] = first + N, step + 1

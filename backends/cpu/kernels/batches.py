@@ -39,15 +39,13 @@ class CompiledBatchKernels(PortableBatchKernels):
         gather = steps.gather_bytes if has_bytes else steps.gather_numbers
         gather(out.dtype, (images, indices, shift, scale, block, out, *sizes), parts)
 
-    def next_samples(self, cursor: Array, order: Array, chosen: Array) -> None:
-        augmentation.next_samples(FLOAT64, (cursor, order, chosen, len(chosen), len(order)))
-
     def draw(
         self, samples: Array, keys: Array, program: Program, table: Array, size: tuple[int, int], drawn: Array
     ) -> None:
-        rows, N = drawn.shape
-        arguments = (samples, keys, _program(program), len(program), table, drawn, rows, *size, N)
-        augmentation.draw(FLOAT64, arguments, thread_count(32 * N * len(program)))
+        _, rows, N = drawn.shape
+        sizes = rows, *size, samples.size, N
+        arguments = (samples, keys, _program(program), len(program), table, drawn, *sizes)
+        augmentation.draw(FLOAT64, arguments, thread_count(32 * samples.size * len(program)))
 
     def augment_batch(
         self, images: Array, indices: Array, drawn: Array, reflect: bool, smooth: bool, shift: Array,
@@ -74,7 +72,7 @@ class CompiledBatchKernels(PortableBatchKernels):
         pair = (labels, chosen_labels) if has_labels else (NO_INDICES, NO_INDICES)
         arguments = (cursor, order, pair[0], rates, chosen, pair[1], rate)
         if covers(self, arguments, INDICES):
-            sizes = len(chosen), len(order), len(rates), rate.size
+            sizes = *chosen.shape, order.shape[1], len(rates), rate.size
             arrays = (*arguments[:3], rates.reshape(-1), *arguments[4:])
             steps.next_batch(rate.dtype, (*arrays, int(has_labels), *sizes))
         else:

@@ -6,6 +6,7 @@ which decides which kernel is launched with which sizes.
 
 from backends.cuda.kernels.activations import CompiledActivationKernels
 from backends.cuda.kernels.arithmetic import CompiledArithmeticKernels
+from backends.cuda.kernels.augmentation import CompiledAugmentationKernels
 from backends.cuda.kernels.batches import CompiledBatchKernels
 from backends.cuda.kernels.convolution import CompiledConvolutionKernels
 from backends.cuda.kernels.losses import CompiledLossKernels
@@ -16,6 +17,7 @@ from backends.cuda.kernels.updates import CompiledUpdateKernels
 class CompiledKernels(
     CompiledArithmeticKernels,
     CompiledBatchKernels,
+    CompiledAugmentationKernels,
     CompiledActivationKernels,
     CompiledLossKernels,
     CompiledUpdateKernels,

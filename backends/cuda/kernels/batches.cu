@@ -1,17 +1,18 @@
 // Batches.
 
-// chosen (N,) = the next indices of `order` (count,), chosen_labels = their labels (labels null: none), rate
-// = the rate of this step; the cursor, the number of (samples, steps) done, advances. One block. Beyond the end it starts again,
-// so that an extra step, as in a warm-up, reads nothing out of bounds.
+// chosen (rows, N) = the next columns of `order` (rows, count), chosen_labels = the labels of what the first row
+// names (labels null: none), rate = the rate of this step; the cursor, the number of (samples, steps) done,
+// advances. One block. Beyond the end it starts again, so that an extra step, as in a warm-up, reads nothing out
+// of bounds.
 extern "C" __global__ void next_batch(
     long long *cursor, const long long *__restrict__ order, const long long *__restrict__ labels,
     const real *__restrict__ rates, long long *__restrict__ chosen, long long *__restrict__ chosen_labels,
-    real *__restrict__ rate, int N, int count, int steps, int columns) {
+    real *__restrict__ rate, int rows, int N, int count, int steps, int columns) {
     long long first = cursor[0], step = cursor[1];
     for (int n = threadIdx.x; n < N; n += blockDim.x) {
-        long long sample = order[(first + n) % count];
-        chosen[n] = sample;
-        if (labels) chosen_labels[n] = labels[sample];
+        long long column = (first + n) % count;
+        for (int row = 0; row < rows; row++) chosen[row * N + n] = order[row * count + column];
+        if (labels) chosen_labels[n] = labels[order[column]];
     }
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -21,33 +22,16 @@ extern "C" __global__ void next_batch(
     }
 }
 
-const int GATHER_SIDE = 32;
-
 // images (M, pixels) -> out (pixels, N): the chosen images, each channel of `plane` pixels less its `shift`
-// and times its `scale`, or times `factor` if these are null. Blocks of 32 x 8 threads: (tiles of 32 images,
-// tiles of 32 pixels); shared: 32 x 33 elements for the transposition.
+// and times its `scale`, or times `factor` if these are null. Blocks and shared memory as in transpose.
 template <class T>
 __device__ void gather(const T *images, const long long *chosen, real *out, const real *shift,
                        const real *scale, real factor, int plane, int pixels, int N) {
-    real *tile = (real *)shared_memory;
-    const int PITCH = GATHER_SIDE + 1; // one more, so that the elements of a column are in different banks
-    int row_of_tiles = row_of_blocks();
-    if (row_of_tiles >= tiles_of(pixels, GATHER_SIDE)) return;
-    int first_image = blockIdx.x * GATHER_SIDE, first_pixel = row_of_tiles * GATHER_SIDE;
-    for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
-        int n = first_image + row, pixel = first_pixel + threadIdx.x;
-        if (n < N && pixel < pixels) {
-            real value = images[chosen[n] * pixels + pixel];
-            int channel = pixel / plane;
-            tile[row * PITCH + threadIdx.x] =
-                shift ? (value - shift[channel]) * scale[channel] : value * factor;
-        }
-    }
-    __syncthreads();
-    for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
-        int n = first_image + threadIdx.x, pixel = first_pixel + row;
-        if (n < N && pixel < pixels) out[pixel * N + n] = tile[threadIdx.x * PITCH + row];
-    }
+    transpose(out, pixels, N, [&](int n, int pixel) {
+        real value = images[chosen[n] * pixels + pixel];
+        int channel = pixel / plane;
+        return shift ? (value - shift[channel]) * scale[channel] : value * factor;
+    });
 }
 
 extern "C" __global__ void gather_bytes(

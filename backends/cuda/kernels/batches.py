@@ -2,13 +2,10 @@
 
 from math import prod
 
-from backends.cuda.kernels.launching import BYTES, INDICES, Launching
-from backends.cuda.launch import ceil_div
+from backends.cuda.kernels.launching import BYTES, INDICES, Launching, gather_tiles
 from backends.kernels.batches import PortableBatchKernels
 from backends.kernels.covering import covers
 from backends.memory import Array
-
-GATHER_SIDE = 32
 
 
 class CompiledBatchKernels(Launching, PortableBatchKernels):
@@ -20,7 +17,7 @@ class CompiledBatchKernels(Launching, PortableBatchKernels):
     ) -> None:  # fmt: skip
         arguments = (cursor, order, labels, rates, chosen, chosen_labels, rate)
         if covers(self, (array for array in arguments if array is not None), INDICES):
-            sizes = len(chosen), len(order), len(rates), rate.size
+            sizes = *chosen.shape, order.shape[1], len(rates), rate.size
             self._launch.block("next_batch", rate.dtype, (*arguments, *sizes))
         else:
             super().next_batch(*arguments)
@@ -30,7 +27,6 @@ class CompiledBatchKernels(Launching, PortableBatchKernels):
         scale: Array | None = None,
     ) -> None:  # fmt: skip
         pixels, N = prod(images.shape[1:]), len(indices)
-        blocks = ceil_div(N, GATHER_SIDE), ceil_div(pixels, GATHER_SIDE)
         taken = covers(self, (out, indices), INDICES) and images.flags.c_contiguous
         if not taken or images.dtype not in (BYTES, out.dtype):
             super().gather_batch(images, indices, out, shift, scale)
@@ -39,5 +35,5 @@ class CompiledBatchKernels(Launching, PortableBatchKernels):
         name = "gather_bytes" if has_bytes else "gather_numbers"
         factor = 1 / 255 if has_bytes else 1.0
         arguments = (images, indices, out, shift, scale, factor, prod(images.shape[2:]), pixels, N)
-        shared = GATHER_SIDE * (GATHER_SIDE + 1) * out.itemsize
-        self._launch.grid(name, out.dtype, blocks, (GATHER_SIDE, 8), arguments, shared)
+        blocks, threads, shared = gather_tiles(out)
+        self._launch.grid(name, out.dtype, blocks, threads, arguments, shared)

@@ -89,6 +89,28 @@ __device__ void for_each_window(const Window &w, int h, int column, int OH, int 
     }
 }
 
+const int GATHER_SIDE = 32;
+
+// out (pixels, N) = value_of(n, pixel), where the pixels of an image are adjacent in what it reads. Blocks of
+// 32 x 8 threads: (tiles of 32 images, tiles of 32 pixels); shared: 32 x 33 elements for the transposition.
+template <class Value>
+__device__ void transpose(real *out, int pixels, int N, Value value_of) {
+    real *tile = (real *)shared_memory;
+    const int PITCH = GATHER_SIDE + 1; // one more, so that the elements of a column are in different banks
+    int row_of_tiles = row_of_blocks();
+    if (row_of_tiles >= tiles_of(pixels, GATHER_SIDE)) return;
+    int first_image = blockIdx.x * GATHER_SIDE, first_pixel = row_of_tiles * GATHER_SIDE;
+    for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
+        int n = first_image + row, pixel = first_pixel + threadIdx.x;
+        if (n < N && pixel < pixels) tile[row * PITCH + threadIdx.x] = value_of(n, pixel);
+    }
+    __syncthreads();
+    for (int row = threadIdx.y; row < GATHER_SIDE; row += blockDim.y) {
+        int n = first_image + threadIdx.x, pixel = first_pixel + row;
+        if (n < N && pixel < pixels) out[pixel * N + n] = tile[threadIdx.x * PITCH + row];
+    }
+}
+
 // The sums over the threads of a block whose numbers are the same modulo `columns`: each thread gets its own
 // column's. The sizes are powers of two; shared: one double per thread.
 __device__ double column_sum(double value, unsigned columns) {

@@ -1,20 +1,21 @@
 """What the kernels of every concept need: a launcher, and constants that their sources share."""
 
+from math import prod
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from backends.cuda.launch import COUNTABLE, Launcher
+from backends.cuda.launch import COUNTABLE, Launcher, ceil_div
 from backends.kernels.base import KernelSet
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
-from backends.memory import Array, Device
+from backends.memory import Array, Device, Shape
 
 BYTES, INDICES = np.dtype(np.uint8), np.dtype(np.int64)
 
 WARPS = 2048  # enough to keep a large GPU busy; fixed, so that sums are split the same way on every GPU
-WARP = 32  # as in common.cuh
+WARP, GATHER_SIDE = 32, 32  # as in common.cuh
 
 WINDOW = [(name, np.int32) for name in ("KH", "KW", "SH", "SW", "PH", "PW", "DH", "DW")]
 
@@ -33,6 +34,12 @@ class Launching(KernelSet):
     def compile_seconds(self) -> float:  # type: ignore[override]
         """Seconds for compiling the kernels or loading them from CuPy's cache."""
         return self._launch.compile_seconds
+
+
+def gather_tiles(out: Array) -> tuple[Shape, Shape, int]:
+    """The blocks of a gather into ``out`` (..., N), the threads of a block, and its shared bytes."""
+    blocks = ceil_div(out.shape[-1], GATHER_SIDE), ceil_div(prod(out.shape[:-1]), GATHER_SIDE)
+    return blocks, (GATHER_SIDE, 8), GATHER_SIDE * (GATHER_SIDE + 1) * out.itemsize
 
 
 def window_sizes(window: Window) -> tuple[int, ...]:

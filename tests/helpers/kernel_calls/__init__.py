@@ -1,10 +1,11 @@
 """Calls of kernels by name: (the kernel, its arguments), where arrays may be written to."""
 
-from helpers.kernel_calls import activations, arithmetic, batches, losses, pooling, updates
+from helpers.kernel_calls import activations, arithmetic, augmentation, batches, losses, pooling, updates
 
 CALLS = {
     **activations.CALLS,
     **arithmetic.CALLS,
+    **augmentation.CALLS,
     **batches.CALLS,
     **losses.CALLS,
     **pooling.CALLS,

@@ -6,8 +6,8 @@ from helpers.kernel_calls.drawn import RANDOM, N, labels, numbers
 
 
 def batches(position):
-    cursor, order = np.array([position, position // 5]), RANDOM.permutation(23)
-    return cursor, order, labels(23), numbers(4), np.zeros(5, int), np.zeros(5, int), np.zeros(1)
+    cursor, order = np.array([position, position // 5]), np.stack([RANDOM.permutation(23) for _ in range(3)])
+    return cursor, order, labels(23), numbers(4), np.zeros((3, 5), int), np.zeros(5, int), np.zeros(1)
 
 
 def without_labels(position):
