@@ -9,6 +9,7 @@ from backends.cuda.kernels.arithmetic import CompiledArithmeticKernels
 from backends.cuda.kernels.batches import CompiledBatchKernels
 from backends.cuda.kernels.convolution import CompiledConvolutionKernels
 from backends.cuda.kernels.losses import CompiledLossKernels
+from backends.cuda.kernels.normalization import CompiledNormalizationKernels
 from backends.cuda.kernels.pooling import CompiledPoolingKernels
 from backends.cuda.kernels.updates import CompiledUpdateKernels
 
@@ -17,6 +18,7 @@ class CompiledKernels(
     CompiledArithmeticKernels,
     CompiledBatchKernels,
     CompiledActivationKernels,
+    CompiledNormalizationKernels,
     CompiledLossKernels,
     CompiledUpdateKernels,
     CompiledPoolingKernels,
