@@ -1,6 +1,17 @@
 // The functions of each number, in the order of backends/kernels/functions.py, which explains a and b.
 enum Function {
-    NO_FUNCTION = -1, RELU, TANH, LEAKY_RELU, ELU, GELU, GELU_TANH, SILU, SIGMOID, SOFTPLUS, HARD_SIGMOID, HARD_SWISH
+    NO_FUNCTION = -1,
+    RELU,
+    TANH,
+    LEAKY_RELU,
+    ELU,
+    GELU,
+    GELU_TANH,
+    SILU,
+    SIGMOID,
+    SOFTPLUS,
+    HARD_SIGMOID,
+    HARD_SWISH
 };
 
 const double CUBIC = 0.044715, TANH_SCALE = 1.5957691216057308; // sqrt(8 / pi)

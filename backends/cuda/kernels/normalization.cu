@@ -1,6 +1,6 @@
-// Normalization and dropout. A batch normalization works on the rows of x (rows, length), which are channels; a
-// group normalization on the columns of x (groups, depth, N), which are the samples' groups. Long rows and
-// columns are split into parts.
+// Normalization and dropout. A batch normalization works on the rows of x (rows, length), which are channels;
+// a group normalization works on the columns of x (groups, depth, N), which are the groups of the samples.
+// Long rows and columns are split into parts.
 
 // The mean of some numbers, and the sum of the squares of their distances from it.
 struct Moments {
@@ -23,7 +23,8 @@ extern "C" __global__ void row_moments(
     x += row * length + first;
     int sample = count < (int)blockDim.x ? count : blockDim.x;
     // distances from a number near the mean are summed, so that float loses no digits
-    real shift = (real)(block_sum(threadIdx.x < sample ? x[threadIdx.x] : 0) / sample), total = 0, squares = 0;
+    real shift = (real)(block_sum((int)threadIdx.x < sample ? x[threadIdx.x] : 0) / sample);
+    real total = 0, squares = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
         real apart = x[i] - shift;
         total += apart;
@@ -57,9 +58,10 @@ extern "C" __global__ void merge_moments(
 
 // The running averages of a row move towards its moments; `share` is the weight of the batch.
 __device__ void track_row(
-    real *running_mean, real *running_variance, int row, real mean, real variance, real share, real unbiased) {
-    running_mean[row] += share * (mean - running_mean[row]);
-    running_variance[row] += share * (unbiased * variance - running_variance[row]);
+    real *running_mean, real *running_variance, const real *mean, const real *variance, real share,
+    real unbiased, int row) {
+    running_mean[row] += share * (mean[row] - running_mean[row]);
+    running_variance[row] += share * (unbiased * variance[row] - running_variance[row]);
 }
 
 // What a row is normalized with.
@@ -75,9 +77,9 @@ __device__ Row row_with(
     return {mean[row], weight ? scale * weight[row] : scale, bias ? bias[row] : 0};
 }
 
-// y = the function of (x - mean) / sqrt(variance + epsilon) * weight + bias + addend (weight, bias, addend
-// null: none); y may be x. If there are running averages (batches null: none), they are tracked with the weight
-// `momentum`. Blocks: (threads for a row, rows).
+// y = the function of (x - mean) / sqrt(variance + epsilon) * weight + bias + addend (weight, bias and addend
+// null: none); y may be x. Running averages (batches null: none) are updated with the weight `momentum`.
+// Blocks: (threads for a row, rows).
 extern "C" __global__ void normalize(
     const real *x, const real *__restrict__ mean, const real *__restrict__ variance,
     const real *__restrict__ weight, const real *__restrict__ bias, const real *__restrict__ addend, real *y,
@@ -87,7 +89,7 @@ extern "C" __global__ void normalize(
     int column = flat_thread(), row = row_of_blocks();
     if (row >= rows || column >= length) return;
     if (batches && column == 0) {
-        track_row(running_mean, running_variance, row, mean[row], variance[row], (real)momentum, (real)unbiased);
+        track_row(running_mean, running_variance, mean, variance, (real)momentum, (real)unbiased, row);
         if (row == 0) ++*batches;
     }
     int at = row * length + column;
@@ -95,8 +97,8 @@ extern "C" __global__ void normalize(
     y[at] = value_of(function, value + (addend ? addend[at] : 0), (real)a, (real)b);
 }
 
-// The running averages of all rows, and the number of batches; `momentum` below 0: the weight of a batch is 1
-// / that number. One block.
+// Updates the running averages of all rows and the number of batches. If `momentum` is below 0, the weight of
+// the batch is 1 / that number. One block.
 extern "C" __global__ void track(
     const real *__restrict__ mean, const real *__restrict__ variance, real *__restrict__ running_mean,
     real *__restrict__ running_variance, long long *batches, double momentum, double unbiased, int rows) {
@@ -105,22 +107,22 @@ extern "C" __global__ void track(
     if (threadIdx.x == 0) *batches = count;
     real share = momentum < 0 ? 1 / (real)count : (real)momentum;
     for (int row = threadIdx.x; row < rows; row += blockDim.x)
-        track_row(running_mean, running_variance, row, mean[row], variance[row], share, (real)unbiased);
+        track_row(running_mean, running_variance, mean, variance, share, (real)unbiased, row);
 }
 
-// The sums over some numbers of the gradient, and of the gradient times the normalized numbers.
+// The sums of the gradient, and of the gradient times the normalized numbers.
 struct Sums {
     double total, along;
 };
 
-// The gradient before the function, which was applied to the normalized x plus the addend.
-__device__ real grad_before(int function, const Row &with, real dy, real x, real addend, real a, real b) {
-    return dy * slope_of(function, with.normalized(x) + addend, a, b);
+// dy times the slope of the function, which was applied to the normalized x plus the addend.
+__device__ real before(
+    int function, double a, double b, const Row &with, real dy, real x, const real *addend, int at) {
+    return dy * slope_of(function, with.normalized(x) + (addend ? addend[at] : 0), (real)a, (real)b);
 }
 
-// found (rows, parts) = the sums of each part of each row, whose gradient is dy times the slope of the
-// function; addend_grad = that gradient (null: not needed). Blocks: (parts, rows); shared: one double per
-// thread.
+// found (rows, parts) = the sums of each part of each row, where the gradient is that before the function;
+// addend_grad = that gradient (null: not needed). Blocks: (parts, rows); shared: one double per thread.
 extern "C" __global__ void normalize_grad_sums(
     const real *__restrict__ dy, const real *__restrict__ x, const real *__restrict__ mean,
     const real *__restrict__ variance, const real *__restrict__ weight, const real *__restrict__ bias,
@@ -133,7 +135,7 @@ extern "C" __global__ void normalize_grad_sums(
     int last = begin_of(part + 1, parts, length);
     for (int i = begin_of(part, parts, length) + threadIdx.x; i < last; i += blockDim.x) {
         int at = row * length + i;
-        real grad = grad_before(function, with, dy[at], x[at], addend ? addend[at] : 0, (real)a, (real)b);
+        real grad = before(function, a, b, with, dy[at], x[at], addend, at);
         if (addend_grad) addend_grad[at] = grad;
         total += grad;
         along += grad * ((x[at] - with.mean) * scale);
@@ -142,8 +144,8 @@ extern "C" __global__ void normalize_grad_sums(
     if (threadIdx.x == 0) found[row * parts + part] = {block_total, block_along};
 }
 
-// The gradients, from the sums (rows, parts); each null: not needed. With addend_grad, which has it already, the
-// slope of the function is not computed again. Every block adds up the sums of its row, in the same order.
+// The gradients, from the sums found (rows, parts); each null: not needed. addend_grad is the gradient before
+// the function (null: it is computed again). Every block adds up the sums of its row, in the same order.
 // Blocks: (parts, rows); shared: one double per thread.
 extern "C" __global__ void normalize_grad(
     const real *__restrict__ dy, const real *__restrict__ x, const real *__restrict__ mean,
@@ -172,9 +174,7 @@ extern "C" __global__ void normalize_grad(
     int last = begin_of(part + 1, parts, length);
     for (int i = begin_of(part, parts, length) + threadIdx.x; i < last; i += blockDim.x) {
         int at = row * length + i;
-        real grad = addend_grad
-                        ? addend_grad[at]
-                        : grad_before(function, with, dy[at], x[at], addend ? addend[at] : 0, (real)a, (real)b);
+        real grad = addend_grad ? addend_grad[at] : before(function, a, b, with, dy[at], x[at], addend, at);
         dx[at] = with.scale * (grad - level - (x[at] - with.mean) * scale * slope);
     }
 }
@@ -206,8 +206,8 @@ __device__ double column_sum(double value) {
     return total;
 }
 
-// found (groups, N, parts) = the moments of each part of each column of x. Blocks of 32 x 8 threads: (tiles of
-// 32 columns, groups * parts); shared: one double per thread.
+// found (groups, N, parts) = the moments of each part of each column of x. Blocks of 32 x 8 threads: (tiles
+// of 32 columns, groups * parts); shared: one double per thread.
 extern "C" __global__ void group_moments(
     const real *__restrict__ x, Moments *__restrict__ found, int groups, int depth, int N, int parts) {
     int n = blockIdx.x * blockDim.x + threadIdx.x, group = row_of_blocks() / parts;
@@ -217,7 +217,8 @@ extern "C" __global__ void group_moments(
     int sample = count < (int)blockDim.y ? count : blockDim.y;
     x += (group * depth + first) * N + n;
     bool taken = (int)threadIdx.y < sample && n < N;
-    real shift = (real)(column_sum(taken ? x[threadIdx.y * N] : 0) / sample), total = 0, squares = 0;
+    real shift = (real)(column_sum(taken ? x[threadIdx.y * N] : 0) / sample);
+    real total = 0, squares = 0;
     for (int i = threadIdx.y; i < mine; i += blockDim.y) {
         real apart = x[i * N] - shift;
         total += apart;
@@ -228,19 +229,19 @@ extern "C" __global__ void group_moments(
         found[(group * N + n) * parts + part] = moments_of(shift, column_total, column_squares, count);
 }
 
-// Where a number of x (groups, depth, N) is: its row, its column, the moments of its group and sample, and its
-// weight, of which each is for `each` rows.
+// Which statistic and which weight a number of x (groups, depth, N) has. There is a statistic for each group
+// of each sample, and a weight for each `each` rows.
 struct Member {
-    int n, statistic, weight;
+    int statistic, weight;
 };
 
 __device__ Member member_of(int at, int depth, int N, int each) {
-    int row = at / N, n = at % N;
-    return {n, row / depth * N + n, row / each};
+    int row = at / N;
+    return {row / depth * N + at % N, row / each};
 }
 
-// y = (x - mean) * scale * weight + bias, with mean and scale (groups, N); weight and bias null: none. Blocks:
-// threads for all of x.
+// y = (x - mean) * scale * weight + bias, with mean and scale (groups, N); weight and bias null: none.
+// Blocks: threads for all of x.
 extern "C" __global__ void normalize_groups(
     const real *__restrict__ x, const real *__restrict__ mean, const real *__restrict__ scale,
     const real *__restrict__ weight, const real *__restrict__ bias, real *__restrict__ y, int depth, int N,
@@ -274,8 +275,8 @@ extern "C" __global__ void group_weight_sums(
     if (total) total[weight * parts + part] = (real)block_total;
 }
 
-// sums (2, groups, N, parts) = the sums of the gradient dy * weight, and of it times the normalized numbers, of
-// each part of each column. Blocks and shared memory as of group_moments.
+// sums (2, groups, N, parts) = the sums of g = dy * weight (null: none), and of g times the normalized
+// numbers, of each part of each column. Blocks and shared memory are those of group_moments.
 extern "C" __global__ void group_grad_sums(
     const real *__restrict__ dy, const real *__restrict__ x, const real *__restrict__ mean,
     const real *__restrict__ scale, const real *__restrict__ weight, real *__restrict__ sums, int groups,
@@ -297,8 +298,8 @@ extern "C" __global__ void group_grad_sums(
     sums[(groups * N + statistic) * parts + part] = (real)column_along;
 }
 
-// dx = scale * (g - mean(g) - normalized * mean(g * normalized)), where g = dy * weight (null: none), with sums
-// (2, groups, N). Blocks: threads for all of x.
+// dx = scale * (g - mean(g) - normalized * mean(g * normalized)), where g = dy * weight (null: none), with
+// sums (2, groups, N). Blocks: threads for all of x.
 extern "C" __global__ void normalize_groups_grad(
     const real *__restrict__ dy, const real *__restrict__ x, const real *__restrict__ mean,
     const real *__restrict__ scale, const real *__restrict__ weight, const real *__restrict__ sums,
@@ -313,8 +314,8 @@ extern "C" __global__ void normalize_groups_grad(
 }
 
 // y = x * scale where the hash of the position and the sample is at least `limit`, else x * 0. A position has
-// `each` rows of N samples; counters: the number of updates, and the position of the first sample in the whole
-// batch. Blocks: threads for all of x.
+// `each` rows of N samples. counters: the number of updates, and the position of the first sample in the
+// whole batch. Blocks: threads for all of x.
 extern "C" __global__ void dropout(
     const real *__restrict__ x, const long long *__restrict__ counters, real *__restrict__ y, double scale,
     unsigned stream, unsigned limit, int each, int N, int size) {
