@@ -1,4 +1,4 @@
-"""A convolution in one pass with what follows it: kernels with a default that is composed of others.
+"""What is computed in one pass with what follows it: kernels with a default that is composed of others.
 
 A kernel set overrides what it computes in one pass.
 """
@@ -100,3 +100,12 @@ class FusedKernels(NormalizationKernels):
         """``out`` = the convolution plus ``bias``, and the :meth:`moments` of its channels."""
         self.conv2d_activate(x, weight, bias, out, window, groups, None)
         self.moments(out, mean, variance)
+
+    def normalize_and_track(
+        self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
+        epsilon: float, out: Array, formula: Function | None, addend: Array | None, running_mean: Array,
+        running_variance: Array, batches: Array, momentum: float | None, unbiased: float,
+    ) -> None:  # fmt: skip
+        """:meth:`normalize` with the moments of a batch, and :meth:`track` of them."""
+        self.normalize(x, mean, variance, weight, bias, epsilon, out, formula, addend)
+        self.track(running_mean, running_variance, batches, mean, variance, momentum, unbiased)

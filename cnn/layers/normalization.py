@@ -86,15 +86,17 @@ class _BatchNorm(Joinable):
                 kernels.moments(x, mean, variance)
             if training and self._peers:
                 join_moments(self, self._peers, x, mean, variance)
-        kernels.normalize(x, mean, variance, weight, bias, self.eps, y, formula, addend)
+        given = x, mean, variance, weight, bias, self.eps, y, formula, addend
+        if training and self.track_running_stats and not by_running:
+            count = prod(x.shape[1:-1]) * (self.context.link.samples if self._peers else x.shape[-1])
+            unbiased = count / max(1, count - 1)
+            running = self._running_mean, self._running_variance, self._batches
+            kernels.normalize_and_track(*given, *running, self.momentum, unbiased)
+        else:
+            kernels.normalize(*given)
         if training:
             self._was_frozen, self.has_moments = by_running, False
             self._x, self._mean, self._variance = x, mean, variance
-            if self.track_running_stats and not by_running:
-                count = prod(x.shape[1:-1]) * (self.context.link.samples if self._peers else x.shape[-1])
-                unbiased = count / max(1, count - 1)
-                running = self._running_mean, self._running_variance, self._batches
-                kernels.track(*running, mean, variance, self.momentum, unbiased)
 
     def moments_before(self) -> tuple[Array, Array] | None:
         """Where the layer before writes the moments of the next training input; None: they are not needed."""

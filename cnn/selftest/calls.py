@@ -307,6 +307,13 @@ def _normalizations(numbers: _Numbers) -> Iterator[Call]:
             wanted["addend_grad"] = numbers.unset(*shape)
             yield _kernel("normalize", f"{variant}, {name}, function", **given, out=out, **after)
             yield _kernel("normalize_grad", f"{variant}, {name}, function", dy=dy, **given, **wanted, **after)
+            for momentum in (0.1, None):
+                yield _kernel(
+                    "normalize_and_track", f"{variant}, {name}, momentum {momentum}", **given, **after,
+                    out=out, running_mean=numbers.normal(shape[0]),
+                    running_variance=numbers.normal(shape[0]) ** 2, batches=np.array(3), momentum=momentum,
+                    unbiased=1.1,
+                )  # fmt: skip
             yield _kernel(
                 "fold", f"{variant}, {name}", weight=x, bias=None if affine[0] is None else dy, **moments,
                 scale=affine[0], shift=affine[1], epsilon=0.1, out_weight=out, out_bias=out,

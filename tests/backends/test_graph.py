@@ -8,6 +8,8 @@ from helpers import host_cuda, standin
 from helpers.standin import StandInBackend, counters
 
 import cnn
+from backends.cuda.kernels.launching import Launcher
+from cnn.inspection import summary
 from cnn.layers import Layer
 from cnn.training.callbacks import Callback
 
@@ -74,6 +76,30 @@ def test_a_recorded_training_ends_with_the_same_bits(kernels, optimizer, loss):
     assert_same(*results)
 
 
+def residual_network(kernels):
+    """Everything that normalizes, drops or has a function, with a residual block and without."""
+    made = cnn.Sequential(
+        cnn.Conv2D(4, 3), cnn.BatchNorm2D(), cnn.GELU(),
+        cnn.Residual(cnn.Conv2D(4, 3, padding=1), cnn.BatchNorm2D(momentum=None)), cnn.ReLU(),
+        cnn.Conv2D(4, 3), cnn.GroupNorm(2), cnn.PReLU(), cnn.Dropout2D(0.2), cnn.LayerNorm(),
+        cnn.Flatten(), cnn.Dense(6), cnn.BatchNorm1D(), cnn.SiLU(), cnn.Dropout(0.2), cnn.Dense(4),
+    )  # fmt: skip
+    made.build((1, 8, 8), backend=StandInBackend(kernels), dtype="float64")
+    return made
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_recorded_training_with_normalization_and_dropout_ends_with_the_same_bits(kernels):
+    assert_same(*[trained(residual_network(kernels), graph=graph) for graph in (True, False)])
+
+
+@host_cuda.needed
+def test_a_training_with_normalization_and_dropout_ends_as_with_the_portable_kernels():
+    (own, _), (portable, _) = (trained(residual_network(kernels)) for kernels in ("compiled", "portable"))
+    for name, value in portable.items():
+        np.testing.assert_allclose(own[name], value, rtol=1e-8, atol=1e-8, err_msg=name)
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_a_steady_step_is_one_launch_and_nothing_else(kernels):
     watch = Watch()
@@ -91,17 +117,39 @@ def test_a_steady_step_is_one_launch_and_nothing_else(kernels):
     [
         ("lenet5", "portable", 178),
         ("notebook", "portable", 111),
+        ("resnet20", "portable", 1548),
         pytest.param("lenet5", "compiled", 28, marks=host_cuda.needed),
         pytest.param("notebook", "compiled", 23, marks=host_cuda.needed),
     ],
 )
 def test_how_much_a_plain_step_asks_of_the_device(model, kernels, asked):
+    assert asked_by_a_step(cnn.models.get(model, 2), kernels) == asked  # docs/measurements/cuda.md
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "a_layer"), [("resnet20", 214, 3), ("airbench94", 87, 3.3), ("lenet5", 28, 3)]
+)
+def test_a_plain_step_of_a_deep_network_takes_about_three_launches_a_layer(
+    model, asked, a_layer, monkeypatch
+):
+    def counted(self, name, dtype):  # nothing is computed
+        return lambda *arguments, **named: counters.work()
+
+    monkeypatch.setattr(Launcher, "function", counted)
     net = cnn.models.get(model, 2)
-    net.build((1, 28, 28), backend=StandInBackend(kernels))
+    assert asked_by_a_step(net, "compiled") == asked  # docs/measurements/cuda.md
+    assert asked <= a_layer * len(summary.rows(net))  # the lines of net.summary()
+
+
+def asked_by_a_step(net, kernels):
+    """How often one training step with momentum asks for something."""
+    net.build((1, 28, 28), backend=StandInBackend(kernels, column_bytes=256 << 20))  # as on a GPU
     watch, images = Watch(), np.zeros((8, 1, 28, 28), np.uint8)
     data = cnn.data.Dataset(images, np.arange(8) % 2)
     cnn.fit(net, data, optimizer=cnn.SGD(0.1, momentum=0.9), batch_size=2, graph=False, callbacks=[watch])
-    assert watch.works[2:] == [asked, asked]  # docs/measurements/cuda.md
+    _, _, third, fourth = watch.works
+    assert third == fourth
+    return fourth
 
 
 def test_the_warm_up_leaves_no_trace():

@@ -10,6 +10,7 @@ from backends.cuda.kernels.augmentation import CompiledAugmentationKernels
 from backends.cuda.kernels.batches import CompiledBatchKernels
 from backends.cuda.kernels.convolution import CompiledConvolutionKernels
 from backends.cuda.kernels.losses import CompiledLossKernels
+from backends.cuda.kernels.normalization import CompiledNormalizationKernels
 from backends.cuda.kernels.pooling import CompiledPoolingKernels
 from backends.cuda.kernels.updates import CompiledUpdateKernels
 
@@ -19,6 +20,7 @@ class CompiledKernels(
     CompiledBatchKernels,
     CompiledAugmentationKernels,
     CompiledActivationKernels,
+    CompiledNormalizationKernels,
     CompiledLossKernels,
     CompiledUpdateKernels,
     CompiledPoolingKernels,

@@ -1,12 +1,16 @@
 // Activations, biases.
 
-// y += bias, one value per row; with `rectify` ReLU of that. Blocks: threads for all of y.
-extern "C" __global__ void add_bias(
-    real *__restrict__ y, const real *__restrict__ bias, int rectify, int length, int size) {
+// y = the function of scale * y + bias (each null: none), where a number of scale and of bias is for so many
+// numbers of y. Blocks: threads for all of y.
+extern "C" __global__ void finish(
+    real *__restrict__ y, const real *__restrict__ scale, const real *__restrict__ bias, int scale_length,
+    int bias_length, int function, double a, double b, int size) {
     int at = flat_thread();
     if (at >= size) return;
-    real value = y[at] + bias[at / length];
-    y[at] = rectify ? positive(value) : value;
+    real value = y[at];
+    if (scale) value *= scale[at / scale_length];
+    if (bias) value += bias[at / bias_length];
+    y[at] = value_of(function, value, (real)a, (real)b);
 }
 
 // dx = dy where y is positive. Blocks: threads for all of it.
@@ -37,11 +41,11 @@ extern "C" __global__ void tanh_grad(
     if (at < size) dx[at] = dy[at] * (1 - y[at] * y[at]);
 }
 
-// y = the function of each number. Blocks: threads for all of it.
+// y = the function of x + addend (null: none); y may be x. Blocks: threads for all of it.
 extern "C" __global__ void activate(
-    const real *__restrict__ x, real *__restrict__ y, int function, double a, double b, int size) {
+    const real *x, const real *__restrict__ addend, real *y, int function, double a, double b, int size) {
     int at = flat_thread();
-    if (at < size) y[at] = value_of(function, x[at], (real)a, (real)b);
+    if (at < size) y[at] = value_of(function, addend ? x[at] + addend[at] : x[at], (real)a, (real)b);
 }
 
 // dx = dy f'(x). Blocks: threads for all of it.
@@ -50,6 +54,31 @@ extern "C" __global__ void activate_grad(
     double b, int size) {
     int at = flat_thread();
     if (at < size) dx[at] = dy[at] * slope_of(function, x[at], (real)a, (real)b);
+}
+
+// y = x if x > 0, else weight * x; each weight is for `length` numbers. Blocks: threads for all of it.
+extern "C" __global__ void prelu(
+    const real *__restrict__ x, const real *__restrict__ weight, real *__restrict__ y, int length, int size) {
+    int at = flat_thread();
+    if (at < size) y[at] = x[at] > 0 ? x[at] : weight[at / length] * x[at];
+}
+
+// dx = dy, times the weight where x is not positive (null: not needed), sums (rows, parts) = the sums of the
+// gradient of each part of each weight's row. Blocks: (parts, rows); shared: one double per thread.
+extern "C" __global__ void prelu_grad(
+    const real *__restrict__ dy, const real *__restrict__ x, const real *__restrict__ weight,
+    real *__restrict__ sums, real *__restrict__ dx, int rows, int length) {
+    int parts = gridDim.x, part = blockIdx.x, row = row_of_blocks();
+    if (row >= rows) return;
+    int last = begin_of(part + 1, parts, length);
+    double total = 0;
+    for (int i = begin_of(part, parts, length) + threadIdx.x; i < last; i += blockDim.x) {
+        int at = row * length + i;
+        if (!(x[at] > 0)) total += x[at] * dy[at];
+        if (dx) dx[at] = x[at] > 0 ? dy[at] : weight[row] * dy[at];
+    }
+    total = block_sum(total);
+    if (threadIdx.x == 0) sums[row * parts + part] = (real)total;
 }
 
 // y = the softmax of x (F, N) along F. Blocks: threads for N.

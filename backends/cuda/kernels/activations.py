@@ -1,10 +1,10 @@
 """Activations and their gradients."""
 
-from backends.cuda.kernels.launching import Launching
+from backends.cuda.kernels.launching import Launching, function_arguments, parts_of_rows
 from backends.cuda.launch import THREADS
 from backends.kernels.activations import PortableActivationKernels
 from backends.kernels.covering import covering
-from backends.kernels.functions import FUNCTIONS, Function
+from backends.kernels.functions import RELU, Function
 from backends.memory import Array
 
 
@@ -13,9 +13,19 @@ class CompiledActivationKernels(Launching, PortableActivationKernels):
 
     @covering()
     def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
-        self._launch.threads(
-            "add_bias", y.dtype, y.size, (y, bias, int(rectify), y.size // bias.size, y.size)
-        )
+        self.finish(y, None, bias, RELU if rectify else None)
+
+    @covering()
+    def finish(self, y: Array, scale: Array | None, bias: Array | None, formula: Function | None) -> None:
+        if scale is None and bias is None and formula is None:
+            return
+        lengths = (1 if array is None else y.size // array.size for array in (scale, bias))
+        arguments = (y, scale, bias, *lengths, *function_arguments(formula), y.size)
+        self._launch.threads("finish", y.dtype, y.size, arguments)
+
+    @covering()
+    def relu(self, x: Array, out: Array) -> None:
+        self.activate(x, RELU, out)
 
     @covering()
     def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
@@ -26,17 +36,43 @@ class CompiledActivationKernels(Launching, PortableActivationKernels):
             self._launch.grid("relu_grad_rows", dy.dtype, (len(out),), (THREADS,), arguments, 8 * THREADS)
 
     @covering()
+    def tanh(self, x: Array, out: Array) -> None:
+        self.activate(x, Function("tanh"), out)
+
+    @covering()
     def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
         self._launch.threads("tanh_grad", dy.dtype, out.size, (dy, y, out, out.size))
 
     @covering()
     def activate(self, x: Array, formula: Function, out: Array) -> None:
-        self._launch.threads("activate", x.dtype, x.size, (x, out, *_numbered(formula), x.size))
+        self._activate(x, None, formula, out)
+
+    @covering()
+    def add_activate(self, x: Array, addend: Array, formula: Function | None, out: Array) -> None:
+        self._activate(x, addend, formula, out)
+
+    def _activate(self, x: Array, addend: Array | None, formula: Function | None, out: Array) -> None:
+        arguments = (x, addend, out, *function_arguments(formula), x.size)
+        self._launch.threads("activate", x.dtype, x.size, arguments)
 
     @covering()
     def activate_grad(self, dy: Array, x: Array, formula: Function, out: Array) -> None:
-        arguments = (dy, x, out, *_numbered(formula), x.size)
+        arguments = (dy, x, out, *function_arguments(formula), x.size)
         self._launch.threads("activate_grad", x.dtype, x.size, arguments)
+
+    @covering()
+    def prelu(self, x: Array, weight: Array, out: Array) -> None:
+        self._launch.threads("prelu", x.dtype, x.size, (x, weight, out, x.size // weight.size, x.size))
+
+    @covering()
+    def prelu_grad(self, dy: Array, x: Array, weight: Array, weight_grad: Array, dx: Array | None) -> None:
+        rows, length = weight.size, x.size // weight.size
+        parts, threads = parts_of_rows(rows, length)
+        sums = weight_grad if parts == 1 else self.scratch("gradient sums", (rows, parts), x.dtype)
+        arguments = (dy, x, weight, sums, dx, rows, length)
+        self._launch.grid("prelu_grad", x.dtype, (parts, rows), (threads,), arguments, 8 * threads)
+        if parts > 1:
+            self.sum_rows(sums, weight_grad)
 
     @covering()
     def softmax(self, x: Array, out: Array) -> None:
@@ -57,8 +93,3 @@ class CompiledActivationKernels(Launching, PortableActivationKernels):
     def log_softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
         F, N = len(y), y.size // len(y)
         self._launch.threads("log_softmax_grad", y.dtype, N, (dy, y, out, F, N))
-
-
-def _numbered(formula: Function) -> tuple[int, float, float]:
-    """The number of a function in functions.cuh, and its constants."""
-    return FUNCTIONS.index(formula.name), float(formula.a), float(formula.b)

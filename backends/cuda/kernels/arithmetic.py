@@ -1,7 +1,7 @@
 """Sums of rows. ``copy``, ``add``, ``clear`` and ``scale`` are one launch of CuPy's each."""
 
-from backends.cuda.kernels.launching import WARP, WARPS, Launching
-from backends.cuda.launch import THREADS
+from backends.cuda.kernels.launching import Launching, parts_of_rows, threads_for
+from backends.cuda.launch import ceil_div
 from backends.kernels.arithmetic import PortableArithmeticKernels
 from backends.kernels.covering import covering
 from backends.memory import Array
@@ -13,7 +13,7 @@ class CompiledArithmeticKernels(Launching, PortableArithmeticKernels):
     @covering()
     def sum_rows(self, x: Array, out: Array) -> None:
         rows, length = out.size, x.size // out.size
-        parts = max(1, min(WARPS // 4 // rows, length // 1024))  # a few long rows are split
+        parts, _ = parts_of_rows(rows, length)
         if parts == 1:
             self._sum_parts(x, out, rows, length, 1)
         else:
@@ -22,5 +22,5 @@ class CompiledArithmeticKernels(Launching, PortableArithmeticKernels):
             self._sum_parts(sums, out, rows, parts, 1)
 
     def _sum_parts(self, x: Array, out: Array, rows: int, length: int, parts: int) -> None:
-        threads = min(THREADS, max(WARP, 1 << (length // parts - 1).bit_length()))
+        threads = threads_for(ceil_div(length, parts))
         self._launch.grid("sum_rows", x.dtype, (parts, rows), (threads,), (x, out, rows, length), 8 * threads)

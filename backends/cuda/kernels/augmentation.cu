@@ -26,13 +26,6 @@ __device__ double times(double a, double b) { return __dmul_rn(a, b); }
 
 // --- draws
 
-// The hash of backends/kernels/hashing.py.
-__device__ unsigned scrambled(unsigned bits) {
-    bits = (bits ^ (bits >> 16)) * 0x7FEB352Du;
-    bits = (bits ^ (bits >> 15)) * 0x846CA68Bu;
-    return bits ^ (bits >> 16);
-}
-
 __device__ double rounded(double value) { return times(floor(times(value, UNIT) + 0.5), 1 / UNIT); }
 
 // Let a row of a table change what has been drawn for a sample, whose numbers are N apart.

@@ -39,7 +39,17 @@ __device__ int row_of_blocks() { return blockIdx.z * gridDim.y + blockIdx.y; }
 
 __device__ real positive(real value) { return value < 0 ? 0 : value; } // NaN stays NaN
 
+// A hash of 32 bits, that of backends/kernels/hashing.py.
+__device__ unsigned scrambled(unsigned bits) {
+    bits = (bits ^ (bits >> 16)) * 0x7feb352d;
+    bits = (bits ^ (bits >> 15)) * 0x846ca68b;
+    return bits ^ (bits >> 16);
+}
+
 __device__ int tiles_of(int size, int tile) { return (size + tile - 1) / tile; }
+
+// Where a part of `length` numbers begins.
+__device__ int begin_of(int part, int parts, int length) { return (int)((long long)length * part / parts); }
 
 __device__ bool within(int index, int size) { return (unsigned)index < (unsigned)size; }
 

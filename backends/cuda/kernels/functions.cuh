@@ -1,5 +1,18 @@
 // The functions of each number, in the order of backends/kernels/functions.py, which explains a and b.
-enum Function { RELU, TANH, LEAKY_RELU, ELU, GELU, GELU_TANH, SILU, SIGMOID, SOFTPLUS, HARD_SIGMOID, HARD_SWISH };
+enum Function {
+    NO_FUNCTION = -1,
+    RELU,
+    TANH,
+    LEAKY_RELU,
+    ELU,
+    GELU,
+    GELU_TANH,
+    SILU,
+    SIGMOID,
+    SOFTPLUS,
+    HARD_SIGMOID,
+    HARD_SWISH
+};
 
 const double CUBIC = 0.044715, TANH_SCALE = 1.5957691216057308; // sqrt(8 / pi)
 
@@ -16,6 +29,7 @@ __device__ real hard_sigmoid(real x) {
 
 __device__ real value_of(int function, real x, real a, real b) {
     switch (function) {
+    case NO_FUNCTION: return x;
     case RELU: return positive(x);
     case TANH: return tanh(x);
     case LEAKY_RELU: return x > 0 ? x : a * x;
@@ -35,6 +49,7 @@ __device__ real gate_slope(real share, real rise) { return share * (1 + rise * (
 
 __device__ real slope_of(int function, real x, real a, real b) {
     switch (function) {
+    case NO_FUNCTION: return 1;
     case RELU: return x > 0;
     case TANH: return 1 - tanh(x) * tanh(x);
     case LEAKY_RELU: return x > 0 ? 1 : a;

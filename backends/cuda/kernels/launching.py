@@ -6,8 +6,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from backends.cuda.launch import COUNTABLE, Launcher, ceil_div
+from backends.cuda.launch import COUNTABLE, THREADS, Launcher, ceil_div
 from backends.kernels.base import KernelSet
+from backends.kernels.functions import FUNCTIONS, Function
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
 from backends.memory import Array, Device, Shape
@@ -45,3 +46,24 @@ def gather_tiles(out: Array) -> tuple[Shape, Shape, int]:
 def window_sizes(window: Window) -> tuple[int, ...]:
     """The sizes of a window, as common.cuh defines them."""
     return *window.size, *window.stride, *window.padding, *window.dilation
+
+
+def function_arguments(formula: Function | None) -> tuple[int, float, float]:
+    """The number of a function in functions.cuh, which has one for None too, and its constants."""
+    if formula is None:
+        return -1, 0.0, 0.0
+    return FUNCTIONS.index(formula.name), float(formula.a), float(formula.b)
+
+
+def parts_of_rows(rows: int, length: int) -> tuple[int, int]:
+    """The number of parts that each row is reduced in, and the threads of each part.
+
+    A few long rows are split, into the same parts on every GPU.
+    """
+    parts = max(1, min(WARPS // 4 // rows, length // 1024))
+    return parts, threads_for(ceil_div(length, parts))
+
+
+def threads_for(length: int) -> int:
+    """The threads of a block that reduces so many numbers: whole warps, and a power of two."""
+    return min(THREADS, max(WARP, 1 << (length - 1).bit_length()))

@@ -1,6 +1,15 @@
 """Calls of kernels by name: (the kernel, its arguments), where arrays may be written to."""
 
-from helpers.kernel_calls import activations, arithmetic, augmentation, batches, losses, pooling, updates
+from helpers.kernel_calls import (
+    activations,
+    arithmetic,
+    augmentation,
+    batches,
+    losses,
+    normalization,
+    pooling,
+    updates,
+)
 
 CALLS = {
     **activations.CALLS,
@@ -8,6 +17,7 @@ CALLS = {
     **augmentation.CALLS,
     **batches.CALLS,
     **losses.CALLS,
+    **normalization.CALLS,
     **pooling.CALLS,
     **updates.CALLS,
 }
