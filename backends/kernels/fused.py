@@ -62,8 +62,10 @@ class FusedKernels(NormalizationKernels):
                 self.relu(y, y)
             return
         if bias is not None and bias.ndim > 1:
+            if scale is not None:
+                self.finish(y, scale, None, None)
             self.add_bias(y, bias)
-            bias = None
+            scale = bias = None
         zeros = self.scratch("zeros", y.shape[:1], y.dtype)
         self.clear(zeros)
         self.normalize(y, zeros, zeros, scale, bias, 1.0, y, formula)
