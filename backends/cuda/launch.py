@@ -13,7 +13,7 @@ from backends.errors import ArgumentError, DeviceUnavailable
 from backends.memory import Device, Shape
 from backends.text import first_line
 
-FOLDER = files("backends.cuda.kernels")
+FOLDER = files("backends.cuda") / "kernels"
 HEADERS = ("common.cuh", "functions.cuh")
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 THREADS = 256  # in a block
