@@ -459,3 +459,26 @@ def test_how_many_launches_a_loss_takes(name, large):
         with net.backend.active():
             loss.forward(y, labels, N, sums)
     assert counters.works == (many if large else few)
+
+
+TRAININGS = {
+    "Muon": (cnn.Muon, cnn.Focal),
+    "LAMB": (cnn.LAMB, lambda: cnn.CrossEntropy(class_weights=[1, 2, 1, 3])),
+    "EMA": (lambda: cnn.EMA(cnn.NAdam()), cnn.BCEWithLogits),
+    "RMSprop": (lambda: cnn.RMSprop(momentum=0.9, centered=True), cnn.Huber),
+}
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_recorded_training_with_norms_products_and_metrics_ends_with_the_same_bits(name, kernels):
+    optimizer, loss = TRAININGS[name]
+    options = {"metrics": [cnn.metrics.TopK(2), cnn.metrics.F1(), cnn.metrics.CalibrationError()]}
+    results = [
+        trained(
+            network(kernels), optimizer=optimizer(), loss=loss(), graph=graph, transforms=[cnn.ClipNorm(0.5)],
+            **options,
+        )
+        for graph in (True, False)
+    ]  # fmt: skip
+    assert_same(*results)
