@@ -290,6 +290,11 @@ def test_a_rehearsal_finds_what_a_step_needs_and_changes_nothing():
     assert {"dropout", "outer_product", "cross_entropy", "sgd"} <= names
 
 
+def test_a_rehearsal_finds_the_parts_of_a_batch_normalization():
+    _, names = rehearsed(cnn.BatchNorm1D())
+    assert {"moments", "normalize", "normalize_grad", "sgd"} <= names
+
+
 def test_a_rehearsal_ends_at_a_layer_of_a_users_own():
     own = Own()
     _, names = rehearsed(own)

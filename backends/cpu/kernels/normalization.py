@@ -11,7 +11,6 @@ from backends.cpu.compiled.jit import thread_count
 from backends.cpu.kernels.launching import INDICES, Launching, floats, function_of, or_nothing
 from backends.kernels.covering import covering, covers
 from backends.kernels.functions import Function
-from backends.kernels.fused import FusedKernels
 from backends.kernels.hashing import hash_limit
 from backends.kernels.normalization import PortableNormalizationKernels
 from backends.memory import Array
@@ -19,8 +18,6 @@ from backends.memory import Array
 
 class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
     """Normalization and dropout."""
-
-    normalize_and_track = FusedKernels.normalize_and_track  # unlike the portable one not recorded as one call
 
     @covering()
     def moments(self, x: Array, mean: Array, variance: Array) -> None:

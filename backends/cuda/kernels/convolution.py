@@ -117,10 +117,7 @@ class CompiledConvolutionKernels(Launching, PortableKernels):
             self._convolve_by_columns(x, weight, out, window, groups)
         else:
             super().conv2d(x, weight, out, window, groups)
-        if bias is not None:
-            self.add_bias(out, bias, rectify)
-        elif rectify:
-            self.relu(out, out)
+        self.finish(out, None, bias, RELU if rectify else None)
 
     def _in_reach(self, x: Array, y: Array, weight: Array) -> bool:
         """Whether the kernels can index ``x``, ``y`` and the columns of an output row."""
