@@ -15,6 +15,7 @@ from measurements.record import DONE, FAILED, KILLED, NO_DEVICE, NOT_STARTED, SK
 
 PROGRAM = Path(__file__).with_name("part.py")
 LEAST = 2.0  # seconds: with less left a part is not started
+PATIENCE = 5.0  # seconds that a killed process may take to end
 ENDED = (DONE, FAILED, SKIPPED, NO_DEVICE)  # outcomes that the process of a part writes itself
 
 
@@ -29,7 +30,6 @@ def run(part: Part, folder: Path, start: Sequence[str], limit: float) -> Record:
     Its output goes to the part's log. If this process is interrupted, the part is killed first.
     """
     record = Record(folder, part.name)
-    record.path.unlink(missing_ok=True)  # of an earlier run into the same folder
     if limit < LEAST:
         record.end(NOT_STARTED, "no time was left")
         return record
@@ -70,7 +70,8 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
             os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):  # it waits inside of the driver, which nobody can end
+        process.wait(PATIENCE)
 
 
 def run_all(
@@ -83,9 +84,12 @@ def run_all(
 ) -> None:
     """Run the parts in their order; all of them together take at most ``seconds``.
 
-    ``begins`` is called with each part and its limit, ``ended`` with its record.
+    What an earlier run has left of these parts in the folder is removed first. ``begins`` is called with each
+    part and its limit, ``ended`` with its record.
     """
     deadline = time.monotonic() + seconds
+    for part in parts:
+        Record(folder, part.name).path.unlink(missing_ok=True)
     for part in parts:
         limit = min(part.share * seconds, deadline - time.monotonic())
         begins(part, limit)

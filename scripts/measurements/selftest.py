@@ -14,16 +14,16 @@ def measure(device: str, record: Record) -> None:
     """Note the results of each kernel set and section as it ends."""
     results: dict[str, dict[str, object]] = {}
     absent: list[str] = []
-    failed = 0
+    passed = failed = 0
     for kernels in kernel_sets(device, note=absent.append):
         backend = backends.get(device, kernels)
         for name, checks in scorecard.SECTIONS.items():
             section = carry_out(checks, backend, partial(begin, record, kernels))
             results.setdefault(kernels, {})[name] = asdict(section)
-            failed += len(section.failed)
+            passed, failed = passed + section.passed, failed + len(section.failed)
             record.note(results=results, absent=absent)
     if failed:
-        raise Failed(f"{failed} checks failed")
+        raise Failed(f"{failed} of {passed + failed} checks failed")
 
 
 def begin(record: Record, kernels: str, check: Check) -> None:

@@ -239,7 +239,7 @@ record.note(half=1)
         wait = subprocess.Popen.wait
 
         def wait_until_it_hangs(process, limit=None):
-            if limit is None:
+            if limit == processes.PATIENCE:
                 return wait(process)
             select.select([reader], [], [])
             raise subprocess.TimeoutExpired("", limit)
@@ -268,6 +268,19 @@ record.note(half=1)
         found = run("record.end('done')", limit=1.0)
         assert (found.outcome, found.reason) == (NOT_STARTED, "no time was left")
         assert not found.log.exists()
+
+    def test_results_of_an_earlier_run_are_gone_before_the_first_part_begins(self, tmp_path, monkeypatch):
+        for name in ("device", "steps", "memory"):
+            Record(tmp_path, name).end(DONE)
+        left = []
+
+        def run(part, folder, command, limit):
+            left.append(sorted(file.name for file in folder.iterdir()))
+
+        monkeypatch.setattr(processes, "run", run)
+        parts = [PARTS["device"], PARTS["steps"]]
+        processes.run_all(parts, "cpu", tmp_path, 100.0, ended=lambda record: None)
+        assert left == [["memory.json"]] * 2
 
     def test_a_part_has_its_share_and_never_more_than_is_left(self, monkeypatch, tmp_path):
         clock, limits = iter([100.0, 100.0, 150.0, 190.0, 205.0]), []
@@ -463,7 +476,7 @@ def test_the_selftest_needs_no_command_line_and_counts_what_is_wrong(monkeypatch
 
     monkeypatch.setattr(scorecard, "SECTIONS", {"parity": checks})
     monkeypatch.setattr(selftest, "kernel_sets", lambda device, note: ["portable"])
-    with pytest.raises(Failed, match=r"^1 checks failed$"):
+    with pytest.raises(Failed, match=r"^1 of 2 checks failed$"):
         selftest.measure("cpu", record)
     parity = record.found["results"]["portable"]["parity"]
     assert (parity["passed"], [each["name"] for each in parity["failed"]]) == (1, ["wrong"])
