@@ -22,7 +22,7 @@ Before anything was timed, all libraries had to give the same outputs, loss and 
 the same weights and batch. Each row is from a process of its own, in which the libraries took turns; times
 are medians in milliseconds. "Times as fast" is the other library's time divided by ours.
 `scripts/benchmarks/bench_peers.py` describes what a step is. On a GPU, torch.compile uses the mode
-max-autotune, with the whole step compiled as one.
+max-autotune, with the whole step compiled as one, or all but its update if the network has normalizations.
 """
 MEMORY = """\
 What the process took from the device, including what the allocators keep for later. "Built" is after the
