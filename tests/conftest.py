@@ -15,7 +15,6 @@ from helpers.devices import DEVICES, cuda_missing
 
 import backends
 from backends.cpu import threads
-from cnn import cli
 
 with contextlib.suppress(ImportError):  # the tests that need it say so
     from hypothesis import settings
@@ -84,6 +83,8 @@ def kernels(request):
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
     """``command("train", ...)`` -> (exit code, standard output, standard error), in an empty folder."""
+    from cnn import cli  # needs Typer and Rich, which a machine that only runs the GPU tests may lack
+
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):

@@ -17,7 +17,7 @@ from cnn.support.errors import DisagreementError
 sys.path.append(str(ROOT / "scripts" / "benchmarks"))
 
 import bench_peers
-from peers import agreement, page, timing
+from peers import agreement, page, task, timing
 from peers.agreement import Record
 from peers.networks import NETWORKS
 from peers.peer import Absent
@@ -266,6 +266,23 @@ def test_the_step_that_is_compiled_as_one_is_the_eager_one(monkeypatch):
         np.testing.assert_allclose(whole.weights()[name], value, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(whole.probabilities(), eager.probabilities(), rtol=1e-5)
     assert whole.gradients() == {}
+
+
+def test_the_update_of_a_network_with_normalizations_is_not_compiled(monkeypatch):
+    pytest.importorskip("torch")
+    from peers import pytorch
+
+    modes = []
+    monkeypatch.setattr(pytorch, "compiled", lambda function, mode: modes.append(mode) or function)
+    monkeypatch.setattr(pytorch, "require", lambda device: None)
+    monkeypatch.setattr(task, "DATA_BYTES", 1 << 15)
+    monkeypatch.setattr(pytorch.Tensor, "to", lambda tensor, device: tensor)
+    monkeypatch.setattr(pytorch.nn.Module, "to", lambda module, device, memory_format: module)
+    start = bench_peers.CONTENDERS["torch.compile"].load("cuda")
+    whole, parts = (start(Task(setting(name))) for name in ("notebook", "airbench94"))
+    assert (type(whole), type(parts)) == (pytorch.CompiledStep, pytorch.Compiled)
+    assert set(modes) == {"max-autotune"}
+    assert all(np.isfinite(peer.to_host(peer.step())) for peer in (whole, parts))
 
 
 def test_jax_waits_for_its_device_only_when_told(monkeypatch):

@@ -61,10 +61,10 @@ def _load_channels_last(device: str) -> Start:
 
 
 def _load_compiled(device: str) -> Start:
-    from peers.pytorch import Compiled, CompiledStep, require
+    from peers.pytorch import Compiled, compiled_on_gpu, require
 
     require(device)
-    return Compiled if device == "cpu" else _with_sgd_alone(CompiledStep)
+    return Compiled if device == "cpu" else _with_sgd_alone(compiled_on_gpu)
 
 
 def _load_jax(device: str) -> Start:

@@ -33,7 +33,9 @@ class Ours(Peer):
         feed.start(task.order, np.full(len(feed), RATE))
         transforms = [cnn.ClipNorm(training.clip)] if training.clip else []
         totals = Totals(self.network)
-        self._step = TrainingStep(self.network, self._loss, optimizer, feed, totals, transforms=transforms)
+        self.training_step = TrainingStep(
+            self.network, self._loss, optimizer, feed, totals, transforms=transforms
+        )
         # (N, C, H, W) -> (C, H, W, N)
         self._x = backend.asarray(np.ascontiguousarray(np.moveaxis(task.x, 0, -1)))
 
@@ -43,7 +45,7 @@ class Ours(Peer):
         self._forward = backend.graph(recordable(forward))
 
     def step(self) -> Any:
-        self._step()
+        self.training_step()
         return self._loss.losses
 
     def infer(self) -> Any:

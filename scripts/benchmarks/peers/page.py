@@ -95,8 +95,9 @@ reads three vectors and writes two. The copy is of {CUDA_COPY_BYTES >> 20} MiB; 
 counted.
 
 PyTorch runs its own layers, batch first, in its default memory layout, with `torch.optim.SGD`;
-`torch.compile` uses its mode `max-autotune`, with fixed shapes and the whole step compiled as one; JAX runs
-one jitted step whose weights and velocity are donated. They use logits and cross entropy, which for two
+`torch.compile` uses its mode `max-autotune`, with fixed shapes and the whole step compiled as one, or all but
+the update if the network has normalizations; JAX runs one jitted step whose weights and velocity are donated.
+They use logits and cross entropy, which for two
 classes is equivalent to the notebook's softmax and binary cross entropy. Compiled code that is in the
 caches from earlier runs is not compiled again, so the first step is then shorter.
 """

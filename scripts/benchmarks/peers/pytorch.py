@@ -33,6 +33,8 @@ except ImportError as error:
 
 from torch import Tensor, nn
 
+MODE_ON_GPU = "max-autotune"  # of torch.compile
+
 
 class Eager(Peer):
     """The network as ``nn.Sequential`` of PyTorch's own layers, trained on its logits; batch first."""
@@ -127,8 +129,9 @@ class Compiled(Eager):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         torch.compiler.reset()  # it would go back to eager after a few batch sizes
-        self._loss = compiled(self._mean_loss)
-        self._forward = compiled(self.network)
+        mode = "default" if task.setting.device == "cpu" else MODE_ON_GPU
+        self._loss = compiled(self._mean_loss, mode)
+        self._forward = compiled(self.network, mode)
 
 
 class CompiledStep(Eager):
@@ -145,8 +148,8 @@ class CompiledStep(Eager):
         # else they would be copied into the CUDA graph's own memory in every step
         for tensor in (self._images, self._labels, self._x, *self._velocity.values()):
             torch._dynamo.mark_static_address(tensor)
-        self._train = compiled(self._update, mode="max-autotune")
-        self._forward = compiled(self.network, mode="max-autotune")
+        self._train = compiled(self._update, MODE_ON_GPU)
+        self._forward = compiled(self.network, MODE_ON_GPU)
 
     def step(self) -> Tensor:
         return self._train(next(self._batches))
@@ -166,6 +169,14 @@ class CompiledStep(Eager):
 
     def gradients(self) -> dict[str, Any]:
         return {}  # they are a matter of the compiled step
+
+
+def compiled_on_gpu(task: Task) -> Eager:
+    """The whole step compiled as one; without its update if a normalization changes its statistics in it.
+
+    ``torch.func`` cannot take the gradient of a function that changes them.
+    """
+    return Compiled(task) if task.network.statistics else CompiledStep(task)
 
 
 class Muon:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 LEFT = (  # columns of words
     "peer", "network", "phase", "fastest mode", "layer", "shape", "pass", "recipe", "data", "machine",
+    "part", "outcome", "reason", "fact", "value", "kernels", "section", "products", "library",
 )  # fmt: skip
 
 
