@@ -13,6 +13,7 @@ from backends.backend import Backend, Timer
 from backends.cpu.backend import CpuBackend
 from backends.cpu.threads import limit_threads
 from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, Notice, OutOfMemory
+from backends.exchange import on_host, shared
 from backends.kernels import Window
 from backends.memory import Array
 from backends.text import did_you_mean
@@ -82,16 +83,32 @@ def like(name: str, kernels: str, tf32: bool) -> Backend:
 
 
 def of(array: Array) -> Backend:
-    """The backend that ``array`` lies on."""
+    """The backend that ``array`` lies on: an array of NumPy, CuPy, or another library with DLPack.
+
+    Raises ArgumentError for anything else, and for an array on a device that cannot be used.
+    """
+    found = shared(array)
+    backend = None if found is None else owner(found)
+    if backend is None:
+        raise ArgumentError(
+            f"no backend owns a {type(array).__name__}: expected an array, as of NumPy, CuPy, PyTorch or JAX"
+        )
+    return backend
+
+
+def owner(array: Array) -> Backend | None:
+    """The backend that an array of NumPy or CuPy lies on; None for anything else."""
     for backend in list(_made.values()):
         if backend.owns(array):
             return backend
     if type(array).__module__.split(".")[0] == "cupy":
         return _get(f"cuda:{array.device.id}")
-    cpu = _get("cpu")
-    if not cpu.owns(array):
-        raise ArgumentError(f"no backend owns a {type(array).__name__}: expected a numpy or cupy array")
-    return cpu
+    return _get("cpu") if on_host(array) else None
+
+
+def named(name: str) -> Backend:
+    """The backend of this device with its best kernels; DeviceUnavailable if it cannot be used."""
+    return _get(name)
 
 
 def available() -> dict[str, Backend | DeviceUnavailable]:

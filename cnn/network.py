@@ -8,6 +8,7 @@ import numpy as np
 
 import backends
 from backends import Backend
+from backends.exchange import on_host
 from backends.memory import Array, Scratch, Shape
 from cnn.data.augmentation import views
 from cnn.data.checked import as_class_names, as_images, channels_last_advice, looks_channels_last
@@ -142,16 +143,19 @@ class Network(Freezable):
         tta: str | None = None,
         probabilities: bool = True,
     ) -> Any:
-        """Probabilities for host images: (N, C, H, W) or (N, H, W) -> (N, classes).
+        """Probabilities for images: (N, C, H, W) or (N, H, W) -> (N, classes) on the host.
 
+        The images lie on the host or on the network's device: arrays of NumPy, CuPy, PyTorch, JAX or any
+        library with ``__dlpack__`` or ``__cuda_array_interface__``. Those on the device are not copied if
+        they are contiguous, and bytes or floats of the network's dtype.
         Bytes are scaled as in training, floats are taken as they are, and then the network's
         ``preprocessing`` is applied. The output of a network that does not end in Softmax goes through one,
         unless it is a picture for each image, or ``probabilities`` is False, as for a network that was
         trained on several labels or on other numbers.
         With ``tta`` (test-time augmentation), such as "mirror" or "mirror,shifts=1", the outputs for several
         views of each image are averaged before that: see :func:`cnn.augment.views`. If memory runs out, the
-        batch size is halved. Raises ShapeError for images of another shape, DataError if ``images`` are not
-        images.
+        batch size is halved. Raises ShapeError for images of another shape, ArgumentError for images on
+        another device, DataError if ``images`` are not images.
         """
         images = as_images(images)
         self.check_images(images)
@@ -368,8 +372,16 @@ class Network(Freezable):
             )
 
     def check_images(self, images: Any) -> None:
-        """Raise ShapeError unless host images (N, C, H, W) are what the network was built for."""
+        """Raise an error unless images (N, C, H, W) are what the network was built for.
+
+        ShapeError if it was built for another shape, ArgumentError if they lie on another device.
+        """
         self.require_built()
+        if not (on_host(images) or self.backend.owns(images)):
+            raise ArgumentError(
+                f"the images lie on {backends.of(images).name}, the network on {self.backend.name}: build "
+                "the network there, or give images on the host, as backends.of(images).to_host(images)"
+            )
         if images.shape[1:] != self.input_shape:
             expected = f"(N, {', '.join(map(str, self.input_shape))})"
             last = looks_channels_last(images.shape)

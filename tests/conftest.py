@@ -81,6 +81,17 @@ def kernels(request):
 
 
 @pytest.fixture
+def standin(monkeypatch):
+    """The stand-in device as cuda:0, so that ``backends`` finds it for arrays on a GPU."""
+    from helpers.standin import StandInBackend
+
+    device = StandInBackend()
+    device.asked = "cuda:0", "auto", False
+    monkeypatch.setitem(backends._made, device.asked, device)
+    return device
+
+
+@pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
     """``command("train", ...)`` -> (exit code, standard output, standard error), in an empty folder."""
     from cnn import cli  # needs Typer and Rich, which a machine that only runs the GPU tests may lack

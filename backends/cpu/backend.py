@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from backends import exchange
 from backends.backend import Backend, Timer
 from backends.cpu import threads
 from backends.errors import DeviceUnavailable
@@ -40,6 +41,7 @@ class CpuBackend(Backend):
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         self.crossings += 1
+        host = exchange.host_array(host)
         if out is None:
             return np.asarray(host, dtype=dtype)
         out[...] = host

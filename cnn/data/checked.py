@@ -8,18 +8,22 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+import backends
+from backends.exchange import as_array, on_host, to_host
+from backends.memory import Array
 from backends.text import first_line
-from cnn.support.errors import DataError
+from cnn.data.samples import measured
+from cnn.support.errors import ArgumentError, DataError, DeviceLost, OutOfMemory
 from cnn.support.text import is_printable, short, text_width
 
-Array = np.ndarray
 Classes = int | Iterable[str] | None
 
 # A larger label is a mistake; a name for each class below it would fill the memory.
 MOST_CLASSES = 1 << 16
 CHANNELS = (1, 3, 4)  # grey, colour, colour with transparency
 _LEAST_SIDE = 5  # of pictures that may have channels last
-_LOOKED_AT = 1 << 18  # numbers at a time: they stay in the processor's cache, and a file is read only once
+# numbers on the host at a time: they stay in the processor's cache, and a file is read only once
+_LOOKED_AT = 1 << 18
 
 _IMAGES_ADVICE = {  # by the kind of a dtype
     "b": "; give images.astype(numpy.float32)",
@@ -44,10 +48,10 @@ def as_pair(
 ) -> tuple[Array, Array, int | None]:
     """Images (N, C, H, W), int64 labels (N,), and the width of the one-hot rows (None if there were none).
 
-    If ``soft``, rows that are not one-hot stay rows. Error messages use the names for the two arrays, for
-    example a file and an array in it.
+    The images stay where they lie, the labels are on the host. If ``soft``, rows that are not one-hot stay
+    rows. Error messages use the names for the two arrays, for example a file and an array in it.
     """
-    given_x, given_y = _as_array(images, images_name), _as_array(labels, labels_name)
+    given_x, given_y = _as_array(images, images_name), to_host(_as_array(labels, labels_name))
     if given_x.ndim <= 2 and given_y.ndim in (3, 4):
         raise DataError(
             f"{images_name}: shape {given_x.shape}, but {labels_name}: {given_y.shape}: "
@@ -81,19 +85,21 @@ def _require_as_many(
 
 
 def with_targets(images: Any, targets: Any) -> tuple[Array, Array]:
-    """Images (N, C, H, W), and targets (N, F) or (N, C, H, W)."""
+    """Images (N, C, H, W), and targets (N, F) or (N, C, H, W); pictures stay where they lie."""
     given = _as_array(images, "images")
     x = as_images(given, "images")
     if targets is images:
         return x, x
     array = _as_array(targets, "targets")
-    y = as_images(array, "targets", "target") if array.ndim in (3, 4) else _as_rows(array, "targets")
+    as_targets = as_images if array.ndim in (3, 4) else _as_rows
+    y = as_targets(array, "targets", "target")
     _require_as_many(x, y, given.shape, "images", "targets", "target")
     return x, y
 
 
-def _as_rows(array: Array, name: str) -> Array:
-    """Numbers (N,) or (N, F) as floats (N, F), or as bytes."""
+def _as_rows(given: Array, name: str, one: str) -> Array:
+    """Numbers (N,) or (N, F) as floats (N, F) on the host, or as bytes."""
+    array = to_host(given)
     if array.ndim not in (1, 2) or 0 in array.shape or array.dtype.kind not in "iuf":
         raise DataError(
             f"{name}: shape {array.shape}, dtype {array.dtype}: expected numbers (N,), (N, F), (N, H, W) or "
@@ -102,13 +108,13 @@ def _as_rows(array: Array, name: str) -> Array:
     dtype = np.uint8 if array.dtype == np.uint8 else _float_dtype(array)
     with np.errstate(all="ignore"):  # overflows become infinite and are refused below
         array = np.require(array, dtype=dtype, requirements=["C", "A"])
-    _refuse_infinite(array, name, "target")
+    _refuse_infinite(array, name, one)
     return array[:, None] if array.ndim == 1 else array
 
 
 def as_weights(weights: Any, count: int) -> Array:
     """A weight for each image: float64 (N,)."""
-    array = _as_array(weights, "weights")
+    array = to_host(_as_array(weights, "weights"))
     if array.shape != (count,) or array.dtype.kind not in "iuf":
         raise DataError(
             f"weights: shape {array.shape}, dtype {array.dtype}: expected one number for each of the "
@@ -211,6 +217,7 @@ def is_whole(value: object) -> TypeGuard[int]:
 def as_images(images: Any, name: str = "images", one: str = "image") -> Array:
     """Contiguous images (N, C, H, W) in a dtype of a Dataset; DataError if that is not possible.
 
+    They stay on the device that they lie on, and are not copied if they are contiguous and of such a dtype.
     Error messages use ``name`` for the array, and ``one`` for an image in it.
     """
     array = _as_array(images, name)
@@ -227,20 +234,29 @@ def as_images(images: Any, name: str = "images", one: str = "image") -> Array:
     if array.dtype == np.uint8:
         dtype: type[np.number[Any]] = np.uint8
     elif kind in "iu":
-        low, high = array.min(), array.max()
+        low, high = (int(end) for end in _ends(array))
         if low < 0 or high > 255:
             raise DataError(
                 f"{name}: {array.dtype} values from {low} to {high}: expected 0 to 255; "
-                f"pass other ranges as floats, scaled to 0..1{_scaling_advice(int(low), int(high))}"
+                f"pass other ranges as floats, scaled to 0..1{_scaling_advice(low, high)}"
             )
         dtype = np.uint8
     else:
         dtype = _float_dtype(array)
     with np.errstate(all="ignore"):  # overflows become infinite and are refused below
-        array = np.require(array, dtype=dtype, requirements=["C", "A"])
+        array = _contiguous(array, dtype)
         if kind == "f":
             _refuse_infinite(array, name, one)
     return array[:, None] if array.ndim == 3 else array
+
+
+def _contiguous(array: Array, dtype: Any) -> Array:
+    """The array itself, or a contiguous copy in ``dtype`` next to it."""
+    if on_host(array):
+        return np.require(array, dtype=dtype, requirements=["C", "A"])
+    backend = backends.of(array)
+    with backend.active():
+        return backend.xp.ascontiguousarray(array, dtype=dtype)
 
 
 def _float_dtype(array: Array) -> type[np.number[Any]]:
@@ -272,15 +288,20 @@ def _reshape_advice(shape: tuple[int, ...]) -> str:
 
 
 def _refuse_infinite(array: Array, name: str, one: str) -> None:
-    count = max(1, _LOOKED_AT // array[0].size)
+    count = max(1, _LOOKED_AT // array[0].size) if on_host(array) else len(array)
     for start in range(0, len(array), count):
         images = array[start : start + count]
-        if np.isfinite([images.min(), images.max()]).all():  # NaN is both
+        if np.isfinite(_ends(images)).all():  # NaN is both
             continue
-        finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
+        finite = np.isfinite(_ends(images, tuple(range(1, images.ndim)))).all(axis=0)
         raise DataError(
             f"{name}: {one} {start + finite.argmin()} contains NaN or infinity: expected finite numbers"
         )
+
+
+def _ends(array: Array, axis: tuple[int, ...] | None = None) -> list[Any]:
+    """The lowest and highest numbers, on the host."""
+    return measured(array, lambda numbers: [numbers.min(axis), numbers.max(axis)])
 
 
 def _as_labels(labels: Any, names: tuple[str, ...] | None, name: str, soft: bool) -> tuple[Array, int | None]:
@@ -371,15 +392,12 @@ def _as_array(values: Any, name: str) -> Array:
                 f"{name}.filled(0)"
             )
     try:
-        return np.asarray(values)
-    except MemoryError:
+        return as_array(values, name)
+    except (MemoryError, OutOfMemory, DeviceLost):
         raise
-    except Exception as error:  # ragged rows, or an array of another library
+    except ArgumentError as error:
+        raise DataError(str(error)) from error
+    except Exception as error:  # ragged rows, or an object that does not convert itself
         reason = short(first_line(error) or type(error).__name__, 200)
-        if hasattr(values, "detach"):  # PyTorch's
-            advice = f"give {name}.detach().cpu().numpy()"
-        elif "inhomogeneous" in reason:
-            advice = "expected items of the same size"
-        else:
-            advice = "expected a plain array"
+        advice = f"expected {'items of the same size' if 'inhomogeneous' in reason else 'a plain array'}"
         raise DataError(f"{name}: cannot be converted to a NumPy array ({reason}): {advice}") from error

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from backends.exchange import to_host
+from backends.memory import Array
 from backends.text import did_you_mean
 from cnn.data.checked import (
-    Array,
     Classes,
     as_names,
     as_pair,
@@ -20,7 +21,7 @@ from cnn.data.checked import (
 )
 from cnn.data.layouts import Named, from_texts
 from cnn.data.readers.mapped import Place, place
-from cnn.data.samples import Samples
+from cnn.data.samples import HostCopy, Samples, picked
 from cnn.support.errors import DataError, OutOfMemory
 from cnn.support.random import SPLIT, generator
 from cnn.support.text import dimensions, some_of
@@ -36,7 +37,9 @@ class Dataset:
     ----------
     images
         (N, H, W) or (N, C, H, W): uint8, other integers from 0 to 255, or floats (taken as they are).
-        They may be larger than memory: ``np.load("x.npy", mmap_mode="r")``.
+        They may be larger than memory: ``np.load("x.npy", mmap_mode="r")``. Arrays of CuPy, PyTorch, JAX and
+        any library with ``__dlpack__`` or ``__cuda_array_interface__`` stay on the device that they lie on;
+        a network on that device trains on them without a copy.
     labels
         Integers (N,) that count the classes from 0, strings (N,) that name them, one-hot rows (N, K), or rows
         of numbers from 0 to 1: probabilities of the classes (soft labels), or a 1 for each class of an image
@@ -55,10 +58,12 @@ class Dataset:
     Attributes
     ----------
     images
-        (N, C, H, W), contiguous; uint8, float32 or float64. Shared with the passed array if it is
-        already in this form, and never written to; otherwise converted in memory, also from a mapped file.
+        (N, C, H, W), contiguous; uint8, float32 or float64; of NumPy, or of CuPy on a GPU. Shared with the
+        passed array if it is already in this form, and never written to; otherwise converted next to it in
+        memory, also from a mapped file. A set that is pickled puts them on the device of the same name.
     targets
         What the network's output is compared with: labels, int64 (N,), or rows or other arrays of numbers.
+        Those of one or two axes are on the host, copied once if they were passed on a device.
     labels
         The same; DataError if the set has no classes.
     classes
@@ -170,14 +175,18 @@ class Dataset:
             raise DataError(f"{what} needs a class for each image, but {self!r} has {kind} for each")
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state to copy or pickle: for arrays in a mapped file, their location in the file."""
-        both = {name: place(getattr(self, name)) for name in ("images", "targets")}
-        kept = vars(self) | {name: where for name, where in both.items() if where}
+        """The state to copy or pickle, with the location of arrays in a mapped file or on a device."""
+        both = {name: getattr(self, name) for name in ("images", "targets")}
+        moved = {name: place(array) or HostCopy.of(array) for name, array in both.items()}
+        kept = vars(self) | {name: where for name, where in moved.items() if where}
         return kept | ({"targets": None} if self.targets is self.images else {})
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         vars(self).update(
-            {name: value.map() if isinstance(value, Place) else value for name, value in kept.items()}
+            {
+                name: value.map() if isinstance(value, Place | HostCopy) else value
+                for name, value in kept.items()
+            }
         )
         self.targets = self.images if self.targets is None else self.targets
 
@@ -195,9 +204,9 @@ class Dataset:
         """A hash of the labels and some of the images, which identifies the data set."""
         some = np.linspace(0, len(self) - 1, _COMPARED).astype(int)
         is_large = self.targets.ndim > 2
-        digest = hashlib.sha256((self.targets[some] if is_large else self.targets).tobytes())
-        for position in some:
-            digest.update(self.images[position].tobytes())
+        targets = to_host(picked(self.targets, some)) if is_large else self.targets
+        digest = hashlib.sha256(targets.tobytes())
+        digest.update(to_host(picked(self.images, some)).tobytes())
         if self.weights is not None:
             digest.update(self.weights.tobytes())
         return digest.hexdigest()
@@ -276,12 +285,13 @@ class Dataset:
     def _part(self, keep: Array, targets: Array, classes: tuple[str, ...]) -> "Dataset":
         first, count = int(keep.argmax()), int(keep.sum())
         run = slice(first, first + count)
-        chosen = run if keep[run].all() else keep  # a view may suffice; the images may be larger than memory
+        is_run = keep[run].all()  # a view suffices then; the images may be larger than memory
+        chosen = np.flatnonzero(keep)
         try:
-            images = self.images[chosen]
-            part = images if targets is self.images else targets[chosen]
-            weights = None if self.weights is None else self.weights[chosen]
-            return Dataset.checked(images, part, classes, self.notes, weights, self.fit)
+            part = Samples(self.images, targets, self.weights).map(
+                lambda array: array[run] if is_run else picked(array, chosen)
+            )
+            return Dataset.checked(part.images, part.targets, classes, self.notes, part.weights, self.fit)
         except MemoryError:
             raise OutOfMemory(
                 "cpu",

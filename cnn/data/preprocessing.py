@@ -8,10 +8,12 @@ import numpy as np
 
 from cnn.data.dataset import Dataset
 from cnn.data.fitting import require_fit
+from cnn.data.samples import measured
 from cnn.support.arguments import number, shown
 from cnn.support.errors import ArgumentError
 
 _AT_ONCE = 1 << 18  # numbers that are read at a time, so that a mapped file is never copied as a whole
+_AXES = (0, 2, 3)  # all but that of the channels
 BYTE = 255  # bytes are divided by this
 
 
@@ -108,27 +110,37 @@ def _pieces(images: Any) -> Iterator[Any]:
 
 def _moments_of_bytes(images: Any) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel in 0..1, from whole numbers without rounding."""
-    channels = range(images.shape[1])
-    counts = np.zeros((len(channels), BYTE + 1), dtype=np.int64)
-    for piece in _pieces(images):
-        for channel in channels:
-            counts[channel] += np.bincount(piece[:, channel].ravel(), minlength=BYTE + 1)
+    n = images.size // images.shape[1]
     mean, std = [], []
-    for histogram in counts.tolist():
-        n = sum(histogram)
-        total = sum(value * count for value, count in enumerate(histogram))
-        squares = sum(value * value * count for value, count in enumerate(histogram))
+    totals, squares = measured(images, _sums_of_bytes)
+    for total, square in zip(totals.tolist(), squares.tolist(), strict=True):
         mean.append(total / (n * BYTE))
-        std.append(((n * squares - total * total) / (n * BYTE) ** 2) ** 0.5)
+        std.append(((n * square - total * total) / (n * BYTE) ** 2) ** 0.5)
     return mean, std
+
+
+def _sums_of_bytes(images: Any) -> list[Any]:
+    """The sums of the bytes of each channel, and of their squares: (C,) each."""
+    total = square = 0
+    for piece in _pieces(images):
+        numbers = piece.astype(np.int32)
+        total = total + numbers.sum(axis=_AXES, dtype=np.int64)
+        square = square + (numbers * numbers).sum(axis=_AXES, dtype=np.int64)
+    return [total, square]
 
 
 def _moments_of_floats(images: Any) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel in float64."""
-    n, axes = images.size // images.shape[1], (0, 2, 3)
-    mean = sum(piece.sum(axis=axes, dtype=np.float64) for piece in _pieces(images)) / n
+    mean, square, varies = measured(images, _means_of_floats)
+    return mean.tolist(), np.where(varies, np.sqrt(square), 0).tolist()  # the mean may be rounded
+
+
+def _means_of_floats(images: Any) -> list[Any]:
+    """The mean of each channel, the mean square of the differences from it, and whether there are any."""
+    n = images.size // images.shape[1]
+    mean = sum(piece.sum(axis=_AXES, dtype=np.float64) for piece in _pieces(images)) / n
     across = mean.reshape(-1, 1, 1)
-    squares = sum(np.square(piece - across).sum(axis=axes) for piece in _pieces(images))
+    square = sum(((piece - across) ** 2).sum(axis=_AXES) for piece in _pieces(images)) / n
     first = images[0, :, :1, :1]
-    varies = sum((piece != first).any(axis=axes) for piece in _pieces(images))
-    return mean.tolist(), np.where(varies, np.sqrt(squares / n), 0).tolist()  # the mean may be rounded
+    varies = sum((piece != first).any(axis=_AXES) for piece in _pieces(images))
+    return [mean, square, varies]

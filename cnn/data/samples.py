@@ -1,8 +1,12 @@
-"""The arrays of a data set, without what they mean."""
+"""The arrays of a data set, without what they mean. Each lies on the host or on a device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import backends
+from backends import Backend
+from backends.exchange import on_host, to_host
 
 
 @dataclass(frozen=True)
@@ -34,3 +38,38 @@ class Samples:
         """The arrays that there are, each once."""
         arrays = [self.images, None if self.is_own_target else self.targets, self.weights]
         return [array for array in arrays if array is not None]
+
+
+@dataclass(frozen=True)
+class HostCopy:
+    """A host copy of an array, and its device. Arrays on a device are pickled as this."""
+
+    backend: Backend
+    array: Any
+
+    @classmethod
+    def of(cls, array: Any) -> "HostCopy | None":
+        """The copy of an array that lies on a device; None for an array on the host."""
+        return None if on_host(array) else cls(backends.of(array), to_host(array))
+
+    def map(self) -> Any:
+        """The array, on the device of the same name."""
+        return self.backend.asarray(self.array)
+
+
+def picked(array: Any, positions: Any) -> Any:
+    """The entries of an array at these positions, on the device that it lies on."""
+    if on_host(array):
+        return array[positions]
+    backend = backends.of(array)
+    with backend.active():
+        return backend.xp.take(array, backend.asarray(positions), axis=0)
+
+
+def measured(array: Any, measure: Callable[[Any], list[Any]]) -> list[Any]:
+    """What ``measure`` computes of an array, on the device that it lies on; each is brought to the host."""
+    if on_host(array):
+        return measure(array)
+    backend = backends.of(array)
+    with backend.active():
+        return [backend.to_host(each) for each in measure(array)]

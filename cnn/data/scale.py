@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from cnn.data.samples import measured
+
 _LOOKED_AT = 1 << 22  # values, of the first images
 _FEW_LEVELS = 16  # as in masks of 0 and 1, or digits of 8x8 pixels
 _ROUNDING = 0.01  # beyond -1..1, as after resizing a picture
@@ -26,7 +28,7 @@ def scale_note(images: Any, name: str, trained_on: Any = None) -> str | None:
             f"{_shown(trained_on, first, last)}: scale both the same way"
         )
     if images.dtype == np.uint8:
-        highest = _some(images).max()
+        (highest,) = measured(_some(images), lambda some: [some.max()])
         if not 1 <= highest <= _FEW_LEVELS:
             return None
         return (
@@ -52,8 +54,10 @@ def _some(images: Any) -> Any:
 
 def _range(images: Any) -> tuple[float, float]:
     """The lowest and highest value that the network gets; for bytes, the possible values."""
-    some = _some(images)
-    return (0.0, 1.0) if images.dtype == np.uint8 else (float(some.min()), float(some.max()))
+    if images.dtype == np.uint8:
+        return 0.0, 1.0
+    low, high = measured(_some(images), lambda some: [some.min(), some.max()])
+    return float(low), float(high)
 
 
 def _shown(images: Any, low: float, high: float) -> str:
@@ -63,5 +67,7 @@ def _shown(images: Any, low: float, high: float) -> str:
 def _is_standardized(images: Any) -> bool:
     """Whether the images have a mean of about 0 and a standard deviation of about 1, which trains well."""
     with np.errstate(over="ignore", invalid="ignore"):
-        mean, deviation = _some(images).mean(dtype=np.float64), _some(images).std(dtype=np.float64)
+        mean, deviation = measured(
+            _some(images), lambda some: [some.mean(dtype=np.float64), some.std(dtype=np.float64)]
+        )
     return bool(abs(mean) < 0.5 and 0.5 < deviation < 2)

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
+from backends.exchange import on_host
 from backends.memory import Array, Upload
 from cnn.data.readers.mapped import mapping
 from cnn.data.samples import Samples
+from cnn.support.errors import ArgumentError
 
 
 def stored_dtype(array: Any, dtype: str) -> Any:
@@ -20,8 +22,11 @@ def stored_dtype(array: Any, dtype: str) -> Any:
 def is_too_large(backend: Backend, data: Samples, dtype: str) -> bool:
     """Whether a data set should stay on the host, because it does not fit on the device.
 
-    This also holds for arrays in a mapped file that would have to be converted in memory.
+    This also holds for arrays in a mapped file that would have to be converted in memory. A data set that
+    lies on the device already stays there.
     """
+    if not all(map(on_host, data.arrays)):
+        return False
     size = 0
     for array in data.arrays:
         stored = stored_dtype(array, dtype)
@@ -64,6 +69,11 @@ class Streamed:
     """
 
     def __init__(self, backend: Backend, data: Samples, dtype: str) -> None:
+        if not all(map(on_host, data.arrays)):
+            raise ArgumentError(
+                f"stream is True, but the data lie on {backend.name} already: leave stream out, or give "
+                "arrays on the host"
+            )
         self._backend, self._data, self._dtype = backend, data, dtype
         self.stored = Samples(None, None)
 

@@ -54,7 +54,7 @@ def watch(network: Network, x: Array, see: Callable[[Layer, Array], None]) -> No
 
 
 def as_batch(network: Network, images: Any) -> Array:
-    """Host images (N, C, H, W) as one preprocessed batch (C, H, W, N) on the network's device."""
+    """Images (N, C, H, W) as one preprocessed batch (C, H, W, N) on the network's device."""
     network.check_images(images)
     feed = Feed(
         network.backend, network.dtype, images, None, len(images), preprocessing=network.preprocessing

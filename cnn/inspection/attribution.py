@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.exchange import to_host
 from backends.memory import Array
 from cnn.data.checked import as_images
 from cnn.inspection.activations import as_batch
@@ -29,7 +30,7 @@ def saliency(network: Network, images: Any, classes: Sequence[int]) -> Any:
     network
         A network whose output is a number for each class.
     images
-        Host images (N, C, H, W), as :meth:`Sequential.predict` takes them.
+        Images (N, C, H, W), as :meth:`Sequential.predict` takes them.
     classes
         A class for each image.
 
@@ -61,7 +62,7 @@ def occlusion(
     network
         A network whose output is a number for each class.
     image
-        A host image (C, H, W), as :meth:`Sequential.predict` takes a batch of them.
+        An image (C, H, W), as :meth:`Sequential.predict` takes a batch of them.
     label
         The class.
     size
@@ -71,7 +72,7 @@ def occlusion(
 
     Raises ShapeError or ArgumentError if an argument does not suit the network.
     """
-    (image,) = as_images(image[None])
+    (image,) = to_host(as_images(image[None]))
     _require_classes(network, [label], 1)
     H, W = image.shape[1:]
     size = max(1, round(min(H, W) / PATCHES)) if size is None else min(whole("size", size), H, W)

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from backends.exchange import to_host
 from cnn.data.dataset import Dataset
 from cnn.data.preprocessing import Preprocessing
+from cnn.data.samples import picked
 from cnn.layers import Conv2D
 from cnn.network import Network
 from cnn.support.arguments import instance
@@ -72,7 +74,7 @@ def _second_moments(network: Network, train: Dataset, first: Conv2D) -> Any:
 
     The images are prepared as the network does. They come from the whole set, which may be sorted by class.
     """
-    patches = _patches(train.images[:1], first)  # of each image
+    patches = _patches(np.empty((1, *train.shape)), first)  # of each image
     images = min(IMAGES, max(1, PATCHES // len(patches)), len(train))
     chosen = np.linspace(0, len(train) - 1, images).astype(int)
     preprocessing = network.preprocessing or Preprocessing.none(network.input_shape[0])
@@ -80,7 +82,7 @@ def _second_moments(network: Network, train: Dataset, first: Conv2D) -> Any:
     at_once = max(1, AT_ONCE // patches.size)
     products, count = 0.0, 0
     for start in range(0, images, at_once):
-        numbers = train.images[chosen[start : start + at_once]]
+        numbers = to_host(picked(train.images, chosen[start : start + at_once]))
         patches = _patches((numbers - shift[:, None, None]) * scale[:, None, None], first)
         products, count = products + patches.T @ patches, count + len(patches)
     return products / count

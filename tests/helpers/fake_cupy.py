@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from helpers.foreign_arrays import memory_by_dlpack
 from helpers.host_cuda import RawModule
 
 
@@ -222,6 +223,15 @@ def copy_into(array, out=None):
     return out
 
 
+def on_gpu(array):
+    """As cupy.from_dlpack: the memory of another library's array, on its GPU."""
+    kind, index = array.__dlpack_device__()
+    assert kind == 2
+    shared = memory_by_dlpack(array).view(FakeArray)
+    shared.index = index
+    return shared
+
+
 def fake_cupy(devices=1, gemm=gemm_ex):
     """``devices`` is a number, or what asking for it raises."""
 
@@ -247,9 +257,16 @@ def fake_cupy(devices=1, gemm=gemm_ex):
     cupy.ndarray = FakeArray
     for name in ("arange", "empty", "ones", "zeros"):
         setattr(cupy, name, on_device(getattr(np, name)))
-    cupy.asarray = on_device(lambda host, dtype=None: np.array(host, dtype=dtype))
+    copy = on_device(lambda host, dtype=None: np.array(host, dtype=dtype))
+
+    def asarray(a, dtype=None):
+        stays = isinstance(a, FakeArray) and a.index == FakeDevice.current and dtype in (None, a.dtype)
+        return a if stays else copy(a, dtype)
+
+    cupy.asarray = asarray
     cupy.ascontiguousarray = lambda a, dtype=None: np.asanyarray(a, dtype=dtype, order="C")
     cupy.asnumpy = copy_into
+    cupy.from_dlpack = on_gpu
     pool = SimpleNamespace(
         total_bytes=lambda: 30,
         used_bytes=lambda: 20,

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from backends.exchange import as_array, to_host
 from backends.memory import Array
 from cnn.data.checked import as_images
 from cnn.data.dataset import Dataset
 from cnn.data.preprocessing import Preprocessing
+from cnn.data.samples import picked
 from cnn.network import Network
 from cnn.saving.c_code.floats import Float32
 from cnn.saving.c_code.int8 import Int8
@@ -82,7 +84,7 @@ def export(
     if calibration is None:
         arithmetic: Float32 | Int8 = Float32(program_of(network), preprocessing)
     else:
-        images = np.asarray(calibration) if preprocessing is None else as_images(calibration)
+        images = to_host(as_array(calibration) if preprocessing is None else as_images(calibration))
         network.check_images(images)
         program = program_of(network, _prepared(network, preprocessing, images))
         arithmetic = Int8(program, preprocessing, network, images.dtype == np.uint8)
@@ -122,7 +124,7 @@ def calibration_images(train: Dataset, class_names: Sequence[str], seed: int = 0
         )
     count = min(IMAGES, places.size)
     chosen = random.generator(seed, random.CALIBRATION).choice(places, count, replace=False)
-    return train.images[np.sort(chosen)]
+    return to_host(picked(train.images, np.sort(chosen)))
 
 
 def header_of(path: Path) -> Path:

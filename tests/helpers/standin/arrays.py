@@ -10,6 +10,7 @@ from helpers.standin.modules import xp
 from helpers.standin.work import Tape, counters, do, refuse_while_recording
 
 Number = bool | int | float | complex | np.generic
+CUDA = 2, 0  # DLPack's numbers for the device
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,9 @@ class Array:
     ) -> "Array":
         return xp.mean(self, axis, dtype, out, keepdims)
 
+    def std(self, axis: Any = None, dtype: Any = None, out: "Array | None" = None) -> "Array":
+        return xp.std(self, axis, dtype, out)
+
     def max(self, axis: Any = None, out: "Array | None" = None, keepdims: bool = False) -> "Array":
         return xp.max(self, axis, out, keepdims)
 
@@ -233,6 +237,22 @@ class Array:
     def __format__(self, specification: str) -> str:
         return format(self.get(), specification)
 
+    # exchange with other libraries, which find a GPU's memory
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return CUDA
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> Any:
+        if stream is None:  # as NumPy asks
+            raise BufferError("a device's memory is for consumers that name the stream they compute on")
+        return self._host.__dlpack__(max_version=max_version, copy=copy)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self._host.__array_interface__ | {"version": 3, "stream": 1}
+
     # conversions by accident, and what has a place of its own: refused
 
     def __array__(self, *arguments: Any, **keywords: Any) -> Any:
@@ -248,6 +268,11 @@ class Array:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError("a device array is never pickled: use backend.to_host")
+
+
+def foreign(host: np.ndarray) -> Array:
+    """An array in memory that another library allocated."""
+    return view_of(host, Array(np.empty(0)))
 
 
 def host_of(array: Any) -> np.ndarray:

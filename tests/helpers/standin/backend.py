@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from backends import exchange
 from backends.backend import Backend, Timer
 from backends.cpu.backend import CpuTimer
 from backends.errors import DeviceLost
@@ -25,6 +26,7 @@ class StandInBackend(Backend):
     def __init__(self, kernels: str = "portable", column_bytes: int = 1 << 20) -> None:
         self.column_bytes = column_bytes
         self.room = 1 << 34  # for a data set
+        self.crossed: list[int] = []  # the bytes of each crossing
         super().__init__("standin:0", kernels)
 
     @property
@@ -50,6 +52,7 @@ class StandInBackend(Backend):
     def reset_counters(self) -> None:
         counters.reset()
         self.crossings = 0
+        self.crossed.clear()
 
     @property
     def signal(self) -> ModuleType:
@@ -60,11 +63,16 @@ class StandInBackend(Backend):
         return special
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
+        host = host if isinstance(host, Array) else exchange.as_array(host)
         if isinstance(host, Array):
-            raise TypeError("backend.asarray takes host data: this array is on the device already")
+            with self.active():
+                if out is None:
+                    return xp.asarray(host, dtype=dtype)
+                xp.copyto(out, host)
+                return out
         refuse_while_recording("a copy from the host")
-        self.crossings += 1
         data = np.array(host, dtype=dtype, order="C")
+        self._count_crossing(data)
         if out is None:
             with self.active():
                 return Array(data)
@@ -75,8 +83,12 @@ class StandInBackend(Backend):
 
     def to_host(self, array: Array) -> np.ndarray:
         refuse_while_recording("a copy to the host")
-        self.crossings += 1
+        self._count_crossing(host_of(array))
         return np.array(host_of(array), order="C")
+
+    def _count_crossing(self, data: np.ndarray) -> None:
+        self.crossings += 1
+        self.crossed.append(data.nbytes)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, Array)

@@ -8,12 +8,15 @@ import numpy as np
 import scipy.signal
 import scipy.special
 
+from helpers.foreign_arrays import memory_by_dlpack, memory_by_interface
 from helpers.host_cuda import RawModule
 from helpers.standin.arrays import (
+    CUDA,
     Array,
     Number,
     count_hidden_copy,
     derived,
+    foreign,
     host_of,
     make,
     operand_of,
@@ -125,6 +128,11 @@ def _listed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_listed
+def std(a: Array, axis: Any = None, dtype: Any = None, out: Array | None = None) -> Array:
+    return _reduce(np.std, a, out, axis=axis, dtype=dtype)
+
+
+@_listed
 def argmax(a: Array, axis: int | None = None, *, out: Array | None = None, keepdims: bool = False) -> Array:
     # out by name only: its position is another one in CuPy
     return _reduce(np.argmax, a, out, axis=axis, keepdims=keepdims)
@@ -184,11 +192,20 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Ar
 
 @_listed
 def asarray(a: Array, dtype: Any = None) -> Array:
+    if not isinstance(a, Array) and hasattr(a, "__cuda_array_interface__"):
+        a = foreign(memory_by_interface(a))
     if not isinstance(a, Array):
         raise TypeError(
             f"xp.asarray of {type(a)} is a transfer: use backend.asarray, or xp.full for a number"
         )
     return derived(lambda: np.asarray(a._host, dtype=dtype), a)
+
+
+@_listed
+def from_dlpack(array: Any) -> Array:
+    if array.__dlpack_device__() != CUDA:
+        raise TypeError(f"CuPy takes memory of a GPU, not of {array.__dlpack_device__()}")
+    return foreign(memory_by_dlpack(array))
 
 
 @_listed

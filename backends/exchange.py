@@ -1,0 +1,126 @@
+"""Arrays of other libraries, taken where they lie: by DLPack, or by ``__cuda_array_interface__``.
+
+Nothing is needed in the other direction: the arrays of a backend are NumPy's or CuPy's, which have the
+protocols themselves.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
+from backends.memory import Array
+from backends.text import first_line
+
+_HOST, _CUDA = (1, 3, 11), (2, 13)  # DLPack's numbers for memory: CPU, pinned by CUDA, by ROCm; GPU, managed
+_DTYPES = {
+    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    *("float16", "float32", "float64", "complex64", "complex128"),
+}
+
+
+def as_array(values: Any, name: str = "array") -> Array:
+    """``values`` as an array of NumPy, or of the device that they lie on.
+
+    An array of any library shares its memory with the result; everything else is converted as by
+    ``numpy.asarray``. ArgumentError as :func:`shared`.
+    """
+    found = shared(values, name)
+    return np.asarray(values) if found is None else found
+
+
+def host_array(values: Any, name: str = "array") -> Any:
+    """:func:`as_array` of values on the host; ArgumentError for an array on another device."""
+    array = as_array(values, name)
+    if on_host(array):
+        return array
+    raise ArgumentError(
+        f"{name}: it lies on {_owner(array).name}, expected an array on the host: give "
+        f"backends.of({name}).to_host({name})"
+    )
+
+
+def on_host(array: object) -> bool:
+    """Whether this is an array of NumPy."""
+    return isinstance(array, np.ndarray)
+
+
+def to_host(array: Array) -> Any:
+    """A NumPy array as it is, or a copy of an array that lies on a device."""
+    return array if on_host(array) else _owner(array).to_host(array)
+
+
+def shared(values: Any, name: str = "array") -> Array | None:
+    """An array of any library as one of NumPy or CuPy in the same memory; None if ``values`` is no array.
+
+    Raises ArgumentError, whose message begins with ``name``, for numbers that NumPy does not have, such as
+    bfloat16, for a tensor that requires grad, and for memory that cannot be used here.
+    """
+    if on_host(values) or _owner(values) is not None:
+        return values
+    has_dlpack = hasattr(values, "__dlpack_device__")
+    if not has_dlpack and not hasattr(values, "__cuda_array_interface__"):
+        return None
+    _require_plain(values, name)
+    with _refusals(values, name):
+        kind, index = values.__dlpack_device__() if has_dlpack else (_CUDA[0], 0)
+        if kind in _HOST:  # __array__ comes first, since NumPy's arrays by DLPack may be read-only
+            return np.asarray(values) if hasattr(values, "__array__") else np.from_dlpack(values)
+        if kind not in _CUDA:
+            device = getattr(values, "device", f"a device that DLPack numbers {int(kind)}")
+            raise ArgumentError(
+                f"{name}: it lies on {device}, expected the host or a CUDA GPU: copy it to the host first"
+            )
+        return _on_gpu(values, f"cuda:{index}", name, has_dlpack)
+
+
+def _owner(array: Any) -> Any:
+    import backends
+
+    return backends.owner(array)
+
+
+def _on_gpu(values: Any, device: str, name: str, has_dlpack: bool) -> Array:
+    """An array on a GPU as one of CuPy; the work that was queued before on its stream comes first."""
+    import backends
+
+    try:
+        backend = backends.named(device)
+    except DeviceUnavailable as error:
+        raise ArgumentError(
+            f"{name}: it lies on {device}, which cannot be used here ({error.cause}): copy it to the host "
+            "first"
+        ) from error
+    with backend.active():
+        return backend.xp.from_dlpack(values) if has_dlpack else backend.xp.asarray(values)
+
+
+def _require_plain(values: Any, name: str) -> None:
+    """Raise ArgumentError for a tensor that requires grad, or whose dtype NumPy does not have."""
+    if getattr(values, "requires_grad", False):
+        raise ArgumentError(
+            f"{name}: this tensor requires grad, but no gradient would reach it: give {name}.detach()"
+        )
+    dtype = getattr(values, "dtype", None)
+    known = getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]  # "torch.uint8" and the like
+    if dtype is not None and known not in _DTYPES:
+        raise ArgumentError(
+            f"{name}: dtype {known}, which NumPy does not have: give {name}.float() in PyTorch, or "
+            f'{name}.astype("float32") in JAX'
+        )
+
+
+@contextmanager
+def _refusals(values: Any, name: str) -> Iterator[None]:
+    """Convert an exception of the library that ``values`` is from to a sentence."""
+    try:
+        yield
+    except (ArgumentError, DeviceLost, OutOfMemory, MemoryError):
+        raise
+    except Exception as error:  # each library raises others
+        raise ArgumentError(
+            f"{name}: this {type(values).__name__} cannot be shared ({first_line(error)}): expected a dense "
+            "array on the host or on a CUDA GPU"
+        ) from error
