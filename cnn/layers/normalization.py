@@ -90,7 +90,7 @@ class _BatchNorm(Joinable):
         if training:
             self._was_frozen, self.has_moments = by_running, False
             self._x, self._mean, self._variance = x, mean, variance
-            if self.track_running_stats and not by_running:
+            if self.track_running_stats and not by_running and not self.context.repetition.is_on:
                 count = prod(x.shape[1:-1]) * (self.context.link.samples if self._peers else x.shape[-1])
                 unbiased = count / max(1, count - 1)
                 running = self._running_mean, self._running_variance, self._batches
