@@ -164,6 +164,28 @@ def test_training_without_it_afterwards_is_as_before():
     assert_same((net.state_dict(), None), (other.state_dict(), None))
 
 
+def test_a_run_may_be_resumed_without_it(tmp_path):
+    class Stop(cnn.Callback):
+        def on_step(self, run):
+            run.stop = (run.epoch, run.step) == (2, 2)
+
+    callbacks = [Stop(), cnn.Checkpoint(tmp_path / "c.safetensors")]
+    trained(True, callbacks=callbacks)
+    resumed = trained(False, resume=tmp_path / "c.safetensors")
+    np.testing.assert_equal(resumed[0], trained(True)[0])
+
+
+def test_where_values_are_no_longer_finite_is_found_inside_blocks_too():
+    messages = []
+    for recompute in (True, False):
+        options = {"optimizer": cnn.SGD(1e30), "callbacks": [cnn.NaNGuard()], "validation": None}
+        with pytest.raises(cnn.TrainingError) as caught, np.errstate(all="ignore"):
+            trained(recompute, **options)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "first the" in messages[0]
+
+
 class Counting(Layer):
     """Counts its training forwards."""
 
