@@ -135,35 +135,47 @@ class Buffer:
 
 
 class Buffers:
-    """Buffers by name; each keeps the dtype it was first asked for."""
+    """Buffers by name and dtype."""
 
     def __init__(self, device: Device, dtype: Any) -> None:
         self.device = device
         self.dtype = dtype
-        self._buffers: dict[str, Buffer] = {}
+        self._buffers: dict[tuple[str, Any], Buffer] = {}
 
     def view(self, name: str, shape: Shape, dtype: Any = None) -> Array:
-        """A front view of the buffer ``name``."""
-        buffer = self._buffers.get(name)
+        """A front view of the buffer ``name``, of the dtype of all if none is given."""
+        buffer = self._buffers.get((name, dtype))
         if buffer is None:
-            buffer = self._buffers[name] = Buffer(self.device, dtype or self.dtype)
+            buffer = self._buffers[name, dtype] = Buffer(self.device, dtype or self.dtype)
         return buffer.view(shape)
 
 
 class Scratch:
-    """Two buffers that a network's layers pass between them, for what nobody needs to keep."""
+    """What a network's layers share for numbers that nobody needs to keep.
+
+    Two buffers are passed between the layers. Others have a name and a level: layers with branches hold
+    numbers there while their branches run, whose own levels are higher.
+    """
 
     def __init__(self, device: Device, dtype: Any) -> None:
         self._pair = Buffer(device, dtype), Buffer(device, dtype)
+        self._held: dict[tuple[str, int], Buffer] = {}
 
     def like(self, array: Array, shape: Shape) -> Array:
         """Room for ``shape`` in the buffer that ``array`` does not lie in."""
         first, second = self._pair
         return second.view(shape) if first.holds(array) else first.view(shape)
 
+    def held(self, name: str, level: int, shape: Shape) -> Array:
+        """Room for ``shape`` that no layer of a higher level writes into."""
+        if (name, level) not in self._held:
+            first, _ = self._pair
+            self._held[name, level] = Buffer(first.device, first.dtype)
+        return self._held[name, level].view(shape)
+
     def release(self) -> None:
-        """Free the memory of both buffers; the next use allocates it again."""
-        for buffer in self._pair:
+        """Free the memory of all buffers; the next use allocates it again."""
+        for buffer in (*self._pair, *self._held.values()):
             buffer.release()
 
 

@@ -138,6 +138,7 @@ def _use(network: Network, config: Config, batch_size: int) -> None:
         batch_size=batch_size,
         accumulate=config.accumulate,
         normalize=config.normalize,
+        recompute=config.recompute,
         callbacks=[],
     )
     network.predict(images, tta=config.tta)

@@ -142,6 +142,7 @@ class Job:
                     seed=self.config.seed,
                     callbacks=callbacks,
                     graph=self.config.graph,
+                    recompute=self.config.recompute,
                     stream=self.config.stream,
                     normalize=self.config.normalize,
                     augment=build.make_augmentations(self.config),
@@ -300,7 +301,7 @@ class Job:
         if stream is None:
             stream = is_too_large(self.network.backend, self.train_set.samples, self.network.dtype)
         tested = self.validation_set or self.test_set
-        sizes = self.batch_size, stream, config.accumulate
+        sizes = self.batch_size, stream, config.accumulate, config.recompute
         memory = memory_of(self.network, self.optimizer, self.train_set, tested, *sizes)
         steps = -(-len(self.train_set) // self.batch_size)
         if as_json:

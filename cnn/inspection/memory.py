@@ -8,7 +8,7 @@ from backends import Backend
 from cnn.data.dataset import Dataset
 from cnn.data.readers.mapped import mapping
 from cnn.data.sources import stored_dtype
-from cnn.inspection import summary
+from cnn.layers.recomputation import is_recomputable, layers_of
 from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.errors import OutOfMemory, out_of_memory
 from cnn.training.optimizers import Optimizer
@@ -46,18 +46,23 @@ def memory(
     batch_size: int,
     stream: bool = False,
     accumulate: int = 1,
+    recompute: bool = False,
 ) -> Memory:
     """Estimate the memory for training ``network``, which is built, on ``train`` and testing it on ``test``.
 
-    With ``stream`` only two batches of ``train`` are on the device at a time; ``accumulate`` as in ``fit``.
+    With ``stream`` only two batches of ``train`` are on the device at a time; ``accumulate``
+    and ``recompute`` are as in ``fit``.
     """
     tests = [] if test is None else [test]
     itemsize = network.backend.xp.dtype(network.dtype).itemsize
     batch = min(batch_size, len(train))
     part = -(-batch // accumulate)
     largest_batch = max([part, *(min(EVALUATION_BATCH, len(part)) for part in tests)])
-    rows = summary.rows(network)
-    kept = sum(row["bytes"] for row in rows) * part
+    kept = _kept_bytes(network, recompute) * part
+    held: dict[Any, int] = {}
+    for layer in network.tree():
+        for name, size in layer.held_bytes(largest_batch if tests else 0, part).items():
+            held[name] = max(size, held.get(name, 0))
     outputs = (prod(together[-1].output_shape) for together in network.walk_passes())
     passed_on = 2 * max(outputs, default=0) * itemsize * largest_batch
     inputs = prod(train.shape) * itemsize * (part + largest_batch)
@@ -68,9 +73,25 @@ def memory(
         parameters=network.flat.value.nbytes + network.flat.grad.nbytes,
         optimizer=vectors * network.flat.value.nbytes,
         guard=(1 + len(optimizer.state_names)) * network.flat.value.nbytes,
-        activations=kept + passed_on + inputs,
+        activations=kept + sum(held.values()) + passed_on + inputs,
         workspace=network.workspace_bytes(largest_batch, part),
     )
+
+
+def _kept_bytes(network: Network, recompute: bool) -> int:
+    """Bytes that training keeps for one sample; blocks that are recomputed share what is inside them."""
+    itemsize = network.backend.xp.dtype(network.dtype).itemsize
+    kept = 0
+    shared: dict[int, int] = {}  # by the position in a block
+    for each in network.passes:
+        sizes = {together[-1]: together[-1].kept_bytes for together in each.walk_passes()}
+        if not (recompute and is_recomputable(each)):
+            kept += sum(sizes.values())
+            continue
+        kept += prod(each.in_one_pass[-1].output_shape) * itemsize
+        for position, layer in enumerate(layers_of(each)):
+            shared[position] = max(shared.get(position, 0), sizes.get(layer, 0))
+    return kept + sum(shared.values())
 
 
 def fitting_batch_size(
@@ -82,10 +103,12 @@ def fitting_batch_size(
     stream: bool,
     available: int,
     accumulate: int = 1,
+    recompute: bool = False,
 ) -> int:
     """The largest half, quarter, ... of ``batch_size`` that certainly fits in ``available`` bytes, or 0."""
     size = min(batch_size, len(train)) // 2
-    while size and memory(network, optimizer, train, test, size, stream, accumulate).at_most > available:
+    options = stream, accumulate, recompute
+    while size and memory(network, optimizer, train, test, size, *options).at_most > available:
         size //= 2
     return size
 
@@ -99,13 +122,15 @@ def advised(
     batch_size: int,
     stream: bool,
     accumulate: int = 1,
+    recompute: bool = False,
 ) -> OutOfMemory:
     """``error`` with advice on a batch size that should fit."""
     full = out_of_memory(error)
     available = _available(network.backend, full)
     if not available:
         return full
-    size = fitting_batch_size(network, optimizer, train, test, batch_size, stream, available, accumulate)
+    data, options = (train, test, batch_size), (accumulate, recompute)
+    size = fitting_batch_size(network, optimizer, *data, stream, available, *options)
     return out_of_memory(full, _advice(batch_size, min(batch_size, len(train)), size))
 
 

@@ -54,6 +54,11 @@ class Container(Layer):
     def workspace_bytes(self, batch: int, trained: int) -> int:
         return max((child.workspace_bytes(batch, trained) for child in self.children.values()), default=0)
 
+    def tree(self) -> Iterator[Layer]:
+        yield self
+        for child in self.children.values():
+            yield from child.tree()
+
     def walk(self) -> Iterator[Layer]:
         for child in self.children.values():
             yield from child.walk()

@@ -27,6 +27,10 @@ class Fused(Layer):
     def is_trained(self) -> bool:
         return any(layer.is_trained for layer in self.layers)
 
+    @property
+    def in_one_pass(self) -> tuple[Layer, ...]:
+        return self.layers
+
     def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
         yield self.layers
 

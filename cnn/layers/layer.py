@@ -38,6 +38,12 @@ class Parameter:
         return prod(self.shape)
 
 
+class Repetition:
+    """Says whether the present training forward is a second one for the same batch and update."""
+
+    is_on = False
+
+
 @dataclass(frozen=True)
 class Context:
     """What a network shares with its layers when it builds them."""
@@ -49,7 +55,9 @@ class Context:
     fuse: bool = True  # whether layers may be computed together in one pass
     winograd: bool = True  # whether kernels may use Winograd's algorithm
     path: str = ""
+    level: int = 0  # how many layers with branches there are around it
     link: Link = field(default_factory=Link)  # to other processes
+    repetition: Repetition = field(default_factory=Repetition)
 
 
 class Layer(Trainable):
@@ -195,9 +203,25 @@ class Layer(Trainable):
         """
         return 0
 
+    def held_bytes(self, batch: int, trained: int) -> dict[tuple[str, int], int]:
+        """Bytes of shared memory, by name and level, in which it holds arrays while layers inside it run.
+
+        The arguments are those of :meth:`workspace_bytes`.
+        """
+        return {}
+
     def walk(self) -> Iterator["Layer"]:
         """This layer, or the layers inside it."""
         yield self
+
+    def tree(self) -> Iterator["Layer"]:
+        """This layer and all layers inside it."""
+        yield self
+
+    @property
+    def in_one_pass(self) -> tuple["Layer", ...]:
+        """The layers whose forward and backward this one runs: itself, or those that are fused in it."""
+        return (self,)
 
     def in_sequence(self) -> Iterator["Layer"]:
         """The layers that follow each other: this one, or those inside a plain Sequential."""
@@ -249,6 +273,11 @@ class Layer(Trainable):
     def buffer(self, name: str, shape: Shape, dtype: Any = None) -> Array:
         """An array of this layer, allocated once per name; its contents are arbitrary."""
         return self._buffers.view(name, shape, dtype)
+
+    def use(self, buffers: Buffers) -> None:
+        """Take the arrays of :meth:`buffer` from ``buffers`` from now on."""
+        self._buffers = buffers
+        self.backend.allocations += 1  # steps recorded before have the arrays of before
 
     def output(self, x: Array, training: bool) -> Array:
         """Room for the output: the layer's own where training will need it again, else scratch."""

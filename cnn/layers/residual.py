@@ -1,6 +1,7 @@
 """Branches: layers that work on the same input, whose outputs are joined."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -27,6 +28,8 @@ class Parallel(Container):
     that cannot be joined.
     """
 
+    _held_in_inference = "y"  # besides the input
+
     def __init__(self, *branches: Layer, join: str = "add") -> None:
         self.branches = require_layers("Parallel", branches)
         if join not in JOINS:
@@ -45,7 +48,8 @@ class Parallel(Container):
 
     def build(self, input_shape: Shape, context: Context) -> Shape:
         super().build(input_shape, context)
-        shapes = [self.build_child(name, input_shape, context) for name in self.children]
+        inside = replace(context, level=context.level + 1)
+        shapes = [self.build_child(name, input_shape, inside) for name in self.children]
         first, same = shapes[0], 0 if self.join == "add" else 1  # axes from ``same`` on must be equal
         if any(len(shape) != len(first) or shape[same:] != first[same:] for shape in shapes):
             raise ShapeError(
@@ -62,8 +66,8 @@ class Parallel(Container):
     def forward(self, x: Array, training: bool = False) -> Array:
         kernels = self.backend.kernels
         x = self._kept(x, "x", training)
-        use = "training" if training else "inference"  # which must not change what backward reads
-        y = self.buffer(f"y in {use}", (*self.output_shape, x.shape[-1]))
+        shape = (*self.output_shape, x.shape[-1])
+        y = self.buffer("y", shape) if training else self._held("y", shape)
         for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
             output = forward(branch, x, training)
             if self.join == "concatenate":
@@ -78,15 +82,19 @@ class Parallel(Container):
         """``x``, or a copy in inference, where it lies in scratch, which the branches write into."""
         if training:
             return x
-        kept = self.buffer(name, x.shape)
+        kept = self._held(name, x.shape)
         self.backend.kernels.copy(x, kept)
         return kept
 
+    def _held(self, name: str, shape: Shape) -> Array:
+        """Room for ``shape``, in memory that all blocks of the same level share."""
+        return self.context.scratch.held(name, self.context.level, shape)
+
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         kernels = self.backend.kernels
-        kept = self.buffer("dy", dy.shape)  # the branches write into scratch, where dy may lie
+        kept = self._held("dy", dy.shape)  # the branches write into scratch, where dy may lie
         kernels.copy(dy, kept)
-        dx = self.buffer("dx", (*self.input_shape, dy.shape[-1])) if input_grad else None
+        dx = self._held("dx", (*self.input_shape, dy.shape[-1])) if input_grad else None
         for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
             gradient = backward(branch, kept if self.join == "add" else kept[part], input_grad)
             if dx is None:
@@ -96,6 +104,12 @@ class Parallel(Container):
             else:
                 kernels.add(dx, gradient, dx)
         return dx
+
+    def held_bytes(self, batch: int, trained: int) -> dict[tuple[str, int], int]:
+        itemsize = int(self.backend.xp.dtype(self.dtype).itemsize)
+        x, y = (prod(shape) * itemsize for shape in (self.input_shape, self.output_shape))
+        held = {"x": x * batch, self._held_in_inference: y * batch, "dx": x * trained, "dy": y * trained}
+        return {(name, self.context.level): size for name, size in held.items() if name}
 
     def fresh(self) -> "Parallel":
         return type(self)(*(branch.fresh() for branch in self.branches), join=self.join)
@@ -132,6 +146,10 @@ class Residual(Parallel):
     def config(self) -> dict[str, Any]:
         return {"layers": self.layers, "shortcut": self.shortcut}
 
+    @property
+    def _held_in_inference(self) -> str:  # type: ignore[override]
+        return "addend" if self.shortcut is not None else ""
+
     def forward(self, x: Array, training: bool = False, formula: Function | None = None) -> Array:
         """The sum, or if the layers end in one that joins, the function ``formula`` of it."""
         layers, shortcut = self.branches
@@ -148,7 +166,7 @@ class Residual(Parallel):
     def backward(self, dy: Array, input_grad: bool = True, formula: Function | None = None) -> Array | None:
         layers, shortcut = self.branches
         wanted = input_grad or shortcut.is_trained
-        grad = self.buffer("dy", dy.shape)
+        grad = self._held("dy", dy.shape)
         if joins(layers):
             along = layers.backward_joined(dy, wanted, grad, formula)
         else:
@@ -156,7 +174,7 @@ class Residual(Parallel):
             along = backward(layers, dy, wanted)
         if not input_grad:
             return backward(shortcut, grad, False) if shortcut.is_trained else None
-        dx = self.buffer("dx", (*self.input_shape, dy.shape[-1]))
+        dx = self._held("dx", (*self.input_shape, dy.shape[-1]))
         if self.shortcut is None:
             self.backend.kernels.add(along, grad, dx)
         else:
@@ -168,6 +186,13 @@ class Residual(Parallel):
         if joins(self.branches[0]) and following and following[0].is_own and following[0].formula is not None:
             return FusedResidual(self, following[0])
         return None
+
+    def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
+        """Those inside; in training, the last layer that joins and this one are one pass."""
+        *inside, _ = super().walk_passes(training)
+        last = [*self.branches[0].walk_passes(training)][-1] if training and joins(self.branches[0]) else ()
+        yield from (together for together in inside if together != last)
+        yield (*last, self)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         """That of the layers, and what the last one needs for the sum and its gradient."""
@@ -200,6 +225,6 @@ class FusedResidual(Fused):
         return self.residual.workspace_bytes(batch, trained)
 
     def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
-        *inside, _ = self.residual.walk_passes(training)
+        *inside, last = self.residual.walk_passes(training)
         yield from inside
-        yield self.layers
+        yield (*last, *self.layers[1:])

@@ -8,6 +8,7 @@ from backends.kernels.functions import Function
 from cnn.layers.container import Container, backward, forward, require_layers
 from cnn.layers.fusion import Joinable, joins, passes
 from cnn.layers.layer import Array, Context, Layer, Shape
+from cnn.layers.recomputation import Recomputed, kept, recomputed
 
 
 class Sequential(Container, Joinable):
@@ -97,12 +98,34 @@ class Sequential(Container, Joinable):
 
     @contextmanager
     def unfused(self) -> Iterator[None]:
-        with super().unfused():
+        with self.recomputing(False), super().unfused():
             self.passes = list(self.layers)
             try:
                 yield
             finally:
                 self.passes = self._fused
+
+    @contextmanager
+    def recomputing(self, wanted: bool = True) -> Iterator[None]:
+        """Inside the ``with`` block, the backward pass computes blocks of layers again, or it does not.
+
+        A block is a layer with layers inside it, all of them the library's own (see :class:`Recomputed`).
+        """
+        before = self.recomputes
+        self._recompute(wanted)
+        try:
+            yield
+        finally:
+            self._recompute(before)
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether the backward pass computes blocks of layers again."""
+        return any(isinstance(layer, Recomputed) for layer in self._fused)
+
+    def _recompute(self, wanted: bool) -> None:
+        if wanted != self.recomputes:
+            self.passes = self._fused = recomputed(self._fused) if wanted else kept(self._fused)
 
     def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
         for layer in self.passes:

@@ -262,6 +262,11 @@ class Config:
     graph: bool = setting(
         True, DEVICE, "On a GPU: record a training step once, as a CUDA graph, and replay it.", before=True,
     )
+    recompute: bool = setting(
+        False, DEVICE,
+        "Compute what is inside blocks again in the backward pass: the same bits, less memory, more work.",
+        before=False, changeable=True,
+    )
     tf32: bool = setting(
         False, DEVICE, "On a GPU: compute products in TF32, which is faster but has 10 bits after the point.",
         before=False,

@@ -93,6 +93,7 @@ def _config(prepared: PreparedRun) -> Config:
         normalize=prepared.normalize,
         seed=prepared.seed,
         graph=prepared.graph,
+        recompute=prepared.recompute,
         stream=prepared.stream,
         **_of(network),
     )

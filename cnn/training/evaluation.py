@@ -1,6 +1,7 @@
 """The loss, the accuracy and other metrics of a network on a data set."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from cnn.data import augmentation
@@ -73,9 +74,9 @@ class Evaluation:
     def __init__(self, network: Network, feed: Feed, loss: Loss, totals: ShardTotals) -> None:
         self._network = network
         self._feed = feed
-        self._loss = loss
         self._totals = totals
-        self._inference = Inference(feed, self._step, totals.arrays)
+        step = partial(_add_batch, network, feed, loss, totals)
+        self._inference = Inference(feed, step, totals.arrays)
 
     def run(self, may_record: bool = True) -> None:
         """Write the sums of now to ``totals``."""
@@ -87,11 +88,12 @@ class Evaluation:
 
         with_fitting_batches(self._network, self._feed, result)
 
-    def _step(self) -> None:
-        """Add the sums of the current batch."""
-        y, targets = answers(self._network, self._feed)
-        call(self._loss.forward, y, targets, sums=self._totals.sums, weights=self._feed.weights)
-        self._totals.add(y, targets, self._loss.shares)
+
+def _add_batch(network: Network, feed: Feed, loss: Loss, totals: ShardTotals) -> None:
+    """Add the sums of the current batch to ``totals``."""
+    y, targets = answers(network, feed)
+    call(loss.forward, y, targets, sums=totals.sums, weights=feed.weights)
+    totals.add(y, targets, loss.shares)
 
 
 def _require_same_classes(network: Network, data: Dataset) -> None:

@@ -40,6 +40,7 @@ def fit(
     augment: Sequence[Augmentation] | None = None,
     metrics: Sequence[Metric] | None = None,
     processes: Communicator | None = None,
+    recompute: bool = False,
 ) -> list[dict[str, Any]]:
     """Train ``network`` on ``train``, in shuffled batches.
 
@@ -98,6 +99,11 @@ def fit(
         calls ``fit`` with the same arguments. Each batch is cut into shards, which they share; the result
         depends on the number of shards, and not on that of the processes. Callbacks run in the first process,
         unless they set ``everywhere``. None: this process alone.
+    recompute : bool
+        Keep only the input and the output of each block (a Residual, Parallel or Sequential inside the
+        network), and compute what is inside it again for the backward pass: the same bits with less memory,
+        for about a third more work. Blocks with layers of your own, or with a BatchNorm that has
+        ``sync=True``, are not recomputed; if there is no other block, a warning says so.
 
     Returns
     -------
@@ -120,9 +126,11 @@ def fit(
     prepared = prepare(
         network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
         stream, resume, transforms, accumulate, normalize, momentum_schedule, augment, metrics, processes,
+        recompute,
     )  # fmt: skip
     with prepared.advice_if_too_large(), network.backend.active(), ExitStack() as at_end:
         at_end.callback(prepared.disconnect)
+        at_end.enter_context(network.recomputing(prepared.recompute))
         run, evaluation = prepared.start()
         for callback in prepared.callbacks:
             callback.on_start(run)

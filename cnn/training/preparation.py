@@ -63,6 +63,7 @@ class PreparedRun:
     metrics: Sequence[Metric]
     group: Communicator
     sharding: Sharding
+    recompute: bool
 
     def start(self) -> tuple[Run, Validation | None]:
         """Bring the data to the device, and resume from ``saved``; -> the run and its validation."""
@@ -92,6 +93,12 @@ class PreparedRun:
         if network.parameters and not network.is_trained:
             message = 'all parameters are frozen, so nothing is learned: net.unfreeze("*") changes that'
             warnings.warn(message, Notice, stacklevel=5)  # of who called cnn.fit
+        if self.recompute and not network.recomputes:
+            message = (
+                "recompute changes nothing: the network has no block (a Residual, Parallel or Sequential "
+                "inside it) of the library's own layers"
+            )
+            warnings.warn(message, Notice, stacklevel=5)
         self.optimizer.build(network)
         totals = Totals(network, loss, self.metrics, train.has_accuracy, self.sharding.count)
         shards, agreement = WholeBatch(), Agreement()
@@ -207,7 +214,7 @@ class PreparedRun:
             from cnn.inspection.memory import advised  # needed in this case alone
 
             data = self.train, self.validation, self.batch_size
-            options = self.stream, self.accumulate
+            options = self.stream, self.accumulate, self.recompute
             raise advised(error, self.network, self.optimizer, *data, *options) from error
 
     def start_epoch(self, run: Run, epoch: int) -> float:
@@ -247,6 +254,7 @@ def prepare(
     augment: Sequence[Augmentation] | None,
     metrics: Sequence[Metric] | None,
     processes: Communicator | None = None,
+    recompute: bool = False,
 ) -> PreparedRun:
     """The arguments of ``fit``, checked and with its defaults; the network is built."""
     group = Communicator() if processes is None else processes
@@ -279,6 +287,7 @@ def prepare(
         _instances("callbacks", callbacks, Callback, "cnn.NaNGuard()")
         seed = whole("seed", seed, least=0)
         flag("graph", graph)
+        flag("recompute", recompute)
         normalize = flag("normalize", normalize)
         augment = [] if augment is None else augment
         _instances("augment", augment, Augmentation, "cnn.augment.Shift(2)")
@@ -292,7 +301,7 @@ def prepare(
         return PreparedRun(
             network, train, validation, loss, optimizer, epochs, batch_size, schedule, seed, callbacks, graph,
             stream, saved, transforms, accumulate, normalize, momentum_schedule, augment, metrics, group,
-            sharding,
+            sharding, recompute,
         )  # fmt: skip
 
 

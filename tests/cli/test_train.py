@@ -204,6 +204,16 @@ class TestDryRun:
         assert plan["memory"]["total"] == sum(v for k, v in plan["memory"].items() if k != "total")
         assert plan["config"]["learning_rate"] == pytest.approx(0.05 / 8**0.5)
 
+    def test_recomputed_blocks_take_less_memory(self, command, own_data):
+        plans = []
+        for flags in ((), ("--recompute",)):
+            wanted = ("--model", "resnet20", "--data", own_data, *flags, "--dry-run", "--json")
+            code, out, err = command("train", *wanted)
+            assert code == 0, err
+            plans.append(json.loads(out)["memory"])
+        assert plans[1]["activations"] < 0.9 * plans[0]["activations"]
+        assert plans[1]["parameters"] == plans[0]["parameters"]
+
     @pytest.mark.parametrize(
         ("flags", "message"),
         [

@@ -1,5 +1,6 @@
 """Evaluation and prediction, recorded by the device: what it is asked for, and the same results."""
 
+import gc
 import warnings
 
 import numpy as np
@@ -126,6 +127,20 @@ def test_without_a_graph_validation_is_not_recorded_either():
     net.backend.reset_counters()
     fitted(net, 2, graph=False)
     assert (net.backend.recorded, counters.graph_launches) == (0, 0)
+
+
+@pytest.mark.parametrize("work", [cnn.evaluate, lambda net, data, **size: net.predict(data.images, **size)])
+def test_the_data_leave_the_device_at_once(work):
+    net = network()
+    work(net, DATA, batch_size=16)  # makes the buffers of the network
+    gc.collect()
+    gc.disable()
+    try:
+        before = counters.live_bytes
+        work(net, DATA, batch_size=16)
+        assert counters.live_bytes == before
+    finally:
+        gc.enable()
 
 
 class Stubborn(Layer):
