@@ -67,7 +67,7 @@ def test_the_weights_the_statistics_and_the_history_are_the_same_bit_for_bit(ker
 
 
 @pytest.mark.parametrize(
-    "options", [{"accumulate": 2}, {"fuse": False}, {"optimizer": cnn.AdamW(0.01)}], ids=str
+    "options", [{"accumulate": 2}, {"fuse": False}, {"optimizer": cnn.AdamW(0.01)}], ids=",".join
 )
 def test_the_same_holds_for_parts_of_batches_and_without_fusion(options):
     assert_same(*(trained(each, **options) for each in (True, False)))
