@@ -5,12 +5,16 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from backends import kernels as kernel_sets
-from backends.errors import DeviceUnavailable
+from backends.errors import ArgumentError, DeviceUnavailable
 from backends.graph import RepeatedStep
 from backends.kernels import Kernels
+from backends.libraries import require
 from backends.memory import Array, Device
 
-__all__ = ["Array", "Backend", "Timer"]
+__all__ = ["HALVES", "Array", "Backend", "Timer"]
+
+HALVES = ("bfloat16", "float16")
+"""The dtypes of 16 bits."""
 
 
 class Timer(ABC):
@@ -44,6 +48,17 @@ class Backend(Device):
         import backends
 
         return backends.like, self.asked
+
+    def require_dtype(self, name: str) -> None:
+        """Raise ArgumentError unless the device computes with numbers of this dtype."""
+        if name not in HALVES:
+            return
+        if not self.has_halves:
+            raise ArgumentError(
+                f'dtype "{name}" is computed on CUDA GPUs only: use dtype="float32" on {self.name}'
+            )
+        if name == "bfloat16":
+            require("ml_dtypes", "for bfloat16")  # NumPy and CuPy know the dtype once it is imported
 
     def compiled_kernels(self) -> type[Kernels]:
         """The kernel set compiled for this device; raises DeviceUnavailable if there is none."""

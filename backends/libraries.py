@@ -19,8 +19,8 @@ from backends.text import first_line, quoted
 
 OURS = ("backends", "cnn")
 LIBRARIES = (
-    "PIL", "click", "jinja2", "llvmlite", "matplotlib", "numba", "onnx", "platformdirs", "pydantic", "rich",
-    "safetensors", "scipy", "sklearn", "tensorboard", "threadpoolctl", "typer",
+    "PIL", "click", "jinja2", "llvmlite", "matplotlib", "ml_dtypes", "numba", "onnx", "platformdirs",
+    "pydantic", "rich", "safetensors", "scipy", "sklearn", "tensorboard", "threadpoolctl", "typer",
 )  # fmt: skip
 PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}  # libraries whose package has another name
 VARIABLES = {

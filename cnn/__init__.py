@@ -80,7 +80,7 @@ from cnn.training.callbacks import (
 )
 from cnn.training.evaluation import evaluate
 from cnn.training.focal import Focal
-from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform
+from cnn.training.gradients import ClipNorm, ClipValue, GradientTransform, LossScaling
 from cnn.training.groups import Group
 from cnn.training.losses import (
     L1,
@@ -156,6 +156,7 @@ __all__ = [
     "LogSoftmax",
     "Lookahead",
     "Loss",
+    "LossScaling",
     "MaxPool2D",
     "MaxTime",
     "MeanSquaredError",

@@ -22,7 +22,7 @@ from cnn.layers.freezing import Freezable
 from cnn.layers.layer import Context, Parameter
 from cnn.support import random
 from cnn.support.arguments import flag, instance, shape, shown, whole
-from cnn.support.dtypes import require_dtype
+from cnn.support.dtypes import dtype_on, require_dtype
 from cnn.support.errors import ArgumentError, CheckpointError, OutOfMemory, ShapeError, out_of_memory
 from cnn.support.files import write_whole
 from cnn.support.tensors import as_array, require_weights, serialized
@@ -40,9 +40,13 @@ class Network(Freezable):
     256-byte boundary. ``net.state`` names every array that a training step changes. Inside another container
     it is a layer like the others.
 
+    In a network of 16 bits, ``net.dtype`` is that of activations and of the weights that products read; the
+    vectors, the statistics and the output are ``net.master_dtype``, float32.
+
     Networks are not thread-safe: take ``net.copy()`` for another thread. A network can be pickled, and so
     sent to another process: its layers, weights and statistics, which are put on the device of the same
-    name. If that process does not have the device, "auto" chooses one, and a warning says so.
+    name. If that process does not have the device, "auto" chooses one, and a warning says so. A network of
+    16 bits is then float32 on a CPU.
     """
 
     is_root = False
@@ -77,7 +81,9 @@ class Network(Freezable):
         seed : int
             Seed of the initial weights, which are the same on every device.
         dtype : str
-            "float32" or "float64".
+            "float32" or "float64"; on CUDA GPUs also "bfloat16" or "float16". These store activations and the
+            weights of products in 16 bits; sums, parameters, gradients, statistics and the output are
+            float32. "float16" needs :class:`cnn.LossScaling`, which ``fit`` adds.
         fuse : bool
             Compute neighbouring layers in one pass if they can be; the results differ only by rounding.
         winograd : bool
@@ -95,7 +101,8 @@ class Network(Freezable):
         ShapeError
             If a layer does not fit its input; the network can then be built on another input shape.
         ArgumentError
-            If the network is built already, or an argument is out of range.
+            If the network is built already, an argument is out of range, or the device does not compute in
+            ``dtype``.
         """
         if context is not None:
             return super().build(input_shape, context)
@@ -111,13 +118,34 @@ class Network(Freezable):
             return super().forward(x, training)
         self._check("input", x, self.input_shape)
         with self.backend.active():
-            x = x.astype(self.dtype, copy=False)
             if training:
                 self._batch = 0  # if a layer raises an error, backward must not be called
-            y = super().forward(x, training)
+            y = self.output_of(super().forward(self.input_of(x), training), training)
             if training:
                 self._batch = x.shape[-1]
             return y
+
+    def input_of(self, x: Array) -> Array:
+        """What the first layer gets for ``x``; in a network of 16 bits, it also rounds the weights."""
+        if self.dtype != self.master_dtype:
+            self.backend.kernels.copy(self._flat.value, self._flat.operand)
+        return x.astype(self.dtype, copy=False)
+
+    def output_of(self, y: Array, training: bool) -> Array:
+        """The network's output for that of the last layer."""
+        return self._in(self.master_dtype, y, f"output in {'training' if training else 'inference'}")
+
+    def output_gradient_of(self, dy: Array) -> Array:
+        """The gradient that the last layer gets for that of the network's output."""
+        return self._in(self.dtype, dy.astype(self.master_dtype, copy=False), "gradient of the output")
+
+    def _in(self, dtype: str, array: Array, name: str) -> Array:
+        """``array`` itself, or in a network of 16 bits a copy of another dtype in the buffer ``name``."""
+        if self.dtype == self.master_dtype:
+            return array
+        copy = self.buffer(name, array.shape, dtype)
+        self.backend.kernels.copy(array, copy)
+        return copy
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         """Write all gradients for the latest training forward; -> the input's, valid until the next call.
@@ -134,7 +162,8 @@ class Network(Freezable):
                 f"{self._batch}: call forward(x, training=True) with the same batch first"
             )
         with self.backend.active():
-            return super().backward(dy.astype(self.dtype, copy=False), input_grad)
+            dx = super().backward(self.output_gradient_of(dy), input_grad)
+            return None if dx is None else self._in(self.master_dtype, dx, "gradient of the input")
 
     def predict(
         self,
@@ -209,7 +238,7 @@ class Network(Freezable):
         """Softmax of an inference output ``y``; ``y`` itself if it is probabilities already, or pictures."""
         if self.gives_probabilities or y.ndim > 2:
             return y
-        out = self.context.scratch.like(y, y.shape)
+        out = self.buffer("probabilities", y.shape, self.master_dtype)
         self.backend.kernels.softmax(y, out)
         return out
 
@@ -274,7 +303,7 @@ class Network(Freezable):
         return {name: self.backend.to_host(array) for name, array in self.arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over host arrays by name, cast to the network's dtype; all of them or none.
+        """Take over host arrays by name, cast to the dtype of the parameters; all of them or none.
 
         Raises CheckpointError, which names the first parameter that is missing, unknown or of another shape.
         """
@@ -391,14 +420,15 @@ class Network(Freezable):
     def _build_root(
         self, input_shape: Shape, backend: Backend | str, seed: int, dtype: str, fuse: bool, winograd: bool
     ) -> Shape:
-        name = getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)  # np.dtype's, np.float32's
-        require_dtype(name)
+        given = getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)  # np.dtype's, np.float32's
+        name = require_dtype(given)
         whole("seed", seed, least=0)
         fuse, winograd = flag("fuse", fuse), flag("winograd", winograd)
         if isinstance(backend, str):
             backend = backends.get(backend)
         if not isinstance(backend, Backend):
             raise ArgumentError(f'backend is {shown(backend)}, expected a device such as backends.get("cpu")')
+        backend.require_dtype(name)
         self.require_unbuilt()
         try:
             with backend.active():
@@ -418,7 +448,7 @@ class Network(Freezable):
 
     def _allocate(self, seed: int) -> None:
         """Lay all parameters side by side in one vector, all gradients in another."""
-        boundary = 256 // self.backend.xp.dtype(self.dtype).itemsize
+        boundary = 256 // self.backend.xp.dtype(self.master_dtype).itemsize
         starts, size = [], 0
         for parameter in self.parameters.values():
             starts.append(size)
@@ -426,15 +456,19 @@ class Network(Freezable):
         self._flat = Parameter(
             (size,),
             name="all",
-            value=self.backend.zeros(size, self.dtype),
-            grad=self.backend.zeros(size, self.dtype),
+            value=self.backend.zeros(size, self.master_dtype),
+            grad=self.backend.zeros(size, self.master_dtype),
         )
+        self._flat.operand = self._flat.value
+        if self.dtype != self.master_dtype:
+            self._flat.operand = self.backend.zeros(size, self.dtype)
         generator = random.generator(seed, random.WEIGHTS)
         for start, (name, parameter) in zip(starts, self.parameters.items(), strict=True):
             parameter.name = name
             parameter.place = place = slice(start, start + parameter.size)
             parameter.value = self._flat.value[place].reshape(parameter.shape)
             parameter.grad = self._flat.grad[place].reshape(parameter.shape)
+            parameter.operand = self._flat.operand[place].reshape(parameter.shape)
             first = parameter.initializer
             initializer = initializers.get(first) if isinstance(first, str) else initializers.constant(first)
             values = initializer(generator, parameter.shape, parameter.fan_in)
@@ -461,7 +495,7 @@ def _rebuilt(
     class_names: Sequence[str] | None = None,
 ) -> Network:
     """A network from what it was pickled as; version 0.1 had only its place and its state."""
-    network.build(**place)
+    network.build(**place | {"dtype": dtype_on(place["backend"], place["dtype"])})
     network.load_state_dict(state)
     network.preprocessing, network.class_names = preprocessing, class_names
     network.freeze(*frozen)

@@ -260,7 +260,7 @@ class TestRefusals:
             (lambda: cnn.Conv2D(4, 3, bias=False, untied_bias=True), "untied_bias=True with bias=False"),
             (lambda: cnn.Dense(-1), "Dense: out_features is -1"),
             (lambda: cnn.Sequential(cnn.Dense(3), "relu"), "item 1 is 'relu', expected a layer"),
-            (lambda: small(dtype="int8"), "dtype is 'int8', expected float32 or float64"),
+            (lambda: small(dtype="int8"), "dtype is 'int8', expected float32, float64, bfloat16 or float16"),
             (lambda: cnn.Sequential(cnn.Dense(4)).build((0,)), "input_shape is 0, expected a whole number"),
             (lambda: cnn.Sequential(cnn.Dense(4)).build(784), "input_shape is 784, expected a shape such as"),
             (lambda: cnn.Sequential(cnn.Dense(4)).build((1,), backend=3), "backend is 3, expected a device"),

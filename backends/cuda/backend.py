@@ -32,6 +32,7 @@ from backends.cuda.upload import PinnedUpload
 from backends.errors import DeviceUnavailable
 from backends.graph import CapturedStep, Work
 from backends.kernels import Kernels
+from backends.kernels.halves import is_half
 from backends.memory import Array, Upload, require_product
 
 
@@ -42,6 +43,7 @@ class CudaBackend(Backend):
     """
 
     column_bytes = 256 << 20  # few, large products: there is no cache to fit into
+    has_halves = True
 
     def __init__(self, index: int = 0, kernels: str = "auto", tf32: bool = False) -> None:
         name = f"cuda:{index}"
@@ -123,25 +125,31 @@ class CudaBackend(Backend):
             return self.xp.zeros(size, dtype=dtype)  # CuPy's allocations are aligned to 512 bytes
 
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
-        """One cuBLAS call without copies, for float32 and float64 matrices with a contiguous axis."""
+        """One cuBLAS call without copies, for matrices of floats with a contiguous axis."""
         require_product(a, b, out)
         with self.active():
             layouts = [blas_layout(array.shape, array.strides, array.itemsize) for array in (a, b, out)]
             if 0 in (out.size, a.size):  # cuBLAS does not accept empty matrices
                 if not accumulate:
                     out.fill(0)
-            elif a.dtype == b.dtype == out.dtype and out.dtype in self._gemm_types and None not in layouts:
+            elif self._is_gemm(a, b, out) and None not in layouts:
                 self._gemm(a, b, out, layouts, accumulate)
-            elif accumulate:
-                self.xp.add(out, self.xp.matmul(a, b), out=out)
             else:
-                self.xp.matmul(a, b, out=out)
+                if is_half(a):
+                    a, b = (array.astype(np.float32) for array in (a, b))
+                product = self.xp.matmul(a, b)
+                out[...] = self.xp.add(out, product) if accumulate else product
         return out
+
+    def _is_gemm(self, a: Array, b: Array, out: Array) -> bool:
+        """Whether cuBLAS multiplies matrices of these dtypes; products of 16 bits may be float32."""
+        known = a.dtype == b.dtype and a.dtype.name in self._gemm_types
+        return known and (out.dtype == a.dtype or (is_half(a) and out.dtype == np.float32))
 
     def _gemm(self, a: Array, b: Array, out: Array, layouts: list[Any], accumulate: bool) -> None:
         """``out`` = a @ b + accumulate * out; BLAS reads contiguous rows as columns of the transpose."""
         (a_by_columns, lda), (b_by_columns, ldb), (out_by_columns, ldc) = layouts
-        kind = self._gemm_types[out.dtype]
+        kind, out_kind = (self._gemm_types[array.dtype.name] for array in (a, out))
         (m, k), n = a.shape, b.shape[1]
         operands = [
             (int(a_by_columns != out_by_columns), (a.data.ptr, kind.data, lda)),
@@ -152,7 +160,7 @@ class CudaBackend(Backend):
             m, n = n, m
         (left_op, left), (right_op, right) = operands
         beta = kind.one if accumulate else kind.zero
-        result = (out.data.ptr, kind.data, ldc, kind.compute, self._cublas.CUBLAS_GEMM_DEFAULT)
+        result = (out.data.ptr, out_kind.data, ldc, kind.compute, self._cublas.CUBLAS_GEMM_DEFAULT)
         self._gemm_ex(left_op, right_op, m, n, k, kind.one, *left, *right, beta, *result)
 
     @property
@@ -355,10 +363,13 @@ _CONSTANTS = (np.array([0, 1], np.float32), np.array([0, 1], np.float64))  # cuB
 _PROBED = [[20.0, 56.0], [56.0, 200.0]]
 
 
-def _gemm_types(cublas: Any, tf32: bool) -> dict[Any, _GemmType]:
-    single = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else cublas.CUBLAS_COMPUTE_32F
-    numbers = {np.float32: (0, single), np.float64: (1, cublas.CUBLAS_COMPUTE_64F)}  # CUDA_R_32F, CUDA_R_64F
+def _gemm_types(cublas: Any, tf32: bool) -> dict[str, _GemmType]:
+    """CuBLAS's parameters by the names of dtypes; sums of 16 bits are float32."""
+    single, double = ((array.ctypes.data, array.ctypes.data + array.itemsize) for array in _CONSTANTS)
+    full = cublas.CUBLAS_COMPUTE_32F
     return {
-        constants.dtype: _GemmType(*numbers[constants.dtype.type], address, address + constants.itemsize)
-        for constants, address in ((array, array.ctypes.data) for array in _CONSTANTS)
+        "float32": _GemmType(0, cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else full, *single),  # CUDA_R_32F
+        "float64": _GemmType(1, cublas.CUBLAS_COMPUTE_64F, *double),  # CUDA_R_64F
+        "float16": _GemmType(2, full, *single),  # CUDA_R_16F
+        "bfloat16": _GemmType(14, full, *single),  # CUDA_R_16BF
     }

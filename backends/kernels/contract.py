@@ -9,6 +9,10 @@ and updates, next to their portable form; and in ``fused.py`` a convolution with
 
 A kernel set overrides what it computes faster. Arrays that an override does not support (another dtype, not
 contiguous) go to the same kernel of :class:`backends.kernels.PortableKernels`.
+
+In a network of 16 bits, activations, their gradients and the weights of products are bfloat16 or float16. All
+other arrays (biases, weights of normalizations, moments, gradients of parameters) are float32, and so are all
+sums. Each kernel rounds its results once.
 """
 
 import inspect
@@ -20,6 +24,7 @@ from backends import graph
 from backends.kernels.base import KernelSet
 from backends.kernels.batches import BatchKernels
 from backends.kernels.fused import FusedKernels
+from backends.kernels.halves import NATIVE, in_float32
 from backends.kernels.losses import LossKernels
 from backends.kernels.sampling import Sampling
 from backends.kernels.updates import UpdateKernels
@@ -39,9 +44,10 @@ class Kernels(BatchKernels, FusedKernels, LossKernels, UpdateKernels):
     """The kernels of one device. All sets have all of them, so a layer never asks what a set can do."""
 
     def __init_subclass__(cls, records_launches: bool = False) -> None:
-        """Let a recording store each kernel of the set as one call.
+        """Let a recording store each kernel of the set as one call, and the kernels take 16 bits.
 
-        A set that ``records_launches`` adds what its kernels do to a recording itself.
+        A set that ``records_launches`` adds what its kernels do to a recording itself. It passes arrays of
+        16 bits that it does not support to the portable kernels.
         """
         declared = set() if records_launches else _declared()
         for base in cls.__mro__:
@@ -49,8 +55,12 @@ class Kernels(BatchKernels, FusedKernels, LossKernels, UpdateKernels):
                 break  # another set, whose kernels are wrapped already
             for name, kernel in list(vars(base).items()):
                 if name in declared and inspect.isfunction(kernel):
-                    setattr(cls, name, _as_one_call(kernel))
+                    called = _as_one_call(kernel)
+                    setattr(cls, name, called if name in NATIVE else in_float32(called))
                     declared.remove(name)
+        for name in declared:
+            if getattr(cls, name) is getattr(Kernels, name):  # composed of others, each of which would round
+                setattr(cls, name, in_float32(getattr(cls, name)))
 
     # --- convolution
 

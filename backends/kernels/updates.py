@@ -13,6 +13,10 @@ MUON_COEFFICIENTS, MUON_EPSILON = (3.4445, -4.775, 2.0315), 1e-7
 """Of the Newton-Schulz iteration a x + b (x x^T) x + c (x x^T)^2 x, and the smallest norm."""
 
 
+LOSS_SCALES = 2.0**-24, 2.0**24
+"""The smallest and the largest scale of a loss, between which all its multiples by 2 are exact."""
+
+
 class UpdateKernels(ArithmeticKernels):
     """The declarations; a kernel set overrides what it computes faster."""
 
@@ -33,6 +37,18 @@ class UpdateKernels(ArithmeticKernels):
 
     def clip_value(self, grad: Array, limit: float) -> None:
         """``grad`` = each number moved into the range from -``limit`` to ``limit``; NaN stays NaN."""
+        raise NotImplementedError
+
+    def multiply(self, x: Array, factor: Array) -> None:
+        """``x *= factor`` (1,), in place; the factor is on the device."""
+        raise NotImplementedError
+
+    def unscale(self, grad: Array, scale: Array, counts: Array, every: int) -> None:
+        """``grad /= scale`` (1,), or 0 if a number in it is NaN or infinite; then the next step's ``scale``.
+
+        That is half of it if a number was not finite, and twice of it after ``every`` finite gradients in a
+        row. ``counts`` (2,) = the finite gradients since the scale last changed, and those that became 0.
+        """
         raise NotImplementedError
 
     def sgd(
@@ -151,6 +167,23 @@ class PortableUpdateKernels(PortableArithmeticKernels, UpdateKernels):
 
     def clip_value(self, grad: Array, limit: float) -> None:
         self.device.xp.clip(grad, -limit, limit, out=grad)
+
+    def multiply(self, x: Array, factor: Array) -> None:
+        self.device.xp.multiply(x, factor, out=x)
+
+    def unscale(self, grad: Array, scale: Array, counts: Array, every: int) -> None:
+        xp = self.device.xp
+        (mask,) = temporaries(self.device, (grad.shape, xp.bool_))
+        xp.isfinite(grad, out=mask)
+        is_finite = xp.all(mask, keepdims=True)
+        xp.divide(grad, scale, out=grad)
+        xp.copyto(grad, 0, where=xp.logical_not(is_finite))
+        since = xp.where(is_finite, counts[:1] + 1, 0)
+        is_due = since >= every
+        factor = xp.where(is_finite, xp.where(is_due, 2.0, 1.0), 0.5).astype(scale.dtype)
+        xp.clip(scale * factor, *LOSS_SCALES, out=scale)
+        counts[:1] = xp.where(is_due, 0, since)
+        counts[1:] += xp.logical_not(is_finite)
 
     def sgd(
         self, value: Array, grad: Array, velocity: Array | None, rate: Array, momentum: Array,

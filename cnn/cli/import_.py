@@ -89,7 +89,7 @@ def import_(
     try:
         state = renamed(state, network.shapes, models.reference_names(config.model, network.shapes))
         network.require_state(state)
-        require_finite(state, config.dtype)
+        require_finite(state, network.master_dtype)
         take_description(network, metadata)
         network.class_names = test_set.classes
         network.load_state_dict(state)

@@ -15,13 +15,15 @@ from cnn.data.readers.mapped import ReadAhead
 from cnn.data.samples import Samples
 from cnn.data.sharding import WHOLE, Shard, Sharding
 from cnn.data.sources import Resident, Streamed, is_too_large, stored_dtype
+from cnn.support.dtypes import master_of
 
 
 class Feed:
     """Gives out a data set batch by batch, always in the same device arrays.
 
     A batch is ``x`` (C, H, W, n) in ``dtype``, with bytes scaled to 0..1 and then the ``preprocessing`` of
-    the network, and its targets: labels (n,), or numbers (..., n) with bytes scaled to 0..1. Both are valid
+    the network, and its targets: labels (n,), or numbers (..., n) with bytes scaled to 0..1. If ``dtype`` has
+    16 bits, only the images have, and targets, weights and rates are float32. Both are valid
     until the next batch, as are ``weights``, those of the latest batch. The last batch of an epoch holds the
     remaining samples. The position in the epoch is on the device too, in ``cursor``, so that :meth:`gather`
     is the same kernel calls every time.
@@ -53,7 +55,7 @@ class Feed:
         sharding: Sharding = WHOLE,
     ) -> None:
         self.backend = backend
-        self.dtype = dtype
+        self._dtype, self._master_dtype = dtype, master_of(dtype)  # of images, and of other numbers
         self._parts = parts
         self._sharding = sharding
         self._shape = images.shape[1:]
@@ -74,10 +76,11 @@ class Feed:
             preprocessing = preprocessing or Preprocessing.none(self._shape[0])
         self._normalization: tuple[Array, ...] = ()  # shift and scale of each channel
         if preprocessing is not None:
-            self._normalization = tuple(map(backend.asarray, preprocessing.arrays(stored, dtype)))
+            shift_and_scale = preprocessing.arrays(stored, self._master_dtype)
+            self._normalization = tuple(map(backend.asarray, shift_and_scale))
         with backend.active():
             self.cursor = backend.zeros(2, np.int64)  # samples, steps
-            self.rate = backend.zeros(rates, dtype)  # of the latest batch
+            self.rate = backend.zeros(rates, self._master_dtype)  # of the latest batch
         self.weights: Array | None = None  # of the latest batch's samples; None: they count alike
         self._count = len(images)
         self._divide(min(batch_size, len(images)))
@@ -100,9 +103,9 @@ class Feed:
 
     def _arrange(self) -> None:
         """Prepare to give out these batches, from the first one on."""
-        self._buffers = Buffers(self.backend, self.dtype)
+        self._buffers = Buffers(self.backend, self._master_dtype)
         shape = sum(self._rows), len(self.rate)
-        self._rates = self.backend.zeros(prod(shape), self.dtype).reshape(shape)
+        self._rates = self.backend.zeros(prod(shape), self._master_dtype).reshape(shape)
         self._source.cut(np.diff(self._starts).tolist())
         self.start(np.arange(self._count))
 
@@ -172,7 +175,7 @@ class Feed:
         If images are mixed, the targets are shares of the classes: (classes, n).
         """
         size = size or self.size
-        x = self._buffers.view("x", (*self._shape, size))
+        x = self._buffers.view("x", (*self._shape, size), self._dtype)
         rows = self._chosen_rows(size)
         kernels, source = self.backend.kernels, self._source.stored
         labels = self._buffers.view("labels", (size,), np.int64) if source.has_labels else None
@@ -198,7 +201,7 @@ class Feed:
 
     def view(self, number: int) -> Array:
         """The images of the latest batch, from one of the views after the first."""
-        x = self._buffers.view("x", (*self._shape, self.size))
+        x = self._buffers.view("x", (*self._shape, self.size), self._dtype)
         chosen = self._chosen_rows(self.size)[:1]
         self._augmented(self._views[number - 1], chosen, chosen, x)
         return x

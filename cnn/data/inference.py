@@ -25,7 +25,7 @@ def answers(network: Any, feed: Feed) -> tuple[Array, Array | None]:
     if feed.views == 1:
         return y, targets
     kernels, xp = network.backend.kernels, network.backend.xp
-    mean = network.buffer("mean output", y.shape)
+    mean = network.buffer("mean output", y.shape, y.dtype)
     kernels.copy(y, mean)
     for number in range(1, feed.views):
         kernels.add(mean, network.forward(feed.view(number)), mean)

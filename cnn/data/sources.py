@@ -11,12 +11,13 @@ from backends.exchange import on_host
 from backends.memory import Array, Upload
 from cnn.data.readers.mapped import mapping
 from cnn.data.samples import Samples
+from cnn.support.dtypes import master_of
 from cnn.support.errors import ArgumentError
 
 
 def stored_dtype(array: Any, dtype: str) -> Any:
-    """The dtype of an array on the device: bytes and labels stay, floats get the network's dtype."""
-    return np.dtype(dtype) if array.dtype.kind == "f" else array.dtype
+    """The dtype of an array on the device: bytes and labels stay, floats get that of parameters."""
+    return np.dtype(master_of(dtype)) if array.dtype.kind == "f" else array.dtype
 
 
 def is_too_large(backend: Backend, data: Samples, dtype: str) -> bool:

@@ -42,7 +42,7 @@ def saliency(network: Network, images: Any, classes: Sequence[int]) -> Any:
         twin = _as_in_inference(network)
         x = as_batch(twin, images)
         y = twin.forward(x, training=True)
-        dy = np.zeros(y.shape, dtype=network.dtype)
+        dy = np.zeros(y.shape, dtype=network.master_dtype)
         dy[list(classes), range(len(images))] = 1
         gradient = twin.backward(network.backend.asarray(dy))
         return np.moveaxis(network.backend.to_host(gradient), -1, 0)

@@ -17,7 +17,7 @@ from cnn.layers.layer import Layer
 from cnn.network import Network
 from cnn.saving import weights
 from cnn.support.arguments import instance, shape, shown
-from cnn.support.dtypes import DTYPES
+from cnn.support.dtypes import WIDE
 from cnn.support.errors import ArgumentError, CheckpointError, DisagreementError
 
 NEAR = 1e-10  # of the largest number, in float64
@@ -109,7 +109,7 @@ def _gradients(subject: Subject) -> None:
 
 
 def _dtype(subject: Subject) -> None:
-    for dtype in DTYPES:
+    for dtype in WIDE:
         network = subject.network(dtype)
         for name, array in results(network, subject.x(dtype=dtype), dy_for(network)).items():
             if array.dtype != dtype:

@@ -5,9 +5,11 @@ from math import prod
 from typing import Any
 
 from backends import Backend
+from backends.kernels.halves import MOST_COPIES
 from cnn.data.dataset import Dataset
 from cnn.data.readers.mapped import mapping
 from cnn.data.sources import stored_dtype
+from cnn.inspection import summary
 from cnn.layers.recomputation import is_recomputable, layers_of
 from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.errors import OutOfMemory, out_of_memory
@@ -70,11 +72,11 @@ def memory(
     return Memory(
         data=sum(_data_bytes(part, network, len(part)) for part in tests)
         + _data_bytes(train, network, 2 * batch if stream else len(train)),
-        parameters=network.flat.value.nbytes + network.flat.grad.nbytes,
+        parameters=summary.parameter_bytes(network),
         optimizer=vectors * network.flat.value.nbytes,
         guard=(1 + len(optimizer.state_names)) * network.flat.value.nbytes,
         activations=kept + sum(held.values()) + passed_on + inputs,
-        workspace=network.workspace_bytes(largest_batch, part),
+        workspace=network.workspace_bytes(largest_batch, part) + _copies_bytes(network, largest_batch),
     )
 
 
@@ -92,6 +94,16 @@ def _kept_bytes(network: Network, recompute: bool) -> int:
         for position, layer in enumerate(layers_of(each)):
             shared[position] = max(shared.get(position, 0), sizes.get(layer, 0))
     return kept + sum(shared.values())
+
+
+def _copies_bytes(network: Network, batch: int) -> int:
+    """Bytes of the copies in float32 that the portable kernels make of arrays of 16 bits."""
+    if network.dtype == network.master_dtype:
+        return 0
+    itemsize = network.backend.xp.dtype(network.master_dtype).itemsize
+    layers = [layer for together in network.walk_passes() for layer in together]
+    shapes = [shape for layer in layers for shape in (layer.input_shape, layer.output_shape)]
+    return MOST_COPIES * max(map(prod, shapes), default=0) * itemsize * batch
 
 
 def fitting_batch_size(

@@ -58,9 +58,16 @@ def totals(network: Any) -> dict[str, int]:
             parameter.size for parameter in network.parameters.values() if not parameter.frozen
         ),
         "multiply_adds": sum(row["multiply_adds"] for row in table),
-        "parameter_bytes": network.flat.value.nbytes + network.flat.grad.nbytes,
+        "parameter_bytes": parameter_bytes(network),
         "bytes_per_image": sum(row["bytes"] for row in table) + 2 * largest * itemsize,
     }
+
+
+def parameter_bytes(network: Any) -> int:
+    """Bytes of the parameters and their gradients, and in a network of 16 bits of the rounded parameters."""
+    flat = network.flat
+    rounded = 0 if flat.operand is flat.value else flat.operand.nbytes
+    return int(flat.value.nbytes + flat.grad.nbytes + rounded)
 
 
 def show(network: Any) -> None:

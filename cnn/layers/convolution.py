@@ -153,7 +153,7 @@ class Conv2D(Weighted):
             return None
         seen_shape = self.input_shape if self.pad is None else self.pad.output_shape
         dx = self.context.scratch.like(dy, (*seen_shape, dy.shape[-1]))
-        self.backend.kernels.conv2d_grad_input(dy, self._weight.value, dx, self.window, self.groups)
+        self.backend.kernels.conv2d_grad_input(dy, self._weight.operand, dx, self.window, self.groups)
         return dx if self.pad is None else self.pad.backward(dx)
 
     def with_epilogue(self, following: Sequence[Layer]) -> Fused | None:

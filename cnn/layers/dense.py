@@ -66,7 +66,7 @@ class Dense(Weighted):
 
     def multiply(self, x: Array, y: Array, training: bool) -> None:
         """``y = weight @ x``."""
-        self.backend.kernels.matmul(self._weight.value, x, y)
+        self.backend.kernels.matmul(self._weight.operand, x, y)
         if training:
             self._x = x
 
@@ -76,7 +76,7 @@ class Dense(Weighted):
         if not input_grad:
             return None
         dx = self.input_gradient(dy)
-        self.backend.kernels.matmul(self._weight.value.T, dy, dx)
+        self.backend.kernels.matmul(self._weight.operand.T, dy, dx)
         return dx
 
     def with_epilogue(self, following: Sequence[Layer]) -> Fused | None:

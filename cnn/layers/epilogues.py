@@ -35,14 +35,14 @@ class FusedConvolution(Fused):
         dx = convolution.input_gradient(dy) if input_grad else None
         self.backend.kernels.conv2d_epilogue_grad(
             dy, self._x, None if self.relu is None else self._y, self._winner,
-            self._weight.value, convolution.window, convolution.groups,
+            self._weight.operand, convolution.window, convolution.groups,
             None if self.pool is None else self.pool.window,
             weight_grad=self._weight.grad, bias_grad=None if self._bias is None else self._bias.grad, dx=dx,
         )  # fmt: skip
         return dx
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        itemsize = self.backend.xp.dtype(self.convolution.dtype).itemsize
+        itemsize = self.backend.xp.dtype(self.convolution.master_dtype).itemsize
         y, grad = (prod(self.convolution.output_shape) * count * itemsize for count in (batch, trained))
         rectified = prod(self.last.output_shape) * trained * itemsize
         extra = y + grad + rectified if self.pool else grad

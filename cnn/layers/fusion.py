@@ -103,9 +103,8 @@ class Weighted(Layer):
 
     @property
     def weights(self) -> tuple[Array, Array | None]:
-        """The layer's own weight and bias."""
-        weight, bias = (self.parameters.get(name) for name in ("weight", "bias"))
-        return getattr(weight, "value", None), getattr(bias, "value", None)
+        """The layer's own weight, as products read it, and bias."""
+        return self.parameters["weight"].operand, getattr(self.parameters.get("bias"), "value", None)
 
     @abstractmethod
     def infer(
@@ -156,7 +155,7 @@ class Folded(Fused, Joinable):
         rest = epilogue.layers[len(fused.layers) - 1 :] if fused else epilogue.layers
         self._training: list[Any] = [fused or layer, *passes(rest)]
         self._normalizes_first = epilogue.layers[0] is epilogue.normalization
-        self._ones = layer.backend.zeros(layer.bias_shape[0], layer.dtype)
+        self._ones = layer.backend.zeros(layer.bias_shape[0], layer.master_dtype)
         self._ones.fill(1)
 
     @property
@@ -182,7 +181,8 @@ class Folded(Fused, Joinable):
         if self._normalizes_first:
             weight, bias = folded(self._layer, normalization)
         elif normalization is not None:
-            scale, shift = (self._layer.buffer(name, self._ones.shape) for name in ("scale", "folded bias"))
+            shape, dtype = self._ones.shape, self._layer.master_dtype
+            scale, shift = (self._layer.buffer(name, shape, dtype) for name in ("scale", "folded bias"))
             normalization.fold(self._ones, bias, scale, shift)
             bias = shift
         return self._layer.infer(x, weight, bias, self._epilogue, scale)
@@ -220,7 +220,7 @@ class Folded(Fused, Joinable):
         numbers = weight.size + prod(self._layer.bias_shape)
         runs = self._layer, *self._training
         most = max(layer.workspace_bytes(batch, trained) for layer in runs)
-        return most + numbers * int(self.backend.xp.dtype(self._layer.dtype).itemsize)
+        return most + numbers * int(self.backend.xp.dtype(self._layer.master_dtype).itemsize)
 
     def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
         if not training:
@@ -235,8 +235,9 @@ def folded(layer: Weighted, normalization: Any) -> tuple[Array, Array]:
 
     They are computed on the device, from the weights and running averages of now.
     """
-    weight, bias = layer.weights
-    result = layer.buffer("folded weight", weight.shape), layer.buffer("folded bias", layer.bias_shape)
+    weight, (_, bias) = layer.parameters["weight"].value, layer.weights
+    folded_bias = layer.buffer("folded bias", layer.bias_shape, layer.master_dtype)
+    result = layer.buffer("folded weight", weight.shape), folded_bias
     normalization.fold(weight, bias, *result)
     return result
 

@@ -16,6 +16,7 @@ from cnn.layers.synchronized import Link
 from cnn.layers.trainable import Trainable
 from cnn.support import origin
 from cnn.support.arguments import countable
+from cnn.support.dtypes import master_of
 from cnn.support.errors import ArgumentError
 
 
@@ -30,6 +31,7 @@ class Parameter:
     place: slice = field(default_factory=lambda: slice(0))  # in the network's vectors
     value: Array = None
     grad: Array = None
+    operand: Array = None  # what products read: the value, in a network of 16 bits rounded to these
     frozen: bool = False  # whether training leaves it as it is
 
     @property
@@ -58,6 +60,11 @@ class Context:
     level: int = 0  # how many layers with branches there are around it
     link: Link = field(default_factory=Link)  # to other processes
     repetition: Repetition = field(default_factory=Repetition)
+
+    @property
+    def master_dtype(self) -> Any:
+        """The dtype of parameters and sums: float32 if activations have 16 bits, otherwise theirs."""
+        return master_of(self.dtype)
 
 
 class Layer(Trainable):
@@ -127,7 +134,7 @@ class Layer(Trainable):
         self.path = context.path
         self.context = context
         self.backend = context.backend
-        self.dtype = context.dtype
+        self.dtype, self.master_dtype = context.dtype, context.master_dtype
         self.input_shape = self.output_shape = input_shape
         self._buffers = Buffers(context.backend, context.dtype)
         self._own_parameters: dict[str, Parameter] = {}
@@ -265,7 +272,7 @@ class Layer(Trainable):
 
     def statistic(self, name: str, shape: Shape, initial: float, dtype: Any = None) -> Array:
         """Declare an array that a training forward changes, such as a running mean; -> the array."""
-        array = self.backend.zeros(prod(shape), dtype or self.dtype).reshape(shape)
+        array = self.backend.zeros(prod(shape), dtype or self.master_dtype).reshape(shape)
         array.fill(initial)
         self._own_statistics[name] = array
         return array

@@ -108,7 +108,12 @@ class _BatchNorm(Joinable):
     def _moments(self, training: bool) -> tuple[Array, Array]:
         use = "training" if training else "inference"  # which must not change what backward reads
         channels = self.input_shape[:1]
-        return self.buffer(f"mean in {use}", channels), self.buffer(f"variance in {use}", channels)
+        mean, variance = (self._sums(f"{name} in {use}", channels) for name in ("mean", "variance"))
+        return mean, variance
+
+    def _sums(self, name: str, shape: Shape) -> Array:
+        """A buffer for numbers that are sums over the batch."""
+        return self.buffer(name, shape, self.master_dtype)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         return self.differentiate(dy, input_grad)
@@ -130,7 +135,7 @@ class _BatchNorm(Joinable):
         kernels = self.backend.kernels
         dy = self._before_activation(dy, formula, addend, addend_grad)
         if dx is not None:  # the running averages do not depend on the batch
-            zeros = self.buffer("zeros", dy.shape[:1])
+            zeros = self._sums("zeros", dy.shape[:1])
             kernels.clear(zeros)
             kernels.normalize(dy, zeros, self._variance, weight, None, self.eps, dx)
         return dx
@@ -159,7 +164,7 @@ class _BatchNorm(Joinable):
         weight, bias = self._values("value")
         mean, variance = self._mean, self._variance
         dy = self._before_activation(dy, formula, addend, addend_grad)
-        along, total = self.buffer("gradient along", channels), self.buffer("gradient in total", channels)
+        along, total = self._sums("gradient along", channels), self._sums("gradient in total", channels)
         kernels.normalize_grad(
             dy, self._x, mean, variance, weight, bias, self.eps, along, total, None, None, None, None
         )
@@ -169,7 +174,7 @@ class _BatchNorm(Joinable):
         if dx is None:  # as in the other processes, which have the same layers
             return None
         join_sums(self, peers, self._x, along, total)
-        zeros, correction = self.buffer("zeros", channels), self.buffer("correction", dy.shape)
+        zeros, correction = self._sums("zeros", channels), self.buffer("correction", dy.shape)
         kernels.clear(zeros)
         for factor in (along, total):
             launch(scaled, weight, variance, self.eps, factor, factor)
@@ -214,7 +219,7 @@ class _BatchNorm(Joinable):
         return getattr(self._weight, name, None), getattr(self._bias, name, None)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        itemsize = int(self.backend.xp.dtype(self.dtype).itemsize)
+        itemsize = int(self.backend.xp.dtype(self.master_dtype).itemsize)
         return prod(self.output_shape) * itemsize * max(batch, 2 * trained)
 
     @property
@@ -290,8 +295,9 @@ class FusedNormalization(Fused):
         return self.normalization.differentiate(dy, input_grad, self.last.formula)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        numbers = prod(self.last.output_shape) * int(self.backend.xp.dtype(self.normalization.dtype).itemsize)
-        return max(layer.workspace_bytes(batch, trained) for layer in self.layers) + 2 * numbers * trained
+        itemsize = int(self.backend.xp.dtype(self.normalization.master_dtype).itemsize)
+        more = 2 * prod(self.last.output_shape) * itemsize * trained
+        return max(layer.workspace_bytes(batch, trained) for layer in self.layers) + more
 
 
 class _GroupNormalization(Layer):
@@ -304,7 +310,8 @@ class _GroupNormalization(Layer):
         y = self.output(x, training)
         use = "training" if training else "inference"  # which must not change what backward reads
         mean, scale = (
-            self.buffer(f"{name} in {use}", (self.groups, x.shape[-1])) for name in ("mean", "scale")
+            self.buffer(f"{name} in {use}", (self.groups, x.shape[-1]), self.master_dtype)
+            for name in ("mean", "scale")
         )
         weight, bias = self._values("value")
         self.backend.kernels.normalize_groups(x, weight, bias, self.eps, mean, scale, y)
@@ -326,7 +333,7 @@ class _GroupNormalization(Layer):
         return getattr(weight, name, None), getattr(bias, name, None)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        itemsize = int(self.backend.xp.dtype(self.dtype).itemsize)
+        itemsize = int(self.backend.xp.dtype(self.master_dtype).itemsize)
         return prod(self.output_shape) * itemsize * max(batch, 2 * trained)
 
     @property

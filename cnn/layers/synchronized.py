@@ -33,11 +33,11 @@ def join_moments(layer: Any, peers: Peers, x: Array, mean: Array, variance: Arra
     al. 1983, equations 2.1).
     """
     channels = len(mean)
-    own = layer.buffer("own moments", (2 * channels,))
-    everyone = layer.buffer("all moments", (peers.size, 2 * channels))
+    own = layer.buffer("own moments", (2 * channels,), layer.master_dtype)
+    everyone = layer.buffer("all moments", (peers.size, 2 * channels), layer.master_dtype)
     samples = layer.context.link.samples
     edges = [samples * number // peers.size for number in range(peers.size + 1)]
-    shares = layer.backend.asarray([[(b - a) / samples] for a, b in pairwise(edges)], layer.dtype)
+    shares = layer.backend.asarray([[(b - a) / samples] for a, b in pairwise(edges)], layer.master_dtype)
     launch(_write, own, mean, variance)
     launch(peers.gather, own, everyone)
     launch(_join, everyone, shares, mean, variance)
@@ -46,8 +46,8 @@ def join_moments(layer: Any, peers: Peers, x: Array, mean: Array, variance: Arra
 def join_sums(layer: Any, peers: Peers, x: Array, along: Array, total: Array) -> None:
     """The sums (C,) over the numbers of ``x`` (C, ..., n) become means over the whole batch."""
     channels = len(along)
-    own = layer.buffer("own sums", (2 * channels,))
-    everyone = layer.buffer("all sums", (peers.size, 2 * channels))
+    own = layer.buffer("own sums", (2 * channels,), layer.master_dtype)
+    everyone = layer.buffer("all sums", (peers.size, 2 * channels), layer.master_dtype)
     count = layer.context.link.samples * prod(x.shape[1:-1])
     launch(_write, own, along, total)
     launch(peers.gather, own, everyone)

@@ -113,7 +113,7 @@ class ConvTranspose2D(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)
-        self.backend.kernels.conv2d_grad_input(x, self._weight.value, y, self.window, self.groups)
+        self.backend.kernels.conv2d_grad_input(x, self._weight.operand, y, self.window, self.groups)
         if self.bias:
             self.backend.kernels.add_bias(y, self._bias.value)
         if training:
@@ -127,7 +127,7 @@ class ConvTranspose2D(Layer):
         if not input_grad:
             return None
         dx = self.input_gradient(dy)
-        self.backend.kernels.conv2d(dy, self._weight.value, dx, self.window, self.groups)
+        self.backend.kernels.conv2d(dy, self._weight.operand, dx, self.window, self.groups)
         return dx
 
     def workspace_bytes(self, batch: int, trained: int) -> int:

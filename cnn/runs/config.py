@@ -249,7 +249,9 @@ class Config:
         shown="all cores, or what a CPU quota or OMP_NUM_THREADS allows", changeable=True,
     )
     dtype: str = setting(
-        "float32", DEVICE, "float32 or float64.", choices=DTYPES, check=lambda _, dtype: require_dtype(dtype),
+        "float32", DEVICE,
+        "float32 or float64; on CUDA GPUs also bfloat16 or float16, which store activations in 16 bits.",
+        choices=DTYPES, check=lambda _, dtype: require_dtype(dtype),
     )
     fuse: bool = setting(
         True, DEVICE, "Compute several layers in one pass if the kernels can.",

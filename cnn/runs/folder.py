@@ -24,6 +24,7 @@ from cnn.runs import build
 from cnn.runs.config import Config
 from cnn.saving.weights import MODEL_FILE, SavedNetwork, epoch_of, require_held
 from cnn.support import system
+from cnn.support.dtypes import dtype_on
 from cnn.support.environment import environment
 from cnn.support.errors import ArgumentError, CheckpointError, Notice
 from cnn.support.files import making_whole, remove_unfinished, require_writable, write_json
@@ -229,7 +230,8 @@ class RunFolder:
         try:
             model = self.source(config, saved).make(len(class_names), shape)
             require_held(model, shape, saved.state)
-            network = build.build_network(config, model, shape, backend)
+            own = replace(config, dtype=dtype_on(backend, config.dtype))
+            network = build.build_network(own, model, shape, backend)
             if config.model in models.MODELS and network.output_shape != (len(class_names),):
                 raise CheckpointError(
                     f"the network has {network.output_shape[0]} outputs, but there are {len(class_names)} "

@@ -17,6 +17,7 @@ from cnn.layers.description import rebuild
 from cnn.network import FILE_VERSION, Network
 from cnn.saving import foreign
 from cnn.support.arguments import shape
+from cnn.support.dtypes import dtype_on
 from cnn.support.errors import CheckpointError, DataError
 from cnn.support.libraries import require
 from cnn.support.reading import open_regular
@@ -40,7 +41,8 @@ UNREADABLE = (
 def load(path: str | Path, device: Backend | str = "auto", network: Network | None = None) -> Network:
     """Load the network in ``path`` on ``device``; or load its weights into ``network`` on its own device.
 
-    The network gets the preprocessing and the class names that the file describes.
+    The network gets the preprocessing and the class names that the file describes. Files have the weights of
+    a network of 16 bits in float32, and a CPU computes with them in float32.
 
     Names may have a prefix like those of PyTorch's DataParallel and compile. The file may be an .npz.
     Raises CheckpointError if the file is missing, damaged, of another kind or of another architecture, or
@@ -123,7 +125,7 @@ class SavedNetwork:
         try:
             state = foreign.without_wrappers(self.state, network.shapes)
             network.require_state(state)
-            require_finite(state, network.dtype)
+            require_finite(state, network.master_dtype)
             take_description(network, self.metadata)
             network.load_state_dict(state)
         except CheckpointError as error:
@@ -275,7 +277,8 @@ def _rebuild(
             network = _described(description)
             input_shape = tuple(description["input_shape"])
             require_held(network, input_shape, state)
-            network.build(input_shape, backend=backend, dtype=description["dtype"], winograd=winograd)
+            dtype = dtype_on(backend, description["dtype"])
+            network.build(input_shape, backend=backend, dtype=dtype, winograd=winograd)
             return network
         reason = description.get("not_described", "the file does not say which network it belongs to")
     except (TypeError, LookupError, AttributeError, ValueError, RecursionError, MemoryError) as error:

@@ -418,6 +418,14 @@ def _updates(numbers: _Numbers) -> Iterator[Call]:
         for limit in (0.5, 2.0):
             for name in ("clip_norm", "clip_value"):
                 yield _kernel(name, f"{variant}, limit {limit:g}", grad=grad, limit=limit)
+        factor = np.array([3], numbers.dtype)
+        yield _kernel("multiply", variant, x=grad, factor=factor)
+        scaled = {"scale": np.array([64], numbers.dtype), "counts": np.array([4, 2])}
+        for name, number in (("finite", 1.0), ("NaN", np.nan), ("infinite", np.inf)):
+            gradient = grad.copy()
+            gradient[size // 2] = number
+            for every in (5, 6):
+                yield _kernel("unscale", f"{variant}, {name}, {every}", grad=gradient, **scaled, every=every)
         arrays = {"value": value, "grad": grad, "rate": np.array([0.1], numbers.dtype)}
         none, some = (np.array([momentum], numbers.dtype) for momentum in (0, 0.9))
         plain = {"momentum": none, "nesterov": False, "weight_decay": 0.0}

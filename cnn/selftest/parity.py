@@ -18,7 +18,7 @@ from cnn.network import Network
 from cnn.selftest.calls import Call, calls
 from cnn.selftest.cases import NETWORKS, Example
 from cnn.selftest.checks import Check
-from cnn.support.dtypes import DTYPES
+from cnn.support.dtypes import WIDE
 from cnn.training.fit import fit
 from cnn.training.optimizers import SGD, Adam, Optimizer
 
@@ -33,7 +33,7 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
 def checks(backend: Backend) -> Iterator[Check]:
     """A check for each kernel, for each small network, and for a training with each optimizer."""
     reference = reference_of(backend)
-    for dtype in DTYPES:
+    for dtype in WIDE:
         for call in calls(dtype):
             yield Check(f"{call.name}, {dtype}", partial(_compare_calls, call, dtype, backend, reference))
         for example in NETWORKS:

@@ -96,7 +96,7 @@ class NAdam(Optimizer):
         self.momentum_decay = number("momentum_decay", momentum_decay)
 
     def initial_state(self, network: Network) -> dict[str, Array]:
-        progress = network.backend.asarray([0, 1, 0, 0, 1], network.dtype)
+        progress = network.backend.asarray([0, 1, 0, 0, 1], network.master_dtype)
         return super().initial_state(network) | {"progress": progress}
 
     def begin(self, rate: Array) -> None:

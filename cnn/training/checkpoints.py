@@ -16,6 +16,7 @@ from typing import Any
 from cnn.data import Dataset
 from cnn.network import FILE_VERSION, Network
 from cnn.saving import weights
+from cnn.support.dtypes import master_of
 from cnn.support.errors import CheckpointError
 from cnn.support.files import to_json, write_whole
 from cnn.support.tensors import METADATA, require_shapes, serialized
@@ -73,7 +74,7 @@ class SavedTraining:
         arrays, metadata = weights.read_all(path)
         try:
             description = _verified(arrays, metadata)
-            weights.require_finite(arrays, description["dtype"])
+            weights.require_finite(arrays, master_of(description["dtype"]))
             epoch, step, seconds = (
                 int(description["epoch"]),
                 int(description["step"]),

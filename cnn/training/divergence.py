@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from backends.memory import Array
 from cnn.data.sharding import Shard
 from cnn.training.run import Run
-from cnn.training.step import TrainingStep, update
+from cnn.training.step import TrainingStep, scaled_gradient, update
 
 
 @dataclass(frozen=True)
@@ -116,16 +116,20 @@ def _first_in_shard(training: TrainingStep, shard: Shard) -> str | None:
 
 def _first_in_gradients(training: TrainingStep, x: Array, targets: Array, divisor: int) -> str | None:
     """Run forward and backward layer by layer; -> the first result that is NaN or infinite."""
-    loss, layers = training.loss, list(training.network.in_sequence())
+    loss, network = training.loss, training.network
+    layers, x = list(network.in_sequence()), network.input_of(x)
     for layer in layers:
         x = layer.forward(x, training=True)
         if not _all_finite(training, x):
             return f"the output of layer {layer.label} (forward)"
+    x = network.output_of(x, training=True)
     if not _all_finite(training, loss.forward(x, targets, divisor, weights=training.feed.weights)):
         return "the loss (forward)"
-    dy = loss.backward()
+    dy = scaled_gradient(network, loss, training.transforms)
     if not _all_finite(training, dy):
         return "the gradient of the loss (backward)"
+    dy = network.output_gradient_of(dy)
+    mends = any(transform.mends for transform in training.transforms)
     while layers:
         layer = layers.pop()
         wanted = any(earlier.is_trained for earlier in layers)
@@ -133,7 +137,7 @@ def _first_in_gradients(training: TrainingStep, x: Array, targets: Array, diviso
             break
         dy = layer.backward(dy, input_grad=wanted)
         gradients = [parameter.grad for parameter in layer.parameters.values()]
-        if not _all_finite(training, *gradients, *([dy] if wanted else [])):
+        if not mends and not _all_finite(training, *gradients, *([dy] if wanted else [])):
             return f"the gradients of layer {layer.label} (backward)"
     return None
 

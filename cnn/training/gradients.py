@@ -1,10 +1,14 @@
 """What happens to the flat gradient between backward and the update: accumulation, then transforms."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from backends.memory import Array
 from cnn.network import Network
-from cnn.support.arguments import number
+from cnn.support.arguments import number, whole
 from cnn.support.errors import ArgumentError
+
+SCALES = [2.0**power for power in range(-24, 25)]
 
 
 class Accumulation:
@@ -34,6 +38,19 @@ class Accumulation:
 
 class GradientTransform:
     """Changes the flat gradient of a network in place, on its device, with the same calls in every step."""
+
+    mends = False  # whether a gradient that is not finite does no harm
+
+    def build(self, network: Network) -> None:
+        """Prepare for ``network``."""
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The arrays that it changes besides the gradient, by names of its own; checkpoints have them."""
+        return {}
+
+    def before_backward(self, network: Network, dy: Array) -> None:
+        """Change ``dy``, the gradient of the network's output, in place."""
 
     def apply(self, network: Network) -> None:
         """Change ``network.flat.grad``."""
@@ -70,3 +87,77 @@ class ClipValue(_Clip):
 
     def apply(self, network: Network) -> None:
         network.backend.kernels.clip_value(network.flat.grad, self.limit)
+
+
+@dataclass
+class LossScaling(GradientTransform):
+    """Keeps small gradients in float16: the backward pass computes ``scale`` times the gradient.
+
+    Numbers below 6e-8 would become 0 in float16 (Micikevicius et al. 2018, "Mixed precision training"). The
+    scale changes as that of PyTorch's GradScaler: it is halved if a number of the gradient is NaN or
+    infinite, and doubled after ``every`` other steps in a row. Unlike PyTorch, which skips the update of a
+    step with such a number, this sets the gradient of the step to 0, so that the step stays the same calls:
+    the momentum still moves the weights, and weight decay, averages and schedules go on.
+
+    It is the first transform, so that the others get the gradient itself. ``fit`` puts it there for networks
+    of float16. bfloat16 has the range of float32 and does not need it.
+
+    Parameters
+    ----------
+    initial : float
+        The first scale, a power of 2 from 2^-24 to 2^24.
+    every : int
+        The number of steps.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is out of range.
+    """
+
+    initial: float = 2.0**16
+    every: int = 2000
+
+    mends = True
+
+    def __post_init__(self) -> None:
+        self.initial = number("LossScaling: initial", self.initial)
+        if self.initial not in SCALES:
+            raise ArgumentError(
+                f"LossScaling: initial is {self.initial:g}, expected a power of 2 from 2^-24 to 2^24"
+            )
+        self.every = whole("LossScaling: every", self.every)
+        self._network: Any = None
+        self._flat: Any = None
+
+    def build(self, network: Network) -> None:
+        """Prepare for ``network``. The scale is kept if it is the same network as before."""
+        if network is not self._network or network.flat is not self._flat:
+            backend = network.backend
+            self._scale = backend.asarray([self.initial], network.master_dtype)
+            self._counts = backend.zeros(2, "int64")
+            self._network, self._flat = network, network.flat
+
+    @property
+    def state(self) -> dict[str, Array]:
+        return {"loss_scaling/scale": self._scale, "loss_scaling/counts": self._counts}
+
+    @property
+    def scale(self) -> float:
+        """The scale of the next step; waits for the device."""
+        return float(self._network.backend.to_host(self._scale)[0])
+
+    @property
+    def skipped(self) -> int:
+        """How many steps had a gradient with a number that is not finite; waits for the device."""
+        return int(self._network.backend.to_host(self._counts)[1])
+
+    def before_backward(self, network: Network, dy: Array) -> None:
+        network.backend.kernels.multiply(dy, self._scale)
+
+    def apply(self, network: Network) -> None:
+        network.backend.kernels.unscale(network.flat.grad, self._scale, self._counts, self.every)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to copy or pickle: the settings alone."""
+        return {"initial": self.initial, "every": self.every, "_network": None, "_flat": None}

@@ -102,7 +102,7 @@ def cut(
         if len(members) == len(parameters) > 1:
             place = slice(None)  # with the padding at the end, as a contiguous vector
         state = {name: vector[place] for name, vector in vectors.items()}
-        flat, rate = network.flat, network.backend.zeros(1, network.dtype)
+        flat, rate = network.flat, network.backend.zeros(1, network.master_dtype)
         parts.append(Part(group, flat.value[place], flat.grad[place], state, members[0].shape, rate))
     return parts
 

@@ -45,10 +45,10 @@ class Loss:
                 "for each class; end the network with Flatten and Dense"
             )
         self.backend = network.backend
-        self._buffers = Buffers(network.backend, network.dtype)
+        self._buffers = Buffers(network.backend, network.master_dtype)
         self.losses = self._buffers.view("losses", (0,))
         if self.has_shares:
-            self.total, self._zero = (self.backend.zeros(1, network.dtype) for _ in range(2))
+            self.total, self._zero = (self.backend.zeros(1, network.master_dtype) for _ in range(2))
 
     def require_suitable(self, data: Dataset, network: Network, mixed: bool = False) -> None:
         """Raise DataError unless the network's outputs can be compared with the targets of ``data``.

@@ -94,7 +94,7 @@ class Optimizer:
         ``rate`` is an array (1,) on the device, or (2,) if it contains the momentum too, or a number.
         """
         if not getattr(rate, "shape", ()):
-            rate = self.backend.asarray([float(rate)], self._network.dtype)
+            rate = self.backend.asarray([float(rate)], self._network.master_dtype)
         self._require_built()
         if self._cut_for != (self.groups, self._network.frozen_names):
             self._cut()
@@ -214,7 +214,7 @@ class SGD(Optimizer):
 
     def build(self, network: Network) -> None:
         super().build(network)
-        self._momentum = network.backend.asarray([self.momentum], network.dtype)
+        self._momentum = network.backend.asarray([self.momentum], network.master_dtype)
         self._filled = self.momentum
 
     @property
@@ -261,7 +261,8 @@ class Adam(Optimizer):
 
     def initial_state(self, network: Network) -> dict[str, Array]:
         # beta ** step, on the device: the remaining weight of the moments' initial zeros
-        return super().initial_state(network) | {"powers": network.backend.xp.ones(2, dtype=network.dtype)}
+        powers = network.backend.xp.ones(2, dtype=network.master_dtype)
+        return super().initial_state(network) | {"powers": powers}
 
     def begin(self, rate: Array) -> None:
         self.backend.kernels.next_powers(self.state["powers"], self.betas)

@@ -43,6 +43,8 @@ class TrainingStep:
         self.feed = feed
         self.totals = totals
         self.transforms = transforms
+        for transform in transforms:
+            transform.build(network)
         self.accumulation = Accumulation(network) if feed.has_parts else None
         self.shards = shards or WholeBatch()
         self._agreement = agreement or Agreement()
@@ -61,6 +63,7 @@ class TrainingStep:
         return {
             **self.network.state,
             **{f"optimizer/{name}": array for name, array in self.optimizer.state.items()},
+            **self._transform_state,
             **self.totals.arrays,
             "cursor": self.feed.cursor,
         }
@@ -69,13 +72,17 @@ class TrainingStep:
     def arrays(self) -> dict[str, Array]:
         """The same arrays under the names that checkpoints have for them; the feed's position is not kept."""
         optimizer = {f"optimizer/{name}": array for name, array in self.optimizer.arrays.items()}
-        more = optimizer | self.totals.arrays | self.network.context.draws.state
+        more = optimizer | self._transform_state | self.totals.arrays | self.network.context.draws.state
         return self.network.arrays | {TRAINING + name: array for name, array in more.items()}
 
     @property
     def failure(self) -> str | None:
         """Why the device could not record the step; None if it could, or has not tried."""
         return getattr(self._repeated, "failure", None)
+
+    @property
+    def _transform_state(self) -> dict[str, Array]:
+        return {name: array for each in self.transforms for name, array in each.state.items()}
 
     def __call__(self) -> None:
         if not self._graph or self.feed.size != self.feed.batch_size:
@@ -118,7 +125,8 @@ def take_step(
         divisor = loss.begin_batch(feed.size)
         for number, size in enumerate(shard.sizes):
             x, targets = feed.gather(size)
-            compute_gradients(network, loss, x, targets, divisor, totals.of(shard.number), feed.weights)
+            sums = totals.of(shard.number)
+            compute_gradients(network, loss, x, targets, divisor, sums, feed.weights, transforms)
             if accumulation:
                 accumulation.add(size, is_first=number == 0)
         if accumulation and shard.sizes:
@@ -137,17 +145,27 @@ def compute_gradients(
     divisor: int | None = None,
     totals: ShardTotals | None = None,
     weights: Array | None = None,
+    transforms: Sequence[GradientTransform] = (),
 ) -> Array:
     """Forward, loss and backward; -> the loss of each sample (N,).
 
-    ``divisor`` and ``weights`` are those of :meth:`Loss.forward`; results are added to ``totals``.
+    ``divisor`` and ``weights`` are those of :meth:`Loss.forward`; results are added to ``totals``. The
+    ``transforms`` change the gradient of the output.
     """
     y = network.forward(x, training=True)
     losses = call(loss.forward, y, targets, divisor, sums=totals and totals.sums, weights=weights)
     if totals is not None:
         totals.add(y, targets, loss.shares)
-    network.backward(call(loss.backward), input_grad=False)
+    network.backward(scaled_gradient(network, loss, transforms), input_grad=False)
     return losses
+
+
+def scaled_gradient(network: Network, loss: Loss, transforms: Sequence[GradientTransform]) -> Array:
+    """The gradient of the network's output, as the transforms change it."""
+    dy = call(loss.backward)
+    for transform in transforms:
+        call(transform.before_backward, network, dy)
+    return dy
 
 
 def update(

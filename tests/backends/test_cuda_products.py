@@ -32,6 +32,8 @@ class TestMatmul:
 
         def make(way, shape, dtype):
             larger, view = way(*shape)
+            if dtype == "bfloat16":
+                pytest.importorskip("ml_dtypes")
             whole = gpu.asarray(rng.integers(-4, 5, larger), dtype=dtype)
             assert view(whole).shape == shape
             return whole, view(whole)
@@ -50,16 +52,29 @@ class TestMatmul:
         gpu.xp.cuda.cublas.gemmEx = gemm
         return calls
 
-    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize(
+        ("dtype", "out_dtype"),
+        [
+            ("float32", "float32"),
+            ("float64", "float64"),
+            ("float16", "float16"),
+            ("float16", "float32"),
+            ("bfloat16", "bfloat16"),
+            ("bfloat16", "float32"),
+        ],
+    )
     @pytest.mark.parametrize("accumulate", [False, True])
-    def test_is_one_gemm_for_every_view_that_blas_can_read(self, gpu, matrices, gemms, dtype, accumulate):
+    def test_is_one_gemm_for_every_view_that_blas_can_read(
+        self, gpu, matrices, gemms, dtype, out_dtype, accumulate
+    ):
         ways = itertools.product(TAKEN_AS_THEY_ARE.values(), repeat=3)
         sizes = itertools.cycle([(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 5), (2, 1, 1), (1, 1, 1)])
         count = 0
         for (a_way, b_way, out_way), (m, k, n) in zip(ways, sizes, strict=False):
             (_, a), (_, b) = matrices(a_way, (m, k), dtype), matrices(b_way, (k, n), dtype)
-            room, out = matrices(out_way, (m, n), dtype)
-            expected, kept = np.array(out) * accumulate + np.array(a) @ np.array(b), np.array(room)
+            room, out = matrices(out_way, (m, n), out_dtype)
+            before, left, right = (np.array(array).astype(np.float64) for array in (out, a, b))
+            expected, kept = before * accumulate + left @ right, np.array(room)
             assert gpu.matmul(a, b, out, accumulate) is out
             assert out.tolist() == expected.tolist()
             out[...] = out_way(m, n)[1](kept)
@@ -80,7 +95,21 @@ class TestMatmul:
         assert gpu.matmul(a, b, out, accumulate).tolist() == expected.tolist()
         assert gemms == []
 
-    @pytest.mark.parametrize("dtypes", [("float16",) * 3, ("int64",) * 3, ("float32", "float32", "float64")])
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    @pytest.mark.parametrize("strange", ["a", "b", "out"])
+    def test_other_views_of_16_bits_are_summed_in_float32(self, gpu, matrices, gemms, dtype, strange):
+        shapes = {"a": (2, 4096), "b": (4096, 2), "out": (2, 2)}
+        ways = {name: "every second column" if name == strange else "whole" for name in shapes}
+        a, b, out = (
+            matrices((COPIED | TAKEN_AS_THEY_ARE)[ways[name]], shape, dtype)[1]
+            for name, shape in shapes.items()
+        )
+        a[...] = b[...] = 1  # in 16 bits, the sum would stay at 256 or 2048
+        gpu.matmul(a, b, out)
+        assert out.tolist() == [[4096.0] * 2] * 2
+        assert gemms == []
+
+    @pytest.mark.parametrize("dtypes", [("int64",) * 3, ("float32", "float32", "float64")])
     def test_other_dtypes_are_right_too(self, gpu, matrices, gemms, dtypes):
         shapes = ((3, 4), (4, 5), (3, 5))
         whole = TAKEN_AS_THEY_ARE["whole"]

@@ -190,11 +190,16 @@ class using_allocator:  # noqa: N801 - CuPy's name
 
 def gemm_ex(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc, *how):
     """C = alpha op(A) op(B) + beta C, column-major, with (compute, algorithm) as ``how``."""
-    dtype = np.dtype({0: np.float32, 1: np.float64}[c_type])
-    assert (a_type, b_type) == (c_type, c_type)
-    assert how == ({0: 68, 1: 70}[c_type], -1)
+    # NVIDIA's table of the types that may meet: A and B, C, and the sums
+    single, double = np.dtype(np.float32), np.dtype(np.float64)
+    types = {0: "float32", 1: "float64", 2: "float16", 14: "bfloat16"}
+    assert a_type == b_type
+    assert c_type == a_type or (c_type == 0 and a_type in (2, 14))
+    assert how == (70 if a_type == 1 else 68, -1)
+    sums = double if a_type == 1 else single
 
-    def matrix(address, rows, columns, leading):
+    def matrix(address, kind, rows, columns, leading):
+        dtype = np.dtype(types[kind])
         assert leading >= rows > 0
         assert columns > 0
         size = ((columns - 1) * leading + rows) * dtype.itemsize
@@ -203,13 +208,14 @@ def gemm_ex(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, 
             numbers, (rows, columns), (dtype.itemsize, leading * dtype.itemsize)
         )
 
-    a = matrix(a, k, m, lda).T if op_a else matrix(a, m, k, lda)
-    b = matrix(b, n, k, ldb).T if op_b else matrix(b, k, n, ldb)
-    c = matrix(c, m, n, ldc)
+    a = matrix(a, a_type, k, m, lda).T if op_a else matrix(a, a_type, m, k, lda)
+    b = matrix(b, b_type, n, k, ldb).T if op_b else matrix(b, b_type, k, n, ldb)
+    c = matrix(c, c_type, m, n, ldc)
     alpha, beta = (
-        np.frombuffer((ctypes.c_byte * dtype.itemsize).from_address(p), dtype)[0] for p in (alpha, beta)
+        np.frombuffer((ctypes.c_byte * sums.itemsize).from_address(p), sums)[0] for p in (alpha, beta)
     )
-    c[...] = alpha * (a @ b) + (beta * c if beta else 0)
+    product = alpha * (a.astype(sums) @ b.astype(sums))
+    c[...] = product + beta * c.astype(sums) if beta else product
 
 
 DEFAULT_STREAM = FakeStream()

@@ -59,14 +59,15 @@ class ShardSum(WholeBatch):
         self._accumulates = accumulates  # the accumulation then counts the samples of a shard
         self._statistics = [array.reshape(-1) for array in network.statistics.values()]
         self._before = [array.copy() for array in self._statistics]
-        self._changes = [network.backend.zeros(array.size, network.dtype) for array in self._statistics]
+        zeros, dtype = network.backend.zeros, network.master_dtype
+        self._changes = [zeros(array.size, dtype) for array in self._statistics]
         sizes = [prod(part.shape) for part in self._parts]
         stops = [sum(sizes[: number + 1]) for number in range(len(sizes))]
         self._places = [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
         self.size = stops[-1]
         self._nodes = tree.nodes(sharding.own, sharding.count)
         self._vectors: list[Array] = []
-        self._exchange = group.exchange(network.backend, sharding.count, self.size, network.dtype)
+        self._exchange = group.exchange(network.backend, sharding.count, self.size, dtype)
 
     @property
     def is_recordable(self) -> bool:  # type: ignore[override]
@@ -137,7 +138,7 @@ class ShardSum(WholeBatch):
     def _vector(self, number: int) -> Array:
         """One of the vectors; it is allocated when it is first needed."""
         while number >= len(self._vectors):
-            self._vectors.append(self._network.backend.zeros(self.size, self._network.dtype))
+            self._vectors.append(self._network.backend.zeros(self.size, self._network.master_dtype))
         return self._vectors[number]
 
     def _pieces(self, number: int) -> list[tuple[Array, Array]]:

@@ -37,7 +37,7 @@ class Array:
     __hash__ = None  # type: ignore[assignment]  # as NumPy's and CuPy's
 
     def __init__(self, host: np.ndarray, base: "Array | None" = None) -> None:
-        if host.dtype.kind not in "biufc":
+        if host.dtype.kind not in "biufc" and host.dtype.name != "bfloat16":
             raise TypeError(f"Unsupported dtype {host.dtype}: a device has booleans and numbers only")
         self._host = host
         if base is None:
@@ -141,7 +141,11 @@ class Array:
             if same_place and (target.shape, target.strides) == (source.shape, source.strides):
                 return  # CuPy does nothing either
             count_hidden_copy(value, target)
-        do(lambda: self._host.__setitem__(self._index(index)[0], source))
+        do(lambda: self._set(index, source))
+
+    def _set(self, index: Any, source: Any) -> None:
+        with np.errstate(all="ignore"):  # a device does not warn
+            self._host[self._index(index)[0]] = source
 
     def _index(self, index: Any) -> tuple[tuple[Any, ...], bool]:
         """The index for NumPy, and whether it gathers elements instead of viewing them."""

@@ -22,6 +22,7 @@ class StandInBackend(Backend):
     """The stand-in device. Counts are of the device: all its backend objects share them but ``crossings``."""
 
     xp = xp
+    has_halves = True
 
     def __init__(self, kernels: str = "portable", column_bytes: int = 1 << 20) -> None:
         self.column_bytes = column_bytes
@@ -109,15 +110,19 @@ class StandInBackend(Backend):
         matrices = host_of(a), host_of(b), host_of(out)
         if any(matrix.ndim != 2 for matrix in matrices):
             raise ValueError(f"matmul of shapes {a.shape}, {b.shape}, {out.shape}: expected matrices")
-        if a.dtype.kind != "f" or not a.dtype == b.dtype == out.dtype:
-            raise TypeError(f"matmul of {a.dtype}, {b.dtype}, {out.dtype}: cuBLAS takes one floating type")
+        halved = a.dtype.name in ("bfloat16", "float16")
+        kinds = (a.dtype, np.float32) if halved else (a.dtype,)
+        if (a.dtype.kind != "f" and not halved) or a.dtype != b.dtype or out.dtype not in kinds:
+            raise TypeError(f"matmul of {a.dtype}, {b.dtype}, {out.dtype}: cuBLAS does not take these types")
         if out.shape != (a.shape[0], b.shape[1]):
             raise ValueError(f"Out shape is mismatched: out has {out.shape}, {a.shape} @ {b.shape} does not")
         if not all(_is_cublas_matrix(matrix) for matrix in matrices):
             raise ValueError("cuBLAS takes rows or columns that are contiguous and run forwards")
         if any(np.may_share_memory(out._host, matrix) for matrix in matrices[:2]):
             raise ValueError("cuBLAS cannot write into the memory that it reads")
-        if accumulate:
+        if halved:
+            do(lambda: _multiply_halves(*matrices, accumulate))
+        elif accumulate:
             do(lambda: np.add(out._host, np.matmul(a._host, b._host), out=out._host))
         else:
             do(lambda: np.matmul(a._host, b._host, out=out._host))
@@ -165,6 +170,13 @@ class StandInBackend(Backend):
 
     def describe(self) -> dict[str, Any]:
         return {"device": self.name, "kernels": self.kernels.name, "numpy": np.__version__}
+
+
+def _multiply_halves(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool) -> None:
+    """The product of matrices of 16 bits, which is summed in float32 and rounded once."""
+    with np.errstate(all="ignore"):  # a device does not warn
+        product = np.matmul(a.astype(np.float32), b.astype(np.float32))
+        out[...] = product + out.astype(np.float32) if accumulate else product
 
 
 def _is_cublas_matrix(matrix: np.ndarray) -> bool:

@@ -1,0 +1,58 @@
+"""Arrays of 16 bits in kernels that compute in float32.
+
+The kernels in plain ``xp`` get copies in float32 of such arrays, and what they write is rounded once, when it
+is copied back.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from backends import graph
+from backends.memory import Array
+
+NATIVE = ("clear", "copy", "matmul")
+"""Kernels that take arrays of 16 bits as they are."""
+
+MOST_COPIES = 6
+"""At most so many arrays of 16 bits are given to one kernel."""
+
+
+def is_half(array: Array) -> bool:
+    """Whether the numbers of an array are bfloat16 or float16."""
+    return array.dtype.itemsize == 2 and array.dtype.kind in "fV"  # NumPy takes bfloat16 for bytes
+
+
+def in_float32(kernel: Callable[..., None]) -> Callable[..., None]:
+    """Let a kernel, a method of a kernel set, take arrays of 16 bits."""
+
+    @wraps(kernel)
+    def called(self: Any, *arguments: Any, **named: Any) -> None:
+        kind = self.device.xp.ndarray
+        if any(isinstance(value, kind) and is_half(value) for value in (*arguments, *named.values())):
+            graph.launch(_compute, kernel, self, arguments, named)
+        else:
+            kernel(self, *arguments, **named)
+
+    return called
+
+
+def _compute(
+    kernel: Callable[..., None], kernels: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    """Call ``kernel`` with copies of arrays of 16 bits; an array that is given twice has one copy."""
+    xp = kernels.device.xp
+    copies: dict[int, tuple[Array, Array]] = {}
+
+    def copied(value: Any) -> Any:
+        if not (isinstance(value, xp.ndarray) and is_half(value)):
+            return value
+        if id(value) not in copies:
+            copy = kernels.scratch(f"float32 copy {len(copies)}", value.shape, xp.float32)
+            copy[...] = value
+            copies[id(value)] = value, copy
+        return copies[id(value)][1]
+
+    kernel(kernels, *map(copied, arguments), **{name: copied(value) for name, value in named.items()})
+    for value, copy in copies.values():  # those that were only read keep their numbers
+        value[...] = copy
