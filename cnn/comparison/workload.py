@@ -17,6 +17,7 @@ from cnn.support import random
 from cnn.support.arguments import whole
 from cnn.support.dtypes import require_dtype
 from cnn.training.evaluation import make_feed, make_loss
+from cnn.training.gradients import with_loss_scaling
 from cnn.training.metrics import Totals
 from cnn.training.optimizers import SGD
 from cnn.training.step import TrainingStep
@@ -59,7 +60,10 @@ class Training:
         self._optimizer.build(self.network)
         feed = make_feed(self.network, data, batch_size, stream=False)
         feed.start(np.arange(len(data)), np.full(batches, RATE))
-        self._step = TrainingStep(self.network, self.loss, self._optimizer, feed, Totals(self.network))
+        self._step = TrainingStep(
+            self.network, self.loss, self._optimizer, feed, Totals(self.network),
+            transforms=with_loss_scaling((), self.network),
+        )  # fmt: skip
 
     def step(self) -> Array:
         """Run a whole step like ``cnn.fit``, on the next batch; -> the loss of each sample (N,)."""

@@ -46,7 +46,13 @@ def is_finite(run: Run) -> bool:
 
     The answer is the same in all processes, which must call it together.
     """
-    return run.agreement.all_true(_all_finite(run.training, *run.training.state.values()))
+    is_good = _all_finite(run.training, *run.training.state.values()) and not _has_failed(run.training)
+    return run.agreement.all_true(is_good)
+
+
+def _has_failed(training: TrainingStep) -> bool:
+    """Whether a transform of the gradient could not make it finite in any of the latest steps."""
+    return any(transform.has_failed for transform in training.transforms)
 
 
 def find_fault(run: Run, good: Snapshot) -> Fault | None:
@@ -64,8 +70,11 @@ def find_fault(run: Run, good: Snapshot) -> Fault | None:
         before.take(run)
         training()
         if not is_finite(run):
+            expects_overflow = not _has_failed(training) and any(
+                transform.handles_overflow for transform in training.transforms
+            )
             before.restore()
-            place = _first_not_finite(run) if _can_search(training) else None
+            place = _first_not_finite(run, expects_overflow) if _can_search(training) else None
             before.restore()
             return Fault(number + 1, place)
         if number + 1 == run.step:
@@ -79,13 +88,16 @@ def _can_search(training: TrainingStep) -> bool:
     return training.network.is_own and training.network.context.link.peers is None
 
 
-def _first_not_finite(run: Run) -> str | None:
-    """Run one step layer by layer; -> the first result that is NaN or infinite."""
+def _first_not_finite(run: Run, expects_overflow: bool) -> str | None:
+    """Run one step layer by layer; -> the first result that is NaN or infinite.
+
+    With ``expects_overflow``, gradients may be, since a transform handles that.
+    """
     training = run.training
     network, feed = training.network, training.feed
     training.shards.begin(feed.size)
     with network.unfused():
-        places = [_first_in_shard(training, shard) for shard in feed.shards]
+        places = [_first_in_shard(training, shard, expects_overflow) for shard in feed.shards]
     if place := run.agreement.earliest(next(filter(None, places), None)):
         return str(place)
     training.shards.finish(feed)
@@ -99,12 +111,13 @@ def _first_not_finite(run: Run) -> str | None:
     return None
 
 
-def _first_in_shard(training: TrainingStep, shard: Shard) -> str | None:
+def _first_in_shard(training: TrainingStep, shard: Shard, expects_overflow: bool) -> str | None:
     """Compute the gradient of a shard; -> the first result that is NaN or infinite."""
     training.shards.begin_shard(shard)
     divisor = training.loss.begin_batch(training.feed.size)
     for number, size in enumerate(shard.sizes):
-        if place := _first_in_gradients(training, *training.feed.gather(size), divisor):
+        x, targets = training.feed.gather(size)
+        if place := _first_in_gradients(training, x, targets, divisor, expects_overflow):
             return place
         if training.accumulation:
             training.accumulation.add(size, is_first=number == 0)
@@ -114,7 +127,9 @@ def _first_in_shard(training: TrainingStep, shard: Shard) -> str | None:
     return None
 
 
-def _first_in_gradients(training: TrainingStep, x: Array, targets: Array, divisor: int) -> str | None:
+def _first_in_gradients(
+    training: TrainingStep, x: Array, targets: Array, divisor: int, expects_overflow: bool
+) -> str | None:
     """Run forward and backward layer by layer; -> the first result that is NaN or infinite."""
     loss, network = training.loss, training.network
     layers, x = list(network.in_sequence()), network.input_of(x)
@@ -129,7 +144,6 @@ def _first_in_gradients(training: TrainingStep, x: Array, targets: Array, diviso
     if not _all_finite(training, dy):
         return "the gradient of the loss (backward)"
     dy = network.output_gradient_of(dy)
-    mends = any(transform.mends for transform in training.transforms)
     while layers:
         layer = layers.pop()
         wanted = any(earlier.is_trained for earlier in layers)
@@ -137,7 +151,7 @@ def _first_in_gradients(training: TrainingStep, x: Array, targets: Array, diviso
             break
         dy = layer.backward(dy, input_grad=wanted)
         gradients = [parameter.grad for parameter in layer.parameters.values()]
-        if not mends and not _all_finite(training, *gradients, *([dy] if wanted else [])):
+        if not expects_overflow and not _all_finite(training, *gradients, *([dy] if wanted else [])):
             return f"the gradients of layer {layer.label} (backward)"
     return None
 

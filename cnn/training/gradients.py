@@ -1,14 +1,15 @@
 """What happens to the flat gradient between backward and the update: accumulation, then transforms."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backends.kernels.updates import LOSS_SCALES
 from backends.memory import Array
 from cnn.network import Network
 from cnn.support.arguments import number, whole
 from cnn.support.errors import ArgumentError
-
-SCALES = [2.0**power for power in range(-24, 25)]
 
 
 class Accumulation:
@@ -39,10 +40,15 @@ class Accumulation:
 class GradientTransform:
     """Changes the flat gradient of a network in place, on its device, with the same calls in every step."""
 
-    mends = False  # whether a gradient that is not finite does no harm
+    handles_overflow = False  # whether a gradient that is not finite is expected and made harmless
 
     def build(self, network: Network) -> None:
         """Prepare for ``network``."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has nothing left to try against gradients that are not finite; waits for the device."""
+        return False
 
     @property
     def state(self) -> dict[str, Array]:
@@ -94,20 +100,20 @@ class LossScaling(GradientTransform):
     """Keeps small gradients in float16: the backward pass computes ``scale`` times the gradient.
 
     Numbers below 6e-8 would become 0 in float16 (Micikevicius et al. 2018, "Mixed precision training"). The
-    scale changes as that of PyTorch's GradScaler: it is halved if a number of the gradient is NaN or
-    infinite, and doubled after ``every`` other steps in a row. Unlike PyTorch, which skips the update of a
-    step with such a number, this sets the gradient of the step to 0, so that the step stays the same calls:
-    the momentum still moves the weights, and weight decay, averages and schedules go on.
+    scale changes as that of PyTorch's GradScaler: it is halved if the gradient contains NaN or infinity, and
+    doubled after ``growth_interval`` finite gradients in a row. PyTorch skips the update of a step that
+    overflows. Here the gradient of that step is set to 0 instead, so that every step makes the same calls and
+    can be recorded. Momentum, weight decay, averages and schedules continue.
 
     It is the first transform, so that the others get the gradient itself. ``fit`` puts it there for networks
     of float16. bfloat16 has the range of float32 and does not need it.
 
     Parameters
     ----------
-    initial : float
+    init_scale : float
         The first scale, a power of 2 from 2^-24 to 2^24.
-    every : int
-        The number of steps.
+    growth_interval : int
+        The scale is doubled after so many finite gradients in a row.
 
     Raises
     ------
@@ -115,18 +121,19 @@ class LossScaling(GradientTransform):
         If an argument is out of range.
     """
 
-    initial: float = 2.0**16
-    every: int = 2000
+    init_scale: float = 2.0**16
+    growth_interval: int = 2000
 
-    mends = True
+    handles_overflow = True
 
     def __post_init__(self) -> None:
-        self.initial = number("LossScaling: initial", self.initial)
-        if self.initial not in SCALES:
+        self.init_scale = number("LossScaling: init_scale", self.init_scale)
+        low, high = LOSS_SCALES
+        if not low <= self.init_scale <= high or math.frexp(self.init_scale)[0] != 0.5:
             raise ArgumentError(
-                f"LossScaling: initial is {self.initial:g}, expected a power of 2 from 2^-24 to 2^24"
+                f"LossScaling: init_scale is {self.init_scale:g}, expected a power of 2 from 2^-24 to 2^24"
             )
-        self.every = whole("LossScaling: every", self.every)
+        self.growth_interval = whole("LossScaling: growth_interval", self.growth_interval)
         self._network: Any = None
         self._flat: Any = None
 
@@ -134,7 +141,7 @@ class LossScaling(GradientTransform):
         """Prepare for ``network``. The scale is kept if it is the same network as before."""
         if network is not self._network or network.flat is not self._flat:
             backend = network.backend
-            self._scale = backend.asarray([self.initial], network.master_dtype)
+            self._scale = backend.asarray([self.init_scale], network.master_dtype)
             self._counts = backend.zeros(2, "int64")
             self._network, self._flat = network, network.flat
 
@@ -148,16 +155,36 @@ class LossScaling(GradientTransform):
         return float(self._network.backend.to_host(self._scale)[0])
 
     @property
-    def skipped(self) -> int:
-        """How many steps had a gradient with a number that is not finite; waits for the device."""
+    def overflows(self) -> int:
+        """How many steps had a gradient that contained NaN or infinity; waits for the device."""
         return int(self._network.backend.to_host(self._counts)[1])
+
+    @property
+    def has_failed(self) -> bool:
+        return self.scale <= LOSS_SCALES[0]
 
     def before_backward(self, network: Network, dy: Array) -> None:
         network.backend.kernels.multiply(dy, self._scale)
 
     def apply(self, network: Network) -> None:
-        network.backend.kernels.unscale(network.flat.grad, self._scale, self._counts, self.every)
+        network.backend.kernels.unscale(network.flat.grad, self._scale, self._counts, self.growth_interval)
 
     def __getstate__(self) -> dict[str, Any]:
         """The state to copy or pickle: the settings alone."""
-        return {"initial": self.initial, "every": self.every, "_network": None, "_flat": None}
+        settings = {"init_scale": self.init_scale, "growth_interval": self.growth_interval}
+        return settings | {"_network": None, "_flat": None}
+
+
+def with_loss_scaling(
+    transforms: Sequence[GradientTransform], network: Network
+) -> Sequence[GradientTransform]:
+    """``transforms`` with the loss scaling that float16 needs; ArgumentError if there is one later on."""
+    later = [number for number, each in enumerate(transforms) if number and isinstance(each, LossScaling)]
+    if later:
+        raise ArgumentError(
+            f"LossScaling is number {later[0] + 1} of the transforms, expected it first: the others get the "
+            "gradient that it has scaled back"
+        )
+    if network.dtype != "float16" or any(isinstance(each, LossScaling) for each in transforms):
+        return transforms
+    return [LossScaling(), *transforms]

@@ -28,7 +28,7 @@ from cnn.training.distributed.agreement import Agreement, SharedAgreement
 from cnn.training.distributed.communicator import Communicator, digest
 from cnn.training.distributed.shards import ShardSum, WholeBatch
 from cnn.training.evaluation import feed_of, make_feed, make_loss, require_suitable
-from cnn.training.gradients import ClipNorm, GradientTransform, LossScaling
+from cnn.training.gradients import ClipNorm, GradientTransform, with_loss_scaling
 from cnn.training.losses import Loss
 from cnn.training.metrics import Metric, Totals, require_measurable, require_metrics
 from cnn.training.optimizers import SGD, Optimizer
@@ -294,7 +294,7 @@ def prepare(
         metrics = require_metrics(() if metrics is None else metrics)
         if not network.built:
             network.build(train.shape, seed=seed)
-        transforms = _with_loss_scaling(transforms, network)
+        transforms = with_loss_scaling(transforms, network)
         if stream is None:
             stream = is_too_large(network.backend, train.samples, network.dtype)
         flag("stream", stream)
@@ -365,21 +365,6 @@ def _default_transforms(optimizer: Optimizer | None, saved: SavedTraining | None
     if optimizer is not None or (saved and not saved.settings.get("transforms")):
         return []
     return [ClipNorm(defaults.CLIP)]
-
-
-def _with_loss_scaling(
-    transforms: Sequence[GradientTransform], network: Network
-) -> Sequence[GradientTransform]:
-    """``transforms`` with the loss scaling that float16 needs; ArgumentError if there is one later on."""
-    later = [number for number, each in enumerate(transforms) if number and isinstance(each, LossScaling)]
-    if later:
-        raise ArgumentError(
-            f"LossScaling is number {later[0] + 1} of the transforms, expected it first: the others get the "
-            "gradient that it has scaled back"
-        )
-    if network.dtype != "float16" or any(isinstance(each, LossScaling) for each in transforms):
-        return transforms
-    return [LossScaling(), *transforms]
 
 
 def _normalizes(network: Network) -> bool:

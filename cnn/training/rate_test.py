@@ -15,7 +15,7 @@ from cnn.support.arguments import instance, number, whole
 from cnn.support.errors import ArgumentError
 from cnn.training import defaults
 from cnn.training.evaluation import make_feed, make_loss
-from cnn.training.gradients import GradientTransform
+from cnn.training.gradients import GradientTransform, with_loss_scaling
 from cnn.training.losses import Loss
 from cnn.training.metrics import Totals
 from cnn.training.optimizers import SGD, Optimizer
@@ -82,7 +82,8 @@ def find_rate(
         own.build(twin)
         measured = make_loss(twin, copy.copy(loss), train)
         feed = make_feed(twin, train, batch_size, loss=measured, augment=augment, seed=seed)
-        step = TrainingStep(twin, measured, own, feed, Totals(twin, measured), transforms=transforms)
+        own_transforms = with_loss_scaling([copy.copy(each) for each in transforms], twin)
+        step = TrainingStep(twin, measured, own, feed, Totals(twin, measured), transforms=own_transforms)
         rates = np.geomspace(lowest, highest, steps).tolist()
         losses = _until_it_explodes(step, rates, len(train), seed)
     smoothed = _smoothed(losses)

@@ -230,7 +230,7 @@ class TestLossScaling:
         scaling.apply(net)
         grad = net.backend.to_host(net.parameters["0.weight"].grad)
         assert grad.tolist() == [[1, 2.0**-16, -3 * 2.0**-16]]
-        assert (scaling.scale, scaling.skipped) == (65536, 0)
+        assert (scaling.scale, scaling.overflows) == (65536, 0)
 
     @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
     def test_a_spike_halves_the_scale_and_only_the_momentum_moves_the_weights(self, net, bad):
@@ -244,11 +244,11 @@ class TestLossScaling:
             optimizer.step(0.1)
         moved = net.backend.to_host(net.parameters["0.weight"].value) - before
         np.testing.assert_allclose(moved, [[-0.1 * 0.5, 0, 0]], atol=1e-7)
-        assert (scaling.scale, scaling.skipped) == (32768, 1)
+        assert (scaling.scale, scaling.overflows) == (32768, 1)
 
     @pytest.mark.parametrize("every", [1, 3])
     def test_so_many_good_steps_in_a_row_double_the_scale(self, net, every):
-        scaling = cnn.LossScaling(every=every)
+        scaling = cnn.LossScaling(growth_interval=every)
         scaling.build(net)
         scales = []
         for gradient in [1.0] * every + [np.inf] + [1.0] * (2 * every):
@@ -258,14 +258,14 @@ class TestLossScaling:
         assert scales[:every] == [1.0] * (every - 1) + [2]
         assert scales[every] == 1
         assert scales[every + 1 :] == [1.0] * (every - 1) + [2] * every + [4]
-        assert scaling.skipped == 1
+        assert scaling.overflows == 1
 
     def test_the_usual_number_of_good_steps_is_2000(self):
-        assert (cnn.LossScaling().initial, cnn.LossScaling().every) == (65536, 2000)
+        assert (cnn.LossScaling().init_scale, cnn.LossScaling().growth_interval) == (65536, 2000)
 
     @pytest.mark.parametrize(("initial", "gradient"), [(2.0**24, 1.0), (2.0**-24, np.nan)])
     def test_the_scale_stays_where_it_can_be_multiplied_exactly(self, net, initial, gradient):
-        scaling = cnn.LossScaling(initial, every=1)
+        scaling = cnn.LossScaling(initial, growth_interval=1)
         scaling.build(net)
         put_gradient(net, [gradient, 0, 0])
         scaling.apply(net)
@@ -319,9 +319,9 @@ class TestLossScaling:
             fit(network("float16"), transforms=[cnn.ClipNorm(1), cnn.LossScaling()])
 
     @pytest.mark.parametrize(("arguments", "message"), [
-        ({"initial": 3}, "LossScaling: initial is 3, expected a power of 2 from 2\\^-24 to 2\\^24"),
-        ({"initial": 2.0**25}, "LossScaling: initial is 3.35544e\\+07"),
-        ({"every": 0}, "LossScaling: every is 0"),
+        ({"init_scale": 3}, "LossScaling: init_scale is 3, expected a power of 2 from 2\\^-24 to 2\\^24"),
+        ({"init_scale": 2.0**25}, "LossScaling: init_scale is 3.35544e\\+07"),
+        ({"growth_interval": 0}, "LossScaling: growth_interval is 0"),
     ])  # fmt: skip
     def test_arguments(self, arguments, message):
         with pytest.raises(cnn.ArgumentError, match=message):
@@ -345,15 +345,15 @@ class TestSpikesInTraining:
 
     def test_they_neither_stop_the_run_nor_reach_the_weights(self):
         net, history, scaling = self.spiky(epochs=6)
-        assert scaling.skipped > 0
-        assert scaling.scale == 2.0 ** (24 - scaling.skipped)
+        assert scaling.overflows > 0
+        assert scaling.scale == 2.0 ** (24 - scaling.overflows)
         assert all(np.isfinite(array).all() for array in net.state_dict().values())
         assert history[-1]["loss"] < history[0]["loss"]
 
     def test_a_recorded_step_skips_them_too(self):
         recorded, history, _ = self.spiky()
         plain, same, scaling = self.spiky(graph=False)
-        assert scaling.skipped > 0
+        assert scaling.overflows > 0
         assert learned(history) == learned(same)
         assert_same_weights(recorded, plain)
 
@@ -367,16 +367,47 @@ class TestSpikesInTraining:
         assert kept["training/loss_scaling/scale"] < 2.0**24
         assert kept["training/loss_scaling/counts"][1] > 0
         assert learned(fit(rest, resume=path, transforms=[scaling])) == learned(history)
-        assert (scaling.scale, scaling.skipped) == (expected.scale, expected.skipped)
+        assert (scaling.scale, scaling.overflows) == (expected.scale, expected.overflows)
         assert_same_weights(rest, whole)
 
     @pytest.mark.parametrize("cut", IN_PARTS)
     def test_parts_and_shards_are_skipped_together(self, cut):
         net, _, scaling = self.spiky(**IN_PARTS[cut]())
-        assert scaling.skipped > 0
+        assert scaling.overflows > 0
         assert all(np.isfinite(array).all() for array in net.state_dict().values())
 
     @pytest.mark.parametrize("half", HALVES)
     def test_a_run_that_diverges_is_still_stopped(self, half):
         with pytest.raises(cnn.TrainingError, match="training has diverged"):
             fit(network(half), callbacks=[Impatient()], optimizer=cnn.SGD(1e38), epochs=6)
+
+
+class Broken(cnn.layers.Layer):
+    """Passes its input on, and NaN as the gradient."""
+
+    def forward(self, x, training=False):
+        y = self.output(x, training)
+        self.backend.kernels.copy(x, y)
+        return y
+
+    def backward(self, dy, input_grad=True):
+        dx = self.input_gradient(dy)
+        dx.fill(np.nan)
+        return dx
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy; a device does not warn
+def test_a_gradient_that_no_scale_makes_finite_stops_the_run_and_is_found():
+    net = cnn.Sequential(cnn.Flatten(), cnn.Dense(6), Broken(), cnn.Dense(4))
+    net.build(DATA.shape, backend=StandInBackend(), dtype="float16")
+    with pytest.raises(cnn.TrainingError, match=r"the gradients of layer 2 Broken \(backward\)"):
+        fit(net, callbacks=[Impatient()], transforms=[cnn.LossScaling(2.0**-22)])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_search_for_the_rate_scales_the_loss_and_leaves_the_callers_scale_alone():
+    scaling, net = cnn.LossScaling(2.0**24), network("float16")
+    fit(net, transforms=[scaling])
+    before = scaling.scale, scaling.overflows
+    cnn.find_rate(net, DATA, batch_size=16, steps=4, transforms=[scaling])
+    assert (scaling.scale, scaling.overflows) == before
