@@ -120,16 +120,16 @@ class Network(Freezable):
         with self.backend.active():
             if training:
                 self._batch = 0  # if a layer raises an error, backward must not be called
-            y = self.output_of(super().forward(self.input_of(x), training), training)
+            self.round_weights()
+            y = self.output_of(super().forward(x.astype(self.dtype, copy=False), training), training)
             if training:
                 self._batch = x.shape[-1]
             return y
 
-    def input_of(self, x: Array) -> Array:
-        """What the first layer gets for ``x``; in a network of 16 bits, it also rounds the weights."""
+    def round_weights(self) -> None:
+        """Round the weights to the 16 bits that products read; nothing is done in float32 and float64."""
         if self.dtype != self.master_dtype:
             self.backend.kernels.copy(self._flat.value, self._flat.operand)
-        return x.astype(self.dtype, copy=False)
 
     def output_of(self, y: Array, training: bool) -> Array:
         """The network's output for that of the last layer."""
@@ -176,7 +176,7 @@ class Network(Freezable):
 
         The images lie on the host or on the network's device: arrays of NumPy, CuPy, PyTorch, JAX or any
         library with ``__dlpack__`` or ``__cuda_array_interface__``. Those on the device are not copied if
-        they are contiguous, and bytes or floats of the network's dtype.
+        they are contiguous, and bytes or floats of the dtype of the parameters.
         Bytes are scaled as in training, floats are taken as they are, and then the network's
         ``preprocessing`` is applied. The output of a network that does not end in Softmax goes through one,
         unless it is a picture for each image, or ``probabilities`` is False, as for a network that was

@@ -22,11 +22,11 @@ class Feed:
     """Gives out a data set batch by batch, always in the same device arrays.
 
     A batch is ``x`` (C, H, W, n) in ``dtype``, with bytes scaled to 0..1 and then the ``preprocessing`` of
-    the network, and its targets: labels (n,), or numbers (..., n) with bytes scaled to 0..1. If ``dtype`` has
-    16 bits, only the images have, and targets, weights and rates are float32. Both are valid
-    until the next batch, as are ``weights``, those of the latest batch. The last batch of an epoch holds the
-    remaining samples. The position in the epoch is on the device too, in ``cursor``, so that :meth:`gather`
-    is the same kernel calls every time.
+    the network, and its targets: labels (n,), or numbers (..., n) with bytes scaled to 0..1. Both, and
+    ``weights``, those of the latest batch, are valid until the next batch. If ``dtype`` has 16 bits, ``x``
+    has; targets, weights and rates are float32. The last batch of an epoch holds the remaining samples.
+    The position in the epoch is on the device too, in ``cursor``, so that :meth:`gather` is the same kernel
+    calls every time.
 
     A batch can be given out in ``parts``, one :meth:`gather` for each, so that it needs less memory. With
     ``sharding``, each batch is cut into shards, and the feed gives out those of this process, each in as many
@@ -99,12 +99,12 @@ class Feed:
         own = [self._spans[size][1] - self._spans[size][0] for size in self._sizes]
         self._starts = np.cumsum([0, *own])  # of each batch, in the order of this process's samples
         counts = {size: self._count_parts(size) for size in self._spans}
-        self._rows = [max(1, counts[size]) for size in self._sizes]  # rates of each batch
+        self._rates_of_batch = [max(1, counts[size]) for size in self._sizes]  # how many rates each takes
 
     def _arrange(self) -> None:
         """Prepare to give out these batches, from the first one on."""
         self._buffers = Buffers(self.backend, self._master_dtype)
-        shape = sum(self._rows), len(self.rate)
+        shape = sum(self._rates_of_batch), len(self.rate)
         self._rates = self.backend.zeros(prod(shape), self._master_dtype).reshape(shape)
         self._source.cut(np.diff(self._starts).tolist())
         self.start(np.arange(self._count))
@@ -121,7 +121,7 @@ class Feed:
         if self._augmenter is not None:
             self._augmenter.start(epoch)
         if rates is not None:
-            rows = np.reshape(np.repeat(rates, self._rows, axis=0), self._rates.shape)
+            rows = np.reshape(np.repeat(rates, self._rates_of_batch, axis=0), self._rates.shape)
             self.backend.asarray(rows, out=self._rates)
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class Feed:
     def batches(self, first: int = 0) -> Iterator[int]:
         """The numbers of an epoch's batches, from ``first`` on; each is gathered when its number comes."""
         self.cursor[:1].fill(int(self._starts[first]))
-        self.cursor[1:].fill(sum(self._rows[:first]))
+        self.cursor[1:].fill(sum(self._rates_of_batch[:first]))
         self._source.begin(first)
         try:
             with self._ahead.epoch():

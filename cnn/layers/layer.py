@@ -40,10 +40,10 @@ class Parameter:
         return prod(self.shape)
 
 
-class Repetition:
-    """Says whether the present training forward is a second one for the same batch and update."""
+class Recomputation:
+    """Whether a training forward is being run again during the backward pass."""
 
-    is_on = False
+    is_running = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Context:
     path: str = ""
     level: int = 0  # how many layers with branches there are around it
     link: Link = field(default_factory=Link)  # to other processes
-    repetition: Repetition = field(default_factory=Repetition)
+    recomputation: Recomputation = field(default_factory=Recomputation)
 
     @property
     def master_dtype(self) -> Any:

@@ -88,7 +88,7 @@ class _BatchNorm(Joinable):
                 join_moments(self, self._peers, x, mean, variance)
         given = x, mean, variance, weight, bias, self.eps, y, formula, addend
         tracks = training and self.track_running_stats and not by_running
-        if tracks and not self.context.repetition.is_on:
+        if tracks and not self.context.recomputation.is_running:
             count = prod(x.shape[1:-1]) * (self.context.link.samples if self._peers else x.shape[-1])
             unbiased = count / max(1, count - 1)
             running = self._running_mean, self._running_variance, self._batches

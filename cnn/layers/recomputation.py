@@ -33,18 +33,18 @@ class Recomputed(Fused):
         return kept
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        with self._once_more():
+        with self._recomputing():
             self.block.forward(self._x, training=True)
         return self.block.backward(dy, input_grad)
 
     @contextmanager
-    def _once_more(self) -> Iterator[None]:
-        repetition = self.last.context.repetition
-        repetition.is_on = True
+    def _recomputing(self) -> Iterator[None]:
+        recomputation = self.last.context.recomputation
+        recomputation.is_running = True
         try:
             yield
         finally:
-            repetition.is_on = False
+            recomputation.is_running = False
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         return self.block.workspace_bytes(batch, trained)

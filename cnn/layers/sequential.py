@@ -107,7 +107,7 @@ class Sequential(Container, Joinable):
 
     @contextmanager
     def recomputing(self, wanted: bool = True) -> Iterator[None]:
-        """Inside the ``with`` block, the backward pass computes blocks of layers again, or it does not.
+        """In the ``with`` block, turn the recomputation of blocks in the backward pass on or off.
 
         A block is a layer with layers inside it, all of them the library's own (see :class:`Recomputed`).
         """

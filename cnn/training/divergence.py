@@ -132,7 +132,8 @@ def _first_in_gradients(
 ) -> str | None:
     """Run forward and backward layer by layer; -> the first result that is NaN or infinite."""
     loss, network = training.loss, training.network
-    layers, x = list(network.in_sequence()), network.input_of(x)
+    layers = list(network.in_sequence())
+    network.round_weights()
     for layer in layers:
         x = layer.forward(x, training=True)
         if not _all_finite(training, x):
