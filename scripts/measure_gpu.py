@@ -53,17 +53,17 @@ def main() -> None:
     chosen = [part for part in PARTS.values() if part.name == FIRST or part.name in arguments.parts]
     command = shlex.join(["python", "scripts/measure_gpu.py", *sys.argv[1:]])
 
-    def ended(record: Record) -> None:
+    def on_end(record: Record) -> None:
         if record.outcome == NO_DEVICE and record.part == FIRST:
             raise NoDevice(record.reason)
         say(f"  {record.outcome}{f': {record.reason}' if record.reason else ''}")
         write_page(arguments.out, arguments.device, command)
 
-    def begins(part: Part, limit: float) -> None:
+    def on_start(part: Part, limit: float) -> None:
         say(f"{part.name}, at most {duration(max(limit, 0))}")
 
     try:
-        run_all(chosen, arguments.device, arguments.out, 60 * arguments.minutes - RESERVE, ended, begins)
+        run_all(chosen, arguments.device, arguments.out, 60 * arguments.minutes - RESERVE, on_end, on_start)
     except NoDevice as error:
         parser.error(str(error))
     except KeyboardInterrupt:
@@ -92,7 +92,7 @@ def make_parser() -> Parser:
     return parser
 
 
-def interrupt(*signal: object) -> NoReturn:
+def interrupt(*_: object) -> NoReturn:
     """End as after Ctrl-C."""
     raise KeyboardInterrupt
 

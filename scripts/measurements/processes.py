@@ -79,18 +79,18 @@ def run_all(
     device: str,
     folder: Path,
     seconds: float,
-    ended: Callable[[Record], None],
-    begins: Callable[[Part, float], None] = lambda part, limit: None,
+    on_end: Callable[[Record], None],
+    on_start: Callable[[Part, float], None] = lambda part, limit: None,
 ) -> None:
     """Run the parts in their order; all of them together take at most ``seconds``.
 
-    What an earlier run has left of these parts in the folder is removed first. ``begins`` is called with each
-    part and its limit, ``ended`` with its record.
+    What an earlier run has left of these parts in the folder is removed first. ``on_start`` is called with
+    each part and its limit, ``on_end`` with its record.
     """
     deadline = time.monotonic() + seconds
     for part in parts:
         Record(folder, part.name).path.unlink(missing_ok=True)
     for part in parts:
         limit = min(part.share * seconds, deadline - time.monotonic())
-        begins(part, limit)
-        ended(run(part, folder, command(part, device, folder), limit))
+        on_start(part, limit)
+        on_end(run(part, folder, command(part, device, folder), limit))

@@ -28,7 +28,7 @@ def measure(
     arguments = [str(folder / path) for path in paths]
     arguments += [f"--ignore={folder / path}" for path in without]
     record.note(**dict.fromkeys(OUTCOMES, 0), failures={}, not_collected={}, running=None)
-    while not is_finished(record, arguments):
+    while run_remaining(record, arguments):
         pass
     if failed := record.found[FAILED]:
         raise Failed(f"{failed} of {number_of(record)} tests failed")
@@ -36,8 +36,8 @@ def measure(
         raise Failed("no test was run: see the log")
 
 
-def is_finished(record: Record, arguments: Sequence[str]) -> bool:
-    """Run the tests that were not run yet; -> whether there is nothing left to run."""
+def run_remaining(record: Record, arguments: Sequence[str]) -> bool:
+    """Run the tests that were not run yet, in a new process; -> whether some may be left."""
     before = number_of(record)
     process = get_context("spawn").Process(
         target=run_tests, args=(record.path.parent, record.part, arguments)
@@ -48,8 +48,8 @@ def is_finished(record: Record, arguments: Sequence[str]) -> bool:
     if culprit := record.found["running"]:
         reason = f"the test ended the process with code {process.exitcode}"
         note_failure(record, culprit, reason)
-        return False
-    return not record.found.pop("lost", None) or number_of(record) == before
+        return True
+    return bool(record.found.pop("lost", None)) and number_of(record) > before
 
 
 def number_of(record: Record) -> int:

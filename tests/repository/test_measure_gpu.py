@@ -279,7 +279,7 @@ record.note(half=1)
 
         monkeypatch.setattr(processes, "run", run)
         parts = [PARTS["device"], PARTS["steps"]]
-        processes.run_all(parts, "cpu", tmp_path, 100.0, ended=lambda record: None)
+        processes.run_all(parts, "cpu", tmp_path, 100.0, on_end=lambda record: None)
         assert left == [["memory.json"]] * 2
 
     def test_a_part_has_its_share_and_never_more_than_is_left(self, monkeypatch, tmp_path):
@@ -287,7 +287,7 @@ record.note(half=1)
         monkeypatch.setattr(processes.time, "monotonic", lambda: next(clock))
         monkeypatch.setattr(processes, "run", lambda part, folder, command, limit: limits.append(limit))
         parts = [Part(str(n), "device", share) for n, share in enumerate([0.5, 0.1, 0.5, 0.5])]
-        processes.run_all(parts, "cpu", tmp_path, 100.0, ended=lambda record: None)
+        processes.run_all(parts, "cpu", tmp_path, 100.0, on_end=lambda record: None)
         assert limits == [50.0, 10.0, 10.0, -5.0]
 
 
