@@ -59,7 +59,7 @@ class CudaBackend(Backend):
             # the second is CuPy's own setting for its products
             self._tf32 = tf32 or int(os.environ.get("CUPY_TF32", "0")) > 0
             self._products = threading.local()
-            self._gemm_types = _gemm_types(self._cublas, self._tf32)
+            self._gemm_types = _gemm_types(self._cublas, self._tf32, int(self._device.compute_capability))
             product = self._probe()
         except Exception as error:
             raise DeviceUnavailable(failure(name, error)) from error
@@ -134,11 +134,14 @@ class CudaBackend(Backend):
                     out.fill(0)
             elif self._is_gemm(a, b, out) and None not in layouts:
                 self._gemm(a, b, out, layouts, accumulate)
+            elif is_half(a):
+                wide = out.astype(np.float32)
+                self.matmul(a.astype(np.float32), b.astype(np.float32), wide, accumulate)
+                out[...] = wide
+            elif accumulate:
+                self.xp.add(out, self.xp.matmul(a, b), out=out)
             else:
-                if is_half(a):
-                    a, b = (array.astype(np.float32) for array in (a, b))
-                product = self.xp.matmul(a, b)
-                out[...] = self.xp.add(out, product) if accumulate else product
+                self.xp.matmul(a, b, out=out)
         return out
 
     def _is_gemm(self, a: Array, b: Array, out: Array) -> bool:
@@ -360,16 +363,19 @@ class _GemmType(NamedTuple):
 
 
 _CONSTANTS = (np.array([0, 1], np.float32), np.array([0, 1], np.float64))  # cuBLAS reads them here
+BFLOAT16_CAPABILITY = 80  # from Ampere on; earlier GPUs multiply copies in float32
 _PROBED = [[20.0, 56.0], [56.0, 200.0]]
 
 
-def _gemm_types(cublas: Any, tf32: bool) -> dict[str, _GemmType]:
+def _gemm_types(cublas: Any, tf32: bool, capability: int) -> dict[str, _GemmType]:
     """CuBLAS's parameters by the names of dtypes; sums of 16 bits are float32."""
     single, double = ((array.ctypes.data, array.ctypes.data + array.itemsize) for array in _CONSTANTS)
     full = cublas.CUBLAS_COMPUTE_32F
-    return {
+    types = {
         "float32": _GemmType(0, cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else full, *single),  # CUDA_R_32F
         "float64": _GemmType(1, cublas.CUBLAS_COMPUTE_64F, *double),  # CUDA_R_64F
         "float16": _GemmType(2, full, *single),  # CUDA_R_16F
-        "bfloat16": _GemmType(14, full, *single),  # CUDA_R_16BF
     }
+    if capability >= BFLOAT16_CAPABILITY:
+        types["bfloat16"] = _GemmType(14, full, *single)  # CUDA_R_16BF
+    return types

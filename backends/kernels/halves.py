@@ -14,9 +14,6 @@ from backends.memory import Array
 NATIVE = ("clear", "copy", "matmul")
 """Kernels that take arrays of 16 bits as they are."""
 
-MOST_COPIES = 6
-"""At most so many arrays of 16 bits are given to one kernel."""
-
 
 def is_half(array: Array) -> bool:
     """Whether the numbers of an array are bfloat16 or float16."""

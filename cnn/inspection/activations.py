@@ -24,7 +24,7 @@ def activations(network: Network, images: Any) -> list[Activation]:
     found: list[Activation] = []
 
     def keep(layer: Layer, y: Array) -> None:
-        values = network.backend.to_host(y)
+        values = network.backend.to_host(y).astype(network.master_dtype, copy=False)
         found.append(Activation(layer.label, values.transpose(-1, *range(values.ndim - 1))))
 
     with network.backend.active():

@@ -5,7 +5,6 @@ from math import prod
 from typing import Any
 
 from backends import Backend
-from backends.kernels.halves import MOST_COPIES
 from cnn.data.dataset import Dataset
 from cnn.data.readers.mapped import mapping
 from cnn.data.sources import stored_dtype
@@ -16,6 +15,7 @@ from cnn.support.errors import OutOfMemory, out_of_memory
 from cnn.training.optimizers import Optimizer
 
 INDEX_BYTES = 8
+COPIES = 4  # of activations of 16 bits that a portable kernel makes in float32
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def _copies_bytes(network: Network, batch: int) -> int:
     if network.dtype == network.master_dtype:
         return 0
     itemsize = network.backend.xp.dtype(network.master_dtype).itemsize
-    layers = [layer for together in network.walk_passes() for layer in together]
-    shapes = [shape for layer in layers for shape in (layer.input_shape, layer.output_shape)]
-    return MOST_COPIES * max(map(prod, shapes), default=0) * itemsize * batch
+    ends = ((together[0].input_shape, together[-1].output_shape) for together in network.walk_passes())
+    largest = max((prod(shape) for pair in ends for shape in pair), default=0)
+    return COPIES * largest * itemsize * batch
 
 
 def fitting_batch_size(

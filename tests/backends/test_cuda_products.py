@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers.fake_cupy import fake_cupy, gemm_ex
+from helpers.fake_cupy import FakeDevice, fake_cupy, gemm_ex
 
 import backends
 from backends.cuda.backend import CudaBackend, blas_layout
@@ -107,7 +107,24 @@ class TestMatmul:
         a[...] = b[...] = 1  # in 16 bits, the sum would stay at 256 or 2048
         gpu.matmul(a, b, out)
         assert out.tolist() == [[4096.0] * 2] * 2
-        assert gemms == []
+        assert [(call[8], call[15]) for call in gemms] == [(0, 0)]  # the types of a and of the product
+
+    def test_gpus_before_ampere_multiply_bfloat16_in_float32(self, machine, monkeypatch):
+        pytest.importorskip("ml_dtypes")
+        kinds = []
+
+        def gemm(*args):
+            kinds.append((args[8], args[15]))  # the types of a and of the product
+            gemm_ex(*args)
+
+        machine(["cupy-cuda12x"], 12040, fake_cupy(gemm=gemm))
+        monkeypatch.setattr(FakeDevice, "compute_capability", "75")
+        gpu = CudaBackend()
+        ones = gpu.asarray(np.ones((2, 300)), dtype="bfloat16")
+        out = gpu.asarray(np.ones((2, 2)), dtype="bfloat16")
+        assert gpu.matmul(ones, ones.T, out).tolist() == [[300.0] * 2] * 2
+        assert gpu.matmul(ones, ones.T, out, accumulate=True).tolist() == [[600.0] * 2] * 2
+        assert kinds[1:] == [(0, 0), (0, 0)]  # the first is the probe's
 
     @pytest.mark.parametrize("dtypes", [("int64",) * 3, ("float32", "float32", "float64")])
     def test_other_dtypes_are_right_too(self, gpu, matrices, gemms, dtypes):

@@ -8,7 +8,7 @@ from backends import Backend
 from backends.memory import Array
 from cnn.layers import Layer
 from cnn.network import Network
-from cnn.support.dtypes import DTYPES
+from cnn.support.dtypes import WIDE
 from conformance.node import NotOurs
 
 Tensor = Any  # a numpy array
@@ -51,7 +51,7 @@ def to_host(backend: Backend, y: Array) -> Tensor:
 
 def known(x: Tensor) -> Tensor:
     """``x`` itself; NotOurs where no network has numbers of its kind."""
-    if x.dtype.name not in DTYPES:
+    if x.dtype.name not in WIDE:
         raise NotOurs(DTYPE)
     return x
 

@@ -14,6 +14,17 @@ from cnn.training.named import OPTIMIZERS
 @pytest.mark.parametrize("batch_size", [32, 300])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_it_is_what_training_allocates(model, batch_size, optimizer):
+    require_right_estimate(model, batch_size, optimizer, "float32")
+
+
+@pytest.mark.parametrize("batch_size", [32, 300])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_16_bits_too_with_the_copies_of_the_portable_kernels(batch_size, dtype):
+    pytest.importorskip("ml_dtypes")
+    require_right_estimate("lenet5", batch_size, "sgd", dtype)
+
+
+def require_right_estimate(model, batch_size, optimizer, dtype):
     random = np.random.default_rng(0)
     train, test = (
         Dataset(random.integers(0, 255, (count, 28, 28), dtype=np.uint8), np.arange(count) % 10)
@@ -23,7 +34,7 @@ def test_it_is_what_training_allocates(model, batch_size, optimizer):
     device.reset_counters()
     chosen = OPTIMIZERS[optimizer](0.01)
     network = cnn.models.get(model, 10)
-    network.build((1, 28, 28), backend=device)
+    network.build((1, 28, 28), backend=device, dtype=dtype)
     said = memory.memory(network, chosen, train, test, batch_size).total
     cnn.fit(
         network, train, validation=test, optimizer=chosen, batch_size=batch_size, callbacks=[cnn.NaNGuard()]

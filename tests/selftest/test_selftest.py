@@ -48,7 +48,7 @@ def few_entries(monkeypatch):
 
 @pytest.mark.usefixtures("few_entries")
 def test_all_that_passes_is_counted(command, monkeypatch):
-    monkeypatch.setattr(parity, "DTYPES", ("float32",))  # both are checked where a kernel is broken
+    monkeypatch.setattr(parity, "WIDE", ("float32",))  # both are checked where a kernel is broken
     code, out, err = command("selftest", "--device", "cpu", "--kernels", "portable", "--json")
     assert code == 0, err
     assert err.splitlines()[0] == "checking cpu portable"  # below it, each ten seconds, how far it is

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import host_cuda
 from helpers.standin import StandInBackend
 
 import backends
@@ -164,6 +165,15 @@ def digits():
 
     train, test = cnn.data.load("mnist")
     return smaller(train.only(per_class=40)), smaller(test.only(per_class=30))
+
+
+@host_cuda.needed
+def test_the_cuda_kernels_pass_on_the_arrays_that_they_do_not_take(dtype):
+    losses = [
+        [line["loss"] for line in fit(network(dtype, StandInBackend(kernels)))]
+        for kernels in ("compiled", "portable")
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-2)
 
 
 class TestAccuracy:
