@@ -7,15 +7,14 @@ from importlib.resources import files
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from backends.errors import ArgumentError, DeviceUnavailable
 from backends.memory import Device, Shape
 from backends.text import first_line
 
 FOLDER = files("backends.cuda") / "kernels"
 HEADERS = ("common.cuh", "functions.cuh")
-REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+NUMBERS = {"float32": "float", "float64": "double", "float16": "float16", "bfloat16": "bfloat16"}
+"""The types of numbers in the sources, by the name of the dtype."""
 THREADS = 256  # in a block
 
 # Limits of all GPUs from compute capability 7.5 on.
@@ -27,7 +26,7 @@ COUNTABLE = 2**31 - THREADS  # elements that a kernel can index with 32 bits
 
 
 class Launcher:
-    """Launches kernels on a device, by name and dtype.
+    """Launches kernels on a device, by name and by the dtype of activations and operands of products.
 
     Arguments are arrays, None for no array, integers, floats, and sizes as arrays of one record, which are
     passed by value. ``shared`` is in bytes.
@@ -80,7 +79,7 @@ class Launcher:
         function = self._functions.get((dtype, name))
         if function is None:
             start = time.perf_counter()
-            options = ("-std=c++17", f"-DREAL={REALS[dtype]}")
+            options = "-std=c++17", *definitions(dtype.name)
             module = self.device.xp.RawModule(code=source_of(name), options=options)
             try:
                 function = module.get_function(name)
@@ -94,6 +93,12 @@ class Launcher:
             self._functions[dtype, name] = function
             self.compile_seconds += time.perf_counter() - start
         return function
+
+
+def definitions(dtype: str) -> tuple[str, str]:
+    """The compiler's options for a dtype; common.cuh says what they define."""
+    number = NUMBERS[dtype]
+    return f"-DNUMBER={number}", f"-DREAL={number if number == 'double' else 'float'}"
 
 
 @cache

@@ -11,7 +11,7 @@ from helpers.standin import StandInBackend, counters
 import backends
 import cnn
 from backends.cuda.kernels import augmentation
-from backends.cuda.launch import sources
+from backends.cuda.launch import definitions, sources
 from cnn.data.augmentation import EXAMPLES, CutMix, Erase, Flip, Mixup, Rotate, Shift, parse
 from cnn.data.feed import Feed
 from cnn.selftest.calls import calls
@@ -60,12 +60,12 @@ def test_a_batch_has_the_bits_of_the_portable_kernels(augment, dtype):
 
 
 @pytest.mark.skipif(nvrtc.library() is None, reason="NO CUDA KERNEL WAS COMPILED: no nvidia-cuda-nvrtc")
-@pytest.mark.parametrize("real", ["float", "double"])
-def test_the_compiler_fuses_no_product_with_a_sum(real):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_compiler_fuses_no_product_with_a_sum(dtype):
     """Such a sum would be rounded once where other devices round twice."""
-    code = nvrtc.assembly(sources()["augmentation"], "sm_90", [f"-DREAL={real}"])
+    code = nvrtc.assembly(sources()["augmentation"], "sm_90", definitions(dtype))
     products = re.findall(r"\b(?:mul|mad|fma)\.[\w.]*f(?:32|64)\b", code)
-    assert set(products) == {"mul.rn.f64"} | ({"mul.rn.f32"} if real == "float" else set())
+    assert set(products) == {"mul.rn.f64"} | ({"mul.rn.f32"} if dtype == "float32" else set())
 
 
 def gathered(feed):

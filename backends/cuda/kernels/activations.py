@@ -11,11 +11,11 @@ from backends.memory import Array
 class CompiledActivationKernels(Launching, PortableActivationKernels):
     """Activations and their gradients."""
 
-    @covering()
+    @covering(masters=("bias",))
     def add_bias(self, y: Array, bias: Array, rectify: bool = False) -> None:
         self.finish(y, None, bias, RELU if rectify else None)
 
-    @covering()
+    @covering(masters=("scale", "bias"))
     def finish(self, y: Array, scale: Array | None, bias: Array | None, formula: Function | None) -> None:
         if scale is None and bias is None and formula is None:
             return
@@ -23,11 +23,11 @@ class CompiledActivationKernels(Launching, PortableActivationKernels):
         arguments = (y, scale, bias, *lengths, *function_arguments(formula), y.size)
         self._launch.threads("finish", y.dtype, y.size, arguments)
 
-    @covering()
+    @covering(masters=())
     def relu(self, x: Array, out: Array) -> None:
         self.activate(x, RELU, out)
 
-    @covering()
+    @covering(masters=("sums",))
     def relu_grad(self, dy: Array, y: Array, out: Array, sums: Array | None = None) -> None:
         if sums is None:
             self._launch.threads("relu_grad", dy.dtype, out.size, (dy, y, out, out.size))
@@ -35,19 +35,19 @@ class CompiledActivationKernels(Launching, PortableActivationKernels):
             arguments = (dy, y, out, sums, out.size // len(out))
             self._launch.grid("relu_grad_rows", dy.dtype, (len(out),), (THREADS,), arguments, 8 * THREADS)
 
-    @covering()
+    @covering(masters=())
     def tanh(self, x: Array, out: Array) -> None:
         self.activate(x, Function("tanh"), out)
 
-    @covering()
+    @covering(masters=())
     def tanh_grad(self, dy: Array, y: Array, out: Array) -> None:
         self._launch.threads("tanh_grad", dy.dtype, out.size, (dy, y, out, out.size))
 
-    @covering()
+    @covering(masters=())
     def activate(self, x: Array, formula: Function, out: Array) -> None:
         self._activate(x, None, formula, out)
 
-    @covering()
+    @covering(masters=())
     def add_activate(self, x: Array, addend: Array, formula: Function | None, out: Array) -> None:
         self._activate(x, addend, formula, out)
 
@@ -55,41 +55,41 @@ class CompiledActivationKernels(Launching, PortableActivationKernels):
         arguments = (x, addend, out, *function_arguments(formula), x.size)
         self._launch.threads("activate", x.dtype, x.size, arguments)
 
-    @covering()
+    @covering(masters=())
     def activate_grad(self, dy: Array, x: Array, formula: Function, out: Array) -> None:
         arguments = (dy, x, out, *function_arguments(formula), x.size)
         self._launch.threads("activate_grad", x.dtype, x.size, arguments)
 
-    @covering()
+    @covering(masters=("weight",))
     def prelu(self, x: Array, weight: Array, out: Array) -> None:
         self._launch.threads("prelu", x.dtype, x.size, (x, weight, out, x.size // weight.size, x.size))
 
-    @covering()
+    @covering(masters=("weight", "weight_grad"))
     def prelu_grad(self, dy: Array, x: Array, weight: Array, weight_grad: Array, dx: Array | None) -> None:
         rows, length = weight.size, x.size // weight.size
         parts, threads = parts_of_rows(rows, length)
-        sums = weight_grad if parts == 1 else self.scratch("gradient sums", (rows, parts), x.dtype)
+        sums = weight_grad if parts == 1 else self.scratch("gradient sums", (rows, parts), weight.dtype)
         arguments = (dy, x, weight, sums, dx, rows, length)
         self._launch.grid("prelu_grad", x.dtype, (parts, rows), (threads,), arguments, 8 * threads)
         if parts > 1:
             self.sum_rows(sums, weight_grad)
 
-    @covering()
+    @covering(masters=())
     def softmax(self, x: Array, out: Array) -> None:
         F, N = len(x), x.size // len(x)
         self._launch.threads("softmax", x.dtype, N, (x, out, F, N))
 
-    @covering()
+    @covering(masters=())
     def softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
         F, N = len(y), y.size // len(y)
         self._launch.threads("softmax_grad", y.dtype, N, (dy, y, out, F, N))
 
-    @covering()
+    @covering(masters=())
     def log_softmax(self, x: Array, out: Array) -> None:
         F, N = len(x), x.size // len(x)
         self._launch.threads("log_softmax", x.dtype, N, (x, out, F, N))
 
-    @covering()
+    @covering(masters=())
     def log_softmax_grad(self, dy: Array, y: Array, out: Array) -> None:
         F, N = len(y), y.size // len(y)
         self._launch.threads("log_softmax_grad", y.dtype, N, (dy, y, out, F, N))

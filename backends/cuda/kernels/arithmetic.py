@@ -1,4 +1,4 @@
-"""Sums of rows. ``copy``, ``add``, ``clear`` and ``scale`` are one launch of CuPy's each."""
+"""Sums, and numbers times a factor. ``copy`` and ``clear`` are one launch of CuPy's each."""
 
 from backends.cuda.kernels.launching import Launching, parts_of_rows, threads_for
 from backends.cuda.launch import ceil_div
@@ -8,16 +8,24 @@ from backends.memory import Array
 
 
 class CompiledArithmeticKernels(Launching, PortableArithmeticKernels):
-    """Sums of rows; products are cuBLAS's."""
+    """Sums, and numbers times a factor; products are cuBLAS's."""
 
-    @covering()
+    @covering(masters=())
+    def add(self, x: Array, y: Array, out: Array) -> None:
+        self._launch.threads("add", x.dtype, x.size, (x, y, out, x.size))
+
+    @covering(masters=())
+    def scale(self, x: Array, factor: float, out: Array) -> None:
+        self._launch.threads("scale", x.dtype, x.size, (x, out, float(factor), x.size))
+
+    @covering(masters=("out",))
     def sum_rows(self, x: Array, out: Array) -> None:
         rows, length = out.size, x.size // out.size
         parts, _ = parts_of_rows(rows, length)
         if parts == 1:
             self._sum_parts(x, out, rows, length, 1)
         else:
-            sums = self.scratch("sums", (rows, parts), x.dtype)
+            sums = self.scratch("sums", (rows, parts), out.dtype)
             self._sum_parts(x, sums, rows, length, parts)
             self._sum_parts(sums, out, rows, parts, 1)
 

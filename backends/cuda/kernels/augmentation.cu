@@ -155,9 +155,9 @@ __device__ real augmented(const T *image, const Drawn &drawn, int i, int j, real
 // it needs, and what was drawn for the images of the block.
 template <class T>
 __device__ void augment(const T *images, const long long *chosen, const double *drawn, const real *shift,
-                        const real *scale, real *out, const Augmentation &how, int mixed) {
+                        const real *scale, number *out, const Augmentation &how, int mixed) {
     const int SIDE = GATHER_SIDE;
-    long long *units = (long long *)((real *)shared_memory + SIDE * (SIDE + 1));
+    long long *units = (long long *)((number *)shared_memory + SIDE * (SIDE + 1));
     int N = how.N, plane = how.H * how.W, first_image = blockIdx.x * SIDE;
     for (int row = threadIdx.y; row < (1 + mixed) * how.rows; row += blockDim.y) {
         int n = first_image + threadIdx.x;
@@ -184,14 +184,14 @@ __device__ void augment(const T *images, const long long *chosen, const double *
 extern "C" __global__ void augment_bytes(
     const unsigned char *__restrict__ images, const long long *__restrict__ chosen,
     const double *__restrict__ drawn, const real *__restrict__ shift, const real *__restrict__ scale,
-    real *__restrict__ out, Augmentation how, int mixed) {
+    number *__restrict__ out, Augmentation how, int mixed) {
     augment(images, chosen, drawn, shift, scale, out, how, mixed);
 }
 
 extern "C" __global__ void augment_numbers(
     const real *__restrict__ images, const long long *__restrict__ chosen, const double *__restrict__ drawn,
-    const real *__restrict__ shift, const real *__restrict__ scale, real *__restrict__ out, Augmentation how,
-    int mixed) {
+    const real *__restrict__ shift, const real *__restrict__ scale, number *__restrict__ out,
+    Augmentation how, int mixed) {
     augment(images, chosen, drawn, shift, scale, out, how, mixed);
 }
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda.kernels.launching import BYTES, GATHER_SIDE, INDICES, Launching, gather_tiles
+from backends.cuda.kernels.launching import BYTES, GATHER_SIDE, INDICES, Launching, gather_tiles, real_of
 from backends.cuda.launch import SHARED_BYTES
 from backends.kernels.augmentation import Program, Step
 from backends.kernels.batches import PortableBatchKernels
@@ -51,12 +51,12 @@ class CompiledAugmentationKernels(Launching, PortableBatchKernels):
         scale: Array, out: Array,
     ) -> bool:  # fmt: skip
         """One launch, which also mixes images if there are two rows; -> whether it supports the arguments."""
-        plain = covers(self, (shift, scale, out, indices), INDICES) and covers(self, (drawn,))
+        plain = covers(self, (out, indices), INDICES, masters=(shift, scale)) and covers(self, (drawn,))
         blocks, threads, shared = gather_tiles(out)
         shared += GATHER_SIDE * drawn.size // out.shape[-1] * drawn.itemsize
         if not plain or drawn.dtype != FLOAT64 or shared > SHARED_BYTES:
             return False
-        if not images.flags.c_contiguous or images.dtype not in (BYTES, out.dtype):
+        if not images.flags.c_contiguous or images.dtype not in (BYTES, real_of(out.dtype)):
             return False
         name = "augment_bytes" if images.dtype == BYTES else "augment_numbers"
         how = np.array([(drawn.shape[-2], reflect, smooth, *out.shape)], AUGMENTATION)

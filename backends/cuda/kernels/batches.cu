@@ -25,7 +25,7 @@ extern "C" __global__ void next_batch(
 // images (M, pixels) -> out (pixels, N): the chosen images, each channel of `plane` pixels less its `shift`
 // and times its `scale`, or times `factor` if these are null. Blocks and shared memory as in transpose.
 template <class T>
-__device__ void gather(const T *images, const long long *chosen, real *out, const real *shift,
+__device__ void gather(const T *images, const long long *chosen, number *out, const real *shift,
                        const real *scale, real factor, int plane, int pixels, int N) {
     transpose(out, pixels, N, [&](int n, int pixel) {
         real value = images[chosen[n] * pixels + pixel];
@@ -35,14 +35,14 @@ __device__ void gather(const T *images, const long long *chosen, real *out, cons
 }
 
 extern "C" __global__ void gather_bytes(
-    const unsigned char *__restrict__ images, const long long *__restrict__ chosen, real *__restrict__ out,
+    const unsigned char *__restrict__ images, const long long *__restrict__ chosen, number *__restrict__ out,
     const real *__restrict__ shift, const real *__restrict__ scale, double factor, int plane, int pixels,
     int N) {
     gather(images, chosen, out, shift, scale, (real)factor, plane, pixels, N);
 }
 
 extern "C" __global__ void gather_numbers(
-    const real *__restrict__ images, const long long *__restrict__ chosen, real *__restrict__ out,
+    const real *__restrict__ images, const long long *__restrict__ chosen, number *__restrict__ out,
     const real *__restrict__ shift, const real *__restrict__ scale, double factor, int plane, int pixels,
     int N) {
     gather(images, chosen, out, shift, scale, (real)factor, plane, pixels, N);

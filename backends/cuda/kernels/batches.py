@@ -2,7 +2,7 @@
 
 from math import prod
 
-from backends.cuda.kernels.launching import BYTES, INDICES, Launching, gather_tiles
+from backends.cuda.kernels.launching import BYTES, INDICES, Launching, gather_tiles, real_of
 from backends.kernels.batches import PortableBatchKernels
 from backends.kernels.covering import covers
 from backends.memory import Array
@@ -27,8 +27,9 @@ class CompiledBatchKernels(Launching, PortableBatchKernels):
         scale: Array | None = None,
     ) -> None:  # fmt: skip
         pixels, N = prod(images.shape[1:]), len(indices)
-        taken = covers(self, (out, indices), INDICES) and images.flags.c_contiguous
-        if not taken or images.dtype not in (BYTES, out.dtype):
+        factors = [array for array in (shift, scale) if array is not None]
+        taken = covers(self, (out, indices), INDICES, masters=factors) and images.flags.c_contiguous
+        if not taken or images.dtype not in (BYTES, real_of(out.dtype)):
             super().gather_batch(images, indices, out, shift, scale)
             return
         has_bytes = images.dtype == BYTES

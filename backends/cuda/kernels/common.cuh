@@ -1,4 +1,6 @@
-// What all sources share. A source is compiled for one dtype: REAL is float or double.
+// What all sources share. A source is compiled for one dtype of activations and of the operands of products,
+// NUMBER: float, double, float16 or bfloat16. REAL is what kernels compute in, and the dtype of all other
+// arrays: float for numbers of 16 bits, else NUMBER.
 //
 // Arrays are contiguous and batch last: x (C, H, W, N), y (O, OH, OW, N), weight (O, C, KH, KW). Adjacent
 // threads process adjacent images or, at batch 1, adjacent columns, so their memory accesses are adjacent.
@@ -8,7 +10,43 @@
 // Nothing is included and all shared memory is dynamic, so the same source can be compiled by NVRTC, by nvcc
 // and, with a header that replaces CUDA, by a host compiler.
 
+#ifdef __CUDACC__ // a host's compiler has these two from the header that replaces CUDA
+__device__ float wide_of_float16(unsigned short bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+
+__device__ unsigned short bits_of_float16(float value) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+#endif
+
+// Numbers of 16 bits, which become float in every sum or product. A float is rounded to the nearest of them,
+// halfway to the even one; what is too large becomes infinite, and NaN stays NaN.
+struct float16 {
+    unsigned short bits;
+
+    float16() = default;
+    __device__ float16(float value) : bits(bits_of_float16(value)) {}
+    __device__ operator float() const { return wide_of_float16(bits); }
+};
+
+struct bfloat16 { // the upper half of a float
+    unsigned short bits;
+
+    bfloat16() = default;
+    __device__ bfloat16(float value) {
+        unsigned wide = __float_as_uint(value);
+        bits = (unsigned short)((value == value ? wide + 0x7fff + (wide >> 16 & 1) : 0x7fc00000) >> 16);
+    }
+    __device__ operator float() const { return __uint_as_float((unsigned)bits << 16); }
+};
+
 typedef REAL real;
+typedef NUMBER number;
 
 struct Window {
     int KH, KW; // size
@@ -104,8 +142,8 @@ const int GATHER_SIDE = 32;
 // out (pixels, N) = value_of(n, pixel), where the pixels of an image are adjacent in what it reads. Blocks of
 // 32 x 8 threads: (tiles of 32 images, tiles of 32 pixels); shared: 32 x 33 elements for the transposition.
 template <class Value>
-__device__ void transpose(real *out, int pixels, int N, Value value_of) {
-    real *tile = (real *)shared_memory;
+__device__ void transpose(number *out, int pixels, int N, Value value_of) {
+    number *tile = (number *)shared_memory;
     const int PITCH = GATHER_SIDE + 1; // one more, so that the elements of a column are in different banks
     int row_of_tiles = row_of_blocks();
     if (row_of_tiles >= tiles_of(pixels, GATHER_SIDE)) return;

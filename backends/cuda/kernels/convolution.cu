@@ -5,13 +5,13 @@
 
 // weight (O, C, taps) -> (taps, C, TILE): the output channels from `first`, with zeros beyond O.
 template <int TILE>
-__device__ const real *stage_forward(const real *weight, int first, const Convolution &s) {
+__device__ const real *stage_forward(const number *weight, int first, const Convolution &s) {
     real *staged = (real *)shared_memory;
     int taps = s.window.KH * s.window.KW, depth = s.C * taps;
     for (int at = threadIdx.x; at < depth * TILE; at += blockDim.x) {
         int t = at / depth, k = at % depth;
         int c = k / taps, tap = k % taps;
-        staged[(tap * s.C + c) * TILE + t] = first + t < s.O ? weight[(first + t) * depth + k] : 0;
+        staged[(tap * s.C + c) * TILE + t] = first + t < s.O ? (real)weight[(first + t) * depth + k] : 0;
     }
     __syncthreads();
     return staged;
@@ -20,10 +20,10 @@ __device__ const real *stage_forward(const real *weight, int first, const Convol
 // sums[t] += the products of the window at (oh, ow) of x, which points to its group and image.
 template <int TILE>
 __device__ void accumulate(
-    real (&sums)[TILE], const real *x, const real *staged, const Convolution &s, int oh, int ow) {
+    real (&sums)[TILE], const number *x, const real *staged, const Convolution &s, int oh, int ow) {
     int plane = s.H * s.W * s.N;
     for_each_tap(s.window, oh, ow, s.H, s.W, [&](int i, int j, int h, int column) {
-        const real *seen = x + (h * s.W + column) * s.N;
+        const number *seen = x + (h * s.W + column) * s.N;
         const real *weights = staged + (i * s.window.KW + j) * s.C * TILE;
         for (int c = 0; c < s.C; c++) {
             real value = seen[c * plane];
@@ -35,10 +35,10 @@ __device__ void accumulate(
 
 // y = the convolution of x, plus a bias (with strides between channels and positions; null: none), and with
 // `rectify` ReLU of that. Blocks: (threads for OH * OW * N, groups * tiles of O); shared: C * taps * TILE
-// elements.
+// numbers of `real`.
 template <int TILE>
 __device__ void convolve(
-    const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
+    const number *x, const number *weight, const real *bias, int bias_channel, int bias_position, number *y,
     int rectify, const Convolution &s) {
     int tiles = tiles_of(s.O, TILE), block_row = row_of_blocks(), group = block_row / tiles;
     int first = block_row % tiles * TILE;
@@ -66,7 +66,7 @@ __device__ void convolve(
 // groups * tiles of O); shared: as above.
 template <int TILE>
 __device__ void convolve_pool(
-    const real *x, const real *weight, const real *bias, int bias_channel, int bias_position, real *y,
+    const number *x, const number *weight, const real *bias, int bias_channel, int bias_position, number *y,
     unsigned char *winner, const Convolution &s, const Pooling &pool) {
     int tiles = tiles_of(s.O, TILE), block_row = row_of_blocks(), group = block_row / tiles;
     int first = block_row % tiles * TILE;
@@ -107,9 +107,10 @@ __device__ void convolve_pool(
 }
 
 // dx = the gradient of the input, gathered from the positions of dy whose windows contain it, for TILE input
-// channels at once. Blocks: (threads for H * W * N, groups * tiles of C); shared: O * taps * TILE elements.
+// channels at once. Blocks: (threads for H * W * N, groups * tiles of C); shared: O * taps * TILE numbers of
+// `real`.
 template <int TILE>
-__device__ void convolve_back(const real *dy, const real *weight, real *dx, const Convolution &s) {
+__device__ void convolve_back(const number *dy, const number *weight, number *dx, const Convolution &s) {
     const Window &w = s.window;
     int tiles = tiles_of(s.C, TILE), block_row = row_of_blocks(), group = block_row / tiles;
     int first = block_row % tiles * TILE;
@@ -121,7 +122,7 @@ __device__ void convolve_back(const real *dy, const real *weight, real *dx, cons
     for (int from = threadIdx.x; from < s.O * taps * TILE; from += blockDim.x) {
         int t = from / taps % TILE, tap = from % taps, o = from / taps / TILE;
         staged[(tap * s.O + o) * TILE + t] =
-            first + t < s.C ? weight[o * depth + (first + t) * taps + tap] : 0;
+            first + t < s.C ? (real)weight[o * depth + (first + t) * taps + tap] : 0;
     }
     __syncthreads();
     if (at >= plane) return;
@@ -129,7 +130,7 @@ __device__ void convolve_back(const real *dy, const real *weight, real *dx, cons
     dy += group * s.O * dy_plane + n;
     real sums[TILE] = {};
     for_each_window(w, h, column, s.OH, s.OW, [&](int i, int j, int oh, int ow) {
-        const real *seen = dy + (oh * s.OW + ow) * s.N;
+        const number *seen = dy + (oh * s.OW + ow) * s.N;
         const real *weights = staged + (i * w.KW + j) * s.O * TILE;
         for (int o = 0; o < s.O; o++) {
             real value = seen[o * dy_plane];
@@ -144,18 +145,18 @@ __device__ void convolve_back(const real *dy, const real *weight, real *dx, cons
 
 #define WITH_TILE(TILE)                                                                                      \
     extern "C" __global__ void convolve_##TILE(                                                              \
-        const real *__restrict__ x, const real *__restrict__ weight, const real *__restrict__ bias,          \
-        int bias_channel, int bias_position, real *__restrict__ y, int rectify, Convolution s) {             \
+        const number *__restrict__ x, const number *__restrict__ weight, const real *__restrict__ bias,      \
+        int bias_channel, int bias_position, number *__restrict__ y, int rectify, Convolution s) {           \
         convolve<TILE>(x, weight, bias, bias_channel, bias_position, y, rectify, s);                         \
     }                                                                                                        \
     extern "C" __global__ void convolve_pool_##TILE(                                                         \
-        const real *__restrict__ x, const real *__restrict__ weight, const real *__restrict__ bias,          \
-        int bias_channel, int bias_position, real *__restrict__ y, unsigned char *__restrict__ winner,       \
+        const number *__restrict__ x, const number *__restrict__ weight, const real *__restrict__ bias,      \
+        int bias_channel, int bias_position, number *__restrict__ y, unsigned char *__restrict__ winner,     \
         Convolution s, Pooling pool) {                                                                       \
         convolve_pool<TILE>(x, weight, bias, bias_channel, bias_position, y, winner, s, pool);               \
     }                                                                                                        \
     extern "C" __global__ void convolve_back_##TILE(                                                         \
-        const real *__restrict__ dy, const real *__restrict__ weight, real *__restrict__ dx,                 \
+        const number *__restrict__ dy, const number *__restrict__ weight, number *__restrict__ dx,           \
         Convolution s) {                                                                                     \
         convolve_back<TILE>(dy, weight, dx, s);                                                              \
     }
@@ -187,7 +188,7 @@ __device__ void add_up_warp(real (&sums)[SUMS], int lane) {
 
 // parts (shares, groups, tiles of O, tiles of taps, 32). Blocks: whole warps for all of these.
 extern "C" __global__ void grad_weight_parts(
-    const real *__restrict__ x, const real *__restrict__ dy, real *__restrict__ parts, int shares,
+    const number *__restrict__ x, const number *__restrict__ dy, real *__restrict__ parts, int shares,
     int with_bias, Convolution s) {
     const Window &w = s.window;
     int depth = s.C * w.KH * w.KW, o_tiles = tiles_of(s.O, O_TILE),
@@ -221,11 +222,11 @@ extern "C" __global__ void grad_weight_parts(
             real gradient[O_TILE];
 #pragma unroll
             for (int o = 0; o < O_TILE; o++)
-                gradient[o] = o_tile * O_TILE + o < s.O ? dy[(o * s.OH + oh) * line + at] : 0;
+                gradient[o] = o_tile * O_TILE + o < s.O ? (real)dy[(o * s.OH + oh) * line + at] : 0;
 #pragma unroll
             for (int t = 0; t < TAP_TILE; t++) {
                 bool inside = within(oh * w.SH + vertical[t], s.H) && within(ow * w.SW + horizontal[t], s.W);
-                real value = inside ? x[corner + offset[t]] : (real)(t == bias_tap);
+                real value = inside ? (real)x[corner + offset[t]] : (real)(t == bias_tap);
 #pragma unroll
                 for (int o = 0; o < O_TILE; o++) sums[o * TAP_TILE + t] += gradient[o] * value;
             }
@@ -262,24 +263,25 @@ extern "C" __global__ void grad_weight_sum(
 // columns (C * taps, rows * OW * N) of the output rows from `first`, for one group. Blocks: (threads for a
 // column's length, C * taps).
 extern "C" __global__ void to_columns(
-    const real *__restrict__ x, real *__restrict__ columns, int first, int rows, Convolution s) {
+    const number *__restrict__ x, number *__restrict__ columns, int first, int rows, Convolution s) {
     const Window &w = s.window;
     int length = rows * s.OW * s.N, at = flat_thread(), k = row_of_blocks();
     if (at >= length || k >= s.C * w.KH * w.KW) return;
     int n = at % s.N, ow = at / s.N % s.OW, oh = first + at / s.N / s.OW;
     int h = oh * w.SH + k / w.KW % w.KH * w.DH - w.PH, column = ow * w.SW + k % w.KW * w.DW - w.PW;
     bool inside = within(h, s.H) && within(column, s.W);
-    columns[k * length + at] = inside ? x[((k / w.KW / w.KH * s.H + h) * s.W + column) * s.N + n] : 0;
+    columns[k * length + at] =
+        inside ? x[((k / w.KW / w.KH * s.H + h) * s.W + column) * s.N + n] : (number)0;
 }
 
 // dx = (or, with `add`, +=) the contributions of the columns of those rows. Blocks: (threads for H * W * N, C).
 extern "C" __global__ void from_columns(
-    const real *__restrict__ columns, real *__restrict__ dx, int first, int rows, int add, Convolution s) {
+    const real *__restrict__ columns, number *__restrict__ dx, int first, int rows, int add, Convolution s) {
     const Window &w = s.window;
     int plane = s.H * s.W * s.N, length = rows * s.OW * s.N, at = flat_thread(), c = row_of_blocks();
     if (at >= plane || c >= s.C) return;
     int n = at % s.N, h = at / s.N / s.W, column = at / s.N % s.W;
-    real total = add ? dx[c * plane + at] : 0;
+    real total = add ? (real)dx[c * plane + at] : 0;
     for_each_window(w, h, column, s.OH, s.OW, [&](int i, int j, int oh, int ow) {
         if (within(oh - first, rows))
             total += columns[((c * w.KH + i) * w.KW + j) * length + ((oh - first) * s.OW + ow) * s.N + n];

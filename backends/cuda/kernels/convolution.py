@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda.kernels.launching import BYTES, WARP, WARPS, WINDOW, Launching, window_sizes
+from backends.cuda.kernels.launching import BYTES, WARP, WARPS, WINDOW, Launching, real_of, window_sizes
 from backends.cuda.kernels.pooling import pooling_sizes
 from backends.cuda.launch import SHARED_BYTES, ceil_div
 from backends.kernels.arithmetic import as_matrix
 from backends.kernels.covering import covering
 from backends.kernels.functions import RELU, Function
+from backends.kernels.fused import FusedKernels
 from backends.kernels.portable import PortableKernels, split
 from backends.kernels.window import Window
 from backends.memory import Array, Shape
@@ -28,18 +29,18 @@ O_TILE, TAP_TILE = 4, 8  # as in convolution.cu
 CONVOLUTION = np.dtype([*((n, np.int32) for n in ("groups", "C", "H", "W", "O", "OH", "OW", "N")), *WINDOW])
 
 
-class CompiledConvolutionKernels(Launching, PortableKernels):
+class CompiledConvolutionKernels(Launching, PortableKernels, records_launches=True):
     """Convolution and its gradients, and what follows it in the same pass."""
 
-    @covering()
+    @covering(masters=())
     def conv2d(self, x: Array, weight: Array, out: Array, window: Window, groups: int = 1) -> None:
         self._convolve(x, weight, None, out, window, groups, rectify=False)
 
-    @covering()
+    @covering(masters=("out",))
     def conv2d_grad_weight(self, x: Array, dy: Array, out: Array, window: Window, groups: int = 1) -> None:
         self._grad_weight(x, dy, out, None, window, groups)
 
-    @covering()
+    @covering(masters=())
     def conv2d_grad_input(
         self, dy: Array, weight: Array, out: Array, window: Window, groups: int = 1
     ) -> None:
@@ -53,7 +54,7 @@ class CompiledConvolutionKernels(Launching, PortableKernels):
         else:
             self._grad_input_by_columns(dy, weight, out, window, groups)
 
-    @covering()
+    @covering(masters=("bias",))
     def conv2d_activate(
         self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
         formula: Function | None,
@@ -61,9 +62,9 @@ class CompiledConvolutionKernels(Launching, PortableKernels):
         if formula in (None, RELU):
             self._convolve(x, weight, bias, out, window, groups, rectify=formula == RELU)
         else:
-            super().conv2d_activate(x, weight, bias, out, window, groups, formula)
+            FusedKernels.conv2d_activate(self, x, weight, bias, out, window, groups, formula)
 
-    @covering(BYTES)
+    @covering(BYTES, masters=("bias", "scale"))
     def conv2d_max_pool2d(
         self, x: Array, weight: Array, bias: Array | None, out: Array, winner: Array | None, window: Window,
         groups: int, pool: Window, formula: Function | None, scale: Array | None = None,
@@ -77,9 +78,17 @@ class CompiledConvolutionKernels(Launching, PortableKernels):
             arguments = (x, weight, *_bias(bias), out, winner, *sizes)
             self._launch_tiles("convolve_pool", out, groups, weight[0].size, arguments)
         else:
-            super().conv2d_max_pool2d(x, weight, bias, out, winner, window, groups, pool, formula, scale)
+            given = x, weight, bias, out, winner, window, groups, pool, formula, scale
+            FusedKernels.conv2d_max_pool2d(self, *given)
 
-    @covering(BYTES)
+    @covering(masters=("bias", "mean", "variance"))
+    def conv2d_moments(
+        self, x: Array, weight: Array, bias: Array | None, out: Array, window: Window, groups: int,
+        mean: Array, variance: Array,
+    ) -> None:  # fmt: skip
+        FusedKernels.conv2d_moments(self, x, weight, bias, out, window, groups, mean, variance)
+
+    @covering(BYTES, masters=("weight_grad", "bias_grad"))
     def conv2d_epilogue_grad(
         self, dy: Array, x: Array, y: Array | None, winner: Array | None, weight: Array, window: Window,
         groups: int, pool: Window | None, weight_grad: Array, bias_grad: Array | None, dx: Array | None,
@@ -163,7 +172,7 @@ class CompiledConvolutionKernels(Launching, PortableKernels):
         steps = dy.shape[1] * ceil_div(prod(dy.shape[2:]), WARP)
         shares = max(1, min(WARPS // tasks, steps // 8))
         sizes = _convolution(x.shape, dy.shape, window, groups)
-        parts = self.scratch("parts", (shares, tasks, WARP), dy.dtype)
+        parts = self.scratch("parts", (shares, tasks, WARP), out.dtype)
         self._launch.threads(
             "grad_weight_parts", dy.dtype, parts.size, (x, dy, parts, shares, with_bias, sizes)
         )
@@ -173,13 +182,13 @@ class CompiledConvolutionKernels(Launching, PortableKernels):
 
     def _convolve_by_columns(self, x: Array, weight: Array, out: Array, window: Window, groups: int) -> None:
         for x_g, w_g, y_g in split(groups, x, weight, out):
-            for first, rows, run, columns in self._blocks(x_g, y_g, window):
+            for first, rows, run, columns in self._blocks(x_g, y_g, window, x.dtype):
                 self._to_columns(x_g, columns, y_g.shape, first, rows, window)
                 self.matmul(as_matrix(w_g), columns, out=as_matrix(y_g)[:, run])
 
     def _grad_weight_by_columns(self, x: Array, dy: Array, out: Array, window: Window, groups: int) -> None:
         for x_g, dy_g, dw_g in split(groups, x, dy, out):
-            for first, rows, run, columns in self._blocks(x_g, dy_g, window):
+            for first, rows, run, columns in self._blocks(x_g, dy_g, window, x.dtype):
                 self._to_columns(x_g, columns, dy_g.shape, first, rows, window)
                 dy_run = as_matrix(dy_g)[:, run]
                 self.matmul(dy_run, columns.T, out=as_matrix(dw_g), accumulate=first > 0)
@@ -189,17 +198,17 @@ class CompiledConvolutionKernels(Launching, PortableKernels):
     ) -> None:
         for dy_g, w_g, dx_g in split(groups, dy, weight, out):
             sizes = _convolution(dx_g.shape, dy_g.shape, window, 1)
-            for first, rows, run, columns in self._blocks(dx_g, dy_g, window):
+            for first, rows, run, columns in self._blocks(dx_g, dy_g, window, real_of(dy.dtype)):
                 self.matmul(as_matrix(w_g).T, as_matrix(dy_g)[:, run], out=columns)
                 arguments = (columns, dx_g, first, rows, int(first > 0), sizes)
                 self._launch.threads("from_columns", dy.dtype, prod(dx_g.shape[1:]), arguments, len(dx_g))
 
-    def _blocks(self, x: Array, y: Array, window: Window) -> Any:
+    def _blocks(self, x: Array, y: Array, window: Window, dtype: Any) -> Any:
         """For each block of output rows: (first, count, these rows as a matrix, scratch for columns)."""
         depth, line = len(x) * window.taps, prod(y.shape[2:])
-        for first, rows in self._row_blocks(depth, y):
+        for first, rows in self._row_blocks(depth * dtype.itemsize // y.dtype.itemsize, y):
             run = slice(first * line, (first + rows) * line)
-            yield first, rows, run, self.scratch("columns", (depth, rows * line), x.dtype)
+            yield first, rows, run, self.scratch("columns", (depth, rows * line), dtype)
 
     def _to_columns(
         self, x: Array, columns: Array, y_shape: Shape, first: int, rows: int, window: Window
@@ -216,7 +225,7 @@ def _tile(channels: int) -> int:
 
 def _staged_bytes(depth: int, channels: int, dtype: Any) -> int:
     """Bytes of shared memory for the weights of a tile of ``channels`` channels."""
-    return int(depth * _tile(channels) * dtype.itemsize)
+    return int(depth * _tile(channels) * real_of(dtype).itemsize)
 
 
 def _bias(bias: Array | None) -> tuple[Array | None, int, int]:

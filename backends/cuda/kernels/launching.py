@@ -37,6 +37,11 @@ class Launching(KernelSet):
         return self._launch.compile_seconds
 
 
+def real_of(dtype: Any) -> Any:
+    """The dtype that kernels for numbers of ``dtype`` compute in: float32 for 16 bits."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+
+
 def gather_tiles(out: Array) -> tuple[Shape, Shape, int]:
     """The blocks of a gather into ``out`` (..., N), the threads of a block, and its shared bytes."""
     blocks = ceil_div(out.shape[-1], GATHER_SIDE), ceil_div(prod(out.shape[:-1]), GATHER_SIDE)

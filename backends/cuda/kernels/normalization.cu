@@ -16,14 +16,14 @@ __device__ Moments moments_of(double shift, double total, double squares, int co
 // found (rows, parts) = the moments of each part of each row of x. Blocks: (parts, rows); shared: one double
 // per thread.
 extern "C" __global__ void row_moments(
-    const real *__restrict__ x, Moments *__restrict__ found, int rows, int length) {
+    const number *__restrict__ x, Moments *__restrict__ found, int rows, int length) {
     int parts = gridDim.x, part = blockIdx.x, row = row_of_blocks();
     if (row >= rows) return;
     int first = begin_of(part, parts, length), last = begin_of(part + 1, parts, length), count = last - first;
     x += row * length + first;
     int sample = count < (int)blockDim.x ? count : blockDim.x;
     // distances from a number near the mean are summed, so that float loses no digits
-    real shift = (real)(block_sum((int)threadIdx.x < sample ? x[threadIdx.x] : 0) / sample);
+    real shift = (real)(block_sum((int)threadIdx.x < sample ? (real)x[threadIdx.x] : 0) / sample);
     real total = 0, squares = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
         real apart = x[i] - shift;
@@ -81,9 +81,9 @@ __device__ Row row_with(
 // null: none); y may be x. Running averages (batches null: none) are updated with the weight `momentum`.
 // Blocks: (threads for a row, rows).
 extern "C" __global__ void normalize(
-    const real *x, const real *__restrict__ mean, const real *__restrict__ variance,
-    const real *__restrict__ weight, const real *__restrict__ bias, const real *__restrict__ addend, real *y,
-    double epsilon, int function, double a, double b, real *__restrict__ running_mean,
+    const number *x, const real *__restrict__ mean, const real *__restrict__ variance,
+    const real *__restrict__ weight, const real *__restrict__ bias, const number *__restrict__ addend,
+    number *y, double epsilon, int function, double a, double b, real *__restrict__ running_mean,
     real *__restrict__ running_variance, long long *batches, double momentum, double unbiased, int rows,
     int length) {
     int column = flat_thread(), row = row_of_blocks();
@@ -94,7 +94,8 @@ extern "C" __global__ void normalize(
     }
     int at = row * length + column;
     real value = row_with(mean, variance, weight, bias, epsilon, row).normalized(x[at]);
-    y[at] = value_of(function, value + (addend ? addend[at] : 0), (real)a, (real)b);
+    if (addend) value += addend[at];
+    y[at] = value_of(function, value, (real)a, (real)b);
 }
 
 // Updates the running averages of all rows and the number of batches. If `momentum` is below 0, the weight of
@@ -117,17 +118,19 @@ struct Sums {
 
 // dy times the slope of the function, which was applied to the normalized x plus the addend.
 __device__ real before(
-    int function, double a, double b, const Row &with, real dy, real x, const real *addend, int at) {
-    return dy * slope_of(function, with.normalized(x) + (addend ? addend[at] : 0), (real)a, (real)b);
+    int function, double a, double b, const Row &with, real dy, real x, const number *addend, int at) {
+    real value = with.normalized(x);
+    if (addend) value += addend[at];
+    return dy * slope_of(function, value, (real)a, (real)b);
 }
 
 // found (rows, parts) = the sums of each part of each row, where the gradient is that before the function;
 // addend_grad = that gradient (null: not needed). Blocks: (parts, rows); shared: one double per thread.
 extern "C" __global__ void normalize_grad_sums(
-    const real *__restrict__ dy, const real *__restrict__ x, const real *__restrict__ mean,
+    const number *__restrict__ dy, const number *__restrict__ x, const real *__restrict__ mean,
     const real *__restrict__ variance, const real *__restrict__ weight, const real *__restrict__ bias,
-    const real *__restrict__ addend, real *__restrict__ addend_grad, Sums *__restrict__ found, double epsilon,
-    int function, double a, double b, int rows, int length) {
+    const number *__restrict__ addend, number *__restrict__ addend_grad, Sums *__restrict__ found,
+    double epsilon, int function, double a, double b, int rows, int length) {
     int parts = gridDim.x, part = blockIdx.x, row = row_of_blocks();
     if (row >= rows) return;
     Row with = row_with(mean, variance, weight, bias, epsilon, row);
@@ -148,10 +151,10 @@ extern "C" __global__ void normalize_grad_sums(
 // the function (null: it is computed again). Every block adds up the sums of its row, in the same order.
 // Blocks: (parts, rows); shared: one double per thread.
 extern "C" __global__ void normalize_grad(
-    const real *__restrict__ dy, const real *__restrict__ x, const real *__restrict__ mean,
+    const number *__restrict__ dy, const number *__restrict__ x, const real *__restrict__ mean,
     const real *__restrict__ variance, const real *__restrict__ weight, const real *__restrict__ bias,
-    const real *__restrict__ addend, const real *__restrict__ addend_grad, const Sums *__restrict__ found,
-    real *__restrict__ weight_grad, real *__restrict__ bias_grad, real *__restrict__ dx, double epsilon,
+    const number *__restrict__ addend, const number *__restrict__ addend_grad, const Sums *__restrict__ found,
+    real *__restrict__ weight_grad, real *__restrict__ bias_grad, number *__restrict__ dx, double epsilon,
     int function, double a, double b, int rows, int length) {
     int parts = gridDim.x, part = blockIdx.x, row = row_of_blocks();
     if (row >= rows) return;
@@ -174,7 +177,8 @@ extern "C" __global__ void normalize_grad(
     int last = begin_of(part + 1, parts, length);
     for (int i = begin_of(part, parts, length) + threadIdx.x; i < last; i += blockDim.x) {
         int at = row * length + i;
-        real grad = addend_grad ? addend_grad[at] : before(function, a, b, with, dy[at], x[at], addend, at);
+        real grad = addend_grad ? (real)addend_grad[at]
+                                : before(function, a, b, with, dy[at], x[at], addend, at);
         dx[at] = with.scale * (grad - level - (x[at] - with.mean) * scale * slope);
     }
 }
@@ -185,7 +189,7 @@ extern "C" __global__ void normalize_grad(
 extern "C" __global__ void fold(
     const real *__restrict__ weight, const real *__restrict__ bias, const real *__restrict__ mean,
     const real *__restrict__ variance, const real *__restrict__ scale, const real *__restrict__ shift,
-    real *__restrict__ out_weight, real *__restrict__ out_bias, double epsilon, int rows, int columns,
+    number *__restrict__ out_weight, real *__restrict__ out_bias, double epsilon, int rows, int columns,
     int places) {
     int column = flat_thread(), row = row_of_blocks(), place = column - columns;
     if (row >= rows || place >= places) return;
@@ -209,7 +213,7 @@ __device__ double column_sum(double value) {
 // found (groups, N, parts) = the moments of each part of each column of x. Blocks of 32 x 8 threads: (tiles
 // of 32 columns, groups * parts); shared: one double per thread.
 extern "C" __global__ void group_moments(
-    const real *__restrict__ x, Moments *__restrict__ found, int groups, int depth, int N, int parts) {
+    const number *__restrict__ x, Moments *__restrict__ found, int groups, int depth, int N, int parts) {
     int n = blockIdx.x * blockDim.x + threadIdx.x, group = row_of_blocks() / parts;
     int part = row_of_blocks() % parts, first = begin_of(part, parts, depth);
     if (group >= groups) return;
@@ -217,7 +221,7 @@ extern "C" __global__ void group_moments(
     int sample = count < (int)blockDim.y ? count : blockDim.y;
     x += (group * depth + first) * N + n;
     bool taken = (int)threadIdx.y < sample && n < N;
-    real shift = (real)(column_sum(taken ? x[threadIdx.y * N] : 0) / sample);
+    real shift = (real)(column_sum(taken ? (real)x[threadIdx.y * N] : 0) / sample);
     real total = 0, squares = 0;
     for (int i = threadIdx.y; i < mine; i += blockDim.y) {
         real apart = x[i * N] - shift;
@@ -243,8 +247,8 @@ __device__ Member member_of(int at, int depth, int N, int each) {
 // y = (x - mean) * scale * weight + bias, with mean and scale (groups, N); weight and bias null: none.
 // Blocks: threads for all of x.
 extern "C" __global__ void normalize_groups(
-    const real *__restrict__ x, const real *__restrict__ mean, const real *__restrict__ scale,
-    const real *__restrict__ weight, const real *__restrict__ bias, real *__restrict__ y, int depth, int N,
+    const number *__restrict__ x, const real *__restrict__ mean, const real *__restrict__ scale,
+    const real *__restrict__ weight, const real *__restrict__ bias, number *__restrict__ y, int depth, int N,
     int each, int size) {
     int at = flat_thread();
     if (at >= size) return;
@@ -257,7 +261,7 @@ extern "C" __global__ void normalize_groups(
 // along, total (weights, parts) = the sums of dy times the normalized numbers, and of dy, of each part of the
 // numbers of each weight (null: not needed). Blocks: (parts, weights); shared: one double per thread.
 extern "C" __global__ void group_weight_sums(
-    const real *__restrict__ dy, const real *__restrict__ x, const real *__restrict__ mean,
+    const number *__restrict__ dy, const number *__restrict__ x, const real *__restrict__ mean,
     const real *__restrict__ scale, real *__restrict__ along, real *__restrict__ total, int depth, int N,
     int each, int weights) {
     int parts = gridDim.x, part = blockIdx.x, weight = row_of_blocks(), length = each * N;
@@ -266,7 +270,7 @@ extern "C" __global__ void group_weight_sums(
     real along_here = 0, total_here = 0;
     for (int i = begin_of(part, parts, length) + threadIdx.x; i < last; i += blockDim.x) {
         int at = weight * length + i, statistic = member_of(at, depth, N, each).statistic;
-        along_here += dy[at] * ((x[at] - mean[statistic]) * scale[statistic]);
+        along_here += (real)dy[at] * ((x[at] - mean[statistic]) * scale[statistic]);
         total_here += dy[at];
     }
     double block_along = block_sum(along_here), block_total = block_sum(total_here);
@@ -278,7 +282,7 @@ extern "C" __global__ void group_weight_sums(
 // sums (2, groups, N, parts) = the sums of g = dy * weight (null: none), and of g times the normalized
 // numbers, of each part of each column. Blocks and shared memory are those of group_moments.
 extern "C" __global__ void group_grad_sums(
-    const real *__restrict__ dy, const real *__restrict__ x, const real *__restrict__ mean,
+    const number *__restrict__ dy, const number *__restrict__ x, const real *__restrict__ mean,
     const real *__restrict__ scale, const real *__restrict__ weight, real *__restrict__ sums, int groups,
     int depth, int N, int each, int parts) {
     int n = blockIdx.x * blockDim.x + threadIdx.x, group = row_of_blocks() / parts;
@@ -288,7 +292,8 @@ extern "C" __global__ void group_grad_sums(
     real total = 0, along = 0;
     for (int i = begin_of(part, parts, depth) + threadIdx.y; i < last; i += blockDim.y) {
         int row = group * depth + i;
-        real grad = weight ? dy[row * N + n] * weight[row / each] : dy[row * N + n];
+        real grad = dy[row * N + n];
+        if (weight) grad *= weight[row / each];
         total += grad;
         along += grad * ((x[row * N + n] - mean[statistic]) * scale[statistic]);
     }
@@ -301,14 +306,15 @@ extern "C" __global__ void group_grad_sums(
 // dx = scale * (g - mean(g) - normalized * mean(g * normalized)), where g = dy * weight (null: none), with
 // sums (2, groups, N). Blocks: threads for all of x.
 extern "C" __global__ void normalize_groups_grad(
-    const real *__restrict__ dy, const real *__restrict__ x, const real *__restrict__ mean,
+    const number *__restrict__ dy, const number *__restrict__ x, const real *__restrict__ mean,
     const real *__restrict__ scale, const real *__restrict__ weight, const real *__restrict__ sums,
-    real *__restrict__ dx, int depth, int N, int each, int statistics, int size) {
+    number *__restrict__ dx, int depth, int N, int each, int statistics, int size) {
     int at = flat_thread();
     if (at >= size) return;
     Member member = member_of(at, depth, N, each);
     int s = member.statistic;
-    real grad = weight ? dy[at] * weight[member.weight] : dy[at];
+    real grad = dy[at];
+    if (weight) grad *= weight[member.weight];
     real normalized = (x[at] - mean[s]) * scale[s];
     dx[at] = scale[s] * (grad - sums[s] / depth - normalized * (sums[statistics + s] / depth));
 }
@@ -317,11 +323,11 @@ extern "C" __global__ void normalize_groups_grad(
 // `each` rows of N samples. counters: the number of updates, and the position of the first sample in the
 // whole batch. Blocks: threads for all of x.
 extern "C" __global__ void dropout(
-    const real *__restrict__ x, const long long *__restrict__ counters, real *__restrict__ y, double scale,
-    unsigned stream, unsigned limit, int each, int N, int size) {
+    const number *__restrict__ x, const long long *__restrict__ counters, number *__restrict__ y,
+    double scale, unsigned stream, unsigned limit, int each, int N, int size) {
     int at = flat_thread();
     if (at >= size) return;
     unsigned update = (unsigned)counters[0], sample = at % N + (unsigned)counters[1];
     unsigned bits = scrambled(at / N / each) ^ scrambled(sample + scrambled(update ^ stream));
-    y[at] = x[at] * (scrambled(bits) >= limit ? (real)scale : 0);
+    y[at] = (real)x[at] * (scrambled(bits) >= limit ? (real)scale : 0);
 }

@@ -21,12 +21,13 @@ from backends.kernels.normalization import PortableNormalizationKernels
 from backends.memory import Array, Shape
 
 COLUMN_THREADS = 32, 8  # of a block that reduces 32 columns
+STATISTICS = "mean", "variance", "weight", "bias"  # what rows are normalized with
 
 
 class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
     """Normalization and dropout."""
 
-    @covering()
+    @covering(masters=("mean", "variance"))
     def moments(self, x: Array, mean: Array, variance: Array) -> None:
         rows, length = len(x), x.size // len(x)
         parts, threads = parts_of_rows(rows, length)
@@ -34,10 +35,10 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         self._launch.grid(
             "row_moments", x.dtype, (parts, rows), (threads,), (x, found, rows, length), 8 * threads
         )
-        self._merge(found, mean, variance, length)
+        self._merge(found, x.dtype, mean, variance, length)
 
     def _merge(
-        self, found: Array, mean: Array, spread: Array, length: int, epsilon: float | None = None
+        self, found: Array, dtype: Any, mean: Array, spread: Array, length: int, epsilon: float | None = None
     ) -> None:
         """The moments of ``length`` numbers from those of parts, (statistics, parts, 2).
 
@@ -46,7 +47,7 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         parts = found.shape[1]
         threads = threads_for(parts)
         arguments = (found, mean, spread, parts, length, int(epsilon is not None), epsilon or 0.0)
-        self._launch.grid("merge_moments", mean.dtype, (mean.size,), (threads,), arguments, 8 * threads)
+        self._launch.grid("merge_moments", dtype, (mean.size,), (threads,), arguments, 8 * threads)
 
     @covering(INDICES)
     def track(
@@ -57,14 +58,14 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         arguments = (mean, variance, running_mean, running_variance, batches, *settings)
         self._launch.block("track", mean.dtype, arguments)
 
-    @covering()
+    @covering(masters=STATISTICS)
     def normalize(
         self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
         epsilon: float, out: Array, formula: Function | None = None, addend: Array | None = None,
     ) -> None:  # fmt: skip
         self._normalize(x, mean, variance, weight, bias, epsilon, out, formula, addend)
 
-    @covering(INDICES)
+    @covering(INDICES, masters=(*STATISTICS, "running_mean", "running_variance"))
     def normalize_and_track(
         self, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
         epsilon: float, out: Array, formula: Function | None, addend: Array | None, running_mean: Array,
@@ -88,7 +89,7 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         arguments = (*arrays, float(epsilon), *function_arguments(formula), *running, rows, length)
         self._launch.threads("normalize", x.dtype, length, arguments, rows)
 
-    @covering()
+    @covering(masters=(*STATISTICS, "weight_grad", "bias_grad"))
     def normalize_grad(
         self, dy: Array, x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None,
         epsilon: float, weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
@@ -105,7 +106,7 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
             arguments = (*given, weight_grad, bias_grad, dx, *settings)
             self._launch.grid("normalize_grad", x.dtype, *grid, arguments, 8 * threads)
 
-    @covering()
+    @covering(masters=("weight", "bias", "mean", "variance", "scale", "shift", "out_bias"))
     def fold(
         self, weight: Array, bias: Array | None, mean: Array, variance: Array, scale: Array | None,
         shift: Array | None, epsilon: float, out_weight: Array, out_bias: Array,
@@ -114,9 +115,9 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         columns, places = weight.size // rows, out_bias.size // rows
         arrays = weight, bias, mean, variance, scale, shift, out_weight, out_bias
         arguments = (*arrays, float(epsilon), rows, columns, places)
-        self._launch.threads("fold", weight.dtype, columns + places, arguments, rows)
+        self._launch.threads("fold", out_weight.dtype, columns + places, arguments, rows)
 
-    @covering()
+    @covering(masters=("weight", "bias", "mean", "scale"))
     def normalize_groups(
         self, x: Array, weight: Array | None, bias: Array | None, epsilon: float, mean: Array, scale: Array,
         out: Array,
@@ -125,11 +126,11 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         parts, blocks = _parts_of_columns(groups, depth, N)
         found = self.scratch("moments", (groups * N, parts, 2), np.float64)
         self._reduce_columns("group_moments", x.dtype, blocks, (x, found, groups, depth, N, parts))
-        self._merge(found, mean, scale, depth, float(epsilon))
+        self._merge(found, x.dtype, mean, scale, depth, float(epsilon))
         arguments = (x, mean, scale, weight, bias, out, depth, N, _rows_of(x, weight, bias), x.size)
         self._launch.threads("normalize_groups", x.dtype, x.size, arguments)
 
-    @covering()
+    @covering(masters=("weight", "mean", "scale", "weight_grad", "bias_grad"))
     def normalize_groups_grad(
         self, dy: Array, x: Array, weight: Array | None, mean: Array, scale: Array,
         weight_grad: Array | None, bias_grad: Array | None, dx: Array | None,
@@ -141,11 +142,11 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         if dx is None:
             return
         statistics, (parts, blocks) = mean.size, _parts_of_columns(groups, depth, N)
-        sums = self.scratch("gradient sums", (2 * statistics, parts), x.dtype)
+        sums = self.scratch("gradient sums", (2 * statistics, parts), mean.dtype)
         arguments = (*given, weight, sums, groups, depth, N, each, parts)
         self._reduce_columns("group_grad_sums", x.dtype, blocks, arguments)
         if parts > 1:
-            merged = self.scratch("merged sums", (2 * statistics,), x.dtype)
+            merged = self.scratch("merged sums", (2 * statistics,), mean.dtype)
             self.sum_rows(sums, merged)
             sums = merged
         sizes = depth, N, each, statistics, x.size
@@ -155,11 +156,11 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
         self, given: tuple[Array, ...], weight_grad: Array | None, bias_grad: Array | None, sizes: Shape
     ) -> None:
         """The gradients of the weight and the bias of groups; ``sizes``: depth, N, rows of a weight."""
-        x, (_, N, each) = given[1], sizes
+        (_, x, mean, _), (_, N, each) = given, sizes
         weights, length = x.size // (N * each), N * each
         parts, threads = parts_of_rows(weights, length)
         grads = weight_grad, bias_grad
-        sums = grads if parts == 1 else tuple(self.scratch("gradient sums", (2, weights, parts), x.dtype))
+        sums = grads if parts == 1 else tuple(self.scratch("gradient sums", (2, weights, parts), mean.dtype))
         arguments = (*given, *sums, *sizes, weights)
         self._launch.grid("group_weight_sums", x.dtype, (parts, weights), (threads,), arguments, 8 * threads)
         for those, grad in zip(sums, grads, strict=True):
@@ -172,7 +173,7 @@ class CompiledNormalizationKernels(Launching, PortableNormalizationKernels):
     def dropout(
         self, x: Array, p: float, stream: int, counters: Array, out: Array, channels: bool = False
     ) -> None:
-        if not covers(self, (x, out, counters), INDICES):
+        if not covers(self, (x, out, counters), INDICES, masters=()):
             super().dropout(x, p, stream, counters, out, channels)
             return
         rows = prod(x.shape[:-1])

@@ -2,7 +2,7 @@
 
 // y = the maximum of each window, winner = its tap (null: not needed); padding never wins.
 extern "C" __global__ void max_pool(
-    const real *__restrict__ x, real *__restrict__ y, unsigned char *__restrict__ winner, Pooling s) {
+    const number *__restrict__ x, number *__restrict__ y, unsigned char *__restrict__ winner, Pooling s) {
     const Window &w = s.window;
     int at = flat_thread();
     if (at >= s.C * s.OH * s.OW * s.N) return;
@@ -25,8 +25,8 @@ extern "C" __global__ void max_pool(
 // dx = the gradient of the input: dy of every window whose maximum is here. If y, the output of ReLU and
 // pooling, is given, only where y is positive, which includes the gradient of ReLU.
 extern "C" __global__ void max_pool_grad(
-    const real *__restrict__ dy, const unsigned char *__restrict__ winner, const real *__restrict__ y,
-    real *__restrict__ dx, Pooling s) {
+    const number *__restrict__ dy, const unsigned char *__restrict__ winner, const number *__restrict__ y,
+    number *__restrict__ dx, Pooling s) {
     const Window &w = s.window;
     int at = flat_thread();
     if (at >= s.C * s.H * s.W * s.N) return;
@@ -42,7 +42,7 @@ extern "C" __global__ void max_pool_grad(
 // y (C, OH, OW, N) = weighted sums of the rows and columns of x (C, H, W, N). A sampling is a start for each
 // position of the output and one more, then the positions of the input. Blocks: threads for `size`, all of y.
 extern "C" __global__ void resample(
-    const real *__restrict__ x, real *__restrict__ y, const long long *__restrict__ rows,
+    const number *__restrict__ x, number *__restrict__ y, const long long *__restrict__ rows,
     const real *__restrict__ row_weights, const long long *__restrict__ columns,
     const real *__restrict__ column_weights, int H, int W, int OH, int OW, int N, int size) {
     int at = flat_thread();
@@ -50,7 +50,7 @@ extern "C" __global__ void resample(
     Place place = place_of(at, OH, OW, N);
     real total = 0;
     for (long long i = rows[place.row]; i < rows[place.row + 1]; i++) {
-        const real *line = x + (place.c * H + rows[OH + 1 + i]) * W * N + place.n;
+        const number *line = x + (place.c * H + rows[OH + 1 + i]) * W * N + place.n;
         real sum = 0;
         for (long long j = columns[place.column]; j < columns[place.column + 1]; j++)
             sum += column_weights[j] * line[columns[OW + 1 + j] * N];

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda.kernels.launching import BYTES, INDICES, WINDOW, Launching, window_sizes
+from backends.cuda.kernels.launching import BYTES, INDICES, WINDOW, Launching, real_of, window_sizes
 from backends.kernels.covering import covering
 from backends.kernels.portable import PortableKernels
 from backends.kernels.sampling import Sampling
@@ -15,23 +15,24 @@ from backends.memory import Array, Shape
 POOLING = np.dtype([*((name, np.int32) for name in ("C", "H", "W", "OH", "OW", "N")), *WINDOW])
 
 
-class CompiledPoolingKernels(Launching, PortableKernels):
+class CompiledPoolingKernels(Launching, PortableKernels, records_launches=True):
     """Max pooling, and resampling, which average pooling is made of."""
 
-    @covering(BYTES)
+    @covering(BYTES, masters=())
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:
         self._launch.threads(
             "max_pool", x.dtype, out.size, (x, out, winner, pooling_sizes(x.shape, out.shape, window))
         )
 
-    @covering(BYTES)
+    @covering(BYTES, masters=())
     def max_pool2d_grad(self, dy: Array, winner: Array, out: Array, window: Window) -> None:
         arguments = (dy, winner, None, out, pooling_sizes(out.shape, dy.shape, window))
         self._launch.threads("max_pool_grad", dy.dtype, out.size, arguments)
 
-    @covering()
+    @covering(masters=())
     def resample(self, x: Array, out: Array, rows: Sampling, columns: Sampling) -> None:
-        samplings = *self._on_device(rows, x.dtype), *self._on_device(columns, x.dtype)
+        real = real_of(x.dtype)
+        samplings = *self._on_device(rows, real), *self._on_device(columns, real)
         sizes = (*x.shape[1:3], *out.shape[1:], out.size)
         self._launch.threads("resample", x.dtype, out.size, (x, out, *samplings, *sizes))
 

@@ -4,6 +4,7 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <tuple>
 #include <ucontext.h>
 #include <utility>
@@ -15,6 +16,21 @@
 
 using std::erf, std::exp, std::expm1, std::fabs, std::log, std::log1p, std::nan, std::sqrt;
 using std::ceil, std::pow;
+
+template <class To, class From>
+static To same_bits(From value) {
+    static_assert(sizeof(To) == sizeof(From));
+    To result;
+    std::memcpy(&result, &value, sizeof result);
+    return result;
+}
+
+static unsigned __float_as_uint(float value) { return same_bits<unsigned>(value); }
+static float __uint_as_float(unsigned bits) { return same_bits<float>(bits); }
+
+// what common.cuh has instructions for; this compiler knows the type
+static float wide_of_float16(unsigned short bits) { return same_bits<_Float16>(bits); }
+static unsigned short bits_of_float16(float value) { return same_bits<unsigned short>((_Float16)value); }
 
 // the host's compiler is told to fuse no product with a sum
 static float __fmul_rn(float a, float b) { return a * b; }
