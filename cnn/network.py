@@ -350,11 +350,20 @@ class Network(Freezable):
 
     def copy(self) -> "Network":
         """The same network with buffers of its own: same device, same weights."""
+        return self._copy(self.dtype)
+
+    def in_full_precision(self) -> "Network":
+        """The network itself; for one of 16 bits, a copy that computes in float32."""
+        self.require_built()
+        return self if self.dtype == self.master_dtype else self._copy(self.master_dtype)
+
+    def _copy(self, dtype: str) -> "Network":
+        """The same network with buffers of its own, which computes in ``dtype``."""
         self.require_built()
         if not self.is_root:
             self.require_alone()
         twin = self.fresh()
-        twin.build(**self._place)
+        twin.build(**self._place | {"dtype": dtype})
         twin.preprocessing, twin.class_names = self.preprocessing, self.class_names
         twin.freeze(*self.frozen_names)
         with self.backend.active():
