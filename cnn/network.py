@@ -185,8 +185,8 @@ class Network(Freezable):
         With ``tta`` (test-time augmentation), such as "mirror" or "mirror,shifts=1", the outputs for several
         views of each image are averaged before that: see :func:`cnn.augment.views`. ``graph=False`` keeps a
         GPU from recording a batch and repeating it for the others. If memory runs out, the batch size is
-        halved. Raises ShapeError for images of another shape, ArgumentError for images on
-        another device, DataError if ``images`` are not images.
+        halved. Raises ShapeError for images of another shape, ArgumentError for images on another device,
+        DataError if ``images`` are not images.
         """
         images = as_images(images)
         self.check_images(images)
