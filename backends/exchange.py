@@ -15,6 +15,7 @@ from backends.memory import Array
 from backends.text import first_line
 
 _HOST, _CUDA = (1, 3, 11), (2, 13)  # DLPack's numbers for memory: CPU, pinned by CUDA, by ROCm; GPU, managed
+_ADDED_TO_NUMPY = 2  # ``isbuiltin`` of dtypes such as bfloat16 of the package ml_dtypes
 _DTYPES = {
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
     *("float16", "float32", "float64", "complex64", "complex128"),
@@ -55,6 +56,7 @@ def to_host(array: Array) -> Any:
 def shared(values: Any, name: str = "array") -> Array | None:
     """An array of any library as one of NumPy or CuPy in the same memory; None if ``values`` is no array.
 
+    An array on the host is copied if its library can convert it to NumPy, but not share it.
     Raises ArgumentError, whose message begins with ``name``, for numbers that NumPy does not have, such as
     bfloat16, for a tensor that requires grad, and for memory that cannot be used here.
     """
@@ -63,11 +65,14 @@ def shared(values: Any, name: str = "array") -> Array | None:
     has_dlpack = hasattr(values, "__dlpack_device__")
     if not has_dlpack and not hasattr(values, "__cuda_array_interface__"):
         return None
-    _require_plain(values, name)
+    _require_detached(values, name)
     with _refusals(values, name):
-        kind, index = values.__dlpack_device__() if has_dlpack else (_CUDA[0], 0)
-        if kind in _HOST:  # __array__ comes first, since NumPy's arrays by DLPack may be read-only
-            return np.asarray(values) if hasattr(values, "__array__") else np.from_dlpack(values)
+        kind, index = _place(values) if has_dlpack else (_CUDA[0], 0)
+        if kind in _HOST and hasattr(values, "__array__"):  # first: by DLPack, arrays may be read-only
+            return _converted(values, name)
+        _require_dtype(values, name)
+        if kind in _HOST:
+            return np.from_dlpack(values)
         if kind not in _CUDA:
             device = getattr(values, "device", f"a device that DLPack numbers {int(kind)}")
             raise ArgumentError(
@@ -80,6 +85,31 @@ def _owner(array: Any) -> Any:
     import backends
 
     return backends.owner(array)
+
+
+def _place(values: Any) -> tuple[int, int]:
+    """DLPack's numbers for where an array lies.
+
+    A library refuses to say so if DLPack has no such numbers, as strings; NumPy may have them.
+    """
+    try:
+        return values.__dlpack_device__()
+    except Exception:  # each library raises others
+        if not hasattr(values, "__array__"):
+            raise
+        return _HOST[0], 0
+
+
+def _converted(values: Any, name: str) -> Any:
+    """An array on the host as its own library converts it to NumPy."""
+    try:
+        array = np.asarray(values)
+    except Exception:
+        _require_dtype(values, name)
+        raise
+    if array.dtype.isbuiltin == _ADDED_TO_NUMPY:
+        _require_dtype(values, name)
+    return array
 
 
 def _on_gpu(values: Any, device: str, name: str, has_dlpack: bool) -> Array:
@@ -97,12 +127,16 @@ def _on_gpu(values: Any, device: str, name: str, has_dlpack: bool) -> Array:
         return backend.xp.from_dlpack(values) if has_dlpack else backend.xp.asarray(values)
 
 
-def _require_plain(values: Any, name: str) -> None:
-    """Raise ArgumentError for a tensor that requires grad, or whose dtype NumPy does not have."""
+def _require_detached(values: Any, name: str) -> None:
+    """Raise ArgumentError for a tensor that requires grad."""
     if getattr(values, "requires_grad", False):
         raise ArgumentError(
             f"{name}: this tensor requires grad, but no gradient would reach it: give {name}.detach()"
         )
+
+
+def _require_dtype(values: Any, name: str) -> None:
+    """Raise ArgumentError for an array whose dtype NumPy does not have."""
     dtype = getattr(values, "dtype", None)
     known = getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]  # "torch.uint8" and the like
     if dtype is not None and known not in _DTYPES:

@@ -171,6 +171,7 @@ class Network(Freezable):
         batch_size: int = EVALUATION_BATCH,
         tta: str | None = None,
         probabilities: bool = True,
+        graph: bool = True,
     ) -> Any:
         """Probabilities for images: (N, C, H, W) or (N, H, W) -> (N, classes) on the host.
 
@@ -182,14 +183,16 @@ class Network(Freezable):
         unless it is a picture for each image, or ``probabilities`` is False, as for a network that was
         trained on several labels or on other numbers.
         With ``tta`` (test-time augmentation), such as "mirror" or "mirror,shifts=1", the outputs for several
-        views of each image are averaged before that: see :func:`cnn.augment.views`. If memory runs out, the
-        batch size is halved. Raises ShapeError for images of another shape, ArgumentError for images on
-        another device, DataError if ``images`` are not images.
+        views of each image are averaged before that: see :func:`cnn.augment.views`. ``graph=False`` keeps a
+        GPU from recording a batch and repeating it for the others. If memory runs out, the batch size is
+        halved. Raises ShapeError for images of another shape, ArgumentError for images on another device,
+        DataError if ``images`` are not images.
         """
         images = as_images(images)
         self.check_images(images)
         batch_size = whole("batch_size", batch_size)
         flag("probabilities", probabilities)
+        flag("graph", graph)
         feed = Feed(
             self.backend, self.dtype, images, None, batch_size, preprocessing=self.preprocessing,
             views=views(tta),
@@ -203,7 +206,7 @@ class Network(Freezable):
         inference = Inference(feed, step)
 
         def parts() -> list[Any]:
-            return [np.moveaxis(self.backend.to_host(found[0]), -1, 0) for _ in inference.batches()]
+            return [np.moveaxis(self.backend.to_host(found[0]), -1, 0) for _ in inference.batches(graph)]
 
         with self.backend.active():
             return np.concatenate(with_fitting_batches(self, feed, parts))
@@ -350,11 +353,20 @@ class Network(Freezable):
 
     def copy(self) -> "Network":
         """The same network with buffers of its own: same device, same weights."""
+        return self._copy(self.dtype)
+
+    def in_full_precision(self) -> "Network":
+        """The network itself; for one of 16 bits, a copy that computes in float32."""
+        self.require_built()
+        return self if self.dtype == self.master_dtype else self._copy(self.master_dtype)
+
+    def _copy(self, dtype: str) -> "Network":
+        """The same network with buffers of its own, which computes in ``dtype``."""
         self.require_built()
         if not self.is_root:
             self.require_alone()
         twin = self.fresh()
-        twin.build(**self._place)
+        twin.build(**self._place | {"dtype": dtype})
         twin.preprocessing, twin.class_names = self.preprocessing, self.class_names
         twin.freeze(*self.frozen_names)
         with self.backend.active():

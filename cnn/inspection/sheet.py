@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 import backends
+from backends.exchange import to_host
 from cnn.data.augmentation import Augmentation
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed
+from cnn.data.samples import picked
 from cnn.support.files import write_whole
 from cnn.support.libraries import require
 
@@ -23,7 +25,7 @@ def augmented(data: Dataset, augment: Sequence[Augmentation], seed: int = 0) -> 
     """(ROWS, COLUMNS, C, H, W): images as they are stored, then as they are in the first epochs."""
     device = backends.get("cpu")
     every = np.linspace(0, len(data) - 1, min(ROWS, len(data))).astype(int)
-    some = data.images[every], np.zeros(len(every), np.int64)
+    some = to_host(picked(data.images, every)), np.zeros(len(every), np.int64)
     columns = []
     for number in range(COLUMNS):
         feed = Feed(

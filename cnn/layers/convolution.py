@@ -143,7 +143,13 @@ class Conv2D(Weighted):
         return y
 
     def _padded(self, x: Array, training: bool) -> Array:
-        return x if self.pad is None else self.pad.forward(x, training)
+        if self.pad is None:
+            return x
+        if not training:
+            return self.pad.forward(x)
+        padded = self.buffer("padded", (*self.pad.output_shape, x.shape[-1]))  # which blocks may share
+        self.pad.resample(x, padded)
+        return padded
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         self.backend.kernels.conv2d_grad_weight(self._x, dy, self._weight.grad, self.window, self.groups)

@@ -76,8 +76,9 @@ class Layer(Trainable):
     constructor stores each argument under its own name. A layer object belongs to one place in one network.
 
     The output of a training forward is valid until the next one. The outputs of inference and the gradients
-    of inputs are stored in two shared buffers that layers use alternately: the second layer that runs
-    afterwards overwrites them. A container with branches copies what it needs longer.
+    of inputs are stored in buffers that all layers share: the layer that runs next can read them, and may
+    have overwritten them when it returns. A container that needs its input or ``dy``, or the output or the
+    gradient of one child, while another child runs must copy it.
     """
 
     built = False

@@ -25,8 +25,12 @@ class Resampled(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)
-        self.backend.kernels.resample(x, self._as_image(y), self.rows, self.columns)
+        self.resample(x, y)
         return y
+
+    def resample(self, x: Array, y: Array) -> None:
+        """Write the output for ``x`` to ``y``."""
+        self.backend.kernels.resample(x, self._as_image(y), self.rows, self.columns)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         if not input_grad:

@@ -86,7 +86,8 @@ def export(network: Network, path: str | Path, classes: Sequence[str] | None = N
     Parameters
     ----------
     network : Network
-        A built network. A float64 network is written with float32 weights.
+        A built network. A float64 network is written with float32 weights, and a network of 16 bits is
+        exported as its copy in float32.
     path : str or Path
         A file in an existing folder. The same network always gives the same bytes.
     classes : sequence of str
@@ -106,7 +107,7 @@ def export(network: Network, path: str | Path, classes: Sequence[str] | None = N
     OSError
         If the file cannot be written; no partial file is left behind.
     """
-    network.require_built()
+    network = network.in_full_precision()
     onnx = require("onnx", "to write an ONNX file")
     model = onnx.helper.make_model(
         _graph(onnx, network),

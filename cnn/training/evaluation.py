@@ -12,7 +12,7 @@ from cnn.data.feed import Feed
 from cnn.data.inference import Inference, answers, with_fitting_batches
 from cnn.data.sharding import WHOLE, Sharding
 from cnn.network import EVALUATION_BATCH, Network
-from cnn.support.arguments import instance, whole
+from cnn.support.arguments import flag, instance, whole
 from cnn.support.errors import DataError
 from cnn.support.origin import call
 from cnn.support.text import short
@@ -27,21 +27,24 @@ def evaluate(
     batch_size: int = EVALUATION_BATCH,
     tta: str | None = None,
     metrics: Sequence[Metric] = (),
+    graph: bool = True,
 ) -> dict[str, Any]:
     """{"loss": mean loss, "accuracy": share of right answers} of ``network`` on ``data``.
 
     The results of ``metrics`` are added. There is no accuracy if the images have no single class.
-    ``loss=None`` is the one that :func:`fit` would take; ``tta`` is as in :meth:`Sequential.predict`. If
-    memory runs out, the batch size is halved. Raises ShapeError or DataError if data and network do not fit.
+    ``loss=None`` is the one that :func:`fit` would take; ``tta`` and ``graph`` are as in
+    :meth:`Sequential.predict`. If memory runs out, the batch size is halved. Raises ShapeError or DataError
+    if data and network do not fit.
     """
     instance("network", network, Network, "cnn.models.lenet5()").require_built()
     metrics = require_metrics(metrics)
+    flag("graph", graph)
     with network.backend.active():
         loss = make_loss(network, loss, data)
         feed = make_feed(network, data, batch_size, loss=loss, tta=tta)
         require_measurable(metrics, data)
         totals = Totals(network, loss, metrics, data.has_accuracy)
-        Evaluation(network, feed, loss, totals.of(0)).run()
+        Evaluation(network, feed, loss, totals.of(0)).run(graph)
         return totals.read()
 
 

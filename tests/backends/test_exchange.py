@@ -10,6 +10,7 @@ from helpers.foreign_arrays import CPU, CUDA, Interface, Tensor, memory_by_dlpac
 import backends
 from backends import ArgumentError, DeviceLost
 from backends.cuda.backend import CudaBackend
+from backends.exchange import as_array
 
 PINNED, METAL = 3, 8  # DLPack's numbers of devices
 
@@ -27,6 +28,20 @@ def numbers(dtype="float32"):
 
 def refused(*parts):
     return pytest.raises(ArgumentError, match=".*".join(map(re.escape, parts)))
+
+
+class Convertible(Tensor):
+    """A tensor with a conversion to NumPy."""
+
+    def __array__(self, dtype=None, copy=None):
+        return self.host
+
+
+class Unshareable(Convertible):
+    """An array that is converted to NumPy, but not shared by DLPack."""
+
+    def __dlpack_device__(self):
+        raise TypeError("DataType is not compatible with DLPack spec")
 
 
 @pytest.fixture(params=ON_GPU.values(), ids=ON_GPU.keys())
@@ -126,14 +141,30 @@ class TestOnTheHost:
 
     def test_a_librarys_own_conversion_to_numpy_comes_first(self):
         """DLPack may make arrays that cannot be written to."""
-
-        class Convertible(Tensor):
-            def __array__(self, dtype=None, copy=None):
-                return self.host
-
         tensor = Convertible(numbers(), (CPU, 0))
         assert backends.get("cpu").asarray(tensor) is tensor.host
         assert tensor.exports == 0
+
+    @pytest.mark.parametrize(
+        "values", [["a", "b"], [True, False], [1.0, None], [np.datetime64("2024-01-01")]]
+    )
+    def test_what_a_library_can_convert_but_not_share_is_converted(self, values):
+        """PyArrow's arrays of strings and bools, and those with nulls, are such arrays."""
+        expected = np.array(values)
+        found = as_array(Unshareable(expected))
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+
+    def test_a_dtype_of_another_name_is_taken_if_numpy_has_what_it_becomes(self):
+        dated = np.array(["2024-01-01"], "datetime64[s]")
+        found = as_array(Convertible(dated, (CPU, 0), dtype="datetime64[s]"))
+        assert found is dated
+
+    def test_labels_in_strings_of_pyarrow(self):
+        pa = pytest.importorskip("pyarrow", reason="PyArrow is not installed")
+        assert as_array(pa.array(["a", "b"])).tolist() == ["a", "b"]
+        assert as_array(pa.array([True, False])).tolist() == [True, False]
+        assert as_array(pa.array([1.0, None]))[0] == 1
 
 
 class TestRefused:
@@ -142,6 +173,23 @@ class TestRefused:
     def test_dtypes_that_numpy_does_not_have(self, standin, place, dtype):
         with refused(f"array: dtype {dtype.removeprefix('torch.')}, which NumPy", "array.float() in PyTorch"):
             standin.asarray(Tensor(numbers("int16"), place, dtype))
+
+    def test_dtypes_that_a_package_adds_to_numpy(self):
+        halves = pytest.importorskip("ml_dtypes").bfloat16
+        with refused("array: dtype bfloat16, which NumPy does not have"):
+            as_array(Convertible(numbers(halves), (CPU, 0), dtype="bfloat16"))
+
+    @pytest.mark.parametrize(("dtype", "reason"), [
+        ("torch.bfloat16", "array: dtype bfloat16, which NumPy does not have"),
+        ("torch.float32", "array: this Failing cannot be shared (Got unsupported ScalarType)"),
+    ])  # fmt: skip
+    def test_arrays_whose_library_fails_to_convert_them(self, dtype, reason):
+        class Failing(Unshareable):
+            def __array__(self, dtype=None, copy=None):
+                raise TypeError("Got unsupported ScalarType")
+
+        with refused(reason):
+            as_array(Failing(numbers(), (CPU, 0), dtype=dtype))
 
     @pytest.mark.parametrize("place", [(CUDA, 0), (CPU, 0)])
     def test_a_tensor_that_requires_grad(self, standin, place):

@@ -15,6 +15,8 @@ from backends.exchange import to_host
 from cnn.data import Dataset
 from cnn.data.notes import notes_on
 from cnn.inspection.attribution import occlusion, saliency
+from cnn.inspection.sheet import augmented
+from cnn.runs.report.evaluation import MOST_MISTAKES, Evaluation, examine
 from cnn.saving.c_code import calibration_images
 from cnn.support.errors import ArgumentError, DataError
 
@@ -338,6 +340,22 @@ class TestUses:
         passed = standin.asarray(some)
         np.testing.assert_array_equal(saliency(net, passed, [0, 1, 2]), saliency(net, some, [0, 1, 2]))
         np.testing.assert_array_equal(occlusion(net, passed[0], 1), occlusion(net, some[0], 1))
+
+    def test_the_evaluation_for_the_report_is_saved_and_is_the_same(self, standin, images, tmp_path):
+        net, found = network(standin), []
+        for passed in images, standin.asarray(images):
+            examine(net, Dataset(passed, LABELS)).save(tmp_path / "evaluation")
+            found.append(Evaluation.load(tmp_path / "evaluation"))
+        one, other = found
+        assert one.result == other.result
+        assert len(other.mistakes.images) == MOST_MISTAKES
+        np.testing.assert_array_equal(other.mistakes.images, images[other.mistakes.positions])
+        equal(vars(one.mistakes), vars(other.mistakes))
+
+    def test_the_sheet_of_augmented_pictures_is_the_same(self, standin, images):
+        augment = [cnn.augment.Shift(1), cnn.augment.Flip()]
+        found = augmented(Dataset(standin.asarray(images), LABELS), augment)
+        np.testing.assert_array_equal(found, augmented(Dataset(images, LABELS), augment))
 
     def test_images_that_calibrate_integers_come_to_the_host(self, standin):
         found = calibration_images(Dataset(standin.asarray(BYTES), LABELS), ("0", "3"))

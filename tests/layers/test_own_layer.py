@@ -8,6 +8,7 @@ import pytest
 
 import cnn
 from cnn.inspection.layer_checks import CHECKS
+from cnn.layers.container import Container
 
 GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLE = re.search(r"## Add a layer.*?```python\n(.*?)```", GUIDE, re.S)[1]
@@ -112,6 +113,48 @@ def test_what_is_wrong_is_said(kind, check, problem):
     found = {result.name: result for result in cnn.check_layer(kind(), (3,))}
     assert not found[check].passed
     assert problem in found[check].problem
+
+
+class Total(Container):
+    """The sum of what two layers give, which copies all that it needs while one of them runs."""
+
+    def __init__(self, first, second):
+        self.first, self.second = first, second
+
+    def keep(self, array):
+        return array.copy()
+
+    @property
+    def children(self):
+        return {"first": self.first, "second": self.second}
+
+    def fresh(self):
+        return type(self)(self.first.fresh(), self.second.fresh())
+
+    def build(self, input_shape, context):
+        super().build(input_shape, context)
+        self.output_shape = [self.build_child(name, input_shape, context) for name in self.children][-1]
+        return self.output_shape
+
+    def forward(self, x, training=False):
+        x = x.copy()
+        return self.keep(self.first.forward(x, training)) + self.second.forward(x, training)
+
+    def backward(self, dy, input_grad=True):
+        dy = dy.copy()
+        return self.keep(self.first.backward(dy)) + self.second.backward(dy)
+
+
+class CopiesNothing(Total):
+    def keep(self, array):
+        return array
+
+
+@pytest.mark.parametrize(("kind", "is_right"), [(Total, True), (CopiesNothing, False)])
+def test_a_container_copies_the_gradient_of_a_child_before_the_next_one_runs(kind, is_right):
+    layer = kind(cnn.Residual(cnn.Dense(3)), cnn.Residual(cnn.Dense(3)))
+    found = {check.name: check.problem for check in cnn.check_layer(layer, (3,))}
+    assert (found["gradients agree with finite differences"] is None) == is_right
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import backends
 import cnn
 from cnn.network import _rebuilt
 from cnn.runs.folder import RunFolder
+from cnn.saving import c_code, onnx
 from cnn.support.tensors import METADATA
 
 pytest.importorskip("ml_dtypes")
@@ -67,3 +68,31 @@ def test_a_run_of_16_bits_is_used_in_float32_on_a_cpu(dtype, tmp_path):
     assert (network.dtype, config.dtype) == ("float32", dtype)
     network, config, _ = RunFolder(folder.path).load(StandInBackend())
     assert (network.dtype, config.dtype) == (dtype, dtype)
+
+
+def exported(network, medium, folder):
+    """The bytes of an exported network."""
+    folder.mkdir()
+    if medium == "ONNX":
+        pytest.importorskip("onnx")
+        onnx.export(network, folder / "model.onnx", network.class_names)
+    else:
+        pytest.importorskip("jinja2")
+        calibration = IMAGES if medium == "C in int8" else None
+        c_code.export(network, folder / "model.c", network.class_names, calibration)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("medium", ["C", "C in int8", "ONNX"])
+def test_its_exports_are_those_of_the_network_in_float32(network, medium, tmp_path):
+    wide = network.fresh()
+    wide.build((1, 8, 8), backend=network.backend)
+    random = np.random.default_rng(1)
+    state = {name: np.float32(random.uniform(0.1, 1, shape)) for name, shape in network.shapes.items()}
+    for each in (network, wide):
+        each.load_state_dict(state)
+        each.preprocessing, each.class_names = cnn.Preprocessing((0.3,), (0.7,)), tuple("abcd")
+    expected = exported(wide, medium, tmp_path / "wide")
+    assert exported(network, medium, tmp_path / "before") == expected  # no forward has rounded its weights
+    network.predict(IMAGES)
+    assert exported(network, medium, tmp_path / "after") == expected

@@ -142,6 +142,19 @@ def test_the_memory_grows_with_the_blocks_outputs_alone():
     assert grown[False] == pytest.approx(4 * 5 * image, rel=0.03)  # two convolutions, ReLU, dropout, the sum
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_blocks_share_the_padded_inputs_of_their_convolutions(mode):
+    def padded(blocks):
+        inside = (cnn.Residual(cnn.Conv2D(8, 3, padding=1, padding_mode=mode)) for _ in range(blocks))
+        return cnn.Sequential(cnn.Conv2D(8, 3, padding=1), *inside, cnn.GlobalAvgPool2D(), cnn.Dense(3))
+
+    def taken(blocks):
+        return live_after_a_step(padded(blocks), True, (2, 8, 8), 16)
+
+    image = 8 * 8 * 8 * 4 * 16  # bytes of the output of a layer
+    assert taken(7) - taken(3) == pytest.approx(4 * image, rel=0.1)  # each block keeps its output alone
+
+
 def test_resnet20_takes_less_memory_than_pytorch_by_the_arithmetic_of_the_docs():
     batch, A = 8, 16 * 32 * 32 * 4  # A, A / 2, A / 4: bytes of a layer's output in the three stages
     pytorch = 14 * A + 12 * A / 2 + (12 + 3) * A / 4  # inputs of BatchNorm, outputs of ReLU, three gradients

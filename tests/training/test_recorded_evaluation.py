@@ -108,6 +108,16 @@ def test_recorded_or_not_the_results_are_the_same_bit_for_bit(tta, monkeypatch):
     assert plain.backend.recorded == 0
 
 
+def test_without_a_graph_nothing_is_recorded_and_the_results_are_the_same():
+    recorded, plain = network(), network()
+    np.testing.assert_array_equal(
+        plain.predict(DATA.images, 16, graph=False), recorded.predict(DATA.images, 16)
+    )
+    found = cnn.evaluate(plain, DATA, batch_size=16, graph=False)
+    assert found == cnn.evaluate(recorded, DATA, batch_size=16)
+    assert (plain.backend.recorded, recorded.backend.recorded) == (0, 2)
+
+
 @pytest.mark.parametrize("epochs", [2, 4])
 def test_training_and_validation_record_again_once_and_not_in_each_epoch(epochs):
     net = network()

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from backends.exchange import to_host
 from backends.memory import Array
 from cnn.data import Dataset
 from cnn.data.inference import answers as outputs
 from cnn.data.inference import with_fitting_batches
+from cnn.data.samples import picked
 from cnn.inspection.activations import as_batch, watch
 from cnn.inspection.timing import LayerTime, Spread, time_layers
 from cnn.layers.layer import Layer
@@ -192,9 +194,8 @@ def _worst(test_set: Dataset, predicted: Any, probabilities: Any) -> Mistakes:
     wrong = np.flatnonzero(predicted != test_set.labels)
     of_the_truth = probabilities[wrong, test_set.labels[wrong]]
     worst = wrong[np.argsort(of_the_truth, kind="stable")[:MOST_MISTAKES]]
-    return Mistakes(
-        worst, test_set.images[worst], test_set.labels[worst], predicted[worst], probabilities[worst]
-    )
+    images = to_host(picked(test_set.images, worst))
+    return Mistakes(worst, images, test_set.labels[worst], predicted[worst], probabilities[worst])
 
 
 def _activations(network: Network, test_set: Dataset) -> list[Histogram]:

@@ -53,7 +53,8 @@ def export(
     Parameters
     ----------
     network : Network
-        A built network. Weights are written in float32, or in int8 if there is a ``calibration``.
+        A built network. Weights are written in float32, or in int8 if there is a ``calibration``. A network
+        of 16 bits is exported as its copy in float32.
     path : str or Path
         A file in an existing folder. The names in the code begin with the file's name. The same network
         always gives the same bytes.
@@ -72,7 +73,7 @@ def export(
     OSError
         If a file cannot be written; no partial file is left behind.
     """
-    network.require_built()
+    network = network.in_full_precision()
     require("jinja2", "to write C code")
     if classes is not None and len(classes) != prod(network.output_shape):
         raise ArgumentError(
