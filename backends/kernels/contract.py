@@ -12,8 +12,8 @@ contiguous) go to the same kernel of :class:`backends.kernels.PortableKernels`.
 
 In a network of 16 bits, activations, their gradients and the weights of products are bfloat16 or float16. All
 other arrays (biases, weights of normalizations, moments, gradients of parameters) are float32, and so are all
-sums. Each kernel rounds its results once. A kernel that is composed of others, or of a product and what
-follows it, may round what lies between them too.
+sums. Each kernel rounds its results once. A kernel that is composed of others may round what lies between
+them too.
 """
 
 import inspect

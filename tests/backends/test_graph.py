@@ -129,23 +129,42 @@ def test_how_much_a_plain_step_asks_of_the_device(model, kernels, asked):
     assert asked_by_a_step(cnn.models.get(model, 2), kernels) == asked  # docs/measurements/cuda.md
 
 
-@pytest.mark.parametrize(("model", "asked", "a_layer"), [("resnet20", 214, 3), ("airbench94", 88, 3.3)])
-def test_a_plain_step_of_a_deep_network_takes_about_three_launches_a_layer(
-    model, asked, a_layer, monkeypatch
-):
-    def count(*arguments, **named):  # nothing is computed
+@pytest.fixture
+def nothing_is_computed(monkeypatch):
+    """Kernels and products are counted only."""
+
+    def count(*arguments, **named):
         counters.work()
 
     monkeypatch.setattr(Launcher, "function", lambda self, name, dtype: count)
     monkeypatch.setattr(StandInBackend, "matmul", count)
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize(("model", "asked", "a_layer"), [("resnet20", 214, 3), ("airbench94", 88, 3.3)])
+def test_a_plain_step_of_a_deep_network_takes_about_three_launches_a_layer(model, asked, a_layer):
     net = cnn.models.get(model, 2)
     assert asked_by_a_step(net, "compiled", batch=32) == asked  # docs/measurements/cuda.md
     assert asked <= a_layer * len(summary.rows(net))  # the lines of net.summary()
 
 
-def asked_by_a_step(net, kernels, batch=2):
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize("model", ["lenet5", "notebook", "resnet20", "airbench94"])
+@pytest.mark.parametrize(("dtype", "more"), [("bfloat16", 3), ("float16", 6)])
+def test_a_step_in_16_bits_takes_a_few_launches_more_than_one_in_float32(model, dtype, more):
+    # to round the weights, the output and its gradient; and in float16 to scale this gradient, and to unscale
+    pytest.importorskip("ml_dtypes")
+    asked = [
+        asked_by_a_step(cnn.models.get(model, 2), "compiled", batch=32, dtype=kind)
+        for kind in (dtype, "float32")
+    ]
+    assert asked[0] == asked[1] + more
+
+
+def asked_by_a_step(net, kernels, batch=2, dtype="float32"):
     """How often one training step with momentum asks for something."""
-    net.build((1, 28, 28), backend=StandInBackend(kernels, column_bytes=256 << 20))  # as on a GPU
+    backend = StandInBackend(kernels, column_bytes=256 << 20)  # as on a GPU
+    net.build((1, 28, 28), backend=backend, dtype=dtype)
     watch, count = Watch(), 4 * batch
     images = np.random.default_rng(0).integers(0, 256, (count, 1, 28, 28), dtype=np.uint8)
     data = cnn.data.Dataset(images, np.arange(count) % 2)

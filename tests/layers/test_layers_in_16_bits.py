@@ -7,6 +7,7 @@ other add up what they are off by.
 
 import numpy as np
 import pytest
+from helpers import host_cuda
 from helpers.standin import StandInBackend
 
 import cnn
@@ -26,14 +27,20 @@ def dtype(request):
     return request.param
 
 
+@pytest.fixture(params=["portable", pytest.param("compiled", marks=host_cuda.needed)])
+def kernels(request):
+    """The kernels of the stand-in device."""
+    return request.param
+
+
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
 def case(request):
     return request.param
 
 
-def built(case, dtype):
+def built(case, dtype, kernels="portable"):
     network = cnn.Sequential(case.make())
-    network.build(case.input_shape, backend=StandInBackend(), seed=1, dtype=dtype)
+    network.build(case.input_shape, backend=StandInBackend(kernels), seed=1, dtype=dtype)
     return network
 
 
@@ -42,8 +49,8 @@ def numbers(shape, dtype, seed):
     return np.random.default_rng(seed).standard_normal((*shape, N)).astype(DTYPES[dtype]).astype(np.float32)
 
 
-def test_it_gives_what_it_gives_in_float32_but_for_rounding(case, dtype):
-    half, full = built(case, dtype), built(case, "float32")
+def test_it_gives_what_it_gives_in_float32_but_for_rounding(case, dtype, kernels):
+    half, full = built(case, dtype, kernels), built(case, "float32")
     x, dy = numbers(half.input_shape, dtype, 0), numbers(half.output_shape, dtype, 2)
     passes = len(list(half.walk_passes()))
     expected = results(full, x, dy)

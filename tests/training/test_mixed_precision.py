@@ -123,8 +123,9 @@ class TestWhatIsStored:
 
 
 class TestRepeatable:
-    def test_the_same_seed_gives_the_same_bits_recorded_or_not(self, dtype):
-        first, second, plain = network(dtype), network(dtype), network(dtype)
+    @pytest.mark.parametrize("kernels", ["portable", pytest.param("compiled", marks=host_cuda.needed)])
+    def test_the_same_seed_gives_the_same_bits_recorded_or_not(self, dtype, kernels):
+        first, second, plain = (network(dtype, StandInBackend(kernels)) for _ in range(3))
         histories = [learned(fit(first)), learned(fit(second)), learned(fit(plain, graph=False))]
         assert histories[0] == histories[1] == histories[2]
         assert_same_weights(first, second)

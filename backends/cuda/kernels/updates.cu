@@ -165,6 +165,36 @@ extern "C" __global__ void scale_to_norm(
     if (at < size) x[at] *= (real)(norm / (found < smallest ? smallest : found));
 }
 
+// --- the scale of a loss: one launch counts what is not finite, the next one adds up these counts
+
+// found (1 + parts,) = the scale, and how many numbers of each part of x are NaN or infinite. Blocks: parts;
+// shared: one double per thread.
+extern "C" __global__ void count_not_finite(
+    const real *__restrict__ x, const real *__restrict__ scale, double *__restrict__ found, int size) {
+    double count = 0;
+    for_each_of_part(size, [&](int at) { count += !(x[at] - x[at] == 0); });
+    count = block_sum(count);
+    if (threadIdx.x > 0) return;
+    found[1 + blockIdx.x] = count;
+    if (blockIdx.x == 0) found[0] = *scale; // the next launch writes another one
+}
+
+// x /= scale, or 0 if a number is not finite; then the next scale, from lowest to highest, and the counts (2,)
+// of finite gradients since it changed and of the others. Blocks: threads for x; shared: one double per thread.
+extern "C" __global__ void unscale(
+    real *__restrict__ x, const double *__restrict__ found, real *__restrict__ scale,
+    long long *__restrict__ counts, int parts, int every, double lowest, double highest, int size) {
+    int at = flat_thread();
+    bool finite = block_sum((int)threadIdx.x < parts ? found[1 + threadIdx.x] : 0) == 0;
+    if (at < size) x[at] = finite ? x[at] / (real)found[0] : 0;
+    if (at > 0) return;
+    long long since = finite ? counts[0] + 1 : 0;
+    bool due = since >= every;
+    *scale = (real)fmin(fmax(found[0] * (!finite ? 0.5 : due ? 2 : 1), lowest), highest);
+    counts[0] = due ? 0 : since;
+    counts[1] += !finite;
+}
+
 // The step of LAMB before it is scaled.
 __device__ real lamb_step(real value, Moments moments, const real *powers, double epsilon, double decay) {
     real scaled = sqrt(moments.square / (1 - powers[1])) + (real)epsilon;

@@ -1,8 +1,9 @@
 """Optimizers' updates.
 
 Those that treat each number alone are one launch. A norm takes two, and so do the updates that need one: the
-first computes parts of the sum, and every block of the second adds them in the same order.
-``clip_value``, ``count_samples`` and ``count_average`` are one launch of CuPy's.
+first computes parts of the sum, and every block of the second adds them in the same order. ``unscale`` takes
+two for the same reason.
+``clip_value``, ``multiply``, ``count_samples`` and ``count_average`` are one launch of CuPy's.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ from backends.cuda.kernels.launching import INDICES, Launching
 from backends.cuda.launch import THREADS, ceil_div
 from backends.kernels.covering import covering
 from backends.kernels.updates import (
+    LOSS_SCALES,
     MUON_COEFFICIENTS,
     MUON_EPSILON,
     NORM_ROUNDING,
@@ -37,7 +39,15 @@ class CompiledUpdateKernels(Launching, PortableUpdateKernels):
     def clip_norm(self, grad: Array, limit: float) -> None:
         squares, parts = self._sum_squares(grad)
         arguments = (grad, squares, parts, float(limit), NORM_ROUNDING)
-        self._with_norm("clip_norm", grad, arguments)
+        self._with_parts("clip_norm", grad, arguments)
+
+    @covering(INDICES)
+    def unscale(self, grad: Array, scale: Array, counts: Array, every: int) -> None:
+        parts = min(THREADS, ceil_div(grad.size, PART))
+        found = self.scratch("not finite", (1 + parts,), np.float64)
+        self._in_parts("count_not_finite", grad, (grad, scale, found))
+        arguments = (grad, found, scale, counts, parts, int(every), *LOSS_SCALES)
+        self._with_parts("unscale", grad, arguments)
 
     @covering()
     def sgd(
@@ -105,7 +115,7 @@ class CompiledUpdateKernels(Launching, PortableUpdateKernels):
         arguments = (value, grad, mean, square, powers, squares, *map(float, betas), *settings)
         self._in_parts("lamb_moments", value, arguments)
         arguments = (value, mean, square, powers, rate, squares, parts, *settings)
-        self._with_norm("lamb", value, arguments)
+        self._with_parts("lamb", value, arguments)
 
     @covering()
     def muon(
@@ -116,7 +126,7 @@ class CompiledUpdateKernels(Launching, PortableUpdateKernels):
         squares, parts = self._parts_of(value)
         arguments = (velocity, grad, update, momentum, squares, TINY, int(nesterov))
         self._in_parts("muon_momentum", value, arguments)
-        self._with_norm("scale_to_norm", update, (update, squares, parts, 1.0, MUON_EPSILON))
+        self._with_parts("scale_to_norm", update, (update, squares, parts, 1.0, MUON_EPSILON))
         for _ in range(steps):
             self._newton_schulz(update, other)
             update, other = other, update
@@ -137,7 +147,7 @@ class CompiledUpdateKernels(Launching, PortableUpdateKernels):
     @covering()
     def scale_to_norm(self, value: Array, norm: float) -> None:
         squares, parts = self._sum_squares(value)
-        self._with_norm("scale_to_norm", value, (value, squares, parts, float(norm), TINY))
+        self._with_parts("scale_to_norm", value, (value, squares, parts, float(norm), TINY))
 
     @covering(INDICES)
     def average(self, value: Array, mean: Array, count: Array, decay: float) -> None:
@@ -167,6 +177,6 @@ class CompiledUpdateKernels(Launching, PortableUpdateKernels):
         blocks = (self._parts_of(x)[1],)
         self._launch.grid(name, x.dtype, blocks, (THREADS,), (*arguments, x.size), 8 * THREADS)
 
-    def _with_norm(self, name: str, x: Array, arguments: tuple[Any, ...]) -> None:
+    def _with_parts(self, name: str, x: Array, arguments: tuple[Any, ...]) -> None:
         """Launch a thread for each number of ``x``; each block adds the parts."""
         self._launch.threads(name, x.dtype, x.size, (*arguments, x.size), shared=8 * THREADS)

@@ -103,6 +103,21 @@ CALLS = {
     ),
     "scale_to_norm": lambda: ("scale_to_norm", numbers(LONG), 3.0),
     "scale_to_norm of zeros": lambda: ("scale_to_norm", np.zeros(300), 3.0),
+    **{
+        f"unscale {name}": lambda number=number, every=every: (
+            "unscale", np.where(np.arange(LONG) == LONG // 2, number, numbers(LONG)), np.full(1, 64.0),
+            np.array([4, 2]), every,
+        )
+        for name, number, every in (
+            ("before the scale is doubled", 1.0, 6),
+            ("when the scale is doubled", 1.0, 5),
+            ("NaN", np.nan, 5),
+            ("what is infinite", -np.inf, 9),
+        )
+    },
+    "unscale by the largest scale": lambda: (
+        "unscale", numbers(300), np.full(1, 2.0**24), np.array([8, 0]), 3,
+    ),
     "muon": lambda: ("muon", *matrices(5, 9), True, 0.01, 5),
     "muon of a tall matrix": lambda: ("muon", *matrices(40, 30), False, 0.0, 4),
     "average": lambda: ("average", numbers(300), numbers(300), np.array([3]), 0.9),
