@@ -83,8 +83,9 @@ def like(name: str, kernels: str, tf32: bool) -> Backend:
 
 
 def of(array: Array) -> Backend:
-    """The backend that ``array`` lies on: an array of NumPy, CuPy, or another library with DLPack.
+    """The backend that ``array`` is on.
 
+    It is an array of NumPy, CuPy, or a library with ``__dlpack__`` or ``__cuda_array_interface__``.
     Raises ArgumentError for anything else, and for an array on a device that cannot be used.
     """
     found = shared(array)
@@ -97,7 +98,7 @@ def of(array: Array) -> Backend:
 
 
 def owner(array: Array) -> Backend | None:
-    """The backend that an array of NumPy or CuPy lies on; None for anything else."""
+    """The backend that an array of NumPy or CuPy is on; None for anything else."""
     for backend in list(_made.values()):
         if backend.owns(array):
             return backend

@@ -1,4 +1,4 @@
-"""Arrays of other libraries, taken where they lie: by DLPack, or by ``__cuda_array_interface__``.
+"""Arrays of other libraries, used in place: by DLPack, or by ``__cuda_array_interface__``.
 
 Nothing is needed in the other direction: the arrays of a backend are NumPy's or CuPy's, which have the
 protocols themselves.
@@ -38,7 +38,7 @@ def host_array(values: Any, name: str = "array") -> Any:
     if on_host(array):
         return array
     raise ArgumentError(
-        f"{name}: it lies on {_owner(array).name}, expected an array on the host: give "
+        f"{name}: it is on {_owner(array).name}, expected an array on the host: give "
         f"backends.of({name}).to_host({name})"
     )
 
@@ -49,7 +49,7 @@ def on_host(array: object) -> bool:
 
 
 def to_host(array: Array) -> Any:
-    """A NumPy array as it is, or a copy of an array that lies on a device."""
+    """A NumPy array as it is, or a copy of an array on a device."""
     return array if on_host(array) else _owner(array).to_host(array)
 
 
@@ -76,7 +76,7 @@ def shared(values: Any, name: str = "array") -> Array | None:
         if kind not in _CUDA:
             device = getattr(values, "device", f"a device that DLPack numbers {int(kind)}")
             raise ArgumentError(
-                f"{name}: it lies on {device}, expected the host or a CUDA GPU: copy it to the host first"
+                f"{name}: it is on {device}, expected the host or a CUDA GPU: copy it to the host first"
             )
         return _on_gpu(values, f"cuda:{index}", name, has_dlpack)
 
@@ -88,7 +88,7 @@ def _owner(array: Any) -> Any:
 
 
 def _place(values: Any) -> tuple[int, int]:
-    """DLPack's numbers for where an array lies.
+    """DLPack's numbers for the memory of an array.
 
     A library refuses to say so if DLPack has no such numbers, as strings; NumPy may have them.
     """
@@ -120,8 +120,7 @@ def _on_gpu(values: Any, device: str, name: str, has_dlpack: bool) -> Array:
         backend = backends.named(device)
     except DeviceUnavailable as error:
         raise ArgumentError(
-            f"{name}: it lies on {device}, which cannot be used here ({error.cause}): copy it to the host "
-            "first"
+            f"{name}: it is on {device}, which cannot be used here ({error.cause}): copy it to the host first"
         ) from error
     with backend.active():
         return backend.xp.from_dlpack(values) if has_dlpack else backend.xp.asarray(values)

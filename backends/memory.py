@@ -49,7 +49,7 @@ class Device(ABC):
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         """Copy host data to the device, as ``dtype`` or into ``out``.
 
-        An array that lies on this device already is not copied unless its dtype changes, so the result may
+        An array that is on this device already is not copied unless its dtype changes, so the result may
         share its memory: an array of NumPy (CPU) or CuPy (GPU), or of a library with ``__dlpack__`` or
         ``__cuda_array_interface__``, such as PyTorch or JAX. Raises ArgumentError for a tensor that requires
         grad, for a dtype that NumPy does not have, such as bfloat16, and for a device that cannot be used.
@@ -61,7 +61,7 @@ class Device(ABC):
 
     @abstractmethod
     def owns(self, array: object) -> bool:
-        """Whether ``array`` lies on this device."""
+        """Whether ``array`` is on this device."""
 
     @abstractmethod
     def zeros(self, size: int, dtype: Any) -> Array:

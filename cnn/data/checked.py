@@ -48,7 +48,7 @@ def as_pair(
 ) -> tuple[Array, Array, int | None]:
     """Images (N, C, H, W), int64 labels (N,), and the width of the one-hot rows (None if there were none).
 
-    The images stay where they lie, the labels are on the host. If ``soft``, rows that are not one-hot stay
+    The images stay on their device, the labels are on the host. If ``soft``, rows that are not one-hot stay
     rows. Error messages use the names for the two arrays, for example a file and an array in it.
     """
     given_x, given_y = _as_array(images, images_name), to_host(_as_array(labels, labels_name))
@@ -85,7 +85,7 @@ def _require_as_many(
 
 
 def with_targets(images: Any, targets: Any) -> tuple[Array, Array]:
-    """Images (N, C, H, W), and targets (N, F) or (N, C, H, W); pictures stay where they lie."""
+    """Images (N, C, H, W), and targets (N, F) or (N, C, H, W); pictures stay on their device."""
     given = _as_array(images, "images")
     x = as_images(given, "images")
     if targets is images:

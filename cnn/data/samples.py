@@ -1,4 +1,4 @@
-"""The arrays of a data set, without what they mean. Each lies on the host or on a device."""
+"""The arrays of a data set, without what they mean. Each is on the host or on a device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class HostCopy:
 
     @classmethod
     def of(cls, array: Any) -> "HostCopy | None":
-        """The copy of an array that lies on a device; None for an array on the host."""
+        """The copy of an array on a device; None for an array on the host."""
         return None if on_host(array) else cls(backends.of(array), to_host(array))
 
     def map(self) -> Any:
@@ -58,7 +58,7 @@ class HostCopy:
 
 
 def picked(array: Any, positions: Any) -> Any:
-    """The entries of an array at these positions, on the device that it lies on."""
+    """The entries of an array at these positions, on its device."""
     if on_host(array):
         return array[positions]
     backend = backends.of(array)
@@ -67,7 +67,7 @@ def picked(array: Any, positions: Any) -> Any:
 
 
 def measured(array: Any, measure: Callable[[Any], list[Any]]) -> list[Any]:
-    """What ``measure`` computes of an array, on the device that it lies on; each is brought to the host."""
+    """What ``measure`` computes of an array, on its device; each is brought to the host."""
     if on_host(array):
         return measure(array)
     backend = backends.of(array)

@@ -24,7 +24,7 @@ def is_too_large(backend: Backend, data: Samples, dtype: str) -> bool:
     """Whether a data set should stay on the host, because it does not fit on the device.
 
     This also holds for arrays in a mapped file that would have to be converted in memory. A data set that
-    lies on the device already stays there.
+    is on the device already stays there.
     """
     if not all(map(on_host, data.arrays)):
         return False

@@ -1,4 +1,4 @@
-"""Arrays of other libraries: where they lie, what is shared with them, and what is refused."""
+"""Arrays of other libraries: where they are, what is shared with them, and what is refused."""
 
 import re
 
@@ -197,18 +197,18 @@ class TestRefused:
             standin.asarray(Tensor(numbers(), place, requires_grad=True))
 
     def test_another_kind_of_device(self):
-        with refused("array: it lies on mps:0, expected the host or a CUDA GPU: copy it to the host first"):
+        with refused("array: it is on mps:0, expected the host or a CUDA GPU: copy it to the host first"):
             backends.get("cpu").asarray(Tensor(numbers(), (METAL, 0)))
 
     @pytest.mark.parametrize("ask", [backends.of, lambda array: backends.get("cpu").asarray(array)])
     def test_a_gpu_that_cannot_be_used(self, machine, ask):
         machine()
-        with refused("array: it lies on cuda:0, which cannot be used here (", "): copy it to the host first"):
+        with refused("array: it is on cuda:0, which cannot be used here (", "): copy it to the host first"):
             ask(Tensor(numbers()))
 
     def test_an_array_on_a_gpu_by_the_cpu(self, standin, on_gpu):
         for array in on_gpu(numbers()), standin.xp.ones(3):
-            with refused("array: it lies on standin:0", "backends.of(array).to_host(array)"):
+            with refused("array: it is on standin:0", "backends.of(array).to_host(array)"):
                 backends.get("cpu").asarray(array)
         assert standin.crossings == 0
 
