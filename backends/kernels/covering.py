@@ -52,16 +52,9 @@ def covering(
         def covered(self: Any, *arguments: Any, **named: Any) -> None:
             kind = self.device.xp.ndarray
             given = (*zip(names, arguments, strict=False), *named.items())
-            arrays = [(name, value) for name, value in given if isinstance(value, kind)]
-            if masters is None:
-                supported = covers(self, (array for _, array in arrays), integers)
-            else:
-                numbers, more = (
-                    [array for name, array in arrays if (name in masters) == is_master]
-                    for is_master in (False, True)
-                )
-                supported = covers(self, numbers, integers, more)
-            if supported:
+            arrays = {name: value for name, value in given if isinstance(value, kind)}
+            more = None if masters is None else [arrays.pop(name) for name in masters if name in arrays]
+            if covers(self, arrays.values(), integers, more):
                 method(self, *arguments, **named)
             else:
                 getattr(PortableKernels, method.__name__)(self, *arguments, **named)

@@ -14,6 +14,7 @@ import backends
 from backends.cuda.kernels import convolution
 from backends.cuda.launch import FOLDER, Launcher
 from backends.kernels.contract import Kernels
+from backends.kernels.halves import is_half
 from backends.kernels.losses import LossKernels
 from backends.kernels.updates import UpdateKernels
 from cnn.selftest.calls import Call, calls
@@ -62,30 +63,26 @@ CASES = [call for call in (*calls("float32"), *map(named, CALLS)) if is_case(cal
 KERNELS = sorted({call.function for call in CASES})
 
 
+def cast(call, dtype_of):
+    """The call with each array of floats in the dtype for its name; what is always float64 stays it."""
+    arguments = dict(call.arguments)
+    for name, value in arguments.items():
+        is_float = isinstance(value, np.ndarray) and (value.dtype.kind == "f" or is_half(value))
+        if is_float and name not in DOUBLES:
+            arguments[name] = value.astype(dtype_of(name))
+    return Call(call.name, call.function, arguments)
+
+
 def stored(call, dtype):
     """The call as a network of ``dtype`` makes it: what has 16 bits, and what stays in float32."""
-    kernel = kernel_of(call)
-    halves = ACTIVATIONS | ({"weight"} if kernel.startswith("conv2d") else set())
-    halves -= {"out"} if kernel in ("sum_rows", "conv2d_grad_weight") else set()
-
-    def cast(name, value):
-        if getattr(value, "dtype", np.dtype(int)).kind != "f" or name in DOUBLES:
-            return value
-        return value.astype(DTYPES.get(dtype, dtype) if name in halves else np.float32)
-
-    arguments = {name: cast(name, value) for name, value in call.arguments.items()}
-    return Call(call.name, call.function, arguments)
+    halves = ACTIVATIONS | ({"weight"} if kernel_of(call).startswith("conv2d") else set())
+    halves -= {"out"} if kernel_of(call) in ("sum_rows", "conv2d_grad_weight") else set()
+    return cast(call, lambda name: DTYPES.get(dtype, dtype) if name in halves else np.float32)
 
 
 def widened(call):
     """The same numbers in float64."""
-    arguments = {
-        name: value.astype(np.float64)
-        if getattr(value, "dtype", None) in (*DTYPES.values(), np.float32)
-        else value
-        for name, value in call.arguments.items()
-    }
-    return Call(call.name, call.function, arguments)
+    return cast(call, lambda name: np.float64)
 
 
 @pytest.fixture(params=PLACES)
@@ -171,6 +168,22 @@ def require_rounded(found, exact, dtype, rounds_between, what):
         error = 4 * UNIT[dtype] * largest
     wrong = ~(abs(found.astype(np.float64) - exact) <= error)
     assert not wrong.any(), (what, found[wrong][:5], exact[wrong][:5])
+
+
+@host_cuda.needed
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_should_be_float32_may_have_16_bits_too(kernel, dtype):
+    """Such a call, which no network makes, goes to the portable kernel."""
+    call = next(call for call in CASES if call.function == kernel)
+    halved = cast(call, lambda name: DTYPES[dtype])
+    found, exact = (
+        halved.run(StandInBackend("compiled")),
+        widened(halved).run(backends.get("cpu", "portable")),
+    )
+    for name, array in found.items():
+        assert array.dtype == halved.arguments[name].dtype
+        if array.dtype.kind not in "iu":
+            require_rounded(array, exact[name], dtype, True, f"{call.name}: {name}")
 
 
 @host_cuda.needed
