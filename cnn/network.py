@@ -353,6 +353,7 @@ class Network(Freezable):
 
     def copy(self) -> "Network":
         """The same network with buffers of its own: same device, same weights."""
+        self.require_built()
         return self._copy(self.dtype)
 
     def in_full_precision(self) -> "Network":
@@ -362,7 +363,6 @@ class Network(Freezable):
 
     def _copy(self, dtype: str) -> "Network":
         """The same network with buffers of its own, which computes in ``dtype``."""
-        self.require_built()
         if not self.is_root:
             self.require_alone()
         twin = self.fresh()
