@@ -57,8 +57,13 @@ class Launcher:
         arguments: tuple[Any, ...],
         shared: int = 0,
     ) -> None:
-        """Launch a grid (blocks in a row, rows) of blocks of ``threads``; ArgumentError beyond the limits."""
+        """Launch a grid (blocks in a row, rows) of blocks of ``threads``; ArgumentError beyond the limits.
+
+        Nothing is launched for a grid without blocks, as for a network without parameters.
+        """
         length, rows = (*blocks, 1)[:2]
+        if 0 in (length, rows):
+            return
         self._require(name, "blocks", length, GRID_LENGTH)
         self._require(name, "rows of blocks", rows, GRID_ROWS**2)
         self._require(name, "threads in a block", prod(threads), BLOCK_THREADS)

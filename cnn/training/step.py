@@ -55,6 +55,8 @@ class TrainingStep:
         )
         self._graph = graph and self.shards.is_recordable
         self._repeated: Callable[[], None] = self.run
+        self.failure: str | None = None
+        """Why the device could not record the step; None if it could, or has not tried."""
         self._recorded_with: tuple[Any, ...] | None = None
 
     @property
@@ -74,11 +76,6 @@ class TrainingStep:
         optimizer = {f"optimizer/{name}": array for name, array in self.optimizer.arrays.items()}
         more = optimizer | self._transform_state | self.totals.arrays | self.network.context.draws.state
         return self.network.arrays | {TRAINING + name: array for name, array in more.items()}
-
-    @property
-    def failure(self) -> str | None:
-        """Why the device could not record the step; None if it could, or has not tried."""
-        return getattr(self._repeated, "failure", None)
 
     @property
     def _transform_state(self) -> dict[str, Array]:
@@ -104,7 +101,10 @@ class TrainingStep:
         """
         if self._agreement.grants(Wish.CAPTURE, due=not step.is_ready):
             step.capture()
+            self.failure = step.failure
             self._graph = self._agreement.all_true(step.failure is None)
+            if not self._graph:
+                self._repeated = self.run  # the memory of a graph that is not used is freed
         return self._graph and step.is_ready
 
 

@@ -282,6 +282,14 @@ def test_what_no_gpu_takes_is_refused_by_name(blocks, threads, shared, said):
     assert str(refused.value) == f"the kernel tanh_grad would need {said}: use the portable kernels"
 
 
+@host_cuda.needed
+def test_a_network_without_parameters_is_updated_without_a_launch():
+    device = StandInBackend("compiled")
+    nothing, rate = device.zeros(0, "float32"), device.zeros(1, "float32")
+    device.kernels.sgd(nothing, nothing, nothing, rate, rate, False, 0.0)
+    device.kernels.clip_norm(nothing, 1.0)
+
+
 def test_numbers_beyond_32_bits_are_refused_by_name():
     launcher = Launcher(StandInBackend("portable"))
     with pytest.raises(backends.ArgumentError, match="the kernel tanh_grad would need 2,147,483,500 numbers"):

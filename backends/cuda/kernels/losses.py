@@ -115,7 +115,8 @@ class CompiledLossKernels(Launching, PortableLossKernels):
     ) -> None:
         if self._takes(y, targets, losses, shares):
             answers = y if y.ndim == 2 else None
-            self._samples("tally", y, (losses, answers, *_split(targets), shares), sums)
+            rows = sums[:3] if shares is None else sums  # the others are of the shares
+            self._samples("tally", y, (losses, answers, *_split(targets), shares), rows)
         else:
             super().tally(losses, y, targets, sums, shares)
 

@@ -112,6 +112,9 @@ CALLS = {
     "tally of numbers": lambda: tallied(WIDE, numbers(*WIDE)),
     "tally with shares": lambda: tallied((F, N), labels(), labels(N, 3).astype(float)),
     "tally of many samples": lambda: tallied(MANY, numbers(*MANY), labels(MANY[1], 2).astype(float)),
+    "tally of many samples in sums that have places for shares": lambda: (
+        "tally", numbers(MANY[1]), numbers(*MANY), numbers(*MANY), numbers(5),
+    ),
     "tally of pictures": lambda: tallied(PICTURES, numbers(*PICTURES)),
     **counts("count_top", 3, sums=lambda classes: numbers(2)),
     **counts("count_pairs", sums=lambda classes: numbers(classes, classes)),
