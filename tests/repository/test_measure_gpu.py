@@ -401,7 +401,8 @@ def test_recomputed_blocks_take_less_memory(on_the_standin):
         for recompute in (False, True)
     )
     assert (plain["recompute"], recomputed["recompute"]) == (False, True)
-    assert recomputed["peak"] < plain["peak"]
+    most = [row["before"] + row["peak"] for row in (plain, recomputed)]  # kernels keep their workspaces
+    assert most[1] < most[0]
     assert recomputed["growth"] == 0
 
 
