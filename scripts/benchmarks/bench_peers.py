@@ -48,6 +48,7 @@ BATCH_SIZES = {  # in training on the CPU; inference is of INFERRED images
 }
 USUAL_BATCH_SIZES = (128,)  # of other networks
 INFERRED = (128,)
+DTYPES = ("float32", "bfloat16")
 CUDA_BATCH_SIZES = {"lenet5": (512,), "vgg": (512,)}  # in training and inference
 
 
@@ -91,6 +92,8 @@ def make_parser() -> Parser:
     peers = f"{joined(TAKING_PART['cpu'])}; on cuda {joined(TAKING_PART['cuda'])}"
     add("--peers", one_of(CONTENDERS), f"who takes part, of {joined(CONTENDERS)}", peers)
     parser.add_argument("--tf32", action="store_true", help="let all use TF32 in products, on cuda")
+    dtype = "of activations and products; bfloat16 on cuda (default: float32)"
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help=dtype)
     avx2 = "hold all libraries to AVX2, on an x86 processor that has AVX-512 too"
     parser.add_argument("--avx2", action="store_true", help=avx2)
     rounds = f"how often all take turns (default: {ROUNDS})"
@@ -113,6 +116,10 @@ def require_device(arguments: argparse.Namespace) -> None:
     if arguments.device == "cpu":
         if arguments.tf32:
             raise ArgumentError("--tf32 is about products on a GPU: leave it out, or add --device cuda")
+        if arguments.dtype != "float32":
+            raise ArgumentError(
+                f"--dtype {arguments.dtype} is computed on a GPU: leave it out, or add --device cuda"
+            )
         require("threadpoolctl", "to limit threads")
         return
     if arguments.threads:
@@ -128,7 +135,11 @@ def require_device(arguments: argparse.Namespace) -> None:
                 f"--peers has {name!r}, which is measured on the CPU alone: "
                 f"expected some of {others} with --device cuda"
             )
-    backends.get(arguments.device)
+    if arguments.tf32 and arguments.dtype != "float32":
+        raise ArgumentError(
+            f"--tf32 is about products of float32: leave it out with --dtype {arguments.dtype}"
+        )
+    backends.get(arguments.device).require_dtype(arguments.dtype)
 
 
 def require_places(arguments: argparse.Namespace) -> list[str]:
@@ -153,6 +164,7 @@ def run(arguments: argparse.Namespace) -> Results:
             figures=processes.measure(jobs, arguments.rounds),
             memory=measure_memory(jobs, names) if memory_counts else [],
             scaling=processes.measure(drawn, arguments.rounds),
+            dtype=arguments.dtype,
         )
 
 
@@ -164,9 +176,9 @@ def chosen(arguments: argparse.Namespace) -> list[str]:
 
 def make_jobs(arguments: argparse.Namespace) -> list[Job]:
     """All that is measured: each network at its own batch sizes, unless some are asked for."""
-    where = [(n, "cpu", False) for n in arguments.threads or [CORES]]
+    where = [(n, "cpu", False, "float32") for n in arguments.threads or [CORES]]
     if arguments.device != "cpu":
-        where = [(None, arguments.device, arguments.tf32)]
+        where = [(None, arguments.device, arguments.tf32, arguments.dtype)]
     jobs = []
     for network in arguments.networks or MEASURED[arguments.device]:
         phases: dict[int, list[str]] = {}
@@ -211,7 +223,7 @@ def write_files(results: Results, arguments: argparse.Namespace) -> None:
 def command(arguments: argparse.Namespace) -> str:
     """The call that measures the same again, without the files it writes."""
     parts, parser = ["python", "scripts/benchmarks/bench_peers.py"], make_parser()
-    for name in ("device", "networks", "batch_sizes", "threads", "peers", "rounds", "only"):
+    for name in ("device", "networks", "batch_sizes", "threads", "peers", "dtype", "rounds", "only"):
         value = getattr(arguments, name)
         if value != parser.get_default(name):
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -10,7 +10,9 @@ from measurements.record import Failed, Record, Skipped
 OURS, PORTABLE, EAGER, COMPILED = "compiled", "portable", "pytorch", "torch.compile"
 
 
-def measure(device: str, record: Record, network: str, batch_size: int, tf32: bool, compiled: bool) -> None:
+def measure(
+    device: str, record: Record, network: str, batch_size: int, tf32: bool, compiled: bool, dtype: str
+) -> None:
     """Note all figures; everyone must compute the same before anything is timed.
 
     Without PyTorch, ours are compared with the portable kernels. torch.compile takes long to compile, so with
@@ -18,12 +20,14 @@ def measure(device: str, record: Record, network: str, batch_size: int, tf32: bo
     """
     if tf32 and device == "cpu":
         raise Skipped("TF32 is for products on a GPU")
+    if dtype != "float32" and device == "cpu":
+        raise Skipped(f"networks of {dtype} are for a GPU")
     absent = why_absent(device)
     if absent and compiled:
         raise Skipped(absent)
     peers = [OURS, PORTABLE] if absent else [OURS, EAGER, *([COMPILED] if compiled else [])]
     options = ["--device", device, "--networks", network, "--batch-sizes", str(batch_size)]
-    options += ["--peers", ",".join(peers), *(["--tf32"] if tf32 else [])]
+    options += ["--peers", ",".join(peers), *(["--tf32"] if tf32 else []), "--dtype", dtype]
     options += ["--only", "training"] if compiled else []
     arguments = bench_peers.make_parser().parse_args(options)
     bench_peers.require_device(arguments)

@@ -1,6 +1,7 @@
 """The memory of training runs on the device, and PyTorch's on the same."""
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 from peers.networks import NETWORKS
@@ -9,27 +10,38 @@ from peers.peer import Absent
 from peers.task import Setting, Task
 
 from backends import Backend
+from measurements.device import is_installed
 from measurements.plan import SIZES
 from measurements.record import Record
 
+DEEP = "resnet20"  # the network that is also measured with recomputed blocks, and in bfloat16
 STEPS = 200
 STEPS_OF_PYTORCH = 5
 
 
 def measure(device: str, record: Record) -> None:
-    """Note a row for each network, the largest first."""
+    """Note a row for each network, the largest first, and then for ways to take less memory."""
     rows: list[dict[str, Any]] = []
-    for network in reversed(SIZES):
-        print(network, flush=True)
-        setting = Setting(NETWORKS[network], SIZES[network], None, device)
-        rows.append(measure_training(setting))
+
+    def note(setting: Setting, recompute: bool = False) -> None:
+        print(setting, "recomputed" if recompute else "", flush=True)
+        rows.append(measure_training(setting, recompute=recompute))
         record.note(rows=rows)
-        if device != "cpu":
+        if device != "cpu" and not recompute:
             rows[-1]["pytorch"] = measure_pytorch(setting)
             record.note(rows=rows)
 
+    for network in reversed(SIZES):
+        note(Setting(NETWORKS[network], SIZES[network], None, device))
+    deep = Setting(NETWORKS[DEEP], SIZES[DEEP], None, device)
+    note(deep, recompute=True)
+    if device != "cpu" and is_installed("ml_dtypes"):
+        note(replace(deep, dtype="bfloat16"))
 
-def measure_training(setting: Setting, kernels: str = "auto", steps: int = STEPS) -> dict[str, Any]:
+
+def measure_training(
+    setting: Setting, kernels: str = "auto", steps: int = STEPS, recompute: bool = False
+) -> dict[str, Any]:
     """Bytes that a training run takes on the device, including those in the pools of its allocator."""
     backend = setting.backend(kernels)
     task = Task(setting)
@@ -37,17 +49,20 @@ def measure_training(setting: Setting, kernels: str = "auto", steps: int = STEPS
     before = used(backend)
     ours = Ours(task, kernels)
     built = used(backend)
-    ours.training_step.run()
-    first = used(backend)
-    ours.step()
-    ours.step()
-    recorded, crossings = used(backend), backend.crossings
-    for _ in range(steps):
+    with ours.network.recomputing(recompute):
+        ours.training_step.run()
+        first = used(backend)
         ours.step()
-    after = used(backend)
+        ours.step()
+        recorded, crossings = used(backend), backend.crossings
+        for _ in range(steps):
+            ours.step()
+        after = used(backend)
     return {
         "network": setting.network.name,
         "batch_size": setting.batch_size,
+        "dtype": setting.dtype,
+        "recompute": recompute,
         "before": before,
         "built": built - before,
         "peak": max(first, recorded, after) - before,

@@ -22,7 +22,8 @@ Before anything was timed, all libraries had to give the same outputs, loss and 
 the same weights and batch. Each row is from a process of its own, in which the libraries took turns; times
 are medians in milliseconds. "Times as fast" is the other library's time divided by ours.
 `scripts/benchmarks/bench_peers.py` describes what a step is. On a GPU, torch.compile uses the mode
-max-autotune, with the whole step compiled as one, or all but its update if the network has normalizations.
+max-autotune, with the whole step compiled as one, or all but its update if the network has normalizations. In
+bfloat16, PyTorch runs forward and loss in torch.autocast, and the parameters of both are in float32.
 """
 MEMORY = """\
 What the process took from the device, including what the allocators keep for later. "Built" is after the
@@ -169,7 +170,8 @@ def benchmark(records: Sequence[Record]) -> Iterator[str]:
 def compared(found: dict[str, Any]) -> Iterator[list[str]]:
     """The rows of a benchmark's figures."""
     figures = found.get("figures", [])
-    products = "TF32" if found.get("machine", {}).get("device", {}).get("tf32") else "float32"
+    tf32 = found.get("machine", {}).get("device", {}).get("tf32")
+    products = "TF32" if tf32 else found.get("dtype", "float32")
     for ours in figures:
         if ours["peer"] != "compiled":
             continue
@@ -214,10 +216,10 @@ def selftest(records: Sequence[Record]) -> Iterator[str]:
 
 
 def memory(records: Sequence[Record]) -> Iterator[str]:
-    """A row for each network."""
+    """A row for each network, and for ways to take less memory."""
     headings = (
-        "network", "batch", "built, MB", "peak, MB", "PyTorch's peak, MB", "allocated of it, MB", "steps",
-        "growth, bytes", "crossings",
+        "network", "batch", "dtype", "built, MB", "peak, MB", "PyTorch's peak, MB", "allocated of it, MB",
+        "steps", "growth, bytes", "crossings",
     )  # fmt: skip
     rows = [row for record in records for row in record.found.get("rows", [])]
     if rows:
@@ -228,11 +230,12 @@ def memory(records: Sequence[Record]) -> Iterator[str]:
 def memory_cells(row: dict[str, Any]) -> list[str]:
     """The cells of a network."""
     theirs = row.get("pytorch") or {}
-    megabytes = (row["built"], row["peak"], theirs.get("reserved", 0), theirs.get("allocated", 0))
+    megabytes = (row["built"], row["peak"], theirs.get("reserved"), theirs.get("allocated"))
     return [
         row["network"],
         str(row["batch_size"]),
-        *(figure(nbytes / 1e6) for nbytes in megabytes),
+        row["dtype"] + ", recompute" * row["recompute"],
+        *("-" if nbytes is None else figure(nbytes / 1e6) for nbytes in megabytes),
         *(str(row[name]) for name in ("steps", "growth", "crossings")),
     ]
 

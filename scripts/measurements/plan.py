@@ -28,10 +28,14 @@ def gpu_tests(name: str, share: float, *paths: str, without: tuple[str, ...] = (
     return Part(f"tests-{name}", "tests", share, {"paths": paths, "without": without})
 
 
-def benchmark(network: str, batch_size: int, tf32: bool = False, compiled: bool = False) -> Part:
+def benchmark(
+    network: str, batch_size: int, tf32: bool = False, compiled: bool = False, dtype: str = "float32"
+) -> Part:
     """A network next to PyTorch eager, or next to torch.compile too."""
-    kinds = ["-compiled"] * compiled + ["-tf32"] * tf32
-    options = {"network": network, "batch_size": batch_size, "tf32": tf32, "compiled": compiled}
+    kinds = ["-compiled"] * compiled + ["-tf32"] * tf32 + [f"-{dtype}"] * (dtype != "float32")
+    options = {
+        "network": network, "batch_size": batch_size, "tf32": tf32, "compiled": compiled, "dtype": dtype,
+    }  # fmt: skip
     return Part(f"benchmark-{network}{''.join(kinds)}", "benchmark", 0.2 if compiled else 0.12, options)
 
 
@@ -59,10 +63,12 @@ PARTS = {
         Part("selftest", "selftest", 0.15),
         Part("memory", "memory", 0.1),
         *(benchmark(name, SIZES[name], tf32=True) for name in WIDE),
+        *(benchmark(name, SIZES[name], dtype="bfloat16") for name in WIDE),
         Part("crossover", "crossover", 0.15),
         gpu_tests("products", 0.1, *PRODUCTS),
         *(benchmark(name, SIZES[name], compiled=True) for name in WIDE),
         *(benchmark(name, SIZES[name], tf32=True, compiled=True) for name in WIDE),
+        *(benchmark(name, SIZES[name], compiled=True, dtype="bfloat16") for name in WIDE),
         gpu_tests("layers", 0.3, *LAYERS),
         gpu_tests("rest", 1.0, ".", without=(*KERNELS, *PRODUCTS, *TRAINING, *LAYERS, "repository")),
     )

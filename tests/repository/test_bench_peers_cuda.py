@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from helpers import ROOT
 from helpers.devices import cuda_missing
+from helpers.standin import StandInBackend
 
+import backends
 from cnn.inspection.timing import Spread
 from cnn.support.errors import DisagreementError
 
@@ -132,6 +136,8 @@ def test_batch_sizes_that_are_asked_for_are_every_networks():
         (["--device", "cuda", "--peers", "compiled,signal"], "'signal'"),
         (["--device", "cuda", "--peers", "loops"], "'loops'"),
         (["--tf32"], "--device cuda"),
+        (["--dtype", "bfloat16"], "--device cuda"),
+        (["--device", "cuda", "--dtype", "bfloat16", "--tf32"], "--tf32"),
     ],
 )
 def test_what_is_not_for_the_device_is_refused_in_one_sentence(options, names, monkeypatch, capsys):
@@ -162,6 +168,14 @@ def test_the_call_that_measures_the_same_again():
     )
 
 
+def test_the_call_in_bfloat16_measures_in_bfloat16_again():
+    options = ["--networks", "resnet20", "--dtype", "bfloat16"]
+    command = bench_peers.command(parse(*options))
+    assert command == f"python scripts/benchmarks/bench_peers.py --device cuda {' '.join(options)}"
+    (job,) = bench_peers.make_jobs(parse(*options))
+    assert job.setting.dtype == "bfloat16"
+
+
 def test_memory_is_not_measured(monkeypatch):
     class Idle:
         def __init__(self, threads):
@@ -185,8 +199,9 @@ def test_memory_is_not_measured(monkeypatch):
     monkeypatch.setattr(bench_peers, "Processes", Idle)
     monkeypatch.setattr(bench_peers, "describe_machine", lambda device, *how: {"device": {"gpu": device}})
     monkeypatch.setattr(bench_peers, "measure_growth", lambda *arguments: pytest.fail("was measured"))
-    results = bench_peers.run(parse())
+    results = bench_peers.run(parse("--dtype", "bfloat16"))
     assert (results.memory, results.scaling, results.on_cuda) == ([], [], True)
+    assert results.as_plain()["dtype"] == "bfloat16"
 
 
 def test_ours_is_made_on_the_gpu_with_tf32_or_without(monkeypatch):
@@ -203,6 +218,7 @@ def test_ours_is_made_on_the_gpu_with_tf32_or_without(monkeypatch):
 def test_a_setting_says_where_it_is():
     assert str(setting()) == "notebook, batch 4, cuda"
     assert str(setting(tf32=True)) == "notebook, batch 4, cuda with TF32"
+    assert str(setting(dtype="bfloat16")) == "notebook, batch 4, cuda in bfloat16"
 
 
 def test_the_page_speaks_of_the_gpu_and_not_of_threads():
@@ -213,7 +229,18 @@ def test_the_page_speaks_of_the_gpu_and_not_of_threads():
     assert "A large product: 2,000 GFLOP/s; a large copy: 300 GB/s.\n" in text
     assert "python scripts/benchmarks/bench_peers.py --device cuda --tf32\n" in text
     assert "thread" not in text
+    assert "\nEverything is in float32.\n" in text
     assert all(len(line) <= 110 for line in text.splitlines() if not line.startswith(("Machine", "|")))
+
+
+def test_the_page_says_what_is_in_bfloat16():
+    results = make_results(dtype="bfloat16")
+    text = page.make_page(results, bench_peers.command(parse("--dtype", "bfloat16")), None, Path("peers.md"))
+    assert "Activations and products are in bfloat16" in text
+    assert "driver CUDA 12.9, networks of bfloat16; Linux" in text
+    assert "python scripts/benchmarks/bench_peers.py --device cuda --dtype bfloat16\n" in text
+    assert "Everything is in float32" not in text
+    assert "TF32" not in text
 
 
 def test_the_figures_for_programs_have_no_threads():
@@ -233,6 +260,85 @@ def test_tf32_may_be_further_apart(tf32, what):
     require_same(what)
     with pytest.raises(DisagreementError, match=r"notebook, batch 4, cuda"):
         require_same(10 * what)
+
+
+@pytest.fixture
+def in_software(monkeypatch):
+    """Little data; networks of bfloat16 are on the stand-in device, and others on the CPU."""
+    pytest.importorskip("ml_dtypes")
+    devices = {"float32": backends.get("cpu", "portable"), "bfloat16": StandInBackend("portable")}
+    monkeypatch.setattr(Setting, "backend", lambda setting, kernels: devices[setting.dtype])
+    monkeypatch.setattr(task, "DATA_BYTES", 1 << 15)
+
+
+def records_of(name, network, *dtypes, batch_size=8):
+    settings = [setting(network, batch_size, "cpu", dtype=dtype) for dtype in dtypes]
+    return [agreement.record_steps(Task(where), name) for where in settings]
+
+
+class TestBfloat16:
+    @pytest.mark.parametrize("network", ["notebook", "lenet5"])
+    def test_rounding_explains_how_far_ours_is_from_itself_in_float32(self, network, in_software):
+        single, half = records_of("portable", network, "float32", "bfloat16")
+        agreement.require_same(setting(network, 8, dtype="bfloat16"), {"pytorch": single, "portable": half})
+        with pytest.raises(DisagreementError, match=r"cuda\): the loss differs"):
+            agreement.require_same(setting(network, 8), {"pytorch": single, "portable": half})
+
+    @pytest.mark.parametrize("wrong", [0.0, -1.0, 2.0])
+    @pytest.mark.parametrize("what", ["gradients", "updates"])
+    @pytest.mark.parametrize("network", ["lenet5", "resnet20"])
+    def test_a_wrong_factor_is_found(self, network, what, wrong):
+        right = {"0.weight": np.ones(3)}
+        both = {"gradients": right, "updates": right}
+        record = Record((1.0, 1.0), np.ones((2, 2)), **both, first_seconds={}, step_seconds=0.0)
+        other = dataclasses.replace(record, **{what: {"0.weight": wrong * np.ones(3)}})
+        with pytest.raises(DisagreementError, match=r"in bfloat16\): .* 0\.weight differs"):
+            agreement.require_same(setting(network, dtype="bfloat16"), {"pytorch": record, "jax": other})
+
+    def test_a_deep_network_may_be_further_apart(self):
+        shallow, deep = (
+            agreement.allowed_in(setting(name, dtype="bfloat16")) for name in ("lenet5", "resnet20")
+        )
+        assert all(shallow[kind] < deep[kind] for kind in shallow)
+        assert deep["output"] == pytest.approx(0.104, abs=1e-3)
+        assert deep["gradient"] == pytest.approx(0.829, abs=1e-3)
+
+    @pytest.mark.parametrize("network", ["lenet5", "airbench94"])
+    def test_ours_and_the_modes_of_pytorch_compute_the_same(self, network, in_software, monkeypatch):
+        pytest.importorskip("torch")
+        from peers import pytorch
+
+        monkeypatch.setattr(pytorch.Eager, "synchronize", lambda peer: None)
+        where = setting(network, 2, "cpu", dtype="bfloat16")
+        proof = agreement.prove(
+            [agreement.Job(where, ["portable", "pytorch", "channels_last"])], say=lambda line: None
+        )
+        assert {name for _, name in proof.first_seconds} == {"portable", "pytorch", "channels_last"}
+
+    def test_parameters_of_pytorch_stay_in_float32(self, monkeypatch):
+        torch = pytest.importorskip("torch")
+        from peers import pytorch
+
+        monkeypatch.setattr(pytorch, "compiled", lambda function, mode: function)
+        monkeypatch.setattr(task, "DATA_BYTES", 1 << 15)
+        made = Task(setting("lenet5", device="cpu", dtype="bfloat16"))
+        eager, *others = (
+            kind(made)
+            for kind in (pytorch.Eager, pytorch.ChannelsLast, pytorch.Compiled, pytorch.CompiledStep)
+        )
+        expected = eager.to_host(eager.step())
+        for peer in others:
+            assert peer.to_host(peer.step()) == pytest.approx(expected, rel=agreement.UNIT)
+        for peer in (eager, *others):
+            assert peer.infer().dtype == torch.bfloat16
+            assert {value.dtype for value in peer.network.parameters()} == {torch.float32}
+
+    def test_jax_is_left_out_with_a_reason(self, monkeypatch):
+        fake = SimpleNamespace(Jit=lambda task: pytest.fail("was made"), require=lambda device: None)
+        monkeypatch.setitem(sys.modules, "peers.jax", fake)
+        start = bench_peers.CONTENDERS["jax"].load("cuda")
+        with pytest.raises(Absent, match="in float32 alone, not in bfloat16"):
+            start(SimpleNamespace(setting=setting(dtype="bfloat16")))
 
 
 @pytest.mark.skipif(not cuda_missing(), reason="there is a CUDA device")
@@ -311,19 +417,24 @@ def test_the_devices_own_product_and_copy_are_waited_for():
     class Backend:
         xp = np
         waits = 0
+        multiplied: ClassVar = set()
 
-        def asarray(self, host):
-            return host
+        def asarray(self, host, dtype=None):
+            return host if dtype is None else host.astype(dtype)
 
         def matmul(self, a, b, out):
             np.matmul(a, b, out=out)
+            Backend.multiplied.add(a.dtype.name)
 
         def synchronize(self):
             Backend.waits += 1
 
-    assert timing.measure_product(Backend(), 8) > 0
+    assert timing.measure_product(Backend(), 8, "float32") > 0
     assert timing.measure_copy(Backend(), 4096) > 0
     assert Backend.waits == 2 * 2 * 7
+    assert Backend.multiplied == {"float32"}
+    assert timing.measure_product(Backend(), 8, "float16") > 0
+    assert "float16" in Backend.multiplied
 
 
 def test_a_large_copy_is_measured_on_a_gpu(monkeypatch):

@@ -202,10 +202,20 @@ class TestPlan:
 
     def test_each_network_is_compared_with_pytorch(self):
         compared = [part.options for part in PARTS.values() if part.module == "benchmark"]
-        networks = {(each["network"], each["tf32"], each["compiled"]) for each in compared}
+        single = [each for each in compared if each["dtype"] == "float32"]
+        networks = {(each["network"], each["tf32"], each["compiled"]) for each in single}
         names = ["notebook", "lenet5", "resnet20", "airbench94"]
         assert networks >= {(name, False, compiled) for name in names for compiled in (False, True)}
         assert networks >= {(name, True, compiled) for name in names[2:] for compiled in (False, True)}
+        half = {(each["network"], each["dtype"], each["compiled"]) for each in compared if each not in single}
+        assert half == {(name, "bfloat16", compiled) for name in names[2:] for compiled in (False, True)}
+
+    def test_bfloat16_comes_after_tf32_and_the_compiler_after_eager(self):
+        parts = list(PARTS)
+        for network in ("resnet20", "airbench94"):
+            kinds = ("tf32", "bfloat16", "compiled-tf32", "compiled-bfloat16")
+            places = [parts.index(f"benchmark-{network}-{kind}") for kind in kinds]
+            assert places == sorted(places)
 
 
 class TestProcess:
@@ -385,6 +395,38 @@ def test_memory_does_not_grow(on_the_standin):
     assert (row["growth"], row["crossings"]) == (0, 0)
 
 
+def test_recomputed_blocks_take_less_memory(on_the_standin):
+    plain, recomputed = (
+        memory.measure_training(on_the_standin("resnet20"), "portable", steps=1, recompute=recompute)
+        for recompute in (False, True)
+    )
+    assert (plain["recompute"], recomputed["recompute"]) == (False, True)
+    most = [row["before"] + row["peak"] for row in (plain, recomputed)]  # kernels keep their workspaces
+    assert most[1] < most[0]
+    assert recomputed["growth"] == 0
+
+
+def test_memory_is_measured_of_each_network_and_of_one_in_other_ways(monkeypatch, record):
+    def training(setting, recompute):
+        return {"network": setting.network.name, "dtype": setting.dtype, "recompute": recompute}
+
+    monkeypatch.setattr(memory, "measure_training", training)
+    monkeypatch.setattr(memory, "measure_pytorch", lambda setting: {"of": setting.dtype})
+    monkeypatch.setattr(memory, "is_installed", lambda package: package == "ml_dtypes")
+    memory.measure("cuda", record)
+    assert [tuple(row.values()) for row in record.found["rows"]] == [
+        ("airbench94", "float32", False, {"of": "float32"}),
+        ("resnet20", "float32", False, {"of": "float32"}),
+        ("lenet5", "float32", False, {"of": "float32"}),
+        ("notebook", "float32", False, {"of": "float32"}),
+        ("resnet20", "float32", True),
+        ("resnet20", "bfloat16", False, {"of": "bfloat16"}),
+    ]
+    monkeypatch.setattr(memory, "is_installed", lambda package: False)
+    memory.measure("cuda", record)
+    assert {row["dtype"] for row in record.found["rows"]} == {"float32"}
+
+
 class TestLaunches:
     """By CUDA's driver."""
 
@@ -427,10 +469,10 @@ class TestLaunches:
 class TestBenchmark:
     @pytest.fixture
     def run(self, monkeypatch, record):
-        """``run(absent, error, tf32, compiled)`` -> the arguments that bench_peers was called with."""
+        """``run(absent, error, **options)`` -> the arguments that bench_peers was called with."""
         asked = []
 
-        def run(absent=None, error=None, tf32=False, compiled=False):
+        def run(absent=None, error=None, tf32=False, compiled=False, dtype="float32"):
             def measure(arguments):
                 asked.append(arguments)
                 if error:
@@ -440,7 +482,7 @@ class TestBenchmark:
             monkeypatch.setattr(benchmark, "why_absent", lambda device: absent)
             monkeypatch.setattr(bench_peers, "run", measure)
             monkeypatch.setattr(bench_peers, "require_device", lambda arguments: None)
-            benchmark.measure("cuda", record, "resnet20", 512, tf32, compiled)
+            benchmark.measure("cuda", record, "resnet20", 512, tf32, compiled, dtype)
             (arguments,) = asked
             return arguments
 
@@ -455,6 +497,12 @@ class TestBenchmark:
         arguments = run(compiled=True, tf32=True)
         assert arguments.peers == ["compiled", "pytorch", "torch.compile"]
         assert (arguments.tf32, arguments.only) == (True, "training")
+
+    def test_bfloat16_is_asked_for_and_a_cpu_skips_it(self, run, record):
+        assert run(dtype="bfloat16").dtype == "bfloat16"
+        assert "--dtype bfloat16" in record.found["command"]
+        with pytest.raises(Skipped, match="bfloat16"):
+            benchmark.measure("cpu", record, "resnet20", 512, False, False, "bfloat16")
 
     def test_without_pytorch_the_portable_kernels_are_what_is_agreed_with(self, run, record):
         assert run(absent="PyTorch is not installed").peers == ["compiled", "portable"]
@@ -527,11 +575,21 @@ def test_the_page_shows_what_was_found(tmp_path):
             "figures": [figure | {"peer": "compiled"}, figure | {"peer": "pytorch", "seconds": half}],
             "absent": {},
         },
+        "benchmark-resnet20-bfloat16": {
+            "machine": {"device": {"tf32": False}},
+            "dtype": "bfloat16",
+            "figures": [figure | {"network": "resnet20", "peer": "compiled"}],
+            "absent": {},
+        },
         "memory": {
             "rows": [
                 {
-                    "network": "lenet5", "batch_size": 512, "built": 60_000_000, "peak": 90_000_000,
-                    "steps": 200, "growth": 0, "crossings": 0,
+                    "network": "resnet20", "batch_size": 512, "dtype": "float32", "recompute": True,
+                    "built": 60_000_000, "peak": 80_000_000, "steps": 200, "growth": 0, "crossings": 0,
+                },
+                {
+                    "network": "lenet5", "batch_size": 512, "dtype": "float32", "recompute": False,
+                    "built": 60_000_000, "peak": 90_000_000, "steps": 200, "growth": 0, "crossings": 0,
                     "pytorch": {"reserved": 120_000_000, "allocated": 110_000_000},
                 }
             ]
@@ -562,7 +620,9 @@ def test_the_page_shows_what_was_found(tmp_path):
         "`tests-kernels` ended during `a::c`.",
         "| lenet5 | 512 | compiled | 28 | 2.00 | 1.00 to 3.00 | 1.50 | 8.00 | 4.00 | 1.50 | 0.500 |",
         "| lenet5 | training | 512 | float32 | 2.00 | 1.00 to 3.00 | PyTorch eager | 8.00 | 4.00 |",
-        "| lenet5 | 512 | 60.0 | 90.0 | 120 | 110 | 200 | 0 | 0 |",
+        "| resnet20 | training | 512 | bfloat16 | 2.00 | 1.00 to 3.00 | - | - | - |",
+        "| resnet20 | 512 | float32, recompute | 60.0 | 80.0 | - | - | 200 | 0 | 0 |",
+        "| lenet5 | 512 | float32 | 60.0 | 90.0 | 120 | 110 | 200 | 0 | 0 |",
         "lenet5: cuda:0 compiled is always faster than cpu compiled from batch size 8 on.",
         "| 8 | 4.00 | 2.00 |",
     ):

@@ -39,6 +39,17 @@ def _with_sgd_alone(start: Start) -> Start:
     return start_if_default
 
 
+def _in_float32_alone(start: Start) -> Start:
+    """``start`` for a peer whose step is in float32; it raises Absent for other dtypes."""
+
+    def start_if_float32(task: Task) -> Peer:
+        if task.setting.dtype != "float32":
+            raise Absent(f"its step is in float32 alone, not in {task.setting.dtype}")
+        return start(task)
+
+    return start_if_float32
+
+
 def _load_ours(device: str, kernels: str) -> Start:
     from peers.ours import Ours, require
 
@@ -71,7 +82,7 @@ def _load_jax(device: str) -> Start:
     from peers.jax import Jit, require
 
     require(device)
-    return _with_sgd_alone(Jit)
+    return _in_float32_alone(_with_sgd_alone(Jit))
 
 
 def _load_loops(device: str) -> Start:

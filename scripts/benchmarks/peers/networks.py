@@ -22,11 +22,11 @@ class Network:
     shape: tuple[int, int, int] = (1, 28, 28)  # of an image, (C, H, W)
     frozen: tuple[str, ...] = ()  # the layers that training leaves as they are
 
-    def built(self, backend: backends.Backend | None = None) -> cnn.Sequential:
+    def built(self, backend: backends.Backend | None = None, dtype: str = "float32") -> cnn.Sequential:
         """The network with its first weights, in plain NumPy unless a backend is given."""
         network = self.make()
         backend = backend or backends.get("cpu", kernels="portable")
-        network.build(self.shape, backend=backend, seed=0)
+        network.build(self.shape, backend=backend, seed=0, dtype=dtype)
         network.freeze(*self.frozen)
         return network
 
@@ -34,6 +34,11 @@ class Network:
     def is_plain(self) -> bool:
         """Whether it is a chain of the layers that all libraries here have a function for."""
         return all(isinstance(layer, PLAIN) for layer in self.make().layers)
+
+    @property
+    def depth(self) -> int:
+        """How many passes follow each other; layers that are computed together are one."""
+        return len(list(self.built().walk_passes()))
 
     def flops(self, phase: str, batch_size: int) -> int:
         """Multiplications and additions of a training step, or of an inference."""

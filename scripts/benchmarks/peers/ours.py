@@ -23,7 +23,7 @@ class Ours(Peer):
     def __init__(self, task: Task, kernels: str) -> None:
         setting, training = task.setting, task.setting.training
         self._backend = backend = setting.backend(kernels)
-        self.network = setting.network.built(backend)
+        self.network = setting.network.built(backend, setting.dtype)
         self.network.load_state_dict(task.weights)
         smoothed = cnn.CrossEntropy(training.label_smoothing) if training.label_smoothing else None
         self._loss = make_loss(self.network, smoothed)

@@ -74,7 +74,7 @@ from earlier runs is not compiled again, so the first step is then shorter.
 METHOD_ON_CUDA = f"""\
 A training step gathers a batch of bytes that are already on the GPU, converts them to floats from 0 to 1,
 and runs forward, cross entropy, backward, and an SGD update with momentum 0.9. Inference runs forward on
-floats. Everything is in float32. `notebook` and `lenet5` are from `cnn.models`; `example` is the network of
+floats. `notebook` and `lenet5` are from `cnn.models`; `example` is the network of
 PyTorch's MNIST example without its dropout; `vgg` has six 3x3 convolutions with 64 to 256 channels and two
 dense layers, for images of 3x32x32.
 
@@ -101,6 +101,14 @@ They use logits and cross entropy, which for two
 classes is equivalent to the notebook's softmax and binary cross entropy. Compiled code that is in the
 caches from earlier runs is not compiled again, so the first step is then shorter.
 """
+PRECISION = {
+    "float32": "Everything is in float32.\n",
+    "bfloat16": """\
+Activations and products are in bfloat16; parameters, their gradients, the update and the loss are in float32.
+Ours is built with `dtype="bfloat16"`; PyTorch runs forward and loss in `torch.autocast`, with parameters in
+float32. JAX is left out.
+""",
+}
 MEMORY = f"""\
 Growth of a process while it builds a network and runs {memory.STEPS} training steps: its peak minus its size
 after the imports, in MB. Each value is from a separate process. The ratio is ours, compiled, to the mode of
@@ -113,7 +121,7 @@ def make_page(results: Results, command: str, picture: Path | None, page: Path) 
     if results.on_cuda:
         title, method, packages = (
             "# Comparison with PyTorch and JAX on a GPU\n",
-            METHOD_ON_CUDA,
+            f"{METHOD_ON_CUDA}\n{PRECISION[results.dtype]}",
             'torch "jax[cuda12]"',
         )
     else:
@@ -130,9 +138,10 @@ def machine_line(results: Results) -> str:
     """A paragraph about the machine and the versions of the libraries."""
     machine, device = results.machine, results.machine["device"]
     if results.on_cuda:
+        tf32 = f"products of float32 {'with' if device['tf32'] else 'without'} TF32"
         hardware = (
             f"{device['gpu']}, compute capability {device['compute_capability']}, driver {device['driver']}, "
-            f"products of float32 {'with' if device['tf32'] else 'without'} TF32"
+            f"{tf32 if results.dtype == 'float32' else f'networks of {results.dtype}'}"
         )
         numpy = {"CuPy": f"{device['cupy']} with {device['runtime']}", "NumPy": device["numpy"]}
     else:

@@ -47,7 +47,7 @@ class Eager(Peer):
             torch.set_num_threads(setting.threads)
         torch.backends.cuda.matmul.allow_tf32 = setting.tf32
         torch.backends.cudnn.allow_tf32 = setting.tf32
-        self._device = setting.device
+        self._device, self._dtype = setting.device, setting.dtype
         weights = {name: torch.tensor(value) for name, value in task.weights.items()}
         self.network = make_network(task.network.layers, weights)
         self.network.to(self._device, memory_format=self.layout)
@@ -59,8 +59,8 @@ class Eager(Peer):
             self._on_device(images).contiguous(memory_format=self.layout) for images in (task.images, task.x)
         )
         self._labels, self._batches = self._on_device(task.labels), cycle(self._on_device(task.batches))
-        self._loss: Callable[..., Tensor] = self._mean_loss
-        self._forward: Callable[..., Tensor] = self.network
+        self._loss = self._in_dtype(self._mean_loss)
+        self._forward = self._in_dtype(self.network)
 
     def step(self) -> Tensor:
         self._set_training(True)
@@ -71,6 +71,10 @@ class Eager(Peer):
             nn.utils.clip_grad_norm_(self._trained().values(), self._training.clip)
         self._optimizer.step()
         return loss.detach()
+
+    def _in_dtype(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """``function`` with autocast if the setting's dtype is not that of the parameters."""
+        return function if self._dtype == "float32" else autocast(function, self._device)
 
     def _set_training(self, training: bool) -> None:
         """Let normalizations use the batch, or their statistics."""
@@ -100,7 +104,7 @@ class Eager(Peer):
             return self._forward(self._x)
 
     def probabilities(self) -> Any:
-        return softmax(self.to_host(self.infer()))
+        return softmax(self.to_host(self.infer().float()))
 
     def synchronize(self) -> None:
         if self._device == "cuda":
@@ -130,8 +134,8 @@ class Compiled(Eager):
         super().__init__(task)
         torch.compiler.reset()  # it would go back to eager after a few batch sizes
         mode = "default" if task.setting.device == "cpu" else MODE_ON_GPU
-        self._loss = compiled(self._mean_loss, mode)
-        self._forward = compiled(self.network, mode)
+        self._loss = compiled(self._loss, mode)
+        self._forward = compiled(self._forward, mode)
 
 
 class CompiledStep(Eager):
@@ -149,14 +153,15 @@ class CompiledStep(Eager):
         for tensor in (self._images, self._labels, self._x, *self._velocity.values()):
             torch._dynamo.mark_static_address(tensor)
         self._train = compiled(self._update, MODE_ON_GPU)
-        self._forward = compiled(self.network, MODE_ON_GPU)
+        self._forward = compiled(self._forward, MODE_ON_GPU)
 
     def step(self) -> Tensor:
         return self._train(next(self._batches))
 
     def _update(self, batch: Tensor) -> Tensor:
         weights = {name: self.network.get_parameter(name) for name in self._velocity}
-        gradients, loss = torch.func.grad_and_value(self._loss_of)(weights, *self._gather(batch))
+        loss_of = self._in_dtype(self._loss_of)
+        gradients, loss = torch.func.grad_and_value(loss_of)(weights, *self._gather(batch))
         for name, weight in weights.items():
             velocity = self._velocity[name].mul_(MOMENTUM).add_(gradients[name])
             weight.sub_(velocity, alpha=RATE)
@@ -260,6 +265,16 @@ def require(device: str) -> None:
     """Raise Absent where PyTorch does not see the device."""
     if device == "cuda" and not torch.cuda.is_available():
         raise Absent(f"PyTorch {torch.__version__} finds no GPU: install one that was built for CUDA")
+
+
+def autocast(function: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
+    """``function`` with products and activations in bfloat16, of parameters in float32."""
+
+    def call(*arguments: Any) -> Tensor:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            return function(*arguments)
+
+    return call
 
 
 def compiled(function: Callable[..., Tensor], mode: str = "default") -> Callable[..., Tensor]:

@@ -32,6 +32,7 @@ class Results:
     figures: Sequence[Figure]
     memory: Sequence[Memory]
     scaling: Sequence[Figure]  # of the picture
+    dtype: str = "float32"  # of activations and products
 
     @property
     def on_cuda(self) -> bool:

@@ -61,6 +61,8 @@ class Setting:
         "cpu" or "cuda".
     tf32
         Whether products of float32 may use TF32, on a GPU.
+    dtype
+        "float32" or, on a GPU, "bfloat16": of activations and products; parameters are float32 in both.
     training
         The loss and the update; only PyTorch and ours have others than the default.
     """
@@ -70,11 +72,13 @@ class Setting:
     threads: int | None
     device: str = "cpu"
     tf32: bool = False
+    dtype: str = "float32"
     training: Training = Training()
 
     def __str__(self) -> str:
         if self.threads is None:
             where = f"{self.device} with TF32" if self.tf32 else self.device
+            where = where if self.dtype == "float32" else f"{where} in {self.dtype}"
         else:
             where = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         return f"{self.network.name}, batch {self.batch_size}, {where}"

@@ -63,10 +63,10 @@ class Figure:
 
 
 def measure(jobs: Sequence[Job], proof: Proof, rounds: int, say: Callable[[str], None]) -> list[Figure]:
-    """The figures of all that was proved; the settings are of the same device and threads."""
+    """The figures of all that was proved; the settings are of the same device, threads and dtype."""
     first = jobs[0].setting
     size = PRODUCT_SIZE if first.device == "cpu" else CUDA_PRODUCT_SIZE
-    product_flops = measure_product(first.backend("portable"), size)
+    product_flops = measure_product(first.backend("portable"), size, first.dtype)
     figures: list[Figure] = []
     for setting, phase, names in ((job.setting, phase, job.names) for job in jobs for phase in job.phases):
         say(f"timing {setting}, {phase}")
@@ -153,10 +153,10 @@ def times_as_fast(seconds: Sequence[float], baseline: Sequence[float]) -> Spread
     return Spread.of([theirs / own for own, theirs in zip(seconds, baseline, strict=False)])
 
 
-def measure_product(backend: Backend, size: int) -> float:
-    """Operations a second of a large product in float32: what bounds every step."""
+def measure_product(backend: Backend, size: int, dtype: str) -> float:
+    """Operations a second of a large product in ``dtype``: what bounds every step."""
     random = np.random.default_rng(0)
-    a, b = (backend.asarray(matrix) for matrix in random.random((2, size, size), dtype=np.float32))
+    a, b = (backend.asarray(matrix, dtype) for matrix in random.random((2, size, size), dtype=np.float32))
     out = backend.xp.empty_like(a)
     return 2 * size**3 / quickest(Call(lambda: backend.matmul(a, b, out), backend.synchronize), times=1)
 
