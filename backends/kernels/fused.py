@@ -61,13 +61,13 @@ class FusedKernels(NormalizationKernels):
             elif formula == RELU:
                 self.relu(y, y)
             return
-        if bias is not None and bias.ndim > 1:
-            if scale is not None:
-                self.finish(y, scale, None, None)
-            self.add_bias(y, bias)
-            scale = bias = None
         zeros = self.scratch("zeros", y.shape[:1], y.dtype)
         self.clear(zeros)
+        if bias is not None and bias.ndim > 1:
+            if scale is not None:
+                self.normalize(y, zeros, zeros, scale, None, 1.0, y)
+            self.add_bias(y, bias)
+            scale = bias = None
         self.normalize(y, zeros, zeros, scale, bias, 1.0, y, formula)
 
     def conv2d_epilogue_grad(
