@@ -53,6 +53,8 @@ class Conv2D(Weighted):
         When built on an input that is no image, too small, or not divisible into groups.
     """
 
+    reads_output = False
+
     def __init__(
         self,
         out_channels: int,
@@ -158,7 +160,7 @@ class Conv2D(Weighted):
         if not input_grad:
             return None
         seen_shape = self.input_shape if self.pad is None else self.pad.output_shape
-        dx = self.context.scratch.like(dy, (*seen_shape, dy.shape[-1]))
+        dx = self.context.arena.like(dy, (*seen_shape, dy.shape[-1]))
         self.backend.kernels.conv2d_grad_input(dy, self._weight.operand, dx, self.window, self.groups)
         return dx if self.pad is None else self.pad.backward(dx)
 

@@ -65,6 +65,7 @@ class MaxPool2D(_Pool2D):
     """
 
     epilogue = "max_pool2d"
+    reads_input = reads_output = False
 
     def __init__(
         self,
