@@ -79,10 +79,11 @@ class Arena:
         self._passed = [each for each in self._passed if each is place]
 
     def reserve(self, size: int, kept: Array) -> None:
-        """Have ``size`` bytes in one piece, if no arrays are in the way; ``kept`` may be passed on still."""
+        """Have ``size`` bytes in one piece, unless arrays have owners; ``kept`` may be passed on still."""
         place = self._find(kept)
         self._pass([each for each in self._passed if each is place])
-        if size > max((chunk.size for chunk in self._chunks), default=0) and not any(self._places()):
+        owned = any(place.is_owned for place in self._places())
+        if size > max((chunk.size for chunk in self._chunks), default=0) and not owned:
             self.release()
             self._add(_rounded(size))
 
@@ -93,8 +94,7 @@ class Arena:
 
     def allocate(self, shape: Shape) -> Place:
         """The place of an array that is valid until it is freed."""
-        # the last gap, because gaps between outputs are left to gradients, which may be larger
-        return self._placed(shape, lambda gaps: gaps[-1][0])
+        return self._placed(shape, lambda gaps: gaps[0][0])
 
     def free(self, place: Place) -> None:
         """The owner of an array does not need it any more; it may say so again."""
@@ -178,7 +178,7 @@ class Arena:
                 self.free(place)
 
     def _placed(self, shape: Shape, start_of: Callable[[list[Gap]], int]) -> Place:
-        """A place in the first chunk with a gap; so what did not fit in one step has its chunk in the next."""
+        """A place in the first chunk with a gap, so that a step repeated finds its places again."""
         size = self._size(shape)
         for chunk in self._chunks:
             gaps = [gap for gap in chunk.gaps() if _length(gap) >= size]

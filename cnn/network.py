@@ -8,8 +8,8 @@ import numpy as np
 
 import backends
 from backends import Backend
-from backends.exchange import on_host
 from backends.arena import Arena
+from backends.exchange import on_host
 from backends.memory import Array, Shape
 from cnn.data.augmentation import views
 from cnn.data.checked import as_class_names, as_images, channels_last_advice, looks_channels_last
@@ -21,7 +21,7 @@ from cnn.layers.description import describe
 from cnn.layers.draws import Draws
 from cnn.layers.freezing import Freezable
 from cnn.layers.layer import Context, Parameter
-from cnn.layers.planning import planned_bytes
+from cnn.layers.planning import inference_bytes, training_bytes
 from cnn.support import random
 from cnn.support.arguments import flag, instance, shape, shown, whole
 from cnn.support.dtypes import dtype_on, require_dtype
@@ -124,7 +124,8 @@ class Network(Freezable):
             if training:
                 self._batch = 0  # if a layer raises an error, backward must not be called
                 arena.clear(x)
-            arena.reserve(planned_bytes(self, batch, training), x)
+            size = training_bytes(self, batch) if training else inference_bytes(self, batch)
+            arena.reserve(size, x)
             self.round_weights()
             y = super().forward(x.astype(self.dtype, copy=False), training)
             if training:
@@ -156,6 +157,7 @@ class Network(Freezable):
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         """Write all gradients for the latest training forward; -> the input's, valid until the next call.
 
+        Each needs a training forward of its own, because gradients take the place of what that has kept.
         Without ``input_grad``, the layers before the first one with parameters skip their part.
         """
         if not self.is_root:
@@ -163,12 +165,17 @@ class Network(Freezable):
             return super().backward(dy, input_grad)
         self._check("gradient", dy, self.output_shape)
         if dy.shape[-1] != self._batch:
+            latest = f"the latest training forward had {self._batch}"
             raise ShapeError(
-                f"the gradient is for a batch of {dy.shape[-1]}, the latest training forward had "
-                f"{self._batch}: call forward(x, training=True) with the same batch first"
+                f"the gradient is for a batch of {dy.shape[-1]}, "
+                f"{latest if self._batch else 'there was no training forward since the latest backward'}: "
+                "call forward(x, training=True) with the same batch before each backward"
             )
+        self._batch = 0  # gradients take the place of what the forward kept
         with self.backend.active():
             dx = super().backward(self.output_gradient_of(dy), input_grad)
+            for layer in self.tree():
+                layer.free_output()
             return None if dx is None else self._in(self.master_dtype, dx, "gradient of the input")
 
     def predict(

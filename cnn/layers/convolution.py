@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 from backends import Window
 from backends.kernels.window import Pair
@@ -197,7 +198,8 @@ class Conv2D(Weighted):
 
     @property
     def kept_bytes(self) -> int:
-        return super().kept_bytes + (0 if self.pad is None else self.pad.kept_bytes)
+        seen = 0 if self.pad is None else prod(self.pad.output_shape)
+        return seen * int(self.backend.xp.dtype(self.dtype).itemsize)
 
     @property
     def multiply_adds(self) -> int:

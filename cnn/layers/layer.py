@@ -8,8 +8,8 @@ from math import prod
 from typing import Any
 
 from backends import Backend
-from backends.kernels.functions import Function
 from backends.arena import Arena, Place
+from backends.kernels.functions import Function
 from backends.memory import Array, Buffers, Shape
 from cnn.layers import initializers
 from cnn.layers.draws import Draws
@@ -201,8 +201,8 @@ class Layer(Trainable):
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes that training keeps for one sample."""
-        return prod(self.output_shape) * self.backend.xp.dtype(self.dtype).itemsize
+        """Bytes that training keeps for one sample besides the output."""
+        return 0
 
     @property
     def filters(self) -> Parameter | None:

@@ -106,7 +106,7 @@ class MaxPool2D(_Pool2D):
 
     @property
     def kept_bytes(self) -> int:
-        return super().kept_bytes + prod(self.output_shape) * self._winner_type.itemsize
+        return prod(self.output_shape) * int(self._winner_type.itemsize)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         itemsize = int(self.backend.xp.dtype(self.master_dtype).itemsize)
