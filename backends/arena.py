@@ -124,9 +124,10 @@ class Arena:
         return array
 
     @contextmanager
-    def holding(self, *arrays: Array) -> Iterator[None]:
+    def holding(self, *arrays: Array | None) -> Iterator[None]:
         """In the ``with`` block, keep these arrays, or what they are views of."""
-        places = [place for place in map(self._find, arrays) if place is not None]
+        found = [self._find(array) for array in arrays if array is not None]
+        places = [place for place in found if place is not None]
         for place in places:
             place.holders += 1
         try:

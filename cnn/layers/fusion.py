@@ -284,12 +284,12 @@ def is_dropped(layer: Layer, following: Layer) -> bool:
 
 def reads_input(layer: Layer) -> bool:
     """Whether backward may read the input of the latest training forward."""
-    return not layer.is_own or layer.reads_input
+    return layer.reads_input or not layer.is_own
 
 
 def reads_output(layer: Layer) -> bool:
     """Whether backward may read the output of the latest training forward."""
-    return not layer.is_own or layer.reads_output
+    return layer.reads_output or not layer.is_own
 
 
 def passes(layers: Sequence[Layer]) -> list[Layer]:

@@ -80,17 +80,17 @@ class Parallel(Container):
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         kernels = self.backend.kernels
-        dx = self.input_gradient(dy)
+        dx = self.input_gradient(dy) if input_grad else None
         with self._arena.holding(dy, dx):
             for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
                 gradient = backward(branch, dy if self.join == "add" else dy[part], input_grad)
-                if gradient is None:
+                if dx is None:
                     continue
                 if number == 0:
                     kernels.copy(gradient, dx)
                 else:
                     kernels.add(dx, gradient, dx)
-            return self._arena.pass_on(dx) if input_grad else None
+            return None if dx is None else self._arena.pass_on(dx)
 
     @property
     def _arena(self) -> Arena:
