@@ -13,7 +13,7 @@ from backends.backend import Backend, Timer
 from backends.cpu.backend import CpuBackend
 from backends.cpu.threads import limit_threads
 from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, Notice, OutOfMemory
-from backends.exchange import on_host, shared
+from backends.interoperability import on_host, shared
 from backends.kernels import Window
 from backends.memory import Array
 from backends.text import did_you_mean

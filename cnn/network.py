@@ -8,7 +8,7 @@ import numpy as np
 
 import backends
 from backends import Backend
-from backends.exchange import on_host
+from backends.interoperability import on_host
 from backends.memory import Array, Scratch, Shape
 from cnn.data.augmentation import views
 from cnn.data.checked import as_class_names, as_images, channels_last_advice, looks_channels_last

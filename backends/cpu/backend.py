@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backends import exchange
+from backends import interoperability
 from backends.backend import Backend, Timer
 from backends.cpu import threads
 from backends.errors import DeviceUnavailable
@@ -41,7 +41,7 @@ class CpuBackend(Backend):
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         self.crossings += 1
-        host = exchange.host_array(host)
+        host = interoperability.host_array(host)
         if out is None:
             return np.asarray(host, dtype=dtype)
         out[...] = host

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backends import exchange
+from backends import interoperability
 from backends.backend import Backend, Timer
 from backends.cuda.capture import Capture, pools, recording_alone
 from backends.cuda.diagnosis import (
@@ -96,7 +96,7 @@ class CudaBackend(Backend):
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         """See the contract; a copy from pinned memory may still be in progress on return."""
         with self.active():
-            host = exchange.as_array(host)
+            host = interoperability.as_array(host)
             if isinstance(host, self.xp.ndarray):  # already on a GPU; copied if it is another one
                 if out is None:
                     return self.xp.asarray(host, dtype=dtype)

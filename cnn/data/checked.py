@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 import backends
-from backends.exchange import as_array, on_host, to_host
+from backends.interoperability import as_array, on_host, to_host
 from backends.memory import Array
 from backends.text import first_line
 from cnn.data.samples import measured

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.exchange import to_host
+from backends.interoperability import to_host
 from backends.memory import Array
 from backends.text import did_you_mean
 from cnn.data.checked import (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
-from backends.exchange import on_host
+from backends.interoperability import on_host
 from backends.memory import Array, Upload
 from cnn.data.readers.mapped import mapping
 from cnn.data.samples import Samples

@@ -11,7 +11,7 @@ from helpers.standin import Array
 
 import backends
 import cnn
-from backends.exchange import to_host
+from backends.interoperability import to_host
 from cnn.data import Dataset
 from cnn.data.notes import notes_on
 from cnn.inspection.attribution import occlusion, saliency

@@ -33,7 +33,7 @@ ALLOWED = {
         "cnn.inspection.memory",
     ): "if memory runs out, the error names a batch size that fits",
     ("backends.backend", "backends"): "a pickled device is looked up by its name",
-    ("backends.exchange", "backends"): "the device that an array lies on is looked up",
+    ("backends.interoperability", "backends"): "the device that an array lies on is looked up",
 }
 """Imports inside of functions that reach up or close a circle, each with its reason."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.exchange import as_array, to_host
+from backends.interoperability import as_array, to_host
 from backends.memory import Array
 from cnn.data.checked import as_images
 from cnn.data.dataset import Dataset

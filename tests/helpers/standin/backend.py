@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backends import exchange
+from backends import interoperability
 from backends.backend import Backend, Timer
 from backends.cpu.backend import CpuTimer
 from backends.errors import DeviceLost
@@ -64,7 +64,7 @@ class StandInBackend(Backend):
         return special
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
-        host = host if isinstance(host, Array) else exchange.as_array(host)
+        host = host if isinstance(host, Array) else interoperability.as_array(host)
         if isinstance(host, Array):
             with self.active():
                 if out is None:

@@ -10,7 +10,7 @@ from helpers.foreign_arrays import CPU, CUDA, Interface, Tensor, memory_by_dlpac
 import backends
 from backends import ArgumentError, DeviceLost
 from backends.cuda.backend import CudaBackend
-from backends.exchange import as_array
+from backends.interoperability import as_array
 
 PINNED, METAL = 3, 8  # DLPack's numbers of devices
 
