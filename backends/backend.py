@@ -45,9 +45,9 @@ class Backend(Device):
 
     def __reduce__(self) -> Any:
         """Pickle the device by its name; a copy is the device itself."""
-        import backends
+        from backends.registry import like
 
-        return backends.like, self.asked
+        return like, self.asked
 
     def require_dtype(self, name: str) -> None:
         """Raise ArgumentError unless the device computes with numbers of this dtype."""

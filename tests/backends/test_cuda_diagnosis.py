@@ -9,6 +9,7 @@ import pytest
 from helpers.fake_cupy import CUDARuntimeError, DynamicLibNotFoundError, fake_cupy, raiser, wrong_gemm
 
 import backends
+from backends import registry
 from backends.cuda import backend
 from backends.cuda.backend import CudaBackend
 
@@ -203,7 +204,7 @@ class TestDiagnosis:
         )
 
     def test_this_machine_as_it_is_has_a_device_or_a_way_to_get_one(self, monkeypatch):
-        monkeypatch.setattr(backends, "_made", {})
+        monkeypatch.setattr(registry, "_made", {})
         devices = backends.available()
         assert ("cuda:0" in devices) != ("cuda" in devices)
         said = str(devices.get("cuda", "nothing to run"))

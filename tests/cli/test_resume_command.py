@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 import backends
 import cnn
-from backends import DeviceUnavailable
+from backends import DeviceUnavailable, registry
 from backends.cpu.threads import available_cores
 from cnn.cli.signals import StopOnSignal
 from cnn.runs.folder import RunFolder
@@ -384,7 +384,7 @@ class TestElsewhere:
         def missing(self):
             raise DeviceUnavailable("there is no Numba: pip install numba")
 
-        monkeypatch.setattr(backends, "_made", {})
+        monkeypatch.setattr(registry, "_made", {})
         monkeypatch.setattr(backends.CpuBackend, "compiled_kernels", missing)
         self.config(kernels="compiled")
         code, _, err = command("train", "--resume", "run", "--no-report")

@@ -32,8 +32,9 @@ ALLOWED = {
         "cnn.training.preparation",
         "cnn.inspection.memory",
     ): "if memory runs out, the error names a batch size that fits",
-    ("backends.backend", "backends"): "a pickled device is looked up by its name",
-    ("backends.interoperability", "backends"): "the device that an array lies on is looked up",
+    ("backends.backend", "backends.registry"): "a pickled device is looked up by its name",
+    ("backends.registry", "backends.cpu.backend"): "a device is imported when it is made",
+    ("backends.registry", "backends.cuda.backend"): "a device is imported when it is made",
 }
 """Imports inside of functions that reach up or close a circle, each with its reason."""
 
