@@ -6,11 +6,14 @@ or cupyx.scipy.signal, and ``device.asarray`` and ``device.to_host`` are the way
 
 from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
 from backends.backend import Backend, Timer
-from backends.cpu.backend import CpuBackend
+from backends.cpu.backend import CPU, CpuBackend
+from backends.cuda.backend import CUDA
 from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
 from backends.interoperability import of
 from backends.kernels import Window
-from backends.registry import available, get
+from backends.registry import KINDS, available, get
+
+KINDS.update(cpu=CPU, cuda=CUDA)
 
 __all__ = [
     "ArgumentError",

@@ -1,10 +1,10 @@
-"""The devices by name: each is made when it is first asked for, and kept."""
+"""The table of devices: each has a name, is made when it is first asked for, and is kept."""
 
 import os
 import re
 import warnings
-
-import numpy as np
+from collections.abc import Callable
+from typing import NamedTuple
 
 from backends.backend import Backend
 from backends.cpu.threads import limit_threads
@@ -14,6 +14,21 @@ from backends.text import did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda")
 DEVICES_ELSEWHERE = {"gpu": "cuda", "nvidia": "cuda", "gpu:0": "cuda:0", "cuda0": "cuda:0", "0": "cuda:0"}
+
+
+class Kind(NamedTuple):
+    """A row of the table: one kind of device, such as "cuda"."""
+
+    names: Callable[[], list[str]]
+    """The names of the devices of this kind; raises DeviceUnavailable if there are none."""
+    make: Callable[[str, str, bool], Backend]
+    """(name, kernels, tf32) -> the device; raises DeviceUnavailable if it cannot be used."""
+    holder: Callable[[object], str | None]
+    """The name of the device that an array is on; None if it is on no device of this kind."""
+
+
+KINDS: dict[str, Kind] = {}
+"""The table, which ``backends/__init__.py`` fills."""
 
 _made: dict[tuple[str, str, bool], Backend] = {}
 
@@ -79,21 +94,22 @@ def owner(array: Array) -> Backend | None:
     for backend in list(_made.values()):
         if backend.owns(array):
             return backend
-    if type(array).__module__.split(".")[0] == "cupy":
-        return named(f"cuda:{array.device.id}")
-    return named("cpu") if isinstance(array, np.ndarray) else None
+    for kind in KINDS.values():
+        name = kind.holder(array)
+        if name is not None:
+            return named(name)
+    return None
 
 
 def available() -> dict[str, Backend | DeviceUnavailable]:
     """Every device by name: its backend, or the error that says why it cannot be used."""
-    devices: dict[str, Backend | DeviceUnavailable] = {"cpu": named("cpu")}
-    try:
-        from backends.cuda import backend
-
-        for index in range(backend.count()):
-            devices[f"cuda:{index}"] = named(f"cuda:{index}")
-    except DeviceUnavailable as error:
-        devices["cuda"] = error
+    devices: dict[str, Backend | DeviceUnavailable] = {}
+    for word, kind in KINDS.items():
+        try:
+            for name in kind.names():
+                devices[name] = named(name)
+        except DeviceUnavailable as error:
+            devices[word] = error
     return devices
 
 
@@ -105,10 +121,4 @@ def _best(kernels: str, tf32: bool) -> Backend:
 
 
 def _make(name: str, kernels: str, tf32: bool) -> Backend:
-    if name == "cpu":
-        from backends.cpu.backend import CpuBackend
-
-        return CpuBackend(kernels)
-    from backends.cuda.backend import CudaBackend
-
-    return CudaBackend(int(name.split(":")[1]), kernels, tf32)
+    return KINDS[name.partition(":")[0]].make(name, kernels, tf32)

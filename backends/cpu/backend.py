@@ -19,6 +19,7 @@ from backends.errors import DeviceUnavailable
 from backends.kernels import Kernels
 from backends.libraries import LibraryError, needing, require, version
 from backends.memory import Array, require_product
+from backends.registry import Kind
 
 
 class CpuBackend(Backend):
@@ -127,6 +128,13 @@ class CpuBackend(Backend):
             "numpy": np.__version__,
             "scipy": version("scipy"),
         }
+
+
+CPU = Kind(
+    names=lambda: ["cpu"],
+    make=lambda name, kernels, tf32: CpuBackend(kernels),
+    holder=lambda array: "cpu" if isinstance(array, np.ndarray) else None,
+)
 
 
 def _aligned(make: Callable[..., Array], size: int, dtype: Any) -> Array:

@@ -34,6 +34,7 @@ from backends.graph import CapturedStep, Work
 from backends.kernels import Kernels
 from backends.kernels.halves import is_half
 from backends.memory import Array, Upload, require_product
+from backends.registry import Kind
 
 
 class CudaBackend(Backend):
@@ -315,6 +316,18 @@ class CudaTimer(Timer):
 def count() -> int:
     """The number of CUDA devices; raises DeviceUnavailable if there are none."""
     return _start(import_cupy())
+
+
+def _holder(array: Any) -> str | None:
+    """The GPU that an array is on; CuPy is not imported for it."""
+    return f"cuda:{array.device.id}" if type(array).__module__.split(".")[0] == "cupy" else None
+
+
+CUDA = Kind(
+    names=lambda: [f"cuda:{index}" for index in range(count())],
+    make=lambda name, kernels, tf32: CudaBackend(int(name.split(":")[1]), kernels, tf32),
+    holder=_holder,
+)
 
 
 _process: int | None = None  # the process in which CUDA was started

@@ -33,8 +33,6 @@ ALLOWED = {
         "cnn.inspection.memory",
     ): "if memory runs out, the error names a batch size that fits",
     ("backends.backend", "backends.registry"): "a pickled device is looked up by its name",
-    ("backends.registry", "backends.cpu.backend"): "a device is imported when it is made",
-    ("backends.registry", "backends.cuda.backend"): "a device is imported when it is made",
 }
 """Imports inside of functions that reach up or close a circle, each with its reason."""
 
