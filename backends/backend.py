@@ -14,7 +14,7 @@ from backends.memory import Array, Device
 __all__ = ["HALVES", "Array", "Backend", "Timer"]
 
 HALVES = ("bfloat16", "float16")
-"""The dtypes of 16 bits."""
+"""The 16-bit dtypes."""
 
 
 class Timer(ABC):

@@ -40,13 +40,13 @@ class Network(Freezable):
     256-byte boundary. ``net.state`` names every array that a training step changes. Inside another container
     it is a layer like the others.
 
-    In a network of 16 bits, ``net.dtype`` is that of activations and of the weights that products read; the
+    In a mixed-precision network, ``net.dtype`` is that of activations and of the weights in products; the
     vectors, the statistics and the output are ``net.master_dtype``, float32.
 
     Networks are not thread-safe: take ``net.copy()`` for another thread. A network can be pickled, and so
     sent to another process: its layers, weights and statistics, which are put on the device of the same
-    name. If that process does not have the device, "auto" chooses one, and a warning says so. A network of
-    16 bits is then float32 on a CPU.
+    name. If that process does not have the device, "auto" chooses one, and a warning says so. On a CPU, a
+    mixed-precision network then becomes one in float32.
     """
 
     is_root = False
@@ -127,7 +127,7 @@ class Network(Freezable):
             return y
 
     def round_weights(self) -> None:
-        """Round the weights to the 16 bits that products read; nothing is done in float32 and float64."""
+        """Round the weights to the 16-bit operands of products; does nothing in float32 and float64."""
         if self.dtype != self.master_dtype:
             self.backend.kernels.copy(self._flat.value, self._flat.operand)
 
@@ -140,7 +140,7 @@ class Network(Freezable):
         return self._in(self.dtype, dy.astype(self.master_dtype, copy=False), "gradient of the output")
 
     def _in(self, dtype: str, array: Array, name: str) -> Array:
-        """``array`` itself, or in a network of 16 bits a copy of another dtype in the buffer ``name``."""
+        """``array`` itself, or in mixed precision a copy of another dtype in the buffer ``name``."""
         if self.dtype == self.master_dtype:
             return array
         copy = self.buffer(name, array.shape, dtype)
@@ -357,7 +357,7 @@ class Network(Freezable):
         return self._copy(self.dtype)
 
     def in_full_precision(self) -> "Network":
-        """The network itself; for one of 16 bits, a copy that computes in float32."""
+        """The network itself; for one in mixed precision, a copy that computes in float32."""
         self.require_built()
         return self if self.dtype == self.master_dtype else self._copy(self.master_dtype)
 

@@ -146,7 +146,7 @@ class CudaBackend(Backend):
         return out
 
     def _is_gemm(self, a: Array, b: Array, out: Array) -> bool:
-        """Whether cuBLAS multiplies matrices of these dtypes; products of 16 bits may be float32."""
+        """Whether cuBLAS multiplies matrices of these dtypes; 16-bit products may be float32."""
         known = a.dtype == b.dtype and a.dtype.name in self._gemm_types
         return known and (out.dtype == a.dtype or (is_half(a) and out.dtype == np.float32))
 
@@ -381,7 +381,7 @@ _PROBED = [[20.0, 56.0], [56.0, 200.0]]
 
 
 def _gemm_types(cublas: Any, tf32: bool, capability: int) -> dict[str, _GemmType]:
-    """CuBLAS's parameters by the names of dtypes; sums of 16 bits are float32."""
+    """CuBLAS's parameters by the names of dtypes; 16-bit products are summed in float32."""
     single, double = ((array.ctypes.data, array.ctypes.data + array.itemsize) for array in _CONSTANTS)
     full = cublas.CUBLAS_COMPUTE_32F
     types = {

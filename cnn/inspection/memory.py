@@ -15,7 +15,7 @@ from cnn.support.errors import OutOfMemory, out_of_memory
 from cnn.training.optimizers import Optimizer
 
 INDEX_BYTES = 8
-COPIES = 4  # of activations of 16 bits that a portable kernel makes in float32
+COPIES = 4  # of 16-bit activations that a portable kernel makes in float32
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _kept_bytes(network: Network, recompute: bool) -> int:
 
 
 def _copies_bytes(network: Network, batch: int) -> int:
-    """Bytes of the copies in float32 that the portable kernels make of arrays of 16 bits."""
+    """Bytes of the copies in float32 that the portable kernels make of 16-bit arrays."""
     if network.dtype == network.master_dtype:
         return 0
     itemsize = network.backend.xp.dtype(network.master_dtype).itemsize

@@ -64,7 +64,7 @@ def totals(network: Any) -> dict[str, int]:
 
 
 def parameter_bytes(network: Any) -> int:
-    """Bytes of the parameters and their gradients, and in a network of 16 bits of the rounded parameters."""
+    """Bytes of the parameters, their gradients and, in mixed precision, the rounded parameters."""
     flat = network.flat
     rounded = 0 if flat.operand is flat.value else flat.operand.nbytes
     return int(flat.value.nbytes + flat.grad.nbytes + rounded)

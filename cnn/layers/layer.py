@@ -31,7 +31,7 @@ class Parameter:
     place: slice = field(default_factory=lambda: slice(0))  # in the network's vectors
     value: Array = None
     grad: Array = None
-    operand: Array = None  # what products read: the value, in a network of 16 bits rounded to these
+    operand: Array = None  # what products read: the value, rounded to 16 bits in mixed precision
     frozen: bool = False  # whether training leaves it as it is
 
     @property

@@ -1,4 +1,4 @@
-"""The CUDA kernels on activations of 16 bits: computed in float32 and rounded once, in as many launches."""
+"""The CUDA kernels on 16-bit activations: computed in float32 and rounded once, in as many launches."""
 
 import inspect
 
@@ -26,7 +26,7 @@ SMALLEST = 2.0**-24  # of float16, in which the spaces between small numbers do 
 
 ACTIVATIONS = {"x", "y", "dy", "dx", "out", "addend", "addend_grad", "out_weight"}
 DOUBLES = {"drawn", "table"}  # in every network
-WIDE = {  # kernels that get float32 only, or one of the others in a network of 16 bits
+WIDE = {  # kernels that get float32 only, or one of the others in a mixed-precision network
     *(set(vars(LossKernels)) | set(vars(UpdateKernels))),
     *("next_batch", "draw", "mix_targets", "mix_batch", "track", "matmul", "copy", "clear"),
 }

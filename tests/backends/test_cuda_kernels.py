@@ -34,7 +34,7 @@ KERNELS = {
     for concept, source in sources().items()
 }
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")  # Turing, Ampere, Hopper, Blackwell
-BUILDS = [  # losses and updates get float32 in networks of 16 bits
+BUILDS = [  # losses and updates get float32 in mixed-precision networks
     (concept, dtype)
     for concept in KERNELS
     for dtype in NUMBERS

@@ -1,4 +1,4 @@
-"""Arrays of 16 bits in kernels: computed in float32 and rounded once, on the stand-in device."""
+"""16-bit arrays in kernels: computed in float32 and rounded once, on the stand-in device."""
 
 import sys
 

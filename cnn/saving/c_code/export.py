@@ -53,8 +53,8 @@ def export(
     Parameters
     ----------
     network : Network
-        A built network. Weights are written in float32, or in int8 if there is a ``calibration``. A network
-        of 16 bits is exported as its copy in float32.
+        A built network. Weights are written in float32, or in int8 if there is a ``calibration``. A
+        mixed-precision network is exported as its copy in float32.
     path : str or Path
         A file in an existing folder. The names in the code begin with the file's name. The same network
         always gives the same bytes.

@@ -173,7 +173,7 @@ class StandInBackend(Backend):
 
 
 def _multiply_halves(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool) -> None:
-    """The product of matrices of 16 bits, which is summed in float32 and rounded once."""
+    """The product of 16-bit matrices, which is summed in float32 and rounded once."""
     with np.errstate(all="ignore"):  # a device does not warn
         product = np.matmul(a.astype(np.float32), b.astype(np.float32))
         out[...] = product + out.astype(np.float32) if accumulate else product
