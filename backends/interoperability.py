@@ -40,7 +40,7 @@ def of(array: Array) -> Backend:
 
 
 def as_array(values: Any, name: str = "array") -> Array:
-    """``values`` as an array of NumPy, or of the device that they lie on.
+    """``values`` as an array of NumPy, or of the device that they are on.
 
     An array of any library shares its memory with the result; everything else is converted as by
     ``numpy.asarray``. ArgumentError as :func:`shared`.

@@ -167,7 +167,7 @@ class Scratch:
         self._held: dict[tuple[str, int], Buffer] = {}
 
     def like(self, array: Array, shape: Shape) -> Array:
-        """Room for ``shape`` in the buffer that ``array`` does not lie in."""
+        """Room for ``shape`` in the buffer that ``array`` is not in."""
         first, second = self._pair
         return second.view(shape) if first.holds(array) else first.view(shape)
 

@@ -175,7 +175,7 @@ class Network(Freezable):
     ) -> Any:
         """Probabilities for images: (N, C, H, W) or (N, H, W) -> (N, classes) on the host.
 
-        The images lie on the host or on the network's device: arrays of NumPy, CuPy, PyTorch, JAX or any
+        The images are on the host or on the network's device: arrays of NumPy, CuPy, PyTorch, JAX or any
         library with ``__dlpack__`` or ``__cuda_array_interface__``. Those on the device are not copied if
         they are contiguous, and bytes or floats of the dtype of the parameters.
         Bytes are scaled as in training, floats are taken as they are, and then the network's
@@ -415,12 +415,12 @@ class Network(Freezable):
     def check_images(self, images: Any) -> None:
         """Raise an error unless images (N, C, H, W) are what the network was built for.
 
-        ShapeError if it was built for another shape, ArgumentError if they lie on another device.
+        ShapeError if it was built for another shape, ArgumentError if they are on another device.
         """
         self.require_built()
         if not (on_host(images) or self.backend.owns(images)):
             raise ArgumentError(
-                f"the images lie on {backends.of(images).name}, the network on {self.backend.name}: build "
+                f"the images are on {backends.of(images).name}, the network is on {self.backend.name}: build "
                 "the network there, or give images on the host, as backends.of(images).to_host(images)"
             )
         if images.shape[1:] != self.input_shape:

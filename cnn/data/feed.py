@@ -235,7 +235,7 @@ class Feed:
         """What the device has for each sample, in the order of the epoch: (rows, samples), on the host.
 
         These are the places of its image and of its partner, then the positions of both in the data set,
-        unless all images lie on the device in that order, and the partner's label.
+        unless all images are on the device in that order, and the partner's label.
         """
         samples, places = [self._samples], [self._source.place(self._samples)]
         if self._mixes:

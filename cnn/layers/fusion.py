@@ -1,7 +1,7 @@
 """Neighbouring layers that are computed in one pass, with the same results except for rounding.
 
 A network finds them when it is built, by asking its layers. They stay its layers; only forward and backward
-go through the fused one. What lies between them is not kept: the output is enough for the gradient.
+go through the fused one. Their intermediate results are not kept: the output is enough for the gradient.
 """
 
 from abc import abstractmethod

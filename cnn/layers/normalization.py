@@ -280,7 +280,7 @@ class BatchNorm1D(_BatchNorm):
 
 
 class FusedNormalization(Fused):
-    """Batch normalization with an activation. What lies between them is not kept, but computed again."""
+    """Batch normalization with an activation. The result between them is not kept, but computed again."""
 
     def __init__(self, normalization: _BatchNorm, activation: Layer) -> None:
         super().__init__(normalization, activation)

@@ -79,7 +79,7 @@ class Parallel(Container):
         return y
 
     def _kept(self, x: Array, name: str, training: bool) -> Array:
-        """``x``, or a copy in inference, where it lies in scratch, which the branches write into."""
+        """``x``, or a copy in inference, where it is in scratch, which the branches write into."""
         if training:
             return x
         kept = self._held(name, x.shape)
@@ -92,7 +92,7 @@ class Parallel(Container):
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         kernels = self.backend.kernels
-        kept = self._held("dy", dy.shape)  # the branches write into scratch, where dy may lie
+        kept = self._held("dy", dy.shape)  # the branches write into scratch, where dy may be
         kernels.copy(dy, kept)
         dx = self._held("dx", (*self.input_shape, dy.shape[-1])) if input_grad else None
         for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):

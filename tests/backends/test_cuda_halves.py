@@ -31,7 +31,7 @@ WIDE = {  # kernels that get float32 only, or one of the others in a mixed-preci
     *("next_batch", "draw", "mix_targets", "mix_batch", "track", "matmul", "copy", "clear"),
 }
 COMPOSED = {"conv2d_activate", "conv2d_max_pool2d", "conv2d_epilogue_grad", "conv2d_moments"}
-"""These also round what lies between the kernels that they are composed of."""
+"""These also round the intermediate results of the kernels that they are composed of."""
 
 SMALL = 20_000  # numbers
 
