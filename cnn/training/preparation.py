@@ -26,7 +26,7 @@ from cnn.training.callbacks import Callback, LearningGuard, NaNGuard, Progress
 from cnn.training.checkpoints import SavedTraining
 from cnn.training.distributed.agreement import Agreement, SharedAgreement
 from cnn.training.distributed.communicator import Communicator, digest
-from cnn.training.distributed.shards import ShardSum, WholeBatch
+from cnn.training.distributed.reducer import Reducer, ShardReducer
 from cnn.training.evaluation import feed_of, make_feed, make_loss, require_suitable
 from cnn.training.gradients import ClipNorm, GradientTransform, with_loss_scaling
 from cnn.training.losses import Loss
@@ -101,14 +101,14 @@ class PreparedRun:
             warnings.warn(message, Notice, stacklevel=5)
         self.optimizer.build(network)
         totals = Totals(network, loss, self.metrics, train.has_accuracy, self.sharding.count)
-        shards, agreement = WholeBatch(), Agreement()
+        reducer, agreement = Reducer(), Agreement()
         if self.sharding.count > 1:
-            shards = ShardSum(network, loss, self.sharding, self.group, feed.has_parts)
+            reducer = ShardReducer(network, loss, self.sharding, self.group, feed.has_parts)
             agreement = SharedAgreement(self.group, self.sharding)
         if self.sharding.count > 1 and any(layer.synchronized for layer in network.walk()):
             self._connect_layers(feed)
         training = TrainingStep(
-            network, loss, self.optimizer, feed, totals, self.graph, self.transforms, shards, agreement
+            network, loss, self.optimizer, feed, totals, self.graph, self.transforms, reducer, agreement
         )
         run = Run(training, self.epochs, self._settings(training), agreement=agreement)
         if train.has_one_class_each:
