@@ -460,7 +460,7 @@ class Network(Freezable):
 
     def _allocate(self, seed: int) -> None:
         """Lay all parameters side by side in one vector, all gradients in another."""
-        boundary = 256 // self.backend.xp.dtype(self.master_dtype).itemsize
+        boundary = 256 // self.master_itemsize
         starts, size = [], 0
         for parameter in self.parameters.values():
             starts.append(size)

@@ -220,7 +220,7 @@ class Folded(Fused, Joinable):
         numbers = weight.size + prod(self._layer.bias_shape)
         runs = self._layer, *self._training
         most = max(layer.workspace_bytes(batch, trained) for layer in runs)
-        return most + numbers * int(self.backend.xp.dtype(self._layer.master_dtype).itemsize)
+        return most + numbers * self._layer.master_itemsize
 
     def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
         if not training:

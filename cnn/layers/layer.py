@@ -123,6 +123,16 @@ class Layer(Trainable):
         return type(self).__name__
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a number of its input and output."""
+        return int(self.backend.xp.dtype(self.dtype).itemsize)
+
+    @property
+    def master_itemsize(self) -> int:
+        """Bytes of a number of its parameters and sums."""
+        return int(self.backend.xp.dtype(self.master_dtype).itemsize)
+
+    @property
     def label(self) -> str:
         """How messages call it: "3 Conv2D"."""
         return f"{self.path} {self.kind}".strip()
@@ -197,7 +207,7 @@ class Layer(Trainable):
     @property
     def kept_bytes(self) -> int:
         """Bytes that training keeps for one sample."""
-        return prod(self.output_shape) * self.backend.xp.dtype(self.dtype).itemsize
+        return prod(self.output_shape) * self.itemsize
 
     @property
     def filters(self) -> Parameter | None:

@@ -106,7 +106,7 @@ class Parallel(Container):
         return dx
 
     def held_bytes(self, batch: int, trained: int) -> dict[tuple[str, int], int]:
-        itemsize = int(self.backend.xp.dtype(self.dtype).itemsize)
+        itemsize = self.itemsize
         x, y = (prod(shape) * itemsize for shape in (self.input_shape, self.output_shape))
         held = {"x": x * batch, self._held_in_inference: y * batch, "dx": x * trained, "dy": y * trained}
         return {(name, self.context.level): size for name, size in held.items() if name}
@@ -196,7 +196,7 @@ class Residual(Parallel):
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         """That of the layers, and what the last one needs for the sum and its gradient."""
-        numbers = prod(self.output_shape) * int(self.backend.xp.dtype(self.master_dtype).itemsize)
+        numbers = prod(self.output_shape) * self.master_itemsize
         return super().workspace_bytes(batch, trained) + 2 * numbers * trained
 
     def fresh(self) -> "Residual":
