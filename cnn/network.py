@@ -440,7 +440,7 @@ class Network(Freezable):
             backend = backends.get(backend)
         if not isinstance(backend, Backend):
             raise ArgumentError(f'backend is {shown(backend)}, expected a device such as backends.get("cpu")')
-        backend.require_dtype(name)
+        backend.require_support(name)
         self.require_unbuilt()
         try:
             with backend.active():

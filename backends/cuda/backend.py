@@ -29,10 +29,10 @@ from backends.cuda.diagnosis import (
     trouble,
 )
 from backends.cuda.upload import PinnedUpload
+from backends.dtypes import is_half
 from backends.errors import DeviceUnavailable
 from backends.graph import CapturedStep, Work
 from backends.kernels import Kernels
-from backends.kernels.halves import is_half
 from backends.memory import Array, Upload, require_product
 from backends.registry import Kind
 

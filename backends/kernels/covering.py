@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.kernels.halves import is_half
+from backends.dtypes import is_half
 from backends.kernels.portable import PortableKernels
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}

@@ -9,15 +9,11 @@ from functools import wraps
 from typing import Any
 
 from backends import graph
+from backends.dtypes import is_half
 from backends.memory import Array
 
 NATIVE = ("clear", "copy", "matmul")
 """Kernels that take 16-bit arrays as they are."""
-
-
-def is_half(array: Array) -> bool:
-    """Whether the numbers of an array are bfloat16 or float16."""
-    return array.dtype.itemsize == 2 and array.dtype.kind in "fV"  # NumPy takes bfloat16 for bytes
 
 
 def in_float32(kernel: Callable[..., None]) -> Callable[..., None]:

@@ -7,7 +7,8 @@ parameters, gradients, statistics, losses and the optimizer's state are float32 
 
 from typing import Any
 
-from backends.backend import HALVES, Backend
+from backends.backend import Backend
+from backends.dtypes import HALVES
 from backends.text import did_you_mean
 from cnn.support.arguments import shown
 from cnn.support.errors import ArgumentError

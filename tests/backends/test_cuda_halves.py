@@ -13,8 +13,8 @@ from helpers.standin import StandInBackend, counters
 import backends
 from backends.cuda.kernels import convolution
 from backends.cuda.launch import FOLDER, Launcher
+from backends.dtypes import is_half
 from backends.kernels.contract import Kernels
-from backends.kernels.halves import is_half
 from backends.kernels.losses import LossKernels
 from backends.kernels.updates import UpdateKernels
 from cnn.selftest.calls import Call, calls
