@@ -206,8 +206,9 @@ class CapturedStep:
             lost = True
             raise
         except CaptureError as error:
-            self.failure = f"the step could not be recorded ({error})"
-            warnings.warn(f"the work goes on without a CUDA graph: {self.failure}", Notice, stacklevel=3)
+            self.failure = f"it could not be recorded ({error})"
+            message = f"the step runs without a CUDA graph, which is slower: {self.failure}"
+            warnings.warn(message, Notice, stacklevel=3)
             return None
         finally:
             if not lost:

@@ -66,7 +66,7 @@ class CudaBackend(Backend):
             raise DeviceUnavailable(failure(name, error)) from error
         if product != _PROBED:
             raise DeviceUnavailable(
-                f"{name} computes wrong results, a small product gave {product} instead of {_PROBED}: "
+                f"{name} computes wrong results (a small product gave {product} instead of {_PROBED}): "
                 "check the GPU with nvidia-smi"
             )
         super().__init__(name, kernels)
