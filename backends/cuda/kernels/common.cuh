@@ -7,6 +7,11 @@
 // Sums do not use atomics, so the same input gives the same bits. The caller makes sure that an array has
 // fewer than 2^31 elements.
 //
+// The comment above a kernel says how it is launched: "Blocks: threads for n" means as many blocks of 256 threads
+// as n threads need, "Blocks: (a, b)" means b rows of a blocks (row_of_blocks gives the row), and "shared" is the
+// shared memory of each block. "null: none" or "null: not needed" says what a null pointer means; other pointers
+// are never null.
+//
 // Nothing is included and all shared memory is dynamic, so the same source can be compiled by NVRTC, by nvcc
 // and, with a header that replaces CUDA, by a host compiler.
 
