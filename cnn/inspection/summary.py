@@ -19,7 +19,7 @@ def rows(network: Any) -> list[dict[str, Any]]:
     the backward pass reads it.
     """
     network.require_built()
-    itemsize = network.backend.xp.dtype(network.dtype).itemsize
+    itemsize = network.itemsize
     kept = set(network.kept_outputs())
 
     def kept_bytes(layer: Any, together: tuple[Any, ...]) -> int:
@@ -74,7 +74,7 @@ def totals(network: Any) -> dict[str, int]:
 
 
 def parameter_bytes(network: Any) -> int:
-    """Bytes of the parameters and their gradients, and in a network of 16 bits of the rounded parameters."""
+    """Bytes of the parameters, their gradients and, in mixed precision, the rounded parameters."""
     flat = network.flat
     rounded = 0 if flat.operand is flat.value else flat.operand.nbytes
     return int(flat.value.nbytes + flat.grad.nbytes + rounded)

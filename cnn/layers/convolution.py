@@ -199,7 +199,7 @@ class Conv2D(Weighted):
     @property
     def kept_bytes(self) -> int:
         seen = 0 if self.pad is None else prod(self.pad.output_shape)
-        return seen * int(self.backend.xp.dtype(self.dtype).itemsize)
+        return seen * self.itemsize
 
     @property
     def multiply_adds(self) -> int:

@@ -32,7 +32,7 @@ class Parameter:
     place: slice = field(default_factory=lambda: slice(0))  # in the network's vectors
     value: Array = None
     grad: Array = None
-    operand: Array = None  # what products read: the value, in a network of 16 bits rounded to these
+    operand: Array = None  # what products read: the value, rounded to 16 bits in mixed precision
     frozen: bool = False  # whether training leaves it as it is
 
     @property
@@ -125,6 +125,16 @@ class Layer(Trainable):
     def kind(self) -> str:
         """The name of its class, as files and messages have it."""
         return type(self).__name__
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of its input and output."""
+        return int(self.backend.xp.dtype(self.dtype).itemsize)
+
+    @property
+    def master_itemsize(self) -> int:
+        """Bytes of a number of its parameters and sums."""
+        return int(self.backend.xp.dtype(self.master_dtype).itemsize)
 
     @property
     def label(self) -> str:

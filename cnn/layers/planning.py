@@ -48,5 +48,5 @@ def _passed_on(together: tuple[Layer, ...]) -> int:
 
 
 def _bytes(network: Sequential, batch: int, numbers: int) -> int:
-    size = numbers * batch * network.backend.xp.dtype(network.dtype).itemsize
-    return int(size + size // SMALL)
+    size = numbers * batch * network.itemsize
+    return size + size // SMALL

@@ -204,7 +204,7 @@ class Residual(Parallel):
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         """That of the layers, and what the last one needs for the sum and its gradient."""
-        numbers = prod(self.output_shape) * int(self.backend.xp.dtype(self.master_dtype).itemsize)
+        numbers = prod(self.output_shape) * self.master_itemsize
         return super().workspace_bytes(batch, trained) + 2 * numbers * trained
 
     def fresh(self) -> "Residual":
