@@ -4,19 +4,16 @@ A backend is usable on its own: ``device.xp`` is numpy or cupy, ``device.signal`
 or cupyx.scipy.signal, and ``device.asarray`` and ``device.to_host`` are the ways there and back.
 """
 
-import os
-import re
-import warnings
-
 from backends import needed  # noqa: F401 - first, since it says so if NumPy cannot be imported
 from backends.backend import Backend, Timer
-from backends.cpu.backend import CpuBackend
-from backends.cpu.threads import limit_threads
-from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, Notice, OutOfMemory
-from backends.exchange import on_host, shared
+from backends.cpu.backend import CPU, CpuBackend
+from backends.cuda.backend import CUDA
+from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
+from backends.interoperability import of
 from backends.kernels import Window
-from backends.memory import Array
-from backends.text import did_you_mean
+from backends.registry import KINDS, available, get
+
+KINDS.update(cpu=CPU, cuda=CUDA)
 
 __all__ = [
     "ArgumentError",
@@ -31,121 +28,3 @@ __all__ = [
     "get",
     "of",
 ]
-
-DEVICES = ("auto", "cpu", "cuda")
-DEVICES_ELSEWHERE = {"gpu": "cuda", "nvidia": "cuda", "gpu:0": "cuda:0", "cuda0": "cuda:0", "0": "cuda:0"}
-
-_made: dict[tuple[str, str, bool], Backend] = {}
-
-
-def get(spec: str = "auto", kernels: str = "auto", threads: int | None = None, tf32: bool = False) -> Backend:
-    """The backend for ``spec``: "auto", "cpu", "cuda" or "cuda:N".
-
-    "auto" takes what the environment variable CNN_DEVICE names, else CUDA where it works, else the
-    CPU; the backend's ``reason`` says which and why. An explicit "cuda" never falls back.
-    ``kernels`` is "auto", "compiled", "portable" or "signal". ``threads`` limits the linear algebra library
-    and the compiled kernels of the whole process; None leaves it as it is: as many as there are cores, or
-    fewer if a CPU quota, OMP_NUM_THREADS or NUMBA_NUM_THREADS says so. ``tf32`` lets a GPU round the factors
-    of float32 products to 10 bits (NVIDIA's TF32), which its tensor cores are faster with.
-
-    Raises DeviceUnavailable where the device cannot be used, ArgumentError for a name that is none.
-    """
-    asked = spec
-    if spec == "auto":
-        asked = os.environ.get("CNN_DEVICE") or "auto"
-    if not isinstance(asked, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
-        where = "" if asked == spec else " in the environment variable CNN_DEVICE"
-        expected = f"expected auto, cpu, cuda or cuda:N{did_you_mean(asked, DEVICES, DEVICES_ELSEWHERE)}"
-        raise ArgumentError(f"unknown device {asked!r}{where}: {expected}")
-    if threads is not None:
-        limit_threads(threads)
-    if asked == "auto":
-        return _best(kernels, tf32)
-    return _get(asked, kernels, tf32, "asked for" if asked == spec else "set by CNN_DEVICE")
-
-
-def like(name: str, kernels: str, tf32: bool) -> Backend:
-    """The device of this name that was pickled in another process.
-
-    If this process does not have it, the one that "auto" takes instead, with a warning.
-    """
-    try:
-        return _get(name, kernels, tf32)
-    except DeviceUnavailable as error:
-        backend = get("auto", "auto" if kernels == "compiled" else kernels, tf32=tf32)
-        asked = f"{name} with {kernels} kernels"
-        warnings.warn(
-            f"{asked} cannot be used in this process, which takes {backend.name} instead: {error}",
-            Notice,
-            stacklevel=2,
-        )
-        return backend
-
-
-def of(array: Array) -> Backend:
-    """The backend that ``array`` is on.
-
-    It is an array of NumPy, CuPy, or a library with ``__dlpack__`` or ``__cuda_array_interface__``.
-    Raises ArgumentError for anything else, and for an array on a device that cannot be used.
-    """
-    found = shared(array)
-    backend = None if found is None else owner(found)
-    if backend is None:
-        raise ArgumentError(
-            f"no backend owns a {type(array).__name__}: expected an array, as of NumPy, CuPy, PyTorch or JAX"
-        )
-    return backend
-
-
-def owner(array: Array) -> Backend | None:
-    """The backend that an array of NumPy or CuPy is on; None for anything else."""
-    for backend in list(_made.values()):
-        if backend.owns(array):
-            return backend
-    if type(array).__module__.split(".")[0] == "cupy":
-        return _get(f"cuda:{array.device.id}")
-    return _get("cpu") if on_host(array) else None
-
-
-def named(name: str) -> Backend:
-    """The backend of this device with its best kernels; DeviceUnavailable if it cannot be used."""
-    return _get(name)
-
-
-def available() -> dict[str, Backend | DeviceUnavailable]:
-    """Every device by name: its backend, or the error that says why it cannot be used."""
-    devices: dict[str, Backend | DeviceUnavailable] = {"cpu": _get("cpu")}
-    try:
-        from backends.cuda import backend
-
-        for index in range(backend.count()):
-            devices[f"cuda:{index}"] = _get(f"cuda:{index}")
-    except DeviceUnavailable as error:
-        devices["cuda"] = error
-    return devices
-
-
-def _best(kernels: str, tf32: bool) -> Backend:
-    try:
-        return _get("cuda:0", kernels, tf32, "CUDA works here")
-    except DeviceUnavailable as error:
-        return _get("cpu", kernels, tf32, f"no CUDA: {error.cause}")
-
-
-def _get(name: str, kernels: str = "auto", tf32: bool = False, reason: str | None = None) -> Backend:
-    name, kernels = "cuda:0" if name == "cuda" else name, str(kernels)
-    key = name, kernels, tf32 and name != "cpu"
-    if key not in _made:
-        _made[key] = _make(*key)
-    backend = _made[key]
-    with backend.active():  # raises DeviceUnavailable if this process was forked and the device did not come
-        backend.reason = reason or backend.reason
-    return backend
-
-
-def _make(name: str, kernels: str, tf32: bool) -> Backend:
-    if name == "cpu":
-        return CpuBackend(kernels)
-    from backends.cuda.backend import CudaBackend
-
-    return CudaBackend(int(name.split(":")[1]), kernels, tf32)

@@ -5,16 +5,14 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from backends import kernels as kernel_sets
+from backends.dtypes import HALVES
 from backends.errors import ArgumentError, DeviceUnavailable
 from backends.graph import RepeatedStep
 from backends.kernels import Kernels
 from backends.libraries import require
 from backends.memory import Array, Device
 
-__all__ = ["HALVES", "Array", "Backend", "Timer"]
-
-HALVES = ("bfloat16", "float16")
-"""The dtypes of 16 bits."""
+__all__ = ["Array", "Backend", "Timer"]
 
 
 class Timer(ABC):
@@ -45,19 +43,19 @@ class Backend(Device):
 
     def __reduce__(self) -> Any:
         """Pickle the device by its name; a copy is the device itself."""
-        import backends
+        from backends.registry import like
 
-        return backends.like, self.asked
+        return like, self.asked
 
-    def require_dtype(self, name: str) -> None:
+    def require_support(self, dtype: str) -> None:
         """Raise ArgumentError unless the device computes with numbers of this dtype."""
-        if name not in HALVES:
+        if dtype not in HALVES:
             return
         if not self.has_halves:
             raise ArgumentError(
-                f'dtype "{name}" is computed on CUDA GPUs only: use dtype="float32" on {self.name}'
+                f'dtype "{dtype}" is computed on CUDA GPUs only: use dtype="float32" on {self.name}'
             )
-        if name == "bfloat16":
+        if dtype == "bfloat16":
             require("ml_dtypes", "for bfloat16")  # NumPy and CuPy know the dtype once it is imported
 
     def compiled_kernels(self) -> type[Kernels]:

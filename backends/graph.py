@@ -1,6 +1,6 @@
 """A step that a device records once and then repeats.
 
-In a steady step every array lies where it was before, so the step is the same calls each time. On the CPU
+In a steady step every array is where it was before, so the step is the same calls each time. On the CPU
 these calls are kept in a list (:class:`RepeatedStep`); a GPU records them itself (:class:`CapturedStep`).
 """
 
@@ -95,7 +95,7 @@ def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Call ``function``. A recording in progress keeps this as one call, whatever happens inside it.
 
     When the call is repeated, an array that the function returns is copied to where it was the first time
-    if it lies elsewhere, so that the calls that follow find it there.
+    if it is elsewhere, so that the calls that follow find it there.
     """
     recording = current()
     if recording is None:
@@ -206,8 +206,9 @@ class CapturedStep:
             lost = True
             raise
         except CaptureError as error:
-            self.failure = f"the step could not be recorded ({error})"
-            warnings.warn(f"the work goes on without a CUDA graph: {self.failure}", Notice, stacklevel=3)
+            self.failure = f"it could not be recorded ({error})"
+            message = f"the step runs without a CUDA graph, which is slower: {self.failure}"
+            warnings.warn(message, Notice, stacklevel=3)
             return None
         finally:
             if not lost:

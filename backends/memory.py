@@ -28,7 +28,7 @@ class Device(ABC):
     column_bytes: int
     """The size of a block of convolution columns that stays in fast memory."""
     has_halves = False
-    """Whether it computes with numbers of 16 bits, bfloat16 and float16."""
+    """Whether it computes with 16-bit numbers, bfloat16 and float16."""
 
     def __init__(self) -> None:
         self.crossings = 0
@@ -80,7 +80,7 @@ class Device(ABC):
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
         """``out = a @ b`` or ``out += a @ b`` by BLAS; transposed views are not copied.
 
-        Matrices of 16 bits are summed in float32, and ``out`` may be float32.
+        16-bit matrices are summed in float32, and ``out`` may be float32.
         """
 
     @abstractmethod
@@ -167,7 +167,7 @@ class Scratch:
         self._held: dict[tuple[str, int], Buffer] = {}
 
     def like(self, array: Array, shape: Shape) -> Array:
-        """Room for ``shape`` in the buffer that ``array`` does not lie in."""
+        """Room for ``shape`` in the buffer that ``array`` is not in."""
         first, second = self._pair
         return second.view(shape) if first.holds(array) else first.view(shape)
 

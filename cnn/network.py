@@ -8,7 +8,7 @@ import numpy as np
 
 import backends
 from backends import Backend
-from backends.exchange import on_host
+from backends.interoperability import on_host
 from backends.memory import Array, Scratch, Shape
 from cnn.data.augmentation import views
 from cnn.data.checked import as_class_names, as_images, channels_last_advice, looks_channels_last
@@ -40,13 +40,13 @@ class Network(Freezable):
     256-byte boundary. ``net.state`` names every array that a training step changes. Inside another container
     it is a layer like the others.
 
-    In a network of 16 bits, ``net.dtype`` is that of activations and of the weights that products read; the
+    In a mixed-precision network, ``net.dtype`` is that of activations and of the weights in products; the
     vectors, the statistics and the output are ``net.master_dtype``, float32.
 
     Networks are not thread-safe: take ``net.copy()`` for another thread. A network can be pickled, and so
     sent to another process: its layers, weights and statistics, which are put on the device of the same
-    name. If that process does not have the device, "auto" chooses one, and a warning says so. A network of
-    16 bits is then float32 on a CPU.
+    name. If that process does not have the device, "auto" chooses one, and a warning says so. On a CPU, a
+    mixed-precision network then becomes one in float32.
     """
 
     is_root = False
@@ -127,7 +127,7 @@ class Network(Freezable):
             return y
 
     def round_weights(self) -> None:
-        """Round the weights to the 16 bits that products read; nothing is done in float32 and float64."""
+        """Round the weights to the 16-bit operands of products; does nothing in float32 and float64."""
         if self.dtype != self.master_dtype:
             self.backend.kernels.copy(self._flat.value, self._flat.operand)
 
@@ -140,7 +140,7 @@ class Network(Freezable):
         return self._in(self.dtype, dy.astype(self.master_dtype, copy=False), "gradient of the output")
 
     def _in(self, dtype: str, array: Array, name: str) -> Array:
-        """``array`` itself, or in a network of 16 bits a copy of another dtype in the buffer ``name``."""
+        """``array`` itself, or in mixed precision a copy of another dtype in the buffer ``name``."""
         if self.dtype == self.master_dtype:
             return array
         copy = self.buffer(name, array.shape, dtype)
@@ -175,7 +175,7 @@ class Network(Freezable):
     ) -> Any:
         """Probabilities for images: (N, C, H, W) or (N, H, W) -> (N, classes) on the host.
 
-        The images lie on the host or on the network's device: arrays of NumPy, CuPy, PyTorch, JAX or any
+        The images are on the host or on the network's device: arrays of NumPy, CuPy, PyTorch, JAX or any
         library with ``__dlpack__`` or ``__cuda_array_interface__``. Those on the device are not copied if
         they are contiguous, and bytes or floats of the dtype of the parameters.
         Bytes are scaled as in training, floats are taken as they are, and then the network's
@@ -357,7 +357,7 @@ class Network(Freezable):
         return self._copy(self.dtype)
 
     def in_full_precision(self) -> "Network":
-        """The network itself; for one of 16 bits, a copy that computes in float32."""
+        """The network itself; for one in mixed precision, a copy that computes in float32."""
         self.require_built()
         return self if self.dtype == self.master_dtype else self._copy(self.master_dtype)
 
@@ -415,12 +415,12 @@ class Network(Freezable):
     def check_images(self, images: Any) -> None:
         """Raise an error unless images (N, C, H, W) are what the network was built for.
 
-        ShapeError if it was built for another shape, ArgumentError if they lie on another device.
+        ShapeError if it was built for another shape, ArgumentError if they are on another device.
         """
         self.require_built()
         if not (on_host(images) or self.backend.owns(images)):
             raise ArgumentError(
-                f"the images lie on {backends.of(images).name}, the network on {self.backend.name}: build "
+                f"the images are on {backends.of(images).name}, the network is on {self.backend.name}: build "
                 "the network there, or give images on the host, as backends.of(images).to_host(images)"
             )
         if images.shape[1:] != self.input_shape:
@@ -440,7 +440,7 @@ class Network(Freezable):
             backend = backends.get(backend)
         if not isinstance(backend, Backend):
             raise ArgumentError(f'backend is {shown(backend)}, expected a device such as backends.get("cpu")')
-        backend.require_dtype(name)
+        backend.require_support(name)
         self.require_unbuilt()
         try:
             with backend.active():
@@ -460,7 +460,7 @@ class Network(Freezable):
 
     def _allocate(self, seed: int) -> None:
         """Lay all parameters side by side in one vector, all gradients in another."""
-        boundary = 256 // self.backend.xp.dtype(self.master_dtype).itemsize
+        boundary = 256 // self.master_itemsize
         starts, size = [], 0
         for parameter in self.parameters.values():
             starts.append(size)

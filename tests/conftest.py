@@ -14,6 +14,7 @@ import numpy as np
 from helpers.devices import DEVICES, cuda_missing
 
 import backends
+from backends import registry
 from backends.cpu import threads
 
 with contextlib.suppress(ImportError):  # the tests that need it say so
@@ -87,7 +88,7 @@ def standin(monkeypatch):
 
     device = StandInBackend()
     device.asked = "cuda:0", "auto", False
-    monkeypatch.setitem(backends._made, device.asked, device)
+    monkeypatch.setitem(registry._made, device.asked, device)
     return device
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from backends import exchange
+from backends import interoperability
 from backends.backend import Backend, Timer
 from backends.cpu import threads
 from backends.errors import DeviceUnavailable
 from backends.kernels import Kernels
 from backends.libraries import LibraryError, needing, require, version
 from backends.memory import Array, require_product
+from backends.registry import Kind
 
 
 class CpuBackend(Backend):
@@ -41,7 +42,7 @@ class CpuBackend(Backend):
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         self.crossings += 1
-        host = exchange.host_array(host)
+        host = interoperability.host_array(host)
         if out is None:
             return np.asarray(host, dtype=dtype)
         out[...] = host
@@ -127,6 +128,13 @@ class CpuBackend(Backend):
             "numpy": np.__version__,
             "scipy": version("scipy"),
         }
+
+
+CPU = Kind(
+    names=lambda: ["cpu"],
+    make=lambda name, kernels, tf32: CpuBackend(kernels),
+    holder=lambda array: "cpu" if isinstance(array, np.ndarray) else None,
+)
 
 
 def _aligned(make: Callable[..., Array], size: int, dtype: Any) -> Array:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backends import exchange
+from backends import interoperability
 from backends.backend import Backend, Timer
 from backends.cuda.capture import Capture, pools, recording_alone
 from backends.cuda.diagnosis import (
@@ -29,11 +29,12 @@ from backends.cuda.diagnosis import (
     trouble,
 )
 from backends.cuda.upload import PinnedUpload
+from backends.dtypes import is_half
 from backends.errors import DeviceUnavailable
 from backends.graph import CapturedStep, Work
 from backends.kernels import Kernels
-from backends.kernels.halves import is_half
 from backends.memory import Array, Upload, require_product
+from backends.registry import Kind
 
 
 class CudaBackend(Backend):
@@ -65,7 +66,7 @@ class CudaBackend(Backend):
             raise DeviceUnavailable(failure(name, error)) from error
         if product != _PROBED:
             raise DeviceUnavailable(
-                f"{name} computes wrong results, a small product gave {product} instead of {_PROBED}: "
+                f"{name} computes wrong results (a small product gave {product} instead of {_PROBED}): "
                 "check the GPU with nvidia-smi"
             )
         super().__init__(name, kernels)
@@ -96,7 +97,7 @@ class CudaBackend(Backend):
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
         """See the contract; a copy from pinned memory may still be in progress on return."""
         with self.active():
-            host = exchange.as_array(host)
+            host = interoperability.as_array(host)
             if isinstance(host, self.xp.ndarray):  # already on a GPU; copied if it is another one
                 if out is None:
                     return self.xp.asarray(host, dtype=dtype)
@@ -145,7 +146,7 @@ class CudaBackend(Backend):
         return out
 
     def _is_gemm(self, a: Array, b: Array, out: Array) -> bool:
-        """Whether cuBLAS multiplies matrices of these dtypes; products of 16 bits may be float32."""
+        """Whether cuBLAS multiplies matrices of these dtypes; 16-bit products may be float32."""
         known = a.dtype == b.dtype and a.dtype.name in self._gemm_types
         return known and (out.dtype == a.dtype or (is_half(a) and out.dtype == np.float32))
 
@@ -317,6 +318,18 @@ def count() -> int:
     return _start(import_cupy())
 
 
+def _holder(array: Any) -> str | None:
+    """The GPU that an array is on; CuPy is not imported for it."""
+    return f"cuda:{array.device.id}" if type(array).__module__.split(".")[0] == "cupy" else None
+
+
+CUDA = Kind(
+    names=lambda: [f"cuda:{index}" for index in range(count())],
+    make=lambda name, kernels, tf32: CudaBackend(int(name.split(":")[1]), kernels, tf32),
+    holder=_holder,
+)
+
+
 _process: int | None = None  # the process in which CUDA was started
 
 
@@ -368,7 +381,7 @@ _PROBED = [[20.0, 56.0], [56.0, 200.0]]
 
 
 def _gemm_types(cublas: Any, tf32: bool, capability: int) -> dict[str, _GemmType]:
-    """CuBLAS's parameters by the names of dtypes; sums of 16 bits are float32."""
+    """CuBLAS's parameters by the names of dtypes; 16-bit products are summed in float32."""
     single, double = ((array.ctypes.data, array.ctypes.data + array.itemsize) for array in _CONSTANTS)
     full = cublas.CUBLAS_COMPUTE_32F
     types = {

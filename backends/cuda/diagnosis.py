@@ -70,8 +70,8 @@ def count_devices(cupy: ModuleType) -> int:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if visible is not None:
             raise DeviceUnavailable(
-                f"no CUDA device is visible, CUDA_VISIBLE_DEVICES is {visible!r}: "
-                "run unset CUDA_VISIBLE_DEVICES, and check with nvidia-smi"
+                f"no CUDA device is visible, because CUDA_VISIBLE_DEVICES is {visible!r}: "
+                "run `unset CUDA_VISIBLE_DEVICES`, and check with nvidia-smi"
             )
         raise DeviceUnavailable("the NVIDIA driver finds no GPU: check with nvidia-smi")
     return devices
@@ -91,8 +91,8 @@ def _driver_trouble(cupy: ModuleType) -> str:
         return "no NVIDIA driver was found: install it, and check with nvidia-smi"
     needed = cupy.cuda.runtime.runtimeGetVersion() // 1000
     message = (
-        f"the NVIDIA driver is too old, it supports CUDA {readable_version(driver)} and CuPy needs "
-        f"CUDA {needed}: update the driver, and check with nvidia-smi"
+        f"the NVIDIA driver is too old (it supports CUDA {readable_version(driver)}, and CuPy needs "
+        f"CUDA {needed}): update the driver, and check with nvidia-smi"
     )
     packages = _cupy_packages()
     if driver >= 12000 and packages:
@@ -103,8 +103,11 @@ def _driver_trouble(cupy: ModuleType) -> str:
 def failure(name: str, error: Exception) -> str:
     """The message for an error in the first kernel, the first product or a late import."""
     if isinstance(error, OutOfMemory):
-        free = "" if error.free is None else f", {readable_bytes(error.free)} are free"
-        return f"{name} has no memory for a small computation{free}: see its processes with nvidia-smi"
+        free = "" if error.free is None else f" ({readable_bytes(error.free)} are free)"
+        return (
+            f"{name} has too little memory for a small computation{free}: run nvidia-smi to see which "
+            "processes use it"
+        )
     if isinstance(error, DeviceLost) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # no work is lost yet
     text = str(error)
@@ -114,7 +117,8 @@ def failure(name: str, error: Exception) -> str:
         return f"{name} lacks a part of the CUDA toolkit ({missing}): {_toolkit_advice()}"
     if "gpu-architecture" in text:  # CUDA 13 does not support GPUs below compute capability 7.5
         return (
-            f"{name} is too old for CuPy's CUDA: run {_pip()} uninstall -y {' '.join(_cupy_packages())}, "
+            f"{name} is too old for the CUDA version of this CuPy: "
+            f"run {_pip()} uninstall -y {' '.join(_cupy_packages())}, "
             f'then {_pip()} install "cupy-cuda12x[ctk]"'
         )
     if "UNSUPPORTED_PTX_VERSION" in text or "cudaErrorUnsupportedPtxVersion" in text:
@@ -163,8 +167,8 @@ def require_capability(name: str, capability: str) -> None:
     """Raise DeviceUnavailable if the GPU is too old for the compiled kernels; "75" means 7.5."""
     if int(capability) < OLDEST_CAPABILITY:
         raise DeviceUnavailable(
-            f"{name} has compute capability {readable_capability(capability)}, the compiled kernels need "
-            f"{readable_capability(str(OLDEST_CAPABILITY))} or later: use the portable kernels"
+            f"{name} has compute capability {readable_capability(capability)}, but the compiled kernels need "
+            f'{readable_capability(str(OLDEST_CAPABILITY))} or later: use kernels="portable"'
         )
 
 

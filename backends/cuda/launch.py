@@ -76,7 +76,7 @@ class Launcher:
         if count > most:
             raise ArgumentError(
                 f"the kernel {name} would need {count:,} {what} on {self.device.name}, which takes at most "
-                f"{most:,}: use the portable kernels"
+                f'{most:,}: use kernels="portable"'
             )
 
     def function(self, name: str, dtype: Any) -> Any:
@@ -93,7 +93,7 @@ class Launcher:
                     raise
                 raise DeviceUnavailable(
                     f"{self.device.name} cannot use the compiled kernels ({first_line(error)}): "
-                    "use the portable kernels"
+                    'use kernels="portable"'
                 ) from error
             self._functions[dtype, name] = function
             self.compile_seconds += time.perf_counter() - start

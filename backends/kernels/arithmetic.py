@@ -28,7 +28,7 @@ class ArithmeticKernels(KernelSet):
         raise NotImplementedError
 
     def scale(self, x: Array, factor: float, out: Array) -> None:
-        """``out = factor * x``; ``out`` may be ``x``."""
+        """``out = factor * x``; ``out`` may be ``x``. The factor is a constant of a recorded step."""
         raise NotImplementedError
 
 

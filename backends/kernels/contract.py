@@ -10,10 +10,10 @@ and updates, next to their portable form; and in ``fused.py`` a convolution with
 A kernel set overrides what it computes faster. Arrays that an override does not support (another dtype, not
 contiguous) go to the same kernel of :class:`backends.kernels.PortableKernels`.
 
-In a network of 16 bits, activations, their gradients and the weights of products are bfloat16 or float16. All
-other arrays (biases, weights of normalizations, moments, gradients of parameters) are float32, and so are all
-sums. Each kernel rounds its results once. A kernel that is composed of others may round what lies between
-them too.
+In a mixed-precision network, activations, their gradients and the weights of products are bfloat16 or
+float16. All other arrays (biases, weights of normalizations, moments, gradients of parameters) are float32,
+and so are all sums. Each kernel rounds its results once. A kernel that is composed of others may also round
+their intermediate results.
 """
 
 import inspect

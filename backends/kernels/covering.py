@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.kernels.halves import is_half
+from backends.dtypes import is_half
 from backends.kernels.portable import PortableKernels
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
@@ -21,7 +21,7 @@ def covers(
     They must be contiguous, of one dtype, float32 or float64, and no larger than the set's ``largest``.
     Arrays that hold no floats must have the dtype ``integers``: bytes or indices.
 
-    A kernel with ``masters`` also supports arrays of 16 bits. These further arrays must then be float32, and
+    A kernel with ``masters`` also supports 16-bit arrays. These further arrays must then be float32, and
     otherwise of the same dtype as the others. None: the kernel does not support 16 bits.
     """
     arrays, more = list(arrays), list(masters or ())
@@ -41,8 +41,8 @@ def covering(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Let a kernel fall back to the portable one for arrays that it does not support.
 
-    ``masters`` are the names of the arguments that are float32 in a network of 16 bits; None: the kernel does
-    not support 16 bits.
+    ``masters`` are the names of the arguments that are float32 in a mixed-precision network; None: the kernel
+    does not support 16 bits.
     """
 
     def decorate(method: Callable[..., None]) -> Callable[..., None]:

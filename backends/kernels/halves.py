@@ -1,4 +1,4 @@
-"""Arrays of 16 bits in kernels that compute in float32.
+"""16-bit arrays in kernels that compute in float32.
 
 The kernels in plain ``xp`` get copies in float32 of such arrays, and what they write is rounded once, when it
 is copied back.
@@ -9,19 +9,15 @@ from functools import wraps
 from typing import Any
 
 from backends import graph
+from backends.dtypes import is_half
 from backends.memory import Array
 
 NATIVE = ("clear", "copy", "matmul")
-"""Kernels that take arrays of 16 bits as they are."""
-
-
-def is_half(array: Array) -> bool:
-    """Whether the numbers of an array are bfloat16 or float16."""
-    return array.dtype.itemsize == 2 and array.dtype.kind in "fV"  # NumPy takes bfloat16 for bytes
+"""Kernels that take 16-bit arrays as they are."""
 
 
 def in_float32(kernel: Callable[..., None]) -> Callable[..., None]:
-    """Let a kernel, a method of a kernel set, take arrays of 16 bits."""
+    """Let a kernel, a method of a kernel set, take 16-bit arrays."""
 
     @wraps(kernel)
     def called(self: Any, *arguments: Any, **named: Any) -> None:
@@ -37,7 +33,7 @@ def in_float32(kernel: Callable[..., None]) -> Callable[..., None]:
 def _compute(
     kernel: Callable[..., None], kernels: Any, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> None:
-    """Call ``kernel`` with copies of arrays of 16 bits; an array that is given twice has one copy."""
+    """Call ``kernel`` with copies of 16-bit arrays; an array that is given twice has one copy."""
     xp = kernels.device.xp
     copies: dict[int, tuple[Array, Array]] = {}
 

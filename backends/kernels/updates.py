@@ -40,7 +40,7 @@ class UpdateKernels(ArithmeticKernels):
         raise NotImplementedError
 
     def multiply(self, x: Array, factor: Array) -> None:
-        """``x *= factor`` (1,), in place; the factor is on the device."""
+        """``x *= factor`` (1,), in place; the factor is on the device and may change from step to step."""
         raise NotImplementedError
 
     def unscale(self, grad: Array, scale: Array, counts: Array, every: int) -> None:

@@ -25,7 +25,7 @@ from cnn.support.errors import DisagreementError
 
 STEPS, FEW_STEPS = 10, 3  # slow setups run few
 PROOF_BATCH_SIZE = 17
-# TF32, with 11 bits, is within the first; results of 16 bits may be rounded to neighbours
+# TF32, with 11 bits, is within the first; 16-bit results may be rounded to neighbours
 TOLERANCE = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 2e-2, "float16": 3e-3}
 
 

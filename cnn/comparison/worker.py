@@ -68,7 +68,7 @@ class Clock(Callback):
         self._watchdog = group.watchdog
 
     def on_start(self, run: Run) -> None:
-        self.vector = run.training.shards.size * run.network.flat.grad.itemsize
+        self.vector = run.training.reducer.size * run.network.flat.grad.itemsize
 
     def on_step(self, run: Run) -> None:
         if run.step == WARM_UP:

@@ -108,7 +108,7 @@ def work(network: Network, batch_size: int) -> list[Work]:
 def _layer_work(layer: Layer, batch_size: int, backward: bool, input_grad: bool) -> Work:
     if layer.is_view:
         return Work(layer.label, 0, 0, 0, 0)
-    itemsize = layer.backend.xp.dtype(layer.dtype).itemsize
+    itemsize = layer.itemsize
     x, y = (prod(shape) * batch_size * itemsize for shape in (layer.input_shape, layer.output_shape))
     parameters = sum(parameter.size for parameter in layer.parameters.values()) * itemsize
     flops = 2 * layer.multiply_adds * batch_size

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 import backends
-from backends.exchange import as_array, on_host, to_host
+from backends.interoperability import as_array, on_host, to_host
 from backends.memory import Array
 from backends.text import first_line
 from cnn.data.samples import measured
@@ -217,7 +217,7 @@ def is_whole(value: object) -> TypeGuard[int]:
 def as_images(images: Any, name: str = "images", one: str = "image") -> Array:
     """Contiguous images (N, C, H, W) in a dtype of a Dataset; DataError if that is not possible.
 
-    They stay on the device that they lie on, and are not copied if they are contiguous and of such a dtype.
+    They stay on their device, and are not copied if they are contiguous and of such a dtype.
     Error messages use ``name`` for the array, and ``one`` for an image in it.
     """
     array = _as_array(images, name)

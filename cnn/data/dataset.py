@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.exchange import to_host
+from backends.interoperability import to_host
 from backends.memory import Array
 from backends.text import did_you_mean
 from cnn.data.checked import (
@@ -38,7 +38,7 @@ class Dataset:
     images
         (N, H, W) or (N, C, H, W): uint8, other integers from 0 to 255, or floats (taken as they are).
         They may be larger than memory: ``np.load("x.npy", mmap_mode="r")``. Arrays of CuPy, PyTorch, JAX and
-        any library with ``__dlpack__`` or ``__cuda_array_interface__`` stay on the device that they lie on;
+        any library with ``__dlpack__`` or ``__cuda_array_interface__`` stay on their device;
         a network on that device trains on them without a copy.
     labels
         Integers (N,) that count the classes from 0, strings (N,) that name them, one-hot rows (N, K), or rows

@@ -84,9 +84,7 @@ class Feed:
         self.weights: Array | None = None  # of the latest batch's samples; None: they count alike
         self._count = len(images)
         self._divide(min(batch_size, len(images)))
-        with backend.active():
-            shape = self._count_rows(), int(self._starts[-1])
-            self._order = backend.zeros(prod(shape), np.int64).reshape(shape)
+        self._order: Array = None  # made by the first call of start
         self._arrange()
 
     def _divide(self, batch_size: int) -> None:
@@ -117,7 +115,7 @@ class Feed:
     def start(self, order: Any, rates: Any = None, epoch: int = 0) -> None:
         """Start an epoch, from 0, with the samples in this order and a row of rates for each step."""
         self._samples = self._own_samples(np.asarray(order))
-        self.backend.asarray(self._rows_of_order(), out=self._order)
+        self._order = self.backend.asarray(self._rows_of_order(), out=self._order)
         if self._augmenter is not None:
             self._augmenter.start(epoch)
         if rates is not None:
@@ -226,16 +224,11 @@ class Feed:
         """Whether each image is mixed with a partner."""
         return self._augmenter is not None and self._augmenter.mixes
 
-    def _count_rows(self) -> int:
-        """The number of rows of :meth:`_rows_of_order`."""
-        has_samples = self._augmenter is not None and self.streamed
-        return (1 + self._mixes) * (1 + has_samples) + (self._mixes and self._labels is not None)
-
     def _rows_of_order(self) -> Any:
         """What the device has for each sample, in the order of the epoch: (rows, samples), on the host.
 
         These are the places of its image and of its partner, then the positions of both in the data set,
-        unless all images lie on the device in that order, and the partner's label.
+        unless all images are on the device in that order, and the partner's label.
         """
         samples, places = [self._samples], [self._source.place(self._samples)]
         if self._mixes:
@@ -244,7 +237,7 @@ class Feed:
         rows = places + (samples if self._augmenter is not None and self.streamed else [])
         if self._mixes and self._labels is not None:
             rows.append(self._labels[samples[1]])
-        return np.stack(rows)
+        return np.stack(rows, dtype=np.int64)
 
     def _chosen_rows(self, size: int) -> Array:
         """The part of the order for a batch of this size."""

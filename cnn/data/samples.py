@@ -6,7 +6,7 @@ from typing import Any
 
 import backends
 from backends import Backend
-from backends.exchange import on_host, to_host
+from backends.interoperability import on_host, to_host
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where the samples of a feed lie: on the device, or on the host with a double buffer on the device."""
+"""Where the samples of a feed are: on the device, or on the host with a double buffer on the device."""
 
 from collections.abc import Sequence
 from math import prod
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
-from backends.exchange import on_host
+from backends.interoperability import on_host
 from backends.memory import Array, Upload
 from cnn.data.readers.mapped import mapping
 from cnn.data.samples import Samples
@@ -72,7 +72,7 @@ class Streamed:
     def __init__(self, backend: Backend, data: Samples, dtype: str) -> None:
         if not all(map(on_host, data.arrays)):
             raise ArgumentError(
-                f"stream is True, but the data lie on {backend.name} already: leave stream out, or give "
+                f"stream is True, but the data are on {backend.name} already: leave stream out, or give "
                 "arrays on the host"
             )
         self._backend, self._data, self._dtype = backend, data, dtype

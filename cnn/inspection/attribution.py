@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.exchange import to_host
+from backends.interoperability import to_host
 from backends.memory import Array
 from cnn.data.checked import as_images
 from cnn.inspection.activations import as_batch

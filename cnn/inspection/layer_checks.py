@@ -113,7 +113,7 @@ def _dtype(subject: Subject) -> None:
         network = subject.network(dtype)
         for name, array in results(network, subject.x(dtype=dtype), dy_for(network)).items():
             if array.dtype != dtype:
-                raise DisagreementError(f"the {name} is {array.dtype} in a network of {dtype}")
+                raise DisagreementError(f"the {name} is {array.dtype} in a {dtype} network")
 
 
 def _untouched(subject: Subject) -> None:

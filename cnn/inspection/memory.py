@@ -15,7 +15,7 @@ from cnn.support.errors import OutOfMemory, out_of_memory
 from cnn.training.optimizers import Optimizer
 
 INDEX_BYTES = 8
-COPIES = 4  # of activations of 16 bits that a portable kernel makes in float32
+COPIES = 4  # of 16-bit activations that a portable kernel makes in float32
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def memory(
     and ``recompute`` are as in ``fit``.
     """
     tests = [] if test is None else [test]
-    itemsize = network.backend.xp.dtype(network.dtype).itemsize
+    itemsize = network.itemsize
     batch = min(batch_size, len(train))
     part = -(-batch // accumulate)
     largest_batch = max([part, *(min(EVALUATION_BATCH, len(part)) for part in tests)])
@@ -82,7 +82,7 @@ def memory(
 
 def _kept_bytes(network: Network, recompute: bool) -> int:
     """Bytes that training keeps for one sample; blocks that are recomputed share what is inside them."""
-    itemsize = network.backend.xp.dtype(network.dtype).itemsize
+    itemsize = network.itemsize
     kept = 0
     shared: dict[int, int] = {}  # by the position in a block
     for each in network.passes:
@@ -97,10 +97,10 @@ def _kept_bytes(network: Network, recompute: bool) -> int:
 
 
 def _copies_bytes(network: Network, batch: int) -> int:
-    """Bytes of the copies in float32 that the portable kernels make of arrays of 16 bits."""
+    """Bytes of the copies in float32 that the portable kernels make of 16-bit arrays."""
     if network.dtype == network.master_dtype:
         return 0
-    itemsize = network.backend.xp.dtype(network.master_dtype).itemsize
+    itemsize = network.master_itemsize
     ends = ((together[0].input_shape, together[-1].output_shape) for together in network.walk_passes())
     largest = max((prod(shape) for pair in ends for shape in pair), default=0)
     return COPIES * largest * itemsize * batch

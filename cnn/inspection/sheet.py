@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import backends
-from backends.exchange import to_host
+from backends.interoperability import to_host
 from cnn.data.augmentation import Augmentation
 from cnn.data.dataset import Dataset
 from cnn.data.feed import Feed

@@ -50,7 +50,6 @@ def _adds_up_moments(layer: Any, together: tuple[Any, ...]) -> bool:
 def totals(network: Any) -> dict[str, int]:
     """The totals of the network; bytes per image include the two arrays in which gradients are passed on."""
     table = rows(network)
-    itemsize = network.backend.xp.dtype(network.dtype).itemsize
     largest = max((prod(row["output_shape"]) for row in table), default=0)
     return {
         "parameters": sum(row["parameters"] for row in table),
@@ -59,12 +58,12 @@ def totals(network: Any) -> dict[str, int]:
         ),
         "multiply_adds": sum(row["multiply_adds"] for row in table),
         "parameter_bytes": parameter_bytes(network),
-        "bytes_per_image": sum(row["bytes"] for row in table) + 2 * largest * itemsize,
+        "bytes_per_image": sum(row["bytes"] for row in table) + 2 * largest * network.itemsize,
     }
 
 
 def parameter_bytes(network: Any) -> int:
-    """Bytes of the parameters and their gradients, and in a network of 16 bits of the rounded parameters."""
+    """Bytes of the parameters, their gradients and, in mixed precision, the rounded parameters."""
     flat = network.flat
     rounded = 0 if flat.operand is flat.value else flat.operand.nbytes
     return int(flat.value.nbytes + flat.grad.nbytes + rounded)

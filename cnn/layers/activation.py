@@ -317,4 +317,4 @@ class PReLU(Layer):
 
 def _number_bytes(layer: Layer) -> int:
     """Bytes of the numbers of one sample's output."""
-    return prod(layer.output_shape) * int(layer.backend.xp.dtype(layer.master_dtype).itemsize)
+    return prod(layer.output_shape) * layer.master_itemsize

@@ -42,7 +42,7 @@ class FusedConvolution(Fused):
         return dx
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        itemsize = self.backend.xp.dtype(self.convolution.master_dtype).itemsize
+        itemsize = self.convolution.master_itemsize
         y, grad = (prod(self.convolution.output_shape) * count * itemsize for count in (batch, trained))
         rectified = prod(self.last.output_shape) * trained * itemsize
         extra = y + grad + rectified if self.pool else grad

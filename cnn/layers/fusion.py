@@ -1,7 +1,7 @@
 """Neighbouring layers that are computed in one pass, with the same results except for rounding.
 
 A network finds them when it is built, by asking its layers. They stay its layers; only forward and backward
-go through the fused one. What lies between them is not kept: the output is enough for the gradient.
+go through the fused one. Their intermediate results are not kept: the output is enough for the gradient.
 """
 
 from abc import abstractmethod
@@ -220,7 +220,7 @@ class Folded(Fused, Joinable):
         numbers = weight.size + prod(self._layer.bias_shape)
         runs = self._layer, *self._training
         most = max(layer.workspace_bytes(batch, trained) for layer in runs)
-        return most + numbers * int(self.backend.xp.dtype(self._layer.master_dtype).itemsize)
+        return most + numbers * self._layer.master_itemsize
 
     def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
         if not training:

@@ -31,7 +31,7 @@ class Parameter:
     place: slice = field(default_factory=lambda: slice(0))  # in the network's vectors
     value: Array = None
     grad: Array = None
-    operand: Array = None  # what products read: the value, in a network of 16 bits rounded to these
+    operand: Array = None  # what products read: the value, rounded to 16 bits in mixed precision
     frozen: bool = False  # whether training leaves it as it is
 
     @property
@@ -123,6 +123,16 @@ class Layer(Trainable):
         return type(self).__name__
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a number of its input and output."""
+        return int(self.backend.xp.dtype(self.dtype).itemsize)
+
+    @property
+    def master_itemsize(self) -> int:
+        """Bytes of a number of its parameters and sums."""
+        return int(self.backend.xp.dtype(self.master_dtype).itemsize)
+
+    @property
     def label(self) -> str:
         """How messages call it: "3 Conv2D"."""
         return f"{self.path} {self.kind}".strip()
@@ -197,7 +207,7 @@ class Layer(Trainable):
     @property
     def kept_bytes(self) -> int:
         """Bytes that training keeps for one sample."""
-        return prod(self.output_shape) * self.backend.xp.dtype(self.dtype).itemsize
+        return prod(self.output_shape) * self.itemsize
 
     @property
     def filters(self) -> Parameter | None:

@@ -219,8 +219,7 @@ class _BatchNorm(Joinable):
         return getattr(self._weight, name, None), getattr(self._bias, name, None)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        itemsize = int(self.backend.xp.dtype(self.master_dtype).itemsize)
-        return prod(self.output_shape) * itemsize * max(batch, 2 * trained)
+        return prod(self.output_shape) * self.master_itemsize * max(batch, 2 * trained)
 
     @property
     def multiply_adds(self) -> int:
@@ -280,7 +279,7 @@ class BatchNorm1D(_BatchNorm):
 
 
 class FusedNormalization(Fused):
-    """Batch normalization with an activation. What lies between them is not kept, but computed again."""
+    """Batch normalization with an activation. The result between them is not kept, but computed again."""
 
     def __init__(self, normalization: _BatchNorm, activation: Layer) -> None:
         super().__init__(normalization, activation)
@@ -295,8 +294,7 @@ class FusedNormalization(Fused):
         return self.normalization.differentiate(dy, input_grad, self.last.formula)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        itemsize = int(self.backend.xp.dtype(self.normalization.master_dtype).itemsize)
-        more = 2 * prod(self.last.output_shape) * itemsize * trained
+        more = 2 * prod(self.last.output_shape) * self.normalization.master_itemsize * trained
         return max(layer.workspace_bytes(batch, trained) for layer in self.layers) + more
 
 
@@ -333,8 +331,7 @@ class _GroupNormalization(Layer):
         return getattr(weight, name, None), getattr(bias, name, None)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        itemsize = int(self.backend.xp.dtype(self.master_dtype).itemsize)
-        return prod(self.output_shape) * itemsize * max(batch, 2 * trained)
+        return prod(self.output_shape) * self.master_itemsize * max(batch, 2 * trained)
 
     @property
     def multiply_adds(self) -> int:

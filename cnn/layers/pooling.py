@@ -108,11 +108,8 @@ class MaxPool2D(_Pool2D):
         return super().kept_bytes + prod(self.output_shape) * self._winner_type.itemsize
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
-        itemsize = int(self.backend.xp.dtype(self.master_dtype).itemsize)
-        return (
-            border_bytes(self, self.input_shape, self.window, batch)
-            + 2 * prod(self.output_shape) * batch * itemsize
-        )
+        border = border_bytes(self, self.input_shape, self.window, batch)
+        return border + 2 * prod(self.output_shape) * batch * self.master_itemsize
 
 
 class GlobalMaxPool2D(MaxPool2D):

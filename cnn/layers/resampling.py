@@ -47,8 +47,7 @@ class Resampled(Layer):
     def workspace_bytes(self, batch: int, trained: int) -> int:
         forward = _numbers_between(self.rows, self.columns) * batch
         backward = _numbers_between(self.rows.transposed, self.columns.transposed) * trained
-        itemsize = int(self.backend.xp.dtype(self.master_dtype).itemsize)
-        return self.input_shape[0] * max(forward, backward) * itemsize
+        return self.input_shape[0] * max(forward, backward) * self.master_itemsize
 
 
 def _numbers_between(rows: Sampling, columns: Sampling) -> int:

@@ -79,7 +79,7 @@ class Parallel(Container):
         return y
 
     def _kept(self, x: Array, name: str, training: bool) -> Array:
-        """``x``, or a copy in inference, where it lies in scratch, which the branches write into."""
+        """``x``, or a copy in inference, where it is in scratch, which the branches write into."""
         if training:
             return x
         kept = self._held(name, x.shape)
@@ -92,7 +92,7 @@ class Parallel(Container):
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         kernels = self.backend.kernels
-        kept = self._held("dy", dy.shape)  # the branches write into scratch, where dy may lie
+        kept = self._held("dy", dy.shape)  # the branches write into scratch, where dy may be
         kernels.copy(dy, kept)
         dx = self._held("dx", (*self.input_shape, dy.shape[-1])) if input_grad else None
         for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
@@ -106,7 +106,7 @@ class Parallel(Container):
         return dx
 
     def held_bytes(self, batch: int, trained: int) -> dict[tuple[str, int], int]:
-        itemsize = int(self.backend.xp.dtype(self.dtype).itemsize)
+        itemsize = self.itemsize
         x, y = (prod(shape) * itemsize for shape in (self.input_shape, self.output_shape))
         held = {"x": x * batch, self._held_in_inference: y * batch, "dx": x * trained, "dy": y * trained}
         return {(name, self.context.level): size for name, size in held.items() if name}
@@ -196,7 +196,7 @@ class Residual(Parallel):
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         """That of the layers, and what the last one needs for the sum and its gradient."""
-        numbers = prod(self.output_shape) * int(self.backend.xp.dtype(self.master_dtype).itemsize)
+        numbers = prod(self.output_shape) * self.master_itemsize
         return super().workspace_bytes(batch, trained) + 2 * numbers * trained
 
     def fresh(self) -> "Residual":

@@ -18,13 +18,13 @@ def border_bytes(layer: Layer, image: Shape, window: Window, batch: int) -> int:
     if not window.has_padding:
         return 0
     C, H, W = image
-    return C * prod(window.padded(H, W)) * batch * int(layer.backend.xp.dtype(layer.master_dtype).itemsize)
+    return C * prod(window.padded(H, W)) * batch * layer.master_itemsize
 
 
 def column_bytes(layer: Layer, weight: Shape, image: Shape, batch: int) -> int:
     """Bytes of a block of columns for a convolution whose output images have the shape ``image``."""
     _, OH, OW = image
-    row = prod(weight[1:]) * OW * batch * int(layer.backend.xp.dtype(layer.master_dtype).itemsize)
+    row = prod(weight[1:]) * OW * batch * layer.master_itemsize
     return max(1, min(OH, layer.backend.column_bytes // row)) * row
 
 

@@ -65,7 +65,7 @@ class Trained:
         """The training set of ``data``, or of the run's own; pictures are prepared as in its training."""
         source, is_own = self._source(data)
         train, _ = load(source, Pictures.of(self.network), self.seed, is_own and self.transposed)
-        return self._with_own_names(train) if is_own else train
+        return named_as(train, self.class_names) if is_own else train
 
     def test_set(self, data: str | None) -> Dataset:
         """The test set of ``data``, or of the run's own.
@@ -75,15 +75,12 @@ class Trained:
         source, is_own = self._source(data)
         pictures, transposed = Pictures.of(self.network), is_own and self.transposed
         test = load_test(source, pictures, self.seed, transposed, whole=not is_own)
-        return self._with_own_names(test) if is_own else test
+        return named_as(test, self.class_names) if is_own else test
 
     def _source(self, data: str | None) -> tuple[str, bool]:
         """The data set that is asked for, and whether it is the run's own."""
         source = data or self.require_data()
         return source, self.is_own(source)
-
-    def _with_own_names(self, data: Dataset) -> Dataset:
-        return named_as(data, self.class_names)
 
 
 def classify(network: Network, image: Any, tta: str | None, source: str | Path) -> Any:

@@ -86,7 +86,7 @@ def export(network: Network, path: str | Path, classes: Sequence[str] | None = N
     Parameters
     ----------
     network : Network
-        A built network. A float64 network is written with float32 weights, and a network of 16 bits is
+        A built network. A float64 network is written with float32 weights, and a mixed-precision network is
         exported as its copy in float32.
     path : str or Path
         A file in an existing folder. The same network always gives the same bytes.

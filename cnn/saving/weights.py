@@ -41,8 +41,8 @@ UNREADABLE = (
 def load(path: str | Path, device: Backend | str = "auto", network: Network | None = None) -> Network:
     """Load the network in ``path`` on ``device``; or load its weights into ``network`` on its own device.
 
-    The network gets the preprocessing and the class names that the file describes. Files have the weights of
-    a network of 16 bits in float32, and a CPU computes with them in float32.
+    The network gets the preprocessing and the class names that the file describes. The weights of
+    a mixed-precision network are float32 in its file, and a CPU computes with them in float32.
 
     Names may have a prefix like those of PyTorch's DataParallel and compile. The file may be an .npz.
     Raises CheckpointError if the file is missing, damaged, of another kind or of another architecture, or

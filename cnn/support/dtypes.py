@@ -1,13 +1,14 @@
 """The dtypes that networks compute in.
 
-A network of 16 bits stores activations and the weights of products in bfloat16 or float16. Its parameters,
-gradients, statistics, losses and the optimizer's state are float32 (Micikevicius et al. 2018, "Mixed
-precision training").
+A mixed-precision network stores activations and the weights of products in bfloat16 or float16. Its
+parameters, gradients, statistics, losses and the optimizer's state are float32 (Micikevicius et al. 2018,
+"Mixed precision training").
 """
 
 from typing import Any
 
-from backends.backend import HALVES, Backend
+from backends.backend import Backend
+from backends.dtypes import HALVES
 from backends.text import did_you_mean
 from cnn.support.arguments import shown
 from cnn.support.errors import ArgumentError
@@ -37,5 +38,5 @@ def master_of(dtype: str) -> str:
 
 
 def dtype_on(backend: Backend, dtype: str) -> str:
-    """``dtype``, or float32 in place of 16 bits on a device that does not compute with them."""
+    """``dtype``, or float32 instead of a 16-bit dtype on a device that does not compute in 16 bits."""
     return dtype if backend.has_halves else master_of(dtype)

@@ -242,7 +242,7 @@ class LearningGuard(Callback):
         again = f"start again with {_lower_rate(run)}"
         guesses = _guesses(run, record)
         # with shards, the latest losses are those of the last shard alone
-        can_compare = "accuracy" in record and not run.training.shards.size
+        can_compare = "accuracy" in record and not run.training.reducer.size
         if can_compare and _answers_alike(run, guesses) and (guesses or _latest_loss(run) > first / 2):
             return f"the network predicts the same class for every image after epoch {run.epoch}; {again}"
         if record["loss"] > self.factor * first:

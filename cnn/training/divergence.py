@@ -95,12 +95,12 @@ def _first_not_finite(run: Run, expects_overflow: bool) -> str | None:
     """
     training = run.training
     network, feed = training.network, training.feed
-    training.shards.begin(feed.size)
+    training.reducer.begin(feed.size)
     with network.unfused():
         places = [_first_in_shard(training, shard, expects_overflow) for shard in feed.shards]
     if place := run.agreement.earliest(next(filter(None, places), None)):
         return str(place)
-    training.shards.finish(feed)
+    training.reducer.finish(feed)
     training.loss.finish_batch(network.flat.grad)
     update(network, training.optimizer, feed.rate, training.transforms)
     for layer in network.in_sequence():
@@ -113,7 +113,7 @@ def _first_not_finite(run: Run, expects_overflow: bool) -> str | None:
 
 def _first_in_shard(training: TrainingStep, shard: Shard, expects_overflow: bool) -> str | None:
     """Compute the gradient of a shard; -> the first result that is NaN or infinite."""
-    training.shards.begin_shard(shard)
+    training.reducer.begin_shard(shard)
     divisor = training.loss.begin_batch(training.feed.size)
     for number, size in enumerate(shard.sizes):
         x, targets = training.feed.gather(size)
@@ -123,7 +123,7 @@ def _first_in_shard(training: TrainingStep, shard: Shard, expects_overflow: bool
             training.accumulation.add(size, is_first=number == 0)
     if training.accumulation and shard.sizes:
         training.accumulation.finish()
-    training.shards.add(shard)
+    training.reducer.add(shard)
     return None
 
 

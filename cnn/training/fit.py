@@ -131,7 +131,7 @@ def fit(
     with prepared.advice_if_too_large(), network.backend.active(), ExitStack() as at_end:
         at_end.callback(prepared.disconnect)
         at_end.enter_context(network.recomputing(prepared.recompute))
-        run, evaluation = prepared.start()
+        run, validator = prepared.start()
         for callback in prepared.callbacks:
             callback.on_start(run)
             at_end.enter_context(ending(callback, run))
@@ -144,9 +144,9 @@ def fit(
             if run.stop:
                 break
             record = _figures(run, rate)
-            if evaluation is not None:
+            if validator is not None:
                 with run.training.optimizer.evaluated():
-                    result = evaluation.result(run)
+                    result = validator.result(run)
                 record |= {f"validation_{name}": value for name, value in figures(result).items()}
             run.history.append(record)
             for callback in prepared.callbacks:

@@ -26,7 +26,7 @@ from cnn.training.callbacks import Callback, LearningGuard, NaNGuard, Progress
 from cnn.training.checkpoints import SavedTraining
 from cnn.training.distributed.agreement import Agreement, SharedAgreement
 from cnn.training.distributed.communicator import Communicator, digest
-from cnn.training.distributed.shards import ShardSum, WholeBatch
+from cnn.training.distributed.reducer import Reducer, ShardReducer
 from cnn.training.evaluation import feed_of, make_feed, make_loss, require_suitable
 from cnn.training.gradients import ClipNorm, GradientTransform, with_loss_scaling
 from cnn.training.losses import Loss
@@ -35,7 +35,7 @@ from cnn.training.optimizers import SGD, Optimizer
 from cnn.training.run import Run
 from cnn.training.schedules import SCHEDULES, Constant, Schedule
 from cnn.training.step import TrainingStep
-from cnn.training.validation import Validation
+from cnn.training.validation import Validator
 
 
 @dataclass
@@ -65,26 +65,26 @@ class PreparedRun:
     sharding: Sharding
     recompute: bool
 
-    def start(self) -> tuple[Run, Validation | None]:
-        """Bring the data to the device, and resume from ``saved``; -> the run and its validation."""
+    def start(self) -> tuple[Run, Validator | None]:
+        """Bring the data to the device, and resume from ``saved``; -> the run and its validator."""
         self.group.watchdog.be_patient()
         if self.group.size > 1:
             self.group.require_same({"device": self.network.backend.name.partition(":")[0]})
             self.group.transport(self.network.backend)  # which all processes make together
         with self.group.together():
-            run, validation = self._begin()
+            run, validator = self._begin()
         if self.group.size > 1:
             self.group.require_same(self._facts(run))
-        return run, validation
+        return run, validator
 
-    def _begin(self) -> tuple[Run, Validation | None]:
+    def _begin(self) -> tuple[Run, Validator | None]:
         self._describe_data()
         network, train = self.network, self.train
         rates = 1 if self.momentum_schedule is None else 2
         loss = make_loss(network, self.loss, train)
         sizes = self.batch_size, self.stream, self.accumulate
         feed = make_feed(network, train, *sizes, loss, rates, self.augment, self.seed, sharding=self.sharding)
-        validation = self._make_validation(loss)
+        validator = self._make_validator(loss)
         for data in (train, self.validation):
             if data is not None:
                 require_measurable(self.metrics, data)
@@ -101,21 +101,21 @@ class PreparedRun:
             warnings.warn(message, Notice, stacklevel=5)
         self.optimizer.build(network)
         totals = Totals(network, loss, self.metrics, train.has_accuracy, self.sharding.count)
-        shards, agreement = WholeBatch(), Agreement()
+        reducer, agreement = Reducer(), Agreement()
         if self.sharding.count > 1:
-            shards = ShardSum(network, loss, self.sharding, self.group, feed.has_parts)
+            reducer = ShardReducer(network, loss, self.sharding, self.group, feed.has_parts)
             agreement = SharedAgreement(self.group, self.sharding)
         if self.sharding.count > 1 and any(layer.synchronized for layer in network.walk()):
             self._connect_layers(feed)
         training = TrainingStep(
-            network, loss, self.optimizer, feed, totals, self.graph, self.transforms, shards, agreement
+            network, loss, self.optimizer, feed, totals, self.graph, self.transforms, reducer, agreement
         )
         run = Run(training, self.epochs, self._settings(training), agreement=agreement)
         if train.has_one_class_each:
             run.guess = np.bincount(train.labels).max() / len(train)
         if self.saved is not None:
             self.saved.restore(run)
-        return run, validation
+        return run, validator
 
     def _connect_layers(self, feed: Feed) -> None:
         """Let layers with ``sync=True`` exchange their moments; ArgumentError if they cannot."""
@@ -136,8 +136,8 @@ class PreparedRun:
         """Let the layers compute for this process alone again."""
         self.network.context.link.peers = None
 
-    def _make_validation(self, loss: Loss) -> Validation | None:
-        """The validation on this process's shards of the validation set."""
+    def _make_validator(self, loss: Loss) -> Validator | None:
+        """What evaluates this process's shards of the validation set; None if there is none."""
         data = self.validation
         if data is None:
             return None
@@ -148,7 +148,7 @@ class PreparedRun:
             if size
         }
         totals = Totals(self.network, loss, self.metrics, data.has_accuracy, self.sharding.count)
-        return Validation(self.network, loss, feeds, totals, self.graph)
+        return Validator(self.network, loss, feeds, totals, self.graph)
 
     def _describe_data(self) -> None:
         """Let the network keep the classes of the training set, and how its images are prepared."""

@@ -11,7 +11,7 @@ from cnn.network import Network
 from cnn.saving.weights import TRAINING
 from cnn.support.origin import call
 from cnn.training.distributed.agreement import Agreement, Wish
-from cnn.training.distributed.shards import WholeBatch
+from cnn.training.distributed.reducer import Reducer
 from cnn.training.gradients import Accumulation, GradientTransform
 from cnn.training.losses import Loss
 from cnn.training.metrics import ShardTotals, Totals
@@ -34,7 +34,7 @@ class TrainingStep:
         totals: Totals,
         graph: bool = True,
         transforms: Sequence[GradientTransform] = (),
-        shards: WholeBatch | None = None,
+        reducer: Reducer | None = None,
         agreement: Agreement | None = None,
     ) -> None:
         self.network = network
@@ -46,14 +46,14 @@ class TrainingStep:
         for transform in transforms:
             transform.build(network)
         self.accumulation = Accumulation(network) if feed.has_parts else None
-        self.shards = shards or WholeBatch()
+        self.reducer = reducer or Reducer()
         self._agreement = agreement or Agreement()
         self.run = recordable(
             partial(
-                take_step, network, loss, optimizer, feed, totals, transforms, self.accumulation, self.shards
+                take_step, network, loss, optimizer, feed, totals, transforms, self.accumulation, self.reducer
             )
         )
-        self._graph = graph and self.shards.is_recordable
+        self._graph = graph and self.reducer.is_recordable
         self._repeated: Callable[[], None] = self.run
         self.failure: str | None = None
         """Why the device could not record the step; None if it could, or has not tried."""
@@ -116,12 +116,12 @@ def take_step(
     totals: Totals,
     transforms: Sequence[GradientTransform],
     accumulation: Accumulation | None,
-    shards: WholeBatch,
+    reducer: Reducer,
 ) -> None:
     """One training step on the current batch of ``feed``: the gradients of its shards, and the update."""
-    shards.begin(feed.size)
+    reducer.begin(feed.size)
     for shard in feed.shards:
-        shards.begin_shard(shard)
+        reducer.begin_shard(shard)
         divisor = loss.begin_batch(feed.size)
         for number, size in enumerate(shard.sizes):
             x, targets = feed.gather(size)
@@ -131,8 +131,8 @@ def take_step(
                 accumulation.add(size, is_first=number == 0)
         if accumulation and shard.sizes:
             accumulation.finish()
-        shards.add(shard)
-    shards.finish(feed)
+        reducer.add(shard)
+    reducer.finish(feed)
     loss.finish_batch(network.flat.grad)
     update(network, optimizer, feed.rate, transforms)
 

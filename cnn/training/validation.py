@@ -11,7 +11,7 @@ from cnn.training.metrics import Totals
 from cnn.training.run import Run
 
 
-class Validation:
+class Validator:
     """Evaluates the validation set of a training run, with what the device recorded in earlier epochs.
 
     ``feeds`` has the batches of each of this process's shards, and ``totals`` the sums of all shards.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.exchange import to_host
+from backends.interoperability import to_host
 from cnn.data.dataset import Dataset
 from cnn.data.preprocessing import Preprocessing
 from cnn.data.samples import picked

@@ -139,7 +139,7 @@ def require_device(arguments: argparse.Namespace) -> None:
         raise ArgumentError(
             f"--tf32 is about products of float32: leave it out with --dtype {arguments.dtype}"
         )
-    backends.get(arguments.device).require_dtype(arguments.dtype)
+    backends.get(arguments.device).require_support(arguments.dtype)
 
 
 def require_places(arguments: argparse.Namespace) -> list[str]:

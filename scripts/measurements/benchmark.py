@@ -21,7 +21,7 @@ def measure(
     if tf32 and device == "cpu":
         raise Skipped("TF32 is for products on a GPU")
     if dtype != "float32" and device == "cpu":
-        raise Skipped(f"networks of {dtype} are for a GPU")
+        raise Skipped(f"networks in {dtype} are for a GPU")
     absent = why_absent(device)
     if absent and compiled:
         raise Skipped(absent)

@@ -18,7 +18,7 @@ WHAT_FOR = {
     "torch": "to compare with PyTorch",
     "threadpoolctl": "to compare the GPU with the CPU",
     "numba": "to compare the GPU with the CPU's compiled kernels",
-    "ml_dtypes": "for networks of bfloat16",
+    "ml_dtypes": "for networks in bfloat16",
     "hypothesis": "for the tests of kernels with random arguments",
 }  # packages that some parts use
 

@@ -10,7 +10,7 @@ import pytest
 from helpers.fake_cupy import FakePool, fake_cupy
 from helpers.standin import StandInBackend
 
-import backends
+from backends import registry
 from backends.cuda import capture, diagnosis
 from backends.cuda.backend import CudaBackend
 
@@ -20,7 +20,7 @@ def machine(monkeypatch):
     """``machine(packages, driver, cupy)`` makes this look like a machine where just these are installed."""
     for variable in ("CNN_DEVICE", "CUDA_VISIBLE_DEVICES", "CUPY_TF32"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(backends, "_made", {})
+    monkeypatch.setattr(registry, "_made", {})
     monkeypatch.setattr(capture, "_belongings", weakref.WeakSet())
     monkeypatch.setattr(capture, "_retired", deque())
     monkeypatch.setattr(FakePool, "taken", Counter())

@@ -186,7 +186,9 @@ class TestFailure:
             step()
 
         repeat = gpu.graph(counted, [counter])
-        with pytest.warns(RuntimeWarning, match=f"the work goes on without a CUDA graph: .*{reason}") as said:
+        with pytest.warns(
+            RuntimeWarning, match=f"the step runs without a CUDA graph, which is slower: .*{reason}"
+        ) as said:
             repeat()
         repeat()
         notes = [each for each in said if issubclass(each.category, RuntimeWarning)]
@@ -264,7 +266,7 @@ class TestMemory:
     def test_of_a_step_that_cannot_be_recorded(self, gpu, cublas, streams, failing, taken, call):
         for _ in range(3):
             repeat = gpu.graph(failing(ValueError("no"), call))
-            with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
+            with pytest.warns(RuntimeWarning, match="runs without a CUDA graph"):
                 repeat()
             assert taken() == 0
         assert number(cublas, "created").value == number(cublas, "destroyed").value
@@ -281,7 +283,7 @@ class TestMemory:
             if errors:
                 raise ExceptionGroup("both", errors)
 
-        with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
+        with pytest.warns(RuntimeWarning, match="runs without a CUDA graph"):
             gpu.graph(step)()
         assert taken() == 0
 
@@ -295,7 +297,7 @@ class TestMemory:
     def test_of_a_recording_that_breaks(self, gpu, cublas, streams, taken, monkeypatch, broken):
         monkeypatch.setattr(capture if broken == "_load" else FakeStream, broken, refused)
         repeat = gpu.graph(lambda: gpu.zeros(100, "float32"))
-        with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
+        with pytest.warns(RuntimeWarning, match="runs without a CUDA graph"):
             repeat()
         assert taken() == 0
 
@@ -334,7 +336,7 @@ class TestMemory:
                 kept[:] = [gpu.zeros(100_000, "float32")]
                 refused()
 
-        with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph"):
+        with pytest.warns(RuntimeWarning, match="runs without a CUDA graph"):
             gpu.graph(step)()
         assert taken() == gpu.memory()["used"] - 30 == 400_000
         kept.clear()
@@ -426,7 +428,7 @@ def test_memory_that_runs_out_while_recording_only_costs_the_graph(gpu, cublas, 
         if FakeStream.current:
             raise OutOfMemoryError(1 << 30, 0)
 
-    with pytest.warns(RuntimeWarning, match=r"goes on without .*1\.0 GB were requested and 60 B are free"):
+    with pytest.warns(RuntimeWarning, match=r"runs without .*1\.0 GB were requested and 60 B are free"):
         gpu.graph(step)()
 
 

@@ -9,6 +9,7 @@ import pytest
 from helpers.fake_cupy import CUDARuntimeError, DynamicLibNotFoundError, fake_cupy, raiser, wrong_gemm
 
 import backends
+from backends import registry
 from backends.cuda import backend
 from backends.cuda.backend import CudaBackend
 
@@ -91,13 +92,13 @@ class TestDiagnosis:
             (
                 "cupy-cuda12x",
                 11040,
-                "the NVIDIA driver is too old, it supports CUDA 11.4 and CuPy needs CUDA 12: "
+                "the NVIDIA driver is too old (it supports CUDA 11.4, and CuPy needs CUDA 12): "
                 "update the driver, and check with nvidia-smi",
             ),
             (
                 "cupy-cuda13x",
                 12040,
-                "the NVIDIA driver is too old, it supports CUDA 12.4 and CuPy needs CUDA 13: "
+                "the NVIDIA driver is too old (it supports CUDA 12.4, and CuPy needs CUDA 13): "
                 f"update the driver, and check with nvidia-smi; or run {PIP} uninstall -y cupy-cuda13x, "
                 f'then {PIP} install "cupy-cuda12x[ctk]"',
             ),
@@ -115,8 +116,8 @@ class TestDiagnosis:
         assert sentence(CudaBackend) == "the NVIDIA driver finds no GPU: check with nvidia-smi"
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
         assert sentence(CudaBackend) == (
-            "no CUDA device is visible, CUDA_VISIBLE_DEVICES is '-1': "
-            "run unset CUDA_VISIBLE_DEVICES, and check with nvidia-smi"
+            "no CUDA device is visible, because CUDA_VISIBLE_DEVICES is '-1': "
+            "run `unset CUDA_VISIBLE_DEVICES`, and check with nvidia-smi"
         )
 
     def test_driver_that_does_not_start(self, machine):
@@ -133,7 +134,7 @@ class TestDiagnosis:
         )
         machine(["cupy-cuda13x"], 13000, cupy)
         assert sentence(CudaBackend) == (
-            f"cuda:0 is too old for CuPy's CUDA: run {PIP} uninstall -y cupy-cuda13x, "
+            f"cuda:0 is too old for the CUDA version of this CuPy: run {PIP} uninstall -y cupy-cuda13x, "
             f'then {PIP} install "cupy-cuda12x[ctk]"'
         )
 
@@ -186,8 +187,8 @@ class TestDiagnosis:
     def test_wrong_product_is_no_device(self, machine):
         machine(["cupy-cuda12x"], 12040, fake_cupy(gemm=wrong_gemm))
         assert sentence(CudaBackend) == (
-            "cuda:0 computes wrong results, a small product gave [[21.0, 57.0], [57.0, 201.0]] instead of "
-            "[[20.0, 56.0], [56.0, 200.0]]: check the GPU with nvidia-smi"
+            "cuda:0 computes wrong results (a small product gave [[21.0, 57.0], [57.0, 201.0]] instead of "
+            "[[20.0, 56.0], [56.0, 200.0]]): check the GPU with nvidia-smi"
         )
 
     def test_signal_without_cublas_is_told_when_it_is_asked_for(self, gpu, monkeypatch, tmp_path):
@@ -203,7 +204,7 @@ class TestDiagnosis:
         )
 
     def test_this_machine_as_it_is_has_a_device_or_a_way_to_get_one(self, monkeypatch):
-        monkeypatch.setattr(backends, "_made", {})
+        monkeypatch.setattr(registry, "_made", {})
         devices = backends.available()
         assert ("cuda:0" in devices) != ("cuda" in devices)
         said = str(devices.get("cuda", "nothing to run"))

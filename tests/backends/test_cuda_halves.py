@@ -1,4 +1,4 @@
-"""The CUDA kernels on activations of 16 bits: computed in float32 and rounded once, in as many launches."""
+"""The CUDA kernels on 16-bit activations: computed in float32 and rounded once, in as many launches."""
 
 import inspect
 
@@ -13,8 +13,8 @@ from helpers.standin import StandInBackend, counters
 import backends
 from backends.cuda.kernels import convolution
 from backends.cuda.launch import FOLDER, Launcher
+from backends.dtypes import is_half
 from backends.kernels.contract import Kernels
-from backends.kernels.halves import is_half
 from backends.kernels.losses import LossKernels
 from backends.kernels.updates import UpdateKernels
 from cnn.selftest.calls import Call, calls
@@ -26,12 +26,12 @@ SMALLEST = 2.0**-24  # of float16, in which the spaces between small numbers do 
 
 ACTIVATIONS = {"x", "y", "dy", "dx", "out", "addend", "addend_grad", "out_weight"}
 DOUBLES = {"drawn", "table"}  # in every network
-WIDE = {  # kernels that get float32 only, or one of the others in a network of 16 bits
+WIDE = {  # kernels that get float32 only, or one of the others in a mixed-precision network
     *(set(vars(LossKernels)) | set(vars(UpdateKernels))),
     *("next_batch", "draw", "mix_targets", "mix_batch", "track", "matmul", "copy", "clear"),
 }
 COMPOSED = {"conv2d_activate", "conv2d_max_pool2d", "conv2d_epilogue_grad", "conv2d_moments"}
-"""These also round what lies between the kernels that they are composed of."""
+"""These also round the intermediate results of the kernels that they are composed of."""
 
 SMALL = 20_000  # numbers
 

@@ -34,7 +34,7 @@ KERNELS = {
     for concept, source in sources().items()
 }
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")  # Turing, Ampere, Hopper, Blackwell
-BUILDS = [  # losses and updates get float32 in networks of 16 bits
+BUILDS = [  # losses and updates get float32 in mixed-precision networks
     (concept, dtype)
     for concept in KERNELS
     for dtype in NUMBERS
@@ -279,7 +279,7 @@ def test_what_no_gpu_takes_is_refused_by_name(blocks, threads, shared, said):
     launcher = Launcher(StandInBackend("portable"))
     with pytest.raises(backends.ArgumentError) as refused:
         launcher.grid("tanh_grad", np.dtype("float32"), blocks, threads, (), shared)
-    assert str(refused.value) == f"the kernel tanh_grad would need {said}: use the portable kernels"
+    assert str(refused.value) == f'the kernel tanh_grad would need {said}: use kernels="portable"'
 
 
 @host_cuda.needed
@@ -311,7 +311,7 @@ def test_kernels_that_cannot_be_compiled_are_told_from_other_trouble(name, raise
         device.kernels.tanh_grad(*(device.asarray(np.ones(3)) for _ in range(3)))
     if raised is backends.DeviceUnavailable:
         said = "standin:0 cannot use the compiled kernels (nvrtc: error: invalid value)"
-        assert str(told.value) == f"{said}: use the portable kernels"
+        assert str(told.value) == f'{said}: use kernels="portable"'
 
 
 class TestTheStandInForCuda:

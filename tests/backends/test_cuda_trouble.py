@@ -217,11 +217,12 @@ class TestAtTheStart:
 
     def test_a_device_that_is_full_already(self, machine):
         assert self.refused(machine, CUBLASError("CUBLAS_STATUS_ALLOC_FAILED")) == (
-            "cuda:0 has no memory for a small computation, 60 B are free: see its processes with nvidia-smi"
+            "cuda:0 has too little memory for a small computation (60 B are free): run nvidia-smi to see "
+            "which processes use it"
         )
         assert (
             backends.get("auto").reason
-            == "no CUDA: cuda:0 has no memory for a small computation, 60 B are free"
+            == "no CUDA: cuda:0 has too little memory for a small computation (60 B are free)"
         )
 
     def test_a_device_that_others_have_to_themselves(self, machine):
@@ -244,8 +245,8 @@ class TestAtTheStart:
         with pytest.raises(DeviceUnavailable) as caught:
             require_capability("cuda:0", capability)
         assert str(caught.value) == (
-            f"cuda:0 has compute capability {said}, the compiled kernels need 7.5 or later: "
-            "use the portable kernels"
+            f"cuda:0 has compute capability {said}, but the compiled kernels need 7.5 or later: "
+            'use kernels="portable"'
         )
 
     def test_there_auto_takes_the_portable_kernels_and_says_why(self, machine, monkeypatch):
@@ -254,7 +255,7 @@ class TestAtTheStart:
         gpu = CudaBackend(0)
         assert gpu.kernels.name == "portable"
         assert gpu.describe()["slower_than_it_could"].startswith("cuda:0 has compute capability 6.1")
-        with pytest.raises(DeviceUnavailable, match="use the portable kernels"):
+        with pytest.raises(DeviceUnavailable, match='use kernels="portable"'):
             CudaBackend(0, kernels="compiled")
 
     @pytest.mark.parametrize("capability", ["75", "90", "100", "120"])

@@ -1,4 +1,4 @@
-"""Arrays of 16 bits in kernels: computed in float32 and rounded once, on the stand-in device."""
+"""16-bit arrays in kernels: computed in float32 and rounded once, on the stand-in device."""
 
 import sys
 
@@ -128,23 +128,23 @@ class TestProducts:
 class TestDtypes:
     def test_the_cpu_refuses_16_bits_in_a_sentence(self, dtype):
         with pytest.raises(backends.ArgumentError) as caught:
-            backends.get("cpu").require_dtype(dtype)
+            backends.get("cpu").require_support(dtype)
         assert str(caught.value) == (
             f'dtype "{dtype}" is computed on CUDA GPUs only: use dtype="float32" on cpu'
         )
 
     def test_a_gpu_takes_them(self, gpu, device, dtype):
-        gpu.require_dtype(dtype)
-        device.require_dtype(dtype)
+        gpu.require_support(dtype)
+        device.require_support(dtype)
 
     @pytest.mark.parametrize("wide", ["float32", "float64"])
     def test_every_device_takes_32_and_64_bits(self, gpu, device, wide):
         for each in (gpu, device, backends.get("cpu")):
-            each.require_dtype(wide)
+            each.require_support(wide)
 
     def test_bfloat16_needs_ml_dtypes_and_float16_does_not(self, device, monkeypatch):
         monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-        device.require_dtype("float16")
+        device.require_support("float16")
         with pytest.raises(backends.ArgumentError, match="ml_dtypes is needed for bfloat16") as caught:
-            device.require_dtype("bfloat16")
+            device.require_support("bfloat16")
         assert "-m pip install" in str(caught.value)

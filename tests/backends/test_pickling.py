@@ -11,6 +11,7 @@ from helpers.fake_cupy import fake_cupy
 
 import backends
 import cnn
+from backends import registry
 from backends.errors import Notice
 from cnn.support.errors import ArgumentError, DataError, ShapeError
 
@@ -184,13 +185,13 @@ class TestDevices:
         assert sent(network).backend is network.backend
         expected, kept = network.predict(IMAGES), pickle.dumps(network)
         machine(["cupy-cuda12x"], 13000, fake_cupy(1))
-        backends._made.clear()
+        registry._made.clear()
         with pytest.warns(
             Notice, match="cuda:1 with portable kernels cannot be used .* takes cuda:0 instead: cuda:1 "
         ):
             assert pickle.loads(kept).backend.name == "cuda:0"
         machine()
-        backends._made.clear()
+        registry._made.clear()
         with pytest.warns(Notice, match="takes cpu instead: CuPy is not installed"):
             twin = pickle.loads(kept)
         assert (twin.backend.name, twin.backend.kernels.name) == ("cpu", "portable")

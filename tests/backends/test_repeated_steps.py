@@ -183,7 +183,7 @@ def test_another_number_of_threads_is_a_reason_to_record_again(replayed):
     for _ in range(4):
         step.repeat()
     before = len(replayed)
-    with backends.limit_threads(1 if threads.count() > 1 else threads.available_cores()):
+    with threads.limit_threads(1 if threads.count() > 1 else threads.available_cores()):
         step.repeat()
     assert len(replayed) == before
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 import backends
 import cnn
-from backends import DeviceUnavailable
+from backends import DeviceUnavailable, registry
 from backends.cpu.threads import available_cores
 from cnn.cli.signals import StopOnSignal
 from cnn.runs.folder import RunFolder
@@ -28,7 +28,7 @@ from cnn.runs.report.record import RunRecord
 from cnn.saving.weights import weights_in
 from cnn.training.checkpoints import SavedTraining
 from cnn.training.run import Run
-from cnn.training.validation import Validation
+from cnn.training.validation import Validator
 
 HANG_UP = getattr(signal, "SIGHUP", signal.SIGTERM)
 SMALL = ("--model", "notebook", "--kernels", "portable", "--batch-size", 16, "--epochs", 4, "--no-report")
@@ -384,7 +384,7 @@ class TestElsewhere:
         def missing(self):
             raise DeviceUnavailable("there is no Numba: pip install numba")
 
-        monkeypatch.setattr(backends, "_made", {})
+        monkeypatch.setattr(registry, "_made", {})
         monkeypatch.setattr(backends.CpuBackend, "compiled_kernels", missing)
         self.config(kernels="compiled")
         code, _, err = command("train", "--resume", "run", "--no-report")
@@ -448,10 +448,10 @@ class TestBestWeights:
     @pytest.fixture
     def trained(self, train, monkeypatch):
         """What a run answers that got worse after its second epoch."""
-        evaluate, losses = Validation.result, iter([0.5, 0.25, 0.75, 0.25, 0.2, 0.3])
-        monkeypatch.setattr(Validation, "result", lambda *a: {**evaluate(*a), "loss": next(losses)})
+        evaluate, losses = Validator.result, iter([0.5, 0.25, 0.75, 0.25, 0.2, 0.3])
+        monkeypatch.setattr(Validator, "result", lambda *a: {**evaluate(*a), "loss": next(losses)})
         answer = train("run", "--validation", 0.25, "--json")
-        monkeypatch.setattr(Validation, "result", evaluate)
+        monkeypatch.setattr(Validator, "result", evaluate)
         return json.loads(answer[1])
 
     def figures(self, path, data):
@@ -468,8 +468,8 @@ class TestBestWeights:
         )
 
     def test_more_epochs_may_find_better_ones(self, trained, command, monkeypatch):
-        evaluate, losses = Validation.result, iter([0.3, 0.2])
-        monkeypatch.setattr(Validation, "result", lambda *a: {**evaluate(*a), "loss": next(losses)})
+        evaluate, losses = Validator.result, iter([0.3, 0.2])
+        monkeypatch.setattr(Validator, "result", lambda *a: {**evaluate(*a), "loss": next(losses)})
         _, out, _ = command("train", "--resume", "run", "--epochs", 6, "--no-report")
         assert out.splitlines()[0].endswith("; weights: the best, of epoch 6")
 

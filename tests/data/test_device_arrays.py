@@ -1,4 +1,4 @@
-"""Data sets whose images lie on the network's device: they stay there, and mean the same as on the host."""
+"""Data sets whose images are on the network's device: they stay there, and mean the same as on the host."""
 
 import pickle
 import re
@@ -11,7 +11,7 @@ from helpers.standin import Array
 
 import backends
 import cnn
-from backends.exchange import to_host
+from backends.interoperability import to_host
 from cnn.data import Dataset
 from cnn.data.notes import notes_on
 from cnn.inspection.attribution import occlusion, saliency
@@ -57,7 +57,7 @@ def equal(one, other):
 
 
 def same(one, other):
-    """Asserts that two data sets are equal, wherever they lie."""
+    """Asserts that two data sets are equal, wherever they are."""
     assert repr(one) == repr(other)
     assert one.classes == other.classes
     assert one.fingerprint == other.fingerprint
@@ -263,7 +263,7 @@ class TestChecks:
 
     def test_a_network_elsewhere_refuses_them(self, standin):
         net, data = network("cpu"), Dataset(standin.asarray(BYTES), LABELS)
-        refused = "the images lie on standin:0, the network on cpu: build the network there, or give images"
+        refused = "the images are on standin:0, the network is on cpu: build the network there, or give"
         for use in (
             lambda: net.predict(data.images),
             lambda: cnn.fit(net, data),
@@ -275,7 +275,7 @@ class TestChecks:
 
     def test_they_cannot_be_streamed(self, standin):
         data = Dataset(standin.asarray(BYTES), LABELS)
-        with pytest.raises(ArgumentError, match="stream is True, but the data lie on standin:0 already"):
+        with pytest.raises(ArgumentError, match="stream is True, but the data are on standin:0 already"):
             cnn.fit(network(standin), data, stream=True)
 
     def test_room_for_a_copy_is_not_needed(self, standin):

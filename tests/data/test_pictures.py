@@ -23,7 +23,7 @@ from PIL import Image
 
 
 def write_png_16(path, pixels):
-    """A PNG of 16 bits for each of 2 to 4 channels, which Pillow does not write."""
+    """A 16-bit PNG for each of 2 to 4 channels, which Pillow does not write."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

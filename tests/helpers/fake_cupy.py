@@ -64,7 +64,7 @@ class FakeDevice:
 
 
 class FakeArray(np.ndarray):
-    """Host memory that says it lies on the device that was current when it was made."""
+    """Host memory that says it is on the device that was current when it was made."""
 
     def __array_finalize__(self, parent):
         self.index = parent.index if isinstance(parent, FakeArray) else FakeDevice.current

@@ -1,6 +1,6 @@
-"""Arrays of libraries that are not installed, known only by the protocols of exchange.
+"""Arrays of libraries that are not installed, known only by their protocols for sharing memory.
 
-Their memory is the host's, whatever device they say it lies on, so that a stand-in for a GPU can take them.
+Their memory is the host's, whatever device they say it is on, so that a stand-in for a GPU can take them.
 """
 
 from types import SimpleNamespace

@@ -103,7 +103,7 @@ class Breaks(Wrong):
     [
         (WrongGradient, "gradients agree with finite differences", "gradient of input is off by 5.0e-01"),
         (WritesIntoItsInput, "input and dy are not written to", "input is written to"),
-        (ChangesTheDtype, "the dtype is kept", "output is float64 in a network of float32"),
+        (ChangesTheDtype, "the dtype is kept", "output is float64 in a float32 network"),
         (Adds, "gradients are written, not added", "is off by"),
         (MixesSamples, "the result does not depend on how the batch is cut", "is off by"),
         (Breaks, "a batch of one sample works", "IndexError: out of bounds"),

@@ -237,7 +237,7 @@ def test_the_page_says_what_is_in_bfloat16():
     results = make_results(dtype="bfloat16")
     text = page.make_page(results, bench_peers.command(parse("--dtype", "bfloat16")), None, Path("peers.md"))
     assert "Activations and products are in bfloat16" in text
-    assert "driver CUDA 12.9, networks of bfloat16; Linux" in text
+    assert "driver CUDA 12.9, networks in bfloat16; Linux" in text
     assert "python scripts/benchmarks/bench_peers.py --device cuda --dtype bfloat16\n" in text
     assert "Everything is in float32" not in text
     assert "TF32" not in text
@@ -264,7 +264,7 @@ def test_tf32_may_be_further_apart(tf32, what):
 
 @pytest.fixture
 def in_software(monkeypatch):
-    """Little data; networks of bfloat16 are on the stand-in device, and others on the CPU."""
+    """Little data; networks in bfloat16 are on the stand-in device, and others on the CPU."""
     pytest.importorskip("ml_dtypes")
     devices = {"float32": backends.get("cpu", "portable"), "bfloat16": StandInBackend("portable")}
     monkeypatch.setattr(Setting, "backend", lambda setting, kernels: devices[setting.dtype])

@@ -32,8 +32,7 @@ ALLOWED = {
         "cnn.training.preparation",
         "cnn.inspection.memory",
     ): "if memory runs out, the error names a batch size that fits",
-    ("backends.backend", "backends"): "a pickled device is looked up by its name",
-    ("backends.exchange", "backends"): "the device that an array lies on is looked up",
+    ("backends.backend", "backends.registry"): "a pickled device is looked up by its name",
 }
 """Imports inside of functions that reach up or close a circle, each with its reason."""
 

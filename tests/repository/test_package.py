@@ -22,7 +22,7 @@ MNIST = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-lab
 
 
 def python(*arguments: str, path: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run this Python on the CPU, with the packages that lie in ``path`` before all others."""
+    """Run this Python on the CPU, with the packages in ``path`` before all others."""
     settings = {"PYTHONPATH": str(path), "CNN_DEVICE": "cpu", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=os.environ | settings, capture_output=True, text=True
@@ -143,7 +143,7 @@ except ImportError:  # there is no Numba
         "from backends.cpu.compiled.kernel_cache import stamp\n"
         "from backends.cpu.compiled import products; print(stamp(products.__name__).hex())"
     )
-    if found[3]:  # the kernels are the same code wherever it lies, so they are cached together
+    if found[3]:  # the kernels are the same code wherever it is, so they are cached together
         assert found[3] == python("-c", code, path=installed, cwd=tmp_path).stdout.strip()
 
 

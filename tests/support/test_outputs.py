@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import backends
+from backends import registry
 from cnn import comparison
 from cnn.cli import output
 from cnn.comparison.setups import setups
@@ -123,7 +124,7 @@ def test_without_numba_the_sets_that_there_are_are_compared(monkeypatch):
         raise backends.DeviceUnavailable("the compiled kernels need Numba")
 
     monkeypatch.setattr(backends.CpuBackend, "compiled_kernels", missing)
-    monkeypatch.setattr(backends, "_made", {})
+    monkeypatch.setattr(registry, "_made", {})
     found = setups(["cpu"])
     assert {setup.backend.kernels.name for setup in found} == {"portable", "signal"}
     assert "Numba" in found[0].backend.slower

@@ -7,11 +7,11 @@ from helpers.standin import StandInBackend
 
 import backends
 import cnn
+from backends.dtypes import HALVES
 from cnn.training.checkpoints import SavedTraining
 from cnn.training.step import compute_gradients
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
-HALVES = ("bfloat16", "float16")
 RANDOM = np.random.default_rng(0)
 DATA = cnn.data.Dataset(RANDOM.integers(0, 256, (70, 1, 10, 10), dtype=np.uint8), RANDOM.integers(0, 4, 70))
 

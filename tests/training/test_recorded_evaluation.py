@@ -166,7 +166,7 @@ class Stubborn(Layer):
 
 
 def test_a_layer_that_cannot_be_recorded_gives_one_note_in_training_and_right_results():
-    with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph") as said:
+    with pytest.warns(RuntimeWarning, match="runs without a CUDA graph") as said:
         found = fitted(network(Stubborn()), 3)
     assert len(said) == 1
     with warnings.catch_warnings():
@@ -175,7 +175,7 @@ def test_a_layer_that_cannot_be_recorded_gives_one_note_in_training_and_right_re
 
 
 def test_a_layer_that_cannot_be_recorded_gives_one_note_in_an_evaluation_and_right_results():
-    with pytest.warns(RuntimeWarning, match="goes on without a CUDA graph") as said:
+    with pytest.warns(RuntimeWarning, match="runs without a CUDA graph") as said:
         found = cnn.evaluate(network(Stubborn()), DATA, batch_size=16)
     assert len(said) == 1
     assert found == cnn.evaluate(network(), DATA, batch_size=16)

@@ -16,7 +16,7 @@ from PIL import Image
 
 import backends
 import cnn
-from backends import DeviceLost, OutOfMemory
+from backends import DeviceLost, OutOfMemory, registry
 from cnn.data.feed import Feed
 
 KEPT = "`cnn train --resume run` resumes from the end of epoch 1"
@@ -27,8 +27,8 @@ NONE_KEPT = "there is no checkpoint yet, `cnn train --resume run` starts from th
 def device(monkeypatch):
     """The device that the command finds, whatever it asks for."""
     device = StandInBackend("portable")
-    monkeypatch.setattr(backends, "_made", {})
-    monkeypatch.setattr(backends, "_make", lambda *_: device)
+    monkeypatch.setattr(registry, "_made", {})
+    monkeypatch.setattr(registry, "_make", lambda *_: device)
     return device
 
 
@@ -153,6 +153,7 @@ class TestCommand:
 ENDING = """
 import sys, threading, time
 import backends, cnn.cli
+from backends import registry
 from helpers.standin import Array, StandInBackend
 
 def fail(*_, **__):
@@ -164,7 +165,7 @@ def fail(*_, **__):
 
 device = StandInBackend()
 device.name, device.asarray = "cuda:0", fail
-backends._make = lambda *_: device
+registry._make = lambda *_: device
 sys.argv = ["cnn", "gradcheck", "--device", "cuda"]
 print("printed before")
 cnn.cli.main()
@@ -200,15 +201,15 @@ class TestEnd:
     @pytest.fixture
     def process(self, command, monkeypatch):
         """The command as if this process were all its own, on a GPU that ``fails``."""
-        on_cpu = backends._make
+        on_cpu = registry._make
 
         def run(fails, *arguments):
             device = StandInBackend("portable")
             device.name, device.asarray = "cuda:0", fails
             with monkeypatch.context() as patch:
-                patch.setattr(backends, "_made", {})
+                patch.setattr(registry, "_made", {})
                 patch.setattr(
-                    backends, "_make", lambda name, *more: on_cpu(name, *more) if name == "cpu" else device
+                    registry, "_make", lambda name, *more: on_cpu(name, *more) if name == "cpu" else device
                 )
                 patch.setattr(sys.stdout, "fileno", lambda: 1)
                 return command(*arguments)

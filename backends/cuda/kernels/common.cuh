@@ -1,11 +1,16 @@
 // What all sources share. A source is compiled for one dtype of activations and of the operands of products,
 // NUMBER: float, double, float16 or bfloat16. REAL is what kernels compute in, and the dtype of all other
-// arrays: float for numbers of 16 bits, else NUMBER.
+// arrays: float for 16-bit numbers, else NUMBER.
 //
 // Arrays are contiguous and batch last: x (C, H, W, N), y (O, OH, OW, N), weight (O, C, KH, KW). Adjacent
 // threads process adjacent images or, at batch 1, adjacent columns, so their memory accesses are adjacent.
 // Sums do not use atomics, so the same input gives the same bits. The caller makes sure that an array has
 // fewer than 2^31 elements.
+//
+// The comment above a kernel says how it is launched: "Blocks: threads for n" means as many blocks of 256 threads
+// as n threads need, "Blocks: (a, b)" means b rows of a blocks (row_of_blocks gives the row), and "shared" is the
+// shared memory of each block. "null: none" or "null: not needed" says what a null pointer means; other pointers
+// are never null.
 //
 // Nothing is included and all shared memory is dynamic, so the same source can be compiled by NVRTC, by nvcc
 // and, with a header that replaces CUDA, by a host compiler.
@@ -24,7 +29,7 @@ __device__ unsigned short bits_of_float16(float value) {
 }
 #endif
 
-// Numbers of 16 bits, which become float in every sum or product. A float is rounded to the nearest of them,
+// 16-bit numbers, which become float in every sum or product. A float is rounded to the nearest of them,
 // halfway to the even one; what is too large becomes infinite, and NaN stays NaN.
 struct float16 {
     unsigned short bits;

@@ -2,14 +2,12 @@
 
 from math import prod
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from backends.cuda.launch import COUNTABLE, THREADS, Launcher, ceil_div
 from backends.kernels.base import KernelSet
 from backends.kernels.functions import FUNCTIONS, Function
-from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
 from backends.memory import Array, Device, Shape
 
@@ -29,7 +27,6 @@ class Launching(KernelSet):
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         self._launch = Launcher(device)
-        self._samplings: WeakKeyDictionary[Sampling, dict[Any, tuple[Array, Array]]] = WeakKeyDictionary()
 
     @property
     def compile_seconds(self) -> float:  # type: ignore[override]

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -10,13 +11,17 @@ from backends.kernels.covering import covering
 from backends.kernels.portable import PortableKernels
 from backends.kernels.sampling import Sampling
 from backends.kernels.window import Window
-from backends.memory import Array, Shape
+from backends.memory import Array, Device, Shape
 
 POOLING = np.dtype([*((name, np.int32) for name in ("C", "H", "W", "OH", "OW", "N")), *WINDOW])
 
 
 class CompiledPoolingKernels(Launching, PortableKernels, records_launches=True):
     """Max pooling, and resampling, which average pooling is made of."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self._samplings: WeakKeyDictionary[Sampling, dict[Any, tuple[Array, Array]]] = WeakKeyDictionary()
 
     @covering(BYTES, masters=())
     def max_pool2d(self, x: Array, out: Array, winner: Array | None, window: Window) -> None:

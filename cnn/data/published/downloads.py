@@ -54,7 +54,7 @@ class Published:
 
     @property
     def is_here(self) -> bool:
-        """Whether all files lie in the cache, in their sizes; :meth:`fetch` verifies them."""
+        """Whether all files are in the cache, in their sizes; :meth:`fetch` verifies them."""
         paths = [(cache_folder() / self.name / file.name, file.size) for file in self.files]
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 

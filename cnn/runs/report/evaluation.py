@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.exchange import to_host
+from backends.interoperability import to_host
 from backends.memory import Array
 from cnn.data import Dataset
 from cnn.data.inference import answers as outputs

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.exchange import as_array, to_host
+from backends.interoperability import as_array, to_host
 from backends.memory import Array
 from cnn.data.checked import as_images
 from cnn.data.dataset import Dataset
@@ -53,8 +53,8 @@ def export(
     Parameters
     ----------
     network : Network
-        A built network. Weights are written in float32, or in int8 if there is a ``calibration``. A network
-        of 16 bits is exported as its copy in float32.
+        A built network. Weights are written in float32, or in int8 if there is a ``calibration``. A
+        mixed-precision network is exported as its copy in float32.
     path : str or Path
         A file in an existing folder. The names in the code begin with the file's name. The same network
         always gives the same bytes.

@@ -9,7 +9,7 @@ IN_PLACE = {
     "activate", "prelu", "scale_and_shift", "multiply", "normalize", "softmax", "log_softmax", "reshape",
     "add",
 }  # fmt: skip
-"""Operations whose output may lie where their first input lies."""
+"""Operations whose output may be where their first input is."""
 OUTPUT = None  # the place of the program's output, which is the caller's array
 
 

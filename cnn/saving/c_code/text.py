@@ -75,7 +75,7 @@ class Code:
         self._current.append(f"{function}({', '.join(map(literal, arguments))});")
 
     def copy(self, source: str, value: Value, offset: int = 0, count: int | None = None) -> None:
-        """Add a copy of numbers to a place in ``value``, unless they lie there already."""
+        """Add a copy of numbers to a place in ``value``, unless they are there already."""
         place = self.address(value)
         place = f"{place} + {offset}" if offset else place
         if place != source:

@@ -19,7 +19,7 @@ def middle(first: int, stop: int) -> int:
 
 
 def nodes(own: range, shards: int) -> list[Node]:
-    """The largest subtrees over ``shards`` that lie in the range ``own``, in their order."""
+    """The largest subtrees over ``shards`` that are in the range ``own``, in their order."""
     return list(_inside(own, 0, shards))
 
 

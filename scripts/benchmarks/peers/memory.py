@@ -33,7 +33,7 @@ def growth(setting: Setting, name: str) -> int | None:
 
 
 def resident_bytes() -> int:
-    """What of this process lies in memory now."""
+    """What of this process is in memory now."""
     return backends.get("cpu").memory()["used"]
 
 

@@ -141,7 +141,7 @@ def machine_line(results: Results) -> str:
         tf32 = f"products of float32 {'with' if device['tf32'] else 'without'} TF32"
         hardware = (
             f"{device['gpu']}, compute capability {device['compute_capability']}, driver {device['driver']}, "
-            f"{tf32 if results.dtype == 'float32' else f'networks of {results.dtype}'}"
+            f"{tf32 if results.dtype == 'float32' else f'networks in {results.dtype}'}"
         )
         numpy = {"CuPy": f"{device['cupy']} with {device['runtime']}", "NumPy": device["numpy"]}
     else:

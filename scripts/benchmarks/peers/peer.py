@@ -19,7 +19,7 @@ class Peer(ABC):
 
     @abstractmethod
     def infer(self) -> Any:
-        """The output for the first batch, which lies ready as floats."""
+        """The output for the first batch, which is ready as floats."""
 
     @abstractmethod
     def probabilities(self) -> Any:

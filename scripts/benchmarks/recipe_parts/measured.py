@@ -70,7 +70,7 @@ def find_backend(config: Config) -> Backend:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """All settings but the seed; of a path only the name, since files may lie elsewhere."""
+    """All settings but the seed; of a path only the name, since files may be elsewhere."""
     values = {name: value for name, value in asdict(config).items() if name != "seed"}
     return {name: without_folder(value) for name, value in values.items()}
 

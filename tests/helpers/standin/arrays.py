@@ -241,7 +241,7 @@ class Array:
     def __format__(self, specification: str) -> str:
         return format(self.get(), specification)
 
-    # exchange with other libraries, which find a GPU's memory
+    # shared with other libraries, which find a GPU's memory
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return CUDA

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backends import exchange
+from backends import interoperability
 from backends.backend import Backend, Timer
 from backends.cpu.backend import CpuTimer
 from backends.errors import DeviceLost
@@ -64,7 +64,7 @@ class StandInBackend(Backend):
         return special
 
     def asarray(self, host: Any, dtype: Any = None, out: Array | None = None) -> Array:
-        host = host if isinstance(host, Array) else exchange.as_array(host)
+        host = host if isinstance(host, Array) else interoperability.as_array(host)
         if isinstance(host, Array):
             with self.active():
                 if out is None:
@@ -173,7 +173,7 @@ class StandInBackend(Backend):
 
 
 def _multiply_halves(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool) -> None:
-    """The product of matrices of 16 bits, which is summed in float32 and rounded once."""
+    """The product of 16-bit matrices, which is summed in float32 and rounded once."""
     with np.errstate(all="ignore"):  # a device does not warn
         product = np.matmul(a.astype(np.float32), b.astype(np.float32))
         out[...] = product + out.astype(np.float32) if accumulate else product

@@ -31,7 +31,7 @@ PROBE = """<script>onload = () => {
 
 @pytest.fixture(scope="module")
 def folder(finished, tmp_path_factory):
-    """Where the page of the finished run lies."""
+    """Where the page of the finished run is."""
     return write_report(finished[0], tmp_path_factory.mktemp("page")).page.parent
 
 

@@ -460,7 +460,7 @@ class TestSeveralRuns:
 
 class TestCommand:
     @pytest.fixture
-    def report(self, command, run):  # in the folder that the run lies in
+    def report(self, command, run):  # in the folder that the run is in
         return partial(command, "report")
 
     def test_it_prints_where_the_page_is(self, report, run):

@@ -10,7 +10,7 @@ from helpers.foreign_arrays import CPU, CUDA, Interface, Tensor, memory_by_dlpac
 import backends
 from backends import ArgumentError, DeviceLost
 from backends.cuda.backend import CudaBackend
-from backends.exchange import as_array
+from backends.interoperability import as_array
 
 PINNED, METAL = 3, 8  # DLPack's numbers of devices
 
@@ -103,7 +103,7 @@ class TestOnTheDevice:
         np.full(1 << 16, 4.0)  # in freed memory, if it was freed
         assert (standin.to_host(x) == 3).all()
 
-    def test_cupy_shares_it_on_the_gpu_that_it_lies_on(self, machine):
+    def test_cupy_shares_it_on_the_gpu_that_it_is_on(self, machine):
         machine(["cupy-cuda12x"], 13000, fake_cupy(2))
         gpu, memory = CudaBackend(1), numbers()
         x = gpu.asarray(Tensor(memory, (CUDA, 1)))

@@ -1,4 +1,4 @@
-"""Files of networks of 16 bits have float32, and a device without 16 bits computes in float32."""
+"""Files of mixed-precision networks have float32, and a device without 16 bits computes in float32."""
 
 import json
 

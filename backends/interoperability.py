@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from backends.backend import Backend
 from backends.errors import ArgumentError, DeviceLost, DeviceUnavailable, OutOfMemory
 from backends.memory import Array
+from backends.registry import named, owner
 from backends.text import first_line
 
 _HOST, _CUDA = (1, 3, 11), (2, 13)  # DLPack's numbers for memory: CPU, pinned by CUDA, by ROCm; GPU, managed
@@ -22,8 +24,23 @@ _DTYPES = {
 }
 
 
+def of(array: Array) -> Backend:
+    """The backend that ``array`` is on.
+
+    It is an array of NumPy, CuPy, or a library with ``__dlpack__`` or ``__cuda_array_interface__``.
+    Raises ArgumentError for anything else, and for an array on a device that cannot be used.
+    """
+    found = shared(array)
+    backend = None if found is None else owner(found)
+    if backend is None:
+        raise ArgumentError(
+            f"no backend owns a {type(array).__name__}: expected an array, as of NumPy, CuPy, PyTorch or JAX"
+        )
+    return backend
+
+
 def as_array(values: Any, name: str = "array") -> Array:
-    """``values`` as an array of NumPy, or of the device that they lie on.
+    """``values`` as an array of NumPy, or of the device that they are on.
 
     An array of any library shares its memory with the result; everything else is converted as by
     ``numpy.asarray``. ArgumentError as :func:`shared`.
@@ -38,7 +55,7 @@ def host_array(values: Any, name: str = "array") -> Any:
     if on_host(array):
         return array
     raise ArgumentError(
-        f"{name}: it is on {_owner(array).name}, expected an array on the host: give "
+        f"{name}: it is on {of(array).name}, expected an array on the host: give "
         f"backends.of({name}).to_host({name})"
     )
 
@@ -50,7 +67,7 @@ def on_host(array: object) -> bool:
 
 def to_host(array: Array) -> Any:
     """A NumPy array as it is, or a copy of an array on a device."""
-    return array if on_host(array) else _owner(array).to_host(array)
+    return array if on_host(array) else of(array).to_host(array)
 
 
 def shared(values: Any, name: str = "array") -> Array | None:
@@ -60,7 +77,7 @@ def shared(values: Any, name: str = "array") -> Array | None:
     Raises ArgumentError, whose message begins with ``name``, for numbers that NumPy does not have, such as
     bfloat16, for a tensor that requires grad, and for memory that cannot be used here.
     """
-    if on_host(values) or _owner(values) is not None:
+    if on_host(values) or owner(values) is not None:
         return values
     has_dlpack = hasattr(values, "__dlpack_device__")
     if not has_dlpack and not hasattr(values, "__cuda_array_interface__"):
@@ -79,12 +96,6 @@ def shared(values: Any, name: str = "array") -> Array | None:
                 f"{name}: it is on {device}, expected the host or a CUDA GPU: copy it to the host first"
             )
         return _on_gpu(values, f"cuda:{index}", name, has_dlpack)
-
-
-def _owner(array: Any) -> Any:
-    import backends
-
-    return backends.owner(array)
 
 
 def _place(values: Any) -> tuple[int, int]:
@@ -114,10 +125,8 @@ def _converted(values: Any, name: str) -> Any:
 
 def _on_gpu(values: Any, device: str, name: str, has_dlpack: bool) -> Array:
     """An array on a GPU as one of CuPy; the work that was queued before on its stream comes first."""
-    import backends
-
     try:
-        backend = backends.named(device)
+        backend = named(device)
     except DeviceUnavailable as error:
         raise ArgumentError(
             f"{name}: it is on {device}, which cannot be used here ({error.cause}): copy it to the host first"

@@ -14,7 +14,7 @@ from cnn.data.sharding import Shard, Sharding
 from cnn.support import random
 from cnn.training.distributed import Communicator, tree
 from cnn.training.distributed.exchange import Exchange
-from cnn.training.distributed.shards import ShardSum
+from cnn.training.distributed.reducer import ShardReducer
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings
@@ -184,10 +184,10 @@ def small(*layers):
     return net
 
 
-class TestShardSum:
-    def shard_sum(self, net, shards):
+class TestShardReducer:
+    def reducer(self, net, shards):
         loss = SimpleNamespace(total=None)
-        return ShardSum(net, loss, Sharding.of(shards), Communicator(shards=shards), False)
+        return ShardReducer(net, loss, Sharding.of(shards), Communicator(shards=shards), False)
 
     @given(st.integers(2, 17), st.integers(1, 40))
     @settings(deadline=None, max_examples=50)
@@ -195,14 +195,14 @@ class TestShardSum:
         net = small(cnn.Flatten(), cnn.Dense(3))
         values = numbers(shards, net.flat.grad.size).astype(np.float64)
         batch = Batches(shards, samples)
-        added = self.shard_sum(net, shards)
+        reducer = self.reducer(net, shards)
         for _ in range(2):
-            added.begin(samples)
+            reducer.begin(samples)
             for shard in batch.shards:
-                added.begin_shard(shard)
+                reducer.begin_shard(shard)
                 net.flat.grad[...] = values[shard.number]  # for an empty shard, the one before it remains
-                added.add(shard)
-            added.finish(batch)
+                reducer.add(shard)
+            reducer.finish(batch)
         filled = [value * bool(shard.sizes) for value, shard in zip(values, batch.shards, strict=True)]
         np.testing.assert_array_equal(net.flat.grad, by_recursion(filled))
         assert batch.skipped == 0
@@ -211,31 +211,31 @@ class TestShardSum:
         net = small(cnn.BatchNorm2D(), cnn.Flatten(), cnn.Dense(3))
         mean, batches = net.statistics["0.running_mean"], net.statistics["0.num_batches_tracked"]
         mean[...], batches[...] = 10, 5
-        added, batch = self.shard_sum(net, 5), Batches(5, 4)
+        reducer, batch = self.reducer(net, 5), Batches(5, 4)
         assert [len(shard.sizes) for shard in batch.shards] == [0, 1, 1, 1, 1]
-        added.begin(4)
+        reducer.begin(4)
         for shard in batch.shards:
-            added.begin_shard(shard)
+            reducer.begin_shard(shard)
             assert (mean == 10).all()  # each shard starts with those from before the batch
             if shard.sizes:
                 mean += shard.number
                 batches += 1
-            added.add(shard)
-        added.finish(batch)
+            reducer.add(shard)
+        reducer.finish(batch)
         np.testing.assert_array_equal(mean, 10 + (1 + 2 + 3 + 4) / 4)
         assert batches == 6
 
     def test_there_are_no_more_vectors_than_the_tree_is_deep(self, monkeypatch):
         net = small(cnn.Flatten(), cnn.Dense(3))
-        added, batch, made = self.shard_sum(net, 16), Batches(16, 32), []
+        reducer, batch, made = self.reducer(net, 16), Batches(16, 32), []
         monkeypatch.setattr(
             CPU, "zeros", lambda size, dtype: made.append(size) or np.zeros(size, dtype=dtype)
         )
-        added.begin(32)
+        reducer.begin(32)
         for shard in batch.shards:
-            added.begin_shard(shard)
-            added.add(shard)
-        added.finish(batch)
+            reducer.begin_shard(shard)
+            reducer.add(shard)
+        reducer.finish(batch)
         assert made == [net.flat.grad.size] * 4
 
 

@@ -1,4 +1,4 @@
-"""What the shards of a batch add up to: the gradient, and what else a shard leaves behind."""
+"""Reduces the shards of a batch to the batch's gradient, and to what else a shard leaves behind."""
 
 from math import prod
 from typing import NamedTuple
@@ -20,13 +20,16 @@ class Subtree(NamedTuple):
     shards: int
 
 
-class WholeBatch:
-    """A batch that is not cut into shards: after the backward pass, its gradient is complete."""
+class Reducer:
+    """What a step does with the shards of a batch: nothing, because this batch is not cut into shards.
+
+    After the backward pass, its gradient is complete.
+    """
 
     size = 0
     """The length of the vector that the processes add up."""
     is_recordable = True
-    """Whether the device can record a step that adds up the shards."""
+    """Whether the device can record a step that reduces its shards."""
 
     def begin(self, samples: int) -> None:
         """Begin a batch of so many samples."""
@@ -41,7 +44,7 @@ class WholeBatch:
         """Let the network and the loss have the sum over the shards of all processes."""
 
 
-class ShardSum(WholeBatch):
+class ShardReducer(Reducer):
     """Adds up the shards of a batch, in an order that does not depend on the number of processes.
 
     Each shard has one vector: [gradient | change of the running statistics | sum of the weights of a weighted
