@@ -8,6 +8,7 @@ from typing import Any
 from backends.memory import Array, Device, Shape
 
 BOUNDARY = 256  # bytes, on which every array begins
+MOST_VIEWS = 1000  # of a chunk that are remembered
 Gap = tuple[int, int]  # from, up to
 
 
@@ -29,7 +30,7 @@ class Chunk:
         self.storage = device.empty(size, device.xp.uint8)
         self.address = device.address(self.storage)
         self.places: list[Place] = []  # in the order of their addresses
-        self._arrays: dict[Any, Array] = {}
+        self._views: dict[Any, Array] = {}
 
     def gaps(self) -> Iterator[Gap]:
         """What no array has, in the order of the addresses."""
@@ -43,10 +44,12 @@ class Chunk:
 
     def take(self, start: int, size: int, shape: Shape, dtype: Any) -> Place:
         """A place in a gap for an array of ``size`` bytes, rounded up."""
-        array = self._arrays.get((start, shape))
+        array = self._views.get((start, shape))
         if array is None:
+            if len(self._views) == MOST_VIEWS:
+                self._views.clear()
             numbers = self.storage[start : start + prod(shape) * dtype.itemsize]
-            array = self._arrays[start, shape] = numbers.view(dtype).reshape(shape)
+            array = self._views[start, shape] = numbers.view(dtype).reshape(shape)
         place = Place(self, start, size, array)
         after = sum(other.start < start for other in self.places)
         self.places.insert(after, place)
@@ -72,11 +75,11 @@ class Arena:
         self._passed: list[Place] = []  # between layers
 
     def clear(self, kept: Array) -> None:
-        """Free all arrays but ``kept``."""
+        """Free all arrays but ``kept``, which stays until the next call."""
         place = self._find(kept)
         for chunk in self._chunks:
             chunk.places = [each for each in chunk.places if each is place]
-        self._passed = [each for each in self._passed if each is place]
+        self._passed = []
 
     def reserve(self, size: int, kept: Array) -> None:
         """Have ``size`` bytes in one piece, unless arrays have owners; ``kept`` may be passed on still."""
@@ -108,7 +111,7 @@ class Arena:
             self.free(place)
 
     def like(self, array: Array, shape: Shape) -> Array:
-        """An array that is valid until another one is made of a third; ``array`` is, too."""
+        """An array to pass on; it and ``array`` are valid until the next call with another array."""
         before = self._find(array)
         self._pass([place for place in self._passed if place is before])
         place = self._placed(shape, lambda gaps: min(reversed(gaps), key=_length)[1] - self._size(shape))

@@ -75,11 +75,17 @@ class TestOutputs:
         arena.clear(other)
         assert arena.device.address(arena.allocate((64,)).array) == arena.device.address(place.array)
 
-    def test_clearing_spares_one_array(self, arena):
-        places = [arena.allocate((64,)) for _ in range(3)]
-        arena.clear(places[1].array)
+    @pytest.mark.parametrize("passed", [True, False])
+    def test_clearing_spares_one_array(self, arena, passed):
+        arrays = [arena.allocate((64,)).array for _ in range(3)]
+        if passed:
+            arrays[1] = arena.like(arrays[0], (64,))
+        arena.clear(arrays[1])
+        dy = arrays[0]
         for _ in range(3):
-            assert not overlap(arena, arena.allocate((64,)).array, places[1].array)
+            assert not overlap(arena, arena.allocate((64,)).array, arrays[1])
+            dy = arena.like(dy, (64,))
+            assert not overlap(arena, dy, arrays[1])
 
 
 class TestWhatIsPassedOn:
@@ -118,6 +124,14 @@ class TestWhatIsPassedOn:
 
 
 class TestMemory:
+    def test_the_same_place_is_the_same_array_again_and_few_are_remembered(self, arena):
+        x, outside = arena.device.zeros(1, "float32"), arena.device.zeros(1, "float32")
+        arena.reserve(100_000, outside)
+        assert arena.like(x, (8, 8)) is arena.like(x, (8, 8))
+        for size in range(1, 3000):
+            assert arena.like(x, (size,)).shape == (size,)
+        assert sum(len(chunk._views) for chunk in arena._chunks) <= 1000
+
     def test_a_step_repeated_allocates_nothing_and_has_the_same_places(self, arena):
         outside = arena.device.zeros(1, "float32")
 
