@@ -92,8 +92,9 @@ class Arena:
 
     def release(self) -> None:
         """Free the memory; the next array allocates it again."""
+        if self._chunks:  # else nothing has moved
+            self.device.allocations += 1
         self._chunks, self._passed = [], []
-        self.device.allocations += 1
 
     def allocate(self, shape: Shape) -> Place:
         """The place of an array that is valid until it is freed."""
@@ -195,7 +196,6 @@ class Arena:
 
     def _add(self, size: int) -> Chunk:
         self._chunks.append(Chunk(self.device, size))
-        self.device.allocations += 1
         return self._chunks[-1]
 
 
