@@ -73,6 +73,10 @@ class Device(ABC):
             return self.xp.empty(size, dtype=dtype)
 
     @abstractmethod
+    def address(self, array: Array) -> int:
+        """Where in memory ``array`` begins."""
+
+    @abstractmethod
     def take(self, array: Array, indices: Array, out: Array) -> Array:
         """``out`` = the rows ``array[indices]``; the caller has checked the indices."""
 
@@ -115,7 +119,6 @@ class Buffer:
         self.device = device
         self.dtype = dtype
         self._storage: Array = None
-        self._owner: Array = None  # of its memory: the base of all views
         self._view: Array = None
 
     def view(self, shape: Shape) -> Array:
@@ -125,18 +128,13 @@ class Buffer:
             if self._storage is None or self._storage.size < size:
                 self.release()  # before its successor is made
                 self._storage = self.device.empty(size, self.dtype)
-                self._owner = self._storage if self._storage.base is None else self._storage.base
             self._view = self._storage[:size].reshape(shape)
         return self._view
 
     def release(self) -> None:
         """Free the memory; the next view allocates it again."""
-        self._storage = self._owner = self._view = None
+        self._storage = self._view = None
         self.device.allocations += 1
-
-    def holds(self, array: Array) -> bool:
-        """Whether ``array`` is a view of this buffer."""
-        return self._storage is not None and array.base is self._owner
 
 
 class Buffers:
@@ -153,35 +151,6 @@ class Buffers:
         if buffer is None:
             buffer = self._buffers[name, dtype] = Buffer(self.device, dtype or self.dtype)
         return buffer.view(shape)
-
-
-class Scratch:
-    """What a network's layers share for numbers that nobody needs to keep.
-
-    Two buffers are passed between the layers. Others have a name and a level: layers with branches hold
-    numbers there while their branches run, whose own levels are higher.
-    """
-
-    def __init__(self, device: Device, dtype: Any) -> None:
-        self._pair = Buffer(device, dtype), Buffer(device, dtype)
-        self._held: dict[tuple[str, int], Buffer] = {}
-
-    def like(self, array: Array, shape: Shape) -> Array:
-        """Room for ``shape`` in the buffer that ``array`` is not in."""
-        first, second = self._pair
-        return second.view(shape) if first.holds(array) else first.view(shape)
-
-    def held(self, name: str, level: int, shape: Shape) -> Array:
-        """Room for ``shape`` that no layer of a higher level writes into."""
-        if (name, level) not in self._held:
-            first, _ = self._pair
-            self._held[name, level] = Buffer(first.device, first.dtype)
-        return self._held[name, level].view(shape)
-
-    def release(self) -> None:
-        """Free the memory of all buffers; the next use allocates it again."""
-        for buffer in (*self._pair, *self._held.values()):
-            buffer.release()
 
 
 def temporaries(device: Device, *parts: tuple[Shape, Any]) -> list[Array]:

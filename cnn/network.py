@@ -8,8 +8,9 @@ import numpy as np
 
 import backends
 from backends import Backend
+from backends.arena import Arena
 from backends.interoperability import on_host
-from backends.memory import Array, Scratch, Shape
+from backends.memory import Array, Shape
 from cnn.data.augmentation import views
 from cnn.data.checked import as_class_names, as_images, channels_last_advice, looks_channels_last
 from cnn.data.feed import Feed
@@ -20,6 +21,7 @@ from cnn.layers.description import describe
 from cnn.layers.draws import Draws
 from cnn.layers.freezing import Freezable
 from cnn.layers.layer import Context, Parameter
+from cnn.layers.planning import inference_bytes, training_bytes
 from cnn.support import random
 from cnn.support.arguments import flag, instance, shape, shown, whole
 from cnn.support.dtypes import dtype_on, require_dtype
@@ -118,13 +120,18 @@ class Network(Freezable):
             return super().forward(x, training)
         self._check("input", x, self.input_shape)
         with self.backend.active():
+            arena, batch = self.context.arena, x.shape[-1]
             if training:
                 self._batch = 0  # if a layer raises an error, backward must not be called
+                arena.clear(x)
+            size = training_bytes(self, batch) if training else inference_bytes(self, batch)
+            arena.reserve(size, x)
             self.round_weights()
-            y = self.output_of(super().forward(x.astype(self.dtype, copy=False), training), training)
+            y = super().forward(x.astype(self.dtype, copy=False), training)
             if training:
-                self._batch = x.shape[-1]
-            return y
+                arena.keep(y)  # also after the backward pass
+                self._batch = batch
+            return self.output_of(y, training)
 
     def round_weights(self) -> None:
         """Round the weights to the 16-bit operands of products; does nothing in float32 and float64."""
@@ -150,6 +157,7 @@ class Network(Freezable):
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         """Write all gradients for the latest training forward; -> the input's, valid until the next call.
 
+        Each needs a training forward of its own, because gradients take the place of what that has kept.
         Without ``input_grad``, the layers before the first one with parameters skip their part.
         """
         if not self.is_root:
@@ -157,12 +165,17 @@ class Network(Freezable):
             return super().backward(dy, input_grad)
         self._check("gradient", dy, self.output_shape)
         if dy.shape[-1] != self._batch:
+            latest = f"the latest training forward had {self._batch}"
             raise ShapeError(
-                f"the gradient is for a batch of {dy.shape[-1]}, the latest training forward had "
-                f"{self._batch}: call forward(x, training=True) with the same batch first"
+                f"the gradient is for a batch of {dy.shape[-1]}, "
+                f"{latest if self._batch else 'there was no training forward since the latest backward'}: "
+                "call forward(x, training=True) with the same batch before each backward"
             )
+        self._batch = 0  # gradients take the place of what the forward kept
         with self.backend.active():
             dx = super().backward(self.output_gradient_of(dy), input_grad)
+            for layer in self.tree():
+                layer.free_output()
             return None if dx is None else self._in(self.master_dtype, dx, "gradient of the input")
 
     def predict(
@@ -275,8 +288,8 @@ class Network(Freezable):
         """
         backend = backends.get("cpu", "portable")
         try:
-            draws, scratch = Draws(backend, 0), Scratch(backend, "float32")
-            super().build(input_shape, Context(backend, "float32", scratch, draws, fuse=False))
+            draws, arena = Draws(backend, 0), Arena(backend, "float32")
+            super().build(input_shape, Context(backend, "float32", arena, draws, fuse=False))
             return sum(parameter.size for parameter in super().parameters.values())
         finally:
             self.unbuild()
@@ -444,8 +457,8 @@ class Network(Freezable):
         self.require_unbuilt()
         try:
             with backend.active():
-                scratch, draws = Scratch(backend, name), Draws(backend, seed)
-                super().build(input_shape, Context(backend, name, scratch, draws, fuse, winograd))
+                arena, draws = Arena(backend, name), Draws(backend, seed)
+                super().build(input_shape, Context(backend, name, arena, draws, fuse, winograd))
                 self._allocate(seed)
                 self._freeze_untrainable()
                 self.is_root, self._batch, self._seed = True, 0, seed

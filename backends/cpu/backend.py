@@ -61,6 +61,9 @@ class CpuBackend(Backend):
     def empty(self, size: int, dtype: Any) -> Array:
         return _aligned(np.empty, size, dtype)
 
+    def address(self, array: Array) -> int:
+        return int(array.__array_interface__["data"][0])
+
     def compiled_kernels(self) -> type[Kernels]:
         try:
             with needing("numba", "for the compiled kernels"):

@@ -125,6 +125,9 @@ class CudaBackend(Backend):
         with self.active():
             return self.xp.zeros(size, dtype=dtype)  # CuPy's allocations are aligned to 512 bytes
 
+    def address(self, array: Array) -> int:
+        return int(array.data.ptr)
+
     def matmul(self, a: Array, b: Array, out: Array, accumulate: bool = False) -> Array:
         """One cuBLAS call without copies, for matrices of floats with a contiguous axis."""
         require_product(a, b, out)

@@ -39,6 +39,11 @@ class Function:
     a: float = 0.0
     b: float = 0.0
 
+    @property
+    def keeps_slope(self) -> bool:
+        """Whether the slope at f(x) is that at x, so that gradients can be computed from the output."""
+        return self.name == "relu" or (self.name == "leaky_relu" and self.a > 0)
+
 
 RELU = Function("relu")
 

@@ -112,7 +112,7 @@ def _layer_work(layer: Layer, batch_size: int, backward: bool, input_grad: bool)
     x, y = (prod(shape) * batch_size * itemsize for shape in (layer.input_shape, layer.output_shape))
     parameters = sum(parameter.size for parameter in layer.parameters.values()) * itemsize
     flops = 2 * layer.multiply_adds * batch_size
-    winner = layer.kept_bytes * batch_size - y  # of max pooling; other layers keep only their output
+    winner = layer.kept_bytes * batch_size  # of max pooling; other layers keep only their output
     kept = winner or (x if parameters else y)  # read again by backward
     return Work(
         layer.label,

@@ -77,5 +77,5 @@ def with_fitting_batches(network: Any, feed: Feed, work: Callable[[], Result]) -
                 advice = "even a batch of 1 does not fit: use another device, or a smaller network"
                 raise out_of_memory(error, advice) from error
         gc.collect()  # the error's frames refer to arrays
-        network.context.scratch.release()
+        network.context.arena.release()
         feed.halve()

@@ -9,6 +9,7 @@ from cnn.data.dataset import Dataset
 from cnn.data.readers.mapped import mapping
 from cnn.data.sources import stored_dtype
 from cnn.inspection import summary
+from cnn.layers.planning import inference_bytes, training_bytes
 from cnn.layers.recomputation import is_recomputable, layers_of
 from cnn.network import EVALUATION_BATCH, Network
 from cnn.support.errors import OutOfMemory, out_of_memory
@@ -60,13 +61,7 @@ def memory(
     batch = min(batch_size, len(train))
     part = -(-batch // accumulate)
     largest_batch = max([part, *(min(EVALUATION_BATCH, len(part)) for part in tests)])
-    kept = _kept_bytes(network, recompute) * part
-    held: dict[Any, int] = {}
-    for layer in network.tree():
-        for name, size in layer.held_bytes(largest_batch if tests else 0, part).items():
-            held[name] = max(size, held.get(name, 0))
-    outputs = (prod(together[-1].output_shape) for together in network.walk_passes())
-    passed_on = 2 * max(outputs, default=0) * itemsize * largest_batch
+    outputs = training_bytes(network, part, recompute), inference_bytes(network, largest_batch)
     inputs = prod(train.shape) * itemsize * (part + largest_batch)
     vectors = len(optimizer.state_names) + 2 + (accumulate > 1)  # a change, a scratch vector and the sum
     return Memory(
@@ -75,24 +70,22 @@ def memory(
         parameters=summary.parameter_bytes(network),
         optimizer=vectors * network.flat.value.nbytes,
         guard=(1 + len(optimizer.state_names)) * network.flat.value.nbytes,
-        activations=kept + sum(held.values()) + passed_on + inputs,
+        activations=max(outputs) + _kept_bytes(network, recompute) * part + inputs,
         workspace=network.workspace_bytes(largest_batch, part) + _copies_bytes(network, largest_batch),
     )
 
 
 def _kept_bytes(network: Network, recompute: bool) -> int:
-    """Bytes that training keeps for one sample; blocks that are recomputed share what is inside them."""
-    itemsize = network.itemsize
+    """Bytes that training keeps for one sample besides outputs; blocks that are recomputed share them."""
     kept = 0
     shared: dict[int, int] = {}  # by the position in a block
     for each in network.passes:
-        sizes = {together[-1]: together[-1].kept_bytes for together in each.walk_passes()}
+        sizes = {layer: layer.kept_bytes for layer in layers_of(each)}
         if not (recompute and is_recomputable(each)):
             kept += sum(sizes.values())
             continue
-        kept += prod(each.in_one_pass[-1].output_shape) * itemsize
         for position, layer in enumerate(layers_of(each)):
-            shared[position] = max(shared.get(position, 0), sizes.get(layer, 0))
+            shared[position] = max(shared.get(position, 0), sizes[layer])
     return kept + sum(shared.values())
 
 

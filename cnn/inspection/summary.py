@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from backends.text import readable_bytes
+from cnn.layers.planning import training_bytes
 from cnn.support.terminal import print_table, write_line
 from cnn.support.text import dimensions
 
@@ -14,9 +15,17 @@ from cnn.support.text import dimensions
 def rows(network: Any) -> list[dict[str, Any]]:
     """One dict per layer. Multiply-adds and bytes are per image; bytes are those that training keeps.
 
-    Of layers that training computes in one pass only the output of the last one is kept.
+    Of layers that training computes in one pass only the output of the last one is kept, and that only if
+    the backward pass reads it.
     """
     network.require_built()
+    itemsize = network.itemsize
+    kept = set(network.kept_outputs())
+
+    def kept_bytes(layer: Any, together: tuple[Any, ...]) -> int:
+        has_output = layer is together[-1] and not kept.isdisjoint(together)
+        return int(layer.kept_bytes + prod(layer.output_shape) * itemsize * has_output)
+
     inference = {layer: together for together in network.walk_passes(training=False) for layer in together}
     return [
         {
@@ -25,7 +34,7 @@ def rows(network: Any) -> list[dict[str, Any]]:
             "parameters": sum(parameter.size for parameter in layer.own_parameters.values()),
             "trainable": layer.trainable,
             "multiply_adds": layer.multiply_adds,
-            "bytes": layer.kept_bytes if layer is together[-1] else 0,
+            "bytes": kept_bytes(layer, together),
             "in_one_pass": _paths(together),
             "in_one_pass_in_inference": _paths(inference[layer]),
             "adds_up_moments": _adds_up_moments(layer, inference[layer]),
@@ -48,9 +57,11 @@ def _adds_up_moments(layer: Any, together: tuple[Any, ...]) -> bool:
 
 
 def totals(network: Any) -> dict[str, int]:
-    """The totals of the network; bytes per image include the two arrays in which gradients are passed on."""
+    """The totals of the network; bytes per image include gradients that layers pass on.
+
+    These take the place of outputs that are not needed any more, so there are few.
+    """
     table = rows(network)
-    largest = max((prod(row["output_shape"]) for row in table), default=0)
     return {
         "parameters": sum(row["parameters"] for row in table),
         "trained_parameters": sum(
@@ -58,7 +69,7 @@ def totals(network: Any) -> dict[str, int]:
         ),
         "multiply_adds": sum(row["multiply_adds"] for row in table),
         "parameter_bytes": parameter_bytes(network),
-        "bytes_per_image": sum(row["bytes"] for row in table) + 2 * largest * network.itemsize,
+        "bytes_per_image": training_bytes(network, 1) + sum(layer.kept_bytes for layer in network.walk()),
     }
 
 

@@ -63,6 +63,7 @@ class ReLU(Activation):
     """``y = max(x, 0)``; the gradient at 0 is 0 (Nair & Hinton 2010)."""
 
     epilogue = "relu"
+    reads_input = False
 
     def __init__(self) -> None:
         """Take no arguments."""
@@ -80,6 +81,8 @@ class ReLU(Activation):
 
 class Tanh(Activation):
     """``y = tanh(x)``, without overflow at either end; ``dx = dy (1 - y^2)``."""
+
+    reads_input = False
 
     def __init__(self) -> None:
         """Take no arguments."""
@@ -103,6 +106,7 @@ class Softmax(Activation):
     """
 
     gives_probabilities = True
+    reads_input = False
 
     def __init__(self) -> None:
         """Take no arguments."""
@@ -120,6 +124,8 @@ class LogSoftmax(Activation):
     ``dx = dy - exp(y) sum(dy)``. As PyTorch's LogSoftmax(dim=1).
     """
 
+    reads_input = False
+
     def __init__(self) -> None:
         """Take no arguments."""
 
@@ -135,6 +141,8 @@ class LogSoftmax(Activation):
 
 class _Elementwise(Activation):
     """An activation from the table in :mod:`backends.kernels.functions`; the gradient needs ``x`` alone."""
+
+    reads_output = False
 
     def __init__(self) -> None:
         """Take no arguments."""
@@ -283,6 +291,8 @@ class PReLU(Layer):
     ShapeError
         When built on an input with another number of channels.
     """
+
+    reads_output = False
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, *, trainable: bool = True) -> None:
         self.trainable = trainable

@@ -12,6 +12,8 @@ class Rescale(Layer):
     ArgumentError for a factor that is 0 or less.
     """
 
+    reads_input = reads_output = False
+
     def __init__(self, factor: float) -> None:
         self.factor = number("Rescale: factor", factor)
         if not self.factor:
@@ -37,6 +39,8 @@ class PadChannels(Layer):
     shortcut without parameters of the residual networks for CIFAR-10 (He et al. 2016, option A). Raises
     ShapeError, when built, for an input with more channels.
     """
+
+    reads_input = reads_output = False
 
     def __init__(self, channels: int) -> None:
         self.channels = size("PadChannels: channels", channels)

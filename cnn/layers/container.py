@@ -97,11 +97,29 @@ def forward(layer: Layer, x: Array, training: bool) -> Array:
     """``layer.forward(x, training)``, in a form that a repeated step can record."""
     if layer.recordable:
         return layer.forward(x, training)
-    return graph.call(layer.forward, x, training)
+    return graph.call(_at_its_turn(layer, layer.forward), x, training)
 
 
 def backward(layer: Layer, dy: Array, input_grad: bool) -> Array | None:
-    """``layer.backward(dy, input_grad)``, in a form that a repeated step can record."""
+    """``layer.backward(dy, input_grad)``, in a form that a repeated step can record.
+
+    What training kept of the layer's outputs is not needed any more.
+    """
     if layer.recordable:
-        return layer.backward(dy, input_grad)
-    return graph.call(layer.backward, dy, input_grad)
+        dx = layer.backward(dy, input_grad)
+    else:
+        dx = graph.call(_at_its_turn(layer, layer.backward), dy, input_grad)
+    layer.free_output()
+    return dx
+
+
+def _at_its_turn(layer: Layer, method: Callable[..., Array | None]) -> Callable[..., Array | None]:
+    """The method for a repeated step, which finds the places of arrays as they are now."""
+    arena = layer.context.arena
+    state = arena.state
+
+    def call(*arguments: Any) -> Array | None:
+        arena.state = state
+        return method(*arguments)
+
+    return call

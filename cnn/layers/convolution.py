@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 from backends import Window
 from backends.kernels.window import Pair
@@ -52,6 +53,8 @@ class Conv2D(Weighted):
     ShapeError
         When built on an input that is no image, too small, or not divisible into groups.
     """
+
+    reads_output = False
 
     def __init__(
         self,
@@ -158,7 +161,7 @@ class Conv2D(Weighted):
         if not input_grad:
             return None
         seen_shape = self.input_shape if self.pad is None else self.pad.output_shape
-        dx = self.context.scratch.like(dy, (*seen_shape, dy.shape[-1]))
+        dx = self.context.arena.like(dy, (*seen_shape, dy.shape[-1]))
         self.backend.kernels.conv2d_grad_input(dy, self._weight.operand, dx, self.window, self.groups)
         return dx if self.pad is None else self.pad.backward(dx)
 
@@ -195,7 +198,8 @@ class Conv2D(Weighted):
 
     @property
     def kept_bytes(self) -> int:
-        return super().kept_bytes + (0 if self.pad is None else self.pad.kept_bytes)
+        seen = 0 if self.pad is None else prod(self.pad.output_shape)
+        return seen * self.itemsize
 
     @property
     def multiply_adds(self) -> int:

@@ -18,6 +18,8 @@ class Dense(Weighted):
     if not ``trainable``. Raises ShapeError when built on an image.
     """
 
+    reads_output = False
+
     def __init__(
         self, out_features: int, bias: bool = True, initializer: str = "he_normal", *, trainable: bool = True
     ) -> None:

@@ -19,6 +19,7 @@ class Dropout(Layer):
     """
 
     whole_channels = False
+    reads_input = reads_output = False
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = number(f"{type(self).__name__}: p", p, below=1)
@@ -30,7 +31,7 @@ class Dropout(Layer):
     def forward(self, x: Array, training: bool = False) -> Array:
         if not training:
             return x
-        y = self.buffer("y", x.shape)
+        y = self.output(x, training)
         self._drop(x, y)
         return y
 

@@ -16,6 +16,10 @@ class FusedConvolution(Fused):
         self.convolution, self.relu, self.pool = convolution, relu, pool
         self._weight, self._bias = self.parameters["weight"], self.parameters.get("bias")
 
+    @property
+    def reads_output(self) -> bool:  # type: ignore[override]
+        return self.relu is not None
+
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.last.output(x, training)
         winner = self.pool.winner(y) if training and self.pool is not None else None
@@ -67,7 +71,7 @@ class FusedDense(Fused):
         return y
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        grad = self.dense.context.scratch.like(dy, dy.shape)
+        grad = self.dense.context.arena.like(dy, dy.shape)
         sums = None if self._bias is None else self._bias.grad
         self.backend.kernels.relu_grad(dy, self._y, grad, sums)
         return self.dense.multiply_back(grad, input_grad)

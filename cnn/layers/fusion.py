@@ -34,6 +34,13 @@ class Fused(Layer):
     def walk_passes(self, training: bool = True) -> Iterator[tuple[Layer, ...]]:
         yield self.layers
 
+    def kept_outputs(self) -> Iterator[Layer]:
+        yield self.last
+
+    def free_output(self) -> None:
+        for layer in self.layers:
+            layer.free_output()
+
 
 class Joinable(Layer):
     """A layer that can end a residual block: it then adds the shortcut's output in its own pass."""
@@ -41,8 +48,14 @@ class Joinable(Layer):
     joins = True  # whether this one can
 
     @abstractmethod
-    def forward_joined(self, x: Array, training: bool, addend: Array, formula: Function | None) -> Array:
-        """The function ``formula`` of the sum of the output and ``addend``."""
+    def forward_joined(
+        self, x: Array, training: bool, addend: Array, formula: Function | None, addend_stays: bool
+    ) -> Array:
+        """The function ``formula`` of the sum of the output and ``addend``.
+
+        ``addend_stays``: whether the addend is valid until :meth:`backward_joined`. If not, ``formula`` is
+        None, or one that keeps the slope, and the output is valid until then.
+        """
 
     @abstractmethod
     def backward_joined(
@@ -162,16 +175,27 @@ class Folded(Fused, Joinable):
     def joins(self) -> bool:  # type: ignore[override]
         return joins(self._training[-1])
 
+    @property
+    def reads_input(self) -> bool:  # type: ignore[override]
+        return self._training[0].reads_input
+
+    @property
+    def reads_output(self) -> bool:  # type: ignore[override]
+        return self._training[-1].reads_output
+
     def forward(self, x: Array, training: bool = False) -> Array:
         if not training:
             return self._infer(x)
         return self._training[-1].forward(self._before_last(x), training)
 
-    def forward_joined(self, x: Array, training: bool, addend: Array, formula: Function | None) -> Array:
+    def forward_joined(
+        self, x: Array, training: bool, addend: Array, formula: Function | None, addend_stays: bool
+    ) -> Array:
         if training:
-            return self._training[-1].forward_joined(self._before_last(x), training, addend, formula)
+            before = self._before_last(x)
+            return self._training[-1].forward_joined(before, training, addend, formula, addend_stays)
         y = self._infer(x)
-        result = self._layer.context.scratch.like(y, y.shape)
+        result = self._layer.context.arena.like(y, y.shape)
         self.backend.kernels.add_activate(y, addend, formula, result)
         return result
 
@@ -229,6 +253,10 @@ class Folded(Fused, Joinable):
         for layer in self._training:
             yield from layer.walk_passes(training)
 
+    def kept_outputs(self) -> Iterator[Layer]:
+        for layer in self._training:
+            yield from layer.kept_outputs()
+
 
 def folded(layer: Weighted, normalization: Any) -> tuple[Array, Array]:
     """The weight and bias with which ``layer`` gives in inference what ``normalization`` makes of its output.
@@ -247,6 +275,21 @@ def folds_into(layer: Layer, following: Sequence[Layer]) -> bool:
     if not (layer.is_own and isinstance(layer, Weighted)):
         return False
     return find_epilogue(following, pools=False, pool_first=False).normalization is not None
+
+
+def is_dropped(layer: Layer, following: Layer) -> bool:
+    """Whether training needs the output of a pass only until the one that follows has read it."""
+    return not (reads_output(layer) or reads_input(following))
+
+
+def reads_input(layer: Layer) -> bool:
+    """Whether backward may read the input of the latest training forward."""
+    return layer.reads_input or not layer.is_own
+
+
+def reads_output(layer: Layer) -> bool:
+    """Whether backward may read the output of the latest training forward."""
+    return layer.reads_output or not layer.is_own
 
 
 def passes(layers: Sequence[Layer]) -> list[Layer]:

@@ -8,8 +8,9 @@ from math import prod
 from typing import Any
 
 from backends import Backend
+from backends.arena import Arena, Place
 from backends.kernels.functions import Function
-from backends.memory import Array, Buffers, Scratch, Shape
+from backends.memory import Array, Buffers, Shape
 from cnn.layers import initializers
 from cnn.layers.draws import Draws
 from cnn.layers.synchronized import Link
@@ -52,7 +53,7 @@ class Context:
 
     backend: Backend
     dtype: Any
-    scratch: Scratch
+    arena: Arena
     draws: Draws
     fuse: bool = True  # whether layers may be computed together in one pass
     winograd: bool = True  # whether kernels may use Winograd's algorithm
@@ -75,10 +76,11 @@ class Layer(Trainable):
     of the layer, never into their input or ``dy``, and gradients are overwritten, not added to. The
     constructor stores each argument under its own name. A layer object belongs to one place in one network.
 
-    The output of a training forward is valid until the next one. The outputs of inference and the gradients
-    of inputs are stored in buffers that all layers share: the layer that runs next can read them, and may
-    have overwritten them when it returns. A container that needs its input or ``dy``, or the output or the
-    gradient of one child, while another child runs must copy it.
+    The output of a training forward is valid until the backward pass of the layer has returned, or the next
+    training forward begins. After that, gradients take its place. The outputs of inference and the gradients
+    of inputs share memory: the layer that runs next can read them, and may have overwritten them when it
+    returns. A container that needs its input or ``dy``, or the output or the gradient of one child, while
+    another child runs must copy it, or hold it by ``with self.context.arena.holding(array):``.
     """
 
     built = False
@@ -87,6 +89,8 @@ class Layer(Trainable):
     gives_probabilities = False  # whether the outputs are not negative and add up to 1
     mixes_samples = False  # whether a sample's training output depends on the rest of the batch
     mixes_in_inference = False  # whether the same holds in inference
+    reads_input = True  # whether backward reads the input of the latest training forward
+    reads_output = True  # or its output
     synchronized = False  # whether training exchanges messages with other processes
     algorithm = ""  # by which large batches are computed, if summaries should say so
     epilogue: str | None = None  # the name under which a preceding layer can fuse this one, as "relu"
@@ -148,6 +152,7 @@ class Layer(Trainable):
         self.dtype, self.master_dtype = context.dtype, context.master_dtype
         self.input_shape = self.output_shape = input_shape
         self._buffers = Buffers(context.backend, context.dtype)
+        self._kept_output: Place | None = None  # of the output of the latest training forward
         self._own_parameters: dict[str, Parameter] = {}
         self._own_statistics: dict[str, Array] = {}
         return input_shape
@@ -206,8 +211,8 @@ class Layer(Trainable):
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes that training keeps for one sample."""
-        return prod(self.output_shape) * self.itemsize
+        """Bytes that training keeps for one sample besides the output."""
+        return 0
 
     @property
     def filters(self) -> Parameter | None:
@@ -221,12 +226,10 @@ class Layer(Trainable):
         """
         return 0
 
-    def held_bytes(self, batch: int, trained: int) -> dict[tuple[str, int], int]:
-        """Bytes of shared memory, by name and level, in which it holds arrays while layers inside it run.
-
-        The arguments are those of :meth:`workspace_bytes`.
-        """
-        return {}
+    def kept_outputs(self) -> Iterator["Layer"]:
+        """The layers whose outputs training keeps until the backward pass; the last is that of the output."""
+        if not self.is_view:
+            yield self
 
     def walk(self) -> Iterator["Layer"]:
         """This layer, or the layers inside it."""
@@ -298,13 +301,23 @@ class Layer(Trainable):
         self.backend.allocations += 1  # steps recorded before have the arrays of before
 
     def output(self, x: Array, training: bool) -> Array:
-        """Room for the output: the layer's own where training will need it again, else scratch."""
+        """An array for the output; in training, the layer owns it until :meth:`free_output`."""
         shape = (*self.output_shape, x.shape[-1])
-        return self.buffer("y", shape) if training else self.context.scratch.like(x, shape)
+        if not training:
+            return self.context.arena.like(x, shape)
+        self.free_output()
+        self._kept_output = self.context.arena.allocate(shape)
+        return self._kept_output.array
+
+    def free_output(self) -> None:
+        """Let others have the memory of the output of the latest training forward."""
+        if self._kept_output is not None:
+            self.context.arena.free(self._kept_output)
+            self._kept_output = None
 
     def input_gradient(self, dy: Array) -> Array:
-        """Room for the input's gradient, which lives until the layer before has used it."""
-        return self.context.scratch.like(dy, (*self.input_shape, dy.shape[-1]))
+        """An array for the input's gradient, which is valid until the layer before has used it."""
+        return self.context.arena.like(dy, (*self.input_shape, dy.shape[-1]))
 
     def __repr__(self) -> str:
         return f"{self.kind}({', '.join(f'{k}={v!r}' for k, v in self.config.items())})"

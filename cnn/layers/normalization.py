@@ -16,6 +16,7 @@ class _BatchNorm(Joinable):
     """What both batch normalizations share: everything but the input that they expect."""
 
     mixes_samples = True
+    reads_output = False
     expected: str
     axes: int
 
@@ -202,17 +203,22 @@ class _BatchNorm(Joinable):
             return FusedNormalization(self, following[0])
         return None
 
-    def forward_joined(self, x: Array, training: bool, addend: Array, formula: Function | None) -> Array:
+    def forward_joined(
+        self, x: Array, training: bool, addend: Array, formula: Function | None, addend_stays: bool
+    ) -> Array:
         y = self.output(x, training)
         self.normalize(x, y, training, formula, addend)
         if training:
-            self._addend = addend
+            self._y, self._addend = y, addend if addend_stays else None
         return y
 
     def backward_joined(
         self, dy: Array, input_grad: bool, addend_grad: Array, formula: Function | None
     ) -> Array | None:
-        return self.differentiate(dy, input_grad, formula, self._addend, addend_grad)
+        if formula is None or self._addend is not None:
+            return self.differentiate(dy, input_grad, formula, self._addend, addend_grad)
+        self.backend.kernels.activate_grad(dy, self._y, formula, addend_grad)  # the slope at y is that at x
+        return self.differentiate(addend_grad, input_grad)
 
     def _values(self, name: str) -> tuple[Array | None, Array | None]:
         """The values, or the gradients, of weight and bias."""
@@ -281,6 +287,8 @@ class BatchNorm1D(_BatchNorm):
 class FusedNormalization(Fused):
     """Batch normalization with an activation. The result between them is not kept, but computed again."""
 
+    reads_output = False
+
     def __init__(self, normalization: _BatchNorm, activation: Layer) -> None:
         super().__init__(normalization, activation)
         self.normalization = normalization
@@ -303,6 +311,7 @@ class _GroupNormalization(Layer):
 
     groups: int
     eps: float
+    reads_output = False
 
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)

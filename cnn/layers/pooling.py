@@ -65,6 +65,7 @@ class MaxPool2D(_Pool2D):
     """
 
     epilogue = "max_pool2d"
+    reads_input = reads_output = False
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class MaxPool2D(_Pool2D):
 
     @property
     def kept_bytes(self) -> int:
-        return super().kept_bytes + prod(self.output_shape) * self._winner_type.itemsize
+        return prod(self.output_shape) * int(self._winner_type.itemsize)
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         border = border_bytes(self, self.input_shape, self.window, batch)

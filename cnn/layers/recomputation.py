@@ -6,36 +6,48 @@ This is activation checkpointing (Chen et al. 2016, "Training deep nets with sub
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from backends.memory import Buffer, Buffers
+from backends.arena import Place
+from backends.memory import Buffers
 from cnn.layers.fusion import Fused
 from cnn.layers.layer import Array, Layer
 
 
 class Recomputed(Fused):
-    """A block of layers that keeps its input and its output alone.
+    """A block of layers that keeps its input alone.
 
     Its backward runs the training forward again first, which gives the same bits: random numbers follow from
     counters that stay until the update. Statistics are changed by the first forward alone.
     """
 
+    reads_output = False
+
     def __init__(self, block: Layer) -> None:
         super().__init__(*block.in_one_pass)
         self.block = block
-        self._output = Buffer(self.backend, self.last.dtype)
+        self._kept: Place | None = None  # of the output
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        y = self.block.forward(x, training)
         if not training:
-            return y
+            return self.block.forward(x)
+        self.free_output()
         self._x = x
-        kept = self._output.view(y.shape)
-        self.backend.kernels.copy(y, kept)
-        return kept
+        self._kept = self.last.context.arena.allocate((*self.last.output_shape, x.shape[-1]))
+        self.backend.kernels.copy(self.block.forward(x, training), self._kept.array)
+        for layer in layers_of(self.block):
+            layer.free_output()
+        return self._kept.array
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
-        with self._recomputing():
-            self.block.forward(self._x, training=True)
-        return self.block.backward(dy, input_grad)
+        with self.last.context.arena.holding(dy):
+            with self._recomputing():
+                self.block.forward(self._x, training=True)
+            return self.block.backward(dy, input_grad)
+
+    def free_output(self) -> None:
+        super().free_output()
+        if self._kept is not None:
+            self.last.context.arena.free(self._kept)
+            self._kept = None
 
     @contextmanager
     def _recomputing(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ class Resampled(Layer):
 
     rows: Sampling
     columns: Sampling
+    reads_input = reads_output = False
 
     def forward(self, x: Array, training: bool = False) -> Array:
         y = self.output(x, training)

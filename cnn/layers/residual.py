@@ -6,9 +6,10 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+from backends.arena import Arena
 from backends.kernels.functions import Function
 from cnn.layers.container import Container, backward, forward, require_layers
-from cnn.layers.fusion import Fused, joins
+from cnn.layers.fusion import Fused, joins, reads_output
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.layers.sequential import Sequential
 from cnn.support.arguments import instance, shown
@@ -28,7 +29,7 @@ class Parallel(Container):
     that cannot be joined.
     """
 
-    _held_in_inference = "y"  # besides the input
+    reads_output = False
 
     def __init__(self, *branches: Layer, join: str = "add") -> None:
         self.branches = require_layers("Parallel", branches)
@@ -65,51 +66,40 @@ class Parallel(Container):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         kernels = self.backend.kernels
-        x = self._kept(x, "x", training)
-        shape = (*self.output_shape, x.shape[-1])
-        y = self.buffer("y", shape) if training else self._held("y", shape)
-        for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
-            output = forward(branch, x, training)
-            if self.join == "concatenate":
-                kernels.copy(output, y[part])
-            elif number == 0:
-                kernels.copy(output, y)
-            else:
-                kernels.add(y, output, y)
-        return y
-
-    def _kept(self, x: Array, name: str, training: bool) -> Array:
-        """``x``, or a copy in inference, where it is in scratch, which the branches write into."""
-        if training:
-            return x
-        kept = self._held(name, x.shape)
-        self.backend.kernels.copy(x, kept)
-        return kept
-
-    def _held(self, name: str, shape: Shape) -> Array:
-        """Room for ``shape``, in memory that all blocks of the same level share."""
-        return self.context.scratch.held(name, self.context.level, shape)
+        y = self.output(x, training)
+        with self._arena.holding(x, y):
+            for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
+                output = forward(branch, x, training)
+                if self.join == "concatenate":
+                    kernels.copy(output, y[part])
+                elif number == 0:
+                    kernels.copy(output, y)
+                else:
+                    kernels.add(y, output, y)
+            return y if training else self._arena.pass_on(y)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         kernels = self.backend.kernels
-        kept = self._held("dy", dy.shape)  # the branches write into scratch, where dy may be
-        kernels.copy(dy, kept)
-        dx = self._held("dx", (*self.input_shape, dy.shape[-1])) if input_grad else None
-        for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
-            gradient = backward(branch, kept if self.join == "add" else kept[part], input_grad)
-            if dx is None:
-                continue
-            if number == 0:
-                kernels.copy(gradient, dx)
-            else:
-                kernels.add(dx, gradient, dx)
-        return dx
+        dx = self.input_gradient(dy) if input_grad else None
+        with self._arena.holding(dy, dx):
+            for number, (branch, part) in enumerate(zip(self.branches, self._parts, strict=True)):
+                gradient = backward(branch, dy if self.join == "add" else dy[part], input_grad)
+                if dx is None:
+                    continue
+                if number == 0:
+                    kernels.copy(gradient, dx)
+                else:
+                    kernels.add(dx, gradient, dx)
+            return None if dx is None else self._arena.pass_on(dx)
 
-    def held_bytes(self, batch: int, trained: int) -> dict[tuple[str, int], int]:
-        itemsize = self.itemsize
-        x, y = (prod(shape) * itemsize for shape in (self.input_shape, self.output_shape))
-        held = {"x": x * batch, self._held_in_inference: y * batch, "dx": x * trained, "dy": y * trained}
-        return {(name, self.context.level): size for name, size in held.items() if name}
+    @property
+    def _arena(self) -> Arena:
+        return self.context.arena
+
+    def kept_outputs(self) -> Iterator[Layer]:
+        for branch in self.branches:
+            yield from branch.kept_outputs()
+        yield self
 
     def fresh(self) -> "Parallel":
         return type(self)(*(branch.fresh() for branch in self.branches), join=self.join)
@@ -146,41 +136,59 @@ class Residual(Parallel):
     def config(self) -> dict[str, Any]:
         return {"layers": self.layers, "shortcut": self.shortcut}
 
-    @property
-    def _held_in_inference(self) -> str:  # type: ignore[override]
-        return "addend" if self.shortcut is not None else ""
-
     def forward(self, x: Array, training: bool = False, formula: Function | None = None) -> Array:
         """The sum, or if the layers end in one that joins, the function ``formula`` of it."""
         layers, shortcut = self.branches
-        x = self._kept(x, "x", training)
-        addend = forward(shortcut, x, training)
-        addend = addend if addend is x else self._kept(addend, "addend", training)
-        if joins(layers):
-            return layers.forward_joined(x, training, addend, formula)
-        output = forward(layers, x, training)
-        y = self.output(output, training)
-        self.backend.kernels.add(output, addend, y)
+        with self._arena.holding(x):
+            addend = forward(shortcut, x, training)
+            with self._arena.holding(addend):
+                if not joins(layers):
+                    output = forward(layers, x, training)
+                    y = self.output(output, training)
+                    self.backend.kernels.add(output, addend, y)
+                else:
+                    y = layers.forward_joined(x, training, addend, formula, self.addend_stays(formula))
+            if training and self._drops_addend(formula):
+                self._arena.free_array(addend)
         return y
+
+    def addend_stays(self, formula: Function | None) -> bool:
+        """Whether the shortcut's output is there in the backward pass: as the input, or because it has to."""
+        return self.shortcut is None or not (formula is None or formula.keeps_slope)
+
+    def _drops_addend(self, formula: Function | None) -> bool:
+        return not (self.addend_stays(formula) or reads_output(self.branches[1]))
 
     def backward(self, dy: Array, input_grad: bool = True, formula: Function | None = None) -> Array | None:
         layers, shortcut = self.branches
         wanted = input_grad or shortcut.is_trained
-        grad = self._held("dy", dy.shape)
-        if joins(layers):
-            along = layers.backward_joined(dy, wanted, grad, formula)
-        else:
-            self.backend.kernels.copy(dy, grad)  # from scratch, which the layers write into
-            along = backward(layers, dy, wanted)
-        if not input_grad:
-            return backward(shortcut, grad, False) if shortcut.is_trained else None
-        dx = self._held("dx", (*self.input_shape, dy.shape[-1]))
-        if self.shortcut is None:
-            self.backend.kernels.add(along, grad, dx)
-        else:
-            self.backend.kernels.copy(along, dx)  # from scratch, which the shortcut writes into
-            self.backend.kernels.add(dx, backward(shortcut, grad, True), dx)
+        grad = self._arena.like(dy, dy.shape) if joins(layers) else dy
+        with self._arena.holding(grad):
+            if joins(layers):
+                along = layers.backward_joined(dy, wanted, grad, formula)
+            else:
+                along = backward(layers, dy, wanted)
+            if not input_grad:
+                return backward(shortcut, grad, False) if shortcut.is_trained else None
+            with self._arena.holding(along):
+                around = grad if self.shortcut is None else backward(shortcut, grad, True)
+                dx = self.input_gradient(around)
+                self.backend.kernels.add(along, around, dx)
         return dx
+
+    def kept_outputs(self) -> Iterator[Layer]:
+        yield from self.kept_outputs_with(None)
+
+    def kept_outputs_with(self, formula: Function | None) -> Iterator[Layer]:
+        """The layers whose outputs training keeps, if ``formula`` is applied to the sum."""
+        layers, shortcut = self.branches
+        addends = [*shortcut.kept_outputs()]
+        if joins(layers) and addends and self._drops_addend(formula):
+            addends.pop()
+        yield from addends
+        yield from layers.kept_outputs()
+        if not joins(layers):
+            yield self
 
     def fuse(self, following: Sequence[Layer]) -> Layer | None:
         if joins(self.branches[0]) and following and following[0].is_own and following[0].formula is not None:
@@ -215,6 +223,10 @@ class FusedResidual(Fused):
         super().__init__(residual, activation)
         self.residual = residual
 
+    @property
+    def reads_output(self) -> bool:  # type: ignore[override]
+        return not self.residual.addend_stays(self.last.formula)
+
     def forward(self, x: Array, training: bool = False) -> Array:
         return self.residual.forward(x, training, self.last.formula)
 
@@ -228,3 +240,6 @@ class FusedResidual(Fused):
         *inside, last = self.residual.walk_passes(training)
         yield from inside
         yield (*last, *self.layers[1:])
+
+    def kept_outputs(self) -> Iterator[Layer]:
+        yield from self.residual.kept_outputs_with(self.last.formula)

@@ -1,12 +1,12 @@
 """Layers one after the other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from backends.kernels.functions import Function
 from cnn.layers.container import Container, backward, forward, require_layers
-from cnn.layers.fusion import Joinable, joins, passes
+from cnn.layers.fusion import Joinable, is_dropped, joins, passes, reads_input, reads_output
 from cnn.layers.layer import Array, Context, Layer, Shape
 from cnn.layers.recomputation import Recomputed, kept, recomputed
 
@@ -42,15 +42,43 @@ class Sequential(Container, Joinable):
         is_fused = self.context.fuse and self.passes is self._fused
         return is_fused and bool(self.passes) and joins(self.passes[-1])
 
+    @property
+    def reads_input(self) -> bool:  # type: ignore[override]
+        return not self.passes or reads_input(self.passes[0])
+
+    @property
+    def reads_output(self) -> bool:  # type: ignore[override]
+        return not self.passes or reads_output(self.passes[-1])
+
     def forward(self, x: Array, training: bool = False) -> Array:
-        for layer in self.passes:
-            x = forward(layer, x, training)
+        for index in range(len(self.passes)):
+            x = self._forward(index, x, training, forward)
         return x
 
-    def forward_joined(self, x: Array, training: bool, addend: Array, formula: Function | None) -> Array:
-        for layer in self.passes[:-1]:
-            x = forward(layer, x, training)
-        return self._last.forward_joined(x, training, addend, formula)
+    def forward_joined(
+        self, x: Array, training: bool, addend: Array, formula: Function | None, addend_stays: bool
+    ) -> Array:
+        def joined(layer: Any, x: Array, training: bool) -> Array:
+            return layer.forward_joined(x, training, addend, formula, addend_stays)
+
+        last = len(self.passes) - 1
+        for index in range(last):
+            x = self._forward(index, x, training, forward)
+        return self._forward(last, x, training, joined)
+
+    def _forward(self, index: int, x: Array, training: bool, run: Callable[..., Array]) -> Array:
+        """The output of a pass for ``x``, the memory of which is free then, if training does not need it."""
+        y = run(self.passes[index], x, training)
+        if training and index and is_dropped(self.passes[index - 1], self.passes[index]):
+            self.context.arena.free_array(x)
+        return y
+
+    def kept_outputs(self) -> Iterator[Layer]:
+        for index, layer in enumerate(self.passes):
+            outputs = [*layer.kept_outputs()]
+            if index + 1 < len(self.passes) and is_dropped(layer, self.passes[index + 1]):
+                outputs.pop()
+            yield from outputs
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         return self._backward(len(self.passes), dy, input_grad)
@@ -58,14 +86,11 @@ class Sequential(Container, Joinable):
     def backward_joined(
         self, dy: Array, input_grad: bool, addend_grad: Array, formula: Function | None
     ) -> Array | None:
-        along = self._last.backward_joined(
-            dy, input_grad or self._first_trained < len(self.passes) - 1, addend_grad, formula
-        )
+        last: Any = self.passes[-1]
+        wanted = input_grad or self._first_trained < len(self.passes) - 1
+        along = last.backward_joined(dy, wanted, addend_grad, formula)
+        last.free_output()
         return self._backward(len(self.passes) - 1, along, input_grad)
-
-    @property
-    def _last(self) -> Any:
-        return self.passes[-1]
 
     @property
     def _first_trained(self) -> int:

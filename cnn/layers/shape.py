@@ -32,10 +32,6 @@ class Reshape(Layer):
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         return dy.reshape(*self.input_shape, dy.shape[-1]) if input_grad else None
 
-    @property
-    def kept_bytes(self) -> int:
-        return 0
-
 
 class Flatten(Reshape):
     """A sample's numbers as one vector: (C, H, W) -> (C*H*W,), in PyTorch's order."""

@@ -43,6 +43,8 @@ class ConvTranspose2D(Layer):
         When built on an input that is no image, not divisible into groups, or smaller than its padding.
     """
 
+    reads_output = False
+
     def __init__(
         self,
         out_channels: int,

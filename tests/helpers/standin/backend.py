@@ -101,6 +101,9 @@ class StandInBackend(Backend):
         with self.active():
             return Array(room[start : start + size])
 
+    def address(self, array: Array) -> int:
+        return array.data.ptr
+
     def compiled_kernels(self) -> type[Kernels]:
         from backends.cuda.kernels import CompiledKernels
 
