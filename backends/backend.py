@@ -55,7 +55,8 @@ class Backend(Device):
             return
         if not self.has_halves:
             raise ArgumentError(
-                f'dtype "{name}" is computed on CUDA GPUs only: use dtype="float32" on {self.name}'
+                f"dtype is {name}, expected float32 or float64 on {self.name}: "
+                "only CUDA GPUs compute in 16 bits"
             )
         if name == "bfloat16":
             require("ml_dtypes", "for bfloat16")  # NumPy and CuPy know the dtype once it is imported
