@@ -53,7 +53,8 @@ class Backend(Device):
             return
         if not self.has_halves:
             raise ArgumentError(
-                f'dtype "{dtype}" is computed on CUDA GPUs only: use dtype="float32" on {self.name}'
+                f"dtype is {dtype}, expected float32 or float64 on {self.name}: "
+                "only CUDA GPUs compute in 16 bits"
             )
         if dtype == "bfloat16":
             require("ml_dtypes", "for bfloat16")  # NumPy and CuPy know the dtype once it is imported

@@ -32,7 +32,7 @@ class Device(ABC):
 
     def __init__(self) -> None:
         self.crossings = 0
-        self.allocations = 0  # of buffers; while it stays the same, every view of a buffer stays valid
+        self.allocations = 0  # in place of others; while it stays the same, views of buffers stay valid
         self._thread = threading.local()
 
     @property
@@ -133,8 +133,9 @@ class Buffer:
 
     def release(self) -> None:
         """Free the memory; the next view allocates it again."""
+        if self._storage is not None and self._storage.size:  # else nothing has moved
+            self.device.allocations += 1
         self._storage = self._view = None
-        self.device.allocations += 1
 
 
 class Buffers:

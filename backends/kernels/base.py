@@ -14,6 +14,7 @@ class KernelSet:
     name: str
     thread_limit: Any = None  # how many threads the kernels use and why; None: as many as BLAS
     compile_seconds = 0.0  # that this process has spent compiling kernels
+    takes_halves = False  # whether 16-bit arrays are read and written without copies in float32
 
     def __init__(self, device: Device) -> None:
         self.device = device

@@ -23,6 +23,8 @@ Cards = list[tuple[Backend, "dict[str, Section]"]]
 TITLES = {
     "gradients": "gradients, by finite differences",
     "parity": "the same as the reference",
+    "bfloat16": "the same in bfloat16",
+    "float16": "the same in float16",
 }
 
 
@@ -49,9 +51,10 @@ def selftest(
     """Check that a device computes the right numbers. The exit code is 1 if a check fails.
 
     Checks gradients against finite differences, and every kernel against the reference: float64 on the CPU,
-    with convolution by scipy.signal.
+    with convolution by scipy.signal. On devices that compute in 16 bits, kernels, layers and training are
+    compared in bfloat16 and float16, too.
     """
-    from cnn.selftest import run  # whose tables take a moment to import
+    from cnn.selftest import left_out, run  # whose tables take a moment to import
 
     cards = []
     status = Status()
@@ -63,12 +66,14 @@ def selftest(
     passed = not any(section.failed for _, card in cards for section in card.values())
     if as_json:
         results = [
-            {"device": backend.describe()} | {name: asdict(section) for name, section in card.items()}
+            {"device": backend.describe()}
+            | {name: asdict(section) for name, section in card.items()}
+            | {"left_out": left_out(backend)}
             for backend, card in cards
         ]
         print_json({"passed": passed, "results": results})
     else:
-        _show(cards)
+        _show(cards, left_out(cards[0][0]))
     if not passed:
         raise typer.Exit(1)
 
@@ -82,17 +87,21 @@ def _setups(device: str, kernels: list[str] | None, threads: int | None) -> list
     return [backends.get(best.name, name) for name in names]
 
 
-def _show(cards: Cards) -> None:
-    """Print the scorecard, a column for each kernel set; then the checks that failed."""
-    first = cards[0][0]
+def _show(cards: Cards, absent: dict[str, str]) -> None:
+    """Print the scorecard, a column for each kernel set; then the checks that failed, and the absent ones."""
+    first, sections = cards[0]
     about = first.describe()
     write_line(f"{first.name} ({about.get('gpu') or about.get('processor')})")
     headings = ["passed", *(backend.kernels.name for backend, _ in cards)]
-    print_table(headings, [[title, *(_score(other[n]) for _, other in cards)] for n, title in TITLES.items()])
-    for backend, other in cards:
-        for name, title in TITLES.items():
-            for failure in other[name].failed:
-                write_line(printable(f"WRONG on {_name(backend)}: {title}: {failure.name}: {failure.reason}"))
+    print_table(headings, [[TITLES[name], *(_score(card[name]) for _, card in cards)] for name in sections])
+    for backend, card in cards:
+        for name, section in card.items():
+            for failure in section.failed:
+                where = f"{_name(backend)}: {TITLES[name]}"
+                write_line(printable(f"WRONG on {where}: {failure.name}: {failure.reason}"))
+    for reason in dict.fromkeys(absent.values()):
+        names = " and ".join(name for name, why in absent.items() if why == reason)
+        write_line(printable(f"{names} left out: {reason}"))
 
 
 def _name(backend: Backend) -> str:

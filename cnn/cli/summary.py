@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from backends import CpuBackend
+from backends.dtypes import HALVES
 from cnn import data as data_sets
 from cnn import models
 from cnn.cli.app import app, examples
@@ -18,6 +20,16 @@ from cnn.support.errors import ArgumentError
 from cnn.support.outputs import PNG, require_output, require_suffix
 from cnn.support.terminal import write_line
 from cnn.training import defaults
+
+
+class Described(CpuBackend):
+    """Holds 16-bit arrays, with which a CPU does not compute."""
+
+    has_halves = True
+
+    def __init__(self) -> None:
+        super().__init__("portable")
+        self.name = "CUDA GPUs"
 
 
 @app.command(
@@ -91,7 +103,7 @@ def summary(
         shape, count = train_set.shape, len(train_set.classes)
     shape = shape if input_shape is None else image_shape(input_shape)
     network = found.make(count if classes is None else classes, shape)
-    network.build(shape, backend="cpu", dtype=dtype)
+    network.build(shape, backend=Described() if dtype in HALVES else "cpu", dtype=dtype)
     if as_toml:
         write_line(toml.write(network).rstrip("\n"))
     elif as_json:

@@ -21,7 +21,7 @@ def require_near(what: str, expected: Any, found: Any, allowed: float) -> None:
         raise DisagreementError(f"{what} has the shape {found.shape}, expected {expected.shape}")
     apart = difference(expected, found)
     if not apart <= allowed:  # NaN is not
-        raise DisagreementError(f"{what} is off by {apart:.1e}, expected at most {allowed:.0e}")
+        raise DisagreementError(f"{what} is off by {apart:.1e}, expected at most {allowed:.1e}")
 
 
 def results(network: Network, x: Any, dy: Any) -> dict[str, Any]:

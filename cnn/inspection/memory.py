@@ -71,7 +71,7 @@ def memory(
         optimizer=vectors * network.flat.value.nbytes,
         guard=(1 + len(optimizer.state_names)) * network.flat.value.nbytes,
         activations=max(outputs) + _kept_bytes(network, recompute) * part + inputs,
-        workspace=network.workspace_bytes(largest_batch, part) + _copies_bytes(network, largest_batch),
+        workspace=_workspace_bytes(network, largest_batch, part),
     )
 
 
@@ -89,14 +89,16 @@ def _kept_bytes(network: Network, recompute: bool) -> int:
     return kept + sum(shared.values())
 
 
-def _copies_bytes(network: Network, batch: int) -> int:
-    """Bytes of the copies in float32 that the portable kernels make of 16-bit arrays."""
+def _workspace_bytes(network: Network, batch: int, trained: int) -> int:
+    """Bytes of scratch of the kernels, which in 16 bits is float32 and next to copies, or has 16 bits too."""
+    in_master_dtype = network.workspace_bytes(batch, trained)
     if network.dtype == network.master_dtype:
-        return 0
-    itemsize = network.master_itemsize
+        return in_master_dtype
+    if network.backend.kernels.takes_halves:
+        return in_master_dtype * network.itemsize // network.master_itemsize
     ends = ((together[0].input_shape, together[-1].output_shape) for together in network.walk_passes())
     largest = max((prod(shape) for pair in ends for shape in pair), default=0)
-    return COPIES * largest * itemsize * batch
+    return in_master_dtype + COPIES * largest * network.master_itemsize * batch
 
 
 def fitting_batch_size(

@@ -1,8 +1,8 @@
 """Every kernel, called with numbers that show what it does."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, product
 from operator import attrgetter
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 import backends
 from backends import Backend, Window
+from backends.dtypes import HALVES, is_half
 from backends.kernels.augmentation import (
     BLEND,
     BOX_LEFT,
@@ -28,6 +29,23 @@ from backends.kernels.augmentation import (
 )
 from backends.kernels.functions import FUNCTIONS, RELU, Function
 from backends.kernels.sampling import Sampling
+
+HALVED = {"x", "y", "dy", "dx", "out", "others", "addend", "addend_grad", "out_weight"}
+"""The arguments that have 16 bits in such a network: activations, and in ``fold`` the weight of a product."""
+
+WITH_WEIGHT = (
+    "conv2d", "conv2d_grad_input", "conv2d_activate", "conv2d_max_pool2d", "conv2d_moments",
+    "conv2d_epilogue_grad",
+)  # fmt: skip
+HALVED_OF: dict[str, list[set[str]]] = {
+    **{kernel: [HALVED | {"weight"}] for kernel in WITH_WEIGHT},
+    "conv2d_grad_weight": [{"x", "dy"}],
+    "sum_rows": [{"x"}],
+    "matmul": [{"a", "b", "out"}, {"a", "b"}],
+    "copy": [{"x", "out"}, {"x"}, {"out"}],
+    "mix_targets": [],
+}
+"""The same for kernels where they are others; several sets for a kernel that is called in several ways."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +66,59 @@ class Call:
             attrgetter(self.function)(backend)(**arguments)
             return {name: backend.to_host(value) for name, value in arguments.items() if backend.owns(value)}
 
+    @property
+    def kernel(self) -> str:
+        """The name of the function without its path."""
+        return self.function.rpartition(".")[2]
+
     def wide(self) -> "Call":
         """The same call with the same numbers in float64."""
+        return self._with(
+            lambda name, value: (
+                value.astype(np.float64) if value.dtype == np.float32 or is_half(value) else value
+            )
+        )
+
+    def in_16_bits(self, dtype: str) -> Iterator["Call"]:
+        """The calls of a mixed-precision network in place of this one, whose floats are float32."""
+        ways = HALVED_OF.get(self.kernel, [HALVED])
+        for names in ways:
+
+            def stored(name: str, value: Any, names: set[str] = names) -> Any:
+                return value.astype(dtype) if name in names and value.dtype == np.float32 else value
+
+            call = self._with(stored)
+            if len(ways) > 1:
+                call = replace(call, name=f"{call.name}, {', '.join(sorted(names))} in 16 bits")
+            if any(isinstance(value, np.ndarray) and is_half(value) for value in call.arguments.values()):
+                yield call
+
+    def _with(self, change: Callable[[str, Any], Any]) -> "Call":
+        """The same call with other arrays: ``change(name, array)``."""
         arguments = {
-            name: value.astype(np.float64) if getattr(value, "dtype", None) == np.float32 else value
+            name: change(name, value) if isinstance(value, np.ndarray) else value
             for name, value in self.arguments.items()
         }
-        return Call(self.name, self.function, arguments)
+        return replace(self, arguments=arguments)
 
 
 def calls(dtype: str) -> Iterator[Call]:
-    """Each kernel in several shapes, with numbers of ``dtype``; what is called large is shared by threads."""
-    parts = (
-        _convolutions, _fused, _poolings, _resamplings, _products, _activations, _normalizations, _losses,
-        _targets, _metrics, _updates, _batches,
+    """Each kernel in several shapes, with numbers of ``dtype``; what is called large is shared by threads.
+
+    In 16 bits, the calls are those that networks make with activations of this dtype.
+    """
+    with_activations = (
+        _convolutions, _fused, _poolings, _resamplings, _products, _activations, _normalizations, _batches,
     )  # fmt: skip
-    for part in parts:
-        yield from part(_Numbers(dtype))
+    others = _losses, _targets, _metrics, _updates
+    if dtype not in HALVES:
+        for part in with_activations + others:
+            yield from part(_Numbers(dtype))
+        return
+    parts = [part(_Numbers("float32")) for part in with_activations]
+    parts += [part(_Numbers("float32"), WIDE_CONVOLUTIONS) for part in (_convolutions, _fused)]
+    for call in chain(*parts):
+        yield from call.in_16_bits(dtype)
 
 
 class _Numbers:
@@ -96,7 +150,10 @@ def _kernel(function: str, variant: str, **arguments: Any) -> Call:
     return Call(f"{function}, {variant}", f"kernels.{function}", arguments)
 
 
-CONVOLUTIONS = {  # (C, H, W, N), O, window, groups
+Convolutions = dict[
+    str, tuple[tuple[int, int, int, int], int, Window, int]
+]  # (C, H, W, N), O, window, groups
+CONVOLUTIONS: Convolutions = {
     "plain": ((3, 8, 9, 5), 4, Window((3, 3)), 1),
     "one image": ((1, 12, 12, 1), 6, Window((5, 5), padding=(2, 2)), 1),
     "all options": ((4, 9, 8, 6), 6, Window((3, 2), (2, 1), (1, 2), (1, 2)), 2),
@@ -112,10 +169,12 @@ CONVOLUTIONS = {  # (C, H, W, N), O, window, groups
     "1x1": ((7, 5, 4, 8), 3, Window((1, 1)), 1),
     "large": ((8, 16, 16, 8), 12, Window((3, 3), padding=(1, 1)), 1),
 }
+WIDE_CONVOLUTIONS: Convolutions = {"wide": ((40, 6, 5, 4), 36, Window((3, 3), padding=(1, 1)), 1)}
+"""With so many channels, a GPU computes them as products, which in 16 bits use the tensor cores."""
 
 
-def _convolutions(numbers: _Numbers) -> Iterator[Call]:
-    for variant, (shape, O, window, groups) in CONVOLUTIONS.items():
+def _convolutions(numbers: _Numbers, convolutions: Convolutions = CONVOLUTIONS) -> Iterator[Call]:
+    for variant, (shape, O, window, groups) in convolutions.items():
         C, H, W, N = shape
         y_shape = O, *window.output_size(H, W), N
         x, dy, weight = (numbers.normal(*s) for s in (shape, y_shape, (O, C // groups, *window.size)))
@@ -125,8 +184,8 @@ def _convolutions(numbers: _Numbers) -> Iterator[Call]:
         yield _kernel("conv2d_grad_weight", variant, x=x, dy=dy, out=numbers.unset(*weight.shape), **how)
 
 
-def _fused(numbers: _Numbers) -> Iterator[Call]:
-    for variant, (shape, O, window, groups) in CONVOLUTIONS.items():
+def _fused(numbers: _Numbers, convolutions: Convolutions = CONVOLUTIONS) -> Iterator[Call]:
+    for variant, (shape, O, window, groups) in convolutions.items():
         C, H, W, N = shape
         OH, OW = window.output_size(H, W)
         x, weight = numbers.normal(*shape), numbers.normal(O, C // groups, *window.size)
@@ -262,6 +321,8 @@ def _activations(numbers: _Numbers) -> Iterator[Call]:
         yield _kernel("relu_grad", variant, dy=dy, y=np.maximum(x, 0), out=out)
         yield _kernel("relu_grad", f"{variant}, sums", dy=dy, y=np.maximum(x, 0), out=out, sums=sums)
         yield _kernel("copy", variant, x=x, out=out)
+        yield _kernel("clear", variant, x=x)
+        yield _kernel("scale", variant, x=x, factor=0.3, out=out)
         yield _kernel("add", variant, x=x, y=dy, out=out)
         yield _kernel("tanh", variant, x=x, out=out)
         yield _kernel("tanh_grad", variant, dy=dy, y=np.tanh(x), out=out)
@@ -441,8 +502,6 @@ def _adaptive_updates(numbers: _Numbers, variant: str, arrays: dict[str, Any]) -
     size = arrays["value"].size
     mean, square = numbers.normal(size), numbers.normal(size) ** 2
     powers = np.array([0.9**100, 0.999**100], numbers.dtype)  # early ones magnify rounding
-    yield _kernel("clear", variant, x=numbers.normal(size))
-    yield _kernel("scale", variant, x=numbers.normal(size), factor=0.3, out=numbers.unset(size))
     yield _kernel("scale_to_norm", variant, value=numbers.normal(size), norm=3.0)
     yield _kernel("next_powers", variant, powers=powers, factors=(0.9, 0.999))
     moments = {"mean": mean, "square": square}

@@ -1,6 +1,7 @@
 """The loss, the accuracy and other metrics of a network on a data set."""
 
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -40,7 +41,7 @@ def evaluate(
     metrics = require_metrics(metrics)
     flag("graph", graph)
     with network.backend.active():
-        loss = make_loss(network, loss, data)
+        loss = make_loss(network, copy(loss), data)  # a training run may use it, whose arrays stay
         feed = make_feed(network, data, batch_size, loss=loss, tta=tta)
         require_measurable(metrics, data)
         totals = Totals(network, loss, metrics, data.has_accuracy)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from backends import Backend
 from backends.memory import Array, Buffers
 from cnn.data.dataset import Dataset
 from cnn.network import Network
@@ -33,6 +34,7 @@ class Loss:
     has_shares = False
     """Whether its mean is weighted."""
 
+    backend: Backend
     shares: Array | None = None
     total: Array | None = None
 
@@ -44,6 +46,8 @@ class Loss:
                 f"the network's output is {network.output_shape}, {type(self).__name__} expects one number "
                 "for each class; end the network with Flatten and Dense"
             )
+        if hasattr(self, "backend"):
+            self.backend.allocations += 1  # steps recorded before have the arrays of before
         self.backend = network.backend
         self._buffers = Buffers(network.backend, network.master_dtype)
         self.losses = self._buffers.view("losses", (0,))

@@ -17,7 +17,11 @@ def measure(device: str, record: Record) -> None:
     passed = failed = 0
     for kernels in kernel_sets(device, note=absent.append):
         backend = backends.get(device, kernels)
+        left_out = scorecard.left_out(backend)
+        absent += [f"{kernels}, {name}: {reason}" for name, reason in left_out.items()]
         for name, checks in scorecard.SECTIONS.items():
+            if name in left_out:
+                continue
             section = carry_out(checks, backend, partial(begin, record, kernels))
             results.setdefault(kernels, {})[name] = asdict(section)
             passed, failed = passed + section.passed, failed + len(section.failed)

@@ -100,12 +100,19 @@ def test_what_the_warm_up_changed_is_put_back(gpu, cublas, streams):
     assert counter.tolist() == [0]  # and the fake graph does nothing
 
 
+def moved(gpu):
+    """Let a buffer grow."""
+    buffer = Buffer(gpu, np.float32)
+    for size in (3, 6):
+        buffer.view((size,))
+
+
 def test_when_a_buffer_moves_the_step_is_recorded_again(gpu, cublas, streams):
     repeat = gpu.graph(Calls())
     repeat()
     repeat()
     assert len(streams) == 1
-    Buffer(gpu, np.float32).view((3,))
+    moved(gpu)
     repeat()
     assert len(streams) == 2
 
@@ -308,7 +315,7 @@ class TestMemory:
         first = taken()
         assert first > 32 << 20
         for _ in range(3):
-            Buffer(gpu, np.float32).view((3,))
+            moved(gpu)
             repeat()
             assert taken() == first
         del repeat

@@ -130,7 +130,7 @@ class TestDtypes:
         with pytest.raises(backends.ArgumentError) as caught:
             backends.get("cpu").require_support(dtype)
         assert str(caught.value) == (
-            f'dtype "{dtype}" is computed on CUDA GPUs only: use dtype="float32" on cpu'
+            f"dtype is {dtype}, expected float32 or float64 on cpu: only CUDA GPUs compute in 16 bits"
         )
 
     def test_a_gpu_takes_them(self, gpu, device, dtype):

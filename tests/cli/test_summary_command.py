@@ -3,6 +3,10 @@
 import json
 
 import pytest
+from helpers.standin import StandInBackend
+
+import cnn
+from cnn.inspection import summary
 
 pytest.importorskip("PIL")
 from PIL import Image
@@ -25,6 +29,19 @@ def test_a_shape_or_a_count_that_is_given_wins(command, own_data):
     assert given == layers(command, "--model", "notebook", "--input-shape", "1,20,20", "--classes", 7)
     given = layers(command, "--model", "notebook", "--data", own_data, "--input-shape", "3,9,9")
     assert given == layers(command, "--model", "notebook", "--input-shape", "3,9,9", "--classes", 2)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_16_bits_the_table_is_that_of_a_network_on_a_gpu(command, dtype):
+    pytest.importorskip("ml_dtypes")
+    network = cnn.models.lenet5()
+    network.build((1, 28, 28), backend=StandInBackend(), dtype=dtype)
+    table = layers(command, "--model", "lenet5", "--dtype", dtype)
+    assert table == summary.rows(network)
+    assert (table[-1]["bytes"], layers(command, "--model", "lenet5")[-1]["bytes"]) == (20, 40)
+    code, out, _ = command("summary", "--model", "lenet5", "--dtype", dtype)
+    assert code == 0
+    assert f"{dtype} on CUDA GPUs; parameters and their gradients use 606.2 KB" in out
 
 
 def test_the_sheet_is_a_png(command, own_data, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from helpers.standin import StandInBackend, counters
 
 import cnn
+from backends.cuda.launch import Launcher
 from cnn.data import Dataset
 from cnn.inspection import memory
 from cnn.training.named import OPTIMIZERS
@@ -24,6 +25,47 @@ def test_it_is_what_training_allocates(model, batch_size, optimizer):
 def test_in_16_bits_too_with_the_copies_of_the_portable_kernels(batch_size, dtype):
     pytest.importorskip("ml_dtypes")
     require_right_estimate("lenet5", batch_size, "sgd", dtype)
+
+
+@pytest.fixture
+def nothing_is_computed(monkeypatch):
+    """Kernels of the GPU are launched and do nothing."""
+    monkeypatch.setattr(Launcher, "function", lambda self, name, dtype: lambda *arguments, **named: None)
+    monkeypatch.setattr(StandInBackend, "matmul", lambda self, a, b, out, accumulate=False: out)
+
+
+@pytest.mark.usefixtures("nothing_is_computed")
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_it_is_what_training_with_cuda_kernels_allocates(dtype, recompute):
+    pytest.importorskip("ml_dtypes")
+    images = np.zeros((32, 3, 32, 32), dtype=np.uint8)
+    data = Dataset(images, np.arange(32) % 10)
+    device, optimizer = StandInBackend("compiled"), cnn.SGD(0.1, momentum=0.9)
+    device.reset_counters()
+    network = cnn.models.make("resnet20", classes=10)
+    network.build((3, 32, 32), backend=device, dtype=dtype)
+    said = memory.memory(network, optimizer, data, None, 32, recompute=recompute)
+    cnn.fit(
+        network, data, optimizer=optimizer, batch_size=32, callbacks=[cnn.NaNGuard()], recompute=recompute
+    )
+    assert 0.75 < said.total / device.allocated_bytes < 1.25
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_activations_and_workspace_in_16_bits_take_half(dtype):
+    pytest.importorskip("ml_dtypes")
+    data = Dataset(np.zeros((32, 3, 32, 32), dtype=np.uint8), np.arange(32) % 10)
+    found = []
+    for each in ("float32", dtype):
+        network = cnn.models.make("resnet20", classes=10)
+        network.build((3, 32, 32), backend=StandInBackend("compiled"), dtype=each)
+        found.append(memory.memory(network, cnn.SGD(0.1), data, data, 32))
+    wide, half = found
+    assert half.activations == pytest.approx(wide.activations / 2, rel=0.01)  # the output is float32
+    assert half.workspace == wide.workspace // 2
+    assert (half.optimizer, half.data) == (wide.optimizer, wide.data)
+    assert half.parameters == wide.parameters * 5 // 4  # and those that products read
 
 
 def require_right_estimate(model, batch_size, optimizer, dtype):

@@ -30,3 +30,4 @@ class CompiledKernels(
     """Few kernels per step, each in a single pass; products by cuBLAS."""
 
     name = "compiled"
+    takes_halves = True
