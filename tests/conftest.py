@@ -9,6 +9,7 @@ from helpers import ROOT
 
 sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the tests run side by side; read when NumPy is loaded
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would parse all modules again
 
 import numpy as np
 from helpers.devices import DEVICES, cuda_missing
