@@ -1,6 +1,7 @@
 """Fixtures: every test that takes ``backend`` runs on the CPU, and on CUDA where there is one."""
 
 import contextlib
+import gc
 import os
 import sys
 
@@ -32,10 +33,18 @@ def pytest_sessionstart(session):
         raise pytest.UsageError(cuda_missing())
 
 
+LONGEST = ("tests/distributed/", "tests/endurance/", "tests/repository/", "tests/selftest/")
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and cuda_missing():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))  # else one may run alone at the end
+
+
+def pytest_collection_finish():
+    gc.freeze()  # the tests themselves are no garbage: without them, each collection takes a moment
 
 
 def pytest_sessionfinish(session, exitstatus):
