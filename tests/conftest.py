@@ -1,6 +1,7 @@
 """Fixtures: every test that takes ``backend`` runs on the CPU, and on CUDA where there is one."""
 
 import contextlib
+import gc
 import os
 import sys
 
@@ -9,6 +10,7 @@ from helpers import ROOT
 
 sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the tests run side by side; read when NumPy is loaded
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would parse all modules again
 
 import numpy as np
 from helpers.devices import DEVICES, cuda_missing
@@ -32,10 +34,18 @@ def pytest_sessionstart(session):
         raise pytest.UsageError(cuda_missing())
 
 
+LONGEST = ("tests/distributed/", "tests/endurance/", "tests/repository/", "tests/selftest/")
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and cuda_missing():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))  # else one may run alone at the end
+
+
+def pytest_collection_finish():
+    gc.freeze()  # the tests themselves are no garbage: without them, each collection takes a moment
 
 
 def pytest_sessionfinish(session, exitstatus):

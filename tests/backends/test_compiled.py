@@ -264,9 +264,10 @@ PROCESSORS = {
     platform.machine() not in ("x86_64", "AMD64"), reason="names processors of this kind alone"
 )
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_the_tiles_of_other_processors_compute_the_same(processor, here):
+def test_the_tiles_of_other_processors_compute_the_same(processor, here, tmp_path):
     name, features, tiles = PROCESSORS[processor]
-    require_same_on(tiles, here, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
+    variables = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    require_same_on(tiles, here, **variables, **QUICKLY)
 
 
 AS_ON = """

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import ROOT, host_cuda, nvrtc
+from helpers.compiled_kernels import BUILDS, HALF, KERNELS, require_registers
 from helpers.fenced import PLACES, device_at
 from helpers.kernel_calls import CALLS
 from helpers.kernel_calls.drawn import RANDOM, numbers
@@ -21,25 +22,12 @@ from backends import Window
 from backends.cuda import kernels, launch
 from backends.cuda.kernels import augmentation, convolution, launching, pooling
 from backends.cuda.kernels.convolution import TILES
-from backends.cuda.launch import NUMBERS, THREADS, Launcher, definitions, sources
+from backends.cuda.launch import THREADS, Launcher, definitions, sources
 from backends.kernels import PortableKernels
 from backends.kernels import augmentation as drawn
 from backends.kernels.contract import Kernels
 from backends.kernels.functions import RELU
 from backends.kernels.losses import LossKernels
-
-TILED = [f"{name}_{tile}" for name in ("convolve", "convolve_pool", "convolve_back") for tile in TILES]
-KERNELS = {
-    concept: {*re.findall(r"__global__ void (\w+)\(", source), *(TILED if concept == "convolution" else [])}
-    for concept, source in sources().items()
-}
-ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")  # Turing, Ampere, Hopper, Blackwell
-BUILDS = [  # losses and updates get float32 in mixed-precision networks
-    (concept, dtype)
-    for concept in KERNELS
-    for dtype in NUMBERS
-    if dtype in ("float32", "float64") or concept not in ("losses", "updates")
-]
 
 compiler = pytest.mark.skipif(
     nvrtc.library() is None, reason="NO CUDA KERNEL WAS COMPILED: no nvidia-cuda-nvrtc"
@@ -47,20 +35,20 @@ compiler = pytest.mark.skipif(
 
 
 @compiler
-@pytest.mark.parametrize(("concept", "dtype"), BUILDS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("concept", "dtype", "architecture"), HALF)
 def test_every_kernel_compiles_and_keeps_its_numbers_in_registers(
     concept, dtype, architecture, record_property
 ):
-    code, resources = nvrtc.compile_source(sources()[concept], architecture, definitions(dtype))
-    registers = ", ".join(f"{name} {count}" for name, (count, _) in sorted(resources.items()))
-    spilled = sum(count for _, count in resources.values())
-    record_property("cuda", f"{architecture} {dtype}: {spilled} bytes spilled; registers: {registers}")
-    assert set(resources) == KERNELS[concept]
-    assert all(f".text.{name}".encode() in code for name in KERNELS[concept])
-    assert {name: spilled for name, (_, spilled) in resources.items() if spilled} == {}
-    # 65,536 registers are shared by a block's threads
-    assert max(count for count, _ in resources.values()) * THREADS <= 65536
+    registers = require_registers(concept, dtype, architecture)
+    listed = ", ".join(f"{name} {count}" for name, count in registers.items())
+    record_property("cuda", f"{architecture} {dtype}: registers: {listed}")
+
+
+def test_every_source_is_compiled_for_each_architecture_and_dtype():
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert {(build[one], build[other]) for build in HALF} == {
+            (build[one], build[other]) for build in BUILDS
+        }
 
 
 @compiler
@@ -397,5 +385,5 @@ def test_the_set_has_no_kernel_that_is_not_declared():
         for name in vars(base)
         if not name.startswith("_")
     }
-    attributes = {"name", "largest", "thread_limit", "compile_seconds"}
+    attributes = {"name", "largest", "thread_limit", "compile_seconds", "takes_halves"}
     assert own - attributes <= declared

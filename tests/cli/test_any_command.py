@@ -162,13 +162,13 @@ def assert_that_it_went_well_or_was_refused(code, out, err):
         ("demo", ("run",)),
     ],
 )
-@examples(15)
+@examples(10)
 @given(data=st.data())
 def test_it_answers_or_says_why_not(place, command, given_words, data):
     assert_that_it_went_well_or_was_refused(*run(command, *given_words, *data.draw(any_flags(command))))
 
 
-@examples(25)
+@examples(15)
 @given(flags=any_flags("train"))
 def test_a_training_runs_or_leaves_nothing_behind(place, own_data, flags):
     out_folder = place / "new"

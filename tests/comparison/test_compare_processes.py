@@ -22,7 +22,7 @@ from cnn.comparison import processes
 from cnn.comparison.processes import Processes, compare_processes
 from cnn.comparison.scaling import LINKS, Column, Link, Scaling, as_plain, sent_bytes
 from cnn.comparison.scaling_table import show
-from cnn.comparison.worker import Task
+from cnn.comparison.worker import Task, Trained
 from cnn.inspection.timing import Spread
 from cnn.support.errors import ArgumentError, DisagreementError, TrainingError
 from cnn.training.distributed.exchange import Exchange
@@ -123,12 +123,11 @@ class TestProof:
             compare_processes([1, 3], "notebook", batch_size=6)
 
     def test_the_first_number_that_differs_is_named(self, monkeypatch):
-        train, started = Processes.train, []
+        started = []
 
         def other_weights(self, task):
             started.append(self.count)
-            trained = train(replace(self, count=1), task)
-            return replace(trained, weights="others") if self.count >= 3 else trained
+            return Trained(0.1, [0.0] * self.count, 1000, "others" if self.count >= 3 else "these")
 
         monkeypatch.setattr(Processes, "train", other_weights)
         message = "^3 processes and 1 process do not compute the same"
@@ -319,7 +318,9 @@ class TestCommand:
         return partial(command, "compare")
 
     @needed
-    def test_it_prints_tables_and_saves_what_it_measured(self, compare, tmp_path):
+    def test_it_prints_tables_and_saves_what_it_measured(self, compare, monkeypatch, tmp_path):
+        measured = Trained(0.1, [0.01], 1000, "the same")  # for real: TestMeasurements
+        monkeypatch.setattr(Processes, "train", lambda *_: measured)
         options = ("--model", "notebook", "--batch-size", 4, "--rounds", 1, "--processes", "1,2")
         code, out, err = compare(*options, "--save", "both.json", "--json")
         assert code == 0, err

@@ -25,7 +25,7 @@ from cnn.training.distributed.mpiexec import Mpiexec
 pytestmark = needed
 
 STEPS = 5
-TIMEOUT = 10  # seconds that a process waits for the other one
+TIMEOUT = 5  # seconds that a process waits for the other one
 LOST = "lost"  # the file that says that the cable has been cut
 
 

@@ -160,7 +160,8 @@ class TestCommand:
         assert started == [(1, 2), (2, 2)]
 
     @needed
-    def test_it_measures_over_a_real_cable(self, run, tmp_path):
+    def test_it_measures_over_a_real_cable(self, run, monkeypatch, tmp_path):
+        monkeypatch.setattr(measured, "prove", lambda *_: None)  # for real: tests/distributed
         if Mpiexec.find().is_open_mpi:
             pytest.skip("the cable is for MPICH's mpiexec")
         try:

@@ -144,6 +144,7 @@ def test_it_takes_every_kernel_set_and_says_which_cannot_be_had(command, monkeyp
 @pytest.mark.parametrize("kernels", ["portable", pytest.param("compiled", marks=host_cuda.needed)])
 def test_it_passes_on_a_device_that_never_converts(kernels, monkeypatch):
     monkeypatch.setattr(parity, "reference_of", lambda backend: DEVICE)  # as exact as scipy.signal and faster
+    monkeypatch.setattr(parity, "WIDE", ("float32",))  # its kernels in float64: test_cuda_kernels.py
     device = StandInBackend(kernels)
     device.has_halves = False  # test_selftest_in_16_bits.py
     card = selftest.run(device)
