@@ -131,6 +131,18 @@ class TestRepeatable:
         assert_same_weights(first, second)
         assert_same_weights(first, plain)
 
+    def test_a_resnet_is_evaluated_to_the_same_bits_recorded_or_not(self, dtype):
+        """Its running averages are float32."""
+        net = cnn.models.resnet8(classes=4)
+        net.build(DATA.shape, backend=StandInBackend(), dtype=dtype)
+        cnn.fit(net, DATA, batch_size=32, callbacks=[])
+        statistics = {a.dtype for name, a in net.state_dict().items() if "running" in name}
+        assert statistics == {np.dtype(np.float32)}
+        results = [cnn.evaluate(net, DATA, batch_size=8, graph=graph) for graph in (True, False)]
+        assert results[0] == results[1]
+        predictions = [net.predict(DATA.images, 8, graph=graph) for graph in (True, False)]
+        np.testing.assert_array_equal(*predictions)
+
     @pytest.mark.parametrize("steps", [2, 7])
     def test_a_resumed_run_ends_with_the_same_bits(self, dtype, steps, tmp_path):
         whole, half, rest = network(dtype), network(dtype), network(dtype)
@@ -156,18 +168,6 @@ class TestRepeatable:
             np.testing.assert_allclose(nets[1].state_dict()[name], array, atol=2e-2, err_msg=name)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """Training and test images of 14x14."""
-
-    def smaller(data):
-        images = data.images.reshape(-1, 1, 14, 2, 14, 2).mean(axis=(3, 5)).astype(np.uint8)
-        return cnn.data.Dataset(images, data.labels, data.classes)
-
-    train, test = cnn.data.load("mnist")
-    return smaller(train.only(per_class=40)), smaller(test.only(per_class=30))
-
-
 @host_cuda.needed
 def test_the_cuda_kernels_pass_on_the_arrays_that_they_do_not_take(dtype):
     losses = [
@@ -177,38 +177,39 @@ def test_the_cuda_kernels_pass_on_the_arrays_that_they_do_not_take(dtype):
     np.testing.assert_allclose(*losses, rtol=1e-2)
 
 
-class TestAccuracy:
-    """Next to float32 on digits, within three standard errors of a difference of two accuracies."""
+@pytest.fixture(scope="module")
+def digits():
+    """Training and test images."""
+    train, test = cnn.data.load("mnist")
+    return train.only(per_class=100), test.only(per_class=100)
 
-    MODELS = {  # noqa: RUF012
-        "as LeNet-5": lambda: cnn.Sequential(
-            cnn.Conv2D(6, 5, padding=2), cnn.ReLU(), cnn.MaxPool2D(2), cnn.Conv2D(12, 3), cnn.ReLU(),
-            cnn.Flatten(), cnn.Dense(40), cnn.ReLU(), cnn.Dense(10),
-        ),
-        "residual": lambda: cnn.Sequential(
-            cnn.Conv2D(8, 3, stride=2, bias=False), cnn.BatchNorm2D(), cnn.ReLU(),
-            cnn.Residual(
-                cnn.Conv2D(8, 3, padding=1, bias=False), cnn.BatchNorm2D(), cnn.ReLU(),
-                cnn.Conv2D(8, 3, padding=1, bias=False), cnn.BatchNorm2D(),
-            ),
-            cnn.ReLU(), cnn.Flatten(), cnn.Dense(10),
-        ),
-    }  # fmt: skip
 
-    @pytest.mark.parametrize("model", MODELS)
-    def test_as_accurate_as_float32(self, digits, model):
-        train, test = digits
-        found = {}
-        for dtype in ("float32", *HALVES):
-            net = self.MODELS[model]()
-            net.build((1, 14, 14), backend=StandInBackend(), dtype=dtype)
-            optimizer = cnn.SGD(0.05, momentum=0.9)
-            cnn.fit(net, train, epochs=4, batch_size=32, optimizer=optimizer, callbacks=[cnn.NaNGuard()])
-            found[dtype] = cnn.evaluate(net, test)["accuracy"]
-        share = found["float32"]
-        assert share > 0.7
-        noise = 3 * (2 * share * (1 - share) / len(test)) ** 0.5
-        assert max(abs(found[dtype] - share) for dtype in HALVES) < noise, found
+def smaller(data):
+    """The images at half the size."""
+    images = data.images.reshape(-1, 1, 14, 2, 14, 2).mean(axis=(3, 5)).astype(np.uint8)
+    return cnn.data.Dataset(images, data.labels, data.classes)
+
+
+@pytest.mark.parametrize("model", ["lenet5", "resnet8"])
+def test_as_accurate_as_float32(digits, model):
+    """Within three standard errors of a difference of two accuracies.
+
+    tests/endurance/compare_dtypes.py trains for longer, and ResNet-20 on photographs.
+    """
+    pytest.importorskip("numba")
+    from helpers.cpu_with_halves import CpuWithHalves
+
+    train, test = map(smaller, digits) if model == "resnet8" else digits
+    found = {}
+    for dtype in ("float32", *HALVES):
+        net = cnn.models.make(model, classes=10)
+        net.build(train.shape, backend=CpuWithHalves(), dtype=dtype)
+        cnn.fit(net, train, epochs=4, batch_size=16, callbacks=[cnn.NaNGuard()])
+        found[dtype] = cnn.evaluate(net, test)["accuracy"]
+    share = found["float32"]
+    assert share > 0.7
+    noise = 3 * (2 * share * (1 - share) / len(test)) ** 0.5
+    assert max(abs(found[dtype] - share) for dtype in HALVES) < noise, found
 
 
 def one_layer(dtype="float32", device=None):
