@@ -123,7 +123,9 @@ def _on_gpu(values: Any, device: str, name: str, has_dlpack: bool) -> Array:
             f"{name}: it is on {device}, which cannot be used here ({error.cause}): copy it to the host first"
         ) from error
     with backend.active():
-        return backend.xp.from_dlpack(values) if has_dlpack else backend.xp.asarray(values)
+        array = backend.xp.from_dlpack(values) if has_dlpack else backend.xp.asarray(values)
+    _require_dtype(array, name)  # the interface describes bfloat16 as two bytes
+    return array
 
 
 def _require_detached(values: Any, name: str) -> None:

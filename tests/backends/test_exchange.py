@@ -174,6 +174,12 @@ class TestRefused:
         with refused(f"array: dtype {dtype.removeprefix('torch.')}, which NumPy", "array.float() in PyTorch"):
             standin.asarray(Tensor(numbers("int16"), place, dtype))
 
+    def test_bytes_that_cupy_shares(self, machine):
+        """``__cuda_array_interface__`` describes bfloat16 as two bytes."""
+        machine(["cupy-cuda12x"], 13000, fake_cupy(1))
+        with refused("array: dtype void16, which NumPy does not have"):
+            as_array(Interface(numbers("int16").view("V2")))
+
     def test_dtypes_that_a_package_adds_to_numpy(self):
         halves = pytest.importorskip("ml_dtypes").bfloat16
         with refused("array: dtype bfloat16, which NumPy does not have"):

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from helpers.foreign_arrays import memory_by_dlpack
+from helpers.foreign_arrays import memory_by_dlpack, memory_by_interface
 from helpers.host_cuda import RawModule
 
 
@@ -266,6 +266,8 @@ def fake_cupy(devices=1, gemm=gemm_ex):
     copy = on_device(lambda host, dtype=None: np.array(host, dtype=dtype))
 
     def asarray(a, dtype=None):
+        if hasattr(a, "__cuda_array_interface__"):  # shared whatever its dtype is, bytes included
+            return memory_by_interface(a).view(FakeArray)
         stays = isinstance(a, FakeArray) and a.index == FakeDevice.current and dtype in (None, a.dtype)
         return a if stays else copy(a, dtype)
 
