@@ -112,6 +112,13 @@ class TestOnTheDevice:
         assert np.shares_memory(x, memory)
         assert backends.of(Tensor(memory, (CUDA, 1))).name == "cuda:1"
 
+    def test_cupy_finds_the_gpu_that_an_interface_does_not_tell(self, machine):
+        machine(["cupy-cuda12x"], 13000, fake_cupy(2))
+        memory = numbers()
+        x = as_array(Interface(memory))
+        assert backends.of(x) is backends.of(Interface(memory)) is backends.get("cuda:1")
+        assert np.shares_memory(x, memory)
+
     def test_the_backends_own_memory_taken_by_dlpack(self, backend):
         """On a GPU, by CuPy itself."""
 

@@ -239,7 +239,7 @@ def on_gpu(array):
 
 
 def fake_cupy(devices=1, gemm=gemm_ex):
-    """``devices`` is a number, or what asking for it raises."""
+    """``devices`` is a number, or what asking for it raises; other libraries use the last of them."""
 
     def device_count():
         if isinstance(devices, Exception):
@@ -267,7 +267,8 @@ def fake_cupy(devices=1, gemm=gemm_ex):
 
     def asarray(a, dtype=None):
         if hasattr(a, "__cuda_array_interface__"):  # shared whatever its dtype is, bytes included
-            return memory_by_interface(a).view(FakeArray)
+            a = memory_by_interface(a).view(FakeArray)
+            a.index = devices - 1
         stays = isinstance(a, FakeArray) and a.index == FakeDevice.current and dtype in (None, a.dtype)
         return a if stays else copy(a, dtype)
 
@@ -306,6 +307,7 @@ def fake_cupy(devices=1, gemm=gemm_ex):
             getDeviceProperties=lambda index: {"name": b"A GPU"},
             deviceSynchronize=lambda: DEFAULT_STREAM.log.append("synchronize"),
             driverGetVersion=lambda: 13010,
+            pointerGetAttributes=lambda address: SimpleNamespace(device=devices - 1),
             runtimeGetVersion=lambda: 12090,
         ),
     )
