@@ -82,6 +82,10 @@ class Backend(Device):
         """Whether a data set of this size fits on the device and leaves enough memory for the rest."""
         return True
 
+    def index_of(self, address: int) -> int:
+        """The number, among devices of this kind, of the one whose memory has this address."""
+        return 0
+
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all queued work is done."""

@@ -95,7 +95,7 @@ def shared(values: Any, name: str = "array") -> Array | None:
             raise ArgumentError(
                 f"{name}: it is on {device}, expected the host or a CUDA GPU: copy it to the host first"
             )
-        return _on_gpu(values, f"cuda:{index}", name, has_dlpack)
+        return _by_dlpack(values, index, name) if has_dlpack else _by_interface(values, name)
 
 
 def _place(values: Any) -> tuple[int, int]:
@@ -123,16 +123,32 @@ def _converted(values: Any, name: str) -> Any:
     return array
 
 
-def _on_gpu(values: Any, device: str, name: str, has_dlpack: bool) -> Array:
+def _by_dlpack(values: Any, index: int, name: str) -> Array:
     """An array on a GPU as one of CuPy; the work that was queued before on its stream comes first."""
+    backend = _gpu(index, name)
+    with backend.active():
+        return backend.xp.from_dlpack(values)
+
+
+def _by_interface(values: Any, name: str) -> Array:
+    """The same by ``__cuda_array_interface__``, which does not tell the GPU, and bfloat16 only as bytes."""
+    index = _gpu(0, name).index_of(values.__cuda_array_interface__["data"][0])
+    backend = _gpu(index, name)
+    with backend.active():
+        array = backend.xp.asarray(values)
+    _require_dtype(array, name)
+    return array
+
+
+def _gpu(index: int, name: str) -> Any:
+    """The backend of the GPU that an array is on; ArgumentError if it cannot be used."""
+    device = f"cuda:{index}"
     try:
-        backend = named(device)
+        return named(device)
     except DeviceUnavailable as error:
         raise ArgumentError(
             f"{name}: it is on {device}, which cannot be used here ({error.cause}): copy it to the host first"
         ) from error
-    with backend.active():
-        return backend.xp.from_dlpack(values) if has_dlpack else backend.xp.asarray(values)
 
 
 def _require_detached(values: Any, name: str) -> None:

@@ -121,6 +121,12 @@ class CudaBackend(Backend):
     def owns(self, array: object) -> bool:
         return isinstance(array, self.xp.ndarray) and array.device.id == self.index
 
+    def index_of(self, address: int) -> int:
+        """See the contract; this GPU's number for an address in no GPU's memory, as of an empty array."""
+        with self.active():
+            index = int(self.xp.cuda.runtime.pointerGetAttributes(address).device) if address else -1
+        return index if index >= 0 else self.index
+
     def zeros(self, size: int, dtype: Any) -> Array:
         with self.active():
             return self.xp.zeros(size, dtype=dtype)  # CuPy's allocations are aligned to 512 bytes

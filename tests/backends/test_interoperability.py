@@ -112,6 +112,13 @@ class TestOnTheDevice:
         assert np.shares_memory(x, memory)
         assert backends.of(Tensor(memory, (CUDA, 1))).name == "cuda:1"
 
+    def test_cupy_finds_the_gpu_that_an_interface_does_not_tell(self, machine):
+        machine(["cupy-cuda12x"], 13000, fake_cupy(2))
+        memory = numbers()
+        x = as_array(Interface(memory))
+        assert backends.of(x) is backends.of(Interface(memory)) is backends.get("cuda:1")
+        assert np.shares_memory(x, memory)
+
     def test_the_backends_own_memory_taken_by_dlpack(self, backend):
         """On a GPU, by CuPy itself."""
 
@@ -173,6 +180,12 @@ class TestRefused:
     def test_dtypes_that_numpy_does_not_have(self, standin, place, dtype):
         with refused(f"array: dtype {dtype.removeprefix('torch.')}, which NumPy", "array.float() in PyTorch"):
             standin.asarray(Tensor(numbers("int16"), place, dtype))
+
+    def test_bytes_that_cupy_shares(self, machine):
+        """``__cuda_array_interface__`` describes bfloat16 as two bytes."""
+        machine(["cupy-cuda12x"], 13000, fake_cupy(1))
+        with refused("array: dtype void16, which NumPy does not have"):
+            as_array(Interface(numbers("int16").view("V2")))
 
     def test_dtypes_that_a_package_adds_to_numpy(self):
         halves = pytest.importorskip("ml_dtypes").bfloat16

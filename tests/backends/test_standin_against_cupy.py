@@ -1,6 +1,7 @@
 """The stand-in device has what CuPy has, with CuPy's keywords, types and views."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -26,6 +27,14 @@ VIEWS = {
     "itself": lambda a: a[...],
     "iterated": lambda a: list(a)[2],
 }
+
+
+def parameters(function):
+    """The names of a function's parameters; Cython writes them into the first line of the documentation."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except ValueError:
+        return re.findall(r"(\w+)(?:=[^,)]*)?[,)]", function.__doc__.partition("\n")[0])
 
 
 class TestAgainstCupy:
@@ -58,7 +67,7 @@ class TestAgainstCupy:
         functions = [(n, f) for n, f in self.listed(xp) if inspect.isfunction(f) and n not in standin.UFUNCS]
         assert len(functions) > 25
         for name, function in functions:
-            theirs = list(inspect.signature(self.find(cupy, name)).parameters)
+            theirs = parameters(self.find(cupy, name))
             for position, parameter in enumerate(inspect.signature(function).parameters.values()):
                 assert parameter.name in theirs, f"{name}({parameter.name}=)"
                 if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from helpers.foreign_arrays import memory_by_dlpack
+from helpers.foreign_arrays import memory_by_dlpack, memory_by_interface
 from helpers.host_cuda import RawModule
 
 
@@ -239,7 +239,7 @@ def on_gpu(array):
 
 
 def fake_cupy(devices=1, gemm=gemm_ex):
-    """``devices`` is a number, or what asking for it raises."""
+    """``devices`` is a number, or what asking for it raises; other libraries use the last of them."""
 
     def device_count():
         if isinstance(devices, Exception):
@@ -266,6 +266,9 @@ def fake_cupy(devices=1, gemm=gemm_ex):
     copy = on_device(lambda host, dtype=None: np.array(host, dtype=dtype))
 
     def asarray(a, dtype=None):
+        if hasattr(a, "__cuda_array_interface__"):  # shared whatever its dtype is, bytes included
+            a = memory_by_interface(a).view(FakeArray)
+            a.index = devices - 1
         stays = isinstance(a, FakeArray) and a.index == FakeDevice.current and dtype in (None, a.dtype)
         return a if stays else copy(a, dtype)
 
@@ -304,6 +307,7 @@ def fake_cupy(devices=1, gemm=gemm_ex):
             getDeviceProperties=lambda index: {"name": b"A GPU"},
             deviceSynchronize=lambda: DEFAULT_STREAM.log.append("synchronize"),
             driverGetVersion=lambda: 13010,
+            pointerGetAttributes=lambda address: SimpleNamespace(device=devices - 1),
             runtimeGetVersion=lambda: 12090,
         ),
     )

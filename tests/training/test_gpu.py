@@ -77,12 +77,12 @@ def test_nothing_grows_in_1000_steps(digits, graph):
     feed.start(np.arange(2000), np.full(len(feed), 0.01))
     step = TrainingStep(network, loss, optimizer, feed, totals, graph)
     for _ in range(20):
-        step(64)
+        step()
     gc.collect()
     device.synchronize()
     before, crossings = device.memory(), device.crossings
     for _ in range(1000):
-        step(64)
+        step()
     device.synchronize()
     after = device.memory()
     assert device.crossings == crossings
@@ -98,6 +98,7 @@ def test_a_step_that_cannot_be_recorded_leaves_no_memory_behind():
         temporary = device.zeros(10_000_000, "float32")
         float(temporary[0])  # a copy to the host
 
+    gc.collect()  # what other tests left behind
     left = []
     for _ in range(3):
         with pytest.warns(RuntimeWarning, match="runs without a CUDA graph"):
