@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.signal
 import scipy.special
 
 from helpers.foreign_arrays import memory_by_dlpack, memory_by_interface
@@ -350,9 +349,10 @@ for _operator, _name in {"neg": "negative", "abs": "absolute", "invert": "invert
 
 
 def _filter(name: str) -> Callable[..., Array]:
-    function = getattr(scipy.signal, name)
-
     def call(in1: Array, in2: Array, mode: str = "full", method: str = "auto") -> Array:
+        from scipy import signal as of_scipy  # takes longer than all else that a process imports
+
+        function = getattr(of_scipy, name)
         hosts = [host_of(in1), host_of(in2)]
         if in1.ndim > 1 and method not in ("direct", "fft"):
             raise NotImplementedError(f"signal.{name} beyond one dimension: name the method, direct or fft")
