@@ -89,6 +89,11 @@ class TestMistakes:
     def test_in_what_is_typed(self, command, tmp_path, arguments, message):
         self.refused(command, tmp_path, message, *arguments)
 
+    def test_without_a_command_the_help_is_shown(self, command):
+        code, out, err = command()
+        assert (code, out) == (2, "")
+        assert err == command("--help")[1]
+
     def test_cuda_where_there_is_none(self, command, tmp_path):
         if not isinstance(backends.available().get("cuda"), DeviceUnavailable):
             pytest.skip("there is a CUDA device here")
