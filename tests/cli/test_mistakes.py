@@ -48,6 +48,11 @@ class TestMistakes:
             (("--per-class", 0), "per_class is 0"),
             (("--classes", "0,11"), "unknown class '11'"),
             (("--data", "nowhere"), "nowhere"),
+            (
+                ("--accumulate", 129),
+                "accumulate is 129, expected at most 128, the number of images in a batch",
+            ),
+            (("--accumulate", 129, "--dry-run"), "accumulate is 129, expected at most 128"),
         ],
     )
     def test_in_flags(self, command, tmp_path, flags, message):
