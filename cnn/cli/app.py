@@ -71,7 +71,6 @@ def _tell(version: bool) -> None:
 app = App(
     name="cnn",
     cls=Group,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -110,8 +109,6 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(code)
     except UsageError as error:
-        if not error.format_message():  # type: ignore[attr-defined]
-            sys.exit(2)  # there was no command, and help has been shown
         _fail(_usage(error), 2)
     except (TrainingError, DisagreementError) as error:
         _fail(error, 1)

@@ -9,7 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cnn.support.terminal import fold
+from cnn.support.streams import log
+from cnn.support.terminal import fold, write_line
 
 OPTIONAL = "[NAME]"  # the metavar of an option that may be given without a value
 NAMES = 28  # columns of the names of arguments and options; what is longer has a line of its own
@@ -44,6 +45,12 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """The commands together."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            write_line(ctx.get_help(), log())
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:

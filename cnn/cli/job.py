@@ -39,6 +39,7 @@ from cnn.training.checkpoints import SavedTraining
 from cnn.training.distributed import Communicator
 from cnn.training.fit import fit
 from cnn.training.optimizers import Optimizer
+from cnn.training.preparation import whole_parts
 from cnn.training.rate_test import find_rate
 from cnn.training.run import Run
 
@@ -301,7 +302,8 @@ class Job:
         if stream is None:
             stream = is_too_large(self.network.backend, self.train_set.samples, self.network.dtype)
         tested = self.validation_set or self.test_set
-        sizes = self.batch_size, stream, config.accumulate, config.recompute
+        parts = whole_parts(config.accumulate, self.batch_size)
+        sizes = self.batch_size, stream, parts, config.recompute
         memory = memory_of(self.network, self.optimizer, self.train_set, tested, *sizes)
         steps = -(-len(self.train_set) // self.batch_size)
         if as_json:
@@ -320,8 +322,8 @@ class Job:
         each = f"{steps:,} step{'s' * (steps > 1)} and a {tests} on {len(tested):,} images"
         write_line(f"epochs: {self.epochs}, each of {each}")
         self.network.summary()
-        parts = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())
-        write_line(f"memory on {self.network.backend.name}: about {readable_bytes(memory.total)} ({parts})")
+        shares = ", ".join(f"{name} {readable_bytes(count)}" for name, count in asdict(memory).items())
+        write_line(f"memory on {self.network.backend.name}: about {readable_bytes(memory.total)} ({shares})")
         write_line(f"would write {self.folder.path}")
 
 

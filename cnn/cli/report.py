@@ -8,7 +8,7 @@ import typer
 from cnn.cli.app import app, examples
 from cnn.cli.options import AsJson
 from cnn.cli.output import print_json, say
-from cnn.runs.folder import RunFolder
+from cnn.runs.folder import COMPARISON, RunFolder
 from cnn.runs.report import compare_runs, write_report
 from cnn.support.outputs import PAGE, require_output
 
@@ -47,7 +47,7 @@ def report(
         written = write_report(folders[0], out)
     else:
         say(f"comparing {len(folders)} runs")
-        written = compare_runs(folders, out or folders[0].path.resolve().parent / "comparison")
+        written = compare_runs(folders, out or folders[0].path.resolve().parent / COMPARISON)
     if as_json:
         print_json({"report": str(written.page), "pictures": [str(path) for path in written.pictures]})
     else:

@@ -252,4 +252,7 @@ def _some(names: list[str]) -> str:
 
 
 def _expected() -> str:
-    return "a folder with IDX or .npy files, an .npz file, or cifar-10-binary.tar.gz or its folder"
+    return (
+        "a folder of pictures, a table as text, an .npz file, a folder with IDX or .npy files, or "
+        "cifar-10-binary.tar.gz or its folder"
+    )

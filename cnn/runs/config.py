@@ -194,7 +194,8 @@ class Config:
     )
     accumulate: int = setting(
         1, TRAINING,
-        "Compute each batch in this many parts and add their gradients: the same updates with less memory.",
+        "Compute each batch in this many parts and add their gradients, for less memory. The updates are the "
+        "same, unless the network has batch normalization, which then sees smaller batches.",
         check=whole, before=1,
     )
     shards: int | None = setting(

@@ -37,6 +37,7 @@ DECISIVE = (
     "cupy", "xpcnn",
 )  # fmt: skip
 DATA_KEYS = {"input_shape", "class_names"}  # what config.json says of the data, next to the settings
+COMPARISON = "comparison"  # the folder next to runs in which `cnn report` compares them
 WEIGHTS = ("last", "best")  # of the end of the run, or of the epoch that was best on the validation images
 
 

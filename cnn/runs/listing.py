@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn.runs.config import Config
-from cnn.runs.folder import RunFolder
+from cnn.runs.folder import COMPARISON, RunFolder
 from cnn.runs.report.record import read_json, read_metrics
 from cnn.saving.weights import SavedNetwork, read_metadata
 from cnn.support.arguments import shown
@@ -57,12 +57,14 @@ class ListedRun:
 def list_runs(folder: Path) -> Iterator[ListedRun | CheckpointError]:
     """The runs in ``folder`` by name, or the run ``folder`` itself; errors stand for what is skipped.
 
-    OSError if the folder cannot be read.
+    A comparison that `cnn report` wrote is left out. OSError if the folder cannot be read.
     """
     inside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     is_run = RunFolder(folder).config.exists()
     known: dict[str, int | None] = {}
     for path in [folder] if is_run else sorted(inside):
+        if path.name == COMPARISON and not RunFolder(path).config.exists():
+            continue
         try:
             yield _listed(RunFolder(path), known)
         except CheckpointError as error:

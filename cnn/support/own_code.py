@@ -25,10 +25,12 @@ def evaluated(text: str, option: str, example: str) -> Any:
     """
     name, _, expression = text.rpartition(".py:")
     path = Path(f"{name}.py")
-    if not is_code(text) or not path.is_file():
+    if not is_code(text):
         raise ArgumentError(
             f'{option} is {text!r}, expected a Python file, a colon and a name in it, as in "{example}"'
         )
+    if not path.is_file():
+        raise ArgumentError(f"{option} is {text!r}, but there is no file {path}: give the path of a file")
     module_name = path.stem if path.stem not in sys.modules else f"own_{path.stem}"  # replace no module
     specification = importlib.util.spec_from_file_location(module_name, path)
     assert specification

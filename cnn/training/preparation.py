@@ -264,12 +264,7 @@ def prepare(
         instance("network", network, Network, "cnn.models.lenet5()")
         instance("train", train, Dataset, "cnn.data.Dataset(images, labels)")
         epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
-        accumulate = whole("accumulate", accumulate)
-        if accumulate > batch_size:
-            raise ArgumentError(
-                f"accumulate is {accumulate}: a batch of {batch_size} can be cut into {batch_size} parts at "
-                "most"
-            )
+        accumulate = whole_parts(accumulate, batch_size)
         sharding = _sharding(group, saved, min(batch_size, len(train)))
         if saved is not None:
             saved.require_data(train)
@@ -377,3 +372,12 @@ def _warn_of_data(network: Network, train: Dataset, validation: Dataset | None) 
         notes += notes_on(validation, "evaluated", train)  # which may be the test set
     for note in notes:
         warnings.warn(note, Notice, stacklevel=6)  # of who called cnn.fit
+
+
+def whole_parts(accumulate: int, batch_size: int) -> int:
+    """``accumulate``, if a batch can be cut into so many parts."""
+    if whole("accumulate", accumulate) > batch_size:
+        raise ArgumentError(
+            f"accumulate is {accumulate}, expected at most {batch_size}, the number of images in a batch"
+        )
+    return accumulate

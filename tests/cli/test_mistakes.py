@@ -48,6 +48,11 @@ class TestMistakes:
             (("--per-class", 0), "per_class is 0"),
             (("--classes", "0,11"), "unknown class '11'"),
             (("--data", "nowhere"), "nowhere"),
+            (
+                ("--accumulate", 129),
+                "accumulate is 129, expected at most 128, the number of images in a batch",
+            ),
+            (("--accumulate", 129, "--dry-run"), "accumulate is 129, expected at most 128"),
         ],
     )
     def test_in_flags(self, command, tmp_path, flags, message):
@@ -88,6 +93,11 @@ class TestMistakes:
     )
     def test_in_what_is_typed(self, command, tmp_path, arguments, message):
         self.refused(command, tmp_path, message, *arguments)
+
+    def test_without_a_command_the_help_is_shown(self, command):
+        code, out, err = command()
+        assert (code, out) == (2, "")
+        assert err == command("--help")[1]
 
     def test_cuda_where_there_is_none(self, command, tmp_path):
         if not isinstance(backends.available().get("cuda"), DeviceUnavailable):

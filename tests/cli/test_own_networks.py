@@ -99,7 +99,7 @@ def test_a_file_of_weights_is_a_model_without_its_weights(command, own_data, tmp
     [
         (
             "nowhere.py:make",
-            "--model is '.*nowhere.py:make', expected a Python file, a colon and a name",
+            "--model is '.*nowhere.py:make', but there is no file .*nowhere.py: give the path",
         ),
         (model("missing"), r"mynet.py:missing' fails \(NameError: name 'missing' is not defined"),
         (

@@ -167,7 +167,8 @@ def test_what_is_not_a_run_is_skipped_with_a_note(command, make):
     make("a", 0.5)
     for name in ("config.json", "metrics.csv", "model.safetensors", "evaluation.safetensors"):
         (make(f"damaged {name}").path / name).write_bytes(b"epoch,loss\n1\n")
-    Path("runs/comparison").mkdir()
+    Path("runs/pictures").mkdir()
+    Path("runs/comparison").mkdir()  # which cnn report writes: it needs no note
     Path("runs/.a.1234.unfinished").mkdir()
     Path("runs/a-learning-rates.png").write_bytes(b"")
     code, out, err = command("runs")
@@ -176,7 +177,8 @@ def test_what_is_not_a_run_is_skipped_with_a_note(command, make):
     notes = err.splitlines()
     assert len(notes) == 5
     assert all(note.startswith("note: ") and note.endswith("; it is skipped") for note in notes)
-    assert "comparison is not the folder of a run" in notes[0]
+    assert "pictures is not the folder of a run" in notes[-1]
+    assert "comparison" not in err
 
 
 def test_a_run_alone(command, make):

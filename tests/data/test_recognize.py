@@ -53,10 +53,13 @@ FILES = {
     f"{NAMES[0]}.gz": (gzip.compress(idx(X_TRAIN)), ("an IDX file, one of four", "give the folder")),
     "7.png": (b"\x89PNG", ("a single picture", "cnn predict")),
     "a.json": (b'{"a": 1}', ("JSON",)),
-    "a.txt": (b"one line", ("text: expected a folder with IDX",)),
+    "a.txt": (b"one line", ("text: expected a folder of pictures, a table",)),
     "empty": (b"", ("an empty file",)),
     "a.onnx": (b"\x08\x07\x12", ("not a supported format",)),
-    "noise": (bytes(range(256)), ("not a supported format: expected a folder with IDX",)),
+    "noise": (
+        bytes(range(256)),
+        ("not a supported format: expected a folder of pictures, a table",),
+    ),
     "page.npz": (b"\n<!DOCTYPE html><html>", ("a web page, the download failed",)),
     "pointer.npz": (
         b"version https://git-lfs.github.com/spec/v1\n",
@@ -173,7 +176,7 @@ class TestFolders:
             cnn.data.load(lay("100/train.bin", "100/fine_label_names.txt") / "100")
 
     def test_nothing(self, lay, tmp_path):
-        with refused("contains no files: expected a folder with IDX"):
+        with refused("contains no files: expected a folder of pictures, a table"):
             cnn.data.load(tmp_path)
         with refused("contains no files in a/"):
             cnn.data.load(lay("a/.hidden"))

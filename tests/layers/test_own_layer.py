@@ -169,7 +169,10 @@ def test_something_that_is_no_layer_is_refused(layer, problem):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("--layer", "nowhere.py:Scale()", "--input-shape", "3"), "expected a Python file"),
+        (
+            ("--layer", "nowhere.py:Scale()", "--input-shape", "3"),
+            "there is no file nowhere.py: give",
+        ),
         (("--layer", "nowhere.py:Scale()"), "belong together"),
         (("--input-shape", "3"), "belong together"),
         (("--layer", "{}:Scale()", "--input-shape", "three"), "--input-shape is 'three'"),
