@@ -166,11 +166,11 @@ class Arena:
 
     @property
     def state(self) -> Any:
-        """Which places there are; it can be set to what it was at another time."""
+        """Which places there are, for :meth:`restore`."""
         return [(place, place.is_owned, place.holders) for place in self._places()], [*self._passed]
 
-    @state.setter
-    def state(self, state: Any) -> None:
+    def restore(self, state: Any) -> None:
+        """Let there be the places that there were at another time."""
         places, passed = state
         for chunk in self._chunks:
             chunk.places = []

@@ -132,7 +132,7 @@ def _at_its_turn(arena: Arena, run: Callable[[], Array | None], given: Array) ->
     state = arena.state
 
     def call() -> Array | None:
-        arena.state = state
+        arena.restore(state)
         with arena.holding(given):
             return run()
 

@@ -198,7 +198,7 @@ class TestMemory:
         x, place = arena.like(arena.device.zeros(1, "float32"), (64,)), arena.allocate((64,))
         state, places = arena.state, []
         for _ in range(2):
-            arena.state = state
+            arena.restore(state)
             dx = arena.like(x, (64,))
             assert not overlap(arena, dx, x)
             assert not overlap(arena, dx, place.array)

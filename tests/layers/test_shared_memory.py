@@ -238,6 +238,21 @@ def test_the_same_holds_for_a_layer_of_ones_own_that_reads_what_it_got_until_it_
         np.testing.assert_array_equal(one, other)
 
 
+def test_after_a_repeated_step_with_such_a_layer_all_memory_is_free_again():
+    def taken(*own):
+        net = built(*(block(4) for _ in range(4)), *own, cnn.Flatten(), cnn.Dense(2), shape=(4, 6, 6))
+        data = cnn.data.Dataset(RANDOM.integers(0, 256, (32, 4, 6, 6), dtype=np.uint8), np.arange(32) % 2)
+
+        class Predicts(cnn.Callback):
+            def on_step(self, run):
+                net.predict(data.images[:8], batch_size=8)
+
+        cnn.fit(net, data, epochs=2, batch_size=4, callbacks=[Predicts()])
+        return [chunk.size for chunk in net.context.arena._chunks]
+
+    assert taken(KeepsNothing()) == taken()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_planned_is_about_what_is_taken(name):
     net = built(*NETWORKS[name]())
