@@ -125,6 +125,10 @@ NETWORKS = {
     "blocks": lambda: [cnn.Conv2D(4, 3, padding=1), *blocks(4, 4, 4, 4)],
     "smaller and smaller": lambda: blocks(8, 16, 16, activation=cnn.ReLU, stride=2),
     "addends that stay": lambda: blocks(8, 16, 16, activation=cnn.GELU, stride=2),
+    "activations first": lambda: [
+        cnn.Conv2D(8, 3, padding=1),
+        *(cnn.Residual(cnn.BatchNorm2D(), cnn.ReLU(), cnn.Conv2D(8, 3, padding=1)) for _ in range(5)),
+    ],
     "branches": lambda: [
         cnn.Parallel(cnn.Conv2D(2, 1), cnn.Sequential(), block(3), join="concatenate"),
         cnn.Parallel(block(8), cnn.Residual(block(8), cnn.Dropout(0.3)), block(8)),
@@ -148,6 +152,18 @@ def test_gradients_are_those_of_a_network_whose_arrays_share_nothing(name, fuse)
         results.append(steps)
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_branches_keep_no_outputs_that_only_their_sum_reads():
+    def kept(*layers):
+        return [type(layer).__name__ for layer in built(*layers, shape=(4, 6, 6)).kept_outputs()]
+
+    convolution, before = cnn.Conv2D(4, 1), (cnn.BatchNorm2D(), cnn.ReLU())
+    assert kept(cnn.Residual(*before, convolution)) == ["ReLU", "Residual"]
+    assert kept(cnn.Residual(cnn.Conv2D(4, 1), cnn.ReLU())) == ["ReLU", "Residual"]  # which reads it
+    assert kept(cnn.Residual(cnn.Conv2D(4, 1), cnn.Dropout(), shortcut=cnn.Conv2D(4, 1))) == ["Residual"]
+    branches = cnn.Conv2D(2, 1), cnn.Sequential(), cnn.Sequential(cnn.Conv2D(2, 1), cnn.BatchNorm2D())
+    assert kept(cnn.Parallel(*branches, join="concatenate")) == ["Conv2D", "Parallel"]
 
 
 class AddsItsInput(cnn.Sequential):
