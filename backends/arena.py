@@ -68,11 +68,14 @@ class Arena:
     placed at the end, find memory in one piece.
     """
 
+    shares = True  # False, for checks: what was freed stays as it is until :meth:`clear`
+
     def __init__(self, device: Device, dtype: Any) -> None:
         self.device = device
         self.dtype = device.xp.dtype(dtype)
         self._chunks: list[Chunk] = []
         self._passed: list[Place] = []  # between layers
+        self._deferred: list[Place] | None = None  # what is freed later
 
     def clear(self, kept: Array) -> None:
         """Free all arrays but ``kept``, which stays until the next call."""
@@ -102,8 +105,10 @@ class Arena:
 
     def free(self, place: Place) -> None:
         """The owner of an array does not need it any more; it may say so again."""
-        place.is_owned = False
-        _drop(place)
+        if self._deferred is None:
+            self._disown(place)
+        else:
+            self._deferred.append(place)
 
     def free_array(self, array: Array) -> None:
         """Free the place that ``array`` or what it is a view of has, if it has one."""
@@ -139,7 +144,19 @@ class Arena:
         finally:
             for place in places:
                 place.holders -= 1
-                _drop(place)
+                self._drop(place)
+
+    @contextmanager
+    def deferring(self) -> Iterator[None]:
+        """In the ``with`` block, keep what is freed; after it, this is free unless it is passed on."""
+        outer, self._deferred = self._deferred, []
+        try:
+            yield
+        finally:
+            deferred, self._deferred = self._deferred, outer
+            for place in deferred:
+                if place not in self._passed:
+                    self.free(place)
 
     def keep(self, array: Array) -> None:
         """Keep ``array``, or what it is a view of, until :meth:`clear`."""
@@ -149,11 +166,11 @@ class Arena:
 
     @property
     def state(self) -> Any:
-        """Which places there are; it can be set to what it was at another time."""
+        """Which places there are, for :meth:`restore`."""
         return [(place, place.is_owned, place.holders) for place in self._places()], [*self._passed]
 
-    @state.setter
-    def state(self, state: Any) -> None:
+    def restore(self, state: Any) -> None:
+        """Let there be the places that there were at another time."""
         places, passed = state
         for chunk in self._chunks:
             chunk.places = []
@@ -175,12 +192,21 @@ class Arena:
                 return next((place for place in chunk.places if place.start <= offset < place.stop), None)
         return None
 
+    def _disown(self, place: Place) -> None:
+        place.is_owned = False
+        self._drop(place)
+
+    def _drop(self, place: Place) -> None:
+        """Let other arrays have the bytes, if nobody needs them."""
+        if self.shares and not place.is_owned and not place.holders and place in place.chunk.places:
+            place.chunk.places.remove(place)
+
     def _pass(self, places: list[Place]) -> None:
         """Let these be what layers pass to each other, and free the others."""
         before, self._passed = self._passed, places
         for place in before:
             if place not in places:
-                self.free(place)
+                self._disown(place)
 
     def _placed(self, shape: Shape, start_of: Callable[[list[Gap]], int]) -> Place:
         """A place in the first chunk with a gap, so that a step repeated finds its places again."""
@@ -207,9 +233,3 @@ def _length(gap: Gap) -> int:
 def _rounded(size: int) -> int:
     """``size`` rounded up to a multiple of BOUNDARY."""
     return -(-size // BOUNDARY) * BOUNDARY
-
-
-def _drop(place: Place) -> None:
-    """Let other arrays have the bytes, if nobody needs them."""
-    if not place.is_owned and not place.holders and place in place.chunk.places:
-        place.chunk.places.remove(place)

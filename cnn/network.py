@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 import backends
-from backends import Backend
+from backends import Backend, graph
 from backends.arena import Arena
 from backends.interoperability import on_host
 from backends.memory import Array, Shape
@@ -172,10 +172,12 @@ class Network(Freezable):
                 "call forward(x, training=True) with the same batch before each backward"
             )
         self._batch = 0  # gradients take the place of what the forward kept
+        arena = self.context.arena
         with self.backend.active():
             dx = super().backward(self.output_gradient_of(dy), input_grad)
             for layer in self.tree():
                 layer.free_output()
+            graph.launch(arena.restore, arena.state)  # which layers called in a repeated step change
             return None if dx is None else self._in(self.master_dtype, dx, "gradient of the input")
 
     def predict(

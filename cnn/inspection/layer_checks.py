@@ -11,8 +11,9 @@ import backends
 from backends import Backend
 from backends.graph import recordable
 from cnn.inspection import summary
-from cnn.inspection.differences import problem_of, require_near, results
+from cnn.inspection.differences import difference, problem_of, require_near, results
 from cnn.inspection.gradient_check import check_gradients
+from cnn.layers.activation import GELU, Tanh
 from cnn.layers.layer import Layer
 from cnn.network import Network
 from cnn.saving import weights
@@ -42,8 +43,9 @@ def check_layer(layer: Layer, input_shape: Any, device: Backend | str = "cpu") -
 
     The checks: the shape that ``build`` promises, gradients against finite differences, the dtype, input and
     ``dy`` not written to, gradients written and not added, every cut of the batch, a batch of one, an
-    evaluation between forward and backward, a repeated step, every kernel set of the device, the summary, and
-    weights saved and loaded. The layer itself stays as it is: ``layer.fresh()`` makes those that are checked.
+    evaluation between forward and backward, a repeated step, memory shared with other layers, every kernel
+    set of the device, the summary, and weights saved and loaded. The layer itself stays as it is:
+    ``layer.fresh()`` makes those that are checked.
 
     Raises ArgumentError for something that is no layer, and what ``build`` raises.
     """
@@ -205,6 +207,24 @@ def _like(network: Network, subject: Subject) -> Network:
     return twin
 
 
+def _shared(subject: Subject) -> None:
+    x = subject.x()
+    expected: dict[str, Any] = {}
+    for shares in (False, True):
+        around = Tanh(), subject.layer.fresh(), GELU(), GELU(), GELU()  # which read the arrays between them
+        network = Network(*around)
+        network.build(subject.input_shape, backend=subject.backend, seed=1, dtype="float64", fuse=False)
+        network.context.arena.shares = shares
+        found = results(network, x, dy_for(network)) | {"output of inference": _inferred(network, x)}
+        for name, value in expected.items():
+            if not difference(value, found[name]) <= NEAR:  # NaN is not
+                raise DisagreementError(
+                    f"the {name} is wrong where layers share memory: hold what is read after a layer inside "
+                    "has run, by with self.context.arena.holding(array), or copy it"
+                )
+        expected = found
+
+
 def _kernel_sets(subject: Subject) -> None:
     expected = None
     for kernels in ("portable", "signal", "auto"):
@@ -262,6 +282,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "a batch of one sample works": _one,
     "backward belongs to the latest training forward": _latest,
     "a repeated step gives the same": _repeated,
+    "nothing is read that another layer has overwritten": _shared,
     "every kernel set gives the same": _kernel_sets,
     "the summary and the memory estimate are whole numbers": _summary,
     "weights are the same from a file": _files,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from backends import graph
+from backends.arena import Arena
 from cnn.layers.layer import Array, Context, Layer, Parameter, Shape
 from cnn.support.arguments import shown
 from cnn.support.errors import ArgumentError
@@ -16,7 +17,7 @@ class Container(Layer):
     """A layer with layers inside it; it may have parameters and statistics of its own, too.
 
     A container calls the layers inside it through :func:`forward` and :func:`backward`, so that a repeated
-    step calls those in Python that it cannot record.
+    step calls those in Python that it cannot record, and so that what they read stays until they return.
     """
 
     @property
@@ -97,7 +98,13 @@ def forward(layer: Layer, x: Array, training: bool) -> Array:
     """``layer.forward(x, training)``, in a form that a repeated step can record."""
     if layer.recordable:
         return layer.forward(x, training)
-    return graph.call(_at_its_turn(layer, layer.forward), x, training)
+    arena = layer.context.arena
+
+    def run() -> Array:
+        y = layer.forward(x, training)
+        return y if training else arena.pass_on(y)
+
+    return graph.call(_at_its_turn(arena, run, x))
 
 
 def backward(layer: Layer, dy: Array, input_grad: bool) -> Array | None:
@@ -107,19 +114,26 @@ def backward(layer: Layer, dy: Array, input_grad: bool) -> Array | None:
     """
     if layer.recordable:
         dx = layer.backward(dy, input_grad)
-    else:
-        dx = graph.call(_at_its_turn(layer, layer.backward), dy, input_grad)
-    layer.free_output()
-    return dx
-
-
-def _at_its_turn(layer: Layer, method: Callable[..., Array | None]) -> Callable[..., Array | None]:
-    """The method for a repeated step, which finds the places of arrays as they are now."""
+        layer.free_output()
+        return dx
     arena = layer.context.arena
+
+    def run() -> Array | None:
+        with arena.deferring():  # a layer of a user's own may read outputs of layers inside it
+            dx = layer.backward(dy, input_grad)
+            layer.free_output()
+            return None if dx is None else arena.pass_on(dx)
+
+    return graph.call(_at_its_turn(arena, run, dy))
+
+
+def _at_its_turn(arena: Arena, run: Callable[[], Array | None], given: Array) -> Callable[[], Array | None]:
+    """``run`` for a repeated step: it finds the places of arrays as they are now, and ``given`` stays."""
     state = arena.state
 
-    def call(*arguments: Any) -> Array | None:
-        arena.state = state
-        return method(*arguments)
+    def call() -> Array | None:
+        arena.restore(state)
+        with arena.holding(given):
+            return run()
 
     return call

@@ -76,11 +76,12 @@ class Layer(Trainable):
     of the layer, never into their input or ``dy``, and gradients are overwritten, not added to. The
     constructor stores each argument under its own name. A layer object belongs to one place in one network.
 
-    The output of a training forward is valid until the backward pass of the layer has returned, or the next
-    training forward begins. After that, gradients take its place. The outputs of inference and the gradients
-    of inputs share memory: the layer that runs next can read them, and may have overwritten them when it
-    returns. A container that needs its input or ``dy``, or the output or the gradient of one child, while
-    another child runs must copy it, or hold it by ``with self.context.arena.holding(array):``.
+    The input and ``dy`` are valid until the method returns. The input and the output of a training forward
+    are valid until ``backward`` has returned; after that, gradients take their place. The outputs of
+    inference and the gradients of inputs share memory: the layer that runs next can read them, and may have
+    overwritten them when it returns. A container that needs the output of inference or the gradient of one
+    child after another child has run must copy it, or hold it by
+    ``with self.context.arena.holding(array):``.
     """
 
     built = False

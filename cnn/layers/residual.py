@@ -76,6 +76,8 @@ class Parallel(Container):
                     kernels.copy(output, y)
                 else:
                     kernels.add(y, output, y)
+                if training and not reads_output(branch):
+                    self._arena.free_array(output)
             return y if training else self._arena.pass_on(y)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
@@ -98,7 +100,7 @@ class Parallel(Container):
 
     def kept_outputs(self) -> Iterator[Layer]:
         for branch in self.branches:
-            yield from branch.kept_outputs()
+            yield from _kept_inside(branch)
         yield self
 
     def fresh(self) -> "Parallel":
@@ -146,6 +148,8 @@ class Residual(Parallel):
                     output = forward(layers, x, training)
                     y = self.output(output, training)
                     self.backend.kernels.add(output, addend, y)
+                    if training and not reads_output(layers):
+                        self._arena.free_array(output)
                 else:
                     y = layers.forward_joined(x, training, addend, formula, self.addend_stays(formula))
             if training and self._drops_addend(formula):
@@ -182,12 +186,11 @@ class Residual(Parallel):
     def kept_outputs_with(self, formula: Function | None) -> Iterator[Layer]:
         """The layers whose outputs training keeps, if ``formula`` is applied to the sum."""
         layers, shortcut = self.branches
-        addends = [*shortcut.kept_outputs()]
-        if joins(layers) and addends and self._drops_addend(formula):
-            addends.pop()
-        yield from addends
-        yield from layers.kept_outputs()
-        if not joins(layers):
+        yield from _kept_inside(shortcut) if self._drops_addend(formula) else shortcut.kept_outputs()
+        if joins(layers):
+            yield from layers.kept_outputs()
+        else:
+            yield from _kept_inside(layers)
             yield self
 
     def fuse(self, following: Sequence[Layer]) -> Layer | None:
@@ -214,6 +217,12 @@ class Residual(Parallel):
     def __repr__(self) -> str:
         shortcut = [] if self.shortcut is None else [f"shortcut={self.shortcut!r}"]
         return f"Residual({', '.join([*map(repr, self.layers), *shortcut])})"
+
+
+def _kept_inside(branch: Layer) -> Iterator[Layer]:
+    """The layers of a branch whose outputs training keeps after the branches have been joined."""
+    outputs = [*branch.kept_outputs()]
+    yield from outputs if reads_output(branch) else outputs[:-1]
 
 
 class FusedResidual(Fused):

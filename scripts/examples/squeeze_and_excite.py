@@ -34,15 +34,10 @@ class SqueezeAndExcite(Container):
         return self.output_shape
 
     def forward(self, x, training=False):
-        xp = self.backend.xp
-        use = "training" if training else "inference"  # which must not change what backward reads
-        kept = self.buffer(f"x in {use}", x.shape)  # the gate's outputs may be written to where x is
-        kept[...] = x
-        scale = self.buffer(f"scale in {use}", (x.shape[0], x.shape[-1]))
-        scale[...] = self.gate.forward(kept, training)
+        scale = self.gate.forward(x, training)
         if training:
-            self._scale, self._x = scale, kept
-        return xp.multiply(kept, scale[:, None, None], out=self.buffer(f"y in {use}", x.shape))
+            self._scale, self._x = scale, x
+        return self.backend.xp.multiply(x, scale[:, None, None], out=self.output(scale, training))
 
     def backward(self, dy, input_grad=True):
         xp = self.backend.xp

@@ -67,6 +67,17 @@ class TestOutputs:
             assert not overlap(arena, arena.allocate((64,)).array, place.array)
         assert arena.device.address(arena.allocate((64,)).array) == arena.device.address(place.array)
 
+    def test_what_is_freed_may_be_deferred_and_passed_on(self, arena):
+        first, second = arena.allocate((64,)), arena.allocate((64,))
+        with arena.deferring():
+            with arena.deferring():
+                arena.free(first)
+            arena.free(second)
+            assert not overlap(arena, arena.allocate((64,)).array, first.array)
+            arena.pass_on(second.array)
+        assert overlap(arena, arena.allocate((64,)).array, first.array)
+        assert not overlap(arena, arena.like(second.array, (64,)), second.array)
+
     def test_what_is_kept_stays_until_all_are_freed(self, arena):
         place, other = arena.allocate((64,)), arena.device.zeros(4, "float32")
         arena.keep(place.array)
@@ -187,7 +198,7 @@ class TestMemory:
         x, place = arena.like(arena.device.zeros(1, "float32"), (64,)), arena.allocate((64,))
         state, places = arena.state, []
         for _ in range(2):
-            arena.state = state
+            arena.restore(state)
             dx = arena.like(x, (64,))
             assert not overlap(arena, dx, x)
             assert not overlap(arena, dx, place.array)

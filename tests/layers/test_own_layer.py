@@ -157,6 +157,33 @@ def test_a_container_copies_the_gradient_of_a_child_before_the_next_one_runs(kin
     assert (found["gradients agree with finite differences"] is None) == is_right
 
 
+class ForgetsInInference(Total):
+    """Is right in training, where outputs stay."""
+
+    def forward(self, x, training=False):
+        return self.first.forward(x, training) + self.second.forward(x, training)
+
+
+class RunsOneInInference(Total):
+    """Gives in training what only inference may give: an output that the next layer's gradient overwrites."""
+
+    def forward(self, x, training=False):
+        return self.first.forward(x)
+
+    def backward(self, dy, input_grad=True):
+        return dy
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"), [(ForgetsInInference, "output of inference"), (RunsOneInInference, "gradient of")]
+)
+def test_reading_what_another_layer_has_overwritten_is_found_where_layers_share_memory(kind, what):
+    found = {check.name: check.problem for check in cnn.check_layer(kind(cnn.Dense(3), cnn.Dense(3)), (3,))}
+    problem = found["nothing is read that another layer has overwritten"]
+    assert what in problem
+    assert "is wrong where layers share memory: hold what is read after" in problem
+
+
 @pytest.mark.parametrize(
     ("layer", "problem"),
     [("Dense(3)", "layer is 'Dense"), (cnn.Dense, "layer is <class"), (None, "layer is None")],

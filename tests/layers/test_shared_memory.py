@@ -6,6 +6,7 @@ import pytest
 import backends
 import cnn
 from cnn import ShapeError
+from cnn.layers.container import Container
 from cnn.layers.fusion import is_dropped, reads_input, reads_output
 from cnn.layers.planning import inference_bytes, training_bytes
 from cnn.selftest.cases import LAYERS
@@ -124,6 +125,10 @@ NETWORKS = {
     "blocks": lambda: [cnn.Conv2D(4, 3, padding=1), *blocks(4, 4, 4, 4)],
     "smaller and smaller": lambda: blocks(8, 16, 16, activation=cnn.ReLU, stride=2),
     "addends that stay": lambda: blocks(8, 16, 16, activation=cnn.GELU, stride=2),
+    "activations first": lambda: [
+        cnn.Conv2D(8, 3, padding=1),
+        *(cnn.Residual(cnn.BatchNorm2D(), cnn.ReLU(), cnn.Conv2D(8, 3, padding=1)) for _ in range(5)),
+    ],
     "branches": lambda: [
         cnn.Parallel(cnn.Conv2D(2, 1), cnn.Sequential(), block(3), join="concatenate"),
         cnn.Parallel(block(8), cnn.Residual(block(8), cnn.Dropout(0.3)), block(8)),
@@ -133,12 +138,11 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("fuse", [True, False])
-def test_gradients_are_those_of_a_network_whose_arrays_share_nothing(name, fuse, monkeypatch):
+def test_gradients_are_those_of_a_network_whose_arrays_share_nothing(name, fuse):
     results = []
     for shares in (True, False):
-        if not shares:
-            monkeypatch.setattr("backends.arena._drop", lambda place: None)
         net = built(*NETWORKS[name](), fuse=fuse)
+        net.context.arena.shares = shares
         random = np.random.default_rng(7)
         steps = []
         for batch in (5, 3):
@@ -148,6 +152,121 @@ def test_gradients_are_those_of_a_network_whose_arrays_share_nothing(name, fuse,
         results.append(steps)
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_branches_keep_no_outputs_that_only_their_sum_reads():
+    def kept(*layers):
+        return [type(layer).__name__ for layer in built(*layers, shape=(4, 6, 6)).kept_outputs()]
+
+    convolution, before = cnn.Conv2D(4, 1), (cnn.BatchNorm2D(), cnn.ReLU())
+    assert kept(cnn.Residual(*before, convolution)) == ["ReLU", "Residual"]
+    assert kept(cnn.Residual(cnn.Conv2D(4, 1), cnn.ReLU())) == ["ReLU", "Residual"]  # which reads it
+    assert kept(cnn.Residual(cnn.Conv2D(4, 1), cnn.Dropout(), shortcut=cnn.Conv2D(4, 1))) == ["Residual"]
+    branches = cnn.Conv2D(2, 1), cnn.Sequential(), cnn.Sequential(cnn.Conv2D(2, 1), cnn.BatchNorm2D())
+    assert kept(cnn.Parallel(*branches, join="concatenate")) == ["Conv2D", "Parallel"]
+
+
+class AddsItsInput(cnn.Sequential):
+    def forward(self, x, training=False):
+        return super().forward(x, training) + x
+
+    def backward(self, dy, input_grad=True):
+        return super().backward(dy) + dy
+
+
+class ReturnsWhatItGot(cnn.Sequential):
+    """Runs its layers for nothing."""
+
+    def forward(self, x, training=False):
+        super().forward(x, training)
+        return x
+
+    def backward(self, dy, input_grad=True):
+        super().backward(dy)
+        return dy
+
+
+class HasItsGradientInItsOutput(cnn.Tanh):
+    def backward(self, dy, input_grad=True):
+        self._y[...] = dy * (1 - self._y * self._y)
+        return self._y
+
+
+class Gated(Container):
+    """The input times what a layer makes of it, which is read again after that layer's backward pass."""
+
+    def __init__(self):
+        self.gate = cnn.Sequential(*three(), cnn.Sigmoid())
+
+    @property
+    def children(self):
+        return {"gate": self.gate}
+
+    def build(self, input_shape, context):
+        super().build(input_shape, context)
+        return self.build_child("gate", input_shape, context)
+
+    def forward(self, x, training=False):
+        scale = self.gate.forward(x, training)
+        if training:
+            self.x, self.scale = x, scale
+        return x * scale
+
+    def backward(self, dy, input_grad=True):
+        return self.gate.backward(dy * self.x) + dy * self.scale
+
+
+class KeepsNothing(cnn.Layer):
+    def forward(self, x, training=False):
+        return x
+
+    def backward(self, dy, input_grad=True):
+        return dy
+
+
+def three():
+    return cnn.Conv2D(6, 3, padding=1), cnn.Tanh(), cnn.Conv2D(4, 1)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        lambda: AddsItsInput(*three()),
+        lambda: ReturnsWhatItGot(*three()),
+        Gated,
+        HasItsGradientInItsOutput,
+        KeepsNothing,
+    ],
+    ids=["adds its input", "returns what it got", "gated", "has its gradient in its output", "keeps nothing"],
+)
+@pytest.mark.parametrize("following", [cnn.GELU, cnn.Dropout, lambda: cnn.Conv2D(4, 3, padding=1)])
+def test_the_same_holds_for_a_layer_of_ones_own_that_reads_what_it_got_until_it_returns(own, following):
+    def step(net, x, dy):
+        found = [net.forward(x).copy(), net.forward(x, training=True).copy()]
+        return [*found, net.backward(dy).copy(), net.flat.grad.copy()]
+
+    x, dy = normal(3, 6, 6, 4), normal(4, 4)
+    layers = cnn.Conv2D(4, 3, padding=1), own(), following(), own(), cnn.Conv2D(4, 1), cnn.GlobalAvgPool2D()
+    net = built(cnn.Tanh(), *layers)
+    found = step(net, x, dy)
+    net.context.arena.shares = False
+    for one, other in zip(found, step(net, x, dy), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_after_a_repeated_step_with_such_a_layer_all_memory_is_free_again():
+    def taken(*own):
+        net = built(*(block(4) for _ in range(4)), *own, cnn.Flatten(), cnn.Dense(2), shape=(4, 6, 6))
+        data = cnn.data.Dataset(RANDOM.integers(0, 256, (32, 4, 6, 6), dtype=np.uint8), np.arange(32) % 2)
+
+        class Predicts(cnn.Callback):
+            def on_step(self, run):
+                net.predict(data.images[:8], batch_size=8)
+
+        cnn.fit(net, data, epochs=2, batch_size=4, callbacks=[Predicts()])
+        return [chunk.size for chunk in net.context.arena._chunks]
+
+    assert taken(KeepsNothing()) == taken()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
