@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from backends.memory import Array
 from cnn.data.sharding import Shard
+from cnn.layers.container import backward, forward
 from cnn.training.run import Run
 from cnn.training.step import TrainingStep, scaled_gradient, update
 
@@ -135,7 +136,7 @@ def _first_in_gradients(
     layers = list(network.in_sequence())
     network.round_weights()
     for layer in layers:
-        x = layer.forward(x, training=True)
+        x = forward(layer, x, training=True)
         if not _all_finite(training, x):
             return f"the output of layer {layer.label} (forward)"
     x = network.output_of(x, training=True)
@@ -150,7 +151,7 @@ def _first_in_gradients(
         wanted = any(earlier.is_trained for earlier in layers)
         if not wanted and not layer.is_trained:
             break
-        dy = layer.backward(dy, input_grad=wanted)
+        dy = backward(layer, dy, input_grad=wanted)
         gradients = [parameter.grad for parameter in layer.parameters.values()]
         if not expects_overflow and not _all_finite(training, *gradients, *([dy] if wanted else [])):
             return f"the gradients of layer {layer.label} (backward)"

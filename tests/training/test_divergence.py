@@ -171,6 +171,24 @@ def test_a_container_of_ones_own_is_one_layer():
     assert "epoch 2, step 3: first the output of layer 1 Twice (forward)" in diverges(network)
 
 
+def test_a_layer_of_ones_own_may_read_its_gradient_until_it_returns_here_too():
+    stays = []
+
+    class Reads(cnn.Sequential):
+        def backward(self, dy, input_grad=True):
+            before = dy.copy()
+            dx = super().backward(dy, input_grad)
+            stays.append(np.array_equal(dy, before))
+            return dx
+
+    reads = Reads(*(cnn.Dense(8) for _ in range(6)))
+    spoil = Spoil("backward", 8, np.nan)
+    network = cnn.Sequential(cnn.Flatten(), cnn.Dense(8), spoil, reads, cnn.Dense(8), cnn.Dense(4))
+    network.build((1, 6, 6), backend="cpu")
+    assert "first the gradients of layer 2 Spoil (backward)" in diverges(network)
+    assert all(stays)
+
+
 def test_where_there_is_no_memory_to_look_that_hides_nothing(monkeypatch):
     def full(*_):
         raise cnn.OutOfMemory("cpu", 1, 0, "take less")
