@@ -120,7 +120,14 @@ class Arena:
         """An array to pass on; it and ``array`` are valid until the next call with another array."""
         before = self._find(array)
         self._pass([place for place in self._passed if place is before])
-        place = self._placed(shape, lambda gaps: min(reversed(gaps), key=_length)[1] - self._size(shape))
+
+        def away(gaps: list[Gap]) -> int:
+            """In the smallest gap, the end away from ``array``, so that what is free stays in one piece."""
+            start, stop = min(reversed(gaps), key=_length)
+            is_before = before is not None and stop <= before.start
+            return start if is_before else stop - self._size(shape)
+
+        place = self._placed(shape, away)
         self._passed.append(place)
         return place.array
 
