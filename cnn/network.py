@@ -127,10 +127,11 @@ class Network(Freezable):
             size = training_bytes(self, batch) if training else inference_bytes(self, batch)
             arena.reserve(size, x)
             self.round_weights()
-            y = super().forward(x.astype(self.dtype, copy=False), training)
+            given = x.astype(self.dtype, copy=False)
+            y = super().forward(given, training)
             if training:
                 arena.keep(y)  # also after the backward pass
-                self._batch = batch
+                self._batch, self._given, self._has_kept = batch, given, True
             return self.output_of(y, training)
 
     def round_weights(self) -> None:
@@ -157,23 +158,24 @@ class Network(Freezable):
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         """Write all gradients for the latest training forward; -> the input's, valid until the next call.
 
-        Each needs a training forward of its own, because gradients take the place of what that has kept.
-        Without ``input_grad``, the layers before the first one with parameters skip their part.
+        Without ``input_grad``, the layers before the first one with parameters skip their part. Gradients
+        take the place of what the forward has kept, so a second backward runs the forward again first.
         """
         if not self.is_root:
             self.require_built()
             return super().backward(dy, input_grad)
         self._check("gradient", dy, self.output_shape)
         if dy.shape[-1] != self._batch:
-            latest = f"the latest training forward had {self._batch}"
             raise ShapeError(
-                f"the gradient is for a batch of {dy.shape[-1]}, "
-                f"{latest if self._batch else 'there was no training forward since the latest backward'}: "
-                "call forward(x, training=True) with the same batch before each backward"
+                f"the gradient is for a batch of {dy.shape[-1]}, the latest training forward had "
+                f"{self._batch}: call forward(x, training=True) with the same batch first"
             )
-        self._batch = 0  # gradients take the place of what the forward kept
         arena = self.context.arena
         with self.backend.active():
+            if not self._has_kept:
+                with arena.holding(dy), self.context.recomputation.running():
+                    super().forward(self._given, training=True)
+            self._has_kept = False
             dx = super().backward(self.output_gradient_of(dy), input_grad)
             for layer in self.tree():
                 layer.free_output()

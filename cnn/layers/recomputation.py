@@ -4,7 +4,6 @@ This is activation checkpointing (Chen et al. 2016, "Training deep nets with sub
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from backends.arena import Place
 from backends.memory import Buffers
@@ -39,7 +38,7 @@ class Recomputed(Fused):
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array | None:
         with self.last.context.arena.holding(dy):
-            with self._recomputing():
+            with self.last.context.recomputation.running():
                 self.block.forward(self._x, training=True)
             return self.block.backward(dy, input_grad)
 
@@ -48,15 +47,6 @@ class Recomputed(Fused):
         if self._kept is not None:
             self.last.context.arena.free(self._kept)
             self._kept = None
-
-    @contextmanager
-    def _recomputing(self) -> Iterator[None]:
-        recomputation = self.last.context.recomputation
-        recomputation.is_running = True
-        try:
-            yield
-        finally:
-            recomputation.is_running = False
 
     def workspace_bytes(self, batch: int, trained: int) -> int:
         return self.block.workspace_bytes(batch, trained)

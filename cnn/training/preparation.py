@@ -376,8 +376,9 @@ def _warn_of_data(network: Network, train: Dataset, validation: Dataset | None) 
 
 def whole_parts(accumulate: int, batch_size: int) -> int:
     """``accumulate``, if a batch can be cut into so many parts."""
-    if whole("accumulate", accumulate) > batch_size:
+    parts = whole("accumulate", accumulate)
+    if parts > batch_size:
         raise ArgumentError(
-            f"accumulate is {accumulate}, expected at most {batch_size}, the number of images in a batch"
+            f"accumulate is {parts}, expected at most {batch_size}, the number of images in a batch"
         )
-    return accumulate
+    return parts

@@ -5,7 +5,6 @@ import pytest
 
 import backends
 import cnn
-from cnn import ShapeError
 from cnn.layers.container import Container
 from cnn.layers.fusion import is_dropped, reads_input, reads_output
 from cnn.layers.planning import inference_bytes, training_bytes
@@ -78,12 +77,23 @@ def test_the_output_of_the_network_stays_after_the_backward_pass():
     np.testing.assert_array_equal(y, before)
 
 
-def test_each_backward_needs_a_training_forward_of_its_own():
-    net = built(cnn.Conv2D(4, 3), cnn.ReLU())
-    dy = np.ones_like(net.forward(normal(3, 6, 6, 4), training=True))
-    net.backward(dy)
-    with pytest.raises(ShapeError, match=r"before each backward$"):
-        net.backward(dy)
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_second_backward_for_the_same_forward_gives_the_same_and_changes_no_statistics(fuse):
+    net = built(*blocks(4, 6, stride=2), cnn.Dropout(0.3), cnn.Flatten(), cnn.Dense(3), fuse=fuse)
+    x, dy, found = normal(3, 6, 6, 4), normal(3, 4), []
+    y = net.forward(x, training=True)
+    before = [y.copy(), *(value.copy() for value in net.statistics.values())]
+    for _ in range(3):
+        found.append([net.backward(dy).copy(), net.flat.grad.copy()])
+    for again in found[1:]:
+        for one, other in zip(found[0], again, strict=True):
+            np.testing.assert_array_equal(one, other)
+    for one, other in zip(before, [y, *net.statistics.values()], strict=True):
+        np.testing.assert_array_equal(one, other)
+    other = normal(3, 4)
+    expected = net.backward(other).copy()
+    net.forward(x, training=True)
+    np.testing.assert_array_equal(net.backward(other), expected)
 
 
 def test_an_inference_before_the_backward_pass_changes_nothing():

@@ -90,7 +90,7 @@ class TestCommand:
         code, out, err = train()
         assert (code, out) == (2, "")
         assert re.fullmatch(
-            r"error: standin:0 is out of memory: [\d.]+ KB were requested and [\d.]+ K?B are free; a batch "
+            r"error: standin:0 is out of memory: [\d.]+ K?B were requested and [\d.]+ K?B are free; a batch "
             r"of (16|32) should fit \(it was 64\); " + re.escape(KEPT),
             err[-1],
         )
