@@ -188,7 +188,7 @@ def fail(message: str, code: int) -> NoReturn:
     if rank := launcher.rank():
         if "mpi4py.MPI" not in sys.modules and launcher.local_rank() > 0:
             leave(code)  # before it begins, all processes of a machine have the same error
-        time.sleep(1)  # if the first process has the same error, it says so and ends this one
+        time.sleep(5)  # if the first process has the same error, it says so and ends this one
         message = f"{Communicator.name_of(rank, socket.gethostname())}: {message}"
     write_line(f"error: {message}", log())
     leave(code)
