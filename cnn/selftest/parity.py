@@ -17,7 +17,8 @@ from cnn.data import Dataset
 from cnn.inspection.differences import require_near, results
 from cnn.layers import Conv2D, Dense, Flatten, Layer, MaxPool2D, ReLU
 from cnn.network import Network
-from cnn.selftest.calls import Call, calls
+from cnn.selftest.call import Call
+from cnn.selftest.calls import calls
 from cnn.selftest.cases import NETWORKS, Example
 from cnn.selftest.checks import Check
 from cnn.selftest.rounding import of_sums, require_dtype, require_exact

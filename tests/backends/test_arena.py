@@ -188,10 +188,10 @@ class TestMemory:
     def test_steps_are_recorded_again_only_if_arrays_have_moved(self, arena):
         outside, before = arena.device.zeros(1, "float32"), arena.device.allocations
         arena.reserve(1000, outside)
-        arena.allocate((1000,))  # beside it
+        arena.allocate((1000,))  # in a second chunk
         arena.clear(outside)
         assert arena.device.allocations == before
-        arena.reserve(10_000, outside)  # in place of it
+        arena.reserve(10_000, outside)  # in one chunk instead
         assert arena.device.allocations == before + 1
 
     def test_its_state_can_be_returned_to(self, arena):

@@ -17,7 +17,8 @@ from backends.dtypes import is_half
 from backends.kernels.contract import Kernels
 from backends.kernels.losses import LossKernels
 from backends.kernels.updates import UpdateKernels
-from cnn.selftest.calls import Call, calls
+from cnn.selftest.call import Call
+from cnn.selftest.calls import calls
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}

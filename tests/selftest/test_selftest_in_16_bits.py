@@ -15,7 +15,8 @@ from backends.kernels import PortableKernels
 from cnn import selftest
 from cnn.network import Network
 from cnn.selftest import halves, rounding
-from cnn.selftest.calls import Call, calls
+from cnn.selftest.call import Call
+from cnn.selftest.calls import calls
 from cnn.selftest.cases import LAYERS
 from cnn.selftest.checks import Check, carry_out
 
